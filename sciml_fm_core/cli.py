@@ -1,0 +1,298 @@
+"""Command line: ``sciml-fm generate | pretrain | adapt | evaluate | info | operators``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import h5py
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .datasets import DatasetFile, draw_split, generate as write_dataset
+from .fno import SIZES
+from .operator import load_operator, read_header, shipped_operators
+from .tasks import Task
+from .training import Progress, TrainConfig
+from .transfer import (
+    PAPER_LEARNING_RATES,
+    RECIPES,
+    evaluate as evaluate_operator,
+    evaluate_shifts,
+    fine_tune,
+    pretrain as pretrain_operator,
+    recipe_settings,
+    train_from_scratch,
+)
+
+app = typer.Typer(
+    help="Pre-train neural operators on PDEs and measure how they transfer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+
+Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights and examples.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; all where not given.")]
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("device: no CUDA GPU here; use --device cpu")
+    return str(torch.device(name))
+
+
+def _command() -> str:
+    return "sciml-fm " + shlex.join(sys.argv[1:])
+
+
+@contextmanager
+def _training_bar(title: str):
+    """A progress bar fed by the training callback: rate, loss, validation error, time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}% {task.fields[numbers]}"),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(title, total=1.0, numbers="")
+        seen: dict[str, float] = {}
+
+        def callback(progress: Progress) -> None:
+            if progress.validation_error is not None:
+                seen["validation"] = progress.validation_error
+            share = 1 / (1 + progress.seconds_left / max(progress.step, 1))
+            del share
+            numbers = f"loss {progress.loss:.4g}"
+            if "validation" in seen:
+                numbers += f", validation {seen['validation']:.2%}"
+            numbers += f", {progress.examples_per_second:.0f} examples/s, {progress.seconds_left:.0f} s left"
+            bar.update(task, completed=progress.step / progress.steps, numbers=numbers)
+
+        yield callback
+
+
+@app.command()
+def generate(
+    task: Annotated[str, typer.Argument(help="Such as 'SYS-1(1,5)'.")],
+    count: Annotated[int, typer.Option(help="Number of examples.")] = 32768,
+    output: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("dataset.h5"),
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Write a dataset in the paper's HDF5 layout; goes on where an interrupted call stopped."""
+    with Bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        line = bar.add_task(task, total=count)
+        path = write_dataset(
+            Task.parse(task), output, count, split=split, seed=seed, resolution=resolution, device=_device(device),
+            callback=lambda done, _: bar.update(line, completed=done),
+        )  # fmt: skip
+    console.print(f"{path}: {count} examples of {task}, {resolution} x {resolution}, {split}, seed {seed}")
+
+
+@app.command()
+def pretrain(
+    tasks: Annotated[list[str], typer.Argument(help="One or more tasks, such as 'SYS-1(1,5)'.")],
+    output: Annotated[Path, typer.Option(help="Bundle to write.")] = Path("operator.safetensors"),
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "ours",
+    size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = "1M",
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 5000,
+    batch_size: Annotated[int | None, typer.Option(help="Examples in a batch; the recipe's where not given.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The recipe's where not given.")] = None,
+    resolution: Annotated[str, typer.Option(help="Points, or a schedule such as '0:32,0.7:64'.")] = "64",
+    data: Annotated[list[Path] | None, typer.Option(help="Dataset files, one per task; else fresh examples.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds by which the training ends.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="File to keep the state in, to resume from.")] = None,
+    compile: Annotated[bool, typer.Option(help="Use torch.compile; for runs of many minutes.")] = False,
+    test_count: Annotated[int, typer.Option(help="Test examples for the card; 0 for none.")] = 512,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train an operator on one task, or a mixed one on several, and write its bundle with its card."""
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = [Task.parse(label) for label in tasks]
+    if not output.parent.is_dir():
+        raise ValueError(f"{output}: the folder {output.parent} does not exist; make it first")
+    config = TrainConfig(
+        steps=steps, time_limit=time_limit, compile=compile, validate_every=max(1, steps // 40), **recipe_settings(recipe)
+    )
+    if learning_rate is not None:
+        config = replace(config, learning_rate=learning_rate)
+    with _training_bar(" + ".join(tasks)) as callback:
+        operator, history = pretrain_operator(
+            chosen, config, recipe=recipe, size=size, seed=seed, batch_size=batch_size,
+            resolution=_schedule(resolution), data=[DatasetFile(path) for path in data or []],
+            device=_device(device), callback=callback, checkpoint=checkpoint,
+        )  # fmt: skip
+    operator.card["command"] = _command()
+    if test_count:
+        operator.card["errors"] = evaluate_shifts(operator, count=test_count)
+        operator.card["errors_measured_on"] = f"{test_count} test examples at 128 x 128 per task, seed 0"
+    operator.save(output)
+    console.print(_card_table(operator.card, str(output)))
+
+
+def _schedule(text: str) -> int | dict[float, int]:
+    try:
+        if ":" not in text:
+            return int(text)
+        return {float(part.split(":")[0]): int(part.split(":")[1]) for part in text.split(",")}
+    except ValueError:
+        raise ValueError(f"resolution: expected points or a schedule such as '0:32,0.7:64', got {text!r}") from None
+
+
+@app.command()
+def adapt(
+    operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
+    task: Annotated[str, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'.")],
+    examples: Annotated[int, typer.Option(help="Downstream examples.")] = 64,
+    output: Annotated[Path | None, typer.Option(help="Bundle to write.")] = None,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 200,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    grid: Annotated[bool, typer.Option("--grid", help="Try the paper's five learning rates.")] = False,
+    resolution: Annotated[int, typer.Option(help="Points of the downstream examples.")] = 64,
+    validation_count: Annotated[int, typer.Option(help="Validation examples.")] = 64,
+    test_count: Annotated[int, typer.Option(help="Test examples, at 128 x 128.")] = 256,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Fine-tune an operator (or train its twin from scratch) on a few examples and measure it before and after."""
+    pretrained = load_operator(operator, _device(device))
+    chosen = Task.parse(task)
+    data = draw_split(chosen, "train", examples, seed=seed, resolution=resolution)
+    validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=resolution)
+    recipe = pretrained.card.get("recipe", "ours")
+    config = TrainConfig(
+        steps=steps, learning_rate=learning_rate, loss=RECIPES[recipe].loss, validate_every=max(1, steps // 20)
+    )
+    start = train_from_scratch if scratch else fine_tune
+    before = evaluate_operator(pretrained, chosen, count=test_count, seed=seed)["error"]
+    with _training_bar(task) as callback:
+        result = start(
+            pretrained, data, system=chosen.system, validation=validation, config=config, seed=seed,
+            learning_rates=PAPER_LEARNING_RATES if grid else None, callback=callback,
+        )  # fmt: skip
+    after = evaluate_operator(result.operator, chosen, count=test_count, seed=seed)["error"]
+    result.operator.card |= {"downstream_task": task, "command": _command(), "errors": {task: after}}
+    if output is not None:
+        result.operator.save(output)
+    summary = {
+        "operator": operator, "task": task, "examples": examples, "start": "scratch" if scratch else "fine-tuned",
+        "zero_shot_error": before, "error": after, "learning_rate": result.learning_rate,
+        "seconds": result.operator.card["seconds"], "output": str(output) if output else None,
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps(summary))
+        return
+    console.print(
+        f"{task}, {examples} examples: zero-shot {before:.2%}, {summary['start']} {after:.2%} "
+        f"(learning rate {result.learning_rate:g}, {summary['seconds']:.0f} s)"
+    )
+
+
+@app.command()
+def evaluate(
+    operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
+    task: Annotated[str, typer.Argument(help="Such as 'SYS-1(5,10)'.")],
+    count: Annotated[int, typer.Option(help="Test examples.")] = 512,
+    resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Measure an operator on freshly drawn test examples."""
+    loaded = load_operator(operator, _device(device))
+    result = evaluate_operator(loaded, Task.parse(task), count=count, resolution=resolution, seed=seed)
+    if as_json:
+        print(json.dumps({"operator": operator, **result}))
+        return
+    console.print(
+        f"{operator} on {task}: mean relative error {result['error']:.2%} (median {result['median']:.2%}, "
+        f"90th percentile {result['percentile_90']:.2%}, worst {result['worst']:.2%}; {count} examples, "
+        f"{resolution} x {resolution}, seed {seed})"
+    )
+
+
+@app.command()
+def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or dataset file.")]) -> None:
+    """Show the card of an operator, or what a dataset holds."""
+    file = shipped_operators().get(path, Path(path))
+    if file.is_file() and h5py.is_hdf5(file):
+        with DatasetFile(file) as dataset:
+            table = Table("dataset", path, show_header=True)
+            table.add_row("examples", str(dataset.count))
+            table.add_row("grid", f"{dataset.resolution} x {dataset.resolution}")
+            table.add_row("system", f"{dataset.system.label} {dataset.system.name}")
+            for key, value in dataset.attributes.items():
+                table.add_row(key, str(value))
+        console.print(table)
+        return
+    console.print(_card_table(read_header(file)["card"], path))
+
+
+@app.command()
+def operators() -> None:
+    """List the operators that ship."""
+    table = Table("name", "trained on", "recipe", "parameters", "examples", "error on its own task")
+    for name, path in shipped_operators().items():
+        card = read_header(path)["card"]
+        errors = card.get("errors", {})
+        own = ", ".join(f"{errors[label]:.2%}" for label in card["tasks"] if label in errors)
+        table.add_row(
+            name, " + ".join(card["tasks"]), card["recipe"], f"{card['parameters']:,}", f"{card['examples_seen']:,}", own
+        )
+    console.print(table)
+
+
+def _card_table(card: dict, title: str) -> Table:
+    table = Table("card", title)
+    for key, value in card.items():
+        if key == "curve":
+            continue
+        if key == "errors":
+            value = ", ".join(f"{label} {error:.2%}" for label, error in value.items())
+        table.add_row(key, str(value))
+    return table
+
+
+def main() -> None:
+    """Entry point: bad input is one line on standard error and exit code 2, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except (ValueError, FloatingPointError, OSError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        Console(stderr=True).print("stopped", style="red")
+        sys.exit(130)
+    except Exception as error:
+        # Click's own usage errors know how to show themselves.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,413 @@
+"""Examples in files and streams.
+
+A dataset file is HDF5 in the layout of the paper's released code, so files interchange both ways: ``fields`` float32
+(N, 2, n, n) is source and solution, ``tensor`` float32 (N, c) the coefficients in the system's order. Files written here
+add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). Each split has its own random stream, drawn in chunks
+of `CHUNK` examples: a split's size changes no other split, and a longer file starts with the shorter one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import __version__
+from .files import write_json
+from .systems import SYSTEMS, System, find_system
+from .tasks import Examples, Task
+
+FORMAT = "sciml-fm dataset"
+FORMAT_VERSION = 1
+CHUNK = 256
+SPLITS = ("train", "validation", "test")
+
+ATTRIBUTES: dict[str, str] = {
+    "format": "always 'sciml-fm dataset'",
+    "version": "version of this layout",
+    "package_version": "version of sciml-fm that wrote the file",
+    "system": "name of the system",
+    "task": "label, such as SYS-1(1,5)",
+    "low": "lower end of the dial's range",
+    "high": "upper end of the dial's range",
+    "dial_name": "what the dial is",
+    "coefficient_names": "columns of 'tensor'",
+    "sparsities": "probabilities that a Gaussian is absent; example i has number i mod their count",
+    "reject": "whether the sampler's rule on max |u| was applied",
+    "draws": "examples drawn, refused ones included",
+    "split": "random stream: train, validation or test",
+    "seed": "seed of the streams",
+    "resolution": "points n in each direction",
+    "units": "all quantities are dimensionless, on the unit square",
+}
+
+
+def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Independent random stream for a seed and any names (split, chunk, step, ...)."""
+    text = "/".join(str(name) for name in (seed, *names))
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def draw_split(task: Task, split: str, count: int, *, seed: int = 0, resolution: int = 128, device=None) -> Examples:
+    """First examples of a split, as `generate` would write them.
+
+    Raises:
+        ValueError: on an unknown split or a count below 1.
+    """
+    _check_split(split, count)
+    parts = [
+        task.sample(CHUNK, resolution, stream(seed, task.label, split, start // CHUNK), device=device)
+        for start in range(0, count, CHUNK)
+    ]
+    return Examples(*(torch.cat(tensors)[:count] for tensors in zip(*parts, strict=True)))
+
+
+def _check_split(split: str, count: int) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if count < 1:
+        raise ValueError(f"count: expected at least 1 example, got {count}")
+
+
+def generate(
+    task: Task,
+    path: str | Path,
+    count: int,
+    *,
+    split: str = "train",
+    seed: int = 0,
+    resolution: int = 128,
+    device: torch.device | str | None = None,
+    callback: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a dataset file, streaming, with memory flat in its size.
+
+    The file appears under its name only when it is complete. An interrupted call leaves ``NAME.partial`` and its
+    progress; the same call again goes on from there, and the finished file has the same bytes.
+
+    Args:
+        task: what to draw.
+        path: file to write; must not exist.
+        count: number of examples.
+        split: random stream, ``train``, ``validation`` or ``test``.
+        seed: seed of the streams.
+        resolution: points n in each direction, even.
+        device: where examples are made; the CPU by default.
+        callback: called with (examples written, count).
+
+    Raises:
+        ValueError: if the file exists, the folder does not, or the partial file was begun with other settings.
+    """
+    path = Path(path)
+    _check_split(split, count)
+    if path.exists():
+        raise ValueError(f"{path}: exists already and is left as it is; remove it or choose another name")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist; make it first")
+    partial, progress = path.with_name(path.name + ".partial"), path.with_name(path.name + ".progress")
+    attributes = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "package_version": __version__,
+        "system": task.system.name,
+        "task": task.label,
+        "low": float(task.low),
+        "high": float(task.high),
+        "dial_name": task.system.dial_name,
+        "coefficient_names": list(task.system.coefficient_names),
+        "sparsities": list(task.sparsities),
+        "reject": task.reject,
+        "draws": 0,
+        "split": split,
+        "seed": seed,
+        "resolution": resolution,
+        "units": ATTRIBUTES["units"],
+    }
+    settings = {**attributes, "count": count}
+    done, draws = 0, 0
+    if partial.exists() and progress.exists():
+        kept = json.loads(progress.read_text(encoding="utf-8"))
+        if kept["settings"] != settings:
+            raise ValueError(
+                f"{partial}: begun with other settings; finish it with those, or remove it and {progress.name}"
+            )
+        done, draws = kept["done"], kept["draws"]
+    else:
+        _create(partial, count, resolution, task.system, attributes)
+    with h5py.File(partial, "r+") as file:
+        for start in range(done, count, CHUNK):
+            generator = stream(seed, task.label, split, start // CHUNK)
+            examples, drawn = task.sample_counted(CHUNK, resolution, generator, device=device)
+            stop = min(start + CHUNK, count)
+            kept = examples.take(slice(0, stop - start)).to("cpu")
+            file["fields"][start:stop, 0] = kept.source.numpy()
+            file["fields"][start:stop, 1] = kept.solution.numpy()
+            file["tensor"][start:stop] = kept.coefficients.numpy()
+            file["dial"][start:stop] = kept.dial.numpy()
+            draws += drawn
+            file.flush()
+            write_json(progress, {"settings": settings, "done": stop, "draws": draws})
+            if callback is not None:
+                callback(stop, count)
+        file.attrs.modify("draws", draws)
+    os.replace(partial, path)
+    progress.unlink()
+    return path
+
+
+def _create(path: Path, count: int, n: int, system: System, attributes: Mapping) -> None:
+    """Preallocate every dataset, so that the bytes do not depend on where a generation was interrupted."""
+    with h5py.File(path, "w") as file:
+        for name, shape in (
+            ("fields", (count, 2, n, n)),
+            ("tensor", (count, len(system.coefficient_names))),
+            ("dial", (count,)),
+        ):
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            layout.set_obj_track_times(False)
+            h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple(shape), layout)
+        for key, value in attributes.items():
+            file.attrs[key] = value
+
+
+class Reader(Protocol):
+    """A set of examples of one system: `Examples` in memory, or a `DatasetFile`."""
+
+    @property
+    def count(self) -> int: ...
+
+    def take(self, index) -> Examples: ...
+
+
+class DatasetFile:
+    """A dataset file, read in parts; a context manager.
+
+    Args:
+        path: a file written by `generate`, or by the paper's released code.
+        system: of a file without attributes, where its number of coefficients does not tell.
+
+    Raises:
+        ValueError: if the file is missing, truncated, foreign or of a newer layout.
+    """
+
+    def __init__(self, path: str | Path, system: System | str | None = None):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ValueError(f"dataset {path}: no such file; `sciml-fm generate` writes one")
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise ValueError(f"dataset {path}: not a readable HDF5 file, or a truncated one ({error})") from error
+        try:
+            self._check_layout()
+            self.attributes = {key: _plain(value) for key, value in self._file.attrs.items()}
+            if self.attributes.get("version", 0) > FORMAT_VERSION:
+                raise ValueError(
+                    f"dataset {path}: layout version {self.attributes['version']}, this package reads up to "
+                    f"{FORMAT_VERSION}; upgrade sciml-fm"
+                )
+            self.system = self._find_system(system)
+        except Exception:
+            self._file.close()
+            raise
+        self.count: int = self._fields.shape[0]
+        self.resolution: int = self._fields.shape[-1]
+
+    def _check_layout(self) -> None:
+        fields, tensor = self._file.get("fields"), self._file.get("tensor")
+        if not (isinstance(fields, h5py.Dataset) and isinstance(tensor, h5py.Dataset)):
+            raise ValueError(f"dataset {self.path}: expected datasets 'fields' and 'tensor', got {list(self._file)}")
+        shape = fields.shape
+        if len(shape) != 4 or shape[1] != 2 or shape[2] != shape[3] or tensor.shape[:1] != shape[:1]:
+            raise ValueError(
+                f"dataset {self.path}: expected fields (N, 2, n, n) and tensor (N, c), got {shape} and {tensor.shape}"
+            )
+        self._fields, self._tensor = fields, tensor
+
+    def _find_system(self, system: System | str | None) -> System:
+        if system is None and "system" in self.attributes:
+            system = self.attributes["system"]
+        if isinstance(system, str):
+            system = find_system(system)
+        columns = self._tensor.shape[1]
+        if system is None:
+            fitting = [s for s in SYSTEMS.values() if len(s.coefficient_names) == columns]
+            if len(fitting) != 1:
+                raise ValueError(
+                    f"dataset {self.path}: {columns} coefficients could be {[s.name for s in fitting]}; name the system"
+                )
+            return fitting[0]
+        if len(system.coefficient_names) != columns:
+            raise ValueError(
+                f"dataset {self.path}: {system.name} has {len(system.coefficient_names)} coefficients, "
+                f"the file {columns}"
+            )
+        return system
+
+    def take(self, index) -> Examples:
+        """Examples at a slice, or at an index tensor in any order."""
+        if isinstance(index, slice):
+            rows, order = index, slice(None)
+        else:
+            unique, order = np.unique(np.asarray(index), return_inverse=True)
+            # HDF5 reads one run far faster than a list of rows.
+            run = len(unique) and unique[-1] - unique[0] + 1 == len(unique)
+            rows = slice(int(unique[0]), int(unique[-1]) + 1) if run else unique
+        fields = torch.from_numpy(self._fields[rows][order].astype(np.float32, copy=False))
+        coefficients = torch.from_numpy(self._tensor[rows][order].astype(np.float32, copy=False))
+        source, solution = fields[:, 0].contiguous(), fields[:, 1].contiguous()
+        if "dial" in self._file:
+            dial = torch.from_numpy(self._file["dial"][rows][order])
+        else:
+            dial = self.system.dial(source, coefficients)
+        return Examples(source, coefficients, solution, dial)
+
+    def subset(self, count: int) -> Examples:
+        """Nested subset: the examples of a smaller power of two are contained in those of a larger one.
+
+        Files written here cycle through the sparsities, so that a prefix is balanced; in files of the released code
+        they are in blocks, and the subset takes every (N / count)-th example.
+
+        Raises:
+            ValueError: if the file does not hold that many.
+        """
+        if not 1 <= count <= self.count:
+            raise ValueError(f"subset: expected 1 to {self.count} examples of {self.path}, got {count}")
+        if self.attributes.get("format") == FORMAT:
+            return self.take(slice(0, count))
+        return self.take(torch.arange(count) * (self.count // count))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> DatasetFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _plain(value):
+    if isinstance(value, np.ndarray):
+        return [item.decode() if isinstance(item, bytes) else item for item in value.tolist()]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def write_released(examples: Examples, path: str | Path) -> Path:
+    """Write examples exactly as the paper's released code does: ``fields`` and ``tensor``, no attributes."""
+    from .files import atomic_path
+
+    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+        fields = torch.stack([examples.source, examples.solution], dim=1).cpu().numpy()
+        file.create_dataset("fields", data=fields.astype("<f4"))
+        file.create_dataset("tensor", data=examples.coefficients.cpu().numpy().astype("<f4"))
+    return Path(path)
+
+
+class Batches(Protocol):
+    """What training draws from: the batch of a step, in parts of one system each."""
+
+    def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]: ...
+
+
+class FreshBatches:
+    """Fresh examples forever, a function of the seed and the step alone: nothing is read twice, resuming is exact.
+
+    Args:
+        tasks: shared out equally within each batch.
+        batch_size: examples in a batch.
+        resolution: points in each direction, or a schedule ``{progress: points}`` such as ``{0: 32, 0.7: 64}``: a
+            spectral network trained on a coarse grid carries over to a finer one, at a fraction of the cost.
+        seed: seed of the stream.
+        device: where the numbers are drawn and the examples made.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        batch_size: int,
+        *,
+        resolution: int | Mapping[float, int] = 64,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        if batch_size < len(tasks) or not tasks:
+            raise ValueError(f"fresh batches: expected at least one example for each of {len(tasks)} tasks")
+        self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
+        self.schedule = dict(resolution) if isinstance(resolution, Mapping) else {0.0: resolution}
+
+    def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
+        """Examples of one step."""
+        n = self.schedule[max(start for start in self.schedule if start <= progress)]
+        generator = stream(self.seed, "fresh", step, device=self.device)
+        shares = [
+            self.batch_size // len(self.tasks) + ((i + step) % len(self.tasks) < self.batch_size % len(self.tasks))
+            for i in range(len(self.tasks))
+        ]
+        return [
+            (task.system, task.sample(count, n, generator, device=self.device))
+            for task, count in zip(self.tasks, shares, strict=True)
+        ]
+
+
+class FixedBatches:
+    """Fixed examples, shuffled anew each epoch by a stream of the seed; the last batch of an epoch may be smaller.
+
+    Args:
+        sets: pairs of a system and its examples (in memory, or a `DatasetFile`).
+        batch_size: examples in a batch; at most all of them.
+        seed: seed of the shuffling.
+        device: where batches are put.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[tuple[System, Reader]],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        self.sets, self.seed, self.device = list(sets), seed, torch.device(device)
+        self.count = sum(reader.count for _, reader in self.sets)
+        if not self.count:
+            raise ValueError("fixed batches: expected at least one example")
+        self.batch_size = min(batch_size, self.count)
+        self._epoch, self._order = -1, torch.empty(0)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the examples."""
+        return -(-self.count // self.batch_size)
+
+    def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
+        """Examples of one step."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, torch.randperm(self.count, generator=stream(self.seed, "epoch", epoch))
+        index = self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        parts, first = [], 0
+        for system, reader in self.sets:
+            rows = index[(index >= first) & (index < first + reader.count)] - first
+            if len(rows):
+                parts.append((system, _take(reader, rows).to(self.device)))
+            first += reader.count
+        return parts
+
+
+def _take(reader: Reader, rows: Tensor) -> Examples:
+    if isinstance(reader, Examples):
+        return reader.take(rows.to(reader.source.device))
+    return reader.take(rows)

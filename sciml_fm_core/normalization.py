@@ -1,0 +1,214 @@
+"""What a network sees of an example, and how its output becomes a solution. Part of the operator, never a side file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .systems import System, find_system
+from .tasks import Examples, Task
+
+
+class Encoded(NamedTuple):
+    """Network inputs of a batch, and what turns its output v into a solution: ``u = scale * v``.
+
+    ``field`` (batch, 1, n, n); ``constants`` (batch, k); ``scale`` (batch,); ``zero_mean`` (batch,) marks the examples
+    whose output has its mean subtracted.
+    """
+
+    field: Tensor
+    constants: Tensor
+    scale: Tensor
+    zero_mean: Tensor
+
+    def decode(self, output: Tensor) -> Tensor:
+        """Solutions (batch, n, n) from network outputs (batch, 1, n, n)."""
+        output = output[:, 0]
+        mean = output.mean(dim=(-2, -1)) * self.zero_mean
+        return (output - mean[:, None, None]) * self.scale[:, None, None]
+
+
+def _root_mean_square(field: Tensor) -> Tensor:
+    rms = field.square().mean(dim=(-2, -1)).sqrt()
+    return torch.where(rms > 0, rms, 1)  # a zero source stays zero
+
+
+def _union(names_of_systems) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in names_of_systems for name in names))
+
+
+class Normalization(ABC):
+    """Encodes examples of one or several systems for a network; a name it does not have is a zero channel."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, systems: tuple[System, ...]):
+        if not systems:
+            raise ValueError("normalization: expected at least one system")
+        self.systems = systems
+
+    @property
+    @abstractmethod
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the constant channels, after the source."""
+
+    @abstractmethod
+    def encode(self, source: Tensor, coefficients: Tensor, system: System) -> Encoded:
+        """Inputs for sources (batch, n, n) with coefficients (batch, c) of one of the systems."""
+
+    @abstractmethod
+    def to_dict(self) -> dict:
+        """Plain values from which `from_dict` builds the same normalisation."""
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels of the network: the source and the constants."""
+        return 1 + len(self.channel_names)
+
+    def resolve(self, system: System | str | None) -> System:
+        """The system meant, checked to be one the operator was trained for.
+
+        Raises:
+            ValueError: if it is not, or none is named and there are several.
+        """
+        if system is None:
+            if len(self.systems) > 1:
+                raise ValueError(
+                    f"system: this operator knows {', '.join(s.name for s in self.systems)}; say which with system=..."
+                )
+            return self.systems[0]
+        found = find_system(system) if isinstance(system, str) else system
+        if found.name not in [s.name for s in self.systems]:
+            raise ValueError(
+                f"system: this operator was trained for {', '.join(s.name for s in self.systems)}, got {found.name}"
+            )
+        return found
+
+    def _spread(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
+        """Place columns by name among `channel_names`; absent names are zero."""
+        if names == self.channel_names:
+            return values
+        columns = dict(zip(names, values.unbind(-1), strict=True))
+        zero = torch.zeros_like(values[..., 0])
+        return torch.stack([columns.get(name, zero) for name in self.channel_names], dim=-1)
+
+
+class PaperNormalization(Normalization):
+    """The paper's: every channel of an example is divided by norm(f) over its median; then medians by channel.
+
+    With g = rms(f): the source and each coefficient are divided by g / g_ref, then coefficient channel i by the median
+    of its absolute value over the training examples (1 where that is 0). The output is u itself. The paper divides by
+    ``norm(f) / n^2``, which is g / n; using g itself gives the same inputs at every resolution.
+    """
+
+    kind = "paper"
+
+    def __init__(self, systems: tuple[System, ...], source_rms: float, coefficient_medians: tuple[float, ...]):
+        super().__init__(systems)
+        self.source_rms = float(source_rms)
+        self.coefficient_medians = tuple(float(m) for m in coefficient_medians)
+        if len(self.coefficient_medians) != len(self.channel_names):
+            raise ValueError(
+                f"paper normalization: expected {len(self.channel_names)} medians for "
+                f"{' '.join(self.channel_names)}, got {len(self.coefficient_medians)}"
+            )
+
+    @classmethod
+    def fit(cls, examples: list[tuple[System, Examples]]) -> PaperNormalization:
+        """Medians over training examples of each system."""
+        probe = cls.__new__(cls)
+        Normalization.__init__(probe, tuple(dict.fromkeys(system for system, _ in examples)))
+        rms = torch.cat([_root_mean_square(batch.source).cpu() for _, batch in examples])
+        channels = torch.cat([probe._raw(batch.coefficients, system).abs().cpu() for system, batch in examples])
+        medians = channels.median(dim=0).values
+        medians = torch.where(medians > 0, medians, 1)
+        return cls(probe.systems, rms.median().item(), tuple(medians.tolist()))
+
+    @property
+    def channel_names(self):
+        if len(self.systems) == 1:
+            return self.systems[0].coefficient_names
+        return _union(system.shared_names for system in self.systems)
+
+    def _raw(self, coefficients: Tensor, system: System) -> Tensor:
+        if len(self.systems) == 1:
+            return coefficients
+        return self._spread(system.shared(coefficients), system.shared_names)
+
+    def encode(self, source, coefficients, system):
+        g = _root_mean_square(source) / self.source_rms
+        medians = torch.tensor(self.coefficient_medians, dtype=source.dtype, device=source.device)
+        constants = self._raw(coefficients, system) / g[:, None] / medians
+        one = torch.ones_like(g)
+        # The paper's network learns the mean as it is: nothing is subtracted.
+        return Encoded((source / g[:, None, None])[:, None], constants, one, torch.zeros_like(g))
+
+    def to_dict(self):
+        return {
+            "kind": self.kind,
+            "systems": [s.name for s in self.systems],
+            "source_rms": self.source_rms,
+            "coefficient_medians": list(self.coefficient_medians),
+        }
+
+
+class DimensionlessNormalization(Normalization):
+    """Scale-free inputs: scaling f and L together, or f alone, costs the network nothing.
+
+    With g = rms(f) and S the system's `scale` (for SYS-1 and SYS-2 ``4 pi^2 kappa + 2 pi |v|``, kappa = (k11 + k22) /
+    2), the inputs are f / g and the system's dimensionless `features`; the output times g / S is u, with the mean
+    subtracted where the system has none. Features are compressed by asinh: 1 at most grows logarithmically beyond the
+    training range.
+    """
+
+    kind = "dimensionless"
+
+    @property
+    def channel_names(self):
+        return _union(system.feature_names for system in self.systems)
+
+    def encode(self, source, coefficients, system):
+        g = _root_mean_square(source)
+        features = torch.asinh(system.features(coefficients))
+        zero_mean = torch.full_like(g, float(system.zero_mean))
+        return Encoded(
+            (source / g[:, None, None])[:, None],
+            self._spread(features, system.feature_names),
+            g / system.scale(coefficients),
+            zero_mean,
+        )
+
+    def to_dict(self):
+        return {"kind": self.kind, "systems": [s.name for s in self.systems]}
+
+
+def normalization_from_dict(values: dict) -> Normalization:
+    """Inverse of `Normalization.to_dict`.
+
+    Raises:
+        ValueError: on an unknown kind or system.
+    """
+    systems = tuple(find_system(name) for name in values["systems"])
+    if values["kind"] == PaperNormalization.kind:
+        return PaperNormalization(systems, values["source_rms"], tuple(values["coefficient_medians"]))
+    if values["kind"] == DimensionlessNormalization.kind:
+        return DimensionlessNormalization(systems)
+    raise ValueError(f"normalization: expected 'paper' or 'dimensionless', got {values['kind']!r}")
+
+
+def fit_normalization(kind: str, tasks: list[Task], *, seed: int = 0, count: int = 4096) -> Normalization:
+    """Normalisation of a kind for tasks; the paper's medians are taken over freshly drawn examples.
+
+    Raises:
+        ValueError: on an unknown kind.
+    """
+    systems = tuple(dict.fromkeys(task.system for task in tasks))
+    if kind == DimensionlessNormalization.kind:
+        return DimensionlessNormalization(systems)
+    if kind == PaperNormalization.kind:
+        generator = torch.Generator().manual_seed(seed)
+        return PaperNormalization.fit([(task.system, task.sample(count, 32, generator)) for task in tasks])
+    raise ValueError(f"normalization: expected 'paper' or 'dimensionless', got {kind!r}")

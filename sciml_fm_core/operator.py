@@ -1,0 +1,181 @@
+"""The operator bundle: a trained network, its normalisation and its card, in one safetensors file.
+
+A bundle predicts in physical units and needs nothing beside itself. The file holds the weights as tensors and, in its
+metadata, JSON: the format version, the network's shape, the normalisation and the card (task, recipe, examples seen,
+seed, command, hardware, errors). Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .files import atomic_path, save_tensors
+from .fno import FNO, FNOConfig
+from .normalization import Normalization, normalization_from_dict
+from .spectral import check_grid
+from .systems import System
+
+FORMAT = "sciml-fm operator"
+FORMAT_VERSION = 1
+BATCH_POINTS = 2**20
+"""Predictions are made in batches of about this many grid points, so that memory stays flat in their number."""
+
+
+class Operator:
+    """A trained solution operator: ``u = predict(f, coefficients)`` in physical units.
+
+    Attributes:
+        model: the network.
+        normalization: what it sees of an example, and how its output becomes a solution.
+        card: where it comes from, as plain values.
+    """
+
+    def __init__(self, model: FNO, normalization: Normalization, card: dict | None = None):
+        if model.config.in_channels != normalization.in_channels:
+            raise ValueError(
+                f"operator: the network has {model.config.in_channels} input channels, the normalisation makes "
+                f"{normalization.in_channels}; build FNOConfig(in_channels=normalization.in_channels)"
+            )
+        self.model = model
+        self.normalization = normalization
+        self.card = dict(card or {})
+
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """The systems it was trained for."""
+        return self.normalization.systems
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> Operator:
+        """Move the weights; returns the operator itself."""
+        self.model.to(device)
+        return self
+
+    def copy(self) -> Operator:
+        """An independent copy, to train further."""
+        model = FNO(self.model.config).to(self.device, next(self.model.parameters()).dtype)
+        model.load_state_dict(self.model.state_dict())
+        return Operator(model, self.normalization, self.card)
+
+    @torch.no_grad()
+    def predict(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Tensor:
+        """Predict solutions.
+
+        Args:
+            source: f, shape (..., n, n), n even and at least twice the modes of the network, on any device.
+            coefficients: shape (..., c), in the order of the system; leading shapes broadcast.
+            system: which operator is meant, for one trained on several.
+
+        Returns:
+            u, shape (..., n, n), with the dtype and on the device of the source.
+
+        Raises:
+            ValueError: on a system it was not trained for, wrong shapes, non-finite values or too coarse a grid.
+        """
+        system = self.normalization.resolve(system)
+        n = check_grid(source, "source")
+        system.check(source, coefficients)
+        leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+        dtype = next(self.model.parameters()).dtype
+        sources = source.expand(*leading, n, n).reshape(-1, n, n)
+        rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(sources.shape[0], -1)
+        batch = max(1, BATCH_POINTS // n**2)
+        solutions = []
+        for start in range(0, len(sources), batch):
+            part = slice(start, start + batch)
+            encoded = self.normalization.encode(
+                sources[part].to(self.device, dtype), rows[part].to(self.device, dtype), system
+            )
+            solutions.append(encoded.decode(self.model(encoded.field, encoded.constants)))
+        return torch.cat(solutions).reshape(*leading, n, n).to(source.device, source.dtype)
+
+    def save(self, path: str | Path, *, half: bool = False) -> Path:
+        """Write the bundle atomically.
+
+        Args:
+            path: file to write, usually ``*.safetensors``.
+            half: store the weights as float16 (half the size, about three digits).
+
+        Raises:
+            ValueError: if the folder does not exist.
+        """
+        state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
+        header = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "config": self.model.config.to_dict(),
+            "normalization": self.normalization.to_dict(),
+            "card": self.card,
+        }
+        if half:
+            state = {key: value.half() for key, value in state.items()}
+        with atomic_path(path) as partial:
+            save_tensors(state, partial, header)
+        return Path(path)
+
+
+def shipped_operators() -> dict[str, Path]:
+    """Names and files of the operators that ship with the package."""
+    folder = Path(str(resources.files(__package__))) / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def read_header(path: Path) -> dict:
+    """Format, configuration, normalisation and card of a bundle, without its weights.
+
+    Raises:
+        ValueError: if the file is missing, damaged, foreign or of a newer format.
+    """
+    if not path.is_file():
+        raise ValueError(f"operator {path}: no such file; `sciml-fm operators` lists what ships")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("header", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"operator {path}: not a readable safetensors file, or a truncated one ({error})") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"operator {path}: a safetensors file, but not one written by Operator.save")
+    if header["version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"operator {path}: format version {header['version']}, this package reads up to {FORMAT_VERSION}; "
+            "upgrade sciml-fm"
+        )
+    return header
+
+
+def load_operator(name_or_path: str | Path, device: torch.device | str | None = None) -> Operator:
+    """Load a shipped operator by name, or any bundle by path.
+
+    Args:
+        name_or_path: such as ``sys-1`` or ``my-operator.safetensors``.
+        device: where its weights go; the CPU by default, whatever device it was trained on.
+
+    Raises:
+        ValueError: if there is no such operator, or the file is damaged, foreign or of a newer format.
+    """
+    shipped = shipped_operators()
+    path = shipped.get(str(name_or_path)) or Path(name_or_path)
+    if not path.is_file() and not path.suffix:
+        raise ValueError(
+            f"operator: expected one of {', '.join(shipped) or 'none shipped'}, or the path of a bundle; "
+            f"got {str(name_or_path)!r}"
+        )
+    header = read_header(path)
+    try:
+        model = FNO(FNOConfig(**header["config"]))
+        normalization = normalization_from_dict(header["normalization"])
+        with safe_open(path, framework="pt") as file:
+            model.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"operator {path}: weights and configuration do not fit each other ({error})") from error
+    return Operator(model, normalization, header["card"]).to(device or "cpu")

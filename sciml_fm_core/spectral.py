@@ -1,0 +1,101 @@
+"""Fourier calculus on the periodic unit square.
+
+Convention: a real field ``u[..., y, x]`` sampled at ``x = j / n``, ``y = i / n`` (left edge included, right edge not)
+has coefficients ``u_hat = rfft2(u)`` of shape ``(..., n, n // 2 + 1)``, so that ``u(x, y) = sum_k u_hat(k) exp(2 pi i
+(kx x + ky y)) / n**2``. Wavenumbers are integers; the physical wavenumber is ``2 pi k``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SMALLEST_GRID = 4
+
+
+def check_grid(field: Tensor, name: str = "field") -> int:
+    """Return the number of points n of a field of shape (..., n, n), n even.
+
+    Raises:
+        ValueError: if the last two dimensions are not an even square grid.
+    """
+    if field.ndim < 2 or field.shape[-1] != field.shape[-2]:
+        raise ValueError(f"{name}: expected shape (..., n, n), got {tuple(field.shape)}; pass a square grid of points")
+    n = field.shape[-1]
+    if n % 2 or n < SMALLEST_GRID:
+        hint = "; a grid that repeats its left edge on the right is not periodic: drop the last row and column"
+        raise ValueError(f"{name}: expected an even number of points of at least {SMALLEST_GRID}, got {n}{hint}")
+    return n
+
+
+def check_finite(field: Tensor, name: str) -> None:
+    """Raise ValueError when a tensor holds NaN or infinity."""
+    if not torch.isfinite(field).all():
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity; check how it was computed or read")
+
+
+def wavenumbers(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None):
+    """Integer wavenumbers ``(kx, ky)`` of the real transform, shapes (1, n // 2 + 1) and (n, 1)."""
+    kx = torch.arange(n // 2 + 1, dtype=dtype, device=device)[None, :]
+    ky = torch.fft.fftfreq(n, d=1.0 / n, dtype=dtype, device=device)[:, None]
+    return kx, ky
+
+
+def derivative_wavenumbers(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None):
+    """Wavenumbers of an odd derivative: as `wavenumbers`, with the Nyquist wavenumber n / 2 replaced by zero.
+
+    On the grid exp(+i pi j) and exp(-i pi j) are the same function, so the first derivative of the Nyquist mode has no
+    defined sign; the only value that keeps a real field real, and commutes with reflection, is zero. Even derivatives
+    keep it. This is the one place where that choice is made. (Trefethen, Spectral Methods in MATLAB, ch. 3.)
+    """
+    kx, ky = wavenumbers(n, dtype=dtype, device=device)
+    return kx.masked_fill(kx.abs() == n // 2, 0), ky.masked_fill(ky.abs() == n // 2, 0)
+
+
+def transform(field: Tensor) -> Tensor:
+    """Real Fourier transform of (..., n, n) to (..., n, n // 2 + 1); half precision is computed in float32."""
+    return torch.fft.rfft2(field if field.dtype in (torch.float32, torch.float64) else field.float())
+
+
+def inverse_transform(field_hat: Tensor, n: int) -> Tensor:
+    """Inverse of `transform`."""
+    return torch.fft.irfft2(field_hat, s=(n, n))
+
+
+def parseval_weights(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
+    """Multiplicity of each stored mode, shape (1, n // 2 + 1): sum |u|^2 = sum weights |u_hat|^2 / n^2."""
+    weights = torch.full((1, n // 2 + 1), 2.0, dtype=dtype, device=device)
+    weights[:, 0] = 1.0
+    weights[:, -1] = 1.0
+    return weights
+
+
+def gradient(field: Tensor) -> tuple[Tensor, Tensor]:
+    """Spectral derivatives ``(du/dx, du/dy)`` of a field (..., n, n)."""
+    n = check_grid(field)
+    field_hat = transform(field)
+    kx, ky = derivative_wavenumbers(n, dtype=field_hat.real.dtype, device=field.device)
+    two_pi_i = 2j * torch.pi
+    return inverse_transform(two_pi_i * kx * field_hat, n), inverse_transform(two_pi_i * ky * field_hat, n)
+
+
+def resample(field: Tensor, n: int) -> Tensor:
+    """Trigonometric interpolation of a field (..., m, m) to (..., n, n).
+
+    Exact when the field has no energy at or beyond the Nyquist wavenumber of the coarser grid. The Nyquist mode of the
+    coarser grid is dropped: its phase cannot be carried to another grid.
+
+    Raises:
+        ValueError: if either grid is not even and square.
+    """
+    m = check_grid(field)
+    if n == m:
+        return field
+    check_grid(field.new_empty(n, n), "resampled field")
+    half = min(m, n) // 2
+    field_hat = transform(field)
+    resampled = field_hat.new_zeros(*field.shape[:-2], n, n // 2 + 1)
+    resampled[..., :half, :half] = field_hat[..., :half, :half]
+    if half > 1:
+        resampled[..., -(half - 1) :, :half] = field_hat[..., -(half - 1) :, :half]
+    return inverse_transform(resampled, n).to(field.dtype) * (n / m) ** 2

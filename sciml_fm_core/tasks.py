@@ -1,0 +1,236 @@
+"""Tasks: a system, the range of its dial and the sparsity of its sources, written ``SYS-1(1,5)``; and their sampling."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .sources import draw_amplitudes, normalize, render
+from .systems import SYSTEMS, System, find_system
+
+SPARSITIES = (0.2, 0.4, 0.6, 0.8)
+"""Sparsities of the sources, in equal shares: example i has sparsity number i mod 4, so any prefix is balanced."""
+
+MAX_REDRAWS = 200
+
+_LABEL = re.compile(r"\s*([A-Za-z][\w-]*)\s*\(\s*([-+.\deE]+)\s*,\s*([-+.\deE]+)\s*\)\s*")
+
+
+class Examples(NamedTuple):
+    """A batch of solved examples of one system.
+
+    ``source`` and ``solution`` have shape (count, n, n), ``coefficients`` (count, c), ``dial`` (count,).
+    """
+
+    source: Tensor
+    coefficients: Tensor
+    solution: Tensor
+    dial: Tensor
+
+    def to(self, device: torch.device | str) -> Examples:
+        """The same examples on another device."""
+        return Examples(*(tensor.to(device) for tensor in self))
+
+    def take(self, index) -> Examples:
+        """The examples at a slice or index tensor."""
+        return Examples(*(tensor[index] for tensor in self))
+
+    @property
+    def count(self) -> int:
+        """Number of examples (``len`` is that of the tuple)."""
+        return self.source.shape[0]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples of one system with the dial drawn uniformly in [low, high].
+
+    Attributes:
+        system: the PDE.
+        low, high: range of the dial; whole numbers, both included, where the system's dial is one.
+        sparsities: probabilities that a Gaussian is absent, in equal shares.
+        reject: apply the sampler's rule of the system (SYS-3: redraw while ``max |u| > 2``). It shapes the data and is
+            no property of the equation: `System.solve` never applies it.
+    """
+
+    system: System
+    low: float
+    high: float
+    sparsities: tuple[float, ...] = field(default=SPARSITIES)
+    reject: bool = True
+
+    def __post_init__(self):
+        if not self.low <= self.high:
+            raise ValueError(f"task {self.label}: expected low <= high, got {self.low:g} > {self.high:g}; swap them")
+        if not (0 < self.low and self.high < float("inf")):
+            raise ValueError(f"task {self.label}: expected a finite range above 0")
+        if self.system.integer_dial and not (float(self.low).is_integer() and float(self.high).is_integer()):
+            raise ValueError(f"task {self.label}: {self.system.dial_name} is drawn as a whole number; round the range")
+        if self.system.dial_name == "eigenvalue" and self.low < 1:
+            raise ValueError(f"task {self.label}: the eigenvalue is a ratio to the smaller one, at least 1")
+        if not self.sparsities or not all(0 <= s <= 1 for s in self.sparsities):
+            raise ValueError(f"sparsities: expected probabilities in [0, 1], got {self.sparsities}")
+
+    @property
+    def label(self) -> str:
+        """The paper's name of the task, such as ``SYS-1(1,5)``."""
+        return f"{self.system.label}({self.low:g},{self.high:g})"
+
+    @classmethod
+    def parse(cls, label: str) -> Task:
+        """Task from a label such as ``SYS-1(1,5)`` or ``poisson(1,5)``.
+
+        Raises:
+            ValueError: if the text is not of that form, the system is unknown or the range reversed.
+        """
+        match = _LABEL.fullmatch(label)
+        try:
+            if match is None:
+                raise ValueError
+            low, high = float(match[2]), float(match[3])
+        except ValueError:
+            known = ", ".join(system.label for system in SYSTEMS.values())
+            raise ValueError(
+                f"task: expected SYSTEM(low,high) such as 'SYS-1(1,5)', with a system of {known}; got {label!r}"
+            ) from None
+        return cls(find_system(match[1]), low, high)
+
+    def sample(
+        self,
+        count: int,
+        resolution: int = 128,
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Examples:
+        """Draw and solve examples.
+
+        Args:
+            count: number of examples.
+            resolution: points in each direction, even.
+            generator: source of randomness. The numbers are drawn on its device, whatever `device` is.
+            dtype: float32 or float64. The numbers drawn do not depend on it, nor on the resolution.
+            device: where the examples are made; the generator's device by default.
+
+        Returns:
+            `Examples` (source, coefficients, solution, dial).
+
+        Raises:
+            ValueError: if the count or the resolution is not positive, no generator is given, or the rejection rule
+                turns nearly every draw away.
+        """
+        return self.sample_counted(count, resolution, generator, dtype=dtype, device=device)[0]
+
+    def sample_counted(
+        self,
+        count: int,
+        resolution: int = 128,
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> tuple[Examples, int]:
+        """`sample`, and the number of draws it took: count / draws is the acceptance rate of the rejection rule."""
+        if count < 1:
+            raise ValueError(f"count: expected at least 1, got {count}")
+        if resolution < 8 or resolution % 2:
+            raise ValueError(f"resolution: expected an even number of at least 8, got {resolution}")
+        if generator is None:
+            raise ValueError("generator: expected a torch.Generator; pass torch.Generator().manual_seed(seed)")
+        device = torch.device(device or generator.device)
+        shares = torch.tensor(self.sparsities, dtype=torch.float32)
+        sparsity = shares[torch.arange(count) % len(shares)]
+        examples, draws = self._draw(sparsity, resolution, generator, dtype, device), count
+        limit = self.system.max_solution if self.reject else None
+        if limit is None:
+            return examples, draws
+        for _ in range(MAX_REDRAWS):
+            refused = (examples.solution.abs().amax(dim=(-2, -1)) > limit).nonzero().squeeze(1)
+            if not len(refused):
+                return examples, draws
+            redrawn = self._draw(sparsity[refused.cpu()], resolution, generator, dtype, device)
+            draws += len(refused)
+            for tensor, replacement in zip(examples, redrawn, strict=True):
+                tensor[refused] = replacement
+        raise ValueError(
+            f"task {self.label}: after {MAX_REDRAWS} rounds {len(refused)} of {count} examples still exceed max |u| = "
+            f"{limit:g}; choose another range, or Task(..., reject=False)"
+        )
+
+    def _draw(self, sparsity: Tensor, n: int, generator: torch.Generator, dtype, device: torch.device) -> Examples:
+        count, system = len(sparsity), self.system
+        amplitudes = draw_amplitudes(sparsity, generator).to(device, dtype)
+        uniform = torch.rand(
+            count, 1 + len(system.parameters), generator=generator, device=generator.device, dtype=torch.float64
+        )
+        if system.integer_dial:
+            dial = self.low + torch.floor(uniform[:, 0] * (self.high - self.low + 1))
+        else:
+            dial = self.low + uniform[:, 0] * (self.high - self.low)
+        ranges = torch.tensor([(p.low, p.high - p.low) for p in system.parameters], dtype=torch.float64).view(-1, 2)
+        ranges = ranges.to(uniform.device)
+        parameters = (ranges[:, 0] + uniform[:, 1:] * ranges[:, 1]).to(device)
+        source = normalize(render(amplitudes, n), zero_mean=system.zero_mean)
+        dial = dial.to(device)
+        coefficients = system.coefficients(dial, source, parameters).to(dtype)
+        source_hat = torch.fft.rfft2(source)
+        solution_hat = system.solve_hat(source_hat, coefficients, n)
+        if not system.zero_mean:
+            # What L cannot produce (a resonant mode) is no part of the example's source either.
+            null = system.null_modes(coefficients, n)
+            if null.any():
+                source = torch.fft.irfft2(torch.where(null, 0, source_hat), s=(n, n))
+        return Examples(source, coefficients, torch.fft.irfft2(solution_hat, s=(n, n)), dial.to(dtype))
+
+
+PAPER_TASKS: dict[str, dict[str, str]] = {
+    "poisson": {
+        "pre-training": "SYS-1(1,5)",
+        "none": "SYS-1(1,2.5)",
+        "mild": "SYS-1(2.5,7.5)",
+        "medium": "SYS-1(5,10)",
+        "large": "SYS-1(10,20)",
+    },
+    "advection_diffusion": {
+        "pre-training": "SYS-2(0.2,1)",
+        "none": "SYS-2(0.2,0.4)",
+        "mild": "SYS-2(0.4,1.6)",
+        "medium": "SYS-2(1,2)",
+        "large": "SYS-2(2,5)",
+    },
+    "helmholtz": {
+        "pre-training": "SYS-3(1,10)",
+        "none": "SYS-3(1,5)",
+        "medium": "SYS-3(5,12)",
+    },
+}
+"""Pre-training task and downstream shifts by system. The paper's Table 1 prints SYS-2(0.2,0.4) twice; its mild shift is
+(0.4,1.6). The range (5,12) of SYS-3 is this project's choice: the paper prints none."""
+
+
+def shift_of(system: System, value: float, trained: tuple[float, float] | None = None) -> str:
+    """Name of the shift at one value of the dial: ``inside`` the pre-training range, or ``mild``, ``medium``, ``large``.
+
+    Outside the range, the distance to its nearer end is compared, on a logarithmic scale, with the upper ends of the
+    paper's downstream ranges for SYS-1: 1.5 times the end of the range is mild, 2 times medium, beyond it large.
+
+    Args:
+        system: the PDE.
+        value: value of the dial.
+        trained: pre-training range; the paper's by default.
+    """
+    low, high = trained or _range(PAPER_TASKS[system.name]["pre-training"])
+    if low <= value <= high:
+        return "inside"
+    factor = value / high if value > high else low / value
+    return "mild" if factor <= 1.5 else "medium" if factor <= 2 else "large"
+
+
+def _range(label: str) -> tuple[float, float]:
+    task = Task.parse(label)
+    return task.low, task.high
