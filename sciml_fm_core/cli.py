@@ -14,10 +14,12 @@ import h5py
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
-from .datasets import DatasetFile, draw_split, generate as write_dataset
+from .datasets import DatasetFile, draw_split
+from .datasets import generate as write_dataset
 from .fno import SIZES
 from .operator import load_operator, read_header, shipped_operators
 from .tasks import Task
@@ -25,12 +27,16 @@ from .training import Progress, TrainConfig
 from .transfer import (
     PAPER_LEARNING_RATES,
     RECIPES,
-    evaluate as evaluate_operator,
     evaluate_shifts,
     fine_tune,
-    pretrain as pretrain_operator,
     recipe_settings,
     train_from_scratch,
+)
+from .transfer import (
+    evaluate as evaluate_operator,
+)
+from .transfer import (
+    pretrain as pretrain_operator,
 )
 
 app = typer.Typer(
@@ -73,8 +79,6 @@ def _training_bar(title: str):
         def callback(progress: Progress) -> None:
             if progress.validation_error is not None:
                 seen["validation"] = progress.validation_error
-            share = 1 / (1 + progress.seconds_left / max(progress.step, 1))
-            del share
             numbers = f"loss {progress.loss:.4g}"
             if "validation" in seen:
                 numbers += f", validation {seen['validation']:.2%}"
@@ -130,12 +134,16 @@ def pretrain(
     if not output.parent.is_dir():
         raise ValueError(f"{output}: the folder {output.parent} does not exist; make it first")
     config = TrainConfig(
-        steps=steps, time_limit=time_limit, compile=compile, validate_every=max(1, steps // 40), **recipe_settings(recipe)
+        steps=steps,
+        time_limit=time_limit,
+        compile=compile,
+        validate_every=max(20, steps // 40),
+        **recipe_settings(recipe),
     )
     if learning_rate is not None:
         config = replace(config, learning_rate=learning_rate)
     with _training_bar(" + ".join(tasks)) as callback:
-        operator, history = pretrain_operator(
+        operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, size=size, seed=seed, batch_size=batch_size,
             resolution=_schedule(resolution), data=[DatasetFile(path) for path in data or []],
             device=_device(device), callback=callback, checkpoint=checkpoint,
@@ -238,7 +246,7 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
     if file.is_file() and h5py.is_hdf5(file):
         with DatasetFile(file) as dataset:
             table = Table("dataset", path, show_header=True)
-            table.add_row("examples", str(dataset.count))
+            table.add_row("examples", str(dataset.size))
             table.add_row("grid", f"{dataset.resolution} x {dataset.resolution}")
             table.add_row("system", f"{dataset.system.label} {dataset.system.name}")
             for key, value in dataset.attributes.items():
@@ -257,7 +265,12 @@ def operators() -> None:
         errors = card.get("errors", {})
         own = ", ".join(f"{errors[label]:.2%}" for label in card["tasks"] if label in errors)
         table.add_row(
-            name, " + ".join(card["tasks"]), card["recipe"], f"{card['parameters']:,}", f"{card['examples_seen']:,}", own
+            name,
+            " + ".join(card["tasks"]),
+            card["recipe"],
+            f"{card['parameters']:,}",
+            f"{card['examples_seen']:,}",
+            own,
         )
     console.print(table)
 

@@ -1,8 +1,8 @@
 """Examples in files and streams.
 
 A dataset file is HDF5 in the layout of the paper's released code, so files interchange both ways: ``fields`` float32
-(N, 2, n, n) is source and solution, ``tensor`` float32 (N, c) the coefficients in the system's order. Files written here
-add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). Each split has its own random stream, drawn in chunks
+(N, 2, n, n) is source and solution, ``tensor`` float32 (N, c) the coefficients in the system's order. Files written
+here add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). Each split has its own random stream, drawn in chunks
 of `CHUNK` examples: a split's size changes no other split, and a longer file starts with the shorter one.
 """
 
@@ -185,7 +185,7 @@ class Reader(Protocol):
     """A set of examples of one system: `Examples` in memory, or a `DatasetFile`."""
 
     @property
-    def count(self) -> int: ...
+    def size(self) -> int: ...
 
     def take(self, index) -> Examples: ...
 
@@ -221,7 +221,7 @@ class DatasetFile:
         except Exception:
             self._file.close()
             raise
-        self.count: int = self._fields.shape[0]
+        self.size: int = self._fields.shape[0]
         self.resolution: int = self._fields.shape[-1]
 
     def _check_layout(self) -> None:
@@ -258,7 +258,8 @@ class DatasetFile:
     def take(self, index) -> Examples:
         """Examples at a slice, or at an index tensor in any order."""
         if isinstance(index, slice):
-            rows, order = index, slice(None)
+            rows: slice | np.ndarray = index
+            order: slice | np.ndarray = slice(None)
         else:
             unique, order = np.unique(np.asarray(index), return_inverse=True)
             # HDF5 reads one run far faster than a list of rows.
@@ -282,11 +283,11 @@ class DatasetFile:
         Raises:
             ValueError: if the file does not hold that many.
         """
-        if not 1 <= count <= self.count:
-            raise ValueError(f"subset: expected 1 to {self.count} examples of {self.path}, got {count}")
+        if not 1 <= count <= self.size:
+            raise ValueError(f"subset: expected 1 to {self.size} examples of {self.path}, got {count}")
         if self.attributes.get("format") == FORMAT:
             return self.take(slice(0, count))
-        return self.take(torch.arange(count) * (self.count // count))
+        return self.take(torch.arange(count) * (self.size // count))
 
     def close(self) -> None:
         """Close the file."""
@@ -381,7 +382,7 @@ class FixedBatches:
         device: torch.device | str = "cpu",
     ):
         self.sets, self.seed, self.device = list(sets), seed, torch.device(device)
-        self.count = sum(reader.count for _, reader in self.sets)
+        self.count = sum(reader.size for _, reader in self.sets)
         if not self.count:
             raise ValueError("fixed batches: expected at least one example")
         self.batch_size = min(batch_size, self.count)
@@ -400,10 +401,10 @@ class FixedBatches:
         index = self._order[position * self.batch_size : (position + 1) * self.batch_size]
         parts, first = [], 0
         for system, reader in self.sets:
-            rows = index[(index >= first) & (index < first + reader.count)] - first
+            rows = index[(index >= first) & (index < first + reader.size)] - first
             if len(rows):
                 parts.append((system, _take(reader, rows).to(self.device)))
-            first += reader.count
+            first += reader.size
         return parts
 
 

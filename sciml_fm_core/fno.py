@@ -126,11 +126,9 @@ class Gates(nn.Module):
     def __init__(self, constants: int, width: int, depth: int, hidden: int):
         super().__init__()
         self.depth, self.width = depth, width
-        self.layers = nn.Sequential(
-            nn.Linear(constants, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
-            nn.Linear(hidden, depth * 3 * width),
-        )  # fmt: skip
-        nn.init.zeros_(self.layers[-1].bias)
+        last = nn.Linear(hidden, depth * 3 * width)
+        self.layers = nn.Sequential(nn.Linear(constants, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), last)
+        nn.init.zeros_(last.bias)
 
     def forward(self, constants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         gates = self.layers(constants).view(-1, self.depth, 3, self.width).permute(1, 2, 0, 3)
@@ -154,9 +152,7 @@ class FNO(nn.Module):
         self.config = config
         d, projection = config.width, config.projection_width
         self.lift = nn.Linear(config.in_channels, d)
-        self.spectral = nn.ModuleList(
-            SpectralConvolution(d, config.modes, generator) for _ in range(config.depth)
-        )
+        self.spectral = nn.ModuleList(SpectralConvolution(d, config.modes, generator) for _ in range(config.depth))
         self.pointwise = nn.ModuleList(nn.Linear(d, d) for _ in range(config.depth))
         self.project = nn.Linear(d, projection)
         self.output = nn.Linear(projection, 1)
@@ -253,7 +249,10 @@ class FNO(nn.Module):
                 converted[f"pointwise.{i}.weight"] = state[f"ws.{i}.weight"].squeeze(-1)
                 converted[f"pointwise.{i}.bias"] = state[f"ws.{i}.bias"]
             for ours, theirs in (("project", "fc1"), ("output", "fc2")):
-                converted[f"{ours}.weight"], converted[f"{ours}.bias"] = state[f"{theirs}.weight"], state[f"{theirs}.bias"]
+                converted[f"{ours}.weight"], converted[f"{ours}.bias"] = (
+                    state[f"{theirs}.weight"],
+                    state[f"{theirs}.bias"],
+                )
             model = cls(config)
             model.load_state_dict(converted)
         except (KeyError, IndexError, RuntimeError) as error:

@@ -1,7 +1,7 @@
 """Sources: sums of Gaussians, drawn at random as in the paper or placed by hand.
 
 Random sources are sums over a 12 x 12 lattice of isotropic Gaussians of standard deviation 1/32, spaced 1/16 and
-centred on (0.5, 0.5); they are not wrapped around the torus (they are below 1e-6 at its edges). A Gaussian separates
+centred on (0.5, 0.5); they are not wrapped around the torus (they are below 4e-6 at its edges). A Gaussian separates
 in x and y, so a whole batch is two small matrix products.
 """
 

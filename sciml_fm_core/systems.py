@@ -1,8 +1,8 @@
 """The PDE systems: each declares its coefficients, its Fourier symbol and its dial; shared code solves.
 
 Every system is a linear, constant-coefficient operator L on the periodic unit square, ``L u = f``. In Fourier space L
-is multiplication by its symbol, so ``u_hat(k) = f_hat(k) / symbol(k)`` is exact for every resolved mode. The systems are
-those of arXiv:2306.00258; adding one is a subclass of `System` and an entry in `SYSTEMS`.
+is multiplication by its symbol, so ``u_hat(k) = f_hat(k) / symbol(k)`` is exact for every resolved mode. The systems
+are those of arXiv:2306.00258; adding one is a subclass of `System` and an entry in `SYSTEMS`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class System(ABC):
             parameters: values of `parameters`, shape (..., len(self.parameters)).
         """
 
-    def check_coefficients(self, coefficients: Tensor) -> None:
+    def check_coefficients(self, coefficients: Tensor) -> None:  # noqa: B027 - most operators are always defined
         """Raise ValueError when the operator is not defined for these coefficients."""
 
     # What a neural operator sees ------------------------------------------------------------------------------------
@@ -364,22 +364,22 @@ class AdvectionDiffusion(System):
         log_high = torch.full_like(target, 30.0)
         # Start where the mode of average diffusivity over advection would have the asked ratio.
         log_speed = torch.log(ratio) - 0.5 * torch.log((energy * squared_ratio).sum((-2, -1)))
-        logit_target = torch.log(target) - torch.log1p(-target)
         for _ in range(_ROOT_ITERATIONS):
             scaled = torch.exp(2 * log_speed)[..., None, None] * squared_ratio
-            share = scaled / (1 + scaled)
-            weighted = energy * share
-            advected = weighted.sum((-2, -1))
-            slope = 2 * (weighted * (1 - share)).sum((-2, -1))
-            error = torch.log(advected) - torch.log1p(-advected) - logit_target
+            # Both shares are summed from their own terms: as 1 - N, the smaller would be lost to rounding.
+            advected_share, diffused_share = scaled / (1 + scaled), 1 / (1 + scaled)
+            advected = (energy * advected_share).sum((-2, -1))
+            diffused = (energy * diffused_share).sum((-2, -1))
+            slope = 2 * (energy * advected_share * diffused_share).sum((-2, -1)) * (1 / advected + 1 / diffused)
+            error = torch.log(advected) - torch.log(diffused) - 2 * torch.log(ratio)
+            if (error.abs() < _ROOT_TOLERANCE).all():
+                return torch.exp(log_speed)
             log_low = torch.where(error < 0, log_speed, log_low)
             log_high = torch.where(error > 0, log_speed, log_high)
-            newton = log_speed - error * advected * (1 - advected) / slope
+            newton = log_speed - error / slope
             inside = (newton > log_low) & (newton < log_high)
             log_speed = torch.where(inside, newton, (log_low + log_high) / 2)
-            if (error.abs() < _ROOT_TOLERANCE).all():
-                break
-        return torch.exp(log_speed)
+        raise ArithmeticError("advection ratio: the search for the speed did not converge; report this with its input")
 
     def coefficients(self, dial, source, parameters):
         direction, eigenvalue, axis = parameters.unbind(-1)

@@ -1,4 +1,4 @@
-"""Tasks: a system, the range of its dial and the sparsity of its sources, written ``SYS-1(1,5)``; and their sampling."""
+"""Tasks, written ``SYS-1(1,5)``: a system, the range of its dial, the sparsity of its sources; and their sampling."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Examples(NamedTuple):
         return Examples(*(tensor[index] for tensor in self))
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Number of examples (``len`` is that of the tuple)."""
         return self.source.shape[0]
 
@@ -66,7 +66,7 @@ class Task:
     def __post_init__(self):
         if not self.low <= self.high:
             raise ValueError(f"task {self.label}: expected low <= high, got {self.low:g} > {self.high:g}; swap them")
-        if not (0 < self.low and self.high < float("inf")):
+        if not (self.low > 0 and self.high < float("inf")):
             raise ValueError(f"task {self.label}: expected a finite range above 0")
         if self.system.integer_dial and not (float(self.low).is_integer() and float(self.high).is_integer()):
             raise ValueError(f"task {self.label}: {self.system.dial_name} is drawn as a whole number; round the range")
@@ -214,7 +214,7 @@ PAPER_TASKS: dict[str, dict[str, str]] = {
 
 
 def shift_of(system: System, value: float, trained: tuple[float, float] | None = None) -> str:
-    """Name of the shift at one value of the dial: ``inside`` the pre-training range, or ``mild``, ``medium``, ``large``.
+    """Name of the shift at one value of the dial: ``inside`` the pre-training range, ``mild``, ``medium`` or ``large``.
 
     Outside the range, the distance to its nearer end is compared, on a logarithmic scale, with the upper ends of the
     paper's downstream ranges for SYS-1: 1.5 times the end of the range is mild, 2 times medium, beyond it large.

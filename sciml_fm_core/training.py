@@ -132,7 +132,7 @@ def fit(
         ValueError: if the checkpoint belongs to another training.
         FloatingPointError: if the loss stops being finite.
     """
-    model, device = operator.model, operator.device
+    model = operator.model
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     history, best, first = History(), None, 0
     if checkpoint is not None and Path(checkpoint).exists():

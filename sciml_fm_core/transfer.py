@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 
@@ -14,7 +15,7 @@ from . import __version__
 from .datasets import Batches, DatasetFile, FixedBatches, FreshBatches, draw_split, stream
 from .fno import FNO, SIZES, FNOConfig
 from .metrics import relative_error
-from .normalization import Normalization, PaperNormalization, fit_normalization
+from .normalization import PaperNormalization, fit_normalization
 from .operator import Operator
 from .systems import System
 from .tasks import PAPER_TASKS, Examples, Task
@@ -142,9 +143,7 @@ def training_card(history: History, operator: Operator) -> dict:
         "parameters": operator.model.parameter_count,
         "hardware": hardware(operator.device),
         "versions": {"sciml_fm": __version__, "torch": torch.__version__.split("+")[0]},
-        "curve": [
-            [row["step"], round(row["validation_error"], 6)] for row in history.rows if row["validation_error"]
-        ],
+        "curve": [[row["step"], round(row["validation_error"], 6)] for row in history.rows if row["validation_error"]],
     }
 
 
@@ -169,7 +168,7 @@ def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, d
 
 def evaluate(
     operator: Operator, task: Task, *, count: int = 512, resolution: int = 128, seed: int = 0
-) -> dict[str, float | int | str]:
+) -> dict[str, Any]:
     """Errors on freshly drawn test examples (zero-shot where the operator has not seen the task).
 
     Returns:
@@ -212,12 +211,12 @@ class Adaptation:
     tried: dict[float, float | None]
 
 
-DATA = Examples | DatasetFile
+Data: TypeAlias = Examples | DatasetFile
 
 
 def fine_tune(
     operator: Operator,
-    data: DATA,
+    data: Data,
     *,
     system: System | str | None = None,
     validation: Examples | None = None,
@@ -250,7 +249,7 @@ def fine_tune(
 
 def train_from_scratch(
     operator: Operator,
-    data: DATA,
+    data: Data,
     *,
     system: System | str | None = None,
     validation: Examples | None = None,
@@ -266,7 +265,7 @@ def train_from_scratch(
     the dimensionless one has none.
     """
     resolved = operator.normalization.resolve(_system_of(data, system))
-    sample = data if isinstance(data, Examples) else data.take(slice(0, min(data.count, 4096)))
+    sample = data if isinstance(data, Examples) else data.take(slice(0, min(data.size, 4096)))
 
     def fresh() -> Operator:
         normalization = operator.normalization
@@ -281,12 +280,12 @@ def train_from_scratch(
 ADAPT_LEARNING_RATE = 1e-3
 
 
-def _system_of(data: DATA, system: System | str | None) -> System | str | None:
+def _system_of(data: Data, system: System | str | None) -> System | str | None:
     return data.system if system is None and isinstance(data, DatasetFile) else system
 
 
 def _adapt(
-    start: Callable[[], Operator], data: DATA, system, validation, config, learning_rates, batch_size, seed, callback
+    start: Callable[[], Operator], data: Data, system, validation, config, learning_rates, batch_size, seed, callback
 ) -> Adaptation:
     rates = list(learning_rates or [])
     if len(rates) > 1 and validation is None:
@@ -308,7 +307,7 @@ def _adapt(
             **operator.card,
             "kind": operator.card.get("kind") if operator.card.get("kind") == "from scratch" else "fine-tuned",
             "parent": {key: operator.card.get(key) for key in ("tasks", "recipe", "size", "seed", "examples_seen")},
-            "downstream_examples": data.count,
+            "downstream_examples": data.size,
             "learning_rate": rate,
             **training_card(history, operator),
         }
@@ -319,20 +318,3 @@ def _adapt(
             break
     assert best is not None
     return best
-
-
-__all__ = [
-    "PAPER_LEARNING_RATES",
-    "RECIPES",
-    "Adaptation",
-    "Normalization",
-    "Recipe",
-    "evaluate",
-    "evaluate_shifts",
-    "fine_tune",
-    "hardware",
-    "new_operator",
-    "pretrain",
-    "recipe_settings",
-    "train_from_scratch",
-]
