@@ -2,8 +2,8 @@
 
 A dataset file is HDF5 in the layout of the paper's released code, so files interchange both ways: ``fields`` float32
 (N, 2, n, n) is source and solution, ``tensor`` float32 (N, c) the coefficients in the system's order. Files written
-here add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). Each split has its own random stream, drawn in chunks
-of `CHUNK` examples: a split's size changes no other split, and a longer file starts with the shorter one.
+here add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). Each split has its own random stream, drawn in
+chunks of `CHUNK` examples: a split's size changes no other split, and a longer file starts with the shorter one.
 """
 
 from __future__ import annotations
