@@ -87,7 +87,7 @@ class Normalization(ABC):
             )
         return found
 
-    def _spread(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
+    def _arrange(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
         """Place columns by name among `channel_names`; absent names are zero."""
         if names == self.channel_names:
             return values
@@ -136,7 +136,7 @@ class PaperNormalization(Normalization):
     def _raw(self, coefficients: Tensor, system: System) -> Tensor:
         if len(self.systems) == 1:
             return coefficients
-        return self._spread(system.shared(coefficients), system.shared_names)
+        return self._arrange(system.shared(coefficients), system.shared_names)
 
     def encode(self, source, coefficients, system):
         g = _root_mean_square(source) / self.source_rms
@@ -159,12 +159,37 @@ class DimensionlessNormalization(Normalization):
     """Scale-free inputs: scaling f and L together, or f alone, costs the network nothing.
 
     With g = rms(f) and S the system's `scale` (for SYS-1 and SYS-2 ``4 pi^2 kappa + 2 pi |v|``, kappa = (k11 + k22) /
-    2), the inputs are f / g and the system's dimensionless `features`; the output times g / S is u, with the mean
-    subtracted where the system has none. Features are compressed by asinh: 1 at most grows logarithmically beyond the
-    training range.
+    2), the field is f / g and the constants are ``asinh((x - centre) / spread)`` of the system's dimensionless
+    `features` x, with their mean and standard deviation over training examples: of order one where the operator was
+    trained, growing only logarithmically beyond. The output times g / S is u, with the mean subtracted where the system
+    has none.
     """
 
     kind = "dimensionless"
+
+    def __init__(self, systems: tuple[System, ...], centre: tuple[float, ...], spread: tuple[float, ...]):
+        super().__init__(systems)
+        self.centre, self.spread = tuple(map(float, centre)), tuple(map(float, spread))
+        if not len(self.centre) == len(self.spread) == len(self.channel_names) or min(self.spread) <= 0:
+            raise ValueError(
+                f"dimensionless normalization: expected {len(self.channel_names)} centres and spreads above 0 for "
+                f"{' '.join(self.channel_names)}, got {self.centre} and {self.spread}"
+            )
+
+    @classmethod
+    def fit(cls, examples: list[tuple[System, Examples]]) -> DimensionlessNormalization:
+        """Mean and standard deviation of the features over training examples of each system."""
+        probe = cls.__new__(cls)
+        Normalization.__init__(probe, tuple(dict.fromkeys(system for system, _ in examples)))
+        features = torch.cat(
+            [
+                probe._arrange(system.features(batch.coefficients), system.feature_names).double().cpu()
+                for system, batch in examples
+            ]
+        )
+        spread = features.std(dim=0)
+        spread = torch.where(spread > 1e-6, spread, 1)  # a feature that never varies
+        return cls(probe.systems, tuple(features.mean(dim=0).tolist()), tuple(spread.tolist()))
 
     @property
     def channel_names(self):
@@ -172,17 +197,22 @@ class DimensionlessNormalization(Normalization):
 
     def encode(self, source, coefficients, system):
         g = _root_mean_square(source)
-        features = torch.asinh(system.features(coefficients))
-        zero_mean = torch.full_like(g, float(system.zero_mean))
+        features = self._arrange(system.features(coefficients), system.feature_names)
+        centre, spread = features.new_tensor(self.centre), features.new_tensor(self.spread)
         return Encoded(
             (source / g[:, None, None])[:, None],
-            self._spread(features, system.feature_names),
+            torch.asinh((features - centre) / spread),
             g / system.scale(coefficients),
-            zero_mean,
+            torch.full_like(g, float(system.zero_mean)),
         )
 
     def to_dict(self):
-        return {"kind": self.kind, "systems": [s.name for s in self.systems]}
+        return {
+            "kind": self.kind,
+            "systems": [s.name for s in self.systems],
+            "centre": list(self.centre),
+            "spread": list(self.spread),
+        }
 
 
 def normalization_from_dict(values: dict) -> Normalization:
@@ -195,20 +225,22 @@ def normalization_from_dict(values: dict) -> Normalization:
     if values["kind"] == PaperNormalization.kind:
         return PaperNormalization(systems, values["source_rms"], tuple(values["coefficient_medians"]))
     if values["kind"] == DimensionlessNormalization.kind:
-        return DimensionlessNormalization(systems)
+        return DimensionlessNormalization(systems, tuple(values["centre"]), tuple(values["spread"]))
     raise ValueError(f"normalization: expected 'paper' or 'dimensionless', got {values['kind']!r}")
 
 
+KINDS: dict[str, type[PaperNormalization] | type[DimensionlessNormalization]] = {
+    cls.kind: cls for cls in (PaperNormalization, DimensionlessNormalization)
+}
+
+
 def fit_normalization(kind: str, tasks: list[Task], *, seed: int = 0, count: int = 4096) -> Normalization:
-    """Normalisation of a kind for tasks; the paper's medians are taken over freshly drawn examples.
+    """Normalisation of a kind, with its statistics taken over freshly drawn examples of the tasks.
 
     Raises:
         ValueError: on an unknown kind.
     """
-    systems = tuple(dict.fromkeys(task.system for task in tasks))
-    if kind == DimensionlessNormalization.kind:
-        return DimensionlessNormalization(systems)
-    if kind == PaperNormalization.kind:
-        generator = torch.Generator().manual_seed(seed)
-        return PaperNormalization.fit([(task.system, task.sample(count, 32, generator)) for task in tasks])
-    raise ValueError(f"normalization: expected 'paper' or 'dimensionless', got {kind!r}")
+    if kind not in KINDS:
+        raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {kind!r}")
+    generator = torch.Generator().manual_seed(seed)
+    return KINDS[kind].fit([(task.system, task.sample(count, 32, generator)) for task in tasks])
