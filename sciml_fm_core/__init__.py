@@ -11,7 +11,7 @@ from .fno import FNO, SIZES, FNOConfig
 from .metrics import energy_spectrum, relative_error, relative_residual
 from .operator import Operator, load_operator, shipped_operators
 from .systems import SYSTEMS, System, find_system
-from .tasks import PAPER_TASKS, Examples, Task
+from .tasks import PAPER_TASKS, Examples, Task, parse_mixture
 from .training import History, Progress, TrainConfig, fit
 from .transfer import (
     PAPER_LEARNING_RATES,
@@ -54,6 +54,7 @@ __all__ = [
     "generate",
     "load_operator",
     "new_operator",
+    "parse_mixture",
     "pretrain",
     "relative_error",
     "relative_residual",

@@ -66,13 +66,14 @@ def _command() -> str:
 
 @contextmanager
 def _training_bar(title: str):
-    """A progress bar fed by the training callback: rate, loss, validation error, time left."""
+    """Progress fed by the training callback: rate, loss, validation error, time left; plain lines in a log file."""
+    terminal = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:3.0f}% {task.fields[numbers]}"),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=False) as bar:
+    with Bar(*columns, console=terminal, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(title, total=1.0, numbers="")
         seen: dict[str, float] = {}
 
@@ -83,7 +84,9 @@ def _training_bar(title: str):
             if "validation" in seen:
                 numbers += f", validation {seen['validation']:.2%}"
             numbers += f", {progress.examples_per_second:.0f} examples/s, {progress.seconds_left:.0f} s left"
-            bar.update(task, completed=progress.step / progress.steps, numbers=numbers)
+            bar.update(task, completed=progress.fraction, numbers=numbers)
+            if not terminal.is_terminal and progress.validation_error is not None:
+                print(f"{title}: step {progress.step}, {numbers}", file=sys.stderr, flush=True)
 
         yield callback
 

@@ -188,6 +188,15 @@ class Task:
         return Examples(source, coefficients, torch.fft.irfft2(solution_hat, s=(n, n)), dial.to(dtype))
 
 
+def parse_mixture(label: str) -> list[Task]:
+    """Tasks of a mixture written ``SYS-1(1,5) + SYS-2(0.2,1)``; a single task is a mixture of one.
+
+    Raises:
+        ValueError: as `Task.parse`.
+    """
+    return [Task.parse(part) for part in label.split("+")]
+
+
 PAPER_TASKS: dict[str, dict[str, str]] = {
     "poisson": {
         "pre-training": "SYS-1(1,5)",

@@ -64,10 +64,11 @@ class TrainConfig:
 
 
 class Progress(NamedTuple):
-    """Where a training stands; what the callback gets."""
+    """Where a training stands; what the callback gets. ``fraction`` of the steps, or of the time limit, is done."""
 
     step: int
     steps: int
+    fraction: float
     loss: float
     validation_error: float | None
     learning_rate: float
@@ -178,7 +179,9 @@ def fit(
             if callback is not None:
                 speed = (history.examples_seen - seen_before) / max(time.perf_counter() - resumed, 1e-9)
                 left = history.seconds * (1 - progress) / max(progress, 1e-9)
-                history.stopped = bool(callback(Progress(step, config.steps, value, validated, rate, speed, left)))
+                history.stopped = bool(
+                    callback(Progress(step, config.steps, progress, value, validated, rate, speed, left))
+                )
             validated = None
         if checkpoint is not None and (last or history.stopped or step % config.checkpoint_every == 0):
             _save_checkpoint(Path(checkpoint), operator, optimizer, config, history, best, step)
