@@ -108,7 +108,12 @@ def generate(
             Task.parse(task), output, count, split=split, seed=seed, resolution=resolution, device=_device(device),
             callback=lambda done, _: bar.update(line, completed=done),
         )  # fmt: skip
-    console.print(f"{path}: {count} examples of {task}, {resolution} x {resolution}, {split}, seed {seed}")
+    with DatasetFile(path) as dataset:
+        rate = dataset.attributes["acceptance_rate"]
+    console.print(
+        f"{path}: {count} examples of {task}, {resolution} x {resolution}, {split}, seed {seed}; "
+        f"acceptance rate {rate:.1%}"
+    )
 
 
 @app.command()

@@ -42,7 +42,7 @@ ATTRIBUTES: dict[str, str] = {
     "coefficient_names": "columns of 'tensor'",
     "sparsities": "probabilities that a Gaussian is absent; example i has number i mod their count",
     "reject": "whether the sampler's rule on max |u| was applied",
-    "draws": "examples drawn, refused ones included",
+    "acceptance_rate": "share of the draws that the rule kept, over whole chunks",
     "split": "random stream: train, validation or test",
     "seed": "seed of the streams",
     "resolution": "points n in each direction",
@@ -126,7 +126,7 @@ def generate(
         "coefficient_names": list(task.system.coefficient_names),
         "sparsities": list(task.sparsities),
         "reject": task.reject,
-        "draws": 0,
+        "acceptance_rate": 0.0,
         "split": split,
         "seed": seed,
         "resolution": resolution,
@@ -158,7 +158,7 @@ def generate(
             write_json(progress, {"settings": settings, "done": stop, "draws": draws})
             if callback is not None:
                 callback(stop, count)
-        file.attrs.modify("draws", draws)
+        file.attrs.modify("acceptance_rate", CHUNK * -(-count // CHUNK) / draws)
     os.replace(partial, path)
     progress.unlink()
     return path
