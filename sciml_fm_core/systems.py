@@ -187,6 +187,8 @@ class System(ABC):
     def check(self, source: Tensor, coefficients: Tensor) -> int:
         """Raise ValueError on wrong shapes, non-finite values or coefficients L is not defined for; return n."""
         n = check_grid(source, "source")
+        if not source.is_floating_point():
+            raise ValueError(f"source: expected a floating-point tensor, got {source.dtype}; pass source.float()")
         check_finite(source, "source")
         count = len(self.coefficient_names)
         if coefficients.ndim < 1 or coefficients.shape[-1] != count:

@@ -1,0 +1,59 @@
+"""Fixtures shared by the tests of the core: small, deterministic, on one thread."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sciml_fm_core import FNO, PAPER_TASKS, SYSTEMS, FNOConfig, Operator, Task
+from sciml_fm_core.normalization import fit_normalization
+
+DATA = Path(__file__).parent / "data"
+
+
+def pytest_configure(config):
+    torch.set_num_threads(1)  # the tensors are small, and test machines share their cores
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def generator():
+    """A random stream of its own for every test."""
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.fixture(params=list(SYSTEMS))
+def system(request):
+    """Each of the known systems."""
+    return SYSTEMS[request.param]
+
+
+@pytest.fixture
+def task(system):
+    """The paper's pre-training task of the system."""
+    return Task.parse(PAPER_TASKS[system.name]["pre-training"])
+
+
+@pytest.fixture(scope="session")
+def small_operator():
+    """Function making an untrained operator of a few thousand parameters."""
+
+    def make(*labels, kind="dimensionless", width=8, modes=4, gate_width=8, seed=0, **card):
+        tasks = [Task.parse(label) for label in labels or ("SYS-1(1,5)",)]
+        normalization = fit_normalization(kind, tasks, count=64)
+        config = FNOConfig(normalization.in_channels, width=width, modes=modes, gate_width=gate_width)
+        model = FNO(config, torch.Generator().manual_seed(seed))
+        card = {"tasks": [task.label for task in tasks], "recipe": "ours", "size": "tiny", "seed": seed, **card}
+        return Operator(model, normalization, card)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """Folder of the reference arrays made by the paper's released code."""
+    return DATA

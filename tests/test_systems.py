@@ -1,0 +1,474 @@
+"""The solvers: conformance, exact modes, residual and sign, resonance, symmetries, the dials, bad input."""
+
+import numpy as np
+import pytest
+import torch
+
+from sciml_fm_core import PAPER_TASKS, SYSTEMS, Task, find_system
+from sciml_fm_core.sources import place
+from sciml_fm_core.spectral import gradient, resample
+from sciml_fm_core.systems import Helmholtz, rotated_diffusion
+
+COEFFICIENTS = {
+    "poisson": [0.02, 0.03, -0.011],
+    "advection_diffusion": [0.02, 0.03, -0.011, 0.4, -0.7],
+    "helmholtz": [0.01, 7.0],
+}
+
+
+@pytest.fixture
+def coefficients(system):
+    return torch.tensor(COEFFICIENTS[system.name], dtype=torch.float64)
+
+
+def grid(n):
+    points = torch.arange(n, dtype=torch.float64) / n
+    return points[None, :], points[:, None]
+
+
+def noise(system, *shape):
+    """White noise, Nyquist modes included, with zero mean where the system needs it."""
+    field = torch.randn(*shape, dtype=torch.float64)
+    return field - field.mean(dim=(-2, -1), keepdim=True) if system.zero_mean else field
+
+
+def difference(a, b):
+    """Relative L2 difference of each example."""
+    return torch.linalg.vector_norm(a - b, dim=(-2, -1)) / torch.linalg.vector_norm(b, dim=(-2, -1))
+
+
+def apply_by_hand(name, u, c):
+    """L u written out from the equation with complex FFTs, sharing no code with the package."""
+    n = u.shape[-1]
+    k = np.fft.fftfreq(n, 1 / n)
+    dx, dy = 2j * np.pi * k[None, :], 2j * np.pi * k[:, None]
+    u_hat = np.fft.fft2(u)
+    if name == "helmholtz":
+        result = -c[0] * (dx**2 + dy**2) * u_hat - c[1] * u_hat
+    else:
+        result = -(c[0] * dx**2 + c[1] * dy**2 + 2 * c[2] * dx * dy) * u_hat
+        if name == "advection_diffusion":
+            result = result + (c[3] * dx + c[4] * dy) * u_hat
+    return np.fft.ifft2(result).real
+
+
+# Conformance ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_solutions_match_the_released_code(system, data_folder, dtype, tolerance):
+    arrays = np.load(data_folder / "solver_vectors.npz")
+    source, coefficients, expected = (
+        torch.from_numpy(arrays[f"{system.name}_{key}"]) for key in ("source", "coefficients", "solution")
+    )
+    solution = system.solve(source.to(dtype), coefficients.to(dtype))
+    assert solution.dtype == dtype
+    assert difference(solution.double(), expected).max() <= tolerance
+
+
+def test_advection_ratio_matches_the_released_code(data_folder):
+    arrays = np.load(data_folder / "solver_vectors.npz")
+    source, coefficients, ratio = (
+        torch.from_numpy(arrays[f"advection_diffusion_{key}"]) for key in ("source", "coefficients", "ratio")
+    )
+    torch.testing.assert_close(SYSTEMS["advection_diffusion"].dial(source, coefficients), ratio, rtol=1e-10, atol=0)
+
+
+# Exact solutions and the residual -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kx", "ky"), [(1, 0), (0, 1), (1, 1), (2, -3), (-5, 4), (15, -15), (3, 15)])
+def test_a_plane_wave_is_solved_exactly(system, coefficients, kx, ky):
+    x, y = grid(32)
+    phase = 2 * torch.pi * (kx * x + ky * y) + 0.4
+    c = COEFFICIENTS[system.name]
+    if system.name == "helmholtz":
+        source = (4 * torch.pi**2 * c[0] * (kx**2 + ky**2) - c[1]) * torch.cos(phase)
+    else:
+        source = 4 * torch.pi**2 * (c[0] * kx**2 + c[1] * ky**2 + 2 * c[2] * kx * ky) * torch.cos(phase)
+        if system.name == "advection_diffusion":
+            source = source - 2 * torch.pi * (c[3] * kx + c[4] * ky) * torch.sin(phase)
+    torch.testing.assert_close(system.solve(source, coefficients), torch.cos(phase), rtol=0, atol=1e-11)
+
+
+def test_solution_satisfies_the_equation_written_out_by_hand(system, coefficients):
+    source = resample(noise(system, 16, 16), 32)  # nothing at the Nyquist mode
+    solution = system.solve(source, coefficients)
+    by_hand = torch.from_numpy(apply_by_hand(system.name, solution.numpy(), COEFFICIENTS[system.name]))
+    assert difference(by_hand, source) < 1e-12
+
+
+def test_residual_equals_the_equation_written_out_by_hand(system, coefficients):
+    source, candidate = (resample(noise(system, 16, 16), 32) for _ in range(2))
+    residual = system.residual(candidate, source, coefficients)
+    by_hand = torch.from_numpy(apply_by_hand(system.name, candidate.numpy(), COEFFICIENTS[system.name])) - source
+    assert difference(residual, by_hand) < 1e-12
+
+
+def test_helmholtz_has_the_sign_of_the_released_code():
+    """With the paper's printed sign, the same solutions would miss the source by about twice its size."""
+    source = resample(noise(SYSTEMS["helmholtz"], 16, 16), 32)
+    solution = SYSTEMS["helmholtz"].solve(source, torch.tensor([0.01, 7.0]))
+    other_sign = torch.from_numpy(apply_by_hand("helmholtz", solution.numpy(), [0.01, -7.0]))
+    assert difference(other_sign, source) > 0.1
+    constant = SYSTEMS["helmholtz"].solve(torch.ones(8, 8), torch.tensor([0.01, 2.0]))
+    torch.testing.assert_close(constant, torch.full((8, 8), -0.5))
+
+
+def test_signed_residual_of_sampled_solutions_vanishes(system, generator):
+    for label in PAPER_TASKS[system.name].values():
+        examples = Task.parse(label).sample(8, 64, generator, dtype=torch.float64)
+        residual = system.residual(examples.solution, examples.source, examples.coefficients)
+        assert residual.abs().max() <= 1e-10
+
+
+def test_residual_of_the_zero_solution_is_minus_the_source(system, task, generator):
+    examples = task.sample(4, 32, generator, dtype=torch.float64)
+    residual = system.residual(torch.zeros_like(examples.solution), examples.source, examples.coefficients)
+    torch.testing.assert_close(residual, -examples.source, rtol=0, atol=1e-12)
+
+
+def test_residual_of_a_wrong_solution_is_not_small(system, task, generator):
+    examples = task.sample(4, 32, generator, dtype=torch.float64)
+    residual = system.residual(1.1 * examples.solution, examples.source, examples.coefficients)
+    assert difference(residual, 0.1 * examples.source).max() < 1e-10
+
+
+def test_zero_mode(system, coefficients):
+    source = noise(system, 16, 16)
+    mean = system.solve(source, coefficients).mean()
+    if system.zero_mean:
+        assert mean.abs() < 1e-14
+        # What a constant operator cannot produce is left out of the residual.
+        shifted = system.residual(system.solve(source, coefficients) + 3, source, coefficients)
+        assert shifted.abs().max() < 1e-10
+    else:
+        torch.testing.assert_close(mean, source.mean() / -coefficients[1], rtol=1e-10, atol=0)
+
+
+# Resonance ------------------------------------------------------------------------------------------------------------
+
+
+def test_exact_resonance_removes_that_mode_and_stays_finite():
+    system, d = SYSTEMS["helmholtz"], 0.01
+    omega = 4 * torch.pi**2 * d * 25
+    coefficients = torch.tensor([d, omega], dtype=torch.float64)
+    source = noise(system, 32, 32)
+    solution = system.solve(source, coefficients)
+    assert torch.isfinite(solution).all()
+    null = system.null_modes(coefficients, 32)
+    # |k|^2 = 25 with kx >= 0: (0, +-5), (5, 0), (3, +-4), (4, +-3)
+    assert {(int(ky), int(kx)) for ky, kx in null.nonzero()} == {
+        (5, 0), (27, 0), (0, 5), (4, 3), (28, 3), (3, 4), (29, 4),
+    }  # fmt: skip
+    assert torch.fft.rfft2(solution)[null].abs().max() < 1e-10
+    assert torch.fft.rfft2(solution)[~null].abs().min() > 0
+    assert system.residual(solution, source, coefficients).abs().max() < 1e-10
+
+
+def test_near_resonance_is_solved_not_removed():
+    system = SYSTEMS["helmholtz"]
+    coefficients = torch.tensor([0.01, 4 * torch.pi**2 * 0.01 * 25 + 1e-6], dtype=torch.float64)
+    assert not system.null_modes(coefficients, 32).any()
+    x, _ = grid(32)
+    wave = torch.cos(2 * torch.pi * 5 * x).expand(32, 32)
+    torch.testing.assert_close(system.solve(wave, coefficients), wave / -1e-6, rtol=1e-6, atol=1e-3)
+
+
+def test_gradients_stay_finite_at_resonance():
+    coefficients = torch.tensor([0.01, 4 * torch.pi**2 * 0.01 * 4], dtype=torch.float64, requires_grad=True)
+    SYSTEMS["helmholtz"].solve(noise(SYSTEMS["helmholtz"], 8, 8), coefficients).square().sum().backward()
+    assert torch.isfinite(coefficients.grad).all()
+
+
+def test_sampled_resonant_example_has_no_resonant_source(generator):
+    class RealHelmholtz(Helmholtz):
+        integer_dial = False
+
+    omega = 4 * torch.pi**2 * 0.01 * 25
+    task = Task(RealHelmholtz(), omega, omega, reject=False)
+    examples = task.sample(4, 32, generator, dtype=torch.float64)
+    null = task.system.null_modes(examples.coefficients, 32)
+    assert null.any()
+    for field in (examples.source, examples.solution):
+        assert torch.fft.rfft2(field)[null].abs().max() < 1e-10
+    assert task.system.residual(examples.solution, examples.source, examples.coefficients).abs().max() < 1e-10
+
+
+# Symmetries of the torus ----------------------------------------------------------------------------------------------
+
+
+def translate(u):
+    return torch.roll(u, (5, -3), (-2, -1))
+
+
+def reflect_x(u):
+    return torch.roll(torch.flip(u, (-1,)), 1, -1)
+
+
+def reflect_y(u):
+    return torch.roll(torch.flip(u, (-2,)), 1, -2)
+
+
+def rotate(u):
+    """Quarter turn about the origin, (x, y) -> (-y, x): the new field at (x', y') is the old one at (y', -x')."""
+    return reflect_x(u.transpose(-2, -1))
+
+
+def turned(system, coefficients, matrix):
+    """Coefficients after the linear map of the plane: K' = M K M^T, v' = M v; scalars stay."""
+    if system.name == "helmholtz":
+        return coefficients
+    matrix = torch.tensor(matrix, dtype=torch.float64)
+    k11, k22, k12 = coefficients[:3]
+    tensor = matrix @ torch.stack([torch.stack([k11, k12]), torch.stack([k12, k22])]) @ matrix.T
+    result = [tensor[0, 0], tensor[1, 1], tensor[0, 1]]
+    if system.name == "advection_diffusion":
+        result += list(matrix @ coefficients[3:])
+    return torch.stack(result)
+
+
+SYMMETRIES = {
+    "translation": (translate, [[1, 0], [0, 1]]),
+    "reflection in x": (reflect_x, [[-1, 0], [0, 1]]),
+    "reflection in y": (reflect_y, [[1, 0], [0, -1]]),
+    "quarter turn": (rotate, [[0, -1], [1, 0]]),
+    "transposition": (lambda u: u.transpose(-2, -1), [[0, 1], [1, 0]]),
+}
+
+
+@pytest.mark.parametrize("name", SYMMETRIES)
+def test_solve_commutes_with_the_symmetries_of_the_torus(system, coefficients, name):
+    """On white noise, so that the treatment of the Nyquist modes is tested too."""
+    move, matrix = SYMMETRIES[name]
+    source = noise(system, 16, 16)
+    moved = system.solve(move(source), turned(system, coefficients, matrix))
+    assert difference(moved, move(system.solve(source, coefficients))) < 1e-12
+    if system.name == "advection_diffusion" and name != "translation":
+        assert difference(system.solve(move(source), coefficients), moved) > 1e-2  # the turn of K and v matters
+    ratio = system.dial(move(source), turned(system, coefficients, matrix))
+    torch.testing.assert_close(ratio, system.dial(source, coefficients), rtol=1e-10, atol=0)
+
+
+def test_rotation_helper_turns_counterclockwise():
+    field = torch.zeros(8, 8)
+    field[0, 2] = 1  # at (x, y) = (2/8, 0), turned to (0, 2/8)
+    assert rotate(field)[2, 0] == 1
+
+
+# Scaling, linearity, autograd, dtypes ---------------------------------------------------------------------------------
+
+
+def test_scaling_laws(system, coefficients):
+    source, other = noise(system, 16, 16), noise(system, 16, 16)
+    solution = system.solve(source, coefficients)
+    assert difference(system.solve(-3 * source, coefficients), -3 * solution) < 1e-13
+    assert difference(system.solve(source, 7 * coefficients), solution / 7) < 1e-13
+    assert difference(system.solve(7 * source, 7 * coefficients), solution) < 1e-13
+    both = solution + system.solve(other, coefficients)
+    assert difference(system.solve(source + other, coefficients), both) < 1e-13
+    torch.testing.assert_close(system.scale(7 * coefficients), 7 * system.scale(coefficients), rtol=1e-12, atol=0)
+    torch.testing.assert_close(system.features(7 * coefficients), system.features(coefficients), rtol=1e-12, atol=0)
+
+
+def test_gradients_of_solve_in_source_and_coefficients(system, coefficients):
+    source = noise(system, 2, 6, 6).requires_grad_()
+    rows = torch.stack([coefficients, 1.2 * coefficients]).requires_grad_()
+    assert torch.autograd.gradcheck(system.solve, (source, rows), eps=1e-6, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_of_the_residual(system, coefficients):
+    source, solution = noise(system, 4, 4).requires_grad_(), noise(system, 4, 4).requires_grad_()
+    c = coefficients.clone().requires_grad_()
+    assert torch.autograd.gradcheck(system.residual, (solution, source, c), eps=1e-6, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.bfloat16, 4e-2), (torch.float32, 1e-5)])
+def test_any_float_dtype_comes_back(system, task, generator, dtype, tolerance):
+    examples = task.sample(2, 32, generator, dtype=torch.float64)
+    coefficients = examples.coefficients.to(dtype)
+    solution = system.solve(examples.source.to(dtype), coefficients)
+    assert solution.dtype == dtype
+    exact = system.solve(examples.source, coefficients.double())
+    assert difference(solution.double(), exact).max() < tolerance
+    assert system.residual(solution, examples.source.to(dtype), coefficients).dtype == dtype
+
+
+def test_batches_broadcast(system, coefficients):
+    source = noise(system, 3, 1, 8, 8)
+    rows = torch.stack([coefficients, 1.5 * coefficients])
+    solutions = system.solve(source, rows)
+    assert solutions.shape == (3, 2, 8, 8)
+    torch.testing.assert_close(solutions[2, 1], system.solve(source[2, 0], rows[1]), rtol=0, atol=1e-13)
+    assert system.solve(source[0, 0], coefficients).shape == (8, 8)
+    assert system.residual(solutions, source, rows).abs().max() < 1e-10
+
+
+def test_solution_converges_spectrally_with_resolution(system, coefficients):
+    gaussians = [(0.5, 0.5, 1.0), (0.25, 0.75, -0.6)]
+
+    def solution(n):
+        source = place(gaussians, n, zero_mean=system.zero_mean, dtype=torch.float64)
+        return system.solve(source, coefficients)
+
+    fine = solution(256)
+    errors = [difference(solution(n), fine[:: 256 // n, :: 256 // n]).item() for n in (16, 32, 64, 128)]
+    assert errors[0] > 10 * errors[1] > 1000 * errors[2]
+    assert errors[2] < 1e-7
+    assert errors[3] < 1e-12
+
+
+# Dials ----------------------------------------------------------------------------------------------------------------
+
+
+def test_diffusion_tensor_has_the_asked_eigenvalues():
+    eigenvalue, angle = torch.linspace(1, 20, 9).double(), torch.linspace(0, 6, 9).double()
+    k11, k22, k12 = rotated_diffusion(eigenvalue, angle).unbind(-1)
+    tensor = torch.stack([torch.stack([k11, k12], -1), torch.stack([k12, k22], -1)], -2)
+    expected = torch.stack([torch.full_like(eigenvalue, 0.01), 0.01 * eigenvalue], -1)
+    torch.testing.assert_close(torch.linalg.eigvalsh(tensor), expected, rtol=1e-12, atol=0)
+    c, s, e = torch.cos(angle), torch.sin(angle), eigenvalue
+    torch.testing.assert_close(k12, 0.01 * (e - 1) * s * c, rtol=1e-12, atol=1e-18)
+    turn = torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
+    diagonal = torch.diag_embed(torch.stack([torch.ones_like(e), e], -1))
+    torch.testing.assert_close(tensor, 0.01 * turn.mT @ diagonal @ turn, rtol=1e-12, atol=1e-18)
+
+
+def test_dial_of_sampled_examples_is_the_drawn_one(system, task, generator):
+    examples = task.sample(64, 32, generator, dtype=torch.float64)
+    dial = system.dial(examples.source, examples.coefficients)
+    torch.testing.assert_close(dial, examples.dial, rtol=1e-9, atol=0)
+    assert task.low <= dial.min() <= dial.max() <= task.high
+    assert dial.max() - dial.min() > 0.5 * (task.high - task.low)
+
+
+@pytest.mark.parametrize("label", PAPER_TASKS["advection_diffusion"].values())
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-9)])
+def test_sampled_advection_ratios_are_the_asked_ones(label, dtype, tolerance, generator):
+    examples = Task.parse(label).sample(64, 64, generator, dtype=dtype)
+    ratio = SYSTEMS["advection_diffusion"].dial(examples.source, examples.coefficients)
+    assert ((ratio - examples.dial) / examples.dial).abs().max() <= tolerance
+
+
+def test_advection_ratio_measured_on_the_solution(generator):
+    """Psi from derivatives of u in real space, not from the formula that the root search uses."""
+    examples = Task.parse("SYS-2(0.2,5)").sample(16, 128, generator, dtype=torch.float64)
+    k11, k22, k12, v1, v2 = (c[:, None, None] for c in examples.coefficients.unbind(-1))
+    dx, dy = gradient(examples.solution)
+    flux_x, flux_y = k11 * dx + k12 * dy, k12 * dx + k22 * dy
+    diffused = gradient(flux_x)[0] + gradient(flux_y)[1]
+    ratio = torch.linalg.vector_norm(v1 * dx + v2 * dy, dim=(-2, -1)) / torch.linalg.vector_norm(diffused, dim=(-2, -1))
+    torch.testing.assert_close(ratio, examples.dial, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("ratio", [1e-6, 1e-3, 0.5, 5.0, 50.0, 500.0])
+@pytest.mark.parametrize("eigenvalue", [1.0, 5.0, 20.0])
+def test_speed_reaches_extreme_ratios(ratio, eigenvalue, generator):
+    system = SYSTEMS["advection_diffusion"]
+    source = Task.parse("SYS-2(0.2,1)").sample(16, 64, generator, dtype=torch.float64).source
+    angle = torch.linspace(0.1, 6, 16, dtype=torch.float64)
+    diffusion = rotated_diffusion(torch.full_like(angle, eigenvalue), angle + 1)
+    speed = system.speed(torch.full_like(angle, ratio), source, diffusion, angle)
+    velocity = speed[:, None] * torch.stack([torch.cos(angle), torch.sin(angle)], -1)
+    reached = system.dial(source, torch.cat([diffusion, velocity], -1))
+    torch.testing.assert_close(reached, torch.full_like(angle, ratio), rtol=1e-9, atol=0)
+
+
+def test_speed_grows_with_the_ratio(generator):
+    system = SYSTEMS["advection_diffusion"]
+    source = Task.parse("SYS-2(0.2,1)").sample(1, 64, generator, dtype=torch.float64).source
+    ratios = torch.logspace(-3, 1, 20, dtype=torch.float64)
+    diffusion = torch.tensor([0.01, 0.03, 0.005], dtype=torch.float64).expand(20, 3)
+    speed = system.speed(ratios, source.expand(20, 64, 64), diffusion, torch.full_like(ratios, 0.7))
+    assert (speed.diff() > 0).all()
+
+
+def test_flow_along_an_axis_has_a_largest_ratio():
+    """Modes that vary only across the flow are never advected: with half the energy in them, Psi stays below 1."""
+    system = SYSTEMS["advection_diffusion"]
+    x, y = grid(16)
+    source = torch.cos(2 * torch.pi * x) + torch.cos(2 * torch.pi * y)
+    diffusion, angle = torch.tensor([0.01, 0.01, 0.0], dtype=torch.float64), torch.tensor(0.0, dtype=torch.float64)
+    assert system.speed(torch.tensor(0.99), source, diffusion, angle) > 0
+    with pytest.raises(ValueError, match=r"advection ratio: expected at most 1 .*turn the flow or lower the ratio"):
+        system.speed(torch.tensor(1.01), source, diffusion, angle)
+    across = torch.cos(2 * torch.pi * y).expand(16, 16)
+    with pytest.raises(ValueError, match="expected at most 0"):
+        system.speed(torch.tensor(0.1), across, diffusion, angle)
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan")])
+def test_ratio_must_be_positive(ratio):
+    system = SYSTEMS["advection_diffusion"]
+    source = noise(system, 8, 8)
+    with pytest.raises(ValueError, match="advection ratio: expected values above 0"):
+        system.speed(torch.tensor(ratio), source, torch.tensor([0.01, 0.01, 0]), torch.tensor(0.3))
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["solve", "residual"])
+def test_bad_sources_are_refused(system, coefficients, method):
+    def call(source):
+        return (
+            system.solve(source, coefficients) if method == "solve" else system.residual(source, source, coefficients)
+        )
+
+    with pytest.raises(ValueError, match=r"source: expected shape \(\.\.\., n, n\), got \(8, 10\)"):
+        call(torch.zeros(8, 10))
+    with pytest.raises(ValueError, match=r"source: expected shape .* got \(8,\)"):
+        call(torch.zeros(8))
+    with pytest.raises(ValueError, match=r"source: expected an even number of points.*129.*not periodic"):
+        call(torch.zeros(129, 129))
+    with pytest.raises(ValueError, match="source: expected finite values"):
+        call(torch.full((8, 8), float("nan")))
+    with pytest.raises(ValueError, match="source: expected a floating-point tensor"):
+        call(torch.zeros(8, 8, dtype=torch.int64))
+
+
+def test_bad_coefficients_are_refused(system, coefficients):
+    source = torch.zeros(3, 8, 8)
+    count = len(system.coefficient_names)
+    with pytest.raises(ValueError, match=rf"coefficients: {system.name} expects shape \(\.\.\., {count}\)"):
+        system.solve(source, torch.ones(count + 1))
+    with pytest.raises(ValueError, match=r"coefficients: .* got \(\)"):
+        system.solve(source, torch.tensor(1.0))
+    with pytest.raises(ValueError, match=r"leading shapes \(3,\) and \(2,\) do not broadcast"):
+        system.solve(source, coefficients.expand(2, count))
+    with pytest.raises(ValueError, match="coefficients: expected finite values"):
+        system.solve(source, torch.full((count,), float("inf")))
+
+
+@pytest.mark.parametrize("tensor", [[-0.01, 0.01, 0.0], [0.01, 0.0, 0.0], [0.01, 0.01, 0.01], [0.01, 0.01, -0.02]])
+@pytest.mark.parametrize("name", ["poisson", "advection_diffusion"])
+def test_diffusion_must_be_positive_definite(name, tensor):
+    coefficients = torch.tensor(tensor + [0.1, 0.1] * (name == "advection_diffusion"))
+    with pytest.raises(ValueError, match=f"{name} expects a positive definite diffusion tensor"):
+        SYSTEMS[name].solve(torch.zeros(8, 8), coefficients)
+
+
+def test_helmholtz_diffusivity_must_be_positive():
+    with pytest.raises(ValueError, match="helmholtz expects a diffusivity above 0"):
+        SYSTEMS["helmholtz"].solve(torch.zeros(8, 8), torch.tensor([0.0, 1.0]))
+
+
+def test_source_mean_must_vanish_where_constants_are_annihilated(system, coefficients):
+    source = noise(system, 2, 8, 8)
+    source[1] += 0.5 - source[1].mean()
+    if system.zero_mean:
+        with pytest.raises(ValueError, match=r"expects a source of zero mean, got a mean of 0\.5; subtract"):
+            system.solve(source, coefficients)
+    else:
+        assert torch.isfinite(system.solve(source, coefficients)).all()
+
+
+def test_residual_needs_one_grid(system, coefficients):
+    with pytest.raises(ValueError, match=r"solution: expected the grid of the source \(8, 8\), got \(16, 16\)"):
+        system.residual(torch.zeros(16, 16), torch.zeros(8, 8), coefficients)
+
+
+def test_find_system_by_name_or_label():
+    assert find_system("poisson") is find_system(" sys-1 ") is SYSTEMS["poisson"]
+    with pytest.raises(ValueError, match=r"system: expected one of poisson \(SYS-1\), .*got 'heat'"):
+        find_system("heat")
