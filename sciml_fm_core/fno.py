@@ -101,7 +101,8 @@ class SpectralConvolution(nn.Module):
         weight = torch.randn(2, 2 * modes * modes, width, width, generator=generator)
         self.weight = nn.Parameter(weight / math.sqrt(2 * width))
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, gate: Tensor | None = None) -> Tensor:
+        """Apply to hidden (n, n, batch, d); a gate (batch, d) scales the output where it is smallest, in its modes."""
         n, _, batch, width = hidden.shape
         m = self.modes
         with torch.no_grad():
@@ -111,7 +112,10 @@ class SpectralConvolution(nn.Module):
         (real, imag), (w_real, w_imag) = spectrum.unbind(0), self.weight.unbind(0)
         out_real = torch.baddbmm(torch.bmm(real, w_real), imag, w_imag, alpha=-1)
         out_imag = torch.baddbmm(torch.bmm(real, w_imag), imag, w_real)
-        spectrum = torch.stack([out_real, out_imag]).view(4 * m, m * batch * width)
+        spectrum = torch.stack([out_real, out_imag])
+        if gate is not None:
+            spectrum = spectrum * gate
+        spectrum = spectrum.view(4 * m, m * batch * width)
         rows = (back_y @ spectrum).view(n, 2 * m, batch * width)
         return torch.matmul(back_x, rows).view(n, n, batch, width)
 
@@ -210,7 +214,7 @@ class FNO(nn.Module):
                 hidden = spectral(hidden) + pointwise(hidden)
             else:
                 spectral_gate, pointwise_gate, shift = (gate[block] for gate in gates)
-                hidden = spectral(hidden) * spectral_gate + pointwise(hidden) * pointwise_gate + shift
+                hidden = torch.addcmul(spectral(hidden, spectral_gate) + shift, pointwise(hidden), pointwise_gate)
             if block < last:
                 hidden = functional.gelu(hidden)
         solution = self.output(functional.gelu(self.project(hidden)))
