@@ -1,0 +1,210 @@
+"""The fine-tuning card: settings, run and cancel, progress, learning curves, the kept results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import panel as pn
+import panel_material_ui as pmui
+
+from . import text
+from .curves import LearningCurves
+from .jobs import Adapted, AdaptJob, JobState
+from .state import EXAMPLE_COUNTS, LEARNING_RATES, ExploreState
+
+STAGES = {
+    "waiting": "Waiting",
+    "drawing examples": "Drawing examples",
+    "fine-tuning": "Fine-tuning",
+    "from scratch": "Training the twin from scratch",
+    "testing": "Testing on held-out examples",
+    "done": "Done",
+    "cancelled": "Cancelled, nothing kept",
+    "failed": "Failed",
+}
+GRID = "grid"
+
+
+class AdaptView:
+    """Settings of a fine-tuning and what becomes of it.
+
+    Args:
+        state: where settings and kept results live.
+        on_loop: runs a function on the session's event loop; called from the training thread.
+    """
+
+    def __init__(self, state: ExploreState, on_loop: Callable[[Callable[[], None]], None]):
+        self.state, self._on_loop = state, on_loop
+        self.job: AdaptJob | None = None
+        self._following = False
+        self.examples = pmui.Select(
+            label="Examples",
+            options={f"{count}": count for count in EXAMPLE_COUNTS},
+            value=state.examples,
+            size="small",
+            width=110,
+            description="Solved examples of the new physics that the model may see; 0 is the zero-shot model itself.",
+        )
+        self.low = pmui.FloatInput(label="Adapt from", size="small", width=110, step=0.1)
+        self.high = pmui.FloatInput(label="to", size="small", width=110, step=0.1)
+        self.rate = pmui.Select(
+            label="Learning rate",
+            options={f"{rate:g}": rate for rate in LEARNING_RATES} | {"try the grid": GRID},
+            value=GRID if state.try_grid else state.learning_rate,
+            size="small",
+            width=140,
+            description="The grid is the paper's, five rates: five times the work; the best on validation is kept.",
+        )
+        self.steps = pmui.IntInput(
+            label="Steps", value=state.steps, start=1, end=2000, step=10, size="small", width=110,
+            description="Optimiser steps.",
+        )
+        self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
+        self.cancel = pmui.Button(label="Cancel", color="error", variant="outlined", icon="stop", disabled=True)
+        self.bar = pmui.LinearProgress(
+            value=0, sizing_mode="stretch_width", margin=(6, 10), variant="determinate", label="Progress of the fine-tuning"
+        )
+        self.status = pn.pane.HTML(sizing_mode="stretch_width", margin=(0, 10))
+        self.curves = LearningCurves()
+        self.kept = pmui.DiscreteSlider(
+            label="Kept results: examples", options={"none": None}, value=None, sizing_mode="stretch_width",
+            margin=(4, 18), disabled=True, description="Walk along the results of this session.",
+        )
+        self._show_status("Nothing run yet.")
+
+        self.examples.param.watch(lambda e: state.param.update(examples=e.new), "value")
+        self.low.param.watch(lambda e: self._window_edited(), "value")
+        self.high.param.watch(lambda e: self._window_edited(), "value")
+        self.rate.param.watch(self._rate_chosen, "value")
+        self.steps.param.watch(lambda e: state.param.update(steps=e.new) if e.new else None, "value")
+        self.run.on_click(lambda _: self.start())
+        self.cancel.on_click(lambda _: self.stop())
+        self.kept.param.watch(self._kept_chosen, "value")
+        state.param.watch(lambda *_: self.refresh(), ["window", "kept", "shown", "system_name", "bundle_name"])
+        self.refresh()
+
+    # Settings -------------------------------------------------------------------------------------------------------
+
+    def _window_edited(self) -> None:
+        low, high = self.low.value, self.high.value
+        if self._following or low is None or high is None or (low, high) == self.state.window:
+            return
+        self.state.param.update(window=(low, high), window_follows=False)
+
+    def _rate_chosen(self, event) -> None:
+        if event.new == GRID:
+            self.state.try_grid = True
+        else:
+            self.state.param.update(try_grid=False, learning_rate=event.new)
+
+    def _kept_chosen(self, event) -> None:
+        if event.new is not None and event.new != self.state.shown:
+            self.state.shown = event.new
+
+    def refresh(self) -> None:
+        """Follow the state."""
+        state = self.state
+        if (self.low.value, self.high.value) != state.window:
+            # A window half changed would look like one that the visitor edited.
+            self._following = True
+            self.low.value, self.high.value = state.window
+            self._following = False
+        results = state.adapted
+        options = {_result_label(adapted): key for key, adapted in results.items()} or {"none": None}
+        shown = state.shown if state.shown in results else None
+        if self.kept.options != options:
+            self.kept.param.update(options=options, value=shown if results else None)
+        elif self.kept.value != shown:
+            self.kept.value = shown
+        self.kept.disabled = len(results) < 2
+        if self.job is None or self.job.state.over:
+            current = state.current
+            self._show_status(_summary(current) if current else "Nothing run yet for this system and model.")
+
+    # Running --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run a fine-tuning with the settings as they are."""
+        if self.job is not None and not self.job.state.over:
+            return
+        state = self.state
+        try:
+            settings, load = state.settings(), state.loader()
+        except ValueError as error:
+            self._show_status(str(error), "error")
+            return
+        owner = (state.system_name, state.bundle_name)
+        self.run.disabled, self.cancel.disabled = True, False
+        self.curves.paint({})
+        self.job = AdaptJob(load, settings, lambda job: self._on_loop(partial(self._follow, owner, job)))
+        self.job.start()
+
+    def stop(self) -> None:
+        """Cancel what runs."""
+        if self.job is not None:
+            self.job.cancel()
+
+    def _follow(self, owner: tuple[str, str], job: JobState) -> None:
+        self.bar.value = round(100 * job.fraction)
+        self.curves.paint(job.curves)
+        if job.over:
+            self.run.disabled, self.cancel.disabled = False, True
+            self.bar.value = 100 if job.stage == "done" else 0
+            if job.result is not None:
+                self.state.keep(owner, job.result)
+                self._show_status(_summary(job.result))
+                return
+        words = STAGES[job.stage]
+        if job.stage == "waiting":
+            words += f": {job.ahead} before this one in the queue"
+        if job.seconds_left is not None and not job.over:
+            words += f", about {math.ceil(job.seconds_left)} s left"
+        if job.message:
+            words += f": {job.message}"
+        self._show_status(words, "error" if job.stage == "failed" else "info")
+
+    def _show_status(self, words: str, kind: str = "info") -> None:
+        if kind == "error":
+            self.status.object = text.message(words, "error").replace("data-test='notice'", "data-test='adapt-status'")
+        else:
+            self.status.object = f"<div role='status' data-test='adapt-status' style='font-size:13px'>{words}</div>"
+
+    # Layout ---------------------------------------------------------------------------------------------------------
+
+    def layout(self) -> pn.viewable.Viewable:
+        """The card."""
+        return pn.Column(
+            pn.pane.HTML(text.title("Fine-tune on a few examples", "and train the same network from scratch"), margin=(0, 10),
+                         sizing_mode="stretch_width"),
+            pn.FlexBox(self.examples, self.low, self.high, self.rate, self.steps, align_items="center", margin=0),
+            pn.Row(self.run, self.cancel, margin=0),
+            self.bar,
+            self.status,
+            self.curves.pane,
+            self.kept,
+            sizing_mode="stretch_width",
+            margin=0,
+        )
+
+
+def _result_label(adapted: Adapted) -> str:
+    task = adapted.settings.task
+    return f"{adapted.settings.examples} on {task.low:g}–{task.high:g}"
+
+
+def _summary(adapted: Adapted) -> str:
+    settings, errors = adapted.settings, adapted.errors
+    parts = [f"zero-shot <b>{text.percent(errors['zero_shot'])}</b>"]
+    if settings.examples:
+        parts += [
+            f"fine-tuned <b data-test='kept-fine-tuned'>{text.percent(errors['fine_tuned'])}</b>",
+            f"from scratch <b>{text.percent(errors['from_scratch'])}</b>",
+        ]
+    rates = adapted.learning_rates
+    rate = f"; learning rate {rates['fine_tuned']:g} and {rates['from_scratch']:g}" if rates else ""
+    return (
+        f"Mean error on held-out {settings.task.label}, {settings.examples} examples, {settings.steps} steps{rate}: "
+        + ", ".join(parts)
+    )

@@ -1,0 +1,228 @@
+"""One visitor's page: wires the state to the views, and keeps heavy work off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event
+
+import panel as pn
+import panel_material_ui as pmui
+
+from sciml_fm_core.operator import Operator, load_operator
+from sciml_fm_core.systems import System
+
+from . import text
+from .adapt import AdaptView
+from .bundles import Bundle, find_bundles
+from .compute import PREDICTIONS, Frame, coarse_to_fine, compute, mean_error_at, sweep_sources
+from .controls import DialControls, SourceControls, SystemControls, dial_label
+from .curves import DialErrors
+from .fields import FieldsView
+from .state import ExploreState
+
+TITLE = "Explore pre-trained neural operators"
+INTRODUCTION = """
+<div style='font-size:14px;line-height:1.45'>A neural operator was pre-trained to solve a PDE for parameters in one range.
+<b>Turn the dial</b> out of that range and see where its predictions break; <b>fine-tune</b> on a few examples and see how
+little mends them, beside the same network trained from scratch. The spectral solver is exact and far faster than any
+network on these equations: nothing here is about speed, but about what networks learn and how it transfers.</div>
+"""
+
+FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
+"""One warm thread for the fields of all sessions: a prediction uses every core as it is."""
+SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps")
+
+log = logging.getLogger(__name__)
+
+
+def shared_operator(bundle: Bundle) -> Operator:
+    """Weights of a bundle, loaded once for all sessions and never changed."""
+    return pn.state.as_cached(f"operator {bundle.version}", load_operator, name_or_path=str(bundle.path))
+
+
+class Explorer:
+    """The page of one session."""
+
+    def __init__(self, state: ExploreState | None = None):
+        bundles, problems = find_bundles()
+        self.state = state or ExploreState(bundles, shared_operator)
+        self._document = pn.state.curdoc
+        self.notice = pn.pane.HTML(
+            text.message("; ".join(problems)) if problems else "", sizing_mode="stretch_width", margin=(0, 10)
+        )
+        self.system = SystemControls(self.state)
+        self.dial = DialControls(self.state)
+        self.source = SourceControls(self.state)
+        self.fields = FieldsView(self.source.edited)
+        self.errors = DialErrors(self.state.set_dial)
+        self.adapt = AdaptView(self.state, self.on_loop)
+        self._wanted = self._painted = 0
+        self._task: asyncio.Task | None = None
+        self._sweep_stop = Event()
+        self._zero_shot_curves: dict[tuple, list[tuple[float, float]]] = {}
+
+        self.state.param.watch(
+            lambda *_: self.request_frame(),
+            ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians", "shown"],
+        )
+        self.state.param.watch(lambda *_: self._new_scale(), ["system_name", "bundle_name"])
+        self.state.param.watch(lambda *_: self.request_sweep(), ["system_name", "bundle_name", "shown"])
+        self._new_scale()
+        self._paint(self._attempt())
+        pn.state.onload(self.request_sweep)
+        pn.state.on_session_destroyed(lambda _: self.close())
+
+    def on_loop(self, function: Callable[[], None]) -> None:
+        """Run a function on the session's event loop; may be called from any thread."""
+        if self._document is None:
+            function()
+        else:
+            self._document.add_next_tick_callback(function)
+
+    def close(self) -> None:
+        """Stop whatever still works for this session."""
+        self.adapt.stop()
+        self._sweep_stop.set()
+
+    # Fields ---------------------------------------------------------------------------------------------------------
+
+    def request_frame(self) -> None:
+        """Compute the fields anew; requests that arrive meanwhile are answered by one further frame, the latest."""
+        self._wanted += 1
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._frames())
+
+    async def _frames(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._painted != self._wanted:
+            self._painted = self._wanted
+            query = self.state.query()
+            outcome = await loop.run_in_executor(FRAMES, self._attempt, query)
+            self.on_loop(partial(self._paint, outcome))
+
+    def _attempt(self, query=None) -> Frame | str:
+        """A frame, or the reason why there is none."""
+        try:
+            return compute(query or self.state.query())
+        except (ValueError, ArithmeticError) as error:
+            return str(error)
+        except Exception:
+            log.exception("computing the fields failed")
+            return "Computing the fields failed; the server's log says why."
+
+    def _paint(self, outcome: Frame | str) -> None:
+        state = self.state
+        with pn.io.hold():
+            if isinstance(outcome, str):
+                self.notice.object = text.message(_kindly(outcome))
+                return
+            if outcome.query.system is not state.system:
+                return  # overtaken by a change of system
+            if self.notice.object:
+                self.notice.object = ""
+            current = state.current
+            note = f"{current.settings.examples} examples" if current else ""
+            self.fields.paint(outcome, note)
+            self.fields.show_points(list(outcome.query.gaussians or []))
+            equation = text.equation(state.system, outcome.coefficients)
+            if self.system.equation.object != equation:
+                self.system.equation.object = equation
+            self.errors.set_present(
+                outcome.query.dial,
+                {name: p.relative_error if p else None for name, p in outcome.predictions.items()},
+            )
+
+    # Error along the dial -------------------------------------------------------------------------------------------
+
+    def _new_scale(self) -> None:
+        state = self.state
+        self.errors.set_scale(state.scale, dial_label(state.system.dial_name), state.trained_range)
+        self.errors.set_present(state.dial, dict.fromkeys(PREDICTIONS))
+
+    def request_sweep(self) -> None:
+        """Measure the error along the dial anew, off the event loop; the curve fills in from coarse to fine."""
+        self._sweep_stop.set()
+        stop = self._sweep_stop = Event()
+        state = self.state
+        query = state.query()
+        for name in PREDICTIONS:
+            load = query.operators[name]
+            if load is None:
+                self.errors.set_curve(name, [])
+                continue
+            key = (state.system_name, state.bundle_name, name, None if name == "zero_shot" else id(load()))
+            known = self._zero_shot_curves.setdefault(key, [])
+            self.errors.set_curve(name, known)
+            values = state.scale.sweep()
+            if len(known) < len(values):
+                SWEEPS.submit(self._sweep, name, load, state.system, values, known, stop)
+
+    def _sweep(
+        self,
+        name: str,
+        load: Callable[[], Operator],
+        system: System,
+        values: list[float],
+        known: list[tuple[float, float]],
+        stop: Event,
+    ) -> None:
+        try:
+            operator, sources, done = load(), sweep_sources(system), {value for value, _ in known}
+            for count, index in enumerate(coarse_to_fine(len(values))):
+                if stop.is_set():
+                    return
+                if values[index] in done:
+                    continue
+                known.append((values[index], mean_error_at(operator, system, values[index], sources)))
+                if count % 4 == 3 or len(known) == len(values):
+                    self.on_loop(partial(self._show_curve, name, list(known), stop))
+        except Exception:
+            log.exception("measuring the error along the dial failed")
+
+    def _show_curve(self, name: str, points: list[tuple[float, float]], stop: Event) -> None:
+        if not stop.is_set():
+            self.errors.set_curve(name, points)
+
+    # Layout ---------------------------------------------------------------------------------------------------------
+
+    def page(self) -> pmui.Page:
+        """The whole page."""
+        heading = partial(pn.pane.HTML, margin=0, sizing_mode="stretch_width")
+        errors = pn.Column(
+            heading(
+                text.title(
+                    "Error along the dial", "mean over 8 random sources; band: pre-training range; click to go there"
+                )
+            ),
+            self.errors.pane,
+            sizing_mode="stretch_width",
+            margin=(0, 10),
+            styles={"flex": "3 1 0", "min-width": "0"},
+        )
+        adapt = pn.Column(
+            self.adapt.layout(), sizing_mode="stretch_width", margin=(0, 6), styles={"flex": "2 1 0", "min-width": "0"}
+        )
+        return pmui.Page(
+            title=TITLE,
+            sidebar=[*self.system.layout(), self.dial.box, pmui.Divider(), *self.source.layout()],
+            sidebar_width=320,
+            main=[
+                pn.Column(
+                    heading(INTRODUCTION),
+                    self.notice,
+                    self.fields.layout(),
+                    pn.Row(errors, adapt, sizing_mode="stretch_width", margin=(10, 0)),
+                    sizing_mode="stretch_width",
+                    margin=(4, 14),
+                )
+            ],
+        )
+
+
+def _kindly(reason: str) -> str:
+    """A message of the core, as a sentence."""
+    return reason[:1].upper() + reason[1:] + ("" if reason.endswith(".") else ".")

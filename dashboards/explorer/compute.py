@@ -1,0 +1,180 @@
+"""From what is dialled to fields and numbers: pure functions, called off the event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciml_fm_core.datasets import stream
+from sciml_fm_core.metrics import relative_error, relative_residual
+from sciml_fm_core.operator import Operator
+from sciml_fm_core.sources import draw_amplitudes, normalize, place, render
+from sciml_fm_core.systems import System
+from sciml_fm_core.tasks import SPARSITIES
+
+RESOLUTION = 128
+SWEEP_RESOLUTION = 64
+SWEEP_SOURCES = 8
+PREDICTIONS = ("zero_shot", "fine_tuned", "from_scratch")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One point of the page, complete: what a frame is computed from.
+
+    Attributes:
+        system: the PDE.
+        dial: value of its dial.
+        parameters: values of ``system.parameters``, angles in radians.
+        seed, sparsity: of the random source.
+        gaussians: rows (x, y, amplitude) of a source drawn by hand, or None for the random one.
+        operators: a function for each of `PREDICTIONS` that gives the operator, or None where there is none yet.
+        resolution: points in each direction.
+    """
+
+    system: System
+    dial: float
+    parameters: tuple[float, ...]
+    seed: int
+    sparsity: float
+    gaussians: tuple[tuple[float, float, float], ...] | None
+    operators: dict[str, Callable[[], Operator] | None]
+    resolution: int = RESOLUTION
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted solution beside the exact one.
+
+    ``relative_error`` is ``||u - u0|| / ||u0||``, ``residual`` is ``||L u - f|| / ||f||``, ``milliseconds`` the time
+    the prediction took.
+    """
+
+    values: np.ndarray
+    error: np.ndarray
+    relative_error: float
+    residual: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Everything the page shows for one query; fields are float32, row i at y = i / n."""
+
+    query: Query
+    source: np.ndarray
+    solution: np.ndarray
+    solution_residual: float
+    solution_milliseconds: float
+    coefficients: dict[str, float]
+    predictions: dict[str, Prediction | None] = field(default_factory=dict)
+
+
+def make_source(query: Query) -> Tensor:
+    """Source of a query, shape (n, n).
+
+    Raises:
+        ValueError: if it is drawn by hand and empty.
+    """
+    zero_mean = query.system.zero_mean
+    if query.gaussians is not None:
+        if not query.gaussians:
+            raise ValueError("The source is empty: click on its field to place a Gaussian, or choose a preset.")
+        return place(query.gaussians, query.resolution, zero_mean=zero_mean)
+    amplitudes = draw_amplitudes(torch.tensor([query.sparsity]), stream(query.seed, "explore"))
+    return normalize(render(amplitudes, query.resolution), zero_mean=zero_mean)[0]
+
+
+@torch.no_grad()
+def compute(query: Query) -> Frame:
+    """Solve exactly, predict with every operator there is, and measure.
+
+    Raises:
+        ValueError: if the source is empty or the dial cannot be reached with it.
+    """
+    system = query.system
+    source = make_source(query)
+    dial = torch.tensor(query.dial, dtype=torch.float64)
+    parameters = torch.tensor(query.parameters, dtype=torch.float64)
+    coefficients = system.coefficients(dial, source, parameters).to(source.dtype)
+
+    started = time.perf_counter()
+    solution = system.solve(source, coefficients)
+    milliseconds = 1e3 * (time.perf_counter() - started)
+    residual = relative_residual(system.residual(solution, source, coefficients), source).item()
+
+    predictions: dict[str, Prediction | None] = {}
+    for name, operator_of in query.operators.items():
+        predictions[name] = (
+            None if operator_of is None else _predict(operator_of(), system, source, coefficients, solution)
+        )
+    return Frame(
+        query=query,
+        source=source.numpy(),
+        solution=solution.numpy(),
+        solution_residual=residual,
+        solution_milliseconds=milliseconds,
+        coefficients=dict(zip(system.coefficient_names, coefficients.tolist(), strict=True)),
+        predictions=predictions,
+    )
+
+
+def _predict(operator: Operator, system: System, source: Tensor, coefficients: Tensor, solution: Tensor) -> Prediction:
+    started = time.perf_counter()
+    prediction = operator.predict(source, coefficients, system)
+    milliseconds = 1e3 * (time.perf_counter() - started)
+    return Prediction(
+        values=prediction.numpy(),
+        error=(prediction - solution).numpy(),
+        relative_error=relative_error(prediction, solution).item(),
+        residual=relative_residual(system.residual(prediction, source, coefficients), source).item(),
+        milliseconds=milliseconds,
+    )
+
+
+@dataclass(frozen=True)
+class SweepSources:
+    """Sources and other parameters over which the error along the dial is averaged."""
+
+    source: Tensor
+    parameters: Tensor
+
+
+def sweep_sources(system: System, count: int = SWEEP_SOURCES, resolution: int = SWEEP_RESOLUTION) -> SweepSources:
+    """The same random sources and parameters every time, with the sparsities of the paper's tasks in equal shares."""
+    generator = stream(0, "explore", "sweep")
+    sparsity = torch.tensor(SPARSITIES)[torch.arange(count) % len(SPARSITIES)]
+    source = normalize(render(draw_amplitudes(sparsity, generator), resolution), zero_mean=system.zero_mean)
+    uniform = torch.rand(count, len(system.parameters), generator=generator, dtype=torch.float64)
+    low = torch.tensor([p.low for p in system.parameters], dtype=torch.float64)
+    high = torch.tensor([p.high for p in system.parameters], dtype=torch.float64)
+    return SweepSources(source, low + uniform * (high - low))
+
+
+@torch.no_grad()
+def mean_error_at(operator: Operator, system: System, value: float, sources: SweepSources) -> float:
+    """Mean relative error at one value of the dial; NaN where a source cannot reach it."""
+    dial = torch.full((len(sources.source),), value, dtype=torch.float64)
+    try:
+        coefficients = system.coefficients(dial, sources.source, sources.parameters).to(sources.source.dtype)
+    except ValueError:
+        return float("nan")
+    solution = system.solve(sources.source, coefficients)
+    return relative_error(operator.predict(sources.source, coefficients, system), solution).mean().item()
+
+
+def coarse_to_fine(count: int) -> Iterator[int]:
+    """Indices 0 .. count - 1, ends first, then ever finer, so that a partial curve already spans the range."""
+    seen: set[int] = set()
+    stride = max(count - 1, 1)
+    while len(seen) < count:
+        for index in range(0, count, stride):
+            if index not in seen:
+                seen.add(index)
+                yield index
+        stride = max(stride // 2, 1)

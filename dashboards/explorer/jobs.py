@@ -1,0 +1,252 @@
+"""Fine-tuning in the background: one training at a time in the process, the others wait in a visible queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from sciml_fm_core.datasets import draw_split
+from sciml_fm_core.metrics import relative_error
+from sciml_fm_core.operator import Operator
+from sciml_fm_core.tasks import Examples, Task
+from sciml_fm_core.training import Progress, TrainConfig
+from sciml_fm_core.transfer import PAPER_LEARNING_RATES, RECIPES, Adaptation, fine_tune, train_from_scratch
+
+RESOLUTION = 64
+VALIDATION_COUNT = 16
+TEST_COUNT = 32
+PUBLISH_SECONDS = 0.15
+"""Least time between two published states of a job."""
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """What to adapt to: a task, how many of its examples, for how many steps, at which learning rate.
+
+    A learning rate of None tries the paper's grid and keeps the best on validation.
+    """
+
+    task: Task
+    examples: int
+    steps: int
+    learning_rate: float | None
+
+    @property
+    def key(self) -> tuple[float, float, int]:
+        """Results with the same key replace each other."""
+        return self.task.low, self.task.high, self.examples
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A fine-tuned operator and its from-scratch twin, trained on the same examples for the same steps.
+
+    ``errors`` are mean relative errors on held-out examples of the task, by prediction.
+    """
+
+    settings: AdaptSettings
+    fine_tuned: Operator
+    from_scratch: Operator | None
+    learning_rates: dict[str, float]
+    errors: dict[str, float]
+    finished: float
+
+    @property
+    def key(self) -> tuple[float, float, int]:
+        """As `AdaptSettings.key`."""
+        return self.settings.key
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What a job shows of itself.
+
+    Attributes:
+        stage: waiting, drawing examples, fine-tuning, from scratch, testing, done, cancelled or failed.
+        ahead: jobs before it in the queue.
+        fraction: how much of it is done, 0 to 1.
+        seconds_left: estimate, None where there is none yet.
+        curves: rows (step, loss, validation error or None) of the present learning rate, by prediction.
+        message: why it failed.
+        result: what came out of it.
+    """
+
+    stage: str = "waiting"
+    ahead: int = 0
+    fraction: float = 0.0
+    seconds_left: float | None = None
+    curves: dict[str, tuple[tuple[int, float, float | None], ...]] = field(default_factory=dict)
+    message: str = ""
+    result: Adapted | None = None
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will come."""
+        return self.stage in ("done", "cancelled", "failed")
+
+
+class Cancelled(Exception):
+    """Raised inside a job when it was cancelled."""
+
+
+class JobQueue:
+    """Lets one job at a time through, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._jobs: list[AdaptJob] = []
+
+    def enter(self, job: AdaptJob) -> None:
+        """Wait for one's turn.
+
+        Raises:
+            Cancelled: if the job was cancelled while it waited.
+        """
+        with self._condition:
+            self._jobs.append(job)
+            while self._jobs[0] is not job:
+                job.publish(stage="waiting", ahead=self._jobs.index(job))
+                self._condition.wait(timeout=0.5)
+                job.check()
+
+    def leave(self, job: AdaptJob) -> None:
+        """Let the next one through."""
+        with self._condition:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            self._condition.notify_all()
+
+
+QUEUE = JobQueue()
+"""The queue of the whole process, shared by all sessions."""
+
+
+class AdaptJob(threading.Thread):
+    """Fine-tunes a copy of an operator, then trains its from-scratch twin, and publishes its state as it goes.
+
+    Args:
+        load: gives the pre-trained operator; called in the thread, the operator is not changed.
+        settings: what to adapt to.
+        on_state: called in this thread with each published `JobState`.
+        queue: where it waits for its turn.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Operator],
+        settings: AdaptSettings,
+        on_state: Callable[[JobState], None],
+        queue: JobQueue = QUEUE,
+    ):
+        super().__init__(name="fine-tuning", daemon=True)
+        self.settings = settings
+        self.state = JobState()
+        self._load, self._on_state, self._queue = load, on_state, queue
+        self._cancel = threading.Event()
+        self._published = 0.0
+
+    def cancel(self) -> None:
+        """Stop at the next step; nothing is kept."""
+        self._cancel.set()
+
+    def check(self) -> None:
+        """Raise `Cancelled` when it was."""
+        if self._cancel.is_set():
+            raise Cancelled
+
+    def publish(self, *, at_once: bool = True, **changes) -> None:
+        """Change the state, and tell unless it was told a moment ago."""
+        self.state = replace(self.state, **changes)
+        now = time.monotonic()
+        if at_once or now - self._published >= PUBLISH_SECONDS:
+            self._published = now
+            self._on_state(self.state)
+
+    def run(self) -> None:
+        """Wait, train, test; every way out ends in a published state that is over."""
+        try:
+            self._queue.enter(self)
+            self.publish(stage="drawing examples", ahead=0)
+            result = self._adapt()
+            self.publish(stage="done", fraction=1.0, seconds_left=0.0, result=result)
+        except Cancelled:
+            self.publish(stage="cancelled", seconds_left=None)
+        except Exception as error:  # a thread has nobody above it: whatever went wrong must reach the page
+            self.publish(stage="failed", seconds_left=None, message=str(error) or type(error).__name__)
+        finally:
+            self._queue.leave(self)
+
+    def _adapt(self) -> Adapted:
+        settings = self.settings
+        operator = self._load()
+        system = settings.task.system
+        test = draw_split(settings.task, "test", TEST_COUNT, resolution=RESOLUTION)
+        if settings.examples == 0:
+            error = self._error(operator, test)
+            return Adapted(settings, operator, None, {}, {"zero_shot": error, "fine_tuned": error}, time.monotonic())
+        train = draw_split(settings.task, "train", settings.examples, resolution=RESOLUTION)
+        validation = draw_split(settings.task, "validation", VALIDATION_COUNT, resolution=RESOLUTION)
+        self.check()
+        rates = list(PAPER_LEARNING_RATES) if settings.learning_rate is None else [settings.learning_rate]
+        recipe = operator.card.get("recipe")
+        config = TrainConfig(
+            steps=settings.steps,
+            learning_rate=rates[0],
+            loss=RECIPES[recipe if recipe in RECIPES else "ours"].loss,
+            validate_every=max(1, settings.steps // 12),
+            report_every=1,
+        )
+        adaptations: dict[str, Adaptation] = {}
+        for number, (name, adapt) in enumerate({"fine_tuned": fine_tune, "from_scratch": train_from_scratch}.items()):
+            self.publish(stage="fine-tuning" if name == "fine_tuned" else "from scratch")
+            adaptations[name] = adapt(
+                operator,
+                train,
+                system=system,
+                validation=validation,
+                config=config,
+                learning_rates=rates if len(rates) > 1 else None,
+                callback=self._follow(name, number, len(rates)),
+            )
+            self.check()
+        self.publish(stage="testing")
+        return Adapted(
+            settings=settings,
+            fine_tuned=adaptations["fine_tuned"].operator,
+            from_scratch=adaptations["from_scratch"].operator,
+            learning_rates={name: adaptation.learning_rate for name, adaptation in adaptations.items()},
+            errors={"zero_shot": self._error(operator, test)}
+            | {name: self._error(adaptation.operator, test) for name, adaptation in adaptations.items()},
+            finished=time.monotonic(),
+        )
+
+    def _error(self, operator: Operator, test: Examples) -> float:
+        self.check()
+        prediction = operator.predict(test.source, test.coefficients, self.settings.task.system)
+        return relative_error(prediction, test.solution).mean().item()
+
+    def _follow(self, name: str, number: int, rates: int) -> Callable[[Progress], bool]:
+        """Callback of one of the two trainings; a step number that falls back marks the next learning rate."""
+        rows: list[tuple[int, float, float | None]] = []
+        finished_rates = 0
+        started = time.monotonic()
+
+        def callback(progress: Progress) -> bool:
+            nonlocal finished_rates
+            if rows and progress.step <= rows[-1][0]:
+                finished_rates += 1
+                rows.clear()
+            rows.append((progress.step, progress.loss, progress.validation_error))
+            part = (finished_rates + progress.step / progress.steps) / rates
+            left = (time.monotonic() - started) * ((2 - number) / part - 1)
+            self.publish(
+                at_once=False,
+                fraction=(number + part) / 2,
+                seconds_left=left,
+                curves={**self.state.curves, name: tuple(rows)},
+            )
+            return self._cancel.is_set()
+
+        return callback
