@@ -17,6 +17,7 @@ SPARSITIES = (0.2, 0.4, 0.6, 0.8)
 
 MAX_REDRAWS = 200
 
+_PLUS = re.compile(r"(?<=\))\s*\+")  # not the one of 1e+06
 _LABEL = re.compile(r"\s*([A-Za-z][\w-]*)\s*\(\s*([-+.\deE]+)\s*,\s*([-+.\deE]+)\s*\)\s*")
 
 
@@ -78,7 +79,7 @@ class Task:
     @property
     def label(self) -> str:
         """The paper's name of the task, such as ``SYS-1(1,5)``."""
-        return f"{self.system.label}({self.low:g},{self.high:g})"
+        return f"{self.system.label}({self.low:.15g},{self.high:.15g})"
 
     @classmethod
     def parse(cls, label: str) -> Task:
@@ -194,7 +195,7 @@ def parse_mixture(label: str) -> list[Task]:
     Raises:
         ValueError: as `Task.parse`.
     """
-    return [Task.parse(part) for part in label.split("+")]
+    return [Task.parse(part) for part in _PLUS.split(label)]
 
 
 PAPER_TASKS: dict[str, dict[str, str]] = {
