@@ -23,7 +23,7 @@ from torch import Tensor
 from . import __version__
 from .files import write_json
 from .systems import SYSTEMS, System, find_system
-from .tasks import Examples, Task
+from .tasks import Examples, Task, check_resolution
 
 FORMAT = "sciml-fm dataset"
 FORMAT_VERSION = 1
@@ -92,7 +92,8 @@ def generate(
     """Write a dataset file, streaming, with memory flat in its size.
 
     The file appears under its name only when it is complete. An interrupted call leaves ``NAME.partial`` and its
-    progress; the same call again goes on from there, and the finished file has the same bytes.
+    progress; the same call again goes on from there, and the finished file has the same bytes (on the same device and
+    number of threads, which decide the last bit of a sum).
 
     Args:
         task: what to draw.
@@ -109,6 +110,7 @@ def generate(
     """
     path = Path(path)
     _check_split(split, count)
+    check_resolution(resolution)
     if path.exists():
         raise ValueError(f"{path}: exists already and is left as it is; remove it or choose another name")
     if not path.parent.is_dir():
@@ -212,7 +214,8 @@ class DatasetFile:
         try:
             self._check_layout()
             self.attributes = {key: _plain(value) for key, value in self._file.attrs.items()}
-            if self.attributes.get("version", 0) > FORMAT_VERSION:
+            self._ours = self.attributes.get("format") == FORMAT
+            if self._ours and self.attributes["version"] > FORMAT_VERSION:
                 raise ValueError(
                     f"dataset {path}: layout version {self.attributes['version']}, this package reads up to "
                     f"{FORMAT_VERSION}; upgrade sciml-fm"
@@ -236,7 +239,7 @@ class DatasetFile:
         self._fields, self._tensor = fields, tensor
 
     def _find_system(self, system: System | str | None) -> System:
-        if system is None and "system" in self.attributes:
+        if system is None and self._ours:
             system = self.attributes["system"]
         if isinstance(system, str):
             system = find_system(system)
@@ -278,16 +281,16 @@ class DatasetFile:
         """Nested subset: the examples of a smaller power of two are contained in those of a larger one.
 
         Files written here cycle through the sparsities, so that a prefix is balanced; in files of the released code
-        they are in blocks, and the subset takes every (N / count)-th example.
+        they are in blocks, and the subset is spread evenly over the file (by the van der Corput sequence).
 
         Raises:
             ValueError: if the file does not hold that many.
         """
         if not 1 <= count <= self.size:
             raise ValueError(f"subset: expected 1 to {self.size} examples of {self.path}, got {count}")
-        if self.attributes.get("format") == FORMAT:
+        if self._ours:
             return self.take(slice(0, count))
-        return self.take(torch.arange(count) * (self.size // count))
+        return self.take(_spread_evenly(self.size)[:count])
 
     def close(self) -> None:
         """Close the file."""
@@ -298,6 +301,18 @@ class DatasetFile:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _spread_evenly(size: int) -> np.ndarray:
+    """Order of `size` rows in which every power of two of first ones is spread evenly: 0, N / 2, N / 4, 3 N / 4, ..."""
+    bits = max(size - 1, 0).bit_length()
+    steps = np.arange(2**bits)
+    mirrored = np.zeros_like(steps)
+    for bit in range(bits):
+        mirrored |= ((steps >> bit) & 1) << (bits - 1 - bit)
+    rows = mirrored * size >> bits
+    _, first = np.unique(rows, return_index=True)
+    return rows[np.sort(first)]
 
 
 def _plain(value):
@@ -348,6 +363,10 @@ class FreshBatches:
             raise ValueError(f"fresh batches: expected at least one example for each of {len(tasks)} tasks")
         self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
         self.schedule = dict(resolution) if isinstance(resolution, Mapping) else {0.0: resolution}
+        if min(self.schedule, default=1) > 0:
+            raise ValueError(
+                f"resolution: expected a schedule that begins at 0, such as {{0: 32, 0.7: 64}}, got {resolution}"
+            )
 
     def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
         """Examples of one step."""

@@ -139,8 +139,7 @@ class Task:
         """`sample`, and the number of draws it took: count / draws is the acceptance rate of the rejection rule."""
         if count < 1:
             raise ValueError(f"count: expected at least 1, got {count}")
-        if resolution < 8 or resolution % 2:
-            raise ValueError(f"resolution: expected an even number of at least 8, got {resolution}")
+        check_resolution(resolution)
         if generator is None:
             raise ValueError("generator: expected a torch.Generator; pass torch.Generator().manual_seed(seed)")
         device = torch.device(device or generator.device)
@@ -196,6 +195,12 @@ def parse_mixture(label: str) -> list[Task]:
         ValueError: as `Task.parse`.
     """
     return [Task.parse(part) for part in _PLUS.split(label)]
+
+
+def check_resolution(resolution: int) -> None:
+    """Raise ValueError when examples cannot be sampled on this many points."""
+    if resolution < 8 or resolution % 2:
+        raise ValueError(f"resolution: expected an even number of at least 8, got {resolution}")
 
 
 PAPER_TASKS: dict[str, dict[str, str]] = {

@@ -1,0 +1,413 @@
+"""Dataset files: layout, interchange, nested subsets, independent splits, resuming to the same bytes, bad files."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from sciml_fm_core import DatasetFile, FixedBatches, FreshBatches, Task, __version__, draw_split, generate
+from sciml_fm_core.datasets import ATTRIBUTES, CHUNK, stream, write_released
+
+POISSON = Task.parse("SYS-1(1,5)")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Interrupted(Exception):
+    """Stands for a killed process."""
+
+
+def interrupt_after(count):
+    def callback(done, _):
+        if done >= count:
+            raise Interrupted
+
+    return callback
+
+
+# Layout and interchange -----------------------------------------------------------------------------------------------
+
+
+def test_layout_types_and_attributes(task, tmp_path):
+    path = generate(task, tmp_path / "data.h5", 10, resolution=16, seed=3, split="test")
+    with h5py.File(path) as file:
+        assert set(file) == {"fields", "tensor", "dial"}
+        assert file["fields"].shape == (10, 2, 16, 16)
+        assert file["tensor"].shape == (10, len(task.system.coefficient_names))
+        assert file["dial"].shape == (10,)
+        assert {file[name].dtype for name in file} == {np.dtype("<f4")}
+        attributes = dict(file.attrs)
+    assert set(attributes) == set(ATTRIBUTES)
+    assert (attributes["system"], attributes["task"]) == (task.system.name, task.label)
+    assert (attributes["low"], attributes["high"]) == (task.low, task.high)
+    assert (attributes["seed"], attributes["resolution"], attributes["split"]) == (3, 16, "test")
+    assert attributes["package_version"] == __version__
+    assert list(attributes["coefficient_names"]) == list(task.system.coefficient_names)
+    assert list(attributes["sparsities"]) == [0.2, 0.4, 0.6, 0.8]
+    assert attributes["dial_name"] == task.system.dial_name
+    assert "unit square" in attributes["units"]
+    assert (attributes["acceptance_rate"] < 1) == (task.system.name == "helmholtz")
+
+
+def test_files_hold_solved_examples_and_read_back(task, tmp_path):
+    path = generate(task, tmp_path / "data.h5", 12, resolution=32)
+    expected = draw_split(task, "train", 12, resolution=32)
+    with DatasetFile(path) as file:
+        assert (file.size, file.resolution, file.system) == (12, 32, task.system)
+        read = file.take(slice(0, 12))
+        assert all(torch.equal(a, b) for a, b in zip(read, expected, strict=True))
+        picked = file.take(torch.tensor([7, 2, 2, 11]))
+        assert torch.equal(picked.source, expected.source[[7, 2, 2, 11]])
+        assert torch.equal(picked.dial, expected.dial[[7, 2, 2, 11]])
+    residual = task.system.residual(read.solution.double(), read.source.double(), read.coefficients.double())
+    assert residual.abs().max() < 1e-3
+
+
+def test_our_files_carry_what_the_released_reader_takes(task, tmp_path):
+    """The released loader reads fields[i, 0], fields[i, 1] and tensor[i], and nothing else."""
+    path = generate(task, tmp_path / "data.h5", 5, resolution=16)
+    expected = draw_split(task, "train", 5, resolution=16)
+    with h5py.File(path, "r") as file:
+        for i in range(5):
+            np.testing.assert_array_equal(file["fields"][i, 0], expected.source[i])
+            np.testing.assert_array_equal(file["fields"][i, 1], expected.solution[i])
+            np.testing.assert_array_equal(file["tensor"][i], expected.coefficients[i])
+
+
+def test_released_files_open_without_attributes(task, tmp_path, generator):
+    examples = task.sample(6, 16, generator)
+    path = write_released(examples, tmp_path / "released.h5")
+    with h5py.File(path) as file:
+        assert set(file) == {"fields", "tensor"}
+        assert not dict(file.attrs)
+    with DatasetFile(path) as file:
+        assert file.system is task.system  # told by the number of coefficients
+        read = file.take(slice(None))
+    assert torch.equal(read.source, examples.source)
+    assert torch.equal(read.solution, examples.solution)
+    assert torch.equal(read.coefficients, examples.coefficients)
+    torch.testing.assert_close(read.dial, examples.dial, rtol=1e-5, atol=0)
+
+
+def test_attributes_of_other_programs_do_not_matter(tmp_path, generator):
+    path = write_released(POISSON.sample(4, 16, generator), tmp_path / "released.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["version"], file.attrs["system"] = "2.1-beta", "cluster node 7"
+    with DatasetFile(path) as file:
+        assert file.system is POISSON.system
+
+
+def test_file_size_is_flat_in_examples(tmp_path):
+    path = generate(POISSON, tmp_path / "data.h5", 300, resolution=16)
+    assert os.path.getsize(path) < 300 * (2 * 16 * 16 + 3 + 1) * 4 + 20_000
+
+
+# Subsets and splits ---------------------------------------------------------------------------------------------------
+
+
+def test_subsets_are_nested_and_balanced(tmp_path):
+    path = generate(POISSON, tmp_path / "data.h5", 64, resolution=16)
+    whole = draw_split(POISSON, "train", 64, resolution=16)
+    with DatasetFile(path) as file:
+        for count in (8, 16, 32, 64):
+            subset = file.subset(count)
+            assert torch.equal(subset.source, whole.source[:count])  # example i has sparsity i mod 4
+
+
+@pytest.mark.parametrize("size", [64, 96, 100])
+def test_subsets_of_released_files_are_nested_and_balanced(tmp_path, generator, size):
+    """There the sparsities come in four blocks; the coefficients mark the row."""
+    examples = POISSON.sample(size, 8, generator)
+    examples.coefficients[:, 2] = torch.arange(size)
+    with DatasetFile(write_released(examples, tmp_path / "released.h5")) as file:
+        smaller: set[int] = set()
+        for count in (4, 8, 16, 32, 64):
+            rows = {int(row) for row in file.subset(count).coefficients[:, 2]}
+            assert len(rows) == count
+            assert smaller <= rows
+            blocks = Counter(4 * row // size for row in rows)
+            assert max(blocks.values()) - min(blocks.values()) <= (0 if size % 32 == 0 else 1)
+            smaller = rows
+        assert sorted(file.subset(size).coefficients[:, 2].tolist()) == list(range(size))
+
+
+def test_subset_must_fit(tmp_path):
+    with DatasetFile(generate(POISSON, tmp_path / "data.h5", 8, resolution=8)) as file:
+        for count in (0, 9):
+            with pytest.raises(ValueError, match=f"subset: expected 1 to 8 examples .* got {count}"):
+                file.subset(count)
+
+
+def test_longer_files_start_with_shorter_ones(tmp_path):
+    for label in ("SYS-1(1,5)", "SYS-3(1,10)"):  # the second redraws
+        task = Task.parse(label)
+        short = draw_split(task, "train", CHUNK + 3, resolution=8)
+        long = draw_split(task, "train", 2 * CHUNK + 1, resolution=8)
+        assert all(torch.equal(a, b[: CHUNK + 3]) for a, b in zip(short, long, strict=True))
+
+
+def test_splits_seeds_and_tasks_are_different_streams():
+    first = {
+        (split, seed, label): draw_split(Task.parse(label), split, 4, seed=seed, resolution=8).source
+        for split in ("train", "validation", "test")
+        for seed in (0, 1)
+        for label in ("SYS-1(1,5)", "SYS-1(5,10)")
+    }
+    values = list(first.values())
+    assert not any(torch.equal(a, b) for i, a in enumerate(values) for b in values[:i])
+    # Chunks of one split do not repeat either.
+    whole = draw_split(POISSON, "train", 2 * CHUNK, resolution=8).source
+    assert not torch.equal(whole[:4], whole[CHUNK : CHUNK + 4])
+
+
+def test_no_split_depends_on_the_size_of_another(tmp_path):
+    generate(POISSON, tmp_path / "train.h5", 8, resolution=8)
+    generate(POISSON, tmp_path / "test.h5", 8, resolution=8, split="test")
+    generate(POISSON, tmp_path / "train2.h5", 300, resolution=8)
+    generate(POISSON, tmp_path / "test2.h5", 8, resolution=8, split="test")
+    assert (tmp_path / "test.h5").read_bytes() == (tmp_path / "test2.h5").read_bytes()
+
+
+def test_streams_are_named_not_concatenated():
+    assert stream(1, "a", 23).initial_seed() != stream(1, "a2", 3).initial_seed()
+    assert stream(0, "x").initial_seed() == stream(0, "x").initial_seed()
+
+
+# Interruption ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", ["SYS-1(1,5)", "SYS-3(1,10)"])
+@pytest.mark.parametrize("done", [CHUNK, 2 * CHUNK])
+def test_interrupted_generation_resumes_to_the_same_bytes(tmp_path, label, done):
+    task, count = Task.parse(label), 2 * CHUNK + 10
+    whole = generate(task, tmp_path / "whole.h5", count, resolution=8)
+    path = tmp_path / "data.h5"
+    with pytest.raises(Interrupted):
+        generate(task, path, count, resolution=8, callback=interrupt_after(done))
+    assert not path.exists()
+    written = []
+    generate(task, path, count, resolution=8, callback=lambda done, total: written.append((done, total)))
+    assert written[0] == (min(done + CHUNK, count), count)  # went on, did not start again
+    assert written[-1] == (count, count)
+    assert path.read_bytes() == whole.read_bytes()
+    assert {file.name for file in tmp_path.iterdir()} == {"whole.h5", "data.h5"}
+
+
+def test_a_killed_process_resumes_to_the_same_bytes(tmp_path):
+    count = 3 * CHUNK
+    whole = generate(POISSON, tmp_path / "whole.h5", count, resolution=16)
+    path = tmp_path / "data.h5"
+    script = (
+        "import sys, time, torch\n"
+        f"torch.set_num_threads({torch.get_num_threads()})\n"  # the last bit depends on how work is shared out
+        "from sciml_fm_core import Task, generate\n"
+        "def wait(done, count):\n"
+        "    print(done, flush=True)\n"
+        "    time.sleep(60 if done > 256 else 0)\n"
+        f"generate(Task.parse('SYS-1(1,5)'), sys.argv[1], {count}, resolution=16, callback=wait)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    with process:
+        assert process.stdout.readline() == "256\n"
+        assert process.stdout.readline() == "512\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    assert not path.exists()
+    done = []
+    generate(POISSON, path, count, resolution=16, callback=lambda number, _: done.append(number))
+    assert done == [count]
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_chunk_written_but_not_recorded_is_made_again(tmp_path):
+    """A kill between the data and its progress note: the note is the truth."""
+    path, count = tmp_path / "data.h5", 2 * CHUNK
+    whole = generate(POISSON, tmp_path / "whole.h5", count, resolution=8)
+    with pytest.raises(Interrupted):
+        generate(POISSON, path, count, resolution=8, callback=interrupt_after(CHUNK))
+    with h5py.File(tmp_path / "data.h5.partial", "r+") as file:
+        file["fields"][CHUNK + 5 :] = 7
+    generate(POISSON, path, count, resolution=8)
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_existing_file_is_left_untouched(tmp_path):
+    path = tmp_path / "data.h5"
+    path.write_bytes(b"precious")
+    with pytest.raises(ValueError, match="exists already and is left as it is"):
+        generate(POISSON, path, 4, resolution=8)
+    assert path.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"resolution": 16}, {"split": "test"}, {"count": 700}, {"task": Task.parse("SYS-1(1,6)")}]
+)
+def test_partial_of_other_settings_is_refused(tmp_path, other):
+    settings = {"task": POISSON, "path": tmp_path / "data.h5", "count": 2 * CHUNK, "resolution": 8}
+    with pytest.raises(Interrupted):
+        generate(**settings, callback=interrupt_after(CHUNK))
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"data.h5.partial: begun with other settings"):
+        generate(**settings | other)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "dev"}, "split: expected one of train, validation, test, got 'dev'"),
+        ({"count": 0}, "count: expected at least 1 example, got 0"),
+        ({"resolution": 129}, "resolution: expected an even number of at least 8, got 129"),
+        ({"resolution": -2}, "resolution: expected an even number"),
+    ],
+)
+def test_bad_settings_leave_nothing_behind(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        generate(POISSON, tmp_path / "data.h5", **{"count": 4, "resolution": 8} | arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_must_exist(tmp_path):
+    with pytest.raises(ValueError, match=r"the folder .* does not exist; make it first"):
+        generate(POISSON, tmp_path / "no" / "data.h5", 4, resolution=8)
+    with pytest.raises(ValueError, match=r"the folder .* does not exist; make it first"):
+        write_released(draw_split(POISSON, "train", 2, resolution=8), tmp_path / "no" / "data.h5")
+
+
+# Bad files ------------------------------------------------------------------------------------------------------------
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ValueError, match=r"no such file; `sciml-fm generate` writes one"):
+        DatasetFile(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_truncated_file(tmp_path, share):
+    path = generate(POISSON, tmp_path / "data.h5", 8, resolution=16)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"data.h5: not a readable HDF5 file, or a truncated one"):
+        DatasetFile(path)
+
+
+def test_file_that_is_no_hdf5(tmp_path):
+    path = tmp_path / "data.h5"
+    path.write_text("not a dataset")
+    with pytest.raises(ValueError, match="not a readable HDF5 file"):
+        DatasetFile(path)
+
+
+def test_foreign_hdf5(tmp_path):
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file["temperature"] = np.zeros(3)
+    with pytest.raises(ValueError, match=r"expected datasets 'fields' and 'tensor', got \['temperature'\]"):
+        DatasetFile(path)
+    with h5py.File(path, "w") as file:
+        file["fields"], file["tensor"] = np.zeros((3, 1, 8, 8), "f4"), np.zeros((3, 3), "f4")
+    with pytest.raises(ValueError, match=r"expected fields \(N, 2, n, n\) and tensor \(N, c\), got \(3, 1, 8, 8\)"):
+        DatasetFile(path)
+    with h5py.File(path, "w") as file:
+        file["fields"], file["tensor"] = np.zeros((3, 2, 8, 8), "f4"), np.zeros((3, 4), "f4")
+    with pytest.raises(ValueError, match=r"4 coefficients could be \[\]; name the system"):
+        DatasetFile(path)
+    with pytest.raises(ValueError, match="poisson has 3 coefficients, the file 4"):
+        DatasetFile(path, "poisson")
+
+
+def test_newer_layout(tmp_path):
+    path = generate(POISSON, tmp_path / "data.h5", 4, resolution=8)
+    with h5py.File(path, "r+") as file:
+        file.attrs["version"] = 99
+    with pytest.raises(ValueError, match="layout version 99, this package reads up to 1; upgrade sciml-fm"):
+        DatasetFile(path)
+
+
+# Batches --------------------------------------------------------------------------------------------------------------
+
+
+def test_fresh_batches_are_a_function_of_seed_and_step():
+    tasks = [POISSON, Task.parse("SYS-2(0.2,1)")]
+    a, b, other = (FreshBatches(tasks, 6, resolution=8, seed=seed) for seed in (1, 1, 2))
+    a.batch(0, 0)
+    for step in (5, 3):
+        for (system, first), (same, again) in zip(a.batch(step, 0.1), b.batch(step, 0.1), strict=True):
+            assert system is same
+            assert torch.equal(first.solution, again.solution)
+    assert not torch.equal(a.batch(3, 0)[0][1].source, a.batch(4, 0)[0][1].source)
+    assert not torch.equal(a.batch(3, 0)[0][1].source, other.batch(3, 0)[0][1].source)
+
+
+def test_fresh_mixtures_share_out_equally():
+    tasks = [POISSON, Task.parse("SYS-2(0.2,1)"), Task.parse("SYS-3(1,10)")]
+    batches = FreshBatches(tasks, 8, resolution=8)
+    total = Counter()
+    for step in range(3):
+        parts = batches.batch(step, 0)
+        assert [system for system, _ in parts] == [task.system for task in tasks]
+        assert sum(examples.size for _, examples in parts) == 8
+        assert {examples.size for _, examples in parts} == {2, 3}
+        total.update({system.name: examples.size for system, examples in parts})
+    assert set(total.values()) == {8}
+
+
+def test_fresh_batches_follow_a_schedule_of_resolutions():
+    batches = FreshBatches([POISSON], 2, resolution={0: 8, 0.5: 16})
+    sizes = [batches.batch(0, progress)[0][1].source.shape[-1] for progress in (0, 0.49, 0.5, 1)]
+    assert sizes == [8, 8, 16, 16]
+
+
+def test_fresh_batches_check_their_settings():
+    with pytest.raises(ValueError, match="expected at least one example for each of 2 tasks"):
+        FreshBatches([POISSON, POISSON], 1)
+    with pytest.raises(ValueError, match="expected a schedule that begins at 0"):
+        FreshBatches([POISSON], 4, resolution={0.5: 32})
+
+
+def test_fixed_batches_cover_each_example_once_an_epoch(tmp_path):
+    poisson = draw_split(POISSON, "train", 11, resolution=8)
+    poisson.coefficients[:, 0] = torch.arange(11)
+    helmholtz = Task.parse("SYS-3(1,10)")
+    other = draw_split(helmholtz, "train", 6, resolution=8)
+    other.coefficients[:, 0] = 100 + torch.arange(6)
+    with DatasetFile(write_released(other, tmp_path / "helmholtz.h5")) as file:
+        batches = FixedBatches([(POISSON.system, poisson), (helmholtz.system, file)], 5, seed=4)
+        assert batches.steps_per_epoch == 4
+        orders = []
+        for epoch in range(2):
+            seen, sizes = [], []
+            for step in range(4):
+                parts = batches.batch(4 * epoch + step, 0)
+                sizes.append(sum(examples.size for _, examples in parts))
+                for system, examples in parts:
+                    marks = examples.coefficients[:, 0]
+                    assert ((marks >= 100) == (system is helmholtz.system)).all()
+                    # Rows stay together.
+                    first = 100 if system is helmholtz.system else 0
+                    whole = other if first else poisson
+                    assert torch.equal(examples.solution, whole.solution[(marks - first).long()])
+                    seen += marks.tolist()
+            assert sizes == [5, 5, 5, 2]  # the last part of an epoch is kept
+            assert sorted(seen) == [*range(11), *range(100, 106)]
+            orders.append(seen)
+        assert orders[0] != orders[1]  # shuffled anew
+        again = FixedBatches([(POISSON.system, poisson), (helmholtz.system, file)], 5, seed=4)
+        late, same = again.batch(6, 0), batches.batch(6, 0)  # a function of the step: resuming is exact
+        assert all(torch.equal(a.source, b.source) for (_, a), (_, b) in zip(late, same, strict=True))
+
+
+def test_fixed_batches_are_never_larger_than_the_data():
+    data = draw_split(POISSON, "train", 3, resolution=8)
+    batches = FixedBatches([(POISSON.system, data)], 128)
+    assert (batches.batch_size, batches.steps_per_epoch) == (3, 1)
+    with pytest.raises(ValueError, match="expected at least one example"):
+        FixedBatches([], 4)
