@@ -1,0 +1,236 @@
+"""What the network sees: the paper's normalisation against its formula, the dimensionless one against its promises."""
+
+import pytest
+import torch
+
+from sciml_fm_core import SYSTEMS, Task
+from sciml_fm_core.normalization import (
+    DimensionlessNormalization,
+    PaperNormalization,
+    fit_normalization,
+    normalization_from_dict,
+)
+
+KINDS = ("paper", "dimensionless")
+LABELS = ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)")
+
+
+@pytest.fixture
+def examples(task, generator):
+    return task.sample(33, 32, generator, dtype=torch.float64)
+
+
+def encoded_close(a, b, tolerance=1e-12):
+    torch.testing.assert_close(a.field, b.field, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(a.constants, b.constants, rtol=tolerance, atol=tolerance)
+
+
+# The paper's ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_paper_normalisation_is_the_formula_of_the_specification(label, generator):
+    task = Task.parse(label)
+    examples, n = task.sample(33, 128, generator, dtype=torch.float64), 128
+    size = torch.stack([torch.linalg.norm(f) / n**2 for f in examples.source])
+    ratio = size / size.median()
+    scaled = examples.coefficients.abs().median(dim=0).values
+    scaled[scaled == 0] = 1
+    normalization = PaperNormalization.fit([(task.system, examples)])
+    encoded = normalization.encode(examples.source, examples.coefficients, task.system)
+    torch.testing.assert_close(encoded.field[:, 0], examples.source / ratio[:, None, None], rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(encoded.constants, examples.coefficients / ratio[:, None] / scaled, rtol=1e-10, atol=0)
+    output = torch.randn(33, 1, n, n, dtype=torch.float64)
+    assert torch.equal(encoded.decode(output), output[:, 0])  # u itself
+
+
+def test_paper_median_of_zero_becomes_one(generator):
+    task = Task.parse("SYS-1(1,5)")
+    examples = task.sample(9, 16, generator)
+    examples.coefficients[:, 2] = 0
+    normalization = PaperNormalization.fit([(task.system, examples)])
+    assert normalization.coefficient_medians[2] == 1
+    assert normalization.coefficient_medians[0] != 1
+
+
+def test_inputs_do_not_depend_on_resolution():
+    """A source without content beyond the coarse grid gives the same numbers on a finer one."""
+    task, points = Task.parse("SYS-1(1,5)"), torch.arange(64, dtype=torch.float64) / 64
+    source = torch.cos(2 * torch.pi * points)[None, :].expand(64, 64)[None] * 0.7
+    coefficients = torch.tensor([[0.02, 0.03, 0.01]], dtype=torch.float64)
+    for kind in KINDS:
+        normalization = fit_normalization(kind, [task], count=32)
+        fine = normalization.encode(source, coefficients, task.system)
+        coarse = normalization.encode(source[:, ::2, ::2], coefficients, task.system)
+        torch.testing.assert_close(fine.field[..., ::2, ::2], coarse.field, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(fine.constants, coarse.constants, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(fine.scale, coarse.scale, rtol=1e-12, atol=0)
+
+
+def test_paper_needs_a_median_for_each_channel():
+    with pytest.raises(ValueError, match="expected 3 medians for k11 k22 k12, got 2"):
+        PaperNormalization((SYSTEMS["poisson"],), 1.0, (1.0, 1.0))
+
+
+# The dimensionless one ------------------------------------------------------------------------------------------------
+
+
+def test_scaling_source_and_operator_together_changes_nothing(task, examples):
+    normalization = fit_normalization("dimensionless", [task], count=64)
+    first = normalization.encode(examples.source, examples.coefficients, task.system)
+    scaled = normalization.encode(7 * examples.source, 7 * examples.coefficients, task.system)
+    encoded_close(first, scaled)
+    torch.testing.assert_close(first.scale, scaled.scale, rtol=1e-12, atol=0)
+
+
+def test_scaling_the_source_alone_scales_the_output(task, examples):
+    normalization = fit_normalization("dimensionless", [task], count=64)
+    first = normalization.encode(examples.source, examples.coefficients, task.system)
+    scaled = normalization.encode(7 * examples.source, examples.coefficients, task.system)
+    encoded_close(first, scaled)
+    torch.testing.assert_close(7 * first.scale, scaled.scale, rtol=1e-12, atol=0)
+    slower = normalization.encode(examples.source, 7 * examples.coefficients, task.system)
+    encoded_close(first, slower)
+    torch.testing.assert_close(first.scale / 7, slower.scale, rtol=1e-12, atol=0)
+
+
+def test_output_scale_is_that_of_the_specification(generator):
+    """g / (4 pi^2 kappa + 2 pi |v|), kappa = (K11 + K22) / 2, g = rms(f)."""
+    for label in LABELS:
+        task = Task.parse(label)
+        source, c, _, _ = task.sample(5, 16, generator, dtype=torch.float64)
+        g = source.square().mean(dim=(-2, -1)).sqrt()
+        kappa = c[:, 0] if label.startswith("SYS-3") else (c[:, 0] + c[:, 1]) / 2
+        speed = torch.linalg.vector_norm(c[:, 3:], dim=-1) if label.startswith("SYS-2") else 0
+        encoded = fit_normalization("dimensionless", [task], count=16).encode(source, c, task.system)
+        expected = g / (4 * torch.pi**2 * kappa + 2 * torch.pi * speed)
+        torch.testing.assert_close(encoded.scale, expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(encoded.field.square().mean(dim=(-2, -1)), torch.ones(5, 1).double())
+
+
+def test_inputs_are_of_order_one_in_training(task, examples):
+    encoded = fit_normalization("dimensionless", [task], count=512).encode(
+        examples.source, examples.coefficients, task.system
+    )
+    assert encoded.constants.abs().max() < 3
+    assert (examples.solution / encoded.scale[:, None, None]).abs().max() < 100
+
+
+def test_inputs_tell_different_physics_apart(task, examples):
+    """No two examples of different coefficients look the same to the network, except in scale."""
+    constants = fit_normalization("dimensionless", [task], count=64).encode(
+        examples.source, examples.coefficients, task.system
+    ).constants  # fmt: skip
+    distance = torch.cdist(constants, constants) + 9 * torch.eye(len(constants)).double()
+    same = (examples.coefficients[:, None] == examples.coefficients[None]).all(-1)
+    assert distance[~same].min() > 1e-4
+
+
+def test_mean_is_removed_where_the_system_has_none(task, examples):
+    encoded = fit_normalization("dimensionless", [task], count=16).encode(
+        examples.source, examples.coefficients, task.system
+    )
+    decoded = encoded.decode(torch.rand(33, 1, 32, 32, dtype=torch.float64))
+    if task.system.zero_mean:
+        assert decoded.mean(dim=(-2, -1)).abs().max() < 1e-14
+    else:
+        assert decoded.mean(dim=(-2, -1)).abs().min() > 0
+
+
+def test_zero_source_stays_finite(task, examples):
+    for kind in KINDS:
+        encoded = fit_normalization(kind, [task], count=16).encode(
+            torch.zeros_like(examples.source), examples.coefficients, task.system
+        )
+        assert encoded.field.abs().max() == 0
+        assert torch.isfinite(encoded.constants).all()
+
+
+# Mixtures, and both kinds ---------------------------------------------------------------------------------------------
+
+
+def test_mixed_paper_channels():
+    tasks = [Task.parse(label) for label in LABELS]
+    normalization = fit_normalization("paper", tasks, count=64)
+    names = ("k11", "k22", "k12", "v1", "v2", "omega")
+    assert normalization.channel_names == names
+    assert normalization.in_channels == 7
+    used = {"poisson": {"k11", "k22", "k12"}, "advection_diffusion": set(names) - {"omega"}}
+    for task in tasks:
+        source, coefficients, _, _ = task.sample(5, 16, torch.Generator().manual_seed(2))
+        channels = dict(
+            zip(names, normalization.encode(source, coefficients, task.system).constants.unbind(1), strict=True)
+        )
+        nonzero = {name for name, channel in channels.items() if channel.any()}
+        if task.system.name != "helmholtz":
+            assert nonzero == used[task.system.name]
+            continue
+        assert nonzero == {"k11", "k22", "omega"}
+        g = source.square().mean(dim=(-2, -1)).sqrt() / normalization.source_rms
+        for name, value in (("k11", 0.01), ("k22", 0.01), ("omega", coefficients[:, 1])):
+            median = normalization.coefficient_medians[names.index(name)]
+            torch.testing.assert_close(channels[name], value / g / median)
+
+
+def test_mixed_dimensionless_channels():
+    tasks = [Task.parse(label) for label in LABELS]
+    normalization = fit_normalization("dimensionless", tasks, count=64)
+    names = normalization.channel_names
+    assert len(names) == len(set(names)) == 6
+    assert set(names) == {name for task in tasks for name in task.system.feature_names}
+    for task in tasks:
+        source, coefficients, _, _ = task.sample(5, 16, torch.Generator().manual_seed(2))
+        constants = normalization.encode(source, coefficients, task.system).constants
+        features = dict(zip(task.system.feature_names, task.system.features(coefficients).unbind(-1), strict=True))
+        for i, name in enumerate(names):
+            raw = features.get(name, torch.zeros(5))  # what a system does not have is zero
+            expected = torch.asinh((raw - normalization.centre[i]) / normalization.spread[i])
+            torch.testing.assert_close(constants[:, i], expected, rtol=1e-4, atol=1e-5)
+    isotropic = tasks[2].system.features(torch.tensor([0.01, 4.0]))
+    torch.testing.assert_close(
+        isotropic[:3], tasks[0].system.features(torch.tensor([0.01, 0.01, 0.0]))
+    )  # SYS-3 has K = 0.01 I
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("labels", [LABELS[:1], LABELS[1:2], LABELS[2:], LABELS])
+def test_plain_values_round_trip(kind, labels, generator):
+    tasks = [Task.parse(label) for label in labels]
+    normalization = fit_normalization(kind, tasks, count=32)
+    again = normalization_from_dict(normalization.to_dict())
+    assert type(again) is type(normalization)
+    assert again.to_dict() == normalization.to_dict()
+    source, coefficients, _, _ = tasks[0].sample(3, 16, generator)
+    for a, b in zip(*(x.encode(source, coefficients, tasks[0].system) for x in (normalization, again)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_same_seed_same_statistics():
+    task = Task.parse("SYS-1(1,5)")
+    for kind in KINDS:
+        first, again, other = (fit_normalization(kind, [task], seed=s, count=16).to_dict() for s in (0, 0, 1))
+        assert first == again != other
+
+
+def test_unknown_kinds_and_systems_are_refused():
+    with pytest.raises(ValueError, match=r"normalization: expected .*paper.*got 'other'"):
+        fit_normalization("other", [Task.parse("SYS-1(1,5)")])
+    with pytest.raises(ValueError, match=r"normalization: expected .*paper.*got 'other'"):
+        normalization_from_dict({"kind": "other", "systems": ["poisson"]})
+    with pytest.raises(ValueError, match="system: expected one of"):
+        normalization_from_dict({"kind": "paper", "systems": ["heat"]})
+    with pytest.raises(ValueError, match="expected 3 centres and spreads above 0"):
+        DimensionlessNormalization((SYSTEMS["poisson"],), (0, 0, 0), (1, 0, 1))
+    with pytest.raises(ValueError, match="expected at least one system"):
+        DimensionlessNormalization((), (), ())
+
+
+def test_resolve_names_the_choice():
+    one = fit_normalization("dimensionless", [Task.parse("SYS-1(1,5)")], count=16)
+    both = fit_normalization("dimensionless", [Task.parse(label) for label in LABELS[:2]], count=16)
+    assert one.resolve(None) is one.resolve("SYS-1") is one.resolve(SYSTEMS["poisson"]) is SYSTEMS["poisson"]
+    assert both.resolve("advection_diffusion") is SYSTEMS["advection_diffusion"]
+    with pytest.raises(ValueError, match="knows poisson, advection_diffusion; say which with system="):
+        both.resolve(None)
+    with pytest.raises(ValueError, match="was trained for poisson, got helmholtz"):
+        one.resolve("helmholtz")
