@@ -88,9 +88,9 @@ class Operator:
         leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
         dtype = next(self.model.parameters()).dtype
         sources = source.expand(*leading, n, n).reshape(-1, n, n)
-        rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(sources.shape[0], -1)
+        rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(-1, coefficients.shape[-1])
         batch = max(1, BATCH_POINTS // n**2)
-        solutions = []
+        solutions = [sources.new_empty(0, n, n, dtype=dtype, device=self.device)]
         for start in range(0, len(sources), batch):
             part = slice(start, start + batch)
             encoded = self.normalization.encode(
@@ -143,8 +143,11 @@ def read_header(path: Path) -> dict:
             header = json.loads((file.metadata() or {}).get("header", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"operator {path}: not a readable safetensors file, or a truncated one ({error})") from error
-    if header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"operator {path}: a safetensors file, but not one written by Operator.save")
+    missing = {"version", "config", "normalization", "card"} - set(header)
+    if missing:
+        raise ValueError(f"operator {path}: its header lacks {', '.join(sorted(missing))}; save it again")
     if header["version"] > FORMAT_VERSION:
         raise ValueError(
             f"operator {path}: format version {header['version']}, this package reads up to {FORMAT_VERSION}; "

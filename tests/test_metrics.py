@@ -1,0 +1,75 @@
+"""Metrics against hand computation."""
+
+import pytest
+import torch
+
+from sciml_fm_core import SYSTEMS, energy_spectrum, relative_error, relative_residual
+
+
+def test_relative_error_by_hand():
+    solution = torch.tensor([[[3.0, 0.0], [0.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    prediction = torch.tensor([[[3.0, 0.0], [0.0, 3.0]], [[3.0, 1.0], [1.0, 1.0]]])
+    torch.testing.assert_close(relative_error(prediction, solution), torch.tensor([1 / 5, 2 / 2]))
+    assert relative_error(solution, solution).tolist() == [0, 0]
+    torch.testing.assert_close(relative_error(-solution, solution), torch.tensor([2.0, 2.0]))
+
+
+def test_relative_error_is_measured_against_the_solution_not_the_prediction():
+    solution, prediction = torch.full((4, 4), 1.0), torch.full((4, 4), 3.0)
+    assert relative_error(prediction, solution) == 2
+
+
+def test_relative_error_of_a_zero_solution():
+    zero, one = torch.zeros(4, 4), torch.ones(4, 4)
+    assert relative_error(zero, zero) == 0
+    assert relative_error(one, zero) == float("inf")
+
+
+def test_relative_error_does_not_depend_on_resolution_or_scale():
+    points = torch.arange(32, dtype=torch.float64) / 32
+    solution = torch.sin(2 * torch.pi * points)[None, :].expand(32, 32)
+    prediction = solution + 0.1 * torch.cos(2 * torch.pi * points)[:, None]
+    error = relative_error(prediction, solution)
+    torch.testing.assert_close(error, torch.tensor(0.1, dtype=torch.float64))
+    torch.testing.assert_close(relative_error(prediction[::2, ::2], solution[::2, ::2]), error)
+    torch.testing.assert_close(relative_error(-7 * prediction, -7 * solution), error)
+
+
+def test_relative_error_needs_one_shape():
+    with pytest.raises(ValueError, match=r"expected a prediction of shape \(2, 8, 8\), got \(8, 8\)"):
+        relative_error(torch.zeros(8, 8), torch.zeros(2, 8, 8))
+
+
+def test_relative_residual(generator):
+    system, coefficients = SYSTEMS["helmholtz"], torch.tensor([0.01, 3.0], dtype=torch.float64)
+    source = torch.randn(3, 16, 16, generator=generator, dtype=torch.float64)
+    solution = system.solve(source, coefficients)
+    exact = relative_residual(system.residual(solution, source, coefficients), source)
+    assert exact.shape == (3,)
+    assert exact.max() < 1e-12
+    larger = relative_residual(system.residual(1.25 * solution, source, coefficients), source)
+    torch.testing.assert_close(larger, torch.full((3,), 0.25, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("kx", "ky", "shell"), [(0, 0, 0), (3, 0, 3), (0, -3, 3), (3, 4, 5), (2, 2, 3), (1, 1, 1)])
+def test_spectrum_of_a_wave_is_in_its_shell(kx, ky, shell):
+    points = torch.arange(32, dtype=torch.float64) / 32
+    wave = torch.cos(2 * torch.pi * (kx * points[None, :] + ky * points[:, None]))
+    expected = torch.zeros(16, dtype=torch.float64)
+    expected[shell] = 1.0 if shell == 0 else 0.5  # the mean square
+    torch.testing.assert_close(energy_spectrum(wave), expected, rtol=0, atol=1e-13)
+
+
+def test_spectrum_sums_to_the_mean_square_of_a_resolved_field(generator):
+    field_hat = torch.zeros(2, 32, 17, dtype=torch.complex128)
+    field_hat[:, :9, :9] = torch.randn(2, 9, 9, generator=generator, dtype=torch.complex128)
+    field = torch.fft.irfft2(field_hat, s=(32, 32))
+    spectrum = energy_spectrum(field)
+    assert spectrum.shape == (2, 16)
+    torch.testing.assert_close(spectrum.sum(-1), field.square().mean(dim=(-2, -1)), rtol=1e-12, atol=0)
+    torch.testing.assert_close(energy_spectrum(field.float()), spectrum.float())
+
+
+def test_spectrum_needs_a_grid():
+    with pytest.raises(ValueError, match="expected shape"):
+        energy_spectrum(torch.zeros(8, 6))

@@ -1,0 +1,381 @@
+"""Bundles: save and load, cards, damaged and foreign files, prediction in physical units, what ships."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sciml_fm_core import FNO, FNOConfig, Operator, Task, evaluate, load_operator, shipped_operators
+from sciml_fm_core import operator as operator_module
+from sciml_fm_core.operator import read_header
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)")
+
+
+def draw(label, count=3, n=16, dtype=torch.float32):
+    return Task.parse(label).sample(count, n, torch.Generator().manual_seed(4), dtype=dtype)
+
+
+def rewrite_header(path, change):
+    """The same bundle with another JSON header."""
+    with operator_module.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["header"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata={"header": json.dumps(change(header))})
+
+
+# Save and load --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["paper", "dimensionless"])
+@pytest.mark.parametrize("labels", [LABELS[:1], LABELS[1:2], LABELS[2:], LABELS])
+def test_predicts_identically_after_save_and_load(small_operator, tmp_path, kind, labels):
+    operator = small_operator(*labels, kind=kind)
+    loaded = load_operator(operator.save(tmp_path / "bundle.safetensors"))
+    assert loaded.device.type == "cpu"
+    assert [s.name for s in loaded.systems] == [Task.parse(label).system.name for label in labels]
+    for label in labels:
+        examples, system = draw(label), Task.parse(label).system
+        prediction = operator.predict(examples.source, examples.coefficients, system)
+        assert torch.equal(loaded.predict(examples.source, examples.coefficients, system), prediction)
+        assert torch.isfinite(prediction).all()
+
+
+def test_card_round_trips(small_operator, tmp_path):
+    card = {
+        "tasks": ["SYS-1(1,5)"],
+        "errors": {"SYS-1(1,5)": 0.0123},
+        "note": "ä – ∇",
+        "curve": [[1, 0.5]],
+        "none": None,
+    }
+    operator = small_operator()
+    operator.card = card
+    path = operator.save(tmp_path / "bundle.safetensors")
+    assert load_operator(path).card == card
+    assert read_header(path)["card"] == card
+
+
+def test_bundle_is_one_file(small_operator, tmp_path):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    assert list(tmp_path.iterdir()) == [path]
+    moved = tmp_path / "elsewhere.safetensors"
+    path.rename(moved)
+    assert load_operator(str(moved)).card["tasks"] == ["SYS-1(1,5)"]
+
+
+def test_half_precision_bundles_are_half_the_size_and_close(small_operator, tmp_path):
+    operator = small_operator()
+    whole, half = operator.save(tmp_path / "a.safetensors"), operator.save(tmp_path / "b.safetensors", half=True)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    source, coefficients, _, _ = draw("SYS-1(1,5)")
+    a, b = (load_operator(path).predict(source, coefficients) for path in (whole, half))
+    assert next(load_operator(half).model.parameters()).dtype == torch.float32
+    assert 0 < (a - b).norm() / a.norm() < 1e-2
+
+
+def test_failed_save_leaves_the_old_file(small_operator, tmp_path, monkeypatch):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    before = path.read_bytes()
+
+    def break_off(tensors, partial, header):
+        partial.write_bytes(b"half a file")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(operator_module, "save_tensors", break_off)
+    with pytest.raises(OSError, match="no space left"):
+        small_operator(seed=1).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_card_that_is_no_json_leaves_the_old_file(small_operator, tmp_path):
+    operator = small_operator()
+    path = operator.save(tmp_path / "bundle.safetensors")
+    before = path.read_bytes()
+    operator.card["tensor"] = torch.zeros(1)
+    with pytest.raises(TypeError):
+        operator.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_must_exist(small_operator, tmp_path):
+    with pytest.raises(ValueError, match=r"the folder .* does not exist; make it first"):
+        small_operator().save(tmp_path / "no" / "bundle.safetensors")
+
+
+def test_copy_is_independent(small_operator):
+    operator = small_operator()
+    source, coefficients, _, _ = draw("SYS-1(1,5)")
+    before = operator.predict(source, coefficients)
+    copy = operator.copy()
+    assert torch.equal(copy.predict(source, coefficients), before)
+    with torch.no_grad():
+        copy.model.lift.weight.zero_()
+    copy.card["note"] = "changed"
+    assert torch.equal(operator.predict(source, coefficients), before)
+    assert "note" not in operator.card
+
+
+def test_network_and_normalisation_must_fit(small_operator):
+    operator = small_operator()
+    with pytest.raises(ValueError, match="the network has 2 input channels, the normalisation makes 4"):
+        Operator(FNO(FNOConfig(2, 4, 2)), operator.normalization)
+
+
+def test_bundles_load_and_predict_where_cuda_is_hidden(small_operator, tmp_path):
+    operator = small_operator()
+    path = operator.save(tmp_path / "bundle.safetensors")
+    source, coefficients, _, _ = draw("SYS-1(1,5)", count=1)
+    save_file({"source": source, "coefficients": coefficients}, tmp_path / "inputs.safetensors")
+    script = (
+        "import sys, torch\n"
+        "from safetensors.torch import load_file, save_file\n"
+        "from sciml_fm_core import load_operator\n"
+        "torch.set_num_threads(1)\n"
+        "assert not torch.cuda.is_available()\n"
+        "inputs = load_file(sys.argv[2])\n"
+        "u = load_operator(sys.argv[1]).predict(inputs['source'], inputs['coefficients'])\n"
+        "save_file({'u': u}, sys.argv[3])\n"
+    )
+    files = [str(tmp_path / name) for name in ("bundle.safetensors", "inputs.safetensors", "output.safetensors")]
+    subprocess.run(
+        [sys.executable, "-c", script, *files], check=True, cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    )
+    with operator_module.safe_open(files[2], framework="pt") as file:
+        assert torch.equal(file.get_tensor("u"), operator.predict(source, coefficients))
+    assert path.exists()
+
+
+# Damaged, foreign and newer files -------------------------------------------------------------------------------------
+
+
+def test_newer_format(small_operator, tmp_path):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    rewrite_header(path, lambda header: header | {"version": 99})
+    with pytest.raises(ValueError, match="format version 99, this package reads up to 1; upgrade sciml-fm"):
+        load_operator(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_bundle(small_operator, tmp_path, share):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"bundle.safetensors: not a readable safetensors file, or a truncated one"):
+        load_operator(path)
+
+
+def test_missing_files_and_unknown_names(tmp_path):
+    with pytest.raises(ValueError, match=r"none.safetensors: no such file; `sciml-fm operators` lists what ships"):
+        load_operator(tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match=r"operator: expected one of .*or the path of a bundle; got 'sys-99'"):
+        load_operator("sys-99")
+    with pytest.raises(ValueError, match="operator: expected one of"):
+        load_operator(tmp_path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"header": "[1, 2]"}, {"header": "{}"}, {"header": "3"}])
+def test_foreign_safetensors(tmp_path, metadata):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata=metadata)
+    with pytest.raises(ValueError, match=r"a safetensors file, but not one written by Operator.save"):
+        load_operator(path)
+
+
+def test_header_that_is_no_json(tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata={"header": "no json"})
+    with pytest.raises(ValueError, match=r"foreign.safetensors"):
+        load_operator(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_pickles_are_refused_and_not_executed(tmp_path, suffix):
+    trap, path = tmp_path / "executed", tmp_path / f"model{suffix}"
+
+    class Payload:
+        def __reduce__(self):
+            return open, (str(trap), "w")
+
+    path.write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_operator(path)
+    assert not trap.exists()
+    torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_operator(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header | {"config": header["config"] | {"width": 4}},
+        lambda header: header | {"config": header["config"] | {"surprise": 1}},
+        lambda header: header | {"config": header["config"] | {"in_channels": 5}},
+        lambda header: header | {"normalization": {"kind": "paper"}},
+        lambda header: {key: value for key, value in header.items() if key != "normalization"},
+        lambda header: {key: value for key, value in header.items() if key != "version"},
+        lambda header: {key: value for key, value in header.items() if key != "card"},
+    ],
+)
+def test_inconsistent_bundles(small_operator, tmp_path, change):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    rewrite_header(path, change)
+    with pytest.raises(ValueError, match=r"bundle.safetensors|weights"):
+        load_operator(path)
+
+
+def test_bundle_of_an_unknown_system_names_it(small_operator, tmp_path):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    rewrite_header(path, lambda header: header | {"normalization": header["normalization"] | {"systems": ["heat"]}})
+    with pytest.raises(ValueError, match=r"system: expected one of .*got 'heat'"):
+        load_operator(path)
+
+
+# Prediction -----------------------------------------------------------------------------------------------------------
+
+
+def test_predict_shapes_and_broadcasting(small_operator):
+    operator = small_operator()
+    source, coefficients, _, _ = draw("SYS-1(1,5)")
+    batch = operator.predict(source, coefficients)
+    assert batch.shape == (3, 16, 16)
+    single = operator.predict(source[1], coefficients[1])
+    assert single.shape == (16, 16)
+    torch.testing.assert_close(single, batch[1], rtol=1e-4, atol=1e-6)
+    table = operator.predict(source[:, None], coefficients[None, :2])
+    assert table.shape == (3, 2, 16, 16)
+    torch.testing.assert_close(table[1, 1], batch[1], rtol=1e-4, atol=1e-6)
+    assert operator.predict(source, coefficients[0]).shape == (3, 16, 16)
+    assert operator.predict(source[0], coefficients).shape == (3, 16, 16)
+    assert operator.predict(source[:0], coefficients[:0]).shape == (0, 16, 16)
+
+
+def test_predict_in_parts_is_the_same(small_operator, monkeypatch):
+    operator = small_operator()
+    source, coefficients, _, _ = draw("SYS-1(1,5)", count=5)
+    whole = operator.predict(source, coefficients)
+    monkeypatch.setattr(operator_module, "BATCH_POINTS", 2 * 16**2)
+    torch.testing.assert_close(operator.predict(source, coefficients), whole, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_predict_keeps_the_dtype(small_operator, dtype):
+    operator = small_operator()
+    source, coefficients, _, _ = draw("SYS-1(1,5)")
+    prediction = operator.predict(source.to(dtype), coefficients.to(dtype))
+    assert prediction.dtype == dtype
+    difference = prediction.float() - operator.predict(source, coefficients)
+    assert difference.abs().max() < 1e-2 * prediction.float().abs().max()
+    assert not prediction.requires_grad
+
+
+@pytest.mark.parametrize("n", [8, 16, 32, 64, 128])
+def test_predict_at_any_resolution(small_operator, n):
+    source, coefficients, _, _ = draw("SYS-2(0.2,1)", count=1, n=n)
+    assert small_operator("SYS-2(0.2,1)").predict(source, coefficients).shape == (1, n, n)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_dimensionless_operators_obey_the_scaling_laws(small_operator, label):
+    """In float64, so that only the laws are tested: u is linear in the size of f and inverse in that of L."""
+    operator = small_operator(label)
+    operator.model.double()
+    source, coefficients, _, _ = draw(label, dtype=torch.float64)
+    prediction = operator.predict(source, coefficients)
+    for f_factor, l_factor in ((1000.0, 1.0), (1.0, 0.01), (5.0, 5.0)):
+        scaled = operator.predict(f_factor * source, l_factor * coefficients)
+        torch.testing.assert_close(scaled, f_factor / l_factor * prediction, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_predictions_commute_with_translations(small_operator, label):
+    operator = small_operator(label)
+    operator.model.double()
+    source, coefficients, _, _ = draw(label, dtype=torch.float64)
+    moved = operator.predict(torch.roll(source, (5, -3), (-2, -1)), coefficients)
+    expected = torch.roll(operator.predict(source, coefficients), (5, -3), (-2, -1))
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("label", LABELS[:2])
+def test_predictions_have_zero_mean_where_solutions_do(small_operator, label):
+    source, coefficients, _, _ = draw(label)
+    prediction = small_operator(label).predict(source, coefficients)
+    assert (prediction.mean(dim=(-2, -1)).abs() < 1e-5 * prediction.abs().amax(dim=(-2, -1))).all()
+
+
+def test_mixed_operator_needs_the_system(small_operator):
+    operator = small_operator(*LABELS)
+    source, coefficients, _, _ = draw("SYS-3(1,10)")
+    with pytest.raises(ValueError, match="knows poisson, advection_diffusion, helmholtz; say which with system="):
+        operator.predict(source, coefficients)
+    by_name = operator.predict(source, coefficients, "helmholtz")
+    assert torch.equal(by_name, operator.predict(source, coefficients, system="SYS-3"))
+    with pytest.raises(ValueError, match=r"expected one of .*got 'heat'"):
+        operator.predict(source, coefficients, "heat")
+
+
+def test_bad_inputs_are_refused(small_operator):
+    operator = small_operator()
+    source, coefficients, _, _ = draw("SYS-1(1,5)")
+    with pytest.raises(ValueError, match="was trained for poisson, got helmholtz"):
+        operator.predict(source, coefficients, "helmholtz")
+    with pytest.raises(ValueError, match=r"poisson expects shape \(\.\.\., 3\)"):
+        operator.predict(source, coefficients[:, :2])
+    with pytest.raises(ValueError, match="source: expected finite values"):
+        operator.predict(source * float("nan"), coefficients)
+    with pytest.raises(ValueError, match="coefficients: expected finite values"):
+        operator.predict(source, coefficients * float("inf"))
+    with pytest.raises(ValueError, match=r"expected an even number of points.*129"):
+        operator.predict(torch.zeros(129, 129), coefficients[0])
+    with pytest.raises(ValueError, match="expected at least 8 points for 4 modes, got 6"):
+        operator.predict(torch.zeros(6, 6), coefficients[0])
+    with pytest.raises(ValueError, match="do not broadcast"):
+        operator.predict(source, coefficients[:2])
+
+
+# What ships -----------------------------------------------------------------------------------------------------------
+
+SHIPPED = list(shipped_operators()) or [pytest.param("", marks=pytest.mark.skip(reason="no weights in this checkout"))]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_operator_has_a_complete_card(name):
+    operator = load_operator(name)
+    card = operator.card
+    missing = {"tasks", "recipe", "examples_seen", "seed", "command", "hardware", "errors", "parameters"} - set(card)
+    assert not missing
+    assert [Task.parse(label).system.name for label in card["tasks"]] == [s.name for s in operator.systems]
+    assert card["parameters"] == operator.model.parameter_count
+    assert set(card["tasks"]) < set(card["errors"])  # in and out of distribution
+    assert str(ROOT) not in json.dumps(card)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_operator_is_as_good_as_its_card(name):
+    operator = load_operator(name)
+    for label in operator.card["tasks"]:
+        measured = evaluate(operator, Task.parse(label), count=64, resolution=128)["error"]
+        assert measured < 1.5 * operator.card["errors"][label]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("n", [32, 48])
+def test_shipped_operator_predicts_on_coarse_grids(name, n):
+    operator = load_operator(name)
+    for system in operator.systems:
+        label = next(label for label in operator.card["tasks"] if Task.parse(label).system is system)
+        source, coefficients, solution, _ = draw(label, count=8, n=n)
+        prediction = operator.predict(source, coefficients, system)
+        error = torch.linalg.vector_norm(prediction - solution, dim=(1, 2)) / solution.norm(dim=(1, 2))
+        assert error.median() < 0.3
