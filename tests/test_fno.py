@@ -210,6 +210,12 @@ def test_gates_are_bounded():
     assert shift.abs().max() <= 1
 
 
+def test_gate_of_the_spectral_branch_scales_its_output():
+    layer = SpectralConvolution(3, 4).double()
+    hidden, gate = torch.randn(16, 16, 2, 3, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64)
+    torch.testing.assert_close(layer(hidden, gate), layer(hidden) * gate, rtol=1e-12, atol=1e-12)
+
+
 def test_gates_see_the_coefficients_alone():
     model = make(gate_width=8)
     seen = []

@@ -1,0 +1,297 @@
+"""The training loop: losses, schedule, best on validation, resuming, stopping, bad settings, CPU against CUDA."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sciml_fm_core import FixedBatches, FreshBatches, Task, TrainConfig, draw_split, fit
+from sciml_fm_core import training as training_module
+from sciml_fm_core.training import mean_error, training_loss
+
+TASK = Task.parse("SYS-1(1,5)")
+
+
+def fresh(seed=0, batch_size=4, n=16, **settings):
+    return FreshBatches([TASK], batch_size, resolution=n, seed=seed, **settings)
+
+
+def held_out(count=8, n=16):
+    return [(TASK.system, draw_split(TASK, "validation", count, resolution=n))]
+
+
+def weights(operator):
+    return {key: value.clone() for key, value in operator.model.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Killed(Exception):
+    """Stands for a killed process."""
+
+
+# Losses ---------------------------------------------------------------------------------------------------------------
+
+
+def test_losses_by_hand():
+    solution = torch.stack([torch.full((4, 4), 2.0), torch.ones(4, 4)])
+    prediction = torch.stack([torch.full((4, 4), 3.0), torch.full((4, 4), 1.5)])
+    # relative: |3 - 2| / 2 and |1.5 - 1| / 1; squared: summed over 16 points, averaged over the batch
+    torch.testing.assert_close(training_loss(prediction, solution, "relative"), torch.tensor((0.5 + 0.5) / 2))
+    torch.testing.assert_close(training_loss(prediction, solution, "squared"), torch.tensor((16 * 1 + 16 * 0.25) / 2))
+
+
+@pytest.mark.parametrize("loss", ["relative", "squared"])
+@pytest.mark.parametrize("kind", ["paper", "dimensionless"])
+def test_first_reported_loss_is_that_of_the_predictions(small_operator, loss, kind):
+    operator, data = small_operator(kind=kind), fresh()
+    ((system, examples),) = data.batch(0, 0)
+    expected = training_loss(operator.predict(examples.source, examples.coefficients), examples.solution, loss)
+    history = fit(operator, data, TrainConfig(steps=1, loss=loss, report_every=1))
+    assert history.rows[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
+    assert system is TASK.system
+
+
+def test_mean_error_is_over_examples_not_sets(small_operator):
+    operator = small_operator()
+    many, one = held_out(7)[0][1], held_out(1, n=8)[0][1]
+    errors = []
+    for part in (many, one):
+        prediction = operator.predict(part.source, part.coefficients)
+        errors += ((prediction - part.solution).norm(dim=(1, 2)) / part.solution.norm(dim=(1, 2))).tolist()
+    measured = mean_error(operator, [(TASK.system, many), (TASK.system, one)])
+    assert measured == pytest.approx(sum(errors) / 8, rel=1e-5)
+
+
+# Learning -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("loss", "kind"), [("relative", "dimensionless"), ("squared", "paper")])
+def test_loss_falls(small_operator, loss, kind):
+    operator, validation = small_operator(kind=kind), held_out(32)
+    before = mean_error(operator, validation)
+    config = TrainConfig(steps=120, learning_rate=5e-3, loss=loss, validate_every=40)
+    history = fit(operator, fresh(batch_size=8), config, validation=validation)
+    assert history.best_error < 0.6 * before
+    assert mean_error(operator, validation) == pytest.approx(history.best_error, rel=1e-5)
+    assert history.examples_seen == 120 * 8
+    assert not operator.model.training
+
+
+def test_mixtures_train(small_operator):
+    labels = ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)")
+    operator, tasks = small_operator(*labels), [Task.parse(label) for label in labels]
+    validation = [(task.system, draw_split(task, "validation", 8, resolution=16)) for task in tasks]
+    before = mean_error(operator, validation)
+    history = fit(
+        operator,
+        FreshBatches(tasks, 9, resolution=16),
+        TrainConfig(steps=60, learning_rate=5e-3),
+        validation=validation,
+    )
+    assert history.best_error < before
+
+
+def test_rate_decays_to_zero_as_half_a_cosine_after_a_warmup(small_operator):
+    config = TrainConfig(steps=20, learning_rate=3e-3, warmup=4, report_every=1)
+    history = fit(small_operator(), fresh(), config)
+    for row in history.rows:
+        step = row["step"] - 1
+        expected = 3e-3 * 0.5 * (1 + math.cos(math.pi * step / 20)) * min(1, (step + 1) / 5)
+        assert row["learning_rate"] == pytest.approx(expected, rel=1e-9)
+    assert history.rows[-1]["learning_rate"] < 0.01 * 3e-3
+
+
+def test_same_seeds_same_weights(small_operator):
+    first, again, other = small_operator(), small_operator(), small_operator()
+    for operator, seed in ((first, 0), (again, 0), (other, 1)):
+        fit(operator, fresh(seed), TrainConfig(steps=5))
+    assert same(weights(first), weights(again))
+    assert not same(weights(first), weights(other))
+
+
+def test_weights_of_lowest_validation_error_are_kept(small_operator, monkeypatch):
+    operator, snapshots = small_operator(), []
+    errors = iter([0.5, 0.2, 0.3, 0.2, 0.4])
+
+    def measured(operator, sets):
+        snapshots.append(weights(operator))
+        return next(errors)
+
+    monkeypatch.setattr(training_module, "mean_error", measured)
+    history = fit(operator, fresh(), TrainConfig(steps=10, validate_every=2), validation=held_out())
+    assert (history.best_error, history.best_step) == (0.2, 4)
+    assert same(weights(operator), snapshots[1])
+    assert not same(snapshots[0], snapshots[1])
+    assert not same(snapshots[1], snapshots[3])
+
+
+def test_without_validation_the_last_weights_are_kept(small_operator):
+    operator, seen = small_operator(), []
+    history = fit(
+        operator, fresh(), TrainConfig(steps=4, report_every=1), callback=lambda _: seen.append(weights(operator))
+    )
+    assert history.best_error is None
+    assert len(seen) == 4
+    assert same(weights(operator), seen[-1])
+    assert not same(seen[-2], seen[-1])
+
+
+def test_progress_is_reported(small_operator):
+    seen = []
+    config = TrainConfig(steps=7, report_every=3, validate_every=3)
+    history = fit(small_operator(), fresh(), config, validation=held_out(), callback=seen.append)
+    assert [progress.step for progress in seen] == [3, 6, 7]
+    assert all(progress.validation_error is not None for progress in seen)
+    assert all(progress.examples_per_second > 0 and progress.steps == 7 for progress in seen)
+    assert seen[-1].seconds_left == 0
+    assert [row["step"] for row in history.rows] == [3, 6, 7]
+
+
+# Stopping and resuming ------------------------------------------------------------------------------------------------
+
+
+def test_callback_stops_and_keeps_the_best(small_operator):
+    operator = small_operator()
+    config = TrainConfig(steps=1000, report_every=5, validate_every=5)
+    history = fit(operator, fresh(), config, validation=held_out(), callback=lambda progress: progress.step >= 10)
+    assert history.stopped
+    assert history.rows[-1]["step"] == 10
+    assert mean_error(operator, held_out()) == pytest.approx(history.best_error, rel=1e-5)
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_resumed_training_is_the_uninterrupted_one(small_operator, tmp_path, fixed):
+    def data():
+        if fixed:
+            return FixedBatches([(TASK.system, draw_split(TASK, "train", 10, resolution=16))], 4)
+        return fresh()
+
+    config = TrainConfig(steps=24, learning_rate=5e-3, warmup=3, report_every=1, validate_every=4, checkpoint_every=7)
+    whole = small_operator()
+    expected = fit(whole, data(), config, validation=held_out())
+
+    def kill(progress):
+        if progress.step == 17:
+            raise Killed
+
+    checkpoint = tmp_path / "state"
+    with pytest.raises(Killed):
+        fit(small_operator(), data(), config, validation=held_out(), callback=kill, checkpoint=checkpoint)
+    resumed, steps = small_operator(seed=9), []  # its own weights do not matter
+    history = fit(
+        resumed, data(), config, validation=held_out(), checkpoint=checkpoint, callback=lambda p: steps.append(p.step)
+    )
+    assert steps == list(range(15, 25))  # went on from the checkpoint at 14
+    assert same(weights(resumed), weights(whole))
+    assert (history.best_error, history.best_step) == (expected.best_error, expected.best_step)
+    assert history.examples_seen == expected.examples_seen
+
+    def numbers(rows):
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+    assert numbers(history.rows) == numbers(expected.rows)
+    # Once more: it is finished, and the same weights come back.
+    finished = small_operator(seed=9)
+    fit(finished, data(), config, validation=held_out(), checkpoint=checkpoint)
+    assert same(weights(finished), weights(whole))
+
+
+def test_stopped_training_can_go_on(small_operator, tmp_path):
+    config = TrainConfig(steps=12, report_every=1)
+    whole, operator = small_operator(), small_operator()
+    fit(whole, fresh(), config)
+    stopped = fit(operator, fresh(), config, callback=lambda p: p.step == 5, checkpoint=tmp_path / "state")
+    assert stopped.stopped
+    history = fit(operator, fresh(), config, checkpoint=tmp_path / "state")
+    assert not history.stopped
+    assert same(weights(operator), weights(whole))
+
+
+def test_checkpoint_of_another_training_is_refused(small_operator, tmp_path):
+    checkpoint, config = tmp_path / "state", TrainConfig(steps=2)
+    fit(small_operator(), fresh(), config, checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    for operator, other in (
+        (small_operator(), replace(config, learning_rate=1e-4)),
+        (small_operator(width=4), config),
+    ):
+        with pytest.raises(ValueError, match="belongs to a training with other settings; remove it"):
+            fit(operator, fresh(), other, checkpoint=checkpoint)
+    checkpoint.write_bytes(before[: len(before) // 2])
+    with pytest.raises(ValueError, match=r"checkpoint .*: not readable"):
+        fit(small_operator(), fresh(), config, checkpoint=checkpoint)
+    bundle = small_operator().save(tmp_path / "bundle.safetensors")
+    with pytest.raises(ValueError, match="belongs to a training with other settings"):
+        fit(small_operator(), fresh(), config, checkpoint=bundle)
+
+
+def test_time_limit_ends_training_with_the_rate_at_zero(small_operator, monkeypatch):
+    clock = itertools.count(0, 0.5)
+    monkeypatch.setattr(training_module.time, "perf_counter", lambda: next(clock))
+    config = TrainConfig(steps=100_000, time_limit=30, report_every=1)
+    history = fit(small_operator(), fresh(batch_size=1), config)
+    assert 5 < history.rows[-1]["step"] < 100
+    rates = [row["learning_rate"] for row in history.rows]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.05 * config.learning_rate
+
+
+# Bad settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_loss_that_is_not_finite_ends_with_an_error(small_operator):
+    data = FixedBatches([(TASK.system, draw_split(TASK, "train", 4, resolution=16))], 4)
+    data.sets[0][1].solution[2, 3, 3] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 10; lower the learning rate"):
+        fit(small_operator(), data, TrainConfig(steps=20))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "absolute"}, "loss: expected one of relative, squared, got 'absolute'"),
+        ({"steps": 0}, "expected steps and intervals of at least 1"),
+        ({"report_every": 0}, "expected steps and intervals of at least 1"),
+        ({"validate_every": 0}, "expected steps and intervals of at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate: expected a finite number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected a finite number above 0"),
+        ({"learning_rate": float("inf")}, "learning_rate: expected a finite number above 0"),
+        ({"time_limit": 0}, "time_limit: expected seconds above 0"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)
+
+
+# CPU and CUDA ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("label", ["SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)"])
+def test_cuda_solves_trains_and_predicts_as_the_cpu_does(small_operator, tmp_path, label):
+    task = Task.parse(label)
+    data = draw_split(task, "train", 32, resolution=32)
+    test = draw_split(task, "test", 16, resolution=32)
+    on_gpu = task.sample(4, 32, torch.Generator("cuda").manual_seed(0))
+    assert {tensor.device.type for tensor in on_gpu} == {"cuda"}  # fields stay on the device
+    solved = task.system.solve(test.source.cuda(), test.coefficients.cuda())
+    torch.testing.assert_close(solved.cpu(), test.solution, rtol=1e-3, atol=1e-4)
+    errors, operators = {}, {}
+    for device in ("cpu", "cuda"):
+        operator = small_operator(label).to(device)
+        batches = FixedBatches([(task.system, data)], 8, device=device)
+        fit(operator, batches, TrainConfig(steps=60, learning_rate=5e-3))
+        errors[device], operators[device] = mean_error(operator, [(task.system, test)]), operator
+    assert errors["cuda"] == pytest.approx(errors["cpu"], rel=0.05)
+    prediction = operators["cuda"].predict(test.source, test.coefficients)
+    assert prediction.device.type == "cpu"
+    moved = operators["cuda"].copy().to("cpu").predict(test.source, test.coefficients)
+    torch.testing.assert_close(prediction, moved, rtol=1e-3, atol=1e-3)
+    history = fit(operators["cuda"], FreshBatches([task], 8, resolution=32, device="cuda"), TrainConfig(steps=5))
+    assert history.examples_seen == 40

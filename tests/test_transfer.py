@@ -1,0 +1,275 @@
+"""Transfer: zero-shot, fine-tuning, from scratch, the learning-rate grid, and a new system through all of it."""
+
+import pytest
+import torch
+
+from sciml_fm_core import (
+    RECIPES,
+    SYSTEMS,
+    DatasetFile,
+    System,
+    Task,
+    TrainConfig,
+    draw_split,
+    evaluate,
+    evaluate_shifts,
+    fine_tune,
+    generate,
+    load_operator,
+    new_operator,
+    pretrain,
+    train_from_scratch,
+)
+from sciml_fm_core import transfer as transfer_module
+from sciml_fm_core.spectral import wavenumbers
+
+NEAR, FAR = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(5,10)")
+QUICK = TrainConfig(steps=30, learning_rate=3e-3, validate_every=5)
+
+
+def weights(operator):
+    return {key: value.clone() for key, value in operator.model.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="module")
+def downstream():
+    """Downstream examples to train on, and to validate on."""
+    return draw_split(FAR, "train", 8, resolution=16), draw_split(FAR, "validation", 8, resolution=16)
+
+
+def error(operator, examples):
+    prediction = operator.predict(examples.source, examples.coefficients)
+    return ((prediction - examples.solution).norm(dim=(1, 2)) / examples.solution.norm(dim=(1, 2))).mean().item()
+
+
+# Starts ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["paper", "dimensionless"])
+def test_fine_tuning_learns_and_leaves_its_parent_alone(small_operator, downstream, kind):
+    data, validation = downstream
+    parent = small_operator(kind=kind, examples_seen=123)
+    before, card = weights(parent), dict(parent.card)
+    result = fine_tune(parent, data, validation=validation, config=QUICK)
+    assert same(weights(parent), before)
+    assert parent.card == card
+    assert not same(weights(result.operator), before)
+    assert error(result.operator, validation) < error(parent, validation)
+    assert result.operator.normalization.to_dict() == parent.normalization.to_dict()  # the pre-trained one
+    assert result.operator.card["kind"] == "fine-tuned"
+    assert result.operator.card["downstream_examples"] == 8
+    assert result.operator.card["parent"]["examples_seen"] == 123
+
+
+def test_fine_tuning_starts_from_the_parents_weights(small_operator, downstream):
+    parent = small_operator()
+    tiny = TrainConfig(steps=1, learning_rate=1e-12)
+    tuned = fine_tune(parent, downstream[0], config=tiny).operator
+    scratch = train_from_scratch(parent, downstream[0], config=tiny).operator
+    lift = parent.model.lift.weight
+    torch.testing.assert_close(tuned.model.lift.weight, lift, rtol=0, atol=1e-9)
+    assert (scratch.model.lift.weight - lift).abs().max() > 1e-2
+
+
+def test_from_scratch_is_the_same_network_from_random_weights(small_operator, downstream):
+    data, validation = downstream
+    parent = small_operator()
+    before = weights(parent)
+    first, again, other = (
+        train_from_scratch(parent, data, validation=validation, config=QUICK, seed=seed) for seed in (0, 0, 1)
+    )
+    assert first.operator.model.config == parent.model.config
+    assert same(weights(first.operator), weights(again.operator))
+    assert not same(weights(first.operator), weights(other.operator))
+    assert same(weights(parent), before)
+    assert first.operator.card["kind"] == "from scratch"
+    assert first.operator.normalization.to_dict() == parent.normalization.to_dict()  # dimensionless
+
+
+def test_paper_normalisation_from_scratch_is_of_the_downstream_examples(small_operator, downstream):
+    parent = small_operator(kind="paper")
+    scratch = train_from_scratch(parent, downstream[0], config=QUICK).operator.normalization
+    data = downstream[0]
+    median = data.coefficients.abs().median(dim=0).values
+    assert scratch.coefficient_medians == pytest.approx(median.tolist(), rel=1e-6)
+    assert scratch.coefficient_medians != parent.normalization.coefficient_medians
+
+
+def test_files_serve_as_data(small_operator, tmp_path):
+    path = generate(FAR, tmp_path / "data.h5", 8, resolution=16)
+    config = TrainConfig(steps=3)
+    with DatasetFile(path) as file:
+        from_file = fine_tune(small_operator(), file, config=config).operator
+    in_memory = fine_tune(small_operator(), draw_split(FAR, "train", 8, resolution=16), config=config).operator
+    assert same(weights(from_file), weights(in_memory))
+
+
+def test_mixed_operator_is_tuned_on_one_of_its_systems(small_operator, downstream):
+    mixed = small_operator("SYS-1(1,5)", "SYS-3(1,10)")
+    config = TrainConfig(steps=2)
+    with pytest.raises(ValueError, match="say which with system="):
+        fine_tune(mixed, downstream[0], config=config)
+    tuned = fine_tune(mixed, downstream[0], system="poisson", config=config).operator
+    assert [system.name for system in tuned.systems] == ["poisson", "helmholtz"]
+    with pytest.raises(ValueError, match="was trained for poisson, got helmholtz"):
+        fine_tune(small_operator(), downstream[0], system="helmholtz", config=config)
+
+
+# Learning-rate grid ---------------------------------------------------------------------------------------------------
+
+
+def test_grid_keeps_the_rate_that_is_best_on_validation(small_operator, downstream):
+    data, validation = downstream
+    rates = (1e-9, 3e-3, 1e-8)
+    result = fine_tune(small_operator(), data, validation=validation, config=QUICK, learning_rates=rates)
+    assert set(result.tried) == set(rates)
+    assert result.learning_rate == min(rates, key=result.tried.get) == 3e-3
+    assert error(result.operator, validation) == pytest.approx(result.tried[3e-3], rel=1e-4)
+    alone = fine_tune(small_operator(), data, validation=validation, config=QUICK, learning_rates=[3e-3])
+    assert same(weights(result.operator), weights(alone.operator))  # each rate starts afresh
+
+
+def test_grid_needs_validation(small_operator, downstream):
+    for start in (fine_tune, train_from_scratch):
+        with pytest.raises(ValueError, match="choosing among several needs validation examples"):
+            start(small_operator(), downstream[0], config=QUICK, learning_rates=(1e-4, 1e-3))
+
+
+def test_stopping_ends_the_grid(small_operator, downstream):
+    data, validation = downstream
+    result = fine_tune(
+        small_operator(),
+        data,
+        validation=validation,
+        config=QUICK,
+        learning_rates=(1e-4, 1e-3),
+        callback=lambda _: True,
+    )
+    assert list(result.tried) == [1e-4]
+    assert result.history.stopped
+
+
+# Zero-shot and pre-training -------------------------------------------------------------------------------------------
+
+
+def test_zero_shot_evaluation_is_reproducible_and_on_the_test_stream(small_operator):
+    operator = small_operator()
+    torch.manual_seed(1)
+    first = evaluate(operator, FAR, count=16, resolution=16)
+    torch.manual_seed(2)
+    assert evaluate(operator, FAR, count=16, resolution=16) == first
+    assert evaluate(operator, FAR, count=16, resolution=16, seed=1)["error"] != first["error"]
+    test = draw_split(FAR, "test", 16, resolution=16)
+    assert first["error"] == pytest.approx(error(operator, test), rel=1e-5)
+    assert first["median"] <= first["percentile_90"] <= first["worst"]
+    assert (first["task"], first["examples"], first["resolution"]) == ("SYS-1(5,10)", 16, 16)
+    with pytest.raises(ValueError, match="was trained for poisson, got helmholtz"):
+        evaluate(operator, Task.parse("SYS-3(1,10)"), count=2, resolution=16)
+
+
+def test_every_shift_of_the_paper_is_measured(small_operator):
+    errors = evaluate_shifts(small_operator("SYS-1(1,5)", "SYS-3(1,10)"), count=2, resolution=16)
+    assert set(errors) == {
+        "SYS-1(1,5)", "SYS-1(1,2.5)", "SYS-1(2.5,7.5)", "SYS-1(5,10)", "SYS-1(10,20)",
+        "SYS-3(1,10)", "SYS-3(1,5)", "SYS-3(5,12)",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_pretraining_writes_its_card(monkeypatch, recipe):
+    monkeypatch.setitem(transfer_module.SIZES, "tiny", {"width": 4, "modes": 4})
+    config = TrainConfig(steps=4, loss=RECIPES[recipe].loss, report_every=1, validate_every=2)
+    operator, history = pretrain(
+        [NEAR], config, recipe=recipe, size="tiny", batch_size=4, resolution=16, validation_count=4, seed=7
+    )
+    card = operator.card
+    assert (card["tasks"], card["recipe"], card["size"], card["seed"]) == (["SYS-1(1,5)"], recipe, "tiny", 7)
+    assert card["examples_seen"] == history.examples_seen == 16
+    assert card["parameters"] == operator.model.parameter_count
+    assert card["kind"] == "pre-trained"
+    assert [step for step, _ in card["curve"]] == [2, 4]
+    assert card["best_validation_error"] == history.best_error
+    assert operator.normalization.kind == RECIPES[recipe].normalization
+    assert bool(operator.model.config.gate_width) == (recipe == "ours")
+
+
+def test_pretraining_on_files(monkeypatch, tmp_path):
+    monkeypatch.setitem(transfer_module.SIZES, "tiny", {"width": 4, "modes": 4})
+    path = generate(NEAR, tmp_path / "data.h5", 10, resolution=16)
+    config = TrainConfig(steps=3)
+    with DatasetFile(path) as file:
+        operator, history = pretrain([NEAR], config, size="tiny", batch_size=4, data=[file], validation_count=4)
+        assert history.examples_seen == 10  # 4 + 4 + 2
+        assert operator.card["data"] == ["data.h5"]
+        with pytest.raises(ValueError, match="expected one dataset file for each task, of its system"):
+            pretrain([Task.parse("SYS-3(1,10)")], config, size="tiny", data=[file])
+
+
+def test_unknown_recipes_and_sizes_are_refused():
+    with pytest.raises(ValueError, match="recipe: expected one of ours, paper, got 'theirs'"):
+        new_operator([NEAR], recipe="theirs")
+    with pytest.raises(ValueError, match="size: expected one of 64K, 1M, 16M, 256M, got '2M'"):
+        new_operator([NEAR], size="2M")
+
+
+# A new system ---------------------------------------------------------------------------------------------------------
+
+
+class Biharmonic(System):
+    """``b lap^2 u = f``: all that a new PDE needs."""
+
+    name = "biharmonic"
+    label = "SYS-4"
+    equation = r"b \Delta^2 u = f"
+    coefficient_names = ("b",)
+    dial_name = "stiffness"
+    zero_mean = True
+
+    def symbol(self, coefficients, n):
+        kx, ky = wavenumbers(n, dtype=coefficients.dtype, device=coefficients.device)
+        return coefficients[..., 0, None, None] * (4 * torch.pi**2 * (kx**2 + ky**2)) ** 2
+
+    def dial(self, source, coefficients):
+        return coefficients[..., 0]
+
+    def coefficients(self, dial, source, parameters):
+        return dial[..., None]
+
+
+def test_a_new_system_goes_through_everything(monkeypatch, tmp_path):
+    monkeypatch.setitem(SYSTEMS, "biharmonic", Biharmonic())
+    monkeypatch.setitem(transfer_module.SIZES, "tiny", {"width": 6, "modes": 4})
+    task = Task.parse("SYS-4(0.5,2)")
+    assert Task.parse("biharmonic(0.5,2)") == task
+
+    examples = task.sample(8, 16, torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert task.system.residual(examples.solution, examples.source, examples.coefficients).abs().max() < 1e-10
+    x = torch.arange(16, dtype=torch.float64) / 16
+    wave = torch.cos(2 * torch.pi * 2 * x).expand(16, 16)
+    solution = task.system.solve(wave, torch.tensor([0.7], dtype=torch.float64))
+    torch.testing.assert_close(solution, wave / (0.7 * (4 * torch.pi) ** 4), rtol=1e-12, atol=1e-16)
+
+    path = generate(task, tmp_path / "data.h5", 12, resolution=16)
+    config = TrainConfig(steps=40, learning_rate=1e-2, validate_every=10)
+    with DatasetFile(path) as file:
+        assert file.system is SYSTEMS["biharmonic"]
+        for settings in ({"data": [file]}, {"resolution": 16}, {"resolution": 16, "recipe": "paper"}):
+            trained, history = pretrain([task], config, size="tiny", batch_size=8, validation_count=8, **settings)
+            assert history.best_error < 5
+
+    bundle = trained.save(tmp_path / "bundle.safetensors")
+    source, coefficients, _, _ = examples
+    prediction = load_operator(bundle).predict(source, coefficients)
+    assert torch.equal(prediction, trained.predict(source, coefficients))
+
+    mixed, _ = pretrain(
+        [task, NEAR], TrainConfig(steps=2), size="tiny", batch_size=4, resolution=16, validation_count=4
+    )
+    assert mixed.predict(source, coefficients, "biharmonic").shape == (8, 16, 16)
+    tuned = fine_tune(mixed, draw_split(task, "train", 4, resolution=16), system="SYS-4", config=short)
+    assert evaluate(tuned.operator, task, count=4, resolution=16)["error"] > 0
+    assert set(evaluate_shifts(tuned.operator, count=2, resolution=16)) >= {"SYS-1(1,5)"}
