@@ -102,12 +102,22 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Write a dataset in the paper's HDF5 layout; goes on where an interrupted call stopped."""
-    with Bar(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        line = bar.add_task(task, total=count)
+    chosen, terminal = Task.parse(task), Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    bar = Bar(*columns, console=terminal, disable=not terminal.is_terminal)
+    line = bar.add_task(task, total=count)
+
+    def callback(done: int, _: int) -> None:
+        bar.start()  # not before: bad input leaves no bar behind
+        bar.update(line, completed=done)
+
+    try:
         path = write_dataset(
-            Task.parse(task), output, count, split=split, seed=seed, resolution=resolution, device=_device(device),
-            callback=lambda done, _: bar.update(line, completed=done),
+            chosen, output, count, split=split, seed=seed, resolution=resolution, device=_device(device),
+            callback=callback,
         )  # fmt: skip
+    finally:
+        bar.stop()
     with DatasetFile(path) as dataset:
         rate = dataset.attributes["acceptance_rate"]
     console.print(
@@ -139,8 +149,7 @@ def pretrain(
     if threads:
         torch.set_num_threads(threads)
     chosen = [Task.parse(label) for label in tasks]
-    if not output.parent.is_dir():
-        raise ValueError(f"{output}: the folder {output.parent} does not exist; make it first")
+    _check_folder(output)
     config = TrainConfig(
         steps=steps,
         time_limit=time_limit,
@@ -162,6 +171,12 @@ def pretrain(
         operator.card["errors_measured_on"] = f"{test_count} test examples at 128 x 128 per task, seed 0"
     operator.save(output)
     console.print(_card_table(operator.card, str(output)))
+
+
+def _check_folder(output: Path) -> None:
+    """Before the work, not after it."""
+    if not output.parent.is_dir():
+        raise ValueError(f"{output}: the folder {output.parent} does not exist; make it first")
 
 
 def _schedule(text: str) -> int | dict[float, int]:
@@ -193,6 +208,8 @@ def adapt(
     """Fine-tune an operator (or train its twin from scratch) on a few examples and measure it before and after."""
     pretrained = load_operator(operator, _device(device))
     chosen = Task.parse(task)
+    if output is not None:
+        _check_folder(output)
     data = draw_split(chosen, "train", examples, seed=seed, resolution=resolution)
     validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=resolution)
     recipe = pretrained.card.get("recipe", "ours")

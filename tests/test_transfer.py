@@ -259,7 +259,7 @@ def test_a_new_system_goes_through_everything(monkeypatch, tmp_path):
         assert file.system is SYSTEMS["biharmonic"]
         for settings in ({"data": [file]}, {"resolution": 16}, {"resolution": 16, "recipe": "paper"}):
             trained, history = pretrain([task], config, size="tiny", batch_size=8, validation_count=8, **settings)
-            assert history.best_error < 5
+            assert history.best_error < history.rows[0]["validation_error"]
 
     bundle = trained.save(tmp_path / "bundle.safetensors")
     source, coefficients, _, _ = examples
@@ -270,6 +270,6 @@ def test_a_new_system_goes_through_everything(monkeypatch, tmp_path):
         [task, NEAR], TrainConfig(steps=2), size="tiny", batch_size=4, resolution=16, validation_count=4
     )
     assert mixed.predict(source, coefficients, "biharmonic").shape == (8, 16, 16)
-    tuned = fine_tune(mixed, draw_split(task, "train", 4, resolution=16), system="SYS-4", config=short)
+    tuned = fine_tune(mixed, draw_split(task, "train", 4, resolution=16), system="SYS-4", config=TrainConfig(steps=2))
     assert evaluate(tuned.operator, task, count=4, resolution=16)["error"] > 0
     assert set(evaluate_shifts(tuned.operator, count=2, resolution=16)) >= {"SYS-1(1,5)"}

@@ -1,0 +1,303 @@
+"""The command line: every command once at tiny size; bad input is one clear line, exit code 2, nothing overwritten."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sciml_fm_core import DatasetFile, Task, cli, draw_split, generate, load_operator, shipped_operators
+from sciml_fm_core import transfer as transfer_module
+from sciml_fm_core.datasets import write_released
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run a command in this process, in an empty folder; returns (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setitem(transfer_module.SIZES, "tiny", {"width": 4, "modes": 4})
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sciml-fm", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def bundle(small_operator, tmp_path_factory):
+    """A bundle to read from."""
+    return small_operator().save(tmp_path_factory.mktemp("bundle") / "tiny.safetensors")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# Every command --------------------------------------------------------------------------------------------------------
+
+
+def test_generate_writes_the_dataset_and_info_shows_it(run, tmp_path):
+    code, out, _ = run("generate", "SYS-3(1,10)", "--count", 12, "--output", "data.h5", "--resolution", 16, "--seed", 3)
+    assert code == 0
+    assert "data.h5: 12 examples of SYS-3(1,10), 16 x 16, train, seed 3" in out
+    with DatasetFile(tmp_path / "data.h5") as file:
+        expected = draw_split(Task.parse("SYS-3(1,10)"), "train", 12, seed=3, resolution=16)
+        assert torch.equal(file.take(slice(None)).solution, expected.solution)
+    code, out, err = run("info", "data.h5")
+    assert (code, err) == (0, "")
+    for text in ("12", "16 x 16", "SYS-3 helmholtz", "SYS-3(1,10)", "acceptance_rate", "dimensionless"):
+        assert text in out
+
+
+def test_info_shows_released_datasets(run, tmp_path):
+    write_released(draw_split(Task.parse("SYS-2(0.2,1)"), "train", 3, resolution=8), tmp_path / "released.h5")
+    code, out, _ = run("info", "released.h5")
+    assert code == 0
+    assert "SYS-2 advection_diffusion" in out
+
+
+def test_pretrain_adapt_evaluate_and_info(run, tmp_path):
+    code, out, _ = run(
+        "pretrain", "SYS-1(1,5)", "--output", "own.safetensors", "--size", "tiny", "--steps", 3, "--batch-size", 4,
+        "--resolution", "0:16,0.5:32", "--test-count", 2, "--device", "cpu", "--checkpoint", "state",
+    )  # fmt: skip
+    assert code == 0
+    assert "SYS-1(1,5)" in out
+    operator = load_operator(tmp_path / "own.safetensors")
+    assert operator.card["command"].startswith("sciml-fm pretrain 'SYS-1(1,5)' --output own.safetensors")
+    assert set(operator.card["errors"]) > {"SYS-1(1,5)", "SYS-1(5,10)"}
+    assert (tmp_path / "state").is_file()
+
+    before = (tmp_path / "own.safetensors").read_bytes()
+    options = ("--steps", 2, "--resolution", 16, "--validation-count", 4, "--test-count", 2)
+    code, out, _ = run(
+        "adapt", "own.safetensors", "SYS-1(5,10)", "--examples", 4, "--output", "tuned.safetensors", "--json", *options
+    )
+    result = json.loads(out)
+    assert code == 0
+    assert (result["start"], result["examples"], result["task"]) == ("fine-tuned", 4, "SYS-1(5,10)")
+    assert result["zero_shot_error"] > 0
+    assert result["error"] > 0
+    assert (tmp_path / "own.safetensors").read_bytes() == before
+    assert load_operator(tmp_path / "tuned.safetensors").card["downstream_task"] == "SYS-1(5,10)"
+    code, out, _ = run("adapt", "own.safetensors", "SYS-1(5,10)", "--scratch", "--grid", *options)
+    assert code == 0
+    assert "scratch" in out
+
+    code, out, err = run("evaluate", "tuned.safetensors", "SYS-1(5,10)", "--count", 2, "--json")
+    assert (code, err) == (0, "")
+    measured = json.loads(out)
+    assert measured["error"] == pytest.approx(result["error"], rel=1e-5)
+    assert (measured["examples"], measured["resolution"], measured["operator"]) == (2, 128, "tuned.safetensors")
+    code, out, _ = run("evaluate", "own.safetensors", "SYS-1(5,10)", "--count", 2, "--resolution", 32)
+    assert code == 0
+    assert "mean relative error" in out
+
+    code, out, err = run("info", "own.safetensors")
+    assert (code, err) == (0, "")
+    for text in ("pre-trained", "ours", "SYS-1(10,20)"):
+        assert text in out
+
+
+def test_pretrain_a_mixture_on_files(run, tmp_path):
+    for name, label in (("a.h5", "SYS-1(1,5)"), ("b.h5", "SYS-3(1,10)")):
+        generate(Task.parse(label), tmp_path / name, 6, resolution=16)
+    code, _, _ = run(
+        "pretrain", "SYS-1(1,5)", "SYS-3(1,10)", "--data", "a.h5", "--data", "b.h5", "--size", "tiny", "--steps", 2,
+        "--recipe", "paper", "--test-count", 0, "--output", "mixed.safetensors",
+    )  # fmt: skip
+    assert code == 0
+    operator = load_operator(tmp_path / "mixed.safetensors")
+    assert [system.name for system in operator.systems] == ["poisson", "helmholtz"]
+    assert operator.card["data"] == ["a.h5", "b.h5"]
+
+
+def test_operators_lists_what_ships(run):
+    code, out, err = run("operators")
+    assert (code, err) == (0, "")
+    for name in shipped_operators():
+        assert name in out
+
+
+def test_help_and_no_arguments(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("generate", "pretrain", "adapt", "evaluate", "info", "operators"):
+        assert command in out
+    assert run("generate", "--help")[0] == 0
+
+
+def test_module_runs_as_a_program_without_a_traceback(tmp_path):
+    """As the installed script does: the exit code and the streams of a real process."""
+    process = subprocess.run(
+        [sys.executable, "-m", "sciml_fm_core.cli", "generate", "SYS-1(5,1)", "--output", "data.h5"],
+        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr == "error: task SYS-1(5,1): expected low <= high, got 5 > 1; swap them\n"
+    assert not list(tmp_path.iterdir())
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+def refused(result, message):
+    """Exit code 2, one line on standard error with the message, nothing on standard output, no traceback."""
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+TASK_MISTAKES = [
+    ("SYS-9(1,5)", "expected one of poisson (SYS-1), advection_diffusion (SYS-2), helmholtz (SYS-3), got 'SYS-9'"),
+    ("heat(1,5)", "got 'heat'"),
+    ("SYS-1", "expected SYSTEM(low,high) such as 'SYS-1(1,5)'"),
+    ("SYS-1(5,1)", "expected low <= high, got 5 > 1; swap them"),
+    ("SYS-1(nan,5)", "expected SYSTEM(low,high)"),
+    ("SYS-3(1.5,4)", "is drawn as a whole number"),
+]
+
+
+@pytest.mark.parametrize(("label", "message"), TASK_MISTAKES)
+def test_bad_tasks(run, bundle, tmp_path, label, message):
+    for command in (
+        ("generate", label, "--output", "data.h5"),
+        ("pretrain", label, "--output", "own.safetensors"),
+        ("adapt", bundle, label, "--output", "own.safetensors"),
+        ("evaluate", bundle, label),
+    ):
+        refused(run(*command), message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_grids_that_are_not_periodic(run, bundle, tmp_path):
+    refused(run("generate", "SYS-1(1,5)", "--resolution", 129, "--count", 4), "even number of at least 8, got 129")
+    refused(
+        run("evaluate", bundle, "SYS-1(1,5)", "--resolution", 65, "--count", 2), "even number of at least 8, got 65"
+    )
+    refused(run("evaluate", bundle, "SYS-1(1,5)", "--count", 0), "count: expected at least 1 example, got 0")
+    refused(
+        run("pretrain", "SYS-1(1,5)", "--size", "tiny", "--resolution", "65", "--steps", 1),
+        "even number of at least 8, got 65",
+    )
+    refused(run("pretrain", "SYS-1(1,5)", "--resolution", "fine"), "expected points or a schedule such as")
+    refused(run("pretrain", "SYS-1(1,5)", "--size", "tiny", "--resolution", "0.5:16"), "a schedule that begins at 0")
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_files(run, bundle, tmp_path):
+    refused(run("info", "none.h5"), "none.h5: no such file")
+    refused(run("evaluate", "none.safetensors", "SYS-1(1,5)"), "none.safetensors: no such file")
+    refused(run("evaluate", "sys-99", "SYS-1(1,5)"), "or the path of a bundle; got 'sys-99'")
+    refused(run("adapt", "none.safetensors", "SYS-1(1,5)"), "none.safetensors: no such file")
+    refused(run("pretrain", "SYS-1(1,5)", "--size", "tiny", "--data", "none.h5"), "none.h5: no such file")
+    refused(run("generate", "SYS-1(1,5)", "--output", "no/data.h5"), "the folder no does not exist")
+    refused(run("pretrain", "SYS-1(1,5)", "--output", "no/own.safetensors"), "the folder no does not exist")
+    refused(run("adapt", bundle, "SYS-1(1,5)", "--output", "no/own.safetensors"), "the folder no does not exist")
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_and_foreign_files(run, bundle, tmp_path):
+    whole = generate(Task.parse("SYS-1(1,5)"), tmp_path / "whole.h5", 4, resolution=16).read_bytes()
+    (tmp_path / "whole.h5").unlink()
+    (tmp_path / "short.h5").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "short.safetensors").write_bytes(bundle.read_bytes()[:-10])
+    (tmp_path / "text.h5").write_text("temperature, 3\n")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "pickle.pt")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["temperature"] = [1.0]
+    with h5py.File(tmp_path / "shape.h5", "w") as file:
+        file["fields"], file["tensor"] = torch.zeros(4, 2, 8, 9).numpy(), torch.zeros(4, 3).numpy()
+    before = contents(tmp_path)
+    for name, message in (
+        ("short.h5", "truncated"), ("text.h5", "not a readable"), ("foreign.h5", "expected datasets 'fields' and"),
+        ("shape.h5", "expected fields (N, 2, n, n)"), ("short.safetensors", "truncated"),
+        ("empty.safetensors", "truncated"), ("pickle.pt", "not a readable safetensors file"),
+        ("foreign.safetensors", "not one written by Operator.save"),
+    ):  # fmt: skip
+        refused(run("info", name), message)
+        if name.endswith("h5"):
+            if name != "text.h5":
+                refused(run("pretrain", "SYS-1(1,5)", "--data", name, "--size", "tiny", "--steps", 1), message)
+        else:
+            refused(run("evaluate", name, "SYS-1(1,5)", "--count", 2), message)
+            refused(run("adapt", name, "SYS-1(1,5)", "--output", "own.safetensors"), message)
+    assert contents(tmp_path) == before
+
+
+def test_newer_formats(run, small_operator, tmp_path):
+    from sciml_fm_core import operator as operator_module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operator_module, "FORMAT_VERSION", 99)
+        small_operator().save(tmp_path / "newer.safetensors")
+    generate(Task.parse("SYS-1(1,5)"), tmp_path / "newer.h5", 4, resolution=8)
+    with h5py.File(tmp_path / "newer.h5", "r+") as file:
+        file.attrs["version"] = 99
+    before = contents(tmp_path)
+    refused(run("info", "newer.safetensors"), "format version 99, this package reads up to 1; upgrade sciml-fm")
+    refused(run("evaluate", "newer.safetensors", "SYS-1(1,5)"), "format version 99")
+    refused(run("info", "newer.h5"), "layout version 99, this package reads up to 1; upgrade sciml-fm")
+    assert contents(tmp_path) == before
+
+
+def test_data_that_is_not_finite(run, tmp_path):
+    generate(Task.parse("SYS-1(1,5)"), tmp_path / "data.h5", 4, resolution=16)
+    with h5py.File(tmp_path / "data.h5", "r+") as file:
+        file["fields"][2, 1, 3, 3] = float("nan")
+    before = contents(tmp_path)
+    refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny", "--steps", 2), "the loss is nan")
+    assert contents(tmp_path) == before
+
+
+def test_wrong_systems_and_names(run, bundle, tmp_path):
+    generate(Task.parse("SYS-3(1,10)"), tmp_path / "data.h5", 4, resolution=8)
+    refused(run("evaluate", bundle, "SYS-3(1,10)", "--count", 2), "was trained for poisson, got helmholtz")
+    refused(run("adapt", bundle, "SYS-3(1,10)", "--examples", 2), "was trained for poisson, got helmholtz")
+    refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one dataset file for each task")
+    refused(run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"), "recipe: expected one of ours, paper, got 'theirs'")
+    refused(run("pretrain", "SYS-1(1,5)", "--size", "2M"), "size: expected one of")
+    refused(run("pretrain", "SYS-1(1,5)", "--steps", 0), "expected steps and intervals of at least 1")
+    refused(run("generate", "SYS-1(1,5)", "--split", "dev"), "split: expected one of train, validation, test")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_where_there_is_none(run, bundle):
+    refused(run("evaluate", bundle, "SYS-1(1,5)", "--device", "cuda"), "no CUDA GPU here; use --device cpu")
+
+
+def test_existing_files_are_not_overwritten(run, tmp_path):
+    (tmp_path / "data.h5").write_bytes(b"precious")
+    refused(run("generate", "SYS-1(1,5)", "--count", 4, "--output", "data.h5"), "exists already and is left as it is")
+    assert contents(tmp_path) == {"data.h5": b"precious"}
+
+
+def test_mistakes_in_the_command_itself(run):
+    for command in (("frobnicate",), ("generate",), ("generate", "SYS-1(1,5)", "--count", "many")):
+        code, _, err = run(*command)
+        assert code == 2
+        assert err
+        assert "Traceback" not in err
