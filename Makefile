@@ -31,16 +31,14 @@ lint: install
 # Retrain the operators that ship, with the commands on their cards; about three hours on two cores. Each resumes
 # from its checkpoint. A 32 x 32 grid resolves these solutions, so most steps are taken there, at a quarter of the cost; the
 # last ones, at 64 x 64, unlearn the aliasing of its GELUs, and the operators then carry over to any finer grid unchanged.
-PRETRAIN = $(BIN)/sciml-fm pretrain --resolution 0:32,0.85:64 --output runs/weights/$@.safetensors --checkpoint runs/weights/$@.checkpoint
 OPERATORS := sys-1 sys-2 sys-3 mixed sys-1-paper
 
-weights: $(OPERATORS)
-	cp $(OPERATORS:%=runs/weights/%.safetensors) sciml_fm_core/weights/
+weights: $(OPERATORS:%=runs/weights/%.safetensors)
+	cp $^ sciml_fm_core/weights/
 
-.PHONY: $(OPERATORS)
-$(OPERATORS): install
+runs/weights/%.safetensors: | install
 	mkdir -p runs/weights
-	$(PRETRAIN) $(RECIPE_$@)
+	$(BIN)/sciml-fm pretrain --resolution 0:32,0.85:64 --output $@ --checkpoint runs/weights/$*.checkpoint $(RECIPE_$*)
 
 RECIPE_sys-1 := "SYS-1(1,5)" --steps 8000
 RECIPE_sys-2 := "SYS-2(0.2,1)" --steps 12000

@@ -29,15 +29,12 @@ from .transfer import (
     RECIPES,
     evaluate_shifts,
     fine_tune,
+    recipe_of,
     recipe_settings,
     train_from_scratch,
 )
-from .transfer import (
-    evaluate as evaluate_operator,
-)
-from .transfer import (
-    pretrain as pretrain_operator,
-)
+from .transfer import evaluate as evaluate_operator
+from .transfer import pretrain as pretrain_operator
 
 app = typer.Typer(
     help="Pre-train neural operators on PDEs and measure how they transfer.",
@@ -149,7 +146,7 @@ def pretrain(
     if threads:
         torch.set_num_threads(threads)
     chosen = [Task.parse(label) for label in tasks]
-    _check_folder(output)
+    _check_output(output)
     config = TrainConfig(
         steps=steps,
         time_limit=time_limit,
@@ -173,8 +170,10 @@ def pretrain(
     console.print(_card_table(operator.card, str(output)))
 
 
-def _check_folder(output: Path) -> None:
+def _check_output(output: Path) -> None:
     """Before the work, not after it."""
+    if output.exists():
+        raise ValueError(f"{output}: exists already and is left as it is; remove it or choose another name")
     if not output.parent.is_dir():
         raise ValueError(f"{output}: the folder {output.parent} does not exist; make it first")
 
@@ -209,12 +208,11 @@ def adapt(
     pretrained = load_operator(operator, _device(device))
     chosen = Task.parse(task)
     if output is not None:
-        _check_folder(output)
+        _check_output(output)
     data = draw_split(chosen, "train", examples, seed=seed, resolution=resolution)
     validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=resolution)
-    recipe = pretrained.card.get("recipe", "ours")
     config = TrainConfig(
-        steps=steps, learning_rate=learning_rate, loss=RECIPES[recipe].loss, validate_every=max(1, steps // 20)
+        steps=steps, learning_rate=learning_rate, loss=recipe_of(pretrained).loss, validate_every=max(1, steps // 20)
     )
     start = train_from_scratch if scratch else fine_tune
     before = evaluate_operator(pretrained, chosen, count=test_count, seed=seed)["error"]

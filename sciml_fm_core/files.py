@@ -40,3 +40,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, header: dict) -> None:
     """Write tensors as safetensors with a JSON header in the metadata."""
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
     save_file(contiguous, path, metadata={"header": json.dumps(header)})
+    # safetensors makes files that only their owner may read; a bundle is shared like any other file.
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)

@@ -85,6 +85,7 @@ class Operator:
         system = self.normalization.resolve(system)
         n = check_grid(source, "source")
         system.check(source, coefficients)
+        system.check_mean(source)
         leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
         dtype = next(self.model.parameters()).dtype
         sources = source.expand(*leading, n, n).reshape(-1, n, n)

@@ -139,14 +139,7 @@ class System(ABC):
                 mean is not zero where it must be.
         """
         n = self.check(source, coefficients)
-        if self.zero_mean:
-            mean = source.detach().double().mean(dim=(-2, -1)).abs()
-            tolerance = 1e-3 if source.dtype in (torch.float16, torch.bfloat16) else 1e-5
-            if (mean > tolerance * source.detach().abs().amax(dim=(-2, -1))).any():
-                raise ValueError(
-                    f"source: {self.name} on a periodic square expects a source of zero mean, got a mean of "
-                    f"{mean.max():.3g}; subtract source.mean(dim=(-2, -1), keepdim=True)"
-                )
+        self.check_mean(source)
         return inverse_transform(self.solve_hat(transform(source), coefficients, n), n).to(source.dtype)
 
     def solve_hat(self, source_hat: Tensor, coefficients: Tensor, n: int) -> Tensor:
@@ -173,6 +166,18 @@ class System(ABC):
         source_hat = transform(source)
         residual_hat = torch.where(null, 0, symbol.to(source_hat.dtype) * transform(solution) - source_hat)
         return inverse_transform(residual_hat, n).to(solution.dtype)
+
+    def check_mean(self, source: Tensor) -> None:
+        """Raise ValueError when L annihilates constants and a source has a mean, for which there is no solution."""
+        if not self.zero_mean:
+            return
+        mean = source.detach().double().mean(dim=(-2, -1)).abs()
+        tolerance = 1e-3 if source.dtype in (torch.float16, torch.bfloat16) else 1e-5
+        if (mean > tolerance * source.detach().abs().amax(dim=(-2, -1))).any():
+            raise ValueError(
+                f"source: {self.name} on a periodic square expects a source of zero mean, got a mean of "
+                f"{mean.max():.3g}; subtract source.mean(dim=(-2, -1), keepdim=True)"
+            )
 
     def null_modes(self, coefficients: Tensor, n: int) -> Tensor:
         """Boolean mask (..., n, n // 2 + 1) of the modes that L annihilates, to rounding."""
@@ -351,6 +356,10 @@ class AdvectionDiffusion(System):
             unit_advection.abs() < 1e-12 * unit_advection.abs().amax((-2, -1), keepdim=True), 0
         )
         energy = self._energy(source)
+        if not torch.isfinite(energy).all():
+            raise ValueError(
+                "advection ratio: expected a source that is finite and not zero; it has no ratio otherwise"
+            )
         diffusion_symbol = _diffusion_symbol(diffusion.double(), n)
         diffusion_symbol[..., 0, 0] = 1  # the mean carries no energy
         squared_ratio = (unit_advection / diffusion_symbol) ** 2  # (A / D)^2

@@ -165,7 +165,7 @@ def fit(
         last = progress >= 1
         if validation and (last or step % config.validate_every == 0):
             validated = mean_error(operator, validation)
-            if history.best_error is None or validated < history.best_error:
+            if math.isfinite(validated) and (history.best_error is None or validated < history.best_error):
                 history.best_error, history.best_step = validated, step
                 best = {key: value.detach().clone() for key, value in model.state_dict().items()}
         if last or step % config.report_every == 0:

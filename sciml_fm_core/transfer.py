@@ -44,6 +44,11 @@ RECIPES = {
 """``paper`` reproduces the study; ``ours`` is what ships: scale-free inputs, bounded gates, relative loss."""
 
 
+def recipe_of(operator: Operator) -> Recipe:
+    """The recipe an operator was made by; ours where its card names none that is known."""
+    return RECIPES.get(operator.card.get("recipe", ""), RECIPES["ours"])
+
+
 def new_operator(
     tasks: Sequence[Task], *, recipe: str = "ours", size: str = "1M", seed: int = 0, device: str | torch.device = "cpu"
 ) -> Operator:
@@ -193,17 +198,20 @@ def evaluate(
 
 
 def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
-    """Mean relative error on each of the paper's tasks of the operator's systems, in and out of distribution."""
+    """Mean relative error on the operator's own tasks, and on each of the paper's tasks of its systems."""
+    labels = [*operator.card.get("tasks", [])]
+    for system in operator.systems:
+        labels += PAPER_TASKS.get(system.name, {}).values()
     return {
         label: evaluate(operator, Task.parse(label), count=count, resolution=resolution, seed=seed)["error"]
-        for system in operator.systems
-        for label in PAPER_TASKS.get(system.name, {}).values()
+        for label in dict.fromkeys(labels)
     }
 
 
 @dataclass
 class Adaptation:
-    """An adapted operator and how it came about; ``tried`` maps each learning rate to its validation error."""
+    """An adapted operator and how it came about; ``tried`` maps each learning rate to its validation
+    error, None where it diverged or nothing was validated."""
 
     operator: Operator
     history: History
@@ -295,13 +303,21 @@ def _adapt(
     operator = start()
     resolved = operator.normalization.resolve(_system_of(data, system))
     if config is None:
-        loss = RECIPES[operator.card.get("recipe", "ours")].loss
+        loss = recipe_of(operator).loss
         config = TrainConfig(steps=200, learning_rate=ADAPT_LEARNING_RATE, loss=loss, validate_every=10)
     held_out = [] if validation is None else [(resolved, validation.to(operator.device))]
     for rate in rates or [config.learning_rate]:
         operator = start()
         batches = FixedBatches([(resolved, data)], batch_size, seed=seed, device=operator.device)
-        history = fit(operator, batches, replace(config, learning_rate=rate), validation=held_out, callback=callback)
+        try:
+            history = fit(
+                operator, batches, replace(config, learning_rate=rate), validation=held_out, callback=callback
+            )
+        except FloatingPointError:
+            if len(rates) < 2:
+                raise
+            tried[rate] = None  # diverged: the others go on
+            continue
         tried[rate] = history.best_error
         operator.card = {
             **operator.card,
@@ -316,5 +332,6 @@ def _adapt(
             best = candidate
         if history.stopped:
             break
-    assert best is not None
+    if best is None:
+        raise FloatingPointError(f"learning rates: every one of {rates} diverged; try smaller ones")
     return best

@@ -58,19 +58,34 @@ class AdaptView:
             description="The grid is the paper's, five rates: five times the work; the best on validation is kept.",
         )
         self.steps = pmui.IntInput(
-            label="Steps", value=state.steps, start=1, end=2000, step=10, size="small", width=110,
+            label="Steps",
+            value=state.steps,
+            start=1,
+            end=2000,
+            step=10,
+            size="small",
+            width=110,
             description="Optimiser steps.",
         )
         self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
         self.cancel = pmui.Button(label="Cancel", color="error", variant="outlined", icon="stop", disabled=True)
         self.bar = pmui.LinearProgress(
-            value=0, sizing_mode="stretch_width", margin=(6, 10), variant="determinate", label="Progress of the fine-tuning"
+            value=0,
+            sizing_mode="stretch_width",
+            margin=(6, 10),
+            variant="determinate",
+            label="Progress of the fine-tuning",
         )
         self.status = pn.pane.HTML(sizing_mode="stretch_width", margin=(0, 10))
         self.curves = LearningCurves()
         self.kept = pmui.DiscreteSlider(
-            label="Kept results: examples", options={"none": None}, value=None, sizing_mode="stretch_width",
-            margin=(4, 18), disabled=True, description="Walk along the results of this session.",
+            label="Kept results: examples",
+            options={"none": None},
+            value=None,
+            sizing_mode="stretch_width",
+            margin=(4, 18),
+            disabled=True,
+            description="Walk along the results of this session.",
         )
         self._show_status("Nothing run yet.")
 
@@ -176,8 +191,11 @@ class AdaptView:
     def layout(self) -> pn.viewable.Viewable:
         """The card."""
         return pn.Column(
-            pn.pane.HTML(text.title("Fine-tune on a few examples", "and train the same network from scratch"), margin=(0, 10),
-                         sizing_mode="stretch_width"),
+            pn.pane.HTML(
+                text.title("Fine-tune on a few examples", "and train the same network from scratch"),
+                margin=(0, 10),
+                sizing_mode="stretch_width",
+            ),
             pn.FlexBox(self.examples, self.low, self.high, self.rate, self.steps, align_items="center", margin=0),
             pn.Row(self.run, self.cancel, margin=0),
             self.bar,

@@ -26,10 +26,11 @@ from .state import ExploreState
 
 TITLE = "Explore pre-trained neural operators"
 INTRODUCTION = """
-<div style='font-size:14px;line-height:1.45'>A neural operator was pre-trained to solve a PDE for parameters in one range.
-<b>Turn the dial</b> out of that range and see where its predictions break; <b>fine-tune</b> on a few examples and see how
-little mends them, beside the same network trained from scratch. The spectral solver is exact and far faster than any
-network on these equations: nothing here is about speed, but about what networks learn and how it transfers.</div>
+<div style='font-size:14px;line-height:1.45'>A neural operator was pre-trained to solve a PDE for parameters in one
+range. <b>Turn the dial</b> out of that range and see where its predictions break; <b>fine-tune</b> on a few examples
+and see how little mends them, beside the same network trained from scratch. The spectral solver is exact and far
+faster than any network on these equations: nothing here is about speed, but about what networks learn and how it
+transfers.</div>
 """
 
 FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")

@@ -101,12 +101,14 @@ def compute(query: Query) -> Frame:
     source = make_source(query)
     dial = torch.tensor(query.dial, dtype=torch.float64)
     parameters = torch.tensor(query.parameters, dtype=torch.float64)
-    coefficients = system.coefficients(dial, source, parameters).to(source.dtype)
+    exact_source, exact_coefficients = source.double(), system.coefficients(dial, source.double(), parameters)
+    coefficients = exact_coefficients.to(source.dtype)
 
     started = time.perf_counter()
-    solution = system.solve(source, coefficients)
+    exact = system.solve(exact_source, exact_coefficients)
     milliseconds = 1e3 * (time.perf_counter() - started)
-    residual = relative_residual(system.residual(solution, source, coefficients), source).item()
+    residual = relative_residual(system.residual(exact, exact_source, exact_coefficients), exact_source).item()
+    solution = exact.to(source.dtype)
 
     predictions: dict[str, Prediction | None] = {}
     for name, operator_of in query.operators.items():

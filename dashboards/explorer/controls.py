@@ -14,6 +14,7 @@ from sciml_fm_core.systems import SYSTEMS
 from . import text
 from .state import ExploreState, is_angle
 
+NO_PRESET = ""
 SYSTEM_LABELS = {"poisson": "Poisson", "advection_diffusion": "Advection–diffusion", "helmholtz": "Helmholtz"}
 DIAL_LABELS = {
     "eigenvalue": "Eigenvalue e of the diffusion tensor",
@@ -85,9 +86,8 @@ class SystemControls:
         if bundle is None:
             return text.message("No trained operator knows this system.", "error")
         tasks = ", ".join(task.label for task in bundle.tasks) or "unknown tasks"
-        return (
-            f"<div style='font-size:12px;opacity:.85'>Pre-trained on {tasks}, {bundle.examples_seen:,} examples seen</div>"
-        )
+        seen = f"{bundle.examples_seen:,} examples seen"
+        return f"<div style='font-size:12px;opacity:.85'>Pre-trained on {tasks}, {seen}</div>"
 
     def layout(self) -> list:
         """Its parts, from top to bottom."""
@@ -181,7 +181,13 @@ class SourceControls:
     def __init__(self, state: ExploreState):
         self.state = state
         self.seed = pmui.IntInput(
-            label="Seed", value=state.seed, start=0, end=2**31 - 1, width=110, size="small", description="Of the random source."
+            label="Seed",
+            value=state.seed,
+            start=0,
+            end=2**31 - 1,
+            width=110,
+            size="small",
+            description="Of the random source.",
         )
         self.draw = pmui.Button(label="New draw", variant="outlined", icon="casino", margin=(10, 10))
         self.sparsity = pmui.FloatSlider(
@@ -198,8 +204,8 @@ class SourceControls:
         )
         self.preset = pmui.Select(
             label="Draw by hand",
-            options={"choose a preset": None} | {name.capitalize(): name for name in PRESETS},
-            value=None,
+            options={"choose a preset": NO_PRESET} | {name.capitalize(): name for name in PRESETS},
+            value=NO_PRESET,
             size="small",
             sizing_mode="stretch_width",
             description="Or click on the source field to place Gaussians; drag to move them; "
@@ -207,7 +213,7 @@ class SourceControls:
         )
         self.sign = pmui.RadioButtonGroup(
             label="Sign of new Gaussians",
-            options={"＋": 1.0, "−": -1.0},
+            options={"+": 1.0, "−": -1.0},
             value=1.0,
             size="small",
             description="Sign of the Gaussians placed next.",
@@ -232,7 +238,7 @@ class SourceControls:
             self.state.param.update(sparsity=sparsity, drawn=False)
 
     def _preset_chosen(self, name: str | None) -> None:
-        if name is not None:
+        if name != NO_PRESET:
             self.state.place_gaussians(list(PRESETS[name]))
 
     def edited(self, rows: list[tuple[float, float, float | None]]) -> None:
@@ -244,7 +250,7 @@ class SourceControls:
         state = self.state
         self.seed.value, self.sparsity.value = state.seed, state.sparsity
         if not state.drawn:
-            self.preset.value = None
+            self.preset.value = NO_PRESET
         self.remove.disabled = self.clear.disabled = not (state.drawn and state.gaussians)
 
     def layout(self) -> list:

@@ -60,10 +60,18 @@ class DialErrors:
         for name in PREDICTIONS:
             for table in (self._curves, self._marks):
                 table[name] = ColumnDataSource({"x": [], "y": []})
-            line = fig.line("x", "y", source=self._curves[name], color=COLORS[name], line_width=2, legend_label=NAMES[name])
+            line = fig.line(
+                "x", "y", source=self._curves[name], color=COLORS[name], line_width=2, legend_label=NAMES[name]
+            )
             dots = fig.scatter("x", "y", source=self._curves[name], color=COLORS[name], size=4)
             fig.scatter(
-                "x", "y", source=self._marks[name], color=COLORS[name], size=12, marker="diamond", line_color="white",
+                "x",
+                "y",
+                source=self._marks[name],
+                color=COLORS[name],
+                size=12,
+                marker="diamond",
+                line_color="white",
                 legend_label="the example above",
             )
             renderers.append(dots)
@@ -111,7 +119,14 @@ class LearningCurves:
         for name in ("fine_tuned", "from_scratch"):
             self._loss[name] = ColumnDataSource({"x": [], "y": []})
             self._validation[name] = ColumnDataSource({"x": [], "y": []})
-            fig.line("x", "y", source=self._loss[name], color=COLORS[name], line_alpha=0.5, legend_label=f"{NAMES[name]}: loss")
+            fig.line(
+                "x",
+                "y",
+                source=self._loss[name],
+                color=COLORS[name],
+                line_alpha=0.5,
+                legend_label=f"{NAMES[name]}: loss",
+            )
             fig.line(
                 "x", "y", source=self._validation[name], color=COLORS[name], line_width=2, legend_label="validation"
             )

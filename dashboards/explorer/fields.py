@@ -40,6 +40,7 @@ COLORS = {
 """Okabe-Ito: told apart with any colour vision."""
 
 DIVERGING = hv.plotting.util.process_cmap("RdBu_r", 256)
+CUT_HEIGHT = 210
 TOOLS = ["pan", "box_zoom", "wheel_zoom", "reset"]
 EMPTY = {
     "fine_tuned": "Nothing fine-tuned yet",
@@ -86,7 +87,13 @@ class FieldImage:
         fig.border_fill_alpha = fig.background_fill_alpha = 0
         fig.outline_line_color, fig.outline_line_alpha = "#888888", 0.5
         self.empty = Label(
-            x=0.5, y=0.5, text="", text_align="center", text_baseline="middle", text_color="#8a8a8a", text_font_size="13px"
+            x=0.5,
+            y=0.5,
+            text="",
+            text_align="center",
+            text_baseline="middle",
+            text_color="#8a8a8a",
+            text_font_size="13px",
         )
         fig.add_layout(self.empty)
         self.pane = pn.pane.Bokeh(fig, sizing_mode="stretch_width", margin=0)
@@ -114,9 +121,7 @@ class FieldsView:
         half = 0.5 / RESOLUTION
         self.x_range = Range1d(-half, 1 - half, bounds=(-half, 1 - half), min_interval=0.05)
         self.y_range = Range1d(-half, 1 - half, bounds=(-half, 1 - half), min_interval=0.05)
-        self.fields = {
-            name: FieldImage(Viridis256, self.x_range, self.y_range, NAMES[name]) for name in NAMES
-        }
+        self.fields = {name: FieldImage(Viridis256, self.x_range, self.y_range, NAMES[name]) for name in NAMES}
         self.errors = {
             name: FieldImage(DIVERGING, self.x_range, self.y_range, f"Error of {NAMES[name]}") for name in PREDICTIONS
         }
@@ -152,7 +157,12 @@ class FieldsView:
         for image in self.errors.values():
             self.spans[list((*self.fields.values(), *self.errors.values())).index(image)].line_color = "#555555"
         fig = figure(
-            x_range=self.x_range, height=230, sizing_mode="stretch_both", tools="", toolbar_location=None, min_border=4
+            x_range=self.x_range,
+            height=CUT_HEIGHT,
+            sizing_mode="stretch_width",
+            tools="",
+            toolbar_location=None,
+            min_border=4,
         )
         fig.name = "Cut through the fields"
         fig.border_fill_alpha = fig.background_fill_alpha = 0
@@ -167,11 +177,17 @@ class FieldsView:
             ("from_scratch", 2, "dotted"),
         ):
             source = ColumnDataSource({"x": x, "y": np.full(RESOLUTION, np.nan, dtype=np.float32)})
-            fig.line("x", "y", source=source, color=COLORS[name], line_width=width, line_dash=dash,
-                     line_alpha=0.45 if name == "solution" else 1)
+            fig.line(
+                "x",
+                "y",
+                source=source,
+                color=COLORS[name],
+                line_width=width,
+                line_dash=dash,
+                line_alpha=0.45 if name == "solution" else 1,
+            )
             self._cut_sources[name] = source
-        # The source has other units: its cut is drawn in its own scale, faintly, as an area from the bottom.
-        self.cut_pane = pn.pane.Bokeh(fig, sizing_mode="stretch_both", min_height=170, margin=0)
+        self.cut_pane = pn.pane.Bokeh(fig, sizing_mode="stretch_width", height=CUT_HEIGHT, margin=0)
         self.cut_figure = fig
         self.cut_title = pn.pane.HTML(margin=0, sizing_mode="stretch_width")
 
@@ -303,20 +319,25 @@ class FieldsView:
     def layout(self) -> pn.viewable.Viewable:
         """The view: source and solution over the cut, then a column for each prediction over its error."""
 
-        def column(*parts, flex: int = 1) -> pn.Column:
-            return pn.Column(*parts, sizing_mode="stretch_width", margin=(0, 6), styles={"flex": f"{flex} 1 0", "min-width": "0"})
+        def column(*parts) -> pn.Column:
+            return pn.Column(
+                *parts, sizing_mode="stretch_width", margin=(0, 6), styles={"flex": "1 1 0", "min-width": "0"}
+            )
 
         left = column(
             pn.Row(
-                *(column(self.titles[name], self.fields[name].pane, self.numbers[name]) for name in ("source", "solution")),
+                *(
+                    column(self.titles[name], self.fields[name].pane, self.numbers[name])
+                    for name in ("source", "solution")
+                ),
                 sizing_mode="stretch_width",
                 margin=0,
             ),
             self.cut_title,
             self.cut_pane,
-            flex=2,
         )
-        left.margin = 0
+        # Twice the width of a prediction, and the margins of its own two columns: all five images are of one size.
+        left.margin, left.styles = 0, {"flex": "2 1 24px", "min-width": "0"}
         predictions = [
             column(
                 self.titles[name],
@@ -328,10 +349,18 @@ class FieldsView:
             for name in PREDICTIONS
         ]
         bars = pn.Row(
-            self.solution_bar, self.error_bar, self.lock, sizing_mode="stretch_width", align="center", margin=(4, 0, 2, 0)
+            self.solution_bar,
+            self.error_bar,
+            self.lock,
+            sizing_mode="stretch_width",
+            align="center",
+            margin=(4, 0, 2, 0),
         )
         return pn.Column(
-            bars, pn.Row(left, *predictions, sizing_mode="stretch_width", margin=0), sizing_mode="stretch_width", margin=0
+            bars,
+            pn.Row(left, *predictions, sizing_mode="stretch_width", margin=0),
+            sizing_mode="stretch_width",
+            margin=0,
         )
 
 
@@ -339,7 +368,11 @@ def _prediction_numbers(name: str, prediction) -> str:
     values = (
         ("–", "–", "–")
         if prediction is None
-        else (text.percent(prediction.relative_error), text.percent(prediction.residual), f"{prediction.milliseconds:.0f} ms")
+        else (
+            text.percent(prediction.relative_error),
+            text.percent(prediction.residual),
+            f"{prediction.milliseconds:.0f} ms",
+        )
     )
     labels = ("relative error", "PDE residual", "time")
     return text.numbers(

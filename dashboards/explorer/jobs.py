@@ -15,6 +15,8 @@ from sciml_fm_core.training import Progress, TrainConfig
 from sciml_fm_core.transfer import PAPER_LEARNING_RATES, RECIPES, Adaptation, fine_tune, train_from_scratch
 
 RESOLUTION = 64
+BATCH_SIZE = 32
+"""Examples of a step: a step takes as long whatever the number of examples."""
 VALIDATION_COUNT = 16
 TEST_COUNT = 32
 PUBLISH_SECONDS = 0.15
@@ -194,7 +196,7 @@ class AdaptJob(threading.Thread):
         config = TrainConfig(
             steps=settings.steps,
             learning_rate=rates[0],
-            loss=RECIPES[recipe if recipe in RECIPES else "ours"].loss,
+            loss=RECIPES.get(recipe, RECIPES["ours"]).loss,
             validate_every=max(1, settings.steps // 12),
             report_every=1,
         )
@@ -207,6 +209,7 @@ class AdaptJob(threading.Thread):
                 system=system,
                 validation=validation,
                 config=config,
+                batch_size=BATCH_SIZE,
                 learning_rates=rates if len(rates) > 1 else None,
                 callback=self._follow(name, number, len(rates)),
             )

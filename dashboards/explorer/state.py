@@ -215,8 +215,8 @@ class ExploreState(param.Parameterized):
         if bundle is None:
             task = PAPER_TASKS[self.system_name]["pre-training"]
             raise ValueError(
-                f"No trained operator knows {self.system.label}: `sciml-fm pretrain '{task}' --output runs/own.safetensors` "
-                "makes one; SCIML_FM_OPERATORS names the folder that is searched"
+                f"No trained operator knows {self.system.label}: "
+                f"`sciml-fm pretrain '{task}' --output runs/own.safetensors` makes one; SCIML_FM_OPERATORS names the folder that is searched"
             )
         return lambda: load(bundle)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 
 from sciml_fm_core.systems import System
@@ -60,10 +61,14 @@ def equation(system: System, coefficients: dict[str, float] | None) -> str:
     elif system.name == "advection_diffusion":
         parts = [f"{_DIFFUSION}<mo>+</mo><mi>v</mi><mo>·</mo>{_NABLA}<mi>u</mi><mo>=</mo><mi>f</mi>"]
         if coefficients:
-            parts += [_tensor(coefficients) + "<mspace width='0.8em'/>" + _vector((coefficients["v1"], coefficients["v2"]))]
+            parts += [
+                _tensor(coefficients) + "<mspace width='0.8em'/>" + _vector((coefficients["v1"], coefficients["v2"]))
+            ]
     elif system.name == "helmholtz":
         d, omega = (
-            (_mn(coefficients["diffusivity"]), _mn(coefficients["omega"])) if coefficients else ("<mi>d</mi>", "<mi>ω</mi>")
+            (_mn(coefficients["diffusivity"]), _mn(coefficients["omega"]))
+            if coefficients
+            else ("<mi>d</mi>", "<mi>ω</mi>")
         )
         parts = [
             f"<mo>−</mo>{d}<mspace width='0.2em'/><mi mathvariant='normal'>Δ</mi><mi>u</mi><mo>−</mo>{omega}"
@@ -113,7 +118,8 @@ def strip(system: System, dial: Dial, value: float, trained: tuple[float, float]
             shapes.append(f"<text x='{right + 4:.1f}' y='{y + 3}' font-size='9' fill='currentColor'>{text}</text>")
         else:
             shapes.append(
-                f"<text x='{left - 4:.1f}' y='{y + 3}' font-size='9' text-anchor='end' fill='currentColor'>{text}</text>"
+                f"<text x='{left - 4:.1f}' y='{y + 3}' font-size='9' text-anchor='end' "
+                f"fill='currentColor'>{text}</text>"
             )
     height = top + 6 + 10 * max(1, len(shifts)) + 2
     shapes.append(
@@ -135,9 +141,9 @@ def _label(x: float, y: float, text: str, width: float, size: int) -> str:
     return f"<text x='{x:.1f}' y='{y}' font-size='{size}' text-anchor='middle' fill='currentColor'>{text}</text>"
 
 
-def colour_bar(title: str, palette: list[str], low: float, high: float, name: str) -> str:
+def colour_bar(title: str, palette: Sequence[str], low: float, high: float, name: str) -> str:
     """A horizontal colour scale with its ends and middle."""
-    stops = ", ".join(palette[:: max(1, len(palette) // 24)] + [palette[-1]])
+    stops = ", ".join([*palette[:: max(1, len(palette) // 24)], palette[-1]])
     ticks = "".join(f"<span>{number(v)}</span>" for v in (low, (low + high) / 2, high))
     return (
         f"<div data-test='{name}' style='display:flex;align-items:center;gap:10px;font-size:12px'>"
