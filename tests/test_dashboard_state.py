@@ -1,0 +1,586 @@
+"""The explore dashboard without its display: what is set, what is computed from it, what is trained meanwhile."""
+
+import math
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sciml_fm_core import SYSTEMS, Task, load_operator, new_operator
+from sciml_fm_core.sources import PRESETS
+
+pytest.importorskip("param", reason="the dashboard extra is not installed")
+sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
+
+from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
+from explorer.compute import (
+    PREDICTIONS,
+    RESOLUTION,
+    coarse_to_fine,
+    compute,
+    mean_error_at,
+    sweep_sources,
+)
+from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
+from explorer.state import DIALS, EXAMPLE_COUNTS, LEARNING_RATES, ExploreState, default_window, dial_of
+
+PATIENCE = 120
+"""Seconds after which a background job counts as hung; test machines share their cores."""
+TASKS = {"poisson": "SYS-1(1,5)", "advection_diffusion": "SYS-2(0.2,1)", "helmholtz": "SYS-3(1,10)"}
+
+
+@pytest.fixture(scope="module")
+def operators(small_operator):
+    """An untrained specialist for each system, and a mixed operator of all, by bundle name."""
+    return {name: small_operator(label) for name, label in TASKS.items()} | {"all": small_operator(*TASKS.values())}
+
+
+@pytest.fixture(scope="module")
+def bundles(operators, tmp_path_factory):
+    """Those operators as bundles."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return {
+        name: Bundle(
+            name=name,
+            path=operator.save(folder / f"{name}.safetensors"),
+            systems=tuple(system.name for system in operator.systems),
+            tasks=tuple(Task.parse(label) for label in operator.card["tasks"]),
+            recipe="ours",
+            size="tiny",
+            examples_seen=0,
+            shipped=False,
+        )
+        for name, operator in operators.items()
+    }
+
+
+@pytest.fixture
+def state(bundles, operators):
+    """A state over those bundles, on Poisson."""
+    return ExploreState(bundles, lambda bundle: operators[bundle.name])
+
+
+@pytest.fixture
+def state_of(bundles, operators):
+    """Function making such a state for a system."""
+    return lambda name: ExploreState(bundles, lambda bundle: operators[bundle.name], system_name=name)
+
+
+def adapted(operator, *, low=5.0, high=10.0, examples=8, finished=0.0):
+    """A kept result, without any training."""
+    settings = AdaptSettings(Task(SYSTEMS["poisson"], low, high), examples, steps=3, learning_rate=1e-3)
+    return Adapted(settings, operator.copy(), operator.copy(), {}, {"zero_shot": 1.0}, finished)
+
+
+# Frames -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_is_the_exact_solution_and_the_prediction_of_the_operator(state_of, operators, system):
+    state = state_of(system.name)
+    frame = compute(state.query())
+    source = torch.from_numpy(frame.source)
+    coefficients = torch.tensor([frame.coefficients[name] for name in system.coefficient_names])
+    assert source.shape == (RESOLUTION, RESOLUTION)
+    assert source.abs().max() <= 1.0
+    solution = system.solve(source, coefficients)
+    assert torch.allclose(torch.from_numpy(frame.solution), solution, rtol=1e-4, atol=1e-4 * solution.abs().max())
+    assert frame.solution_residual < 1e-9
+    zero_shot = frame.predictions["zero_shot"]
+    expected = operators[state.bundle_name].predict(source, coefficients, system)
+    assert torch.allclose(torch.from_numpy(zero_shot.values), expected, rtol=1e-4, atol=1e-6)
+    assert zero_shot.relative_error == pytest.approx(
+        np.linalg.norm(zero_shot.values - frame.solution) / np.linalg.norm(frame.solution), rel=1e-4
+    )
+    assert zero_shot.residual > 0
+    assert zero_shot.milliseconds > 0
+    assert frame.predictions["fine_tuned"] is frame.predictions["from_scratch"] is None
+
+
+def test_signed_error_is_prediction_minus_solution(state):
+    frame = compute(state.query())
+    zero_shot = frame.predictions["zero_shot"]
+    assert np.array_equal(zero_shot.error, zero_shot.values - frame.solution)
+
+
+def test_the_dial_is_reached(state_of, system):
+    state = state_of(system.name)
+    for value in (state.scale.low, state.scale.high):
+        state.set_dial(value)
+        frame = compute(state.query())
+        coefficients = torch.tensor([frame.coefficients[name] for name in system.coefficient_names])
+        assert system.dial(torch.from_numpy(frame.source), coefficients).item() == pytest.approx(value, rel=1e-4)
+
+
+def test_turning_a_parameter_turns_the_solution(state):
+    before = compute(state.query())
+    state.set_parameter("principal axis", math.radians(120))
+    after = compute(state.query())
+    assert np.array_equal(before.source, after.source)
+    assert not np.allclose(before.solution, after.solution, atol=0.01 * np.abs(before.solution).max())
+
+
+def test_without_an_operator_there_is_still_a_solution():
+    state = ExploreState({}, system_name="helmholtz")
+    frame = compute(state.query())
+    assert state.bundle is None
+    assert set(frame.predictions) == set(PREDICTIONS)
+    assert not any(frame.predictions.values())
+    assert np.isfinite(frame.solution).all()
+    with pytest.raises(ValueError, match=r"No trained operator knows SYS-3.*SYS-3\(1,10\)"):
+        state.loader()
+
+
+def test_an_advection_ratio_out_of_reach_is_explained(state_of):
+    """Gaussians in a row along x become a band that hardly varies along a flow in x: little of it can be carried."""
+    state = state_of("advection_diffusion")
+    state.set_parameter("flow direction", 0.0)
+    state.place_gaussians([(i / 16, 0.5, 1.0) for i in range(16)])
+    state.set_dial(5.0)
+    with pytest.raises(ValueError, match=r"advection ratio: expected at most .* turn the flow or lower the ratio"):
+        compute(state.query())
+    state.set_parameter("flow direction", math.radians(90))
+    assert np.isfinite(compute(state.query()).solution).all()
+
+
+# Sources ------------------------------------------------------------------------------------------------------------
+
+
+def test_seed_and_sparsity_fix_a_random_source(state):
+    first = compute(state.query()).source
+    assert np.array_equal(first, compute(state.query()).source)
+    state.draw_random(state.seed + 1)
+    second = compute(state.query()).source
+    assert not np.allclose(first, second)
+    state.sparsity = 0.95
+    assert not np.allclose(second, compute(state.query()).source)
+
+
+def test_a_gaussian_placed_by_hand_is_where_it_was_placed(state_of):
+    state = state_of("helmholtz")  # the only system whose source keeps its mean
+    state.place_gaussians([(0.25, 0.75, 1.0)])
+    source = compute(state.query()).source
+    row, column = np.unravel_index(source.argmax(), source.shape)
+    assert (column / RESOLUTION, row / RESOLUTION) == (0.25, 0.75)
+    assert source.max() == pytest.approx(1.0)
+    state.place_gaussians([(0.25, 0.75, -1.0)])
+    assert np.allclose(compute(state.query()).source, -source, atol=1e-6)
+
+
+def test_an_empty_drawing_is_explained(state):
+    state.place_gaussians([])
+    with pytest.raises(ValueError, match="source is empty: click"):
+        compute(state.query())
+    state.draw_random(5)
+    assert not state.drawn
+    assert compute(state.query()).source.any()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_solves_over_the_whole_dial(state_of, system, preset):
+    state = state_of(system.name)
+    state.place_gaussians(list(PRESETS[preset]))
+    for value in (state.scale.low, state.scale.start, state.scale.high):
+        state.set_dial(value)
+        frame = compute(state.query())
+        assert np.isfinite(frame.solution).all()
+        assert frame.solution.any()
+        assert np.isfinite(frame.predictions["zero_shot"].values).all()
+
+
+# Dial, shift, window ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system_name", "values"),
+    [
+        ("poisson", {3: "inside", 5: "inside", 7: "mild", 9: "medium", 20: "large"}),
+        (
+            "advection_diffusion",
+            {0.05: "large", 0.11: "medium", 0.15: "mild", 0.5: "inside", 1.4: "mild", 1.9: "medium", 5: "large"},
+        ),
+        ("helmholtz", {4.5: "inside", 12: "mild", 15: "mild"}),
+    ],
+)
+def test_shift_grows_with_the_distance_from_the_pre_training_range(state_of, system_name, values):
+    state = state_of(system_name)
+    for value, expected in values.items():
+        state.set_dial(value)
+        assert state.dial == pytest.approx(value, rel=0.03)
+        assert state.shift == expected, value
+
+
+def test_shift_follows_the_range_of_the_chosen_bundle(small_operator, bundles, operators, tmp_path):
+    wide = Bundle("wide", tmp_path, ("poisson",), (Task.parse("SYS-1(1,20)"),), "ours", "tiny", 0, shipped=False)
+    state = ExploreState(bundles | {"wide": wide}, lambda bundle: operators["poisson"], dial=15.0)
+    assert state.bundle_name == "poisson"
+    assert state.shift == "large"
+    state.choose_bundle("wide")
+    assert state.trained_range == (1, 20)
+    assert state.shift == "inside"
+
+
+def test_dials_cover_their_range_and_snap_to_their_values(system):
+    dial = dial_of(system)
+    values = dial.values()
+    assert (values[0], values[-1]) == (dial.low, dial.high)
+    assert values == sorted(set(values))
+    assert dial.start in values
+    assert [dial.position(v) for v in (dial.low / 2, dial.low, dial.high, 2 * dial.high)] == [0, 0, 1, 1]
+    assert [dial.snap(v) for v in values] == values
+    assert dial.snap(-1.0) == dial.low
+    assert dial.snap(1e6) == dial.high
+    sweep = dial.sweep()
+    assert (sweep[0], sweep[-1]) == (dial.low, dial.high)
+
+
+def test_a_system_without_a_dial_of_its_own_gets_one_from_its_tasks(system, monkeypatch):
+    monkeypatch.delitem(DIALS, system.name)
+    dial = dial_of(system)
+    assert dial.low < dial.start < dial.high
+
+
+def test_the_window_lies_about_the_dial(system):
+    dial = dial_of(system)
+    for value in dial.values():
+        low, high = default_window(system, value)
+        assert dial.low <= low <= value <= high <= dial.high or system.integer_dial
+        assert low < high
+        Task(system, low, high)  # a range that the system accepts
+        if system.integer_dial:
+            assert low == int(low)
+            assert high == int(high)
+
+
+def test_the_window_follows_the_dial_until_it_is_edited(state):
+    state.set_dial(10)
+    assert state.window == (8, 12)
+    state.param.update(window=(5, 10), window_follows=False)
+    state.set_dial(15)
+    assert state.window == (5, 10)
+    assert state.settings().task.label == "SYS-1(5,10)"
+
+
+def test_settings_refuse_a_window_the_wrong_way_round(state):
+    state.window = (10, 5)
+    with pytest.raises(ValueError, match="10"):
+        state.settings()
+
+
+def test_settings_take_the_grid_as_no_learning_rate(state):
+    state.param.update(examples=16, steps=7, learning_rate=LEARNING_RATES[0])
+    settings = state.settings()
+    assert (settings.examples, settings.steps, settings.learning_rate) == (16, 7, LEARNING_RATES[0])
+    state.try_grid = True
+    assert state.settings().learning_rate is None
+
+
+# Systems and bundles ------------------------------------------------------------------------------------------------
+
+
+def test_switching_the_system_changes_all_of_it_in_one_step(state):
+    seen = []
+    state.param.watch(lambda *_: seen.append(compute(state.query())), ["system_name", "dial", "parameters"])
+    state.choose_system("advection_diffusion")
+    assert len(seen) == 1
+    assert state.bundle_name == "advection_diffusion"
+    assert state.dial == dial_of(state.system).start
+    assert set(state.parameters) == {"flow direction", "eigenvalue", "principal axis"}
+
+
+def test_parameters_come_back_with_their_system(state):
+    state.set_parameter("principal axis", 1.25)
+    state.choose_system("helmholtz")
+    assert state.parameters == {}
+    state.choose_system("poisson")
+    assert state.parameters == {"principal axis": 1.25}
+
+
+def test_a_mixed_operator_stays_chosen_where_it_knows_the_system(state):
+    state.choose_bundle("all")
+    state.choose_system("helmholtz")
+    assert state.bundle_name == "all"
+    assert state.trained_range == (1, 10)
+
+
+def test_specialists_stand_before_mixed_operators(state, system):
+    assert [bundle.name for bundle in state.bundles_of(system)] == [system.name, "all"]
+
+
+def test_shipped_bundles_are_found(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    found, problems = find_bundles()
+    assert problems == []
+    assert found["sys-1"].shipped
+    assert found["sys-1"].systems == ("poisson",)
+    assert found["sys-1"].trained_range(SYSTEMS["poisson"]) == (1, 5)
+
+
+def test_broken_files_among_the_users_bundles_are_named_and_passed_over(monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    own = new_operator([Task.parse("SYS-3(1,10)")], size="1M").save(tmp_path / "own.safetensors", half=True)
+    (tmp_path / "cut.safetensors").write_bytes(own.read_bytes()[:1000])
+    (tmp_path / "text.safetensors").write_text("not a bundle")
+    (tmp_path / "notes.txt").write_text("not a bundle either")
+    (tmp_path / "sys-1.safetensors").write_bytes(own.read_bytes())
+    found, problems = find_bundles()
+    assert len(problems) == 2
+    assert "cut.safetensors" in problems[0]
+    assert "text.safetensors" in problems[1]
+    assert "sys-1 (yours)" in found  # beside the shipped one of the same name
+    assert found["sys-1"].shipped
+    assert not found["own"].shipped
+    assert found["own"].label == "own: specialist, 1M, our recipe"
+    state = ExploreState({"own": found["own"]}, system_name="helmholtz")
+    assert compute(state.query()).predictions["zero_shot"] is not None
+
+
+def test_a_changed_file_has_another_version(bundles, operators, tmp_path):
+    path = operators["poisson"].save(tmp_path / "own.safetensors")
+    bundle = Bundle("own", path, ("poisson",), (), "ours", "tiny", 0, shipped=False)
+    before = bundle.version
+    os.utime(path, (1, 1))
+    assert bundle.version != before
+    assert bundle.trained_range(SYSTEMS["poisson"]) == (1, 5)  # the paper's, where the card does not say
+
+
+# Kept results -------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_kept_by_system_and_bundle_and_walked_along(state, operators):
+    owner = ("poisson", "poisson")
+    few, many = adapted(operators["poisson"], examples=8), adapted(operators["poisson"], examples=64, finished=1.0)
+    state.keep(owner, many)
+    state.keep(owner, few)
+    assert list(state.adapted) == [few.key, many.key]  # by examples, whatever came first
+    assert state.current is few
+    state.shown = many.key
+    assert state.current is many
+    frame = compute(state.query())
+    assert frame.predictions["fine_tuned"] is not None
+    assert frame.predictions["from_scratch"] is not None
+
+    state.choose_bundle("all")
+    assert state.current is None
+    assert state.query().operators["fine_tuned"] is None
+    state.choose_system("helmholtz")
+    assert state.adapted == {}
+    state.choose_system("poisson")
+    state.choose_bundle("poisson")
+    assert state.current is many  # the latest
+
+
+def test_a_result_that_arrives_after_a_switch_does_not_change_what_is_shown(state, operators):
+    state.choose_system("helmholtz")
+    result = adapted(operators["poisson"])
+    state.keep(("poisson", "poisson"), result)
+    assert state.shown is None
+    assert state.current is None
+    state.choose_system("poisson")
+    assert state.current is result
+
+
+def test_a_result_with_the_same_settings_replaces_the_former(state, operators):
+    owner = ("poisson", "poisson")
+    first, second = adapted(operators["poisson"]), adapted(operators["poisson"], finished=1.0)
+    state.keep(owner, first)
+    state.keep(owner, second)
+    assert list(state.adapted.values()) == [second]
+
+
+# Jobs ---------------------------------------------------------------------------------------------------------------
+
+
+def settings(task="SYS-1(5,10)", *, examples=8, steps=3, learning_rate=1e-3):
+    return AdaptSettings(Task.parse(task), examples, steps, learning_rate)
+
+
+def run_to_end(job):
+    job.start()
+    job.join(PATIENCE)
+    assert not job.is_alive()
+    return job.state
+
+
+def test_a_job_adapts_a_copy_and_trains_its_twin(operators):
+    operator = operators["poisson"]
+    before = {key: value.clone() for key, value in operator.model.state_dict().items()}
+    told = []
+    final = run_to_end(AdaptJob(lambda: operator, settings(), told.append, JobQueue()))
+    assert final.stage == "done", final.message
+    assert final is told[-1]
+    assert final.over
+    assert final.fraction == 1
+    assert set(final.result.errors) == set(PREDICTIONS)
+    assert all(math.isfinite(error) for error in final.result.errors.values())
+    assert final.result.learning_rates == {"fine_tuned": 1e-3, "from_scratch": 1e-3}
+    assert all(torch.equal(value, before[key]) for key, value in operator.model.state_dict().items())
+    tuned, scratch = final.result.fine_tuned, final.result.from_scratch
+    assert any(not torch.equal(value, before[key]) for key, value in tuned.model.state_dict().items())
+    assert any(not torch.equal(value, before[key]) for key, value in scratch.model.state_dict().items())
+    stages = list(dict.fromkeys(state.stage for state in told))
+    assert stages == ["drawing examples", "fine-tuning", "from scratch", "testing", "done"]
+    fractions = [state.fraction for state in told]
+    assert fractions == sorted(fractions)
+
+
+def test_a_job_publishes_the_learning_curves(operators):
+    told = []
+    final = run_to_end(AdaptJob(lambda: operators["poisson"], settings(), told.append, JobQueue()))
+    curves = final.curves
+    assert told[-1].curves == curves
+    assert set(curves) == {"fine_tuned", "from_scratch"}
+    for rows in curves.values():
+        assert [step for step, _, _ in rows] == [1, 2, 3]
+        assert all(math.isfinite(loss) for _, loss, _ in rows)
+        assert any(error is not None for _, _, error in rows)
+
+
+def test_the_grid_tries_every_rate_and_progress_never_falls_back(operators):
+    told = []
+    final = run_to_end(
+        AdaptJob(lambda: operators["poisson"], settings(steps=2, learning_rate=None), told.append, JobQueue())
+    )
+    assert final.stage == "done", final.message
+    fractions = [state.fraction for state in told]
+    assert fractions == sorted(fractions)
+    assert len(final.curves["fine_tuned"]) == 2  # of the last rate
+
+
+def test_no_examples_are_the_zero_shot_model_itself(operators):
+    final = run_to_end(AdaptJob(lambda: operators["poisson"], settings(examples=0), lambda _: None, JobQueue()))
+    assert final.stage == "done", final.message
+    assert final.result.from_scratch is None
+    assert final.result.errors["fine_tuned"] == final.result.errors["zero_shot"]
+
+
+def test_a_cancelled_job_keeps_nothing(operators):
+    job = None
+
+    def stop_early(state):
+        if state.stage == "fine-tuning":
+            job.cancel()
+
+    job = AdaptJob(lambda: operators["poisson"], settings(steps=2000), stop_early, JobQueue())
+    final = run_to_end(job)
+    assert final.stage == "cancelled"
+    assert final.result is None
+
+
+def test_a_job_that_fails_says_why(operators):
+    def broken():
+        raise RuntimeError("the weights are gone")
+
+    queue = JobQueue()
+    final = run_to_end(AdaptJob(broken, settings(), lambda _: None, queue))
+    assert (final.stage, final.message) == ("failed", "the weights are gone")
+    after = run_to_end(AdaptJob(lambda: operators["poisson"], settings(examples=0), lambda _: None, queue))
+    assert after.stage == "done"  # the queue went on
+
+
+def test_the_queue_lets_one_job_through_at_a_time_in_order(operators):
+    queue, order, running = JobQueue(), [], []
+    release = threading.Event()
+    waiting = {1: threading.Event(), 2: threading.Event()}
+
+    def load(number):
+        def loaded():
+            running.append(number)
+            order.append((number, len(running)))
+            if number == 0:
+                assert release.wait(PATIENCE)
+            return operators["poisson"]
+
+        return loaded
+
+    def on_state(number):
+        def told(state):
+            if state.stage == "waiting" and state.ahead == number:
+                waiting[number].set()
+            if state.over:
+                running.remove(number)
+
+        return told
+
+    jobs = [AdaptJob(load(n), settings(examples=0), on_state(n), queue) for n in range(3)]
+    jobs[0].start()
+    for number in (1, 2):
+        jobs[number].start()
+        assert waiting[number].wait(PATIENCE)  # told how many are before it
+    release.set()
+    for job in jobs:
+        job.join(PATIENCE)
+    assert [job.state.stage for job in jobs] == ["done"] * 3
+    assert order == [(0, 1), (1, 1), (2, 1)]  # in order of arrival, never two at once
+
+
+def test_a_job_cancelled_while_it_waits_leaves_the_queue(operators):
+    queue, release, loaded = JobQueue(), threading.Event(), threading.Event()
+
+    def hold():
+        loaded.set()
+        assert release.wait(PATIENCE)
+        return operators["poisson"]
+
+    first = AdaptJob(hold, settings(examples=0), lambda _: None, queue)
+    first.start()
+    assert loaded.wait(PATIENCE)
+    second = AdaptJob(lambda: pytest.fail("a cancelled job ran"), settings(), lambda _: None, queue)
+    second.cancel()
+    assert run_to_end(second).stage == "cancelled"
+    release.set()
+    first.join(PATIENCE)
+    assert first.state.stage == "done"
+
+
+def test_what_a_job_gives_is_kept_and_shown(state):
+    state.param.update(examples=8, steps=2)
+    final = run_to_end(AdaptJob(state.loader(), state.settings(), lambda _: None, JobQueue()))
+    assert final.stage == "done", final.message
+    state.keep((state.system_name, state.bundle_name), final.result)
+    frame = compute(state.query())
+    assert all(frame.predictions[name] is not None for name in PREDICTIONS)
+
+
+# Error along the dial -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 29])
+def test_a_sweep_goes_from_coarse_to_fine_over_every_value_once(count):
+    order = list(coarse_to_fine(count))
+    assert sorted(order) == list(range(count))
+    assert set(order[:2]) == {0, count - 1}
+
+
+def test_the_error_along_the_dial_is_measured_on_the_same_sources_every_time(operators, system):
+    sources = sweep_sources(system, count=2)
+    assert torch.equal(sources.source, sweep_sources(system, count=2).source)
+    value = dial_of(system).start
+    error = mean_error_at(operators[system.name], system, value, sources)
+    assert math.isfinite(error)
+    assert error > 0
+    assert error == mean_error_at(operators[system.name], system, value, sources)
+
+
+def test_a_dial_value_out_of_reach_is_left_out_of_the_curve(operators):
+    system = SYSTEMS["advection_diffusion"]
+    sources = sweep_sources(system, count=1)
+    x = torch.arange(64) / 64
+    band = torch.cos(2 * torch.pi * x)[:, None].expand(1, 64, 64)  # varies only across a flow in x
+    parameters = torch.tensor([[0.0, 2.0, 0.0]], dtype=torch.float64)
+    beyond = type(sources)(band.contiguous(), parameters)
+    assert math.isnan(mean_error_at(operators["advection_diffusion"], system, 5.0, beyond))
+
+
+def test_the_trained_operator_is_better_inside_its_range_than_far_out():
+    operator, system = load_operator("sys-1"), SYSTEMS["poisson"]
+    sources = sweep_sources(system, count=3)
+    assert mean_error_at(operator, system, 3.0, sources) < mean_error_at(operator, system, 20.0, sources)
+
+
+def test_choices_offered_start_with_no_examples():
+    assert EXAMPLE_COUNTS[0] == 0
+    assert list(EXAMPLE_COUNTS) == sorted(EXAMPLE_COUNTS)
