@@ -259,5 +259,6 @@ class SourceControls:
             pn.Row(self.seed, self.draw, margin=0),
             self.sparsity,
             self.preset,
-            pn.Row(self.sign, self.remove, self.clear, margin=(0, 0, 10, 0)),
+            self.sign,
+            pn.Row(self.remove, self.clear, margin=(4, 0, 10, 0)),
         ]

@@ -14,7 +14,7 @@ from sciml_fm_core.operator import Operator, load_operator
 from sciml_fm_core.systems import SYSTEMS, Parameter, System
 from sciml_fm_core.tasks import PAPER_TASKS, Task, shift_of
 
-from .bundles import Bundle
+from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle
 from .compute import Query
 from .jobs import Adapted, AdaptSettings
 
@@ -214,9 +214,10 @@ class ExploreState(param.Parameterized):
         bundle, load = self.bundle, self._load
         if bundle is None:
             task = PAPER_TASKS[self.system_name]["pre-training"]
+            command = f"sciml-fm pretrain '{task}' --output {DEFAULT_FOLDER}/own.safetensors"
             raise ValueError(
-                f"No trained operator knows {self.system.label}: "
-                f"`sciml-fm pretrain '{task}' --output runs/own.safetensors` makes one; SCIML_FM_OPERATORS names the folder that is searched"
+                f"No trained operator knows {self.system.label}: `{command}` makes one; "
+                f"{FOLDER_VARIABLE} names the folder that is searched"
             )
         return lambda: load(bundle)
 
