@@ -1,0 +1,112 @@
+"""The notebooks run with papermill, leave what they promise, and refuse bad parameters before they compute anything."""
+
+import ast
+import json
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import torch
+
+from sciml_fm_core import Task, load_operator, relative_error
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+pytestmark = [
+    pytest.mark.notebook,
+    # Jupyter's own libraries, not ours.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning:zmq"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def execute(name, tmp_path, **parameters):
+    executed = tmp_path / "executed.ipynb"
+    papermill.execute_notebook(
+        str(NOTEBOOKS / name),
+        str(executed),
+        parameters={"budget": "smoke", "device": "cpu", "output": str(tmp_path / "out"), **parameters},
+        kernel_name="python3",
+        cwd=str(tmp_path),
+        progress_bar=False,
+        log_output=False,
+    )
+    return nbformat.read(executed, as_version=4)
+
+
+def figures(notebook):
+    """Number of pictures in the executed notebook."""
+    return sum(
+        output.get("data", {}).get("text/html", "").count("data:image/png;base64")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    )
+
+
+def predicts(bundle, label):
+    operator = load_operator(bundle)
+    examples = Task.parse(label).sample(2, 32, torch.Generator().manual_seed(0))
+    error = relative_error(operator.predict(examples.source, examples.coefficients), examples.solution)
+    return torch.isfinite(error).all()
+
+
+def test_pretrain(tmp_path):
+    notebook = execute("01_pretrain.ipynb", tmp_path, size="64K", seed=5)
+    record = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert record["parameters"]["budget"] == "smoke"
+    assert record["seed"] == 5
+    assert record["examples_seen"] == record["settings"]["steps"] * record["settings"]["batch_size"]
+    assert 0 < record["errors"]["SYS-1(1,5)"] < 10
+    assert record["hardware"]
+    assert record["curve"]
+    assert predicts(tmp_path / "out" / "operator.safetensors", "SYS-1(1,5)")
+    assert load_operator(tmp_path / "out" / "operator.safetensors").card["errors"] == record["errors"]
+    assert figures(notebook) >= 3, "the data, the learning curve and the fields are shown"
+
+
+def test_adapt(tmp_path):
+    notebook = execute("02_adapt.ipynb", tmp_path, examples="0,4,8")
+    record = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert [(run["examples"], run["start"]) for run in record["runs"]] == [
+        (4, "fine-tuned"), (4, "from scratch"), (8, "fine-tuned"), (8, "from scratch")
+    ]  # fmt: skip
+    tuned, scratch = (run["error"] for run in record["runs"][-2:])
+    assert tuned < scratch, "five steps from a pre-trained operator beat five steps from random weights"
+    assert 0 < record["zero_shot_error"] < 0.5
+    assert predicts(tmp_path / "out" / "fine_tuned.safetensors", "SYS-1(5,10)")
+    assert predicts(tmp_path / "out" / "from_scratch.safetensors", "SYS-1(5,10)")
+    assert figures(notebook) >= 2, "the error against examples and the fields are shown"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("01_pretrain.ipynb", {"budget": "huge"}, "budget: expected one of smoke, laptop, paper"),
+        ("02_adapt.ipynb", {"task": "SYS-1(10,5)"}, "expected low <= high"),
+    ],
+)
+def test_bad_parameters_stop_at_the_top(tmp_path, name, parameters, message):
+    with pytest.raises(papermill.PapermillExecutionError, match="ValueError") as caught:
+        execute(name, tmp_path, **parameters)
+    assert message in caught.value.evalue
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_committed_form(path):
+    """Typed literal parameters, no outputs, a claim first."""
+    notebook = nbformat.read(path, as_version=4)
+    assert notebook.cells[0].cell_type == "markdown"
+    assert "**Claim.**" in notebook.cells[0].source
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for statement in ast.parse(tagged[0].source).body:
+        assert isinstance(statement, ast.AnnAssign), "every parameter has a type"
+        ast.literal_eval(statement.value)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None
