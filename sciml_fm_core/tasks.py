@@ -231,6 +231,8 @@ PAPER_TASKS: dict[str, dict[str, str]] = {
 def shift_of(system: System, value: float, trained: tuple[float, float] | None = None) -> str:
     """Name of the shift at one value of the dial: ``inside`` the pre-training range, ``mild``, ``medium`` or ``large``.
 
+    ``between`` is inside the range too, but between the whole numbers that an integer dial was trained on.
+
     Outside the range, the distance to its nearer end is compared, on a logarithmic scale, with the upper ends of the
     paper's downstream ranges for SYS-1: 1.5 times the end of the range is mild, 2 times medium, beyond it large.
 
@@ -241,7 +243,8 @@ def shift_of(system: System, value: float, trained: tuple[float, float] | None =
     """
     low, high = trained or _range(PAPER_TASKS[system.name]["pre-training"])
     if low <= value <= high:
-        return "inside"
+        between = system.integer_dial and not float(value).is_integer()
+        return "between" if between else "inside"
     factor = value / high if value > high else low / value
     return "mild" if factor <= 1.5 else "medium" if factor <= 2 else "large"
 

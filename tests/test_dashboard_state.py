@@ -202,7 +202,7 @@ def test_every_preset_solves_over_the_whole_dial(state_of, system, preset):
             "advection_diffusion",
             {0.05: "large", 0.11: "medium", 0.15: "mild", 0.5: "inside", 1.4: "mild", 1.9: "medium", 5: "large"},
         ),
-        ("helmholtz", {4.5: "inside", 12: "mild", 15: "mild"}),
+        ("helmholtz", {4: "inside", 4.5: "between", 12: "mild", 15: "mild"}),
     ],
 )
 def test_shift_grows_with_the_distance_from_the_pre_training_range(state_of, system_name, values):

@@ -231,7 +231,8 @@ def test_sampling_needs_a_generator_a_count_and_an_even_grid():
     [
         ("poisson", 1, "inside"), ("poisson", 5, "inside"), ("poisson", 7.5, "mild"), ("poisson", 10, "medium"),
         ("poisson", 10.1, "large"), ("advection_diffusion", 0.19, "mild"), ("advection_diffusion", 1.6, "medium"),
-        ("advection_diffusion", 5, "large"), ("helmholtz", 10, "inside"), ("helmholtz", 12, "mild"),
+        ("advection_diffusion", 5, "large"), ("helmholtz", 10, "inside"), ("helmholtz", 4.5, "between"),
+        ("helmholtz", 12, "mild"),
     ],
 )  # fmt: skip
 def test_shift_of_a_value(name, value, expected):

@@ -24,7 +24,8 @@ DIAL_LABELS = {
 DIAL_HELP = {
     "eigenvalue": "Ratio of the eigenvalues of K: how much faster diffusion is along its principal axis.",
     "advection ratio": "Ψ = ‖v·∇u‖ / ‖∇·K∇u‖: how strongly the flow carries u, compared with its diffusion.",
-    "wavenumber": "The ω of the equation: the larger, the shorter the waves; the solution grows near a resonance.",
+    "wavenumber": "The ω of the equation: the larger, the shorter the waves; the solution grows near a resonance. "
+    "Tasks draw whole numbers only.",
 }
 PARAMETER_HELP = {
     "principal axis": "Turns the diffusion tensor.",
@@ -149,7 +150,14 @@ class DialControls:
         sliders = list(self.parameters.values())
         more = sliders[1:]
         self.box[:] = [self.slider, self.strip, self.badge, *sliders[:1]] + (
-            [pmui.Accordion(("More: diffusion tensor", pn.Column(*more, sizing_mode="stretch_width")), active=[])]
+            [
+                pmui.Accordion(
+                    ("More: diffusion tensor", pn.Column(*more, sizing_mode="stretch_width")),
+                    active=[],
+                    title_variant="body1",
+                    sizing_mode="stretch_width",
+                )
+            ]
             if more
             else []
         )

@@ -64,7 +64,7 @@ class Dial:
 DIALS = {
     "poisson": Dial(1, 20, 0.1, start=3),
     "advection_diffusion": Dial(0.05, 5, 0.01, start=0.5, logarithmic=True),
-    "helmholtz": Dial(1, 15, 0.1, start=4.5),
+    "helmholtz": Dial(1, 15, 0.1, start=4),
 }
 
 
@@ -202,7 +202,7 @@ class ExploreState(param.Parameterized):
 
     @property
     def shift(self) -> str:
-        """``inside`` the pre-training range, ``mild``, ``medium`` or ``large``."""
+        """As `shift_of`."""
         return shift_of(self.system, self.dial, self.trained_range)
 
     def loader(self) -> Callable[[], Operator]:

@@ -13,6 +13,7 @@ from .state import Dial
 
 SHIFTS = {
     "inside": ("Inside the pre-training range", "#00795c"),
+    "between": ("Inside, between the whole numbers trained on", "#9a6a00"),
     "mild": ("Mild shift", "#9a6a00"),
     "medium": ("Medium shift", "#c04a00"),
     "large": ("Large shift", "#b3261e"),
