@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -52,6 +53,11 @@ class Explorer:
         bundles, problems = find_bundles()
         self.state = state or ExploreState(bundles, shared_operator)
         self._document = pn.state.curdoc
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None  # outside a server
+        self._thread = threading.get_ident()
         self.notice = pn.pane.HTML(
             text.message("; ".join(problems)) if problems else "", sizing_mode="stretch_width", margin=(0, 10)
         )
@@ -79,10 +85,12 @@ class Explorer:
 
     def on_loop(self, function: Callable[[], None]) -> None:
         """Run a function on the session's event loop; may be called from any thread."""
-        if self._document is None:
+        if self._loop is None or self._document is None:
             function()
-        else:
+        elif threading.get_ident() == self._thread:
             self._document.add_next_tick_callback(function)
+        else:
+            self._loop.call_soon_threadsafe(self._document.add_next_tick_callback, function)
 
     def close(self) -> None:
         """Stop whatever still works for this session."""
@@ -117,25 +125,24 @@ class Explorer:
 
     def _paint(self, outcome: Frame | str) -> None:
         state = self.state
-        with pn.io.hold():
-            if isinstance(outcome, str):
-                self.notice.object = text.message(_kindly(outcome))
-                return
-            if outcome.query.system is not state.system:
-                return  # overtaken by a change of system
-            if self.notice.object:
-                self.notice.object = ""
-            current = state.current
-            note = f"{current.settings.examples} examples" if current else ""
-            self.fields.paint(outcome, note)
-            self.fields.show_points(list(outcome.query.gaussians or []))
-            equation = text.equation(state.system, outcome.coefficients)
-            if self.system.equation.object != equation:
-                self.system.equation.object = equation
-            self.errors.set_present(
-                outcome.query.dial,
-                {name: p.relative_error if p else None for name, p in outcome.predictions.items()},
-            )
+        if isinstance(outcome, str):
+            self.notice.object = text.message(_kindly(outcome))
+            return
+        if outcome.query.system is not state.system:
+            return  # overtaken by a change of system
+        if self.notice.object:
+            self.notice.object = ""
+        current = state.current
+        note = f"{current.settings.examples} examples" if current else ""
+        self.fields.paint(outcome, note)
+        self.fields.show_points(list(outcome.query.gaussians or []))
+        equation = text.equation(state.system, outcome.coefficients)
+        if self.system.equation.object != equation:
+            self.system.equation.object = equation
+        self.errors.set_present(
+            outcome.query.dial,
+            {name: p.relative_error if p else None for name, p in outcome.predictions.items()},
+        )
 
     # Error along the dial -------------------------------------------------------------------------------------------
 
