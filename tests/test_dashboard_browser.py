@@ -101,7 +101,8 @@ def address(tmp_path_factory):
         [sys.executable, "-m", "panel", "serve", "dashboards/explore.py", "--port", str(port),
          "--allow-websocket-origin", f"127.0.0.1:{port}"],
         # One thread: on busy cores the threads of a training wait for each other far longer than they work.
-        cwd=ROOT, env=os.environ | {"SCIML_FM_OPERATORS": str(folder), "OMP_NUM_THREADS": "1"}, stdout=log, stderr=subprocess.STDOUT,
+        cwd=ROOT, env=os.environ | {"SCIML_FM_OPERATORS": str(folder), "OMP_NUM_THREADS": "1"},
+        stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
