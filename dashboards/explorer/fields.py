@@ -290,7 +290,9 @@ class FieldsView:
             low = min(low, max(float(prediction.values.min()), float(frame.solution.min()) - span / 2))
             high = max(high, min(float(prediction.values.max()), float(frame.solution.max()) + span / 2))
         self._solution_limits = low, high
-        largest = max((float(np.abs(p.error).max()) for p in shown), default=0.0)
+        # The twin from scratch is often ten times worse: it saturates, so that the other two can be compared.
+        compared = [p for name, p in frame.predictions.items() if p is not None and name != "from_scratch"]
+        largest = max((float(np.abs(p.error).max()) for p in compared or shown), default=0.0)
         self._error_limit = min(largest, span) or 1.0
 
     def cut_at(self, y: float) -> None:
