@@ -326,6 +326,8 @@ def test_broken_files_among_the_users_bundles_are_named_and_passed_over(monkeypa
     (tmp_path / "text.safetensors").write_text("not a bundle")
     (tmp_path / "notes.txt").write_text("not a bundle either")
     (tmp_path / "sys-1.safetensors").write_bytes(own.read_bytes())
+    (tmp_path / "01_pretrain").mkdir()
+    (tmp_path / "01_pretrain" / "operator.safetensors").write_bytes(own.read_bytes())
     found, problems = find_bundles()
     assert len(problems) == 2
     assert "cut.safetensors" in problems[0]
@@ -333,6 +335,7 @@ def test_broken_files_among_the_users_bundles_are_named_and_passed_over(monkeypa
     assert "sys-1 (yours)" in found  # beside the shipped one of the same name
     assert found["sys-1"].shipped
     assert not found["own"].shipped
+    assert "01_pretrain/operator" in found  # as a notebook leaves it
     assert found["own"].label == "own: specialist, 1M, our recipe"
     state = ExploreState({"own": found["own"]}, system_name="helmholtz")
     assert compute(state.query()).predictions["zero_shot"] is not None

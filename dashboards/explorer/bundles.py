@@ -59,7 +59,9 @@ def find_bundles() -> tuple[dict[str, Bundle], list[str]]:
     shipped = {path for _, path in paths}
     folder = user_folder()
     if folder.is_dir():
-        paths += [(path.stem, path) for path in sorted(folder.glob("*.safetensors"))]
+        # Notebooks leave theirs in folders of their own: those are named by folder and file.
+        found = sorted(folder.rglob("*.safetensors"))
+        paths += [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in found]
     bundles: dict[str, Bundle] = {}
     problems = []
     for name, path in paths:
