@@ -38,7 +38,8 @@ class AdaptView:
     def __init__(self, state: ExploreState, on_loop: Callable[[Callable[[], None]], None]):
         self.state, self._on_loop = state, on_loop
         self.job: AdaptJob | None = None
-        self._following = False
+        self._following = self._pending = False
+        self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
         self.examples = pmui.Select(
             label="Examples",
             options={f"{count}": count for count in EXAMPLE_COUNTS},
@@ -152,14 +153,24 @@ class AdaptView:
             return
         owner = (state.system_name, state.bundle_name)
         self.run.disabled, self.cancel.disabled = True, False
-        self.curves.paint({})
-        self.job = AdaptJob(load, settings, lambda job: self._on_loop(partial(self._follow, owner, job)))
+        self.job = AdaptJob(load, settings, partial(self._published, owner))
         self.job.start()
 
     def stop(self) -> None:
         """Cancel what runs."""
         if self.job is not None:
             self.job.cancel()
+
+    def _published(self, owner: tuple[str, str], job: JobState) -> None:
+        """Called in the training thread: the page shows the latest state, however fast they come."""
+        self._latest = owner, job
+        if not self._pending:
+            self._pending = True
+            self._on_loop(self._show_latest)
+
+    def _show_latest(self) -> None:
+        self._pending = False
+        self._follow(*self._latest)
 
     def _follow(self, owner: tuple[str, str], job: JobState) -> None:
         self.bar.value = round(100 * job.fraction)

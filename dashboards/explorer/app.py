@@ -38,6 +38,8 @@ FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
 """One warm thread for the fields of all sessions: a prediction uses every core as it is."""
 SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps")
 
+PUBLISH_MILLISECONDS = 120
+
 log = logging.getLogger(__name__)
 
 
@@ -90,7 +92,8 @@ class Explorer:
         elif threading.get_ident() == self._thread:
             self._document.add_next_tick_callback(function)
         else:
-            self._loop.call_soon_threadsafe(self._document.add_next_tick_callback, function)
+            # From another thread, and not at once: a browser that is still painting the last message gets no burst.
+            self._loop.call_soon_threadsafe(self._document.add_timeout_callback, function, PUBLISH_MILLISECONDS)
 
     def close(self) -> None:
         """Stop whatever still works for this session."""
@@ -160,11 +163,11 @@ class Explorer:
         for name in PREDICTIONS:
             load = query.operators[name]
             if load is None:
-                self.errors.set_curve(name, [])
+                self.on_loop(partial(self.errors.set_curve, name, []))
                 continue
             key = (state.system_name, state.bundle_name, name, None if name == "zero_shot" else id(load()))
             known = self._zero_shot_curves.setdefault(key, [])
-            self.errors.set_curve(name, known)
+            self.on_loop(partial(self.errors.set_curve, name, list(known)))
             values = state.scale.sweep()
             if len(known) < len(values):
                 SWEEPS.submit(self._sweep, name, load, state.system, values, known, stop)
