@@ -1,21 +1,30 @@
 """Fourier neural operator: truncated spectral convolutions on the torus, optionally gated by the coefficients.
 
-The network works on ``hidden[y, x, batch, channel]``: with space first, the truncated Fourier transform, the product
-with the weights of each mode and the pointwise convolution are all plain matrix products on contiguous memory, with no
-permuted copies between them. (Li et al., arXiv:2010.08895; released weights of arXiv:2306.00258 load unchanged.)
+Li et al., arXiv:2010.08895; released weights of arXiv:2306.00258 load unchanged. What a block computes is in
+`blocks`; here are the parameters, and how networks of equal shape are applied together.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .blocks import (
+    analyse,
+    fourier_matrices,
+    fused_block,
+    fused_head,
+    mix_modes,
+    plain_block,
+    plain_head,
+    synthesise_rows,
+)
 from .spectral import check_grid
 
 
@@ -67,27 +76,6 @@ SIZES: dict[str, dict[str, int]] = {
 """Widths and modes of the paper's four model sizes, named by their number of parameters."""
 
 
-@lru_cache(maxsize=32)
-def _fourier_matrices(n: int, modes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """Real matrices of the truncated transform and its inverse.
-
-    Returns ``along_x`` (2 m, n) with rows (re/im, kx); ``along_y`` (4 m, 2 n) with rows (re/im, ky) and columns (y,
-    re/im); and the inverses ``back_y`` (2 n, 4 m), ``back_x`` (n, 2 m), which carry the factor 1 / n each. A mode with
-    kx > 0 stands for itself and its conjugate, hence the factor 2.
-    """
-    points = torch.arange(n, dtype=torch.float64) / n
-    kx = torch.arange(modes, dtype=torch.float64)
-    ky = torch.cat([torch.arange(modes), torch.arange(-modes, 0)]).double()
-    phase_x, phase_y = 2 * torch.pi * torch.outer(kx, points), 2 * torch.pi * torch.outer(ky, points)
-    along_x = torch.cat([phase_x.cos(), -phase_x.sin()])
-    cosine, sine = phase_y.cos(), phase_y.sin()
-    along_y = torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)]).reshape(4 * modes, 2 * n)
-    multiplicity = torch.full((modes, 1), 2.0, dtype=torch.float64)
-    multiplicity[0] = 1
-    back_x = torch.cat([phase_x.cos() * multiplicity, -phase_x.sin() * multiplicity]).T / n
-    return tuple(t.to(device, dtype).contiguous() for t in (along_x, along_y, along_y.T / n, back_x))
-
-
 class SpectralConvolution(nn.Module):
     """Linear map of the channels of each kept mode: ``v_hat(k) = u_hat(k) W(k)``, other modes removed.
 
@@ -101,43 +89,26 @@ class SpectralConvolution(nn.Module):
         weight = torch.randn(2, 2 * modes * modes, width, width, generator=generator)
         self.weight = nn.Parameter(weight / math.sqrt(2 * width))
 
-    def forward(self, hidden: Tensor, gate: Tensor | None = None) -> Tensor:
-        """Apply to hidden (n, n, batch, d); a gate (batch, d) scales the output where it is smallest, in its modes."""
-        n, _, batch, width = hidden.shape
-        m = self.modes
-        with torch.no_grad():
-            along_x, along_y, back_y, back_x = _fourier_matrices(n, m, hidden.dtype, hidden.device)
-        rows = torch.matmul(along_x, hidden.reshape(n, n, batch * width))  # (y, (re/im, kx), channels)
-        spectrum = (along_y @ rows.view(2 * n, m * batch * width)).view(2, 2 * m * m, batch, width)
-        (real, imag), (w_real, w_imag) = spectrum.unbind(0), self.weight.unbind(0)
-        out_real = torch.baddbmm(torch.bmm(real, w_real), imag, w_imag, alpha=-1)
-        out_imag = torch.baddbmm(torch.bmm(real, w_imag), imag, w_real)
-        spectrum = torch.stack([out_real, out_imag])
-        if gate is not None:
-            spectrum = spectrum * gate
-        spectrum = spectrum.view(4 * m, m * batch * width)
-        rows = (back_y @ spectrum).view(n, 2 * m, batch * width)
-        return torch.matmul(back_x, rows).view(n, n, batch, width)
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Apply to hidden (n, n, batch, d)."""
+        matrices = fourier_matrices(hidden.shape[0], self.modes, hidden.dtype, hidden.device)
+        mixed = mix_modes(analyse(hidden.unsqueeze(3), matrices), self.weight.unsqueeze(2))
+        return torch.matmul(matrices.back_x, synthesise_rows(mixed, matrices)).view(hidden.shape)
 
 
 class Gates(nn.Module):
     """Bounded gates: for each block a scale of both branches in (0, 2) and a shift, from the coefficients alone.
 
     A plain FNO must build every product of a coefficient and a field out of GELUs; a gate gives it the product. The
-    scales go through 1 + tanh(g / 2), so that a coefficient outside the training range cannot make them explode.
+    scales go through 1 + tanh(g / 2), so that a coefficient outside the training range cannot make them explode. Here are
+    the parameters of the network that makes them; `gates_of` applies it.
     """
 
     def __init__(self, constants: int, width: int, depth: int, hidden: int):
         super().__init__()
-        self.depth, self.width = depth, width
         last = nn.Linear(hidden, depth * 3 * width)
         self.layers = nn.Sequential(nn.Linear(constants, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), last)
         nn.init.zeros_(last.bias)
-
-    def forward(self, constants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gates = self.layers(constants).view(-1, self.depth, 3, self.width).permute(1, 2, 0, 3)
-        spectral, pointwise, shift = gates.unbind(1)
-        return 1 + torch.tanh(spectral / 2), 1 + torch.tanh(pointwise / 2), torch.tanh(shift / 2)
 
 
 class FNO(nn.Module):
@@ -187,38 +158,7 @@ class FNO(nn.Module):
         Raises:
             ValueError: on another number of channels, or a grid too coarse for the modes.
         """
-        known = inputs.shape[1] if inputs.ndim == 4 else -1
-        extra = 0 if constants is None else constants.shape[-1]
-        if known + extra != self.config.in_channels:
-            raise ValueError(
-                f"inputs: expected (batch, {self.config.in_channels}, n, n) counting constants, "
-                f"got {tuple(inputs.shape)} and {extra} constants"
-            )
-        n = check_grid(inputs, "inputs")
-        if n < 2 * self.config.modes:
-            raise ValueError(
-                f"inputs: expected at least {2 * self.config.modes} points for {self.config.modes} modes, got {n}; "
-                "use a finer grid or a model with fewer modes"
-            )
-        fields = inputs.permute(2, 3, 0, 1)
-        weight = self.lift.weight
-        hidden = functional.linear(fields, weight[:, :known])
-        shift = self.lift.bias if constants is None else functional.linear(constants, weight[:, known:], self.lift.bias)
-        hidden = hidden + shift
-        if self.gates is not None:
-            means = inputs[:, 1:].mean(dim=(-2, -1))  # a coefficient map is constant; its mean is its value
-            gates = self.gates(means if constants is None else torch.cat([means, constants], dim=1))
-        last = self.config.depth - 1
-        for block, (spectral, pointwise) in enumerate(zip(self.spectral, self.pointwise, strict=True)):
-            if self.gates is None:
-                hidden = spectral(hidden) + pointwise(hidden)
-            else:
-                spectral_gate, pointwise_gate, shift = (gate[block] for gate in gates)
-                hidden = torch.addcmul(spectral(hidden, spectral_gate) + shift, pointwise(hidden), pointwise_gate)
-            if block < last:
-                hidden = functional.gelu(hidden)
-        solution = self.output(functional.gelu(self.project(hidden)))
-        return solution.permute(2, 3, 0, 1)
+        return apply_together([self], inputs, constants)[0]
 
     @classmethod
     def from_released(cls, weights: dict[str, Tensor] | str | Path) -> FNO:
@@ -264,6 +204,116 @@ class FNO(nn.Module):
                 f"released weights: expected fc0, sp_convs.i.weights1/2, ws.i, fc1, fc2 of one width; {error}"
             ) from error
         return model
+
+
+def apply_together(
+    models: Sequence[FNO], inputs: Tensor, constants: Tensor | None = None, network: Callable | None = None
+) -> Tensor:
+    """Apply networks of equal shape at once: one batched product where one after the other would take many small ones.
+
+    Args:
+        models: the members.
+        inputs: (batch, channels, n, n), seen by every member, or (members, batch, channels, n, n), as in `FNO.forward`.
+        constants: (batch, k) or (members, batch, k), shaped alike.
+        network: what to call instead of `network_of`, such as its compiled form.
+
+    Returns:
+        Solutions, (members, batch, 1, n, n).
+
+    Raises:
+        ValueError: if the members differ in shape, on another number of channels, or a grid too coarse for the modes.
+    """
+    config = models[0].config
+    if any(model.config != config for model in models):
+        raise ValueError("apply together: expected networks of equal configuration; apply the others by themselves")
+    inputs = inputs if inputs.ndim == 5 else inputs.unsqueeze(0)
+    constants = inputs.new_empty(*inputs.shape[:2], 0) if constants is None else constants
+    constants = constants if constants.ndim == 3 else constants.unsqueeze(0)
+    known, extra = inputs.shape[2], constants.shape[-1]
+    if known + extra != config.in_channels:
+        raise ValueError(
+            f"inputs: expected (batch, {config.in_channels}, n, n) counting constants, "
+            f"got {tuple(inputs.shape[1:])} and {extra} constants"
+        )
+    n = check_grid(inputs, "inputs")
+    if n < 2 * config.modes:
+        raise ValueError(
+            f"inputs: expected at least {2 * config.modes} points for {config.modes} modes, got {n}; "
+            "use a finer grid or a model with fewer modes"
+        )
+    matrices = fourier_matrices(n, config.modes, inputs.dtype, inputs.device)
+    parameters = _stack([dict(model.named_parameters()) for model in models])
+    return (network or network_of)(config, parameters, matrices, inputs, constants)
+
+
+def _stack(members: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Parameters of all members in one tensor each; the member stands where the batched products want it."""
+    stacked = {}
+    for name, first in members[0].items():
+        axis = 2 if name.startswith("spectral") else 0
+        stacked[name] = (
+            first.unsqueeze(axis) if len(members) == 1 else torch.stack([member[name] for member in members], axis)
+        )
+    return stacked
+
+
+def network_of(config: FNOConfig, parameters: dict[str, Tensor], matrices, inputs: Tensor, constants: Tensor) -> Tensor:
+    """The Fourier neural operator as a function of its stacked parameters, see `apply_together`.
+
+    Blocks run in the fused form on a CPU, unless they are being compiled, and in the plain form elsewhere.
+    """
+    fused = inputs.device.type == "cpu" and not torch.compiler.is_compiling()
+    block, head = (fused_block, fused_head) if fused else (plain_block, plain_head)
+    points = inputs.shape[-1] ** 2
+    fields, constants = inputs.permute(3, 4, 1, 0, 2), constants.transpose(0, 1)  # (y, x, batch, member, channel), ...
+
+    lift = parameters["lift.weight"]
+    mean = _linear(constants, lift[..., fields.shape[-1] :], parameters["lift.bias"])
+    hidden = (_lift(fields, lift) + mean).contiguous()
+    spectrum = _lift(analyse(fields, matrices), lift)
+    spectrum[0, 0] += points * mean
+    gates = None
+    if config.gate_width:
+        maps = inputs[:, :, 1:].mean(dim=(-2, -1)).transpose(0, 1)  # a coefficient map is constant: its value
+        gates = gates_of(config, parameters, torch.cat([maps, constants], dim=-1))
+    for i in range(config.depth):
+        weight, bias = parameters[f"pointwise.{i}.weight"].transpose(1, 2), parameters[f"pointwise.{i}.bias"]
+        spectral_gate, gate = None, None
+        if gates is not None:
+            spectral_gate, gate, shift = gates[0][i], gates[1][i], gates[2][i]
+            bias = bias * gate + shift
+        mixed = mix_modes(spectrum, parameters[f"spectral.{i}.weight"], spectral_gate, points * bias)
+        if i < config.depth - 1:
+            hidden, spectrum = block(mixed, hidden, weight, gate, matrices)
+    project, output = (parameters[f"{name}.weight"].transpose(1, 2) for name in ("project", "output"))
+    biases = parameters["project.bias"], parameters["output.bias"]
+    solution = head(mixed, hidden, weight, gate, project, biases[0], output, biases[1], matrices)
+    return solution.permute(3, 2, 0, 1).unsqueeze(2)
+
+
+def _lift(fields: Tensor, weight: Tensor) -> Tensor:
+    """Fields (..., member or 1, known) to (..., member, d), by the first columns of weights (member, d, channels)."""
+    known = weight[..., : fields.shape[-1]].transpose(1, 2)
+    if fields.shape[-2] == 1:  # all members see the same
+        members, channels, width = known.shape
+        return (fields[..., 0, :] @ known.transpose(0, 1).reshape(channels, -1)).unflatten(-1, (members, width))
+    return torch.einsum("...kc,kcd->...kd", fields, known).contiguous()
+
+
+def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Each member's linear layer (member, out, in) on features (batch, member or 1, in): (batch, member, out)."""
+    return torch.einsum("bki,koi->bko", features.expand(-1, len(weight), -1), weight) + bias
+
+
+def gates_of(config: FNOConfig, parameters: dict[str, Tensor], constants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Spectral and pointwise gates and shifts of all blocks, each (depth, batch, member, d); see `Gates`."""
+    layers = [(parameters[f"gates.layers.{i}.weight"], parameters[f"gates.layers.{i}.bias"]) for i in (0, 2, 4)]
+    features = constants
+    for weight, bias in layers[:-1]:
+        features = functional.gelu(_linear(features, weight, bias))
+    gates = _linear(features, *layers[-1]).unflatten(-1, (config.depth, 3, config.width))
+    spectral, pointwise, shift = gates.permute(3, 2, 0, 1, 4).contiguous()
+    return 1 + torch.tanh(spectral / 2), 1 + torch.tanh(pointwise / 2), torch.tanh(shift / 2)
 
 
 def _read_released(path: Path) -> dict[str, Tensor]:

@@ -25,10 +25,10 @@ class Encoded(NamedTuple):
     zero_mean: Tensor
 
     def decode(self, output: Tensor) -> Tensor:
-        """Solutions (batch, n, n) from network outputs (batch, 1, n, n)."""
-        output = output[:, 0]
+        """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n)."""
+        output = output.squeeze(-3)
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
-        return (output - mean[:, None, None]) * self.scale[:, None, None]
+        return (output - mean[..., None, None]) * self.scale[..., None, None]
 
 
 def _root_mean_square(field: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ seed, command, hardware, errors). Nothing is ever unpickled.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .files import atomic_path, save_tensors
-from .fno import FNO, FNOConfig
-from .normalization import Normalization, normalization_from_dict
+from .fno import FNO, FNOConfig, apply_together
+from .normalization import Encoded, Normalization, normalization_from_dict
 from .spectral import check_grid
 from .systems import System
 
@@ -67,7 +68,6 @@ class Operator:
         model.load_state_dict(self.model.state_dict())
         return Operator(model, self.normalization, self.card)
 
-    @torch.no_grad()
     def predict(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Tensor:
         """Predict solutions.
 
@@ -82,23 +82,7 @@ class Operator:
         Raises:
             ValueError: on a system it was not trained for, wrong shapes, non-finite values or too coarse a grid.
         """
-        system = self.normalization.resolve(system)
-        n = check_grid(source, "source")
-        system.check(source, coefficients)
-        system.check_mean(source)
-        leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
-        dtype = next(self.model.parameters()).dtype
-        sources = source.expand(*leading, n, n).reshape(-1, n, n)
-        rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(-1, coefficients.shape[-1])
-        batch = max(1, BATCH_POINTS // n**2)
-        solutions = [sources.new_empty(0, n, n, dtype=dtype, device=self.device)]
-        for start in range(0, len(sources), batch):
-            part = slice(start, start + batch)
-            encoded = self.normalization.encode(
-                sources[part].to(self.device, dtype), rows[part].to(self.device, dtype), system
-            )
-            solutions.append(encoded.decode(self.model(encoded.field, encoded.constants)))
-        return torch.cat(solutions).reshape(*leading, n, n).to(source.device, source.dtype)
+        return predict_together([self], source, coefficients, system)[0]
 
     def save(self, path: str | Path, *, half: bool = False) -> Path:
         """Write the bundle atomically.
@@ -123,6 +107,49 @@ class Operator:
         with atomic_path(path) as partial:
             save_tensors(state, partial, header)
         return Path(path)
+
+
+@torch.no_grad()
+def predict_together(
+    operators: Sequence[Operator], source: Tensor, coefficients: Tensor, system: System | str | None = None
+) -> Tensor:
+    """Predictions of several operators with networks of equal shape, shape (operators, ..., n, n).
+
+    Arguments and errors as in `Operator.predict`; the operators may differ in their weights and normalisations.
+    """
+    system = operators[0].normalization.resolve(system)
+    n = check_grid(source, "source")
+    system.check(source, coefficients)
+    system.check_mean(source)
+    device, dtype = operators[0].device, next(operators[0].model.parameters()).dtype
+    leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+    sources = source.expand(*leading, n, n).reshape(-1, n, n)
+    rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(-1, coefficients.shape[-1])
+    batch = max(1, BATCH_POINTS // (n**2 * len(operators)))
+    solutions = [sources.new_empty(len(operators), 0, n, n, dtype=dtype, device=device)]
+    for start in range(0, len(sources), batch):
+        part = slice(start, start + batch)
+        inputs = sources[part].to(device, dtype), rows[part].to(device, dtype)
+        encoded = encode_together(operators, [(system, *inputs)])
+        outputs = apply_together([operator.model for operator in operators], encoded.field, encoded.constants)
+        solutions.append(encoded.decode(outputs))
+    return torch.cat(solutions, dim=1).reshape(len(operators), *leading, n, n).to(source.device, source.dtype)
+
+
+def encode_together(operators: Sequence[Operator], parts: Sequence[tuple[System, Tensor, Tensor]]) -> Encoded:
+    """Network inputs of a batch, given in parts of (system, source, coefficients), for several operators.
+
+    Without a leading dimension where all share one normalisation, so that it is computed once; else (operators, ...).
+    """
+    normalizations = list(dict.fromkeys(operator.normalization for operator in operators))
+    encoded = [
+        Encoded(*(torch.cat(tensors) for tensors in zip(*(each.encode(f, c, s) for s, f, c in parts), strict=True)))
+        for each in normalizations
+    ]
+    if len(encoded) == 1:
+        return encoded[0]
+    chosen = [encoded[normalizations.index(operator.normalization)] for operator in operators]
+    return Encoded(*(torch.stack(tensors) for tensors in zip(*chosen, strict=True)))
 
 
 def shipped_operators() -> dict[str, Path]:

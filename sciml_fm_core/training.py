@@ -16,12 +16,15 @@ from torch import Tensor
 
 from .datasets import Batches
 from .files import atomic_path, save_tensors
+from .fno import apply_together, network_of
 from .metrics import relative_error
-from .operator import Operator
+from .normalization import Encoded
+from .operator import Operator, encode_together, predict_together
 from .systems import System
 from .tasks import Examples
 
 LOSSES = ("relative", "squared")
+CHECKPOINT_FORMAT = "sciml-fm checkpoint"
 
 
 @dataclass(frozen=True)
@@ -93,19 +96,24 @@ class History:
 
 
 def training_loss(prediction: Tensor, solution: Tensor, loss: str) -> Tensor:
-    """``relative`` or ``squared`` loss of a batch (batch, n, n), a scalar."""
+    """``relative`` or ``squared`` loss of a batch (..., batch, n, n), shape (...)."""
     if loss == "relative":
-        return relative_error(prediction, solution).mean()
-    return (prediction - solution).square().sum(dim=(-2, -1)).mean()
+        return relative_error(prediction, solution.expand_as(prediction)).mean(dim=-1)
+    return (prediction - solution).square().sum(dim=(-2, -1)).mean(dim=-1)
+
+
+def mean_errors(operators: Sequence[Operator], sets: Sequence[tuple[System, Examples]]) -> list[float]:
+    """The paper's metric mu of each operator: mean relative error over all examples of all sets."""
+    errors = []
+    for system, examples in sets:
+        predictions = predict_together(operators, examples.source, examples.coefficients, system)
+        errors.append(relative_error(predictions, examples.solution.expand_as(predictions)).cpu())
+    return torch.cat(errors, dim=1).mean(dim=1).tolist()
 
 
 def mean_error(operator: Operator, sets: Sequence[tuple[System, Examples]]) -> float:
-    """The paper's metric mu: mean relative error over all examples of all sets."""
-    errors = [
-        relative_error(operator.predict(examples.source, examples.coefficients, system), examples.solution)
-        for system, examples in sets
-    ]
-    return torch.cat([error.cpu() for error in errors]).mean().item()
+    """`mean_errors` of one operator."""
+    return mean_errors([operator], sets)[0]
 
 
 def fit(
@@ -119,11 +127,12 @@ def fit(
 ) -> History:
     """Train an operator in place with Adam and cosine decay; it ends with the weights of lowest validation error.
 
-    Without validation examples it ends with the last weights.
+    A run is a function of the seeds, the configuration and the number of threads: resumed from a checkpoint it ends
+    with the same bytes as uninterrupted (except where a time limit decides when it ends).
 
     Args:
-        operator: trained where its weights are.
-        data: the batch of each step.
+        operator: what to train, on the device it is on.
+        data: `FreshBatches` or `FixedBatches`, on the same device.
         config: how to train.
         validation: examples on which the weights are chosen; never the test set.
         callback: the one hook: progress bars, live plots, cancelling.
@@ -133,62 +142,168 @@ def fit(
         ValueError: if the checkpoint belongs to another training.
         FloatingPointError: if the loss stops being finite.
     """
-    model = operator.model
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    history, best, first = History(), None, 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        history, best, first = _load_checkpoint(Path(checkpoint), operator, optimizer, config)
-    network = torch.compile(model) if config.compile else model
-    started, seen_before = time.perf_counter() - history.seconds, history.examples_seen
-    resumed = time.perf_counter()
-    step, progress, validated = first, _fraction(first, history.seconds, config), None
+    member = Member(operator, config.learning_rate)
+    fit_together([member], data, config, validation=validation, callback=callback, checkpoint=checkpoint)
+    return member.history
 
-    model.train()
-    while progress < 1 and not history.stopped:
-        rate = config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-        rate *= min(1.0, (step + 1) / (config.warmup + 1))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        parts = data.batch(step, progress)
-        encoded = [operator.normalization.encode(part.source, part.coefficients, system) for system, part in parts]
-        fields, constants, scale, zero_mean = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
-        decoded = type(encoded[0])(fields, constants, scale, zero_mean).decode(network(fields, constants))
-        loss = training_loss(decoded, torch.cat([part.solution for _, part in parts]), config.loss)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+
+@dataclass
+class Member:
+    """One of several operators trained together, and what became of it.
+
+    Attributes:
+        operator: trained in place; all members' networks have the same shape.
+        learning_rate: its own.
+        data: its own batches, as large as the others'; those of `fit_together` where None.
+        history: filled in as it is trained.
+        status: ``training``, then ``finished``, ``dropped`` (halved away, see `fit_together`) or ``diverged``.
+    """
+
+    operator: Operator
+    learning_rate: float
+    data: Batches | None = None
+    history: History = field(default_factory=History)
+    status: str = "training"
+    best: dict[str, Tensor] | None = None
+
+    def keep_best(self, error: float, step: int) -> None:
+        """Keep the weights of the lowest validation error."""
+        if math.isfinite(error) and error < self.score:
+            self.history.best_error, self.history.best_step = error, step
+            self.best = {key: value.detach().clone() for key, value in self.operator.model.state_dict().items()}
+
+    @property
+    def score(self) -> float:
+        """Lowest validation error so far; infinity before the first."""
+        return math.inf if self.history.best_error is None else self.history.best_error
+
+
+def fit_together(
+    members: Sequence[Member],
+    data: Batches | None,
+    config: TrainConfig,
+    *,
+    halve_at: Sequence[float] = (),
+    validation: Sequence[tuple[System, Examples]] = (),
+    callback: Callback | None = None,
+    checkpoint: str | Path | None = None,
+) -> None:
+    """Train several operators as one batched training: learning rates, seeds, or a start and its twin.
+
+    Each member takes exactly the steps it would take alone (to rounding), with its own learning rate; what the members
+    share (examples, transforms, one solve for all their errors) is done once. With ``halve_at``, the worse half on
+    validation is dropped at those fractions of the training (successive halving: Jamieson & Talwalkar,
+    arXiv:1502.07943); a dropped member keeps its best weights so far.
+
+    Args:
+        members: what to train, in place.
+        data: batches for every member that has none of its own.
+        config: how to train; its learning rate is not used.
+        halve_at: fractions in (0, 1); needs validation examples.
+        validation, checkpoint: as in `fit`; the checkpoint holds all members.
+        callback: gets the progress of the member that leads on validation, or of the first.
+
+    Raises:
+        ValueError: if the checkpoint belongs to another training, or halving lacks validation examples.
+        FloatingPointError: if every member's loss stops being finite; where some do, those are dropped.
+    """
+    if halve_at and not validation:
+        raise ValueError("halving: needs validation examples to halve on; pass validation=...")
+    groups = [{"params": list(m.operator.model.parameters()), "lr": m.learning_rate} for m in members]
+    optimizer = torch.optim.Adam(groups, fused=True)
+    settings = {"config": asdict(config), "halve_at": list(halve_at)}
+    step = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        step = _load_checkpoint(Path(checkpoint), members, optimizer, settings)
+    network = torch.compile(network_of) if config.compile else network_of
+    resumed = time.perf_counter()
+    started = resumed - max(member.history.seconds for member in members)
+    progress = _fraction(step, resumed - started, config)
+    seen, stopped = 0, False
+    active = [member for member in members if member.status == "training"]
+    errors: list[float | None] = [None] * len(active)  # of the last validation, if it was not reported yet
+    for member in members:
+        member.operator.model.train()
+
+    while progress < 1 and not stopped:
+        factor = 0.5 * (1 + math.cos(math.pi * progress)) * min(1.0, (step + 1) / (config.warmup + 1))
+        for member, group in zip(members, optimizer.param_groups, strict=True):
+            group["lr"] = member.learning_rate * factor
+        encoded, solution = _batch(active, data, step, progress)
+        models = [member.operator.model for member in active]
+        predictions = encoded.decode(apply_together(models, encoded.field, encoded.constants, network))
+        losses = training_loss(predictions, solution, config.loss)
+        optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient, and Adam leaves it alone
+        losses.sum().backward()
         optimizer.step()
 
         step += 1
-        history.examples_seen += len(fields)
-        history.seconds = time.perf_counter() - started
-        progress = _fraction(step, history.seconds, config)
+        seconds = time.perf_counter() - started
+        before, progress = progress, _fraction(step, seconds, config)
         last = progress >= 1
-        if validation and (last or step % config.validate_every == 0):
-            validated = mean_error(operator, validation)
-            if math.isfinite(validated) and (history.best_error is None or validated < history.best_error):
-                history.best_error, history.best_step = validated, step
-                best = {key: value.detach().clone() for key, value in model.state_dict().items()}
-        if last or step % config.report_every == 0:
-            value = loss.item()
-            if not math.isfinite(value):
+        halving = len(active) > 1 and any(before < fraction <= progress < 1 for fraction in halve_at)
+        for member in active:
+            member.history.examples_seen += predictions.shape[1]
+            member.history.seconds = seconds
+        seen += predictions.shape[0] * predictions.shape[1]
+        if validation and (last or halving or step % config.validate_every == 0):
+            measured = mean_errors([member.operator for member in active], validation)
+            for member, validated in zip(active, measured, strict=True):
+                member.keep_best(validated, step)
+            errors = [*measured]
+        if last or halving or step % config.report_every == 0:
+            for member, loss, error in zip(active, losses.tolist(), errors, strict=True):
+                row = {"step": step, "loss": loss, "validation_error": error}
+                row |= {"learning_rate": member.learning_rate * factor, "seconds": round(seconds, 3)}
+                member.history.rows.append(row)
+                if not math.isfinite(loss):
+                    member.status = "diverged"
+            kept = [member for member in active if member.status == "training"]
+            if not kept:
+                loss, rates = losses[0].item(), ", ".join(f"{member.learning_rate:g}" for member in active)
                 raise FloatingPointError(
-                    f"training: the loss is {value} at step {step}; lower the learning rate ({config.learning_rate:g})"
+                    f"training: the loss is {loss} at step {step}; lower the learning rate ({rates})"
                 )
-            row = {"step": step, "loss": value, "validation_error": validated, "learning_rate": rate}
-            history.rows.append(row | {"seconds": round(history.seconds, 3)})
+            if halving:
+                for member in sorted(kept, key=lambda m: m.score)[-(-len(kept) // 2) :]:
+                    member.status = "dropped"
+                kept = [member for member in kept if member.status == "training"]
             if callback is not None:
-                speed = (history.examples_seen - seen_before) / max(time.perf_counter() - resumed, 1e-9)
-                left = history.seconds * (1 - progress) / max(progress, 1e-9)
-                history.stopped = bool(
-                    callback(Progress(step, config.steps, progress, value, validated, rate, speed, left))
-                )
-            validated = None
-        if checkpoint is not None and (last or history.stopped or step % config.checkpoint_every == 0):
-            _save_checkpoint(Path(checkpoint), operator, optimizer, config, history, best, step)
-    if best is not None:
-        model.load_state_dict(best)
-    model.eval()
-    return history
+                row = min(kept, key=lambda m: m.score).history.rows[-1]
+                speed, left = seen / max(time.perf_counter() - resumed, 1e-9), seconds * (1 - progress) / progress
+                shown = row["loss"], row["validation_error"], row["learning_rate"]
+                stopped = bool(callback(Progress(step, config.steps, progress, *shown, speed, left)))
+            active, errors = kept, [None] * len(kept)
+        for member in active:
+            member.history.stopped = stopped
+        if checkpoint is not None and (last or stopped or step % config.checkpoint_every == 0):
+            _save_checkpoint(Path(checkpoint), members, optimizer, settings, step)
+    for member in members:
+        if member.status == "training" and not stopped:
+            member.status = "finished"
+        if member.best is not None:
+            member.operator.model.load_state_dict(member.best)
+        member.operator.model.eval()
+
+
+def _batch(members: list[Member], data: Batches | None, step: int, progress: float) -> tuple[Encoded, Tensor]:
+    """Inputs and solutions of a step: made once where the members share their data, else (members, batch, ...)."""
+    def parts_of(batches: Batches | None) -> list[tuple[System, Examples]]:
+        if batches is None:
+            raise ValueError("fit together: expected data for all members, or for each")
+        return batches.batch(step, progress)
+
+    def encode(those: list[Member], parts: list[tuple[System, Examples]]) -> tuple[Tensor, ...]:
+        inputs = [(system, examples.source, examples.coefficients) for system, examples in parts]
+        solution = torch.cat([examples.solution for _, examples in parts])
+        return *encode_together([member.operator for member in those], inputs), solution
+
+    if all(member.data is None for member in members):
+        *encoded, solution = encode(members, parts_of(data))
+    else:
+        rows = [encode([member], parts_of(member.data or data)) for member in members]
+        *encoded, solution = (torch.stack(tensors) for tensors in zip(*rows, strict=True))
+    return Encoded(*encoded), solution
 
 
 def _fraction(step: int, seconds: float, config: TrainConfig) -> float:
@@ -197,43 +312,50 @@ def _fraction(step: int, seconds: float, config: TrainConfig) -> float:
     return min(1.0, max(step / config.steps, by_time))
 
 
-def _save_checkpoint(path, operator, optimizer, config, history, best, step) -> None:
-    tensors = {f"model.{key}": value.detach() for key, value in operator.model.state_dict().items()}
-    if best is not None:
-        tensors |= {f"best.{key}": value for key, value in best.items()}
+def _save_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: dict, step: int) -> None:
+    tensors: dict[str, Tensor] = {}
+    states = []
+    for number, member in enumerate(members):
+        weights = {"model": member.operator.model.state_dict(), "best": member.best or {}}
+        tensors |= {f"{number}.{kind}.{key}": value for kind, state in weights.items() for key, value in state.items()}
+        history = asdict(member.history) | {"stopped": False}
+        states.append({"learning_rate": member.learning_rate, "status": member.status, "history": history})
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     header = {
-        "format": "sciml-fm checkpoint",
-        "model": operator.model.config.to_dict(),
-        "config": asdict(config),
-        "history": asdict(history) | {"stopped": False},
+        "format": CHECKPOINT_FORMAT,
+        "model": members[0].operator.model.config.to_dict(),
+        **settings,
+        "members": states,
         "step": step,
     }
     with atomic_path(path) as partial:
-        save_tensors({key: value.cpu() for key, value in tensors.items()}, partial, header)
+        save_tensors({key: value.detach().cpu() for key, value in tensors.items()}, partial, header)
 
 
-def _load_checkpoint(path, operator, optimizer, config) -> tuple[History, dict | None, int]:
+def _load_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: dict) -> int:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("header", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"checkpoint {path}: not readable ({error}); remove it to start again") from error
-    same = header.get("model") == operator.model.config.to_dict() and header.get("config") == asdict(config)
-    if header.get("format") != "sciml-fm checkpoint" or not same:
+    same = all(header.get(key) == value for key, value in settings.items())
+    same = same and header.get("model") == members[0].operator.model.config.to_dict()
+    rates = [state["learning_rate"] for state in header.get("members", [])]
+    if header.get("format") != CHECKPOINT_FORMAT or not same or rates != [m.learning_rate for m in members]:
         raise ValueError(f"checkpoint {path}: belongs to a training with other settings; remove it or use another name")
-    device = operator.device
 
     def group(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-    operator.model.load_state_dict(group("model."))
-    state: dict[int, dict[str, Tensor]] = {}
+    for number, (member, state) in enumerate(zip(members, header["members"], strict=True)):
+        member.operator.model.load_state_dict(group(f"{number}.model."))
+        member.best = {key: value.to(member.operator.device) for key, value in group(f"{number}.best.").items()} or None
+        member.history, member.status = History(**state["history"]), state["status"]
+    moments: dict[int, dict[str, Tensor]] = {}
     for key, value in group("optimizer.").items():
         index, name = key.split(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    best = {key: value.to(device) for key, value in group("best.").items()} or None
-    return History(**header["history"]), best, header["step"]
+        moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return header["step"]

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "sciml_fm_core"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 FLOW = (
-    "spectral", "systems", "sources", "tasks", "datasets", "normalization", "fno", "operator", "metrics", "training",
+    "spectral", "systems", "sources", "tasks", "datasets", "normalization", "blocks", "fno", "operator", "metrics", "training",
     "transfer", "cli",
 )  # fmt: skip
 """A module may import what stands before it, except where `NARROWER` says less."""
@@ -29,7 +29,8 @@ NARROWER = {
     "tasks": {"systems", "sources"},
     "datasets": {"tasks", "systems", "sources"},
     "normalization": {"tasks", "systems"},
-    "fno": {"spectral"},
+    "blocks": set(),
+    "fno": {"blocks", "spectral"},
     "operator": {"fno", "normalization", "systems", "spectral"},
     "metrics": {"spectral"},
 }
@@ -67,7 +68,7 @@ def imports_of(module):
 
 def allowed(module):
     before = set(FLOW[: FLOW.index(module)]) if module in FLOW else set()
-    helpers = set() if module in ("spectral", "systems", "sources", "fno", *HELPERS) else HELPERS
+    helpers = set() if module in ("spectral", "systems", "sources", "blocks", "fno", *HELPERS) else HELPERS
     return NARROWER.get(module, before) | helpers | {"__version__"}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sciml_fm_core import FNO, SIZES, FNOConfig
-from sciml_fm_core.fno import SpectralConvolution
+from sciml_fm_core.fno import SpectralConvolution, gates_of
 
 
 @pytest.fixture(scope="module")
@@ -204,27 +204,28 @@ def test_constants_equal_constant_maps(gate_width):
 def test_gates_are_bounded():
     """Coefficients far outside the training range cannot make a gated network explode."""
     model = make(gate_width=8)
-    scales, pointwise, shift = model.gates(1e6 * torch.randn(50, 3, dtype=torch.float64))
+    parameters = {name: value.unsqueeze(0) for name, value in model.named_parameters()}
+    constants = 1e6 * torch.randn(50, 1, 3, dtype=torch.float64)
+    scales, pointwise, shift = gates_of(model.config, parameters, constants)
+    assert scales.shape == (4, 50, 1, 6)
     for gate in (scales, pointwise):
         assert 0 <= gate.min() <= gate.max() <= 2
     assert shift.abs().max() <= 1
 
 
-def test_gate_of_the_spectral_branch_scales_its_output():
-    layer = SpectralConvolution(3, 4).double()
-    hidden, gate = torch.randn(16, 16, 2, 3, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64)
-    torch.testing.assert_close(layer(hidden, gate), layer(hidden) * gate, rtol=1e-12, atol=1e-12)
-
-
 def test_gates_see_the_coefficients_alone():
-    model = make(gate_width=8)
-    seen = []
-    model.gates.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    """The same network with the gates of other coefficients, while the maps stay as they are, is another function."""
+    model, source = make(gate_width=8), torch.randn(2, 1, 8, 8, dtype=torch.float64)
     constants = torch.randn(2, 3, dtype=torch.float64)
-    for _ in range(2):
-        model(torch.randn(2, 1, 8, 8, dtype=torch.float64), constants)
-    assert torch.equal(seen[0], constants)
-    assert torch.equal(seen[1], constants)
+    with torch.no_grad():
+        model.lift.weight[:, 1:] = 0  # the coefficients reach the blocks through the gates alone
+        as_numbers, other = model(source, constants), model(source, constants + 1)
+        as_maps = model(torch.cat([source, constants[..., None, None].expand(-1, -1, 8, 8)], dim=1))
+        assert (as_numbers - other).abs().max() > 1e-3
+        torch.testing.assert_close(as_numbers, as_maps, rtol=1e-12, atol=1e-12)
+        for layer in model.gates.layers[::2]:
+            layer.weight.zero_()
+        assert torch.equal(model(source, constants), model(source, constants + 1))
 
 
 def test_weights_are_a_function_of_the_generator():

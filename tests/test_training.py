@@ -9,7 +9,7 @@ import torch
 
 from sciml_fm_core import FixedBatches, FreshBatches, Task, TrainConfig, draw_split, fit
 from sciml_fm_core import training as training_module
-from sciml_fm_core.training import mean_error, training_loss
+from sciml_fm_core.training import Member, fit_together, mean_error, training_loss
 
 TASK = Task.parse("SYS-1(1,5)")
 
@@ -118,11 +118,11 @@ def test_weights_of_lowest_validation_error_are_kept(small_operator, monkeypatch
     operator, snapshots = small_operator(), []
     errors = iter([0.5, 0.2, 0.3, 0.2, 0.4])
 
-    def measured(operator, sets):
-        snapshots.append(weights(operator))
-        return next(errors)
+    def measured(operators, sets):
+        snapshots.append(weights(operators[0]))
+        return [next(errors)]
 
-    monkeypatch.setattr(training_module, "mean_error", measured)
+    monkeypatch.setattr(training_module, "mean_errors", measured)
     history = fit(operator, fresh(), TrainConfig(steps=10, validate_every=2), validation=held_out())
     assert (history.best_error, history.best_step) == (0.2, 4)
     assert same(weights(operator), snapshots[1])
@@ -239,6 +239,94 @@ def test_time_limit_ends_training_with_the_rate_at_zero(small_operator, monkeypa
     rates = [row["learning_rate"] for row in history.rows]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.05 * config.learning_rate
+
+
+# Several operators together -------------------------------------------------------------------------------------------
+
+RATES = (1e-4, 1e-3, 5e-3)
+
+
+def members_of(make, rates=RATES, **settings):
+    return [Member(make(seed=seed), rate, **settings) for seed, rate in enumerate(rates)]
+
+
+def difference(one, other):
+    """Of the predictions: a bias that the zero mean takes out again is trained by rounding alone."""
+    (_, examples), *_ = held_out()
+    predictions = [operator.predict(examples.source, examples.coefficients) for operator in (one, other)]
+    return (predictions[0] - predictions[1]).norm() / predictions[0].norm()
+
+
+@pytest.mark.parametrize("kind", ["paper", "dimensionless"])
+def test_members_take_the_steps_they_would_take_alone(small_operator, kind):
+    config = TrainConfig(steps=12, warmup=2, report_every=4, validate_every=4)
+    members = members_of(lambda seed: small_operator(kind=kind, seed=seed))
+    fit_together(members, fresh(), config, validation=held_out())
+    for seed, member in enumerate(members):
+        alone = small_operator(kind=kind, seed=seed)
+        history = fit(alone, fresh(), replace(config, learning_rate=member.learning_rate), validation=held_out())
+        assert difference(alone, member.operator) < 1e-4
+        assert member.history.best_error == pytest.approx(history.best_error, rel=1e-5)
+        assert [row["step"] for row in member.history.rows] == [row["step"] for row in history.rows]
+        assert member.history.rows[-1]["loss"] == pytest.approx(history.rows[-1]["loss"], rel=1e-5)
+        assert (member.status, member.history.examples_seen) == ("finished", 48)
+
+
+def test_members_may_have_their_own_data_and_normalisation(small_operator):
+    config, rate = TrainConfig(steps=6, learning_rate=1e-3), 1e-3
+    sets = [FixedBatches([(TASK.system, draw_split(TASK, "train", 8, seed=s, resolution=16))], 4) for s in (0, 1)]
+    operators = [small_operator(kind="paper", seed=0), small_operator(kind="paper", seed=1)]
+    operators[1].normalization = operators[1].normalization.__class__(operators[1].systems, 0.3, (0.1, 0.2, 0.3))
+    alone = [operator.copy() for operator in operators]
+    fit_together([Member(o, rate, data) for o, data in zip(operators, sets, strict=True)], None, config)
+    for operator, together, data in zip(alone, operators, sets, strict=True):
+        fit(operator, data, config)
+        assert difference(operator, together) < 1e-4
+
+
+def test_the_worse_half_is_dropped_on_validation(small_operator):
+    config = TrainConfig(steps=20, report_every=5, validate_every=5)
+    members = members_of(lambda seed: small_operator(), (1e-6, 5e-3, 1e-5, 2e-3, 1e-3))  # one start, five rates
+    fit_together(members, fresh(), config, halve_at=(0.2, 0.5), validation=held_out())
+    status = {member.learning_rate: member.status for member in members}
+    assert [status[rate] for rate in (1e-6, 1e-5)] == ["dropped", "dropped"]
+    assert sorted(status.values()) == ["dropped", "dropped", "dropped", "finished", "finished"]
+    seen = sorted(member.history.examples_seen for member in members)
+    assert seen == [16, 16, 40, 80, 80]
+    finished = [member for member in members if member.status == "finished"]
+    assert max(m.score for m in finished) < min(m.score for m in members if m.status == "dropped")
+    with pytest.raises(ValueError, match="halving: needs validation examples"):
+        fit_together(members_of(lambda seed: small_operator()), fresh(), config, halve_at=(0.5,))
+
+
+def test_a_member_that_diverges_leaves_the_others_alone(small_operator):
+    config = TrainConfig(steps=30, report_every=1)
+    members = members_of(lambda seed: small_operator(), (1e30, 1e-3))
+    fit_together(members, fresh(), config)
+    assert [member.status for member in members] == ["diverged", "finished"]
+    alone = small_operator()
+    fit(alone, fresh(), replace(config, learning_rate=1e-3))
+    assert difference(alone, members[1].operator) < 1e-4
+
+
+def test_a_resumed_grid_is_the_uninterrupted_one(small_operator, tmp_path):
+    config = TrainConfig(steps=20, report_every=1, validate_every=4, checkpoint_every=6)
+    settings = {"halve_at": (0.4,), "validation": held_out()}
+    whole, killed, resumed = (members_of(small_operator) for _ in range(3))
+    fit_together(whole, fresh(), config, **settings)
+
+    def kill(progress):
+        if progress.step == 15:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit_together(killed, fresh(), config, **settings, callback=kill, checkpoint=tmp_path / "state")
+    fit_together(resumed, fresh(), config, **settings, checkpoint=tmp_path / "state")
+    for one, other in zip(whole, resumed, strict=True):
+        assert same(weights(one.operator), weights(other.operator))
+        assert (one.status, one.history.best_error) == (other.status, other.history.best_error)
+    with pytest.raises(ValueError, match="belongs to a training with other settings"):
+        fit_together(members_of(small_operator), fresh(), config, validation=held_out(), checkpoint=tmp_path / "state")
 
 
 # Bad settings ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,152 @@
+"""The fused form of the blocks against the plain one and the textbook: values and gradients, together and alone."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from sciml_fm_core import FNO, FNOConfig, blocks
+from sciml_fm_core import fno as fno_module
+from sciml_fm_core.blocks import plain_block, plain_head
+from sciml_fm_core.fno import apply_together
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
+
+
+def make(seed=0, dtype=torch.float64, **settings):
+    config = FNOConfig(4, **{"width": 6, "modes": 4, "depth": 3} | settings)
+    return FNO(config, torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def textbook(model, inputs):
+    """The Fourier neural operator as papers write it: channels first, full FFTs, complex weights."""
+    n, m, d = inputs.shape[-1], model.config.modes, model.config.width
+    hidden = functional.conv2d(inputs, model.lift.weight[..., None, None], model.lift.bias)
+    gates = None
+    if model.gates is not None:
+        raw = model.gates.layers(inputs[:, 1:].mean(dim=(2, 3))).view(-1, model.config.depth, 3, d)[..., None, None]
+    for i in range(model.config.depth):
+        hidden_hat = torch.fft.rfft2(hidden)
+        weight = torch.complex(*model.spectral[i].weight.unbind(0)).view(2 * m, m, d, d)
+        mixed = torch.zeros_like(hidden_hat)
+        mixed[:, :, :m, :m] = torch.einsum("biyx,yxio->boyx", hidden_hat[:, :, :m, :m], weight[:m])
+        mixed[:, :, -m:, :m] = torch.einsum("biyx,yxio->boyx", hidden_hat[:, :, -m:, :m], weight[m:])
+        spectral = torch.fft.irfft2(mixed, s=(n, n))
+        pointwise = functional.conv2d(hidden, model.pointwise[i].weight[..., None, None], model.pointwise[i].bias)
+        if model.gates is not None:
+            gates = raw[:, i]
+            spectral, pointwise = (
+                spectral * (1 + torch.tanh(gates[:, 0] / 2)),
+                pointwise * (1 + torch.tanh(gates[:, 1] / 2)),
+            )
+            spectral = spectral + torch.tanh(gates[:, 2] / 2)
+        hidden = spectral + pointwise
+        if i < model.config.depth - 1:
+            hidden = functional.gelu(hidden)
+    hidden = functional.gelu(functional.conv2d(hidden, model.project.weight[..., None, None], model.project.bias))
+    return functional.conv2d(hidden, model.output.weight[..., None, None], model.output.bias)
+
+
+def inputs_of(*shape, dtype, seed=1):
+    """A source and constant coefficient maps, (..., 4, n, n)."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(*shape, dtype=torch.float64, generator=generator)
+    inputs[..., 1:, :, :] = inputs[..., 1:, :1, :1]
+    return inputs.to(dtype)
+
+
+def values_and_gradients(function, models, inputs):
+    inputs = inputs.clone().requires_grad_()
+    output = function(inputs)
+    cotangent = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    parameters = [parameter for model in models for parameter in model.parameters()]
+    return [output, *torch.autograd.grad(output, [inputs, *parameters], cotangent.to(output.dtype))]
+
+
+def check(results, expected, dtype):
+    for result, reference in zip(results, expected, strict=True):
+        assert result.shape == reference.shape
+        assert (result - reference).abs().max() <= TOLERANCE[dtype] * reference.abs().max()
+
+
+@pytest.fixture(params=["whole", "rows"])
+def row_size(request, monkeypatch):
+    """All rows at once, or a few at a time, with a rest."""
+    if request.param == "rows":
+        monkeypatch.setattr(blocks, "CACHE_ELEMENTS", 16 * 6 * 2 * 7)
+
+
+def plain(monkeypatch, function):
+    with monkeypatch.context() as patch:
+        patch.setattr(fno_module, "fused_block", plain_block)
+        patch.setattr(fno_module, "fused_head", plain_head)
+        return function()
+
+
+@pytest.mark.usefixtures("row_size")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("gate_width", [0, 5])
+def test_one_network_in_all_forms(dtype, gate_width, monkeypatch):
+    model, inputs = make(dtype=dtype, gate_width=gate_width), inputs_of(2, 4, 16, 16, dtype=dtype)
+    expected = values_and_gradients(lambda x: textbook(model, x), [model], inputs)
+    check(values_and_gradients(model, [model], inputs), expected, dtype)
+    check(plain(monkeypatch, lambda: values_and_gradients(model, [model], inputs)), expected, dtype)
+
+
+@pytest.mark.usefixtures("row_size")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("gate_width", [0, 5])
+@pytest.mark.parametrize("shared", [True, False])
+def test_several_networks_in_all_forms(dtype, gate_width, shared, monkeypatch):
+    models = [make(seed, dtype, gate_width=gate_width) for seed in range(3)]
+    inputs = inputs_of(*(() if shared else (3,)), 2, 4, 16, 16, dtype=dtype)
+
+    def alone(x):
+        return torch.stack([textbook(model, x if shared else x[i]) for i, model in enumerate(models)])
+
+    def together(x):
+        return apply_together(models, x)
+
+    expected = values_and_gradients(alone, models, inputs)
+    check(values_and_gradients(together, models, inputs), expected, dtype)
+    check(plain(monkeypatch, lambda: values_and_gradients(together, models, inputs)), expected, dtype)
+
+
+@pytest.mark.usefixtures("row_size")
+@pytest.mark.parametrize("gate_width", [0, 5])
+def test_without_gradients_nothing_changes(gate_width):
+    models, inputs = [make(s, gate_width=gate_width) for s in range(2)], inputs_of(2, 4, 16, 16, dtype=torch.float64)
+    expected = apply_together(models, inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(apply_together(models, inputs), expected.detach(), rtol=1e-13, atol=1e-13)
+
+
+def test_gradients_are_those_of_finite_differences():
+    model = make(width=3, modes=2, depth=2, gate_width=2)
+    inputs = inputs_of(2, 4, 4, 4, dtype=torch.float64)
+    names, values = zip(*model.named_parameters(), strict=True)
+
+    def function(x, *parameters):
+        return torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), (x,))
+
+    # the constants must stay constant in space: only the source is varied
+    source, maps = inputs[:, :1].clone().requires_grad_(), inputs[:, 1:]
+    assert torch.autograd.gradcheck(lambda f, *p: function(torch.cat([f, maps], dim=1), *p), (source, *values))
+
+
+def test_networks_of_unequal_shape_are_refused():
+    inputs = inputs_of(2, 4, 16, 16, dtype=torch.float64)
+    with pytest.raises(ValueError, match="apply together: expected networks of equal configuration"):
+        apply_together([make(), make(width=4)], inputs)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_network_is_the_same():
+    """The plain form is what is compiled; a backend that only traces needs no compiler on the machine."""
+    model, inputs = make(gate_width=5), inputs_of(2, 4, 16, 16, dtype=torch.float64)
+    compiled = torch.compile(fno_module.network_of, backend="eager")
+    expected = values_and_gradients(model, [model], inputs)
+    check(
+        values_and_gradients(lambda x: apply_together([model], x, network=compiled)[0], [model], inputs),
+        expected,
+        torch.float64,
+    )
