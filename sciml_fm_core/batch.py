@@ -1,0 +1,612 @@
+"""Grids of notebook runs, executed with papermill: each in a process of its own, none lost, none repeated.
+
+A batch is a YAML file. Paths in it are relative to it, and its folder is the notebooks' working directory::
+
+    defaults:                          # optional; what every entry begins with
+      notebook: 02_adapt.ipynb
+      parameters: {budget: laptop, output: "results/{run}"}
+    runs:                              # the file may also be this list alone
+      - parameters: {examples: "0,64"} # fixed; a list here is a list-valued parameter
+        grid:                          # swept; the runs are the product of these lists
+          task: ["SYS-1(5,10)", "SYS-1(10,15)"]
+          seed: [0, 1, 2]
+      - notebook: 01_pretrain.ipynb
+        gpus: 1                        # 0 or 1; a run sees the GPU it asked for, or none
+
+``{run}`` in a parameter stands for the name of the run, ``<notebook>-<hash>``, so that runs write to different places.
+YAML reads ``1e-3`` as text; write ``1.0e-3``.
+
+The hash is of the notebook without outputs, all parameters with their defaults, and the version of this package. A
+run leaves ``<name>.ipynb`` and then the marker ``<name>.json``. The markers are the truth: a second call does what has
+none, and repeats what failed only where asked. Stopping a batch in any way loses no more than the runs in progress.
+
+On a cluster, give the address of a Dask scheduler. All machines need the same files at the same paths and the same
+environment. Under Slurm, dask-jobqueue starts the workers, and this process must live as long as the batch::
+
+    cluster = dask_jobqueue.SLURMCluster(cores=8, processes=1, memory="32GB", walltime="08:00:00")
+    cluster.scale(jobs=10)
+    print(cluster.scheduler_address)   # for --scheduler; cores=1 in worker_options runs one notebook at a time
+
+A run that asks for a GPU needs workers started with ``--resources GPU=1 --nthreads 1``, one for each GPU.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import platform
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+import warnings
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, cast
+
+ENTRY_KEYS = ("notebook", "parameters", "grid", "gpus")
+GRACE = 5.0
+"""Seconds between asking a run's processes to end and killing them."""
+POLL = 0.1
+ATTEMPTS = 3
+"""Starts of a kernel: notebooks that start together may be given the same port."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+_stopped: set[str] = set()
+"""Batches whose runs in this process are to end."""
+
+Callback = Callable[[int, int, int, float | None], None]
+Finished = Generator[tuple["Run", str], None, None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook with one set of parameters.
+
+    Attributes:
+        notebook: file to execute.
+        parameters: what the batch sets, without the notebook's own defaults.
+        identity: hash of everything that decides the result.
+        output: executed notebook.
+        marker: record of the finished run.
+        folder: working directory.
+        gpus: 0 or 1.
+        status: ``pending``, ``done`` or ``failed``.
+    """
+
+    notebook: Path
+    parameters: dict[str, Any]
+    identity: str
+    output: Path
+    marker: Path
+    folder: Path
+    gpus: int = 0
+    status: str = "pending"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a batch has come to: counts of all its runs, and what this call executed."""
+
+    total: int
+    done: int
+    failed: int
+    executed: int
+    seconds: float
+    failures: tuple[Run, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    batch: str
+    timeout: float | None
+    threads: int | None
+
+
+class _Stopped(Exception):
+    """The batch was stopped while this run was in progress."""
+
+
+def plan(path: str | Path, output: str | Path) -> list[Run]:
+    """Read a batch and check all of it, before anything starts.
+
+    Args:
+        path: YAML file, see the module's text.
+        output: folder of the executed notebooks and markers.
+
+    Raises:
+        ValueError: naming every problem: what is missing, unknown, of a wrong type or there twice.
+    """
+    path, output = Path(path).resolve(), Path(output).resolve()
+    problems: list[str] = []
+    runs: list[Run] = []
+    _need("papermill", "notebooks")  # now, rather than in every run
+    for number, entry in enumerate(_read_entries(path), 1):
+        found: list[str] = []
+        for run in _plan_entry(entry, path.parent, output, found):
+            first = next((other for other in runs if other.identity == run.identity), None)
+            if first is not None:
+                found.append(f"the run {run.parameters} is there twice; remove one")
+            runs.append(run)
+        problems += [f"run {number}: {problem}" for problem in dict.fromkeys(found)]
+    if problems:
+        raise ValueError(f"batch {path}: nothing was started\n  " + "\n  ".join(problems))
+    return runs
+
+
+def _need(module: str, extra: str):
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"batch: {module} is not installed; pip install 'sciml-fm[{extra}]'") from error
+
+
+def _read_entries(path: Path) -> list[dict]:
+    """Entries with the defaults filled in."""
+    yaml = _need("yaml", "notebooks")
+    if not path.is_file():
+        raise ValueError(f"batch {path}: no such file; expected a YAML file with a list of runs")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"batch {path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if isinstance(content, list):
+        content = {"runs": content}
+    if not isinstance(content, dict) or not set(content) <= {"defaults", "runs"}:
+        raise ValueError(f"batch {path}: expected a list of runs, or 'runs:' and 'defaults:'")
+    defaults, entries = content.get("defaults") or {}, content.get("runs")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"batch {path}: expected at least one run in a list, got {entries!r}")
+    for entry in (defaults, *entries):
+        _check_entry(entry, path)
+    merged = []
+    for entry in entries:
+        both = {key: {**(defaults.get(key) or {}), **(entry.get(key) or {})} for key in ("parameters", "grid")}
+        merged.append({**defaults, **entry, **both})
+    return merged
+
+
+def _check_entry(entry: Any, path: Path) -> None:
+    if not isinstance(entry, dict) or not set(entry) <= set(ENTRY_KEYS):
+        raise ValueError(f"batch {path}: expected the keys {', '.join(ENTRY_KEYS)} in every run, got {entry!r}")
+    for key in ("parameters", "grid"):
+        if not isinstance(entry.get(key) or {}, dict):
+            raise ValueError(f"batch {path}: {key}: expected names and values, got {entry[key]!r}")
+    if entry.get("gpus", 0) not in (0, 1):
+        raise ValueError(f"batch {path}: gpus: expected 0 or 1, got {entry['gpus']!r}")
+
+
+def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str]) -> Iterator[Run]:
+    """Runs of an entry; what is wrong is added to the problems."""
+    if not entry.get("notebook"):
+        problems.append("expected 'notebook: path'")
+        return
+    notebook = folder / str(entry["notebook"])
+    try:
+        defaults, content = _inspect(notebook)
+    except ValueError as error:
+        problems.append(str(error))
+        return
+    grid = entry["grid"]
+    problems += [
+        f"grid: {name} is among the parameters too; remove one" for name in entry["parameters"] if name in grid
+    ]
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            problems.append(f"grid: {name}: expected a list of values, got {values!r}")
+    if problems:
+        return
+    for values in itertools.product(*grid.values()):
+        parameters = {**entry["parameters"], **dict(zip(grid, values, strict=True))}
+        problems += [problem for problem in _check_parameters(parameters, defaults, notebook.name)]
+        yield _new_run(notebook, parameters, defaults, content, output, folder, entry.get("gpus", 0))
+
+
+def _inspect(notebook: Path) -> tuple[dict[str, Any], list]:
+    """Parameters of a notebook with their defaults, and the content that decides its results."""
+    nbformat = _need("nbformat", "notebooks")
+    if not notebook.is_file():
+        raise ValueError(f"{notebook}: no such notebook; paths are relative to the YAML file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the form of a notebook that is read all the same
+            cells = nbformat.read(notebook, as_version=4)
+    except Exception as error:
+        raise ValueError(f"{notebook}: not a readable notebook ({type(error).__name__})") from error
+    tagged = [cell for cell in cells.cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged:
+        raise ValueError(f"{notebook}: no cell is tagged 'parameters'; tag the one that sets them")
+    kernel = cells.metadata.get("kernelspec", {})
+    content = [kernel.get("name"), *([cell.cell_type, cell.source] for cell in cells.cells)]
+    if kernel.get("language", "python") == "python":
+        return _defaults(tagged[0].source, notebook), content
+    inspected = _need("papermill", "notebooks").inspect_notebook(str(notebook))
+    return {name: _Expression(about["default"]) for name, about in inspected.items()}, content
+
+
+class _Expression(str):
+    """A default that is not a plain value: it accepts anything."""
+
+
+def _defaults(source: str, notebook: Path) -> dict[str, Any]:
+    """Read by Python's own grammar: papermill's inspection stumbles on '#' and '=' inside a text."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(f"{notebook}: the cell tagged 'parameters' is not valid Python ({error})") from error
+    defaults: dict[str, Any] = {}
+    for statement in statements:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+            continue
+        try:
+            value = ast.literal_eval(statement.value)
+        except ValueError:
+            value = _Expression(ast.unparse(statement.value))
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) == "float" and type(value) is int:
+            value = float(value)
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        defaults |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+    return defaults
+
+
+def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> Iterator[str]:
+    for name, value in parameters.items():
+        if name not in defaults:
+            yield f"{name}: unknown in {notebook}, which has {', '.join(defaults) or 'no parameters'}"
+            continue
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            yield f"{name}: expected plain values, got {value!r}; put quotes around it"
+            continue
+        default = defaults[name]
+        if default is None or isinstance(default, _Expression):
+            continue
+        expected = (int, float) if isinstance(default, float) else list if isinstance(default, tuple) else type(default)
+        if not isinstance(value, expected) or isinstance(value, bool) is not isinstance(default, bool):
+            hint = "; in YAML, write 1.0e-3 for 1e-3" if isinstance(default, float) and isinstance(value, str) else ""
+            yield f"{name}: expected {type(default).__name__} as in {notebook}, got {value!r}{hint}"
+
+
+def _new_run(notebook, parameters, defaults, content, output: Path, folder: Path, gpus: int) -> Run:
+    from . import __version__
+
+    # A float that is written as an integer is the same number.
+    parameters = {
+        name: float(value) if isinstance(defaults.get(name), float) and type(value) is int else value
+        for name, value in parameters.items()
+    }
+    text = json.dumps([content, {**defaults, **parameters}, __version__], sort_keys=True, default=str)
+    identity = hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+    name = f"{notebook.stem}-{identity}"
+    parameters = {
+        key: value.replace("{run}", name) if isinstance(value, str) else value for key, value in parameters.items()
+    }
+    run = Run(notebook, parameters, identity, output / f"{name}.ipynb", output / f"{name}.json", folder, gpus)
+    return replace(run, status=_status(run))
+
+
+def _status(run: Run) -> str:
+    try:
+        return json.loads(run.marker.read_text(encoding="utf-8"))["status"]
+    except FileNotFoundError:
+        return "pending"
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{run.marker}: not a marker of a run ({error}); remove it to run again") from error
+
+
+def run_batch(
+    runs: Sequence[Run],
+    *,
+    processes: int | None = None,
+    scheduler: str | None = None,
+    timeout: float | None = None,
+    retry_failed: bool = False,
+    callback: Callback | None = None,
+) -> Summary:
+    """Execute the runs that have no marker; failures are kept and the rest go on.
+
+    Args:
+        runs: from `plan`.
+        processes: notebooks at a time, which share the cores; half the cores where not given. With a scheduler its
+            workers decide, and this is how many runs share a machine's cores: its environment decides where not given.
+        scheduler: address of a Dask scheduler; local processes where not given.
+        timeout: seconds after which a run is ended, with all its processes, and counts as failed.
+        retry_failed: also repeat runs that failed before.
+        callback: called with (done, failed, total, seconds left or None) at the start and after each run.
+
+    Raises:
+        ValueError: on a bad setting, or GPUs that are asked for and not there.
+        OSError: if the scheduler is not reached, or markers cannot be written.
+        KeyboardInterrupt: when interrupted, after all processes are ended; its text says how to go on.
+    """
+    if (processes is not None and processes < 1) or (timeout is not None and timeout <= 0):
+        raise ValueError(f"batch: expected processes >= 1 and timeout > 0, got {processes} and {timeout}")
+    statuses = {run.identity: _status(run) for run in runs}
+    pending = [run for run in runs if statuses[run.identity] in ("pending", "failed" if retry_failed else "pending")]
+    statuses |= {run.identity: "pending" for run in pending}
+    began, executed = time.monotonic(), 0
+
+    def report() -> None:
+        if callback is not None:
+            counts = Counter(statuses.values())
+            left = (time.monotonic() - began) / executed * (len(pending) - executed) if executed else None
+            callback(counts["done"], counts["failed"], len(runs), left)
+
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    if scheduler is None:
+        processes = processes or max(1, cores // 2)
+    settings = _Settings(uuid.uuid4().hex, timeout, max(1, cores // processes) if processes else None)
+    finished = _on_cluster(pending, settings, scheduler) if scheduler else _locally(pending, settings, processes or 1)
+    try:
+        with closing(finished):
+            report()
+            for run, status in finished:
+                statuses[run.identity] = status
+                executed += 1
+                report()
+    except KeyboardInterrupt:
+        kept = sum(_status(run) != "pending" for run in runs)
+        raise KeyboardInterrupt(
+            f"stopped: {kept} of {len(runs)} runs are finished; the same command goes on with the rest"
+        ) from None
+    counts, failures = Counter(statuses.values()), [run for run in runs if statuses[run.identity] == "failed"]
+    return Summary(
+        len(runs), counts["done"], counts["failed"], executed, time.monotonic() - began,
+        tuple(replace(run, status="failed") for run in failures),
+    )  # fmt: skip
+
+
+def _locally(pending: Sequence[Run], settings: _Settings, processes: int) -> Finished:
+    """Execute in threads that each look after one process at a time; closing it ends those processes."""
+    gpus = _free_gpus(pending)
+    _prepare(pending)
+    with ThreadPoolExecutor(processes) as pool:
+        try:
+            futures = {pool.submit(_run_one, run, settings, gpus): run for run in pending}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            _stop(settings.batch)
+            pool.shutdown(cancel_futures=True)
+
+
+def _on_cluster(pending: Sequence[Run], settings: _Settings, address: str) -> Finished:
+    """Execute on the workers of a Dask cluster, which repeats elsewhere what a lost worker had in progress."""
+    distributed = _need("distributed", "cluster")
+    with distributed.Client(address, set_as_default=False) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        if workers and any(run.gpus for run in pending) and not any("GPU" in each["resources"] for each in workers):
+            raise ValueError("batch: a run asks for a GPU and no worker offers one; start some with --resources GPU=1")
+        _prepare(pending)
+        futures: dict = {}
+        try:
+            for run in pending:
+                needs = {"GPU": 1} if run.gpus else None
+                key = f"{run.output.stem}-{settings.batch}"
+                future = client.submit(_run_one, run, settings, key=key, pure=False, retries=ATTEMPTS, resources=needs)
+                futures[future] = run
+            for future in distributed.as_completed(futures, loop=client.loop):
+                if future.status == "error":
+                    # Such as a run that took its worker down with it every time.
+                    _record(futures[future], time.time(), f"the cluster gave up: {future.exception()}")
+                yield futures[future], _status(futures[future])
+        finally:
+            if not all(future.done() for future in futures):
+                client.run(_stop, settings.batch, on_error="ignore")
+                with suppress(TimeoutError):
+                    distributed.wait(list(futures), timeout=2 * GRACE)
+
+
+def _stop(batch: str) -> None:
+    """End the runs of a batch that are in progress in this process."""
+    _stopped.add(batch)
+
+
+def _prepare(pending: Sequence[Run]) -> None:
+    """Failed runs lose their markers here: later, a marker means that a run which a cluster repeats is finished."""
+    for run in pending:
+        run.output.parent.mkdir(parents=True, exist_ok=True)
+        run.marker.unlink(missing_ok=True)
+
+
+def _free_gpus(pending: Sequence[Run]) -> queue.Queue[str]:
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names is None and any(run.gpus for run in pending):
+        import torch
+
+        names = ",".join(str(number) for number in range(torch.cuda.device_count()))
+    free: queue.Queue[str] = queue.Queue()
+    for name in filter(None, (names or "").split(",")):
+        free.put(name)
+    if free.empty() and any(run.gpus for run in pending):
+        raise ValueError("batch: a run asks for a GPU and there is none here; remove 'gpus: 1' or use a cluster")
+    return free
+
+
+@contextmanager
+def _environment(run: Run, settings: _Settings, gpus: queue.Queue[str] | None) -> Iterator[dict[str, str]]:
+    """Variables of a run's process: its share of the cores, and the GPU that it holds while it runs."""
+    variables = dict(os.environ)
+    if settings.threads:
+        variables |= dict.fromkeys(THREAD_VARIABLES, str(settings.threads))
+    if not run.gpus:
+        yield {**variables, "CUDA_VISIBLE_DEVICES": ""}
+        return
+    if gpus is None:  # a cluster's worker was started with its GPU
+        yield variables
+        return
+    while True:
+        _check_stopped(settings)
+        with suppress(queue.Empty):
+            gpu = gpus.get(timeout=POLL)
+            break
+    try:
+        yield {**variables, "CUDA_VISIBLE_DEVICES": gpu}
+    finally:
+        gpus.put(gpu)
+
+
+def _check_stopped(settings: _Settings) -> None:
+    if settings.batch in _stopped:
+        raise _Stopped
+
+
+def _run_one(run: Run, settings: _Settings, gpus: queue.Queue[str] | None = None) -> str:
+    """Execute a run unless it is finished, and leave the executed notebook, then the marker."""
+    from .files import atomic_path
+
+    if (status := _status(run)) != "pending":
+        return status
+    try:
+        with _environment(run, settings, gpus) as environment, atomic_path(run.output) as partial:
+            began = time.time()
+            error = _execute(run, partial, settings, environment)
+            if not partial.exists():  # ended before papermill wrote anything
+                shutil.copyfile(run.notebook, partial)
+    except _Stopped:
+        return "pending"
+    return _record(run, began, error)
+
+
+def _record(run: Run, began: float, error: str | None) -> str:
+    from . import __version__
+    from .files import write_json
+
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "papermill", "ipykernel")}
+    status = "failed" if error else "done"
+    marker = {
+        "status": status,
+        "error": error,
+        "notebook": run.notebook.name,
+        "parameters": run.parameters,
+        "identity": run.identity,
+        "start": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - began, 3),
+        "host": platform.node(),
+        "versions": {"python": platform.python_version(), "sciml-fm": __version__, **versions},
+    }
+    write_json(run.marker, marker)
+    return status
+
+
+def _execute(run: Run, output: Path, settings: _Settings, environment: dict[str, str]) -> str | None:
+    """Execute a notebook in a process group of its own, and return what went wrong."""
+    request = {
+        "notebook": str(run.notebook),
+        "output": str(output),
+        "parameters": run.parameters,
+        "cwd": str(run.folder),
+    }
+    # As a file rather than a module: importing the package would cost every run a second more.
+    command = [sys.executable, "-P", __file__]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True, bufsize=0
+        )
+        pipe = cast(IO[bytes], process.stdin)
+        try:
+            # The pipe stays open: its end tells the process that this one is gone, however that came.
+            with suppress(BrokenPipeError):
+                pipe.write(json.dumps(request).encode() + b"\n")
+            in_time = _wait(process, settings)
+        finally:
+            _end_group(process)
+            pipe.close()
+        if not in_time:
+            return f"ended after the time limit of {settings.timeout:g} s"
+        if process.returncode == 0:
+            return None
+        log.seek(0)
+        lines = log.read().decode(errors="replace").strip().splitlines() or ["no message"]
+        return lines[-1] if process.returncode == 1 else f"ended with code {process.returncode}: {lines[-1]}"
+
+
+def _wait(process: subprocess.Popen, settings: _Settings) -> bool:
+    """Whether a process ends within the time limit."""
+    limit = time.monotonic() + (math.inf if settings.timeout is None else settings.timeout)
+    while time.monotonic() < limit:
+        _check_stopped(settings)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(POLL)
+            return True
+    return False
+
+
+def _end_group(process: subprocess.Popen) -> None:
+    """End what is left of a run, also after it ended well: nothing that a notebook started outlives it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+        limit = time.monotonic() + GRACE
+        while time.monotonic() < limit:
+            process.poll()  # a process that ended and was not waited for still counts as one of the group
+            os.killpg(process.pid, 0)
+            time.sleep(POLL / 2)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _child() -> None:
+    """Body of a run's own process: execute one notebook; the last line printed is the error."""
+    with open(0, "rb", buffering=0, closefd=False) as pipe:
+        request = json.loads(pipe.readline())
+    threading.Thread(target=_end_with_parent, args=(request["output"],), daemon=True).start()
+    warnings.simplefilter("ignore")  # of Jupyter's libraries about each other
+    # jsonschema does without this grammar of addresses, which takes a second to build.
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+    papermill = importlib.import_module("papermill")
+    _keep_kernel_in_group()
+    try:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                papermill.execute_notebook(
+                    request["notebook"], request["output"], request["parameters"], cwd=request["cwd"],
+                    progress_bar=False, start_timeout=300,
+                )  # fmt: skip
+                break
+            except RuntimeError as error:
+                if "kernel_info" not in str(error) or attempt == ATTEMPTS:
+                    raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, papermill.PapermillExecutionError):
+            text = f"In [{error.exec_count}]: {error.ename}: {error.evalue}"
+        print("\n" + " ".join(text.split()), flush=True)
+        os._exit(1)
+
+
+def _end_with_parent(output: str) -> None:
+    os.read(0, 1)  # returns when the parent is gone
+    Path(output).unlink(missing_ok=True)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _keep_kernel_in_group() -> None:
+    """Jupyter starts kernels in groups of their own, where the end of this process's group would not reach them."""
+    launcher: Any = importlib.import_module("jupyter_client.launcher")
+    provisioner = importlib.import_module("jupyter_client.provisioning.local_provisioner").LocalProvisioner
+    popen = launcher.Popen
+    launcher.Popen = lambda *arguments, **options: popen(*arguments, **{**options, "start_new_session": False})
+    # Without a group, signals for the kernel go to the kernel alone, and not to this process.
+    provisioner.pgid = property(lambda _: None, lambda *_: None)
+
+
+if __name__ == "__main__":
+    _child()

@@ -1,0 +1,303 @@
+"""Batches of notebooks: all is checked first, nothing is lost or repeated, no process is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sciml_fm_core.batch import plan, run_batch
+
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("papermill")
+yaml = pytest.importorskip("yaml")
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMETERS = """
+number: int = 0  # of the run
+rate: float = 1  # an int is fine
+name: str = "a = #1"
+flag: bool = False
+items: list = [1]
+anything = None
+"""
+# Leaves a line for every execution, so that a repeated one is seen.
+WORK = "import os, time\nwith open('log', 'a') as log:\n    log.write(f'{number}\\n')"
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """Function writing a notebook and a batch of it, and planning it."""
+
+    def make(runs, work=WORK, parameters=PARAMETERS, tags=("parameters",)):
+        cells = [
+            nbformat.v4.new_code_cell(parameters, metadata={"tags": list(tags)}, id="one"),
+            nbformat.v4.new_code_cell(work, id="two"),
+        ]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "tiny.ipynb")
+        (tmp_path / "batch.yaml").write_text(yaml.safe_dump(runs, sort_keys=False), encoding="utf-8")
+        return plan(tmp_path / "batch.yaml", tmp_path / "out")
+
+    return make
+
+
+def numbered(count):
+    return [{"notebook": "tiny.ipynb", "grid": {"number": list(range(count))}}]
+
+
+def executed(tmp_path):
+    """Numbers of the runs in the order in which they were executed."""
+    log = tmp_path / "log"
+    return [int(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def markers(runs):
+    return [json.loads(run.marker.read_text()) for run in runs if run.marker.exists()]
+
+
+def left_over(tmp_path):
+    return [path.name for path in (tmp_path / "out").iterdir() if path.suffix not in (".ipynb", ".json")]
+
+
+def wait_for(condition, seconds=60):
+    limit = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.05)
+    return value
+
+
+def alive(pid):
+    """Whether a process runs; a dead one that nobody waited for does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_product_and_defaults(batch):
+    runs = batch(
+        {
+            "defaults": {"notebook": "tiny.ipynb", "parameters": {"name": "{run}", "rate": 2}},
+            "runs": [{"grid": {"number": [1, 2], "flag": [True, False]}, "parameters": {"items": [1, 2]}}, {"gpus": 1}],
+        }
+    )
+    assert [(run.parameters.get("number"), run.parameters.get("flag")) for run in runs] == [
+        (1, True), (1, False), (2, True), (2, False), (None, None)
+    ]  # fmt: skip
+    assert runs[0].parameters["items"] == [1, 2]
+    assert runs[0].parameters["name"] == f"tiny-{runs[0].identity}" == runs[0].output.stem
+    assert [run.gpus for run in runs] == [0, 0, 0, 0, 1]
+    assert {run.status for run in runs} == {"pending"}
+
+
+def test_identity(batch):
+    def identity(values, **others):
+        return batch([{"notebook": "tiny.ipynb", "parameters": values}], **others)[0].identity
+
+    first = identity({"number": 3})
+    assert first == identity({"number": 3}), "stable"
+    assert first == identity({"number": 3, "rate": 1}), "a default that is spelled out is no other run"
+    assert first != identity({"number": 4})
+    assert first != identity({"number": 3}, work=WORK + "\n1")
+    assert first != identity({"number": 3}, parameters=PARAMETERS.replace("None", "1"))
+
+
+def test_every_problem_is_told_at_once(batch, tmp_path):
+    wrong = {"number": 1.5, "rate": "1e-3", "name": 3, "flag": 1, "items": "x", "other": 1}
+    with pytest.raises(ValueError, match="nothing was started") as caught:
+        batch(
+            [
+                {"notebook": "tiny.ipynb", "parameters": wrong},
+                {"notebook": "missing.ipynb"},
+                {"notebook": "tiny.ipynb", "grid": {"number": 3}},
+                {"notebook": "tiny.ipynb", "grid": {"number": [5, 5]}},
+                {"notebook": "tiny.ipynb", "parameters": {"number": True}},
+                {"parameters": {"number": 7}},
+            ]
+        )
+    message = str(caught.value)
+    for part in (
+        "run 1: number: expected int as in tiny.ipynb, got 1.5",
+        "run 1: rate: expected float as in tiny.ipynb, got '1e-3'; in YAML, write 1.0e-3 for 1e-3",
+        "run 1: name: expected str",
+        "run 1: flag: expected bool",
+        "run 1: items: expected list",
+        "run 1: other: unknown in tiny.ipynb, which has number, rate, name, flag, items, anything",
+        "missing.ipynb: no such notebook",
+        "run 3: grid: number: expected a list of values, got 3",
+        "run 4: the run {'number': 5} is there twice",
+        "run 5: number: expected int",
+        "run 6: expected 'notebook: path'",
+    ):
+        assert part in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ([], "expected at least one run"),
+        ("text", "expected a list of runs"),
+        ([{"notebok": "tiny.ipynb"}], "expected the keys notebook, parameters, grid, gpus"),
+        ([{"notebook": "tiny.ipynb", "gpus": 2}], "gpus: expected 0 or 1, got 2"),
+        ([{"notebook": "tiny.ipynb", "parameters": [1]}], "parameters: expected names and values"),
+    ],
+)
+def test_bad_files(batch, runs, message):
+    with pytest.raises(ValueError, match=message):
+        batch(runs)
+
+
+def test_untagged_notebook(batch):
+    with pytest.raises(ValueError, match="no cell is tagged 'parameters'"):
+        batch(numbered(1), tags=())
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        plan(tmp_path / "batch.yaml", tmp_path)
+
+
+def test_missing_package(batch, monkeypatch):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    with pytest.raises(ValueError, match=r"pip install 'sciml-fm\[notebooks\]'"):
+        batch(numbered(1))
+
+
+def test_no_gpu(batch, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ValueError, match="asks for a GPU"):
+        run_batch(batch([{"notebook": "tiny.ipynb", "gpus": 1}]))
+
+
+@pytest.mark.notebook
+def test_failures_are_kept_and_the_rest_go_on(batch, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    work = WORK + "\nprint(os.environ['OMP_NUM_THREADS'], 'gpu', os.environ['CUDA_VISIBLE_DEVICES'])"
+    work += "\nassert number != 1 or os.path.exists('mended'), 'broken\\nhere'"
+    described = [{**numbered(3)[0], "gpus": 1, "parameters": {"anything": "{run}"}}]
+    runs, calls = batch(described, work), []
+    summary = run_batch(runs, processes=2, callback=lambda *numbers: calls.append(numbers))
+    assert (summary.total, summary.done, summary.failed, summary.executed) == (3, 2, 1, 3)
+    assert [run.parameters["number"] for run in summary.failures] == [1]
+    assert calls[0] == (0, 0, 3, None)
+    assert calls[-1] == (2, 1, 3, 0)
+    done, failed, _ = markers(runs)
+    assert done["status"] == "done"
+    assert done["error"] is None
+    assert done["parameters"] == {"number": 0, "anything": runs[0].output.stem}
+    assert done["seconds"] > 0
+    assert {"start", "host", "versions"} <= set(done)
+    assert failed["error"].endswith("AssertionError: broken here")
+    outputs = nbformat.read(runs[0].output, as_version=4).cells[-1].outputs
+    assert outputs[0].text == f"{max(1, len(os.sched_getaffinity(0)) // 2)} gpu 7\n"
+    assert "AssertionError" in runs[1].output.read_text(), "papermill's account of the failure"
+    assert left_over(tmp_path) == []
+
+    again = batch(described, work)
+    assert [run.status for run in again] == ["done", "failed", "done"]
+    assert run_batch(again).executed == 0
+    (tmp_path / "mended").touch()
+    summary = run_batch(again, processes=1, retry_failed=True)
+    assert (summary.done, summary.failed, summary.executed) == (3, 0, 1)
+    assert sorted(executed(tmp_path)) == [0, 1, 1, 2]
+
+
+SLEEPER = WORK + (
+    "\nimport subprocess\nchild = subprocess.Popen(['sleep', '600'])"
+    "\nwith open('pids', 'a') as pids:\n    pids.write(f'{os.getppid()} {os.getpid()} {child.pid}\\n')"
+    "\nif not os.path.exists('mended'):\n    time.sleep(600)"
+)
+
+
+def pids(tmp_path):
+    """Processes of the notebooks: papermill's, the kernel and its child."""
+    file = tmp_path / "pids"
+    return [int(pid) for pid in file.read_text().split()] if file.exists() else []
+
+
+@pytest.mark.notebook
+def test_time_limit_ends_every_process(batch, tmp_path):
+    runs = batch(numbered(1), SLEEPER)
+    summary = run_batch(runs, timeout=6)
+    assert summary.failed == 1
+    assert markers(runs)[0]["error"] == "ended after the time limit of 6 s"
+    assert runs[0].output.exists()
+    assert len(pids(tmp_path)) == 3
+    assert not any(alive(pid) for pid in pids(tmp_path))
+
+
+def start_batch(tmp_path):
+    """A process that runs the batch, as the command line would."""
+    code = (
+        "from sciml_fm_core.batch import plan, run_batch\n"
+        "try:\n    run_batch(plan('batch.yaml', 'out'), processes=2)\n"
+        "except KeyboardInterrupt as stop:\n    print(stop)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_stopped_batch_leaves_no_orphan_and_goes_on(batch, tmp_path, how):
+    runs = batch(numbered(3), SLEEPER)
+    with start_batch(tmp_path) as process:
+        wait_for(lambda: len(pids(tmp_path)) == 6)
+        process.send_signal(how)
+        output, _ = process.communicate(timeout=30)
+    if how == signal.SIGINT:
+        assert output == "stopped: 0 of 3 runs are finished; the same command goes on with the rest\n"
+    wait_for(lambda: not any(alive(pid) for pid in pids(tmp_path)), 10)
+    assert markers(runs) == []
+    assert left_over(tmp_path) == []
+    (tmp_path / "mended").touch()
+    assert run_batch(runs, processes=2).done == 3
+    assert not any(alive(pid) for pid in pids(tmp_path)), "not even what a finished notebook started"
+
+
+@pytest.mark.notebook
+def test_forty_runs_on_two_processes(batch, tmp_path):
+    runs = batch(numbered(40))
+    summary = run_batch(runs, processes=2)
+    assert (summary.done, summary.executed) == (40, 40)
+    assert sorted(executed(tmp_path)) == list(range(40))
+    assert {marker["status"] for marker in markers(runs)} == {"done"}
+    assert len({run.output for run in runs if run.output.exists()}) == 40
+
+
+@pytest.mark.notebook
+# Of the cluster that the test starts and damages, not of the batch.
+@pytest.mark.filterwarnings("ignore")
+def test_forty_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    runs = batch(numbered(40))
+    killed = []
+
+    def kill_a_worker(done, failed, total, left):
+        if done >= 10 and not killed:
+            in_progress = set(executed(tmp_path))
+            killed.append(next(iter(cluster.workers.values())).pid)
+            os.kill(killed[0], signal.SIGKILL)
+            before.update(marker["parameters"]["number"] for marker in markers(runs))
+            assert in_progress
+
+    before = set()
+    with distributed.LocalCluster(n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None) as cluster:
+        summary = run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=kill_a_worker)
+    assert killed
+    assert (summary.done, summary.failed, summary.executed) == (40, 0, 40)
+    times = {number: executed(tmp_path).count(number) for number in range(40)}
+    assert all(times.values()), "nothing is lost"
+    assert sum(times.values()) <= 41, "only what the worker had in progress was begun again"
+    assert all(times[number] == 1 for number in before), "nothing finished is repeated"
+    assert {marker["status"] for marker in markers(runs)} == {"done"}
+    assert left_over(tmp_path) == []
