@@ -62,7 +62,7 @@ MANY_STEPS = 10**7
 
 FULL_ROUNDS = Rounds(5, 15, 20.0)
 LARGE_ROUNDS = Rounds(2, 2, 0.0)
-"""For networks of which memory holds one at a time."""
+"""For networks that memory cannot hold side by side: each is made anew in every round."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Budget:
     Attributes:
         sizes: networks, of the paper's sizes.
         resolutions: points in each direction.
-        rounds, large_rounds: of each comparison; the second of the largest networks.
+        rounds, large_rounds: of each comparison; the second where memory cannot hold the networks side by side.
         examples: made by our generator in one call; the released one makes `released_examples`.
         limit_megabytes, limit_matrix: what is copied, and the matrices multiplied, to find the limits of the device.
         few_shot_steps: of the fine-tuning whose learning-rate grid is timed.
@@ -118,7 +118,7 @@ class Record:
     """The measurements and how they were made.
 
     A measurement is a row of plain values: section, candidate, what was measured, ``value`` in ``unit``, the seconds
-    of all ``repeats`` and their ``spread`` (distance of the quartiles over the median).
+    of all ``repeats`` and their ``spread`` (distance of the quartiles over the median). ``on_add`` is called with each.
     """
 
     device: torch.device
@@ -126,6 +126,7 @@ class Record:
     seed: int = 0
     released: Path | None = None
     compiled: bool = False
+    on_add: Callable[[dict], None] = lambda row: None
     limits: dict[str, float] = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -134,6 +135,7 @@ class Record:
         """Keep a measurement."""
         row = {"section": section, "candidate": candidate, **details, "value": value, "unit": unit}
         self.rows.append(row)
+        self.on_add(row)
         return row
 
     def add_times(self, section: str, candidate: str, times: list[float], count: int, **details) -> dict:
@@ -220,10 +222,10 @@ def training(record: Record) -> None:
 
                 return make
 
-            large = size == "256M"
-            rounds = record.budget.large_rounds if large else record.budget.rounds
             makers = {name: maker(name) for name in record.networks}
-            for name, times in interleave(makers, rounds, record.device, keep=not large).items():
+            keep = _room(record, size) >= len(makers)
+            rounds = record.budget.rounds if keep else record.budget.large_rounds
+            for name, times in interleave(makers, rounds, record.device, keep=keep).items():
                 flops, traffic = step_work(name, size, n, batch)
                 median, _ = summarize(times)
                 record.add_times(
@@ -249,8 +251,7 @@ def inference(record: Record) -> None:
     for size in record.budget.sizes:
         if not _fits(record, size):
             continue
-        large = size == "256M"
-        rounds = record.budget.large_rounds if large else replace(record.budget.rounds, seconds=5.0)
+        rounds = replace(record.budget.rounds, seconds=record.budget.rounds.seconds / 4)
         for n in record.budget.resolutions:
             for batch in (1, 8 * BATCHES[device.type][size] if device.type == "cuda" else 16):
                 if n < 2 * SIZES[size]["modes"]:
@@ -264,7 +265,7 @@ def inference(record: Record) -> None:
                     return make
 
                 makers = {name: maker(name) for name in record.networks}
-                for name, times in interleave(makers, rounds, device, keep=not large).items():
+                for name, times in interleave(makers, rounds, device).items():
                     record.add_times("inference", name, times, batch, size=size, resolution=n, batch=batch)
                 _free(device)
 
@@ -436,14 +437,22 @@ def _train_released(record: Record, task: Task, size: str) -> tuple[Callable[[Ex
 
 
 def _fits(record: Record, size: str) -> bool:
-    """Whether one network of a size can be trained in the memory there is."""
-    width, modes = SIZES[size]["width"], SIZES[size]["modes"]
-    needed = BYTES_PER_PARAMETER * 4 * 4 * modes**2 * width**2
+    """Whether a network of a size can be trained in the memory there is."""
+    fits = _room(record, size) >= 1
+    if not fits:
+        record.skip(f"{size}: too little free memory to train it; needs about {_needed(size) / 1e9:.0f} GB")
+    return fits
+
+
+def _room(record: Record, size: str) -> float:
+    """How many networks of a size can be trained in the memory there is."""
     free = _free_memory(record.device)
-    if free is not None and free < needed:
-        record.skip(f"{size}: needs about {needed / 1e9:.0f} GB, {free / 1e9:.0f} GB are free")
-        return False
-    return True
+    return math.inf if free is None else free / _needed(size)
+
+
+def _needed(size: str) -> int:
+    width, modes = SIZES[size]["width"], SIZES[size]["modes"]
+    return BYTES_PER_PARAMETER * 4 * 4 * modes**2 * width**2
 
 
 def _free_memory(device: torch.device) -> int | None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measures import BUDGETS, SECTIONS, Record, device_limits
-from benchmarks.report import TITLES, sections, table
+from benchmarks.report import CASES, TITLES, sections, table
 from sciml_fm_core import __version__
 from sciml_fm_core.files import write_json
 from sciml_fm_core.transfer import hardware
@@ -93,7 +93,7 @@ class Options:
 def run(options: Options, console: Console | None = None) -> dict:
     """Measure, print a table after each section, and return (and write) the result as plain values.
 
-    The file is written after every section, so a run that is stopped keeps what it has.
+    The file is written after every measurement, so a run that is stopped keeps what it has.
     """
     console = console or _console()
     threads = torch.get_num_threads()
@@ -104,8 +104,15 @@ def run(options: Options, console: Console | None = None) -> dict:
     device = torch.device(options.device)
     compiled = device.type == "cuda" if options.compiled is None else options.compiled
     released = None if options.released is None else options.released.resolve()
-    record = Record(device, budget, options.seed, released, compiled)
     started = time.perf_counter()
+
+    def keep(row: dict) -> None:
+        if options.output is not None:
+            write_json(options.output, _result(options, record, time.perf_counter() - started))
+        case = [str(row[name]) for name in CASES.get(row["section"], ()) if row.get(name) is not None]
+        console.print(" ".join([row["section"], *case, f"{row['candidate']}: {row['value']:.4g} {row['unit']}"]))
+
+    record = Record(device, budget, options.seed, released, compiled, keep)
     try:
         console.print(hardware(device))
         for name, measure in {"limits": device_limits, **SECTIONS}.items():
@@ -115,9 +122,9 @@ def run(options: Options, console: Console | None = None) -> dict:
             measure(record)
             for section, groups in sections(record.rows[known:]).items():
                 console.print(_table(section, groups))
-            result = _result(options, record, time.perf_counter() - started)
-            if options.output is not None:
-                write_json(options.output, result)
+        result = _result(options, record, time.perf_counter() - started)
+        if options.output is not None:
+            write_json(options.output, result)
     finally:
         torch.set_num_threads(threads)
     for line in record.skipped:
