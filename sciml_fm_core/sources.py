@@ -61,16 +61,17 @@ def draw_amplitudes(sparsity: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(kept, values, 0)
 
 
-def render(amplitudes: Tensor, n: int) -> Tensor:
+def render(amplitudes: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
     """Sum of lattice Gaussians with amplitudes (..., 12, 12) on n x n points, shape (..., n, n)."""
     profiles = lattice_profiles(n, device=amplitudes.device).to(amplitudes.dtype)
-    return profiles.T @ amplitudes @ profiles
+    return torch.matmul(profiles.T @ amplitudes, profiles, out=out)
 
 
-def normalize(source: Tensor, *, zero_mean: bool) -> Tensor:
-    """Divide a source by its maximum, then subtract the mean where the system needs it."""
-    source = source / source.amax(dim=(-2, -1), keepdim=True)
-    return source - source.mean(dim=(-2, -1), keepdim=True) if zero_mean else source
+def normalize(source: Tensor, *, zero_mean: bool, maximum: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """Divide a source by its maximum, or by the one given, then subtract the mean where the system needs it."""
+    maximum = source.amax(dim=(-2, -1), keepdim=True) if maximum is None else maximum
+    source = torch.div(source, maximum, out=out)
+    return torch.sub(source, source.mean(dim=(-2, -1), keepdim=True), out=out) if zero_mean else source
 
 
 def place(

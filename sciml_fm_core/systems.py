@@ -29,7 +29,7 @@ DIFFUSIVITY = 0.01
 FULL_TURN = 2 * torch.pi
 
 _ROOT_ITERATIONS = 60
-_ROOT_TOLERANCE = 1e-10
+_LAST_STEP = 1e-6  # in log speed: Newton's method squares it
 
 
 def rotated_diffusion(eigenvalue: Tensor, angle: Tensor) -> Tensor:
@@ -144,9 +144,12 @@ class System(ABC):
 
     def solve_hat(self, source_hat: Tensor, coefficients: Tensor, n: int) -> Tensor:
         """`solve` between Fourier coefficients (..., n, n // 2 + 1), without checks."""
+        return source_hat * self.inverse_symbol(coefficients, n).to(source_hat.dtype)
+
+    def inverse_symbol(self, coefficients: Tensor, n: int) -> Tensor:
+        """``1 / symbol`` in float64, zero in the modes that L annihilates and nowhere else."""
         symbol, null = self._symbol_and_null(coefficients, n)
-        inverse = torch.where(null, 0, 1 / torch.where(null, 1, symbol))
-        return source_hat * inverse.to(source_hat.dtype)
+        return (1 / symbol.masked_fill(null, 1)).masked_fill(null, 0)
 
     def residual(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
         """Signed residual ``L u - f``, shape (..., n, n), zero for the exact solution.
@@ -186,7 +189,8 @@ class System(ABC):
     def _symbol_and_null(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor]:
         # The symbol is computed in float64: near a resonance it is a difference of nearly equal numbers.
         symbol = self.symbol(coefficients.double(), n)
-        null = symbol.abs() <= 16 * torch.finfo(torch.float64).eps * symbol.abs().amax(dim=(-2, -1), keepdim=True)
+        size = symbol.real.abs() + symbol.imag.abs() if symbol.is_complex() else symbol.abs()
+        null = size <= 16 * torch.finfo(torch.float64).eps * size.amax(dim=(-2, -1), keepdim=True)
         return symbol, null
 
     def check(self, source: Tensor, coefficients: Tensor) -> int:
@@ -217,8 +221,8 @@ def _diffusion_symbol(tensor: Tensor, n: int) -> Tensor:
     """Symbol of -div(K grad .): ``4 pi^2 (K11 kx^2 + K22 ky^2 + 2 K12 kx ky)``, the cross term without Nyquist."""
     kx, ky = wavenumbers(n, dtype=tensor.dtype, device=tensor.device)
     dx, dy = derivative_wavenumbers(n, dtype=tensor.dtype, device=tensor.device)
-    k11, k22, k12 = (tensor[..., i, None, None] for i in range(3))
-    return 4 * torch.pi**2 * (k11 * kx**2 + k22 * ky**2 + 2 * k12 * (dx * dy))
+    k11, k22, k12 = (4 * torch.pi**2 * tensor[..., i, None, None] for i in range(3))
+    return torch.addcmul(k11 * kx**2 + k22 * ky**2, 2 * k12 * dy, dx)
 
 
 def _check_positive_definite(tensor: Tensor, name: str) -> None:
@@ -321,7 +325,8 @@ class AdvectionDiffusion(System):
     @staticmethod
     def _energy(source: Tensor) -> Tensor:
         n = source.shape[-1]
-        energy = transform(source.double()).abs() ** 2 * parseval_weights(n, device=source.device)
+        source_hat = transform(source.double())
+        energy = (source_hat.real**2 + source_hat.imag**2) * parseval_weights(n, device=source.device)
         energy[..., 0, 0] = 0
         return energy / energy.sum((-2, -1), keepdim=True)
 
@@ -376,19 +381,22 @@ class AdvectionDiffusion(System):
         # Start where the mode of average diffusivity over advection would have the asked ratio.
         log_speed = torch.log(ratio) - 0.5 * torch.log((energy * squared_ratio).sum((-2, -1)))
         for _ in range(_ROOT_ITERATIONS):
-            scaled = torch.exp(2 * log_speed)[..., None, None] * squared_ratio
+            squared_speed = torch.exp(2 * log_speed)
+            diffused_share = (squared_speed[..., None, None] * squared_ratio).add_(1).reciprocal_()
             # Both shares are summed from their own terms: as 1 - N, the smaller would be lost to rounding.
-            advected_share, diffused_share = scaled / (1 + scaled), 1 / (1 + scaled)
-            advected = (energy * advected_share).sum((-2, -1))
-            diffused = (energy * diffused_share).sum((-2, -1))
-            slope = 2 * (energy * advected_share * diffused_share).sum((-2, -1)) * (1 / advected + 1 / diffused)
+            diffused_energy = energy * diffused_share
+            advected_energy = squared_ratio * diffused_energy  # at unit speed
+            diffused = diffused_energy.sum((-2, -1))
+            advected = squared_speed * advected_energy.sum((-2, -1))
+            overlap = squared_speed * (advected_energy * diffused_share).sum((-2, -1))
+            slope = 2 * overlap * (1 / advected + 1 / diffused)
             error = torch.log(advected) - torch.log(diffused) - 2 * torch.log(ratio)
-            if (error.abs() < _ROOT_TOLERANCE).all():
-                return torch.exp(log_speed)
+            newton = log_speed - error / slope
+            if ((newton - log_speed).abs() < _LAST_STEP).all():
+                return torch.exp(newton)
             log_low = torch.where(error < 0, log_speed, log_low)
             log_high = torch.where(error > 0, log_speed, log_high)
-            newton = log_speed - error / slope
-            inside = (newton > log_low) & (newton < log_high)
+            inside = (newton >= log_low) & (newton <= log_high)  # at an end: a root that rounding has reached stays
             log_speed = torch.where(inside, newton, (log_low + log_high) / 2)
         raise ArithmeticError("advection ratio: the search for the speed did not converge; report this with its input")
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .sources import draw_amplitudes, normalize, render
+from .sources import SIGMA, draw_amplitudes, lattice_profiles, normalize, render
 from .systems import SYSTEMS, System, find_system
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.8)
 """Sparsities of the sources, in equal shares: example i has sparsity number i mod 4, so any prefix is balanced."""
 
 MAX_REDRAWS = 200
+
+RESOLVED = round(2 / SIGMA)
+"""Points that resolve a random source: at their Nyquist wavenumber, 1 / sigma, a Gaussian of standard deviation sigma
+has fallen to exp(-2 pi^2) = 3e-9 of its mean. In float32, finer grids are solved on this one and interpolated."""
+
+_CHUNK = 32  # examples made at a time on a CPU: what they need stays in its cache
+
+# The C library of Linux keeps freed memory up to twice the largest block (of at most 32 MiB) freed so far. Without one
+# that large, the memory of each batch goes back to the system, and clearing it anew takes as long as the sampling.
+torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
 
 _PLUS = re.compile(r"(?<=\))\s*\+")  # not the one of 1e+06
 _LABEL = re.compile(r"\s*([A-Za-z][\w-]*)\s*\(\s*([-+.\deE]+)\s*,\s*([-+.\deE]+)\s*\)\s*")
@@ -150,7 +161,8 @@ class Task:
         if limit is None:
             return examples, draws
         for _ in range(MAX_REDRAWS):
-            refused = (examples.solution.abs().amax(dim=(-2, -1)) > limit).nonzero().squeeze(1)
+            largest, smallest = examples.solution.amax(dim=(-2, -1)), examples.solution.amin(dim=(-2, -1))
+            refused = (torch.maximum(largest, -smallest) > limit).nonzero().squeeze(1)
             if not len(refused):
                 return examples, draws
             redrawn = self._draw(sparsity[refused.cpu()], resolution, generator, dtype, device)
@@ -175,17 +187,51 @@ class Task:
         ranges = torch.tensor([(p.low, p.high - p.low) for p in system.parameters], dtype=torch.float64).view(-1, 2)
         ranges = ranges.to(uniform.device)
         parameters = (ranges[:, 0] + uniform[:, 1:] * ranges[:, 1]).to(device)
-        source = normalize(render(amplitudes, n), zero_mean=system.zero_mean)
         dial = dial.to(device)
-        coefficients = system.coefficients(dial, source, parameters).to(dtype)
-        source_hat = torch.fft.rfft2(source)
-        solution_hat = system.solve_hat(source_hat, coefficients, n)
-        if not system.zero_mean:
+        shapes = (n, n), (len(system.coefficient_names),), (n, n), ()
+        examples = Examples(*(torch.empty(count, *shape, dtype=dtype, device=device) for shape in shapes))
+        examples.dial.copy_(dial)
+        chunk = _CHUNK if device.type == "cpu" else count
+        for part in (slice(start, start + chunk) for start in range(0, count, chunk)):
+            self._solve(amplitudes[part], dial[part], parameters[part], examples.take(part))
+        return examples
+
+    def _solve(self, amplitudes: Tensor, dial: Tensor, parameters: Tensor, examples: Examples) -> None:
+        """Fill in source, coefficients and solution, in place: fresh memory costs as much as the arithmetic."""
+        system, (source, coefficients, solution, _) = self.system, examples
+        n = source.shape[-1]
+        maximum = render(amplitudes, n, out=source).amax(dim=(-2, -1), keepdim=True)
+        normalize(source, maximum=maximum, zero_mean=system.zero_mean, out=source)
+        # A grid finer than float32 needs is left for one just fine enough: sources and solutions are interpolated by
+        # small matrix products, in place of large transforms and symbols.
+        m = n if source.dtype == torch.float64 else min(n, RESOLVED)
+        resolved = source
+        if m < n:
+            profiles, refine = _band_limit(n, m, source.dtype, source.device)
+            resolved = normalize(profiles.T @ amplitudes @ profiles, maximum=maximum, zero_mean=system.zero_mean)
+
+        coefficients.copy_(system.coefficients(dial, resolved, parameters))
+        source_hat = torch.fft.rfft2(resolved)
+        inverse = system.inverse_symbol(coefficients, m)
+
+        def evaluate(field_hat: Tensor, out: Tensor) -> Tensor:
+            values = torch.fft.irfft2(field_hat, s=(m, m))
+            return torch.matmul(refine @ values, refine.T, out=out) if m < n else out.copy_(values)
+
+        if not system.zero_mean and (null := inverse == 0).any():
             # What L cannot produce (a resonant mode) is no part of the example's source either.
-            null = system.null_modes(coefficients, n)
-            if null.any():
-                source = torch.fft.irfft2(torch.where(null, 0, source_hat), s=(n, n))
-        return Examples(source, coefficients, torch.fft.irfft2(solution_hat, s=(n, n)), dial.to(dtype))
+            source -= evaluate(torch.where(null, source_hat, 0), torch.empty_like(source))
+        evaluate(source_hat * inverse.to(source_hat.dtype), solution)
+
+
+@lru_cache(maxsize=8)
+def _band_limit(n: int, m: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Between n points and m < n: the lattice profiles (12, m) less what m points do not resolve; and the matrix (n, m)
+    of trigonometric interpolation."""
+    profiles_hat = torch.fft.rfft(lattice_profiles(n))[:, : m // 2]
+    points_hat = torch.fft.rfft(torch.eye(m, dtype=torch.float64))[:, : m // 2]
+    profiles, refine = torch.fft.irfft(profiles_hat, n=m) * m / n, torch.fft.irfft(points_hat, n=n).T * n / m
+    return profiles.to(device, dtype), refine.to(device, dtype).contiguous()
 
 
 def parse_mixture(label: str) -> list[Task]:

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from sciml_fm_core import PAPER_TASKS, SYSTEMS, Task, parse_mixture
-from sciml_fm_core.tasks import shift_of
+from sciml_fm_core import PAPER_TASKS, SYSTEMS, Task, parse_mixture, tasks
+from sciml_fm_core.spectral import resample, wavenumbers
+from sciml_fm_core.systems import Helmholtz
+from sciml_fm_core.tasks import RESOLVED, shift_of
 
 
 def stream(seed=5):
@@ -120,6 +122,51 @@ def test_examples_are_solutions(task, generator):
     examples = task.sample(4, 32, generator, dtype=torch.float64)
     solution = task.system.solve(examples.source, examples.coefficients)
     torch.testing.assert_close(examples.solution, solution, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [16, 32, 64, 66, 100, 128, 192])
+def test_float32_examples_are_solutions_to_rounding(task, n):
+    """Finer grids are solved on fewer modes; what that changes is lost in the rounding of float32."""
+    examples = task.sample(40, n, stream())  # more than one chunk
+    system, source, coefficients = task.system, examples.source, examples.coefficients
+    exact = system.solve(source.double(), coefficients.double())
+
+    error = torch.linalg.vector_norm(examples.solution - exact, dim=(1, 2))
+    assert (error / torch.linalg.vector_norm(exact, dim=(1, 2))).max() < 5e-7  # of solving in full: 3e-7
+    if system.zero_mean:
+        assert source.mean(dim=(1, 2)).abs().max() < 1e-6
+
+
+def test_modes_left_out_on_a_fine_grid_are_below_rounding(task):
+    """In float64, where rounding hides nothing: the modes that the smaller grid does not resolve."""
+    examples = task.sample(8, 128, stream(), dtype=torch.float64)
+    kept = resample(resample(examples.solution, RESOLVED), 128)
+    assert (kept - examples.solution).abs().max() < 1e-8 * examples.solution.abs().max()
+
+
+def test_a_resonant_mode_is_removed_on_a_fine_grid_too():
+    class WholeHelmholtz(Helmholtz):
+        """In units where whole numbers resonate, also in float32."""
+
+        def symbol(self, coefficients, n):
+            return super().symbol(coefficients / coefficients.new_tensor([4 * torch.pi**2, 1]), n).round()
+
+        def coefficients(self, dial, source, parameters):
+            return torch.stack([torch.ones_like(dial), dial], dim=-1)
+
+    task = Task(WholeHelmholtz(), 25, 25, reject=False)
+    full, examples = (task.sample(4, 128, stream(), dtype=dtype) for dtype in (torch.float64, torch.float32))
+    kx, ky = wavenumbers(128)
+    for field, expected in ((examples.source, full.source), (examples.solution, full.solution)):
+        assert torch.fft.rfft2(field.double())[:, kx**2 + ky**2 == 25].abs().max() < 0.1  # of 128^2 points
+        torch.testing.assert_close(field.double(), expected, rtol=0, atol=2e-6)
+
+
+def test_examples_do_not_depend_on_the_chunks_they_are_made_in(task, monkeypatch):
+    whole = task.sample(12, 96, stream())
+    monkeypatch.setattr(tasks, "_CHUNK", 5)
+    for a, b in zip(whole, task.sample(12, 96, stream()), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_sources_are_normalised(task, generator):
