@@ -23,9 +23,9 @@ none, and repeats what failed only where asked. Stopping a batch in any way lose
 On a cluster, give the address of a Dask scheduler. All machines need the same files at the same paths and the same
 environment. Under Slurm, dask-jobqueue starts the workers, and this process must live as long as the batch::
 
-    cluster = dask_jobqueue.SLURMCluster(cores=8, processes=1, memory="32GB", walltime="08:00:00")
-    cluster.scale(jobs=10)
-    print(cluster.scheduler_address)   # for --scheduler; cores=1 in worker_options runs one notebook at a time
+    cluster = dask_jobqueue.SLURMCluster(cores=8, processes=1, memory="32GB", worker_extra_args=["--nthreads", "1"])
+    cluster.scale(jobs=10)             # each runs one notebook at a time; --processes 1 gives it the eight cores
+    print(cluster.scheduler_address)   # for --scheduler
 
 A run that asks for a GPU needs workers started with ``--resources GPU=1 --nthreads 1``, one for each GPU.
 """
@@ -42,7 +42,6 @@ import math
 import os
 import platform
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +54,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
@@ -87,6 +86,7 @@ class Run:
         output: executed notebook.
         marker: record of the finished run.
         folder: working directory.
+        source: text of the notebook when it was planned, which is what is executed.
         gpus: 0 or 1.
         status: ``pending``, ``done`` or ``failed``.
     """
@@ -97,6 +97,7 @@ class Run:
     output: Path
     marker: Path
     folder: Path
+    source: str = field(repr=False)
     gpus: int = 0
     status: str = "pending"
 
@@ -117,7 +118,7 @@ class Summary:
 class _Settings:
     batch: str
     timeout: float | None
-    threads: int | None
+    processes: int | None
 
 
 class _Stopped(Exception):
@@ -136,19 +137,18 @@ def plan(path: str | Path, output: str | Path) -> list[Run]:
     """
     path, output = Path(path).resolve(), Path(output).resolve()
     problems: list[str] = []
-    runs: list[Run] = []
+    runs: dict[str, Run] = {}
     _need("papermill", "notebooks")  # now, rather than in every run
     for number, entry in enumerate(_read_entries(path), 1):
         found: list[str] = []
         for run in _plan_entry(entry, path.parent, output, found):
-            first = next((other for other in runs if other.identity == run.identity), None)
-            if first is not None:
+            if run.identity in runs:
                 found.append(f"the run {run.parameters} is there twice; remove one")
-            runs.append(run)
+            runs[run.identity] = run
         problems += [f"run {number}: {problem}" for problem in dict.fromkeys(found)]
     if problems:
         raise ValueError(f"batch {path}: nothing was started\n  " + "\n  ".join(problems))
-    return runs
+    return list(runs.values())
 
 
 def _need(module: str, extra: str):
@@ -178,7 +178,12 @@ def _read_entries(path: Path) -> list[dict]:
         _check_entry(entry, path)
     merged = []
     for entry in entries:
-        both = {key: {**(defaults.get(key) or {}), **(entry.get(key) or {})} for key in ("parameters", "grid")}
+        # What an entry sets in one way replaces a default that is set in the other.
+        own = {*(entry.get("parameters") or {}), *(entry.get("grid") or {})}
+        both = {}
+        for key in ("parameters", "grid"):
+            kept = {name: value for name, value in (defaults.get(key) or {}).items() if name not in own}
+            both[key] = kept | (entry.get(key) or {})
         merged.append({**defaults, **entry, **both})
     return merged
 
@@ -200,7 +205,7 @@ def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str])
         return
     notebook = folder / str(entry["notebook"])
     try:
-        defaults, content = _inspect(notebook)
+        source, defaults, content = _inspect(notebook)
     except ValueError as error:
         problems.append(str(error))
         return
@@ -215,19 +220,23 @@ def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str])
         return
     for values in itertools.product(*grid.values()):
         parameters = {**entry["parameters"], **dict(zip(grid, values, strict=True))}
-        problems += [problem for problem in _check_parameters(parameters, defaults, notebook.name)]
-        yield _new_run(notebook, parameters, defaults, content, output, folder, entry.get("gpus", 0))
+        wrong = list(_check_parameters(parameters, defaults, notebook.name))
+        problems += wrong
+        if not wrong:
+            parameters, identity = _identify(parameters, defaults, content)
+            yield _new_run(notebook, source, parameters, identity, output, folder, entry.get("gpus", 0))
 
 
-def _inspect(notebook: Path) -> tuple[dict[str, Any], list]:
-    """Parameters of a notebook with their defaults, and the content that decides its results."""
+def _inspect(notebook: Path) -> tuple[str, dict[str, Any], list]:
+    """Text of a notebook, its parameters with their defaults, and the content that decides its results."""
     nbformat = _need("nbformat", "notebooks")
     if not notebook.is_file():
         raise ValueError(f"{notebook}: no such notebook; paths are relative to the YAML file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the form of a notebook that is read all the same
-            cells = nbformat.read(notebook, as_version=4)
+            source = notebook.read_text(encoding="utf-8")
+            cells = nbformat.reads(source, as_version=4)
     except Exception as error:
         raise ValueError(f"{notebook}: not a readable notebook ({type(error).__name__})") from error
     tagged = [cell for cell in cells.cells if "parameters" in cell.metadata.get("tags", [])]
@@ -236,9 +245,9 @@ def _inspect(notebook: Path) -> tuple[dict[str, Any], list]:
     kernel = cells.metadata.get("kernelspec", {})
     content = [kernel.get("name"), *([cell.cell_type, cell.source] for cell in cells.cells)]
     if kernel.get("language", "python") == "python":
-        return _defaults(tagged[0].source, notebook), content
+        return source, _defaults(tagged[0].source, notebook), content
     inspected = _need("papermill", "notebooks").inspect_notebook(str(notebook))
-    return {name: _Expression(about["default"]) for name, about in inspected.items()}, content
+    return source, {name: _Expression(about["default"]) for name, about in inspected.items()}, content
 
 
 class _Expression(str):
@@ -257,7 +266,8 @@ def _defaults(source: str, notebook: Path) -> dict[str, Any]:
             continue
         try:
             value = ast.literal_eval(statement.value)
-        except ValueError:
+            json.dumps(value, sort_keys=True)
+        except (ValueError, TypeError):
             value = _Expression(ast.unparse(statement.value))
         if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) == "float" and type(value) is int:
             value = float(value)
@@ -272,9 +282,9 @@ def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> 
             yield f"{name}: unknown in {notebook}, which has {', '.join(defaults) or 'no parameters'}"
             continue
         try:
-            json.dumps(value)
+            json.dumps(value, sort_keys=True)
         except (TypeError, ValueError):
-            yield f"{name}: expected plain values, got {value!r}; put quotes around it"
+            yield f"{name}: expected numbers, texts, lists of them or names with them, got {value!r}; quote a text"
             continue
         default = defaults[name]
         if default is None or isinstance(default, _Expression):
@@ -285,21 +295,26 @@ def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> 
             yield f"{name}: expected {type(default).__name__} as in {notebook}, got {value!r}{hint}"
 
 
-def _new_run(notebook, parameters, defaults, content, output: Path, folder: Path, gpus: int) -> Run:
+def _identify(parameters: Mapping, defaults: Mapping, content: list) -> tuple[dict[str, Any], str]:
+    """Parameters in their own types, and the hash of everything that decides the result."""
     from . import __version__
 
-    # A float that is written as an integer is the same number.
     parameters = {
-        name: float(value) if isinstance(defaults.get(name), float) and type(value) is int else value
+        name: float(value) if isinstance(defaults[name], float) and isinstance(value, int) else value
         for name, value in parameters.items()
     }
-    text = json.dumps([content, {**defaults, **parameters}, __version__], sort_keys=True, default=str)
-    identity = hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+    text = json.dumps([content, {**defaults, **parameters}, __version__], sort_keys=True)
+    return parameters, hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def _new_run(
+    notebook: Path, source: str, parameters: Mapping, identity: str, output: Path, folder: Path, gpus: int
+) -> Run:
     name = f"{notebook.stem}-{identity}"
-    parameters = {
+    named = {
         key: value.replace("{run}", name) if isinstance(value, str) else value for key, value in parameters.items()
     }
-    run = Run(notebook, parameters, identity, output / f"{name}.ipynb", output / f"{name}.json", folder, gpus)
+    run = Run(notebook, named, identity, output / f"{name}.ipynb", output / f"{name}.json", folder, source, gpus)
     return replace(run, status=_status(run))
 
 
@@ -308,7 +323,7 @@ def _status(run: Run) -> str:
         return json.loads(run.marker.read_text(encoding="utf-8"))["status"]
     except FileNotFoundError:
         return "pending"
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{run.marker}: not a marker of a run ({error}); remove it to run again") from error
 
 
@@ -350,11 +365,11 @@ def run_batch(
             left = (time.monotonic() - began) / executed * (len(pending) - executed) if executed else None
             callback(counts["done"], counts["failed"], len(runs), left)
 
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    if scheduler is None:
-        processes = processes or max(1, cores // 2)
-    settings = _Settings(uuid.uuid4().hex, timeout, max(1, cores // processes) if processes else None)
-    finished = _on_cluster(pending, settings, scheduler) if scheduler else _locally(pending, settings, processes or 1)
+    if scheduler:
+        finished = _on_cluster(pending, _Settings(uuid.uuid4().hex, timeout, processes), scheduler)
+    else:
+        processes = processes or max(1, _cores() // 2)
+        finished = _locally(pending, _Settings(uuid.uuid4().hex, timeout, processes), processes)
     try:
         with closing(finished):
             report()
@@ -403,16 +418,25 @@ def _on_cluster(pending: Sequence[Run], settings: _Settings, address: str) -> Fi
                 key = f"{run.output.stem}-{settings.batch}"
                 future = client.submit(_run_one, run, settings, key=key, pure=False, retries=ATTEMPTS, resources=needs)
                 futures[future] = run
-            for future in distributed.as_completed(futures, loop=client.loop):
-                if future.status == "error":
+            for future in distributed.as_completed(list(futures), loop=client.loop):
+                run = futures.pop(future)
+                if future.status == "finished":
+                    yield run, future.result()
+                elif future.status == "error":
                     # Such as a run that took its worker down with it every time.
-                    _record(futures[future], time.time(), f"the cluster gave up: {future.exception()}")
-                yield futures[future], _status(futures[future])
+                    yield run, _record(run, time.time(), f"the cluster gave up: {future.exception()}")
+                else:
+                    raise OSError(f"batch: the cluster {address} dropped its runs; the same command goes on")
         finally:
-            if not all(future.done() for future in futures):
+            if futures:
                 client.run(_stop, settings.batch, on_error="ignore")
-                with suppress(TimeoutError):
+                with client.as_current(), suppress(TimeoutError):
                     distributed.wait(list(futures), timeout=2 * GRACE)
+
+
+def _cores() -> int:
+    """Cores that this process may use, which under a batch system are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _stop(batch: str) -> None:
@@ -445,8 +469,8 @@ def _free_gpus(pending: Sequence[Run]) -> queue.Queue[str]:
 def _environment(run: Run, settings: _Settings, gpus: queue.Queue[str] | None) -> Iterator[dict[str, str]]:
     """Variables of a run's process: its share of the cores, and the GPU that it holds while it runs."""
     variables = dict(os.environ)
-    if settings.threads:
-        variables |= dict.fromkeys(THREAD_VARIABLES, str(settings.threads))
+    if settings.processes:
+        variables |= dict.fromkeys(THREAD_VARIABLES, str(max(1, _cores() // settings.processes)))
     if not run.gpus:
         yield {**variables, "CUDA_VISIBLE_DEVICES": ""}
         return
@@ -478,9 +502,8 @@ def _run_one(run: Run, settings: _Settings, gpus: queue.Queue[str] | None = None
     try:
         with _environment(run, settings, gpus) as environment, atomic_path(run.output) as partial:
             began = time.time()
+            partial.write_text(run.source, encoding="utf-8")
             error = _execute(run, partial, settings, environment)
-            if not partial.exists():  # ended before papermill wrote anything
-                shutil.copyfile(run.notebook, partial)
     except _Stopped:
         return "pending"
     return _record(run, began, error)
@@ -507,11 +530,10 @@ def _record(run: Run, began: float, error: str | None) -> str:
     return status
 
 
-def _execute(run: Run, output: Path, settings: _Settings, environment: dict[str, str]) -> str | None:
-    """Execute a notebook in a process group of its own, and return what went wrong."""
+def _execute(run: Run, notebook: Path, settings: _Settings, environment: dict[str, str]) -> str | None:
+    """Execute a notebook, in place, in a process group of its own, and return what went wrong."""
     request = {
-        "notebook": str(run.notebook),
-        "output": str(output),
+        "notebook": str(notebook),
         "parameters": run.parameters,
         "cwd": str(run.folder),
     }
@@ -536,7 +558,9 @@ def _execute(run: Run, output: Path, settings: _Settings, environment: dict[str,
             return None
         log.seek(0)
         lines = log.read().decode(errors="replace").strip().splitlines() or ["no message"]
-        return lines[-1] if process.returncode == 1 else f"ended with code {process.returncode}: {lines[-1]}"
+        if process.returncode < 0:
+            return f"ended by {signal.Signals(-process.returncode).name}, as when memory runs out"
+        return lines[-1]
 
 
 def _wait(process: subprocess.Popen, settings: _Settings) -> bool:
@@ -567,7 +591,7 @@ def _child() -> None:
     """Body of a run's own process: execute one notebook; the last line printed is the error."""
     with open(0, "rb", buffering=0, closefd=False) as pipe:
         request = json.loads(pipe.readline())
-    threading.Thread(target=_end_with_parent, args=(request["output"],), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(request["notebook"],), daemon=True).start()
     warnings.simplefilter("ignore")  # of Jupyter's libraries about each other
     # jsonschema does without this grammar of addresses, which takes a second to build.
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
@@ -577,7 +601,7 @@ def _child() -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 papermill.execute_notebook(
-                    request["notebook"], request["output"], request["parameters"], cwd=request["cwd"],
+                    request["notebook"], request["notebook"], request["parameters"], cwd=request["cwd"],
                     progress_bar=False, start_timeout=300,
                 )  # fmt: skip
                 break
@@ -592,9 +616,9 @@ def _child() -> None:
         os._exit(1)
 
 
-def _end_with_parent(output: str) -> None:
+def _end_with_parent(notebook: str) -> None:
     os.read(0, 1)  # returns when the parent is gone
-    Path(output).unlink(missing_ok=True)
+    Path(notebook).unlink(missing_ok=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

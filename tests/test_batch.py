@@ -96,6 +96,12 @@ def test_product_and_defaults(batch):
     assert {run.status for run in runs} == {"pending"}
 
 
+def test_entries_replace_defaults(batch):
+    defaults = {"notebook": "tiny.ipynb", "parameters": {"number": 1}, "grid": {"name": ["a", "b"]}}
+    runs = batch({"defaults": defaults, "runs": [{"parameters": {"name": "c"}, "grid": {"number": [2, 3]}}]})
+    assert [run.parameters for run in runs] == [{"name": "c", "number": 2}, {"name": "c", "number": 3}]
+
+
 def test_identity(batch):
     def identity(values, **others):
         return batch([{"notebook": "tiny.ipynb", "parameters": values}], **others)[0].identity
@@ -183,6 +189,7 @@ def test_failures_are_kept_and_the_rest_go_on(batch, tmp_path, monkeypatch):
     work += "\nassert number != 1 or os.path.exists('mended'), 'broken\\nhere'"
     described = [{**numbered(3)[0], "gpus": 1, "parameters": {"anything": "{run}"}}]
     runs, calls = batch(described, work), []
+    (tmp_path / "tiny.ipynb").unlink()  # what was planned is executed, whatever becomes of the file
     summary = run_batch(runs, processes=2, callback=lambda *numbers: calls.append(numbers))
     assert (summary.total, summary.done, summary.failed, summary.executed) == (3, 2, 1, 3)
     assert [run.parameters["number"] for run in summary.failures] == [1]
@@ -249,18 +256,18 @@ def start_batch(tmp_path):
 @pytest.mark.notebook
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_stopped_batch_leaves_no_orphan_and_goes_on(batch, tmp_path, how):
-    runs = batch(numbered(3), SLEEPER)
+    runs = batch(numbered(2), SLEEPER)
     with start_batch(tmp_path) as process:
         wait_for(lambda: len(pids(tmp_path)) == 6)
         process.send_signal(how)
         output, _ = process.communicate(timeout=30)
     if how == signal.SIGINT:
-        assert output == "stopped: 0 of 3 runs are finished; the same command goes on with the rest\n"
+        assert output == "stopped: 0 of 2 runs are finished; the same command goes on with the rest\n"
     wait_for(lambda: not any(alive(pid) for pid in pids(tmp_path)), 10)
     assert markers(runs) == []
     assert left_over(tmp_path) == []
     (tmp_path / "mended").touch()
-    assert run_batch(runs, processes=2).done == 3
+    assert run_batch(runs, processes=2).done == 2
     assert not any(alive(pid) for pid in pids(tmp_path)), "not even what a finished notebook started"
 
 
@@ -279,25 +286,31 @@ def test_forty_runs_on_two_processes(batch, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_forty_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
     distributed = pytest.importorskip("distributed")
-    runs = batch(numbered(40))
-    killed = []
+    runs, killed = batch(numbered(40)), []
+
+    def finished():
+        return {marker["parameters"]["number"] for marker in markers(runs)}
+
+    def interrupt(done, failed, total, left):
+        if done >= 4:
+            raise KeyboardInterrupt
 
     def kill_a_worker(done, failed, total, left):
-        if done >= 10 and not killed:
-            in_progress = set(executed(tmp_path))
-            killed.append(next(iter(cluster.workers.values())).pid)
-            os.kill(killed[0], signal.SIGKILL)
-            before.update(marker["parameters"]["number"] for marker in markers(runs))
-            assert in_progress
+        if done >= 12 and not killed:
+            os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
+            killed.extend(finished())
 
-    before = set()
     with distributed.LocalCluster(n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None) as cluster:
+        with pytest.raises(KeyboardInterrupt, match="of 40 runs are finished; the same command goes on"):
+            run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=interrupt)
+        interrupted = finished()
+        assert 4 <= len(interrupted) <= 8
+        assert left_over(tmp_path) == []
         summary = run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=kill_a_worker)
-    assert killed
-    assert (summary.done, summary.failed, summary.executed) == (40, 0, 40)
-    times = {number: executed(tmp_path).count(number) for number in range(40)}
-    assert all(times.values()), "nothing is lost"
-    assert sum(times.values()) <= 41, "only what the worker had in progress was begun again"
-    assert all(times[number] == 1 for number in before), "nothing finished is repeated"
+    assert (summary.done, summary.failed, summary.executed) == (40, 0, 40 - len(interrupted))
+    times = [executed(tmp_path).count(number) for number in range(40)]
+    assert all(times), "nothing is lost"
+    assert sum(times) <= 40 + 2 + 1, "only what was in progress is begun again"
+    assert {times[number] for number in interrupted | set(killed)} == {1}, "nothing finished is repeated"
     assert {marker["status"] for marker in markers(runs)} == {"done"}
     assert left_over(tmp_path) == []
