@@ -405,6 +405,29 @@ def test_fixed_batches_cover_each_example_once_an_epoch(tmp_path):
         assert all(torch.equal(a.source, b.source) for (_, a), (_, b) in zip(late, same, strict=True))
 
 
+def test_fixed_batches_of_files_are_those_of_memory_in_any_order_of_steps(tmp_path):
+    """The batch that is read ahead is used for its own step alone."""
+    data = draw_split(POISSON, "train", 23, resolution=8)
+    with DatasetFile(generate(POISSON, tmp_path / "data.h5", 23, resolution=8)) as file:
+        read, kept = (FixedBatches([(POISSON.system, reader)], 5, seed=2) for reader in (file, data))
+        for step in (0, 1, 2, 9, 3, 4, 4, 5, 0):
+            ((_, a),), ((_, b),) = read.batch(step, 0), kept.batch(step, 0)
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_chunked_and_compressed_files_are_read_too(tmp_path):
+    examples = POISSON.sample(9, 8, stream(0))
+    plain = write_released(examples, tmp_path / "plain.h5")
+    with h5py.File(plain) as source, h5py.File(tmp_path / "packed.h5", "w") as packed:
+        packed.create_dataset("fields", data=source["fields"][()], chunks=(2, 2, 8, 8), compression="gzip")
+        packed["tensor"] = source["tensor"][()]
+    for path in (plain, tmp_path / "packed.h5"):
+        with DatasetFile(path) as file:
+            for index in (slice(2, 5), torch.tensor([7, 0, 0, 3])):
+                for read, expected in zip(file.take(index)[:3], examples.take(index)[:3], strict=True):
+                    assert torch.equal(read, expected)
+
+
 def test_fixed_batches_are_never_larger_than_the_data():
     data = draw_split(POISSON, "train", 3, resolution=8)
     batches = FixedBatches([(POISSON.system, data)], 128)
