@@ -3,11 +3,12 @@
 Hidden fields are ``hidden[y, x, batch, member, channel]``: with space first, the truncated Fourier transforms are
 products of small real matrices with everything behind them, and the product with the weights of each mode is one
 batched product, with no permuted copies between them. ``member`` numbers networks of equal shape that are trained
-together: they share every product in which no weight takes part.
+together.
 
 The plain form is written in PyTorch's own differentiable operations, for CUDA and for `torch.compile`. The fused form,
 for CPUs, does all that touches a row of points while that row is in the cache, forward and backward, and keeps one
-array per block for the backward pass. Both give the same numbers to rounding (see ``tests/test_blocks.py``).
+array per block for the backward pass; it takes one member at a time, since several at once only crowd each other out of
+the cache. Both give the same numbers to rounding (see ``tests/test_blocks.py``).
 """
 
 from __future__ import annotations
@@ -149,14 +150,14 @@ def _by_member(field: Tensor, weight: Tensor) -> Tensor:
 
 
 def fused_block(mixed, hidden, weight, gate, matrices):
-    """`plain_block`, fused. Differentiable once."""
-    return _apply(_FusedBlock, mixed.flatten(2), hidden, weight, gate, matrices)
+    """`plain_block`, fused, for one member. Differentiable once."""
+    return _apply(_FusedBlock, mixed.flatten(2), hidden, weight[0], gate, matrices)
 
 
 def fused_head(mixed, hidden, weight, gate, project, project_bias, output, output_bias, matrices):
-    """`plain_head`, fused; its hidden field of p channels is never stored. Differentiable once."""
-    pointwise = (project, project_bias, output, output_bias)
-    return _apply(_FusedHead, mixed.flatten(2), hidden, weight, gate, *pointwise, matrices)
+    """`plain_head`, fused, for one member; its hidden field of p channels is never stored. Differentiable once."""
+    first = (tensor[0] for tensor in (project, project_bias, output, output_bias))
+    return _apply(_FusedHead, mixed.flatten(2), hidden, weight[0], gate, *first, matrices)
 
 
 def _apply(function: type[torch.autograd.Function], *arguments):
@@ -171,23 +172,15 @@ def _row_slices(n: int, elements_per_row: int) -> list[slice]:
 
 
 def _add_product(out: Tensor, field: Tensor, weight: Tensor, beta: int = 1) -> None:
-    """``out = beta * out + field @ weight`` in place, with a matrix (c, d) for each of the groups of weight."""
-    groups, c, d = weight.shape
-    if groups == 1:
-        out.view(-1, d).addmm_(field.view(-1, c), weight[0], beta=beta)
-    else:  # strided, not copied: a group's rows are `groups` rows apart
-        grouped = field.view(-1, groups, c).transpose(0, 1)
-        out.view(-1, groups, d).transpose(0, 1).baddbmm_(grouped, weight, beta=beta)
+    """``out = beta * out + field @ weight`` in place."""
+    c, d = weight.shape
+    out.view(-1, d).addmm_(field.view(-1, c), weight, beta=beta)
 
 
 def _add_weight_gradient(gradient: Tensor, field: Tensor, field_gradient: Tensor) -> None:
     """Gradient of ``field @ weight`` with respect to the weight, added in place."""
-    groups, c, d = gradient.shape
-    if groups == 1:
-        gradient[0].addmm_(field.view(-1, c).T, field_gradient.view(-1, d))
-    else:
-        grouped = field.view(-1, groups, c).permute(1, 2, 0)
-        gradient.baddbmm_(grouped, field_gradient.view(-1, groups, d).transpose(0, 1))
+    c, d = gradient.shape
+    gradient.addmm_(field.view(-1, c).T, field_gradient.view(-1, d))
 
 
 def _add_pointwise(out: Tensor, field: Tensor, weight: Tensor, gate: Tensor | None, buffer: Tensor | None) -> None:
@@ -206,7 +199,7 @@ def _pointwise_backward(gradient, field, weight, gate, field_gradient, weight_gr
         gate_gradient += buffer.mul_(gradient).sum((0, 1)).view(gate.shape)
         gradient.mul_(gate.view(-1))
     _add_weight_gradient(weight_gradient, field, gradient)
-    _add_product(field_gradient, gradient, weight.transpose(1, 2), beta=0)
+    _add_product(field_gradient, gradient, weight.T, beta=0)
 
 
 class _FusedBlock(torch.autograd.Function):
@@ -261,7 +254,7 @@ class _FusedHead(torch.autograd.Function):
         n, features, width = hidden.shape[0], mixed.shape[-1], hidden.shape[-1]
         pixels, inner = features // width, project.shape[-1]
         rows, old = synthesise_rows(mixed, matrices), hidden.view(n, n, -1)
-        result = hidden.new_empty(n, n, pixels, 1)
+        result = hidden.new_empty(n, n, pixels)
         parts = _row_slices(n, n * pixels * inner)
         most = parts[0].stop
         last = None if ctx is None else hidden.new_empty(n, n, features)
@@ -273,7 +266,7 @@ class _FusedHead(torch.autograd.Function):
             _add_pointwise(block, old[part], weight, gate, buffers[1, :count])
             activated = _project(projected[:count], block, project, project_bias)
             torch.ops.aten.gelu.out(activated, out=activated)
-            result[part].view(-1, *output_bias.shape).copy_(output_bias)
+            result[part].copy_(output_bias)
             _add_product(result[part], activated, output)
         if ctx is not None:
             ctx.save_for_backward(last, hidden, weight, gate, project, project_bias, output)
@@ -286,7 +279,7 @@ class _FusedHead(torch.autograd.Function):
         (last, hidden, weight, gate, project, project_bias, output), matrices = ctx.saved_tensors, ctx.matrices
         n, features, width = hidden.shape[0], last.shape[-1], hidden.shape[-1]
         pixels, inner = features // width, project.shape[-1]
-        old, result_gradient = hidden.view(n, n, -1), result_gradient.contiguous().view(n, n, pixels, 1)
+        old, result_gradient = hidden.view(n, n, -1), result_gradient.contiguous().view(n, n, pixels)
         old_gradient, weight_gradient = torch.empty_like(old), torch.zeros_like(weight)
         gate_gradient = None if gate is None else torch.zeros_like(gate)
         project_gradient, bias_gradient = torch.zeros_like(project), torch.zeros_like(project_bias)
@@ -301,20 +294,20 @@ class _FusedHead(torch.autograd.Function):
             _project(before, last[part], project, project_bias)  # computed again: cheaper than keeping it
             torch.ops.aten.gelu.out(before, out=after)
             _add_weight_gradient(output_gradient, after, result_gradient[part])
-            _add_product(after, result_gradient[part], output.transpose(1, 2), beta=0)
+            _add_product(after, result_gradient[part], output.T, beta=0)
             torch.ops.aten.gelu_backward.grad_input(after, before, grad_input=after)
-            bias_gradient += after.view(-1, *project_bias.shape).sum(0)
+            bias_gradient += after.view(-1, inner).sum(0)
             _pointwise_backward(after, last[part], project, None, gradient, project_gradient, None, None)
             torch.bmm(matrices.back_x.T.expand(count, -1, -1), gradient, out=mixed_rows[part])
             collected = old_gradient[part], weight_gradient, gate_gradient
             _pointwise_backward(gradient, old[part], weight, gate, *collected, buffer)
         mixed_gradient = (matrices.back_y.T @ mixed_rows.view(2 * n, -1)).view(2, -1, features)
-        gradients = project_gradient, bias_gradient, output_gradient, result_gradient.view(-1, len(project), 1).sum(0)
+        gradients = project_gradient, bias_gradient, output_gradient, result_gradient.sum().view(1)
         return mixed_gradient, old_gradient.view(hidden.shape), weight_gradient, gate_gradient, *gradients, None
 
 
 def _project(out: Tensor, field: Tensor, project: Tensor, bias: Tensor) -> Tensor:
-    """``field @ project + bias`` into out, for each member."""
-    out.view(-1, *bias.shape).copy_(bias)
+    """``field @ project + bias`` into out."""
+    out.copy_(bias)
     _add_product(out, field, project)
     return out

@@ -346,6 +346,19 @@ class Batches(Protocol):
     def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]: ...
 
 
+def _schedule(resolution: int | Mapping[float, int]) -> dict[float, int]:
+    schedule = dict(resolution) if isinstance(resolution, Mapping) else {0.0: resolution}
+    if min(schedule, default=1) > 0:
+        raise ValueError(
+            f"resolution: expected a schedule that begins at 0, such as {{0: 32, 0.7: 64}}, got {resolution}"
+        )
+    return schedule
+
+
+def _scheduled(schedule: Mapping[float, int], progress: float) -> int:
+    return schedule[max(start for start in schedule if start <= progress)]
+
+
 class FreshBatches:
     """Fresh examples forever, a function of the seed and the step alone: nothing is read twice, resuming is exact.
 
@@ -370,15 +383,11 @@ class FreshBatches:
         if batch_size < len(tasks) or not tasks:
             raise ValueError(f"fresh batches: expected at least one example for each of {len(tasks)} tasks")
         self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
-        self.schedule = dict(resolution) if isinstance(resolution, Mapping) else {0.0: resolution}
-        if min(self.schedule, default=1) > 0:
-            raise ValueError(
-                f"resolution: expected a schedule that begins at 0, such as {{0: 32, 0.7: 64}}, got {resolution}"
-            )
+        self.schedule = _schedule(resolution)
 
     def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
         """Examples of one step."""
-        n = self.schedule[max(start for start in self.schedule if start <= progress)]
+        n = _scheduled(self.schedule, progress)
         generator = stream(self.seed, "fresh", step, device=self.device)
         shares = [
             self.batch_size // len(self.tasks) + ((i + step) % len(self.tasks) < self.batch_size % len(self.tasks))
@@ -398,6 +407,7 @@ class FixedBatches:
     Args:
         sets: pairs of a system and its examples (in memory, or a `DatasetFile`).
         batch_size: examples in a batch; at most all of them.
+        resolution: resample them to this many points, or by a schedule as in `FreshBatches`; as they are where None.
         seed: seed of the shuffling.
         device: where batches are put.
     """
@@ -407,9 +417,11 @@ class FixedBatches:
         sets: Sequence[tuple[System, Reader]],
         batch_size: int,
         *,
+        resolution: int | Mapping[float, int] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ):
+        self.schedule = None if resolution is None else _schedule(resolution)
         self.sets, self.seed, self.device = list(sets), seed, torch.device(device)
         self.count = sum(reader.size for _, reader in self.sets)
         if not self.count:
@@ -433,7 +445,11 @@ class FixedBatches:
             current = self._ahead.get(step) or self._thread.submit(self._read, step)
             self._ahead = {step + 1: self._thread.submit(self._read, step + 1)}
             parts = current.result()
-        return [(system, examples.to(self.device)) for system, examples in parts]
+        parts = [(system, examples.to(self.device)) for system, examples in parts]
+        if self.schedule is None:
+            return parts
+        n = _scheduled(self.schedule, progress)
+        return [(system, examples.resampled(n)) for system, examples in parts]
 
     def _read(self, step: int) -> list[tuple[System, Examples]]:
         epoch, position = divmod(step, self.steps_per_epoch)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .sources import SIGMA, draw_amplitudes, lattice_profiles, normalize, render
+from .spectral import resample
 from .systems import SYSTEMS, System, find_system
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.8)
@@ -50,6 +51,12 @@ class Examples(NamedTuple):
     def take(self, index) -> Examples:
         """The examples at a slice or index tensor."""
         return Examples(*(tensor[index] for tensor in self))
+
+    def resampled(self, n: int) -> Examples:
+        """The same examples on n x n points, see `spectral.resample`."""
+        if n == self.source.shape[-1]:
+            return self
+        return Examples(resample(self.source, n), self.coefficients, resample(self.solution, n), self.dial)
 
     @property
     def size(self) -> int:

@@ -288,6 +288,7 @@ def fit_together(
 
 def _batch(members: list[Member], data: Batches | None, step: int, progress: float) -> tuple[Encoded, Tensor]:
     """Inputs and solutions of a step: made once where the members share their data, else (members, batch, ...)."""
+
     def parts_of(batches: Batches | None) -> list[tuple[System, Examples]]:
         if batches is None:
             raise ValueError("fit together: expected data for all members, or for each")

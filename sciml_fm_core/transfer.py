@@ -235,8 +235,10 @@ def fine_tune(
     learning_rates: Sequence[float] | None = None,
     halve_at: Sequence[float] = HALVE_AT,
     batch_size: int = 128,
+    resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
     callback: Callback | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Adaptation:
     """Continue the training of all weights on downstream examples; the operator given is not changed.
 
@@ -251,15 +253,16 @@ def fine_tune(
         learning_rates: grid to try instead of the learning rate of `config`, all at once in one batched training.
         halve_at: fractions of the training at which the worse half of the grid is dropped; () to train all to the end.
         batch_size: at most; with no more examples than that, every step sees all of them.
+        resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None.
         seed: seed of the shuffling.
-        callback: as in `fit`.
+        callback, checkpoint: as in `fit`.
 
     Raises:
         ValueError: if the operator does not know the system, or several rates are given without validation.
     """
-    return _adapt(
-        lambda: operator.copy(), data, system, validation, config, learning_rates, halve_at, batch_size, seed, callback
-    )
+    resolved = operator.normalization.resolve(_system_of(data, system))
+    batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
+    return _adapt(operator.copy, batches, validation, config, learning_rates, halve_at, callback, checkpoint)
 
 
 def train_from_scratch(
@@ -272,8 +275,10 @@ def train_from_scratch(
     learning_rates: Sequence[float] | None = None,
     halve_at: Sequence[float] = HALVE_AT,
     batch_size: int = 128,
+    resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
     callback: Callback | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Adaptation:
     """The twin of `fine_tune` that starts from random weights: same network, same examples, same steps.
 
@@ -290,7 +295,8 @@ def train_from_scratch(
         model = FNO(operator.model.config, stream(seed, "scratch")).to(operator.device)
         return Operator(model, normalization, {**operator.card, "kind": "from scratch"})
 
-    return _adapt(fresh, data, resolved, validation, config, learning_rates, halve_at, batch_size, seed, callback)
+    batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
+    return _adapt(fresh, batches, validation, config, learning_rates, halve_at, callback, checkpoint)
 
 
 ADAPT_LEARNING_RATE = 1e-3
@@ -301,22 +307,34 @@ def _system_of(data: Data, system: System | str | None) -> System | str | None:
 
 
 def _adapt(
-    start: Callable[[], Operator], data: Data, system, validation, config, rates, halve_at, batch_size, seed, callback
+    start: Callable[[], Operator],
+    batches: FixedBatches,
+    validation: Examples | None,
+    config: TrainConfig | None,
+    learning_rates: Sequence[float] | None,
+    halve_at: Sequence[float],
+    callback: Callback | None,
+    checkpoint: str | Path | None,
 ) -> Adaptation:
-    first = start()
-    resolved = first.normalization.resolve(_system_of(data, system))
+    first, ((system, _),) = start(), batches.sets
     if config is None:
         loss = recipe_of(first).loss
         config = TrainConfig(steps=200, learning_rate=ADAPT_LEARNING_RATE, loss=loss, validate_every=10)
-    rates = list(rates or [config.learning_rate])
+    rates = list(learning_rates or [config.learning_rate])
     if len(rates) > 1 and validation is None:
         raise ValueError("learning rates: choosing among several needs validation examples; pass validation=...")
     operators = [first, *(start() for _ in rates[1:])]
     members = [Member(operator, rate) for operator, rate in zip(operators, rates, strict=True)]
-    batches = FixedBatches([(resolved, data)], batch_size, seed=seed, device=first.device)
-    held_out = [] if validation is None else [(resolved, validation.to(first.device))]
+    held_out = [] if validation is None else [(system, validation.to(first.device))]
+    halve_at = halve_at if len(rates) > 1 else ()
     fit_together(
-        members, batches, config, halve_at=halve_at if len(rates) > 1 else (), validation=held_out, callback=callback
+        members,
+        batches,
+        config,
+        halve_at=halve_at,
+        validation=held_out,
+        callback=callback,
+        checkpoint=checkpoint,
     )
     chosen = min((member for member in members if member.status != "diverged"), key=lambda member: member.score)
     operator = chosen.operator
@@ -324,7 +342,7 @@ def _adapt(
         **operator.card,
         "kind": operator.card.get("kind") if operator.card.get("kind") == "from scratch" else "fine-tuned",
         "parent": {key: operator.card.get(key) for key in ("tasks", "recipe", "size", "seed", "examples_seen")},
-        "downstream_examples": data.size,
+        "downstream_examples": batches.count,
         "learning_rate": chosen.learning_rate,
         **training_card(chosen.history, operator),
     }
