@@ -5,7 +5,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore test lint weights clean
+.PHONY: install explore test lint weights bench clean
 
 install: $(STAMP)
 
@@ -27,6 +27,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Speed, side by side with neuraloperator and, with RELEASED=path of a checkout of the paper's code, with that.
+bench: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[bench]'
+	$(BIN)/python benchmarks/run.py $(if $(RELEASED),--released $(RELEASED))
+	$(BIN)/python benchmarks/report.py
 
 # Retrain the operators that ship, with the commands on their cards; about three hours on two cores. Each resumes
 # from its checkpoint. A 32 x 32 grid resolves these solutions, so most steps are taken there, at a quarter of the cost; the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import sys
@@ -108,11 +109,19 @@ def run(options: Options, console: Console | None = None) -> dict:
 
     def keep(row: dict) -> None:
         if options.output is not None:
-            write_json(options.output, _result(options, record, time.perf_counter() - started))
+            write_json(options.output, result())
         case = [str(row[name]) for name in CASES.get(row["section"], ()) if row.get(name) is not None]
         console.print(" ".join([row["section"], *case, f"{row['candidate']}: {row['value']:.4g} {row['unit']}"]))
 
     record = Record(device, budget, options.seed, released, compiled, keep)
+    earlier = _earlier(options)
+
+    def result() -> dict:
+        made = _result(options, record, time.perf_counter() - started)
+        measured = {row["section"] for row in record.rows}
+        made["measurements"] = [row for row in earlier if row["section"] not in measured] + made["measurements"]
+        return made
+
     try:
         console.print(hardware(device))
         for name, measure in {"limits": device_limits, **SECTIONS}.items():
@@ -122,14 +131,20 @@ def run(options: Options, console: Console | None = None) -> dict:
             measure(record)
             for section, groups in sections(record.rows[known:]).items():
                 console.print(_table(section, groups))
-        result = _result(options, record, time.perf_counter() - started)
         if options.output is not None:
-            write_json(options.output, result)
+            write_json(options.output, result())
     finally:
         torch.set_num_threads(threads)
     for line in record.skipped:
         console.print(f"not measured: {line}", style="yellow", markup=False)
-    return result
+    return result()
+
+
+def _earlier(options: Options) -> list[dict]:
+    """Measurements of the file that is to be written, which stay where only some sections are measured again."""
+    if not options.only or options.output is None or not options.output.is_file():
+        return []
+    return json.loads(options.output.read_text(encoding="utf-8"))["measurements"]
 
 
 def _console() -> Console:

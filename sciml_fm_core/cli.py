@@ -1,8 +1,9 @@
-"""Command line: ``sciml-fm generate | pretrain | adapt | evaluate | info | operators``."""
+"""Command line: ``sciml-fm generate | pretrain | adapt | evaluate | info | operators | batch | bench``."""
 
 from __future__ import annotations
 
 import json
+import runpy
 import shlex
 import sys
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from .batch import plan, run_batch
 from .datasets import DatasetFile, draw_split
 from .datasets import generate as write_dataset
 from .fno import SIZES
@@ -296,6 +298,48 @@ def operators() -> None:
             own,
         )
     console.print(table)
+
+
+@app.command()
+def batch(
+    file: Annotated[Path, typer.Argument(help="YAML with notebooks and their parameters, see sciml_fm_core/batch.py.")],
+    output: Annotated[Path, typer.Option(help="Folder for executed notebooks and their markers.")] = Path("runs/batch"),
+    processes: Annotated[int | None, typer.Option(help="Notebooks at once; half the cores where not given.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run them on.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which a notebook is stopped.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run earlier failures again.")] = False,
+) -> None:
+    """Run a grid of notebooks, in processes here or on a Dask cluster; a second call does only what is missing."""
+    runs = plan(file, output)
+    columns = (BarColumn(), TextColumn("{task.completed}/{task.total}, {task.fields[failed]} failed"))
+    with Bar(TextColumn(file.name), *columns, TimeRemainingColumn(), console=console) as bar:
+        line = bar.add_task("batch", total=len(runs), failed=0)
+        try:
+            summary = run_batch(
+                runs, processes=processes, scheduler=scheduler, timeout=timeout, retry_failed=retry_failed,
+                callback=lambda done, failed, total, _: bar.update(line, completed=done + failed, failed=failed),
+            )  # fmt: skip
+        except KeyboardInterrupt as stop:
+            Console(stderr=True).print(str(stop), style="red", markup=False)
+            raise typer.Exit(130) from None
+    console.print(f"{summary.done} of {summary.total} done, {summary.executed} of them now, {summary.seconds:.0f} s")
+    for run in summary.failures:
+        error = json.loads(run.marker.read_text(encoding="utf-8")).get("error", "")
+        console.print(f"failed: {run.output}: {str(error).strip().splitlines()[-1:]}", style="red", markup=False)
+    if summary.failed:
+        if not summary.executed:
+            console.print("failures run again only with --retry-failed")
+        raise typer.Exit(1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def bench(context: typer.Context) -> None:
+    """Measure speed side by side with peers (in a checkout; options of benchmarks/run.py)."""
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "run.py"
+    if not script.is_file():
+        raise ValueError("bench: the benchmarks are part of a checkout, not of the installed package; clone it first")
+    sys.argv = [str(script), *context.args]
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def _card_table(card: dict, title: str) -> Table:

@@ -69,11 +69,12 @@ class FNOConfig:
 
 SIZES: dict[str, dict[str, int]] = {
     "64K": {"width": 16, "modes": 4},
+    "256K": {"width": 16, "modes": 8},
     "1M": {"width": 16, "modes": 16},
     "16M": {"width": 32, "modes": 32},
     "256M": {"width": 128, "modes": 32},
 }
-"""Widths and modes of the paper's four model sizes, named by their number of parameters."""
+"""Widths and modes of the paper's four model sizes and of 256K, for laptops; named by their number of parameters."""
 
 
 class SpectralConvolution(nn.Module):

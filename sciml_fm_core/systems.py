@@ -325,7 +325,7 @@ class AdvectionDiffusion(System):
     @staticmethod
     def _energy(source: Tensor) -> Tensor:
         n = source.shape[-1]
-        source_hat = transform(source.double())
+        source_hat = transform(source).to(torch.complex128)
         energy = (source_hat.real**2 + source_hat.imag**2) * parseval_weights(n, device=source.device)
         energy[..., 0, 0] = 0
         return energy / energy.sum((-2, -1), keepdim=True)
@@ -354,22 +354,26 @@ class AdvectionDiffusion(System):
         if not (ratio > 0).all():
             raise ValueError(f"advection ratio: expected values above 0, got {ratio.min():.3g}")
         n = source.shape[-1]
-        direction = torch.stack([torch.cos(angle.double()), torch.sin(angle.double())], dim=-1)
-        unit_advection = self._advection_symbol(direction, n)
-        # Below 1e-12 of the largest, an advection symbol is rounding in cos or sin of a flow along an axis.
-        unit_advection = unit_advection.masked_fill(
-            unit_advection.abs() < 1e-12 * unit_advection.abs().amax((-2, -1), keepdim=True), 0
-        )
-        energy = self._energy(source)
-        if not torch.isfinite(energy).all():
+        target = ratio**2 / (1 + ratio**2)  # the share N of the energy that must be advected
+        energy = self._energy(source).flatten(-2)
+        largest = energy.flatten(0, -2).amax(0)
+        if not torch.isfinite(largest).all():
             raise ValueError(
                 "advection ratio: expected a source that is finite and not zero; it has no ratio otherwise"
             )
-        diffusion_symbol = _diffusion_symbol(diffusion.double(), n)
-        diffusion_symbol[..., 0, 0] = 1  # the mean carries no energy
-        squared_ratio = (unit_advection / diffusion_symbol) ** 2  # (A / D)^2
-        target = ratio**2 / (1 + ratio**2)  # the share N of the energy that must be advected
-        reachable = torch.where(squared_ratio > 0, energy, 0).sum((-2, -1))
+        # Modes of no weight are left out: together they change neither N nor 1 - N by more than rounding.
+        rounding = torch.finfo(source.dtype).eps * torch.minimum(target, 1 / (1 + ratio**2)).min()
+        kept = (largest > rounding / energy.shape[-1]).nonzero().squeeze(1)
+        energy = energy.index_select(-1, kept)
+        direction = torch.stack([torch.cos(angle.double()), torch.sin(angle.double())], dim=-1)
+        unit_advection = self._advection_symbol(direction, n).flatten(-2).index_select(-1, kept)
+        diffusion_symbol = _diffusion_symbol(diffusion.double(), n).flatten(-2).index_select(-1, kept)
+        # Far below the largest, about pi n, an advection symbol is rounding in cos or sin of a flow along an axis.
+        unit_advection.masked_fill_(unit_advection.abs() < 1e-12 * torch.pi * n, 0)
+        squared_ratio = (unit_advection / diffusion_symbol).square_()  # (A / D)^2
+        energy, squared_ratio = torch.broadcast_tensors(energy, squared_ratio)
+        weights = torch.stack([energy, energy * squared_ratio], dim=-2)
+        reachable = (energy * (squared_ratio > 0)).sum(-1)
         if (target >= reachable).any():
             limit = (reachable / (1 - reachable).clamp(min=1e-300)).sqrt().min()
             raise ValueError(
@@ -379,16 +383,15 @@ class AdvectionDiffusion(System):
         log_low = torch.full_like(target, -30.0)
         log_high = torch.full_like(target, 30.0)
         # Start where the mode of average diffusivity over advection would have the asked ratio.
-        log_speed = torch.log(ratio) - 0.5 * torch.log((energy * squared_ratio).sum((-2, -1)))
+        log_speed = torch.log(ratio) - 0.5 * torch.log(weights[..., 1, :].sum(-1))
+        one = torch.ones((), dtype=torch.float64, device=source.device)
         for _ in range(_ROOT_ITERATIONS):
             squared_speed = torch.exp(2 * log_speed)
-            diffused_share = (squared_speed[..., None, None] * squared_ratio).add_(1).reciprocal_()
+            diffused_share = torch.addcmul(one, squared_speed[..., None], squared_ratio).reciprocal_()
             # Both shares are summed from their own terms: as 1 - N, the smaller would be lost to rounding.
-            diffused_energy = energy * diffused_share
-            advected_energy = squared_ratio * diffused_energy  # at unit speed
-            diffused = diffused_energy.sum((-2, -1))
-            advected = squared_speed * advected_energy.sum((-2, -1))
-            overlap = squared_speed * (advected_energy * diffused_share).sum((-2, -1))
+            sums = weights @ torch.stack([diffused_share, diffused_share**2], dim=-1)
+            diffused, advected = sums[..., 0, 0], squared_speed * sums[..., 1, 0]
+            overlap = squared_speed * sums[..., 1, 1]
             slope = 2 * overlap * (1 / advected + 1 / diffused)
             error = torch.log(advected) - torch.log(diffused) - 2 * torch.log(ratio)
             newton = log_speed - error / slope

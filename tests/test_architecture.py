@@ -16,8 +16,8 @@ PACKAGE = ROOT / "sciml_fm_core"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 FLOW = (
-    "spectral", "systems", "sources", "tasks", "datasets", "normalization", "blocks", "fno", "operator", "metrics", "training",
-    "transfer", "batch", "cli",
+    "spectral", "systems", "sources", "tasks", "datasets", "normalization", "blocks", "fno", "operator", "metrics",
+    "training", "transfer", "study", "experiments", "batch", "cli",
 )  # fmt: skip
 """A module may import what stands before it, except where `NARROWER` says less."""
 
@@ -33,6 +33,7 @@ NARROWER = {
     "fno": {"blocks", "spectral"},
     "operator": {"fno", "normalization", "systems", "spectral"},
     "metrics": {"spectral"},
+    "experiments": {"study", "tasks", "transfer"},
     "batch": set(),
 }
 HELPERS = {"files"}

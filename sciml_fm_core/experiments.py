@@ -1,0 +1,232 @@
+"""The paper's experiments as grids of runs: downstream data, model size, shifted physics, mixed operators, seeds.
+
+Each function returns the runs of one figure at a budget, and `study.run_study` does what is missing of them. A point
+that two figures share is the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .study import STARTS, AdaptationRun, PretrainingRun, Schedule
+from .tasks import PAPER_TASKS, Task
+from .transfer import PAPER_LEARNING_RATES
+
+COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
+PAPER_SIZES = ("64K", "1M", "16M", "256M")
+EXAMPLES = tuple(2**power for power in range(3, 16))
+"""The paper's downstream examples, 8 to 32,768; zero-shot comes beside them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of an experiment to run.
+
+    Attributes:
+        examples: downstream examples at the medium shifts, where the paper asks about data.
+        other_examples: at the other shifts, for sizes, mixtures and seeds.
+        steps: optimiser steps by number of examples: ``(up to, steps)`` in rising order.
+        learning_rates, halve_at: see `AdaptationRun`.
+        resolution: schedule of the adaptations and of the study's own pre-training.
+        sizes: of the model-size experiment, each pre-trained with `pretraining_steps`.
+        seeds: downstream seeds of the seed experiment.
+        parents: pre-trained operators by task and recipe; trained by the study where absent.
+        validation, test, batch_size: see `AdaptationRun`.
+    """
+
+    examples: tuple[int, ...]
+    other_examples: tuple[int, ...]
+    steps: tuple[tuple[int, int], ...]
+    learning_rates: tuple[float, ...] = PAPER_LEARNING_RATES
+    halve_at: tuple[float, ...] = (0.1, 0.3)
+    resolution: Schedule = COARSE_FIRST
+    sizes: tuple[str, ...] = PAPER_SIZES
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    pretraining_steps: int = 2000
+    pretraining_batch: int = 32
+    parents: dict[tuple[str, str], str] = field(default_factory=dict)
+    validation: int = 64
+    test: int = 256
+    test_resolution: int = 64
+    batch_size: int = 32
+
+    def steps_for(self, examples: int) -> int:
+        """Optimiser steps for a number of examples."""
+        return next((steps for most, steps in self.steps if examples <= most), self.steps[-1][1])
+
+
+SYS_1, SYS_2, SYS_3 = (PAPER_TASKS[name]["pre-training"] for name in ("poisson", "advection_diffusion", "helmholtz"))
+MIXTURE = f"{SYS_1} + {SYS_2} + {SYS_3}"
+SHIPPED = {
+    (SYS_1, "ours"): "sys-1",
+    (SYS_1, "paper"): "sys-1-paper",
+    (SYS_2, "ours"): "sys-2",
+    (SYS_3, "ours"): "sys-3",
+    (MIXTURE, "ours"): "mixed",
+}
+
+BUDGETS: dict[str, Budget] = {
+    # seconds: shows that everything runs, no more
+    "smoke": Budget((4,), (4,), ((4, 2),), (1e-3,), (), ((0.0, 32),), ("64K",), (0, 1), 2, 4, SHIPPED, 2, 2, 32, 4),
+    # minutes on two cores, from the operators that ship
+    "laptop": Budget(
+        (8, 64, 512, 2048),
+        (8, 64, 512),
+        ((8, 150), (64, 250), (512, 500), (2048, 1000)),
+        (1e-4, 3e-4, 1e-3, 3e-3),
+        sizes=("64K", "256K", "1M"),
+        seeds=(0, 1, 2),
+        pretraining_steps=1500,
+        parents=SHIPPED,
+    ),
+    # hours on one data-centre GPU
+    "gpu": Budget(
+        (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768),
+        (8, 32, 128, 512, 2048, 8192),
+        ((64, 500), (1024, 2000), (32768, 8000)),
+        (*PAPER_LEARNING_RATES, 3e-3),
+        resolution=((0.0, 64), (0.7, 128)),
+        sizes=("64K", "1M", "16M"),
+        pretraining_steps=40_000,
+        pretraining_batch=64,
+        validation=512,
+        test=4096,
+        test_resolution=128,
+        batch_size=64,
+    ),
+    # the paper's own: 32K examples, batch 128, 500 epochs = 128,000 steps at the largest size
+    "paper": Budget(
+        EXAMPLES,
+        EXAMPLES,
+        tuple((count, 500 * max(1, count // 128)) for count in EXAMPLES),
+        halve_at=(),
+        resolution=((0.0, 128),),
+        pretraining_steps=128_000,
+        pretraining_batch=128,
+        validation=4096,
+        test=4096,
+        test_resolution=128,
+        batch_size=128,
+    ),
+}
+
+
+def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+    """Question 1 (Figure 3): error against downstream examples at the medium shifts, by both recipes for SYS-1."""
+    chosen = _budget(budget)
+    curves = [(SYS_1, "ours", "poisson"), (SYS_1, "paper", "poisson"), (SYS_2, "ours", "advection_diffusion")]
+    return [
+        run
+        for tasks, recipe, system in curves
+        for run in _curve(chosen, _parent(chosen, tasks, recipe), PAPER_TASKS[system]["medium"], chosen.examples)
+    ]
+
+
+def model_size(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+    """Question 2 (Figure 4): the same for networks of several sizes, each pre-trained by the study in equal steps."""
+    chosen = _budget(budget)
+    runs = []
+    for size in chosen.sizes:
+        parent = _pretraining(chosen, SYS_1, "ours", size)
+        runs += _curve(chosen, parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
+    return runs
+
+
+def physics_shift(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+    """Question 3 (Figures 5, A.2, B.1): no, mild, medium and large shifts of SYS-1 and SYS-2."""
+    chosen = _budget(budget)
+    runs = []
+    for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion")):
+        for shift in ("none", "mild", "medium", "large"):
+            examples = chosen.examples if shift == "medium" else chosen.other_examples
+            runs += _curve(chosen, _parent(chosen, tasks, "ours"), PAPER_TASKS[system][shift], examples)
+    return runs
+
+
+def mixed_operators(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+    """Question 4 (Figures 6, B.2): one operator pre-trained on all three systems against the three specialists.
+
+    Inside the pre-training ranges (shift "none") and outside them ("medium").
+    """
+    chosen = _budget(budget)
+    runs = []
+    for tasks in (SYS_1, SYS_2, SYS_3):
+        for shift in ("none", "medium"):
+            task = PAPER_TASKS[Task.parse(tasks).system.name][shift]
+            runs += _curve(chosen, _parent(chosen, tasks, "ours"), task, chosen.other_examples)
+            runs += _curve(chosen, _parent(chosen, MIXTURE, "ours"), task, chosen.other_examples, STARTS[:1])
+    return runs
+
+
+def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+    """Figure B.3: the medium shifts with several draws of the downstream examples, shuffles and random weights."""
+    chosen = _budget(budget)
+    return [
+        run
+        for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion"))
+        for seed in chosen.seeds
+        for run in _curve(
+            chosen,
+            _parent(chosen, tasks, "ours"),
+            PAPER_TASKS[system]["medium"],
+            [count for count in chosen.other_examples if count in chosen.examples],
+            seed=seed,
+        )
+    ]
+
+
+EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
+    "q1_downstream_data": downstream_data,
+    "q2_model_size": model_size,
+    "q3_physics_shift": physics_shift,
+    "q4_mixed_operators": mixed_operators,
+    "seeds": seeds,
+}
+"""The experiments by the names of their notebooks."""
+
+
+def _budget(budget: str | Budget) -> Budget:
+    if isinstance(budget, Budget):
+        return budget
+    if budget not in BUDGETS:
+        raise ValueError(f"budget: expected one of {', '.join(BUDGETS)}, got {budget!r}")
+    return BUDGETS[budget]
+
+
+def _parent(budget: Budget, tasks: str, recipe: str) -> str | PretrainingRun:
+    return budget.parents.get((tasks, recipe)) or _pretraining(budget, tasks, recipe, "1M")
+
+
+def _pretraining(budget: Budget, tasks: str, recipe: str, size: str) -> PretrainingRun:
+    return PretrainingRun(
+        tasks,
+        recipe,
+        size,
+        steps=budget.pretraining_steps,
+        batch_size=budget.pretraining_batch,
+        resolution=budget.resolution,
+    )
+
+
+def _curve(budget, parent, task, examples, starts=STARTS, seed=0) -> list[AdaptationRun]:
+    """Both starts over the examples; zero examples are the zero-shot and the untrained error."""
+    return [
+        AdaptationRun(
+            parent,
+            task,
+            start,
+            count,
+            seed,
+            steps=budget.steps_for(count),
+            batch_size=budget.batch_size,
+            learning_rates=budget.learning_rates,
+            halve_at=budget.halve_at,
+            resolution=budget.resolution,
+            validation=budget.validation,
+            test=budget.test,
+            test_resolution=budget.test_resolution,
+        )
+        for start in starts
+        for count in (0, *examples)
+    ]

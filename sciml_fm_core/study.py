@@ -1,0 +1,382 @@
+"""Studies: declared grids of runs, each identified by its configuration, run once, recorded, resumed.
+
+A run is an `AdaptationRun`: a pre-trained operator (one that ships, a bundle, or a `PretrainingRun` of the study
+itself) meets a downstream task with so many examples, from one of two starts, and is measured once on the test
+examples. Its identity is the hash of its whole configuration, of its parent's weights and of the package's version; its
+record is a JSON file of that name, written when the run is complete. So a study that is called again does only what is
+missing, several processes may work on one folder, and the same run asked for by two figures is done once.
+
+Weights and learning rate are chosen on the validation examples alone; the test examples are read once, at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__
+from .datasets import draw_split
+from .files import write_json
+from .metrics import relative_error
+from .operator import Operator, load_operator, shipped_operators
+from .tasks import Task, parse_mixture
+from .training import TrainConfig
+from .transfer import (
+    HALVE_AT,
+    PAPER_LEARNING_RATES,
+    RECIPES,
+    fine_tune,
+    hardware,
+    new_operator,
+    pretrain,
+    recipe_settings,
+    train_from_scratch,
+)
+
+STARTS = ("fine-tuned", "from scratch")
+Schedule = tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True)
+class PretrainingRun:
+    """An operator that a study trains for itself.
+
+    Attributes:
+        tasks: a task or a mixture, such as ``SYS-1(1,5) + SYS-2(0.2,1)``.
+        recipe, size, seed, steps, batch_size: as in `pretrain`.
+        resolution: schedule of (progress, points).
+    """
+
+    tasks: str
+    recipe: str = "ours"
+    size: str = "1M"
+    seed: int = 0
+    steps: int = 2000
+    batch_size: int = 32
+    resolution: Schedule = ((0.0, 32), (0.85, 64))
+
+    def __post_init__(self):
+        parse_mixture(self.tasks)
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {self.recipe!r}")
+
+
+@dataclass(frozen=True)
+class AdaptationRun:
+    """One point of a figure.
+
+    Attributes:
+        parent: name of a shipped operator, path of a bundle, or a `PretrainingRun`.
+        task: the downstream task.
+        start: ``fine-tuned`` or ``from scratch``; with no examples the first is zero-shot, the second untrained.
+        examples: downstream examples.
+        seed: of the downstream examples, their shuffling and the random weights.
+        steps, batch_size: of the adaptation; a batch holds all examples where there are fewer.
+        learning_rates: grid, one of which is chosen on validation; halved on the way at ``halve_at``.
+        resolution: schedule of (progress, points) of the training.
+        validation, test: numbers of examples, on ``test_resolution`` points; test examples have seed 0.
+    """
+
+    parent: str | PretrainingRun
+    task: str
+    start: str
+    examples: int
+    seed: int = 0
+    steps: int = 300
+    batch_size: int = 32
+    learning_rates: tuple[float, ...] = PAPER_LEARNING_RATES
+    halve_at: tuple[float, ...] = HALVE_AT
+    resolution: Schedule = ((0.0, 32), (0.7, 64))
+    validation: int = 64
+    test: int = 256
+    test_resolution: int = 64
+
+    def __post_init__(self):
+        Task.parse(self.task)
+        if self.start not in STARTS:
+            raise ValueError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}")
+        if self.examples < 0 or min(self.steps, self.batch_size, self.validation, self.test) < 1:
+            raise ValueError(
+                "run: expected examples of at least 0; steps, batch size, validation and test of at least 1"
+            )
+
+
+Run = PretrainingRun | AdaptationRun
+
+
+def identity(run: Run) -> str:
+    """Hash of the run's configuration, its parent's weights and the package's version, 16 hexadecimal digits."""
+    text = json.dumps({"version": __version__, "kind": type(run).__name__, **_configuration(run)}, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _configuration(run: Run) -> dict[str, Any]:
+    values = asdict(run)
+    if isinstance(run, AdaptationRun):
+        parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
+        values["parent"] = {"identity": parent}
+    return values
+
+
+def _digest(parent: str) -> str:
+    path = shipped_operators().get(parent, Path(parent))
+    if not path.is_file():
+        raise ValueError(f"study: expected a shipped operator or the path of a bundle as parent, got {parent!r}")
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """Where a study stands: runs finished (now or before) of all, and seconds left at this pace, where known."""
+
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+def run_study(
+    runs: Iterable[AdaptationRun],
+    folder: str | Path,
+    *,
+    processes: int = 1,
+    device: str = "cpu",
+    callback: Callable[[StudyProgress], None] | None = None,
+) -> list[dict]:
+    """Run what is missing of a study, and return the records of all its runs, in their order.
+
+    Args:
+        runs: the grid; a run asked for twice is done once.
+        folder: where records (``<identity>.json``), the study's own operators and unfinished checkpoints are kept.
+        processes: runs at a time; each takes one CPU thread where there are several.
+        device: where to train; several processes share a GPU.
+        callback: called at the start and after each run.
+
+    Raises:
+        ValueError: if the folder's parent does not exist, or a parent operator is missing.
+    """
+    runs, folder = list(runs), Path(folder)
+    if not folder.parent.is_dir():
+        raise ValueError(f"study: the folder {folder.parent} does not exist; make it first")
+    folder.mkdir(exist_ok=True)
+    names = {run: identity(run) for run in runs}
+    parents = dict.fromkeys(run.parent for run in runs if isinstance(run.parent, PretrainingRun))
+    pending: dict[Run, list[Run]] = {parent: [] for parent in parents if not _path(folder, parent).is_file()}
+    for wanted in names:
+        if not _path(folder, wanted).is_file():
+            pending[wanted] = [wanted.parent] if wanted.parent in parents and wanted.parent in pending else []
+    total = len(parents) + len(names)
+    began, already = time.monotonic(), total - len(pending)
+
+    def report() -> None:
+        done = total - len(pending)
+        seconds = (time.monotonic() - began) / max(done - already, 1) * len(pending) if done > already else None
+        if callback is not None:
+            callback(StudyProgress(done, total, seconds))
+
+    report()
+    if processes == 1:
+        for run in list(pending):
+            _execute(run, folder, device)
+            del pending[run]
+            report()
+    elif pending:
+        _in_processes(pending, folder, processes, device, report)
+    return [read_record(_path(folder, run)) for run in runs]
+
+
+def _in_processes(pending: dict[Run, list[Run]], folder: Path, processes: int, device: str, report) -> None:
+    """Start each run as soon as the operator that it starts from is there."""
+    # Forked processes would inherit locks of the parent's threads; spawned ones begin clean.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        started: dict[Future, Run] = {}
+        try:
+            while pending:
+                for run, needs in pending.items():
+                    if run not in started.values() and not any(need in pending for need in needs):
+                        started[pool.submit(_execute, run, folder, device)] = run
+                for future in wait(started, return_when=FIRST_COMPLETED).done:
+                    run = started.pop(future)
+                    future.result()
+                    del pending[run]
+                    report()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _path(folder: Path, run: Run) -> Path:
+    suffix = ".safetensors" if isinstance(run, PretrainingRun) else ".json"
+    return folder / f"{identity(run)}{suffix}"
+
+
+def _execute(run: Run, folder: Path, device: str) -> None:
+    path = _path(folder, run)
+    checkpoint = folder / f"{path.stem}.checkpoint"
+    if isinstance(run, PretrainingRun):
+        config = TrainConfig(steps=run.steps, validate_every=max(20, run.steps // 20), **recipe_settings(run.recipe))
+        operator, _ = pretrain(
+            parse_mixture(run.tasks), config, recipe=run.recipe, size=run.size, seed=run.seed,
+            batch_size=run.batch_size, resolution=dict(run.resolution), device=device, checkpoint=checkpoint,
+        )  # fmt: skip
+        operator.save(path)
+    else:
+        write_json(path, adapt_and_measure(run, folder, device, checkpoint))
+    checkpoint.unlink(missing_ok=True)
+
+
+def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint: Path | None = None) -> dict:
+    """The record of a run, computed."""
+    began = time.monotonic()
+    task = Task.parse(run.task)
+    source = _path(folder, run.parent) if isinstance(run.parent, PretrainingRun) else run.parent
+    parent = load_operator(source, device)
+    system = parent.normalization.resolve(task.system)
+    n = run.test_resolution
+    validation = draw_split(task, "validation", run.validation, seed=0, resolution=n)
+    chosen: dict[str, Any] = {"learning_rate": None, "tried": {}, "curve": [], "validation_error": None, "seconds": 0.0}
+    if run.examples:
+        data = draw_split(task, "train", run.examples, seed=run.seed, resolution=dict(run.resolution)[_last(run)])
+        recipe = RECIPES.get(parent.card.get("recipe", ""), RECIPES["ours"])
+        config = TrainConfig(steps=run.steps, loss=recipe.loss, validate_every=max(1, run.steps // 15))
+        start = fine_tune if run.start == "fine-tuned" else train_from_scratch
+        result = start(
+            parent, data, system=system, validation=validation, config=config, learning_rates=run.learning_rates,
+            halve_at=run.halve_at, batch_size=run.batch_size, resolution=dict(run.resolution), seed=run.seed,
+            checkpoint=checkpoint,
+        )  # fmt: skip
+        operator, history = result.operator, result.history
+        chosen = {
+            "learning_rate": result.learning_rate,
+            "tried": {f"{rate:g}": error for rate, error in result.tried.items()},
+            "curve": [[row["step"], row["validation_error"]] for row in history.rows if row["validation_error"]],
+            "validation_error": history.best_error,
+            "seconds": round(history.seconds, 2),
+        }
+    elif run.start == "fine-tuned":
+        operator = parent
+    else:
+        operator = _untrained(parent, run.seed)
+    test = draw_split(task, "test", run.test, seed=0, resolution=n)
+    error = relative_error(operator.predict(test.source, test.coefficients, system), test.solution).double()
+    card = parent.card
+    return {
+        "identity": identity(run),
+        "parent": " + ".join(card.get("tasks", [])),
+        "recipe": card.get("recipe"),
+        "size": card.get("size"),
+        "parameters": parent.model.parameter_count,
+        "pretraining_examples": card.get("examples_seen"),
+        "pretraining_seed": card.get("seed"),
+        **{key: value for key, value in asdict(run).items() if key != "parent"},
+        "shipped_parent": run.parent if isinstance(run.parent, str) and run.parent in shipped_operators() else None,
+        "error": error.mean().item(),
+        "median": error.median().item(),
+        "percentile_90": error.quantile(0.9).item(),
+        **chosen,
+        "total_seconds": round(time.monotonic() - began, 2),
+        "hardware": hardware(operator.device),
+        "versions": {"sciml_fm": __version__, "torch": torch.__version__.split("+")[0]},
+    }
+
+
+def _last(run: AdaptationRun) -> float:
+    return max(start for start, _ in run.resolution)
+
+
+def _untrained(parent: Operator, seed: int) -> Operator:
+    tasks = [Task.parse(label) for label in parent.card["tasks"]]
+    recipe, size = parent.card["recipe"], parent.card["size"]
+    return new_operator(tasks, recipe=recipe, size=size, seed=seed, device=parent.device)
+
+
+# Records --------------------------------------------------------------------------------------------------------------
+
+NESTED = (
+    "tried", "curve", "versions", "learning_rates", "halve_at", "resolution",
+)  # fmt: skip
+"""Columns of a table that hold JSON."""
+
+
+def read_record(path: str | Path) -> dict:
+    """One record.
+
+    Raises:
+        ValueError: if the file is missing or not a record.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"record {path}: not readable ({error}); remove it and run the study again") from error
+    if not isinstance(record, dict) or "identity" not in record:
+        raise ValueError(f"record {path}: a JSON file, but not a record of a study")
+    return record
+
+
+def read_folder(folder: str | Path) -> list[dict]:
+    """All records of a folder, by identity."""
+    return [read_record(path) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def write_table(records: Sequence[dict], path: str | Path) -> Path:
+    """Records as CSV, one line each, atomically; `read_table` reads them back.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not records:
+        raise ValueError("table: expected at least one record")
+    from .files import atomic_path
+
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for record in records:
+            writer.writerow({k: json.dumps(v) if not isinstance(v, str) else v for k, v in record.items()})
+    return Path(path)
+
+
+def read_table(path: str | Path) -> list[dict]:
+    """Records of a table written by `write_table`.
+
+    Raises:
+        ValueError: if the file is missing or has no such columns.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise ValueError(f"table {path}: not readable ({error})") from error
+    if rows and "identity" not in rows[0]:
+        raise ValueError(f"table {path}: expected a column 'identity'; is it a table of a study?")
+    return [{key: _parsed(value) for key, value in row.items()} for row in rows]
+
+
+def _parsed(value: str):
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def shipped_tables() -> dict[str, Path]:
+    """Names and files of the results that ship with the package."""
+    folder = Path(__file__).parent / "results"
+    return {path.stem: path for path in sorted(folder.glob("*.csv"))}
+
+
+def known_processes() -> int:
+    """Processes that keep this machine's cores busy."""
+    return max(1, os.cpu_count() or 1)
