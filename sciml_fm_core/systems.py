@@ -29,7 +29,7 @@ DIFFUSIVITY = 0.01
 FULL_TURN = 2 * torch.pi
 
 _ROOT_ITERATIONS = 60
-_LAST_STEP = 1e-6  # in log speed: Newton's method squares it
+_LAST_STEP = 1e-5  # in log speed: Newton's method squares it
 
 
 def rotated_diffusion(eigenvalue: Tensor, angle: Tensor) -> Tensor:
@@ -144,11 +144,13 @@ class System(ABC):
 
     def solve_hat(self, source_hat: Tensor, coefficients: Tensor, n: int) -> Tensor:
         """`solve` between Fourier coefficients (..., n, n // 2 + 1), without checks."""
-        return source_hat * self.inverse_symbol(coefficients, n).to(source_hat.dtype)
+        return source_hat * self.inverse_symbol(coefficients, n, source_hat.dtype).to(source_hat.dtype)
 
-    def inverse_symbol(self, coefficients: Tensor, n: int) -> Tensor:
-        """``1 / symbol`` in float64, zero in the modes that L annihilates and nowhere else."""
+    def inverse_symbol(self, coefficients: Tensor, n: int, dtype: torch.dtype = torch.complex128) -> Tensor:
+        """``1 / symbol``, zero in the modes that L annihilates and nowhere else; float64, or `dtype` where complex."""
         symbol, null = self._symbol_and_null(coefficients, n)
+        if symbol.is_complex():
+            symbol = symbol.to(dtype)  # the slow part is a complex inversion in float64
         return (1 / symbol.masked_fill(null, 1)).masked_fill(null, 0)
 
     def residual(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
@@ -309,7 +311,8 @@ class AdvectionDiffusion(System):
     def _advection_symbol(velocity: Tensor, n: int) -> Tensor:
         """Imaginary part of the symbol: ``2 pi (v1 kx + v2 ky)``."""
         dx, dy = derivative_wavenumbers(n, dtype=velocity.dtype, device=velocity.device)
-        return 2 * torch.pi * (velocity[..., 0, None, None] * dx + velocity[..., 1, None, None] * dy)
+        v1, v2 = (2 * torch.pi * velocity[..., i, None, None] for i in range(2))
+        return v1 * dx + v2 * dy
 
     def dial(self, source, coefficients):
         """Psi of the solution, by Parseval in float64."""
@@ -317,7 +320,7 @@ class AdvectionDiffusion(System):
         coefficients = coefficients.double()
         diffusion = _diffusion_symbol(coefficients[..., :3], n)
         advection = self._advection_symbol(coefficients[..., 3:], n)
-        energy = self._energy(source) / (diffusion**2 + advection**2).clamp(min=1e-300)
+        energy = self._energy(source.double()) / (diffusion**2 + advection**2).clamp(min=1e-300)
         energy[..., 0, 0] = 0
         ratio = (advection**2 * energy).sum((-2, -1)) / (diffusion**2 * energy).sum((-2, -1))
         return ratio.sqrt().to(source.dtype)
@@ -325,8 +328,9 @@ class AdvectionDiffusion(System):
     @staticmethod
     def _energy(source: Tensor) -> Tensor:
         n = source.shape[-1]
-        source_hat = transform(source).to(torch.complex128)
-        energy = (source_hat.real**2 + source_hat.imag**2) * parseval_weights(n, device=source.device)
+        source_hat = transform(source)
+        real, imag = source_hat.real.double(), source_hat.imag.double()
+        energy = (real**2).addcmul_(imag, imag) * parseval_weights(n, device=source.device)
         energy[..., 0, 0] = 0
         return energy / energy.sum((-2, -1), keepdim=True)
 
@@ -355,24 +359,26 @@ class AdvectionDiffusion(System):
             raise ValueError(f"advection ratio: expected values above 0, got {ratio.min():.3g}")
         n = source.shape[-1]
         target = ratio**2 / (1 + ratio**2)  # the share N of the energy that must be advected
-        energy = self._energy(source).flatten(-2)
-        largest = energy.flatten(0, -2).amax(0)
+        energy = self._energy(source)
+        largest = energy.reshape(-1, n, n // 2 + 1).amax(0)
         if not torch.isfinite(largest).all():
             raise ValueError(
                 "advection ratio: expected a source that is finite and not zero; it has no ratio otherwise"
             )
-        # Modes of no weight are left out: together they change neither N nor 1 - N by more than rounding.
-        rounding = torch.finfo(source.dtype).eps * torch.minimum(target, 1 / (1 + ratio**2)).min()
-        kept = (largest > rounding / energy.shape[-1]).nonzero().squeeze(1)
-        energy = energy.index_select(-1, kept)
+        # Short waves of next to no energy are left out: they change neither N nor 1 - N by more than rounding.
+        rows, half = largest.sum(1), n // 2
+        shells = largest.sum(0) + rows[: half + 1] + rows.roll(-1).flip(0)[: half + 1]  # by |kx|, ky and -ky
+        rounding = 0.1 * torch.finfo(source.dtype).eps * torch.minimum(target, 1 / (1 + ratio**2)).min()
+        half = min(max(int((shells.flip(0).cumsum(0) > rounding).sum()), 2), half)
+        energy = torch.cat([energy[..., :half, : half + 1], energy[..., -half:, : half + 1]], dim=-2)
         direction = torch.stack([torch.cos(angle.double()), torch.sin(angle.double())], dim=-1)
-        unit_advection = self._advection_symbol(direction, n).flatten(-2).index_select(-1, kept)
-        diffusion_symbol = _diffusion_symbol(diffusion.double(), n).flatten(-2).index_select(-1, kept)
-        # Far below the largest, about pi n, an advection symbol is rounding in cos or sin of a flow along an axis.
+        unit_advection = self._advection_symbol(direction, 2 * half)
+        # Far below the largest, an advection symbol is rounding in cos or sin of a flow along an axis.
         unit_advection.masked_fill_(unit_advection.abs() < 1e-12 * torch.pi * n, 0)
-        squared_ratio = (unit_advection / diffusion_symbol).square_()  # (A / D)^2
-        energy, squared_ratio = torch.broadcast_tensors(energy, squared_ratio)
-        weights = torch.stack([energy, energy * squared_ratio], dim=-2)
+        diffusion_symbol = _diffusion_symbol(diffusion.double(), 2 * half)
+        diffusion_symbol[..., 0, 0] = 1  # the mean carries no energy
+        squared_ratio = (unit_advection / diffusion_symbol).square_().flatten(-2)  # (A / D)^2
+        energy = energy.flatten(-2)
         reachable = (energy * (squared_ratio > 0)).sum(-1)
         if (target >= reachable).any():
             limit = (reachable / (1 - reachable).clamp(min=1e-300)).sqrt().min()
@@ -383,15 +389,16 @@ class AdvectionDiffusion(System):
         log_low = torch.full_like(target, -30.0)
         log_high = torch.full_like(target, 30.0)
         # Start where the mode of average diffusivity over advection would have the asked ratio.
-        log_speed = torch.log(ratio) - 0.5 * torch.log(weights[..., 1, :].sum(-1))
-        one = torch.ones((), dtype=torch.float64, device=source.device)
+        log_speed = torch.log(ratio) - 0.5 * torch.log((energy * squared_ratio).sum(-1))
         for _ in range(_ROOT_ITERATIONS):
             squared_speed = torch.exp(2 * log_speed)
-            diffused_share = torch.addcmul(one, squared_speed[..., None], squared_ratio).reciprocal_()
+            diffused_share = (squared_speed[..., None] * squared_ratio).add_(1).reciprocal_()
             # Both shares are summed from their own terms: as 1 - N, the smaller would be lost to rounding.
-            sums = weights @ torch.stack([diffused_share, diffused_share**2], dim=-1)
-            diffused, advected = sums[..., 0, 0], squared_speed * sums[..., 1, 0]
-            overlap = squared_speed * sums[..., 1, 1]
+            diffused_energy = energy * diffused_share
+            advected_energy = squared_ratio * diffused_energy  # at unit speed
+            diffused = diffused_energy.sum(-1)
+            advected = squared_speed * advected_energy.sum(-1)
+            overlap = squared_speed * advected_energy.mul_(diffused_share).sum(-1)
             slope = 2 * overlap * (1 / advected + 1 / diffused)
             error = torch.log(advected) - torch.log(diffused) - 2 * torch.log(ratio)
             newton = log_speed - error / slope

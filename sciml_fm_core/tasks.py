@@ -23,7 +23,7 @@ RESOLVED = round(2 / SIGMA)
 """Points that resolve a random source: at their Nyquist wavenumber, 1 / sigma, a Gaussian of standard deviation sigma
 has fallen to exp(-2 pi^2) = 3e-9 of its mean. In float32, finer grids are solved on this one and interpolated."""
 
-_CHUNK = 32  # examples made at a time on a CPU: what they need stays in its cache
+_CHUNK = 2**19  # points of the examples made at a time on a CPU: what they need stays in its cache
 
 # The C library of Linux keeps freed memory up to twice the largest block (of at most 32 MiB) freed so far. Without one
 # that large, the memory of each batch goes back to the system, and clearing it anew takes as long as the sampling.
@@ -198,7 +198,7 @@ class Task:
         shapes = (n, n), (len(system.coefficient_names),), (n, n), ()
         examples = Examples(*(torch.empty(count, *shape, dtype=dtype, device=device) for shape in shapes))
         examples.dial.copy_(dial)
-        chunk = _CHUNK if device.type == "cpu" else count
+        chunk = max(1, _CHUNK // n**2) if device.type == "cpu" else count
         for part in (slice(start, start + chunk) for start in range(0, count, chunk)):
             self._solve(amplitudes[part], dial[part], parameters[part], examples.take(part))
         return examples
@@ -219,7 +219,7 @@ class Task:
 
         coefficients.copy_(system.coefficients(dial, resolved, parameters))
         source_hat = torch.fft.rfft2(resolved)
-        inverse = system.inverse_symbol(coefficients, m)
+        inverse = system.inverse_symbol(coefficients, m, source_hat.dtype)
 
         def evaluate(field_hat: Tensor, out: Tensor) -> Tensor:
             values = torch.fft.irfft2(field_hat, s=(m, m))

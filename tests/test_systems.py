@@ -395,6 +395,18 @@ def test_speed_grows_with_the_ratio(generator):
     assert (speed.diff() > 0).all()
 
 
+@pytest.mark.parametrize("ratio", [1e-3, 0.2, 1.0, 5.0, 50.0])
+def test_speed_of_a_rounded_source_is_that_of_the_source(ratio, generator):
+    """In float32 the short waves are left out of the search."""
+    examples = Task.parse("SYS-2(0.2,1)").sample(16, 64, generator, dtype=torch.float64)
+    system, ratios = SYSTEMS["advection_diffusion"], torch.full_like(examples.dial, ratio)
+    exact, rounded = (
+        system.speed(ratios, source, examples.coefficients[:, :3], torch.linspace(0.1, 6, 16))
+        for source in (examples.source, examples.source.float())
+    )
+    torch.testing.assert_close(rounded, exact, rtol=2e-6, atol=0)
+
+
 def test_flow_along_an_axis_has_a_largest_ratio():
     """Modes that vary only across the flow are never advected: with half the energy in them, Psi stays below 1."""
     system = SYSTEMS["advection_diffusion"]
