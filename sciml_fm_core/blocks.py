@@ -29,46 +29,78 @@ of second-level cache each)."""
 class FourierMatrices(NamedTuple):
     """Real matrices of the truncated transform of n points to modes ky in [-m, m), kx in [0, m), and of its inverse.
 
-    ``along_x`` (2 m, n) has rows (re/im, kx); ``along_y`` (4 m, 2 n) rows (re/im, ky) and columns (y, re/im). The
-    inverses ``back_y`` (2 n, 4 m) and ``back_x`` (n, 2 m) carry a factor 1 / n each. A mode with kx > 0 stands for
-    itself and its conjugate, hence the factor 2 in ``back_x``.
+    ``along_x`` (2 m, n) has rows (re/im, kx); ``back_x`` (n, 2 m) is its inverse with the factor 1 / n^2 of both
+    directions; a mode with kx > 0 stands for itself and its conjugate, hence a factor 2. ``waves`` (2 (m + 1), n) holds
+    cos and sin of ky = 0 .. m along y: the products with them give the modes of both signs, see `unfold`.
     """
 
     along_x: Tensor
-    along_y: Tensor
-    back_y: Tensor
     back_x: Tensor
+    waves: Tensor
 
 
 @lru_cache(maxsize=32)
 def fourier_matrices(n: int, modes: int, dtype: torch.dtype, device: torch.device) -> FourierMatrices:
     """`FourierMatrices` for a grid; computed once in float64, outside any graph."""
     with torch.no_grad():
-        points = torch.arange(n, dtype=torch.float64) / n
-        kx = torch.arange(modes, dtype=torch.float64)
-        ky = torch.cat([torch.arange(modes), torch.arange(-modes, 0)]).double()
-        phase_x, phase_y = 2 * torch.pi * torch.outer(kx, points), 2 * torch.pi * torch.outer(ky, points)
-        along_x = torch.cat([phase_x.cos(), -phase_x.sin()])
-        cosine, sine = phase_y.cos(), phase_y.sin()
-        along_y = torch.stack([torch.stack([cosine, sine], -1), torch.stack([-sine, cosine], -1)])
-        along_y = along_y.reshape(4 * modes, 2 * n)
-        multiplicity = torch.full((modes, 1), 2.0, dtype=torch.float64)
+        k = torch.arange(modes + 1, dtype=torch.float64)
+        phase = 2 * torch.pi * torch.outer(k, torch.arange(n, dtype=torch.float64) / n)
+        waves = torch.cat([phase.cos(), phase.sin()])
+        along_x = torch.cat([phase[:-1].cos(), -phase[:-1].sin()])
+        multiplicity = torch.full((modes,), 2.0, dtype=torch.float64)
         multiplicity[0] = 1
-        back_x = torch.cat([phase_x.cos() * multiplicity, -phase_x.sin() * multiplicity]).T / n
-        return FourierMatrices(*(t.to(device, dtype).contiguous() for t in (along_x, along_y, along_y.T / n, back_x)))
+        back_x = along_x.T * multiplicity.repeat(2) / n**2
+        return FourierMatrices(*(t.to(device, dtype).contiguous() for t in (along_x, back_x, waves)))
+
+
+def unfold(products: Tensor) -> Tensor:
+    """Modes of both signs from the products with `waves`; the transpose of `fold`.
+
+    With P = sum cos(k y) v and Q = sum sin(k y) v, the transform of a complex v is ``P - i Q`` at ky = k and
+    ``P + i Q`` at ky = -k: half the work of a product for each sign.
+
+    Args:
+        products: (2 (m + 1), 2 m, features): rows (cos/sin, k), columns (re/im, kx).
+
+    Returns:
+        Spectrum (2, 2 m * m, features): re/im, modes (ky, kx) with ky = 0 .. m - 1, -m .. -1.
+    """
+    m = products.shape[1] // 2
+    (p_real, p_imag), (q_real, q_imag) = products.view(2, m + 1, 2, m, -1).transpose(1, 2)
+    real = torch.cat([p_real[:m] + q_imag[:m], (p_real[1:] - q_imag[1:]).flip(0)])
+    imag = torch.cat([p_imag[:m] - q_real[:m], (p_imag[1:] + q_real[1:]).flip(0)])
+    return torch.stack([real, imag]).view(2, 2 * m * m, -1)
+
+
+def fold(spectrum: Tensor, modes: int) -> Tensor:
+    """Coefficients of `waves`, (2 (m + 1), 2 m, features), from a spectrum (2, 2 m * m, features), see `unfold`."""
+    m = modes
+    real, imag = spectrum.reshape(2, 2 * m, m, -1)
+    zero = real.new_zeros(1, *real.shape[1:])
+    above = [torch.cat([part[:m], zero]) for part in (real, imag)]  # k = 0 .. m
+    below = [torch.cat([zero, part[m:].flip(0)]) for part in (real, imag)]
+    cosine = torch.stack([above[0] + below[0], above[1] + below[1]], dim=1)
+    sine = torch.stack([below[1] - above[1], above[0] - below[0]], dim=1)
+    return torch.stack([cosine, sine]).view(2 * (m + 1), 2 * m, -1)
 
 
 def analyse(field: Tensor, matrices: FourierMatrices) -> Tensor:
     """Spectrum (2, 2 m * m, ...) of a field (n, n, ...): real and imaginary part, modes (ky, kx)."""
     n, m = matrices.back_x.shape[0], matrices.along_x.shape[0] // 2
     rows = torch.matmul(matrices.along_x, field.reshape(n, n, -1))  # (y, (re/im, kx), ...)
-    return (matrices.along_y @ rows.view(2 * n, -1)).view(2, 2 * m * m, *field.shape[2:])
+    return _analyse_rows(rows, matrices).view(2, 2 * m * m, *field.shape[2:])
+
+
+def _analyse_rows(rows: Tensor, matrices: FourierMatrices) -> Tensor:
+    """Transform along y of (n, 2 m, features) to (2, 2 m * m, features); the transpose of `synthesise_rows`."""
+    n, m2, features = rows.shape
+    return unfold((matrices.waves @ rows.view(n, -1)).view(-1, m2, features))
 
 
 def synthesise_rows(spectrum: Tensor, matrices: FourierMatrices) -> Tensor:
     """Inverse transform along y alone: (2, 2 m * m, ...) to (n, 2 m, features), to be multiplied by ``back_x``."""
     n, m = matrices.back_x.shape[0], matrices.along_x.shape[0] // 2
-    return (matrices.back_y @ spectrum.reshape(4 * m, -1)).view(n, 2 * m, -1)
+    return (matrices.waves.T @ fold(spectrum, m).view(2 * (m + 1), -1)).view(n, 2 * m, -1)
 
 
 def mix_modes(spectrum: Tensor, weight: Tensor, gate: Tensor | None = None, mean: Tensor | None = None) -> Tensor:
@@ -218,7 +250,7 @@ class _FusedBlock(torch.autograd.Function):
             _add_pointwise(before[part], old[part], weight, gate, None if buffer is None else buffer[:count])
             torch.ops.aten.gelu.out(before[part], out=new[part])
             torch.bmm(matrices.along_x.expand(count, -1, -1), new[part], out=new_rows[part])
-        spectrum = (matrices.along_y @ new_rows.view(2 * n, -1)).view(2, -1, *hidden.shape[2:])
+        spectrum = _analyse_rows(new_rows, matrices).view(2, -1, *hidden.shape[2:])
         if ctx is not None:
             ctx.save_for_backward(before, hidden, weight, gate)
             ctx.matrices = matrices
@@ -228,8 +260,8 @@ class _FusedBlock(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, new_gradient, spectrum_gradient):
         (before, hidden, weight, gate), matrices = ctx.saved_tensors, ctx.matrices
-        n, features, m = hidden.shape[0], before.shape[-1], matrices.along_x.shape[0] // 2
-        rows = (matrices.along_y.T @ spectrum_gradient.reshape(4 * m, -1)).view(n, 2 * m, features)
+        n, features = hidden.shape[0], before.shape[-1]
+        rows = synthesise_rows(spectrum_gradient, matrices)  # a transform along y is the transpose of the inverse
         new_gradient, old = new_gradient.contiguous().view(n, n, features), hidden.view(n, n, -1)
         old_gradient, weight_gradient = torch.empty_like(old), torch.zeros_like(weight)
         gate_gradient = None if gate is None else torch.zeros_like(gate)
@@ -244,8 +276,13 @@ class _FusedBlock(torch.autograd.Function):
             torch.bmm(matrices.back_x.T.expand(count, -1, -1), gradient, out=mixed_rows[part])
             collected = old_gradient[part], weight_gradient, gate_gradient
             _pointwise_backward(gradient, old[part], weight, gate, *collected, buffer)
-        mixed_gradient = (matrices.back_y.T @ mixed_rows.view(2 * n, -1)).view(2, -1, features)
-        return mixed_gradient, old_gradient.view(hidden.shape), weight_gradient, gate_gradient, None
+        return (
+            _analyse_rows(mixed_rows, matrices),
+            old_gradient.view(hidden.shape),
+            weight_gradient,
+            gate_gradient,
+            None,
+        )
 
 
 class _FusedHead(torch.autograd.Function):
@@ -301,8 +338,8 @@ class _FusedHead(torch.autograd.Function):
             torch.bmm(matrices.back_x.T.expand(count, -1, -1), gradient, out=mixed_rows[part])
             collected = old_gradient[part], weight_gradient, gate_gradient
             _pointwise_backward(gradient, old[part], weight, gate, *collected, buffer)
-        mixed_gradient = (matrices.back_y.T @ mixed_rows.view(2 * n, -1)).view(2, -1, features)
         gradients = project_gradient, bias_gradient, output_gradient, result_gradient.sum().view(1)
+        mixed_gradient = _analyse_rows(mixed_rows, matrices)
         return mixed_gradient, old_gradient.view(hidden.shape), weight_gradient, gate_gradient, *gradients, None
 
 

@@ -6,7 +6,7 @@ import json
 import runpy
 import shlex
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +22,7 @@ from rich.table import Table
 from .batch import plan, run_batch
 from .datasets import DatasetFile, draw_split
 from .datasets import generate as write_dataset
+from .distributed import started_by_torchrun
 from .fno import SIZES
 from .operator import load_operator, read_header, shipped_operators
 from .tasks import Task
@@ -144,7 +145,12 @@ def pretrain(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Train an operator on one task, or a mixed one on several, and write its bundle with its card."""
+    """Train an operator on one task, or a mixed one on several, and write its bundle with its card.
+
+    On N GPUs of a machine (or in N processes on its CPU, with --device cpu), which share every batch:
+    torchrun --nproc-per-node N -m sciml_fm_core.cli pretrain ... The batch size must be a multiple of N; the weights
+    are those of one process, to rounding.
+    """
     if threads:
         torch.set_num_threads(threads)
     chosen = [Task.parse(label) for label in tasks]
@@ -158,12 +164,17 @@ def pretrain(
     )
     if learning_rate is not None:
         config = replace(config, learning_rate=learning_rate)
-    with _training_bar(" + ".join(tasks)) as callback:
+    with (
+        started_by_torchrun(_device(device)) as (processes, own_device),
+        _training_bar(" + ".join(tasks)) if processes.first else nullcontext() as callback,
+    ):
         operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, size=size, seed=seed, batch_size=batch_size,
             resolution=_schedule(resolution), data=[DatasetFile(path) for path in data or []],
-            device=_device(device), callback=callback, checkpoint=checkpoint,
+            device=own_device, callback=callback, checkpoint=checkpoint, processes=processes,
         )  # fmt: skip
+    if not processes.first:
+        return
     operator.card["command"] = _command()
     if test_count:
         operator.card["errors"] = evaluate_shifts(operator, count=test_count)
@@ -356,7 +367,8 @@ def _card_table(card: dict, title: str) -> Table:
 def main() -> None:
     """Entry point: bad input is one line on standard error and exit code 2, never a traceback."""
     try:
-        app(standalone_mode=False)
+        if code := app(standalone_mode=False):  # of a typer.Exit, which it returns
+            sys.exit(code)
     except (ValueError, FloatingPointError, OSError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)

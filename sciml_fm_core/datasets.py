@@ -359,6 +359,12 @@ def _scheduled(schedule: Mapping[float, int], progress: float) -> int:
     return schedule[max(start for start in schedule if start <= progress)]
 
 
+def _check_share(what: str, number: int, share: tuple[int, int]) -> None:
+    """Equal shares only: the mean of the processes' mean losses is then the mean over the batch."""
+    if number % share[1]:
+        raise ValueError(f"{what}: expected a multiple of the number of processes, {share[1]}, got {number}")
+
+
 class FreshBatches:
     """Fresh examples forever, a function of the seed and the step alone: nothing is read twice, resuming is exact.
 
@@ -369,6 +375,11 @@ class FreshBatches:
             spectral network trained on a coarse grid carries over to a finer one, at a fraction of the cost.
         seed: seed of the stream.
         device: where the numbers are drawn and the examples made.
+        share: (rank, processes); a batch is dealt out to several processes, and the rank's part is what one gets. All
+            of it is made all the same, since it comes from one stream.
+
+    Raises:
+        ValueError: on fewer examples than tasks, a schedule that does not begin at 0, or unequal shares.
     """
 
     def __init__(
@@ -379,9 +390,12 @@ class FreshBatches:
         resolution: int | Mapping[float, int] = 64,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        share: tuple[int, int] = (0, 1),
     ):
         if batch_size < len(tasks) or not tasks:
             raise ValueError(f"fresh batches: expected at least one example for each of {len(tasks)} tasks")
+        _check_share("batch size", batch_size, share)
+        self.share = share
         self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
         self.schedule = _schedule(resolution)
 
@@ -393,10 +407,14 @@ class FreshBatches:
             self.batch_size // len(self.tasks) + ((i + step) % len(self.tasks) < self.batch_size % len(self.tasks))
             for i in range(len(self.tasks))
         ]
-        return [
-            (task.system, task.sample(count, n, generator, device=self.device))
-            for task, count in zip(self.tasks, shares, strict=True)
-        ]
+        parts, dealt = [], 0
+        rank, processes = self.share
+        for task, count in zip(self.tasks, shares, strict=True):
+            examples, own = task.sample(count, n, generator, device=self.device), (rank - dealt) % processes
+            if own < count:
+                parts.append((task.system, examples.take(slice(own, None, processes))))
+            dealt += count
+        return parts
 
 
 class FixedBatches:
@@ -410,6 +428,10 @@ class FixedBatches:
         resolution: resample them to this many points, or by a schedule as in `FreshBatches`; as they are where None.
         seed: seed of the shuffling.
         device: where batches are put.
+        share: (rank, processes); a batch is dealt out to several processes, and the rank's part is read.
+
+    Raises:
+        ValueError: on no examples, a schedule that does not begin at 0, or unequal shares.
     """
 
     def __init__(
@@ -420,13 +442,16 @@ class FixedBatches:
         resolution: int | Mapping[float, int] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        share: tuple[int, int] = (0, 1),
     ):
         self.schedule = None if resolution is None else _schedule(resolution)
         self.sets, self.seed, self.device = list(sets), seed, torch.device(device)
         self.count = sum(reader.size for _, reader in self.sets)
         if not self.count:
             raise ValueError("fixed batches: expected at least one example")
-        self.batch_size = min(batch_size, self.count)
+        _check_share("batch size", batch_size, share)
+        _check_share("number of examples", self.count, share)  # the last batch of an epoch is what remains
+        self.batch_size, self.share = min(batch_size, self.count), share
         self._epoch, self._order = -1, torch.empty(0)
         in_memory = all(isinstance(reader, Examples) for _, reader in self.sets)
         self._thread = None if in_memory else ThreadPoolExecutor(max_workers=1)
@@ -456,6 +481,7 @@ class FixedBatches:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, torch.randperm(self.count, generator=stream(self.seed, "epoch", epoch))
         index = self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        index = index[self.share[0] :: self.share[1]]
         parts, first = [], 0
         for system, reader in self.sets:
             rows = index[(index >= first) & (index < first + reader.size)] - first

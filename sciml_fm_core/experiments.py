@@ -8,8 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from .study import STARTS, AdaptationRun, PretrainingRun, Schedule
+from .study import (
+    STARTS,
+    AdaptationRun,
+    PretrainingRun,
+    Schedule,
+    StudyProgress,
+    identity,
+    read_table,
+    run_study,
+    shipped_tables,
+)
 from .tasks import PAPER_TASKS, Task
 from .transfer import PAPER_LEARNING_RATES
 
@@ -184,6 +195,39 @@ EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
     "seeds": seeds,
 }
 """The experiments by the names of their notebooks."""
+
+
+def results(
+    experiment: str,
+    budget: str = "laptop",
+    *,
+    rerun: bool = False,
+    folder: str | Path = "runs/study",
+    processes: int = 1,
+    device: str = "cpu",
+    callback: Callable[[StudyProgress], None] | None = None,
+) -> list[dict]:
+    """Records of an experiment: those that ship with the package where they cover it, else computed.
+
+    Args:
+        experiment: a key of `EXPERIMENTS`.
+        budget: a key of `BUDGETS`.
+        rerun: compute them, even if they ship.
+        folder, processes, device, callback: as in `run_study`; what the folder holds is not computed again.
+
+    Raises:
+        ValueError: on an unknown experiment or budget.
+    """
+    if experiment not in EXPERIMENTS:
+        raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)}, got {experiment!r}")
+    runs = EXPERIMENTS[experiment](budget)
+    shipped = shipped_tables().get(budget)
+    if shipped is not None and not rerun:
+        known = {record["identity"]: record for record in read_table(shipped)}
+        names = [identity(run) for run in runs]
+        if all(name in known for name in names):
+            return [known[name] for name in names]
+    return run_study(runs, folder, processes=processes, device=device, callback=callback)
 
 
 def _budget(budget: str | Budget) -> Budget:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -26,8 +27,9 @@ from typing import Any
 import torch
 
 from . import __version__
-from .datasets import draw_split
-from .files import write_json
+from .datasets import draw_split, stream
+from .files import atomic_path, write_json
+from .fno import FNO
 from .metrics import relative_error
 from .operator import Operator, load_operator, shipped_operators
 from .tasks import Task, parse_mixture
@@ -38,7 +40,6 @@ from .transfer import (
     RECIPES,
     fine_tune,
     hardware,
-    new_operator,
     pretrain,
     recipe_settings,
     train_from_scratch,
@@ -169,13 +170,13 @@ def run_study(
     if not folder.parent.is_dir():
         raise ValueError(f"study: the folder {folder.parent} does not exist; make it first")
     folder.mkdir(exist_ok=True)
-    names = {run: identity(run) for run in runs}
+    paths = {run: _path(folder, run) for run in runs}
     parents = dict.fromkeys(run.parent for run in runs if isinstance(run.parent, PretrainingRun))
     pending: dict[Run, list[Run]] = {parent: [] for parent in parents if not _path(folder, parent).is_file()}
-    for wanted in names:
-        if not _path(folder, wanted).is_file():
+    for wanted, path in paths.items():
+        if not path.is_file():
             pending[wanted] = [wanted.parent] if wanted.parent in parents and wanted.parent in pending else []
-    total = len(parents) + len(names)
+    total = len(parents) + len(paths)
     began, already = time.monotonic(), total - len(pending)
 
     def report() -> None:
@@ -192,7 +193,7 @@ def run_study(
             report()
     elif pending:
         _in_processes(pending, folder, processes, device, report)
-    return [read_record(_path(folder, run)) for run in runs]
+    return [read_record(paths[run]) for run in runs]
 
 
 def _in_processes(pending: dict[Run, list[Run]], folder: Path, processes: int, device: str, report) -> None:
@@ -296,9 +297,71 @@ def _last(run: AdaptationRun) -> float:
 
 
 def _untrained(parent: Operator, seed: int) -> Operator:
-    tasks = [Task.parse(label) for label in parent.card["tasks"]]
-    recipe, size = parent.card["recipe"], parent.card["size"]
-    return new_operator(tasks, recipe=recipe, size=size, seed=seed, device=parent.device)
+    """What `train_from_scratch` begins with, whatever network the parent has."""
+    model = FNO(parent.model.config, stream(seed, "scratch")).to(parent.device)
+    return Operator(model, parent.normalization, parent.card)
+
+
+# What the records show -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What fine-tuning saves at one point: the examples that training from scratch takes for the same error.
+
+    Attributes:
+        examples: downstream examples of the fine-tuned operator.
+        error: its error.
+        from_scratch: examples from scratch, interpolated on logarithmic axes; the most that were tried if ``beyond``.
+        beyond: it is better than every operator trained from scratch.
+    """
+
+    examples: int
+    error: float
+    from_scratch: float
+    beyond: bool
+
+
+def savings(records: Sequence[dict]) -> list[Saving]:
+    """`Saving` of each fine-tuned point (Figure B.1), from the records of one curve of each start.
+
+    The curve from scratch is made monotone first: with more examples it counts as no worse than with fewer.
+
+    Raises:
+        ValueError: if either start is missing.
+    """
+    scratch = {r["examples"]: r["error"] for r in records if r["start"] == "from scratch" and r["examples"]}
+    tuned = {r["examples"]: r["error"] for r in records if r["start"] == "fine-tuned"}
+    if not scratch or not tuned:
+        raise ValueError("savings: expected records of both starts, fine-tuned and from scratch")
+    counts = sorted(scratch)
+    errors = [min(scratch[count] for count in counts[: i + 1]) for i in range(len(counts))]
+    found = []
+    for examples, error in sorted(tuned.items()):
+        beyond = error < errors[-1]
+        if beyond or error >= errors[0]:
+            needed = float(counts[-1] if beyond else counts[0])
+        else:
+            i = next(i for i, reached in enumerate(errors) if reached <= error)
+            share = math.log(errors[i - 1] / error) / math.log(errors[i - 1] / errors[i])
+            needed = counts[i - 1] * (counts[i] / counts[i - 1]) ** share
+        found.append(Saving(examples, error, needed, beyond))
+    return found
+
+
+def examples_to_reach(records: Sequence[dict], error: float) -> float | None:
+    """Examples at which one curve first reaches an error, interpolated on logarithmic axes; None where it does not.
+
+    Zero where it is reached without any.
+    """
+    points = sorted((record["examples"], record["error"]) for record in records)
+    for i, (count, reached) in enumerate(points):
+        if reached <= error:
+            if i == 0 or not points[i - 1][0]:
+                return float(count)  # no logarithm reaches zero examples
+            before, worse = points[i - 1]
+            return before * (count / before) ** (math.log(worse / error) / math.log(worse / reached))
+    return None
 
 
 # Records --------------------------------------------------------------------------------------------------------------
@@ -320,7 +383,7 @@ def read_record(path: str | Path) -> dict:
     except (OSError, ValueError) as error:
         raise ValueError(f"record {path}: not readable ({error}); remove it and run the study again") from error
     if not isinstance(record, dict) or "identity" not in record:
-        raise ValueError(f"record {path}: a JSON file, but not a record of a study")
+        raise ValueError(f"record {path}: a JSON file, but not a record of a study; move it elsewhere")
     return record
 
 
@@ -337,14 +400,12 @@ def write_table(records: Sequence[dict], path: str | Path) -> Path:
     """
     if not records:
         raise ValueError("table: expected at least one record")
-    from .files import atomic_path
-
     columns = list(dict.fromkeys(key for record in records for key in record))
     with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         for record in records:
-            writer.writerow({k: json.dumps(v) if not isinstance(v, str) else v for k, v in record.items()})
+            writer.writerow({key: _text(value) for key, value in record.items()})
     return Path(path)
 
 
@@ -352,16 +413,22 @@ def read_table(path: str | Path) -> list[dict]:
     """Records of a table written by `write_table`.
 
     Raises:
-        ValueError: if the file is missing or has no such columns.
+        ValueError: if the file is missing, damaged or has no such columns.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise ValueError(f"table {path}: not readable ({error})") from error
-    if rows and "identity" not in rows[0]:
-        raise ValueError(f"table {path}: expected a column 'identity'; is it a table of a study?")
-    return [{key: _parsed(value) for key, value in row.items()} for row in rows]
+            lines = list(csv.reader(file, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"table {path}: not readable ({error}); write it again from its records") from error
+    header, *rows = lines or [[]]
+    if "identity" not in header or any(len(row) != len(header) for row in rows):
+        raise ValueError(f"table {path}: not a whole table of a study; write it again from its records")
+    return [{key: _parsed(value) for key, value in zip(header, row, strict=True) if value} for row in rows]
+
+
+def _text(value) -> str:
+    """JSON, or a text as it is where that is not taken for JSON (as an identity of digits alone would be)."""
+    return value if isinstance(value, str) and value and _parsed(value) is value else json.dumps(value)
 
 
 def _parsed(value: str):

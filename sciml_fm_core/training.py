@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .datasets import Batches
+from .distributed import ALONE, Processes
 from .files import atomic_path, save_tensors
-from .fno import apply_together, network_of
+from .fno import network_of
 from .metrics import relative_error
 from .normalization import Encoded
 from .operator import Operator, encode_together, predict_together
@@ -124,6 +125,7 @@ def fit(
     validation: Sequence[tuple[System, Examples]] = (),
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
+    processes: Processes = ALONE,
 ) -> History:
     """Train an operator in place with Adam and cosine decay; it ends with the weights of lowest validation error.
 
@@ -137,13 +139,23 @@ def fit(
         validation: examples on which the weights are chosen; never the test set.
         callback: the one hook: progress bars, live plots, cancelling.
         checkpoint: file to keep the state of the training in; where it exists, training goes on from it.
+        processes: several that call this together, each with its share of the data: they take the steps that one
+            would take with all of it (to rounding), and end with the same weights. The first one's callback counts.
 
     Raises:
-        ValueError: if the checkpoint belongs to another training.
+        ValueError: if the checkpoint belongs to another training, or is not the same for all processes.
         FloatingPointError: if the loss stops being finite.
     """
     member = Member(operator, config.learning_rate)
-    fit_together([member], data, config, validation=validation, callback=callback, checkpoint=checkpoint)
+    fit_together(
+        [member],
+        data,
+        config,
+        validation=validation,
+        callback=callback,
+        checkpoint=checkpoint,
+        processes=processes,
+    )
     return member.history
 
 
@@ -187,6 +199,7 @@ def fit_together(
     validation: Sequence[tuple[System, Examples]] = (),
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Train several operators as one batched training: learning rates, seeds, or a start and its twin.
 
@@ -202,13 +215,17 @@ def fit_together(
         halve_at: fractions in (0, 1); needs validation examples.
         validation, checkpoint: as in `fit`; the checkpoint holds all members.
         callback: gets the progress of the member that leads on validation, or of the first.
+        processes: as in `fit`, for one member only.
 
     Raises:
-        ValueError: if the checkpoint belongs to another training, or halving lacks validation examples.
+        ValueError: if the checkpoint belongs to another training or is not the same for all processes, halving lacks
+            validation examples, or several processes are to train several members.
         FloatingPointError: if every member's loss stops being finite; where some do, those are dropped.
     """
     if halve_at and not validation:
         raise ValueError("halving: needs validation examples to halve on; pass validation=...")
+    if processes.count > 1 and len(members) > 1:
+        raise ValueError(f"several processes: expected one operator to train, got {len(members)}; use one process")
     groups = [{"params": list(m.operator.model.parameters()), "lr": m.learning_rate} for m in members]
     optimizer = torch.optim.Adam(groups, fused=True)
     settings = {"config": asdict(config), "halve_at": list(halve_at)}
@@ -218,7 +235,11 @@ def fit_together(
     network = torch.compile(network_of) if config.compile else network_of
     resumed = time.perf_counter()
     started = resumed - max(member.history.seconds for member in members)
-    progress = _fraction(step, resumed - started, config)
+    if processes.mean(torch.tensor(step, dtype=torch.float64)) != step:
+        raise ValueError(f"checkpoint {checkpoint}: not the same for all processes; put it where each can read it")
+    (seconds,) = processes.agreed([resumed - started])
+    progress = _fraction(step, seconds, config)
+    apply = processes.applied([member.operator.model for member in members])
     seen, stopped = 0, False
     active = [member for member in members if member.status == "training"]
     errors: list[float | None] = [None] * len(active)  # of the last validation, if it was not reported yet
@@ -231,7 +252,7 @@ def fit_together(
             group["lr"] = member.learning_rate * factor
         encoded, solution = _batch(active, data, step, progress)
         models = [member.operator.model for member in active]
-        predictions = encoded.decode(apply_together(models, encoded.field, encoded.constants, network))
+        predictions = encoded.decode(apply(models, encoded.field, encoded.constants, network))
         losses = training_loss(predictions, solution, config.loss)
         optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient, and Adam leaves it alone
         losses.sum().backward()
@@ -239,19 +260,25 @@ def fit_together(
 
         step += 1
         seconds = time.perf_counter() - started
+        if config.time_limit:
+            (seconds,) = processes.agreed([seconds])
         before, progress = progress, _fraction(step, seconds, config)
         last = progress >= 1
         halving = len(active) > 1 and any(before < fraction <= progress < 1 for fraction in halve_at)
         for member in active:
-            member.history.examples_seen += predictions.shape[1]
+            member.history.examples_seen += predictions.shape[1] * processes.count
             member.history.seconds = seconds
-        seen += predictions.shape[0] * predictions.shape[1]
+        seen += predictions.shape[0] * predictions.shape[1] * processes.count
         if validation and (last or halving or step % config.validate_every == 0):
-            measured = mean_errors([member.operator for member in active], validation)
+            measured = [math.nan] * len(active)
+            if processes.first:
+                measured = mean_errors([member.operator for member in active], validation)
+            measured = processes.agreed(measured)
             for member, validated in zip(active, measured, strict=True):
                 member.keep_best(validated, step)
             errors = [*measured]
         if last or halving or step % config.report_every == 0:
+            losses = processes.mean(losses)
             for member, loss, error in zip(active, losses.tolist(), errors, strict=True):
                 row = {"step": step, "loss": loss, "validation_error": error}
                 row |= {"learning_rate": member.learning_rate * factor, "seconds": round(seconds, 3)}
@@ -268,15 +295,17 @@ def fit_together(
                 for member in sorted(kept, key=lambda m: m.score)[-(-len(kept) // 2) :]:
                     member.status = "dropped"
                 kept = [member for member in kept if member.status == "training"]
-            if callback is not None:
+            if callback is not None and processes.first:
                 row = min(kept, key=lambda m: m.score).history.rows[-1]
                 speed, left = seen / max(time.perf_counter() - resumed, 1e-9), seconds * (1 - progress) / progress
                 shown = row["loss"], row["validation_error"], row["learning_rate"]
                 stopped = bool(callback(Progress(step, config.steps, progress, *shown, speed, left)))
+            stopped = bool(processes.agreed([stopped])[0])
             active, errors = kept, [None] * len(kept)
         for member in active:
             member.history.stopped = stopped
-        if checkpoint is not None and (last or stopped or step % config.checkpoint_every == 0):
+        save = last or stopped or step % config.checkpoint_every == 0
+        if checkpoint is not None and processes.first and save:
             _save_checkpoint(Path(checkpoint), members, optimizer, settings, step)
     for member in members:
         if member.status == "training" and not stopped:

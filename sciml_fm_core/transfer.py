@@ -13,6 +13,7 @@ import torch
 
 from . import __version__
 from .datasets import Batches, DatasetFile, FixedBatches, FreshBatches, draw_split, stream
+from .distributed import ALONE, Processes
 from .fno import FNO, SIZES, FNOConfig
 from .metrics import relative_error
 from .normalization import PaperNormalization, fit_normalization
@@ -88,6 +89,7 @@ def pretrain(
     device: str | torch.device = "cpu",
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[Operator, History]:
     """Train an operator for one or several tasks, on fresh examples or on files.
 
@@ -103,12 +105,14 @@ def pretrain(
         validation_count: validation examples for each task, from their own stream, at the last resolution.
         device: where to train.
         callback, checkpoint: as in `fit`.
+        processes: several that call this together and share each batch, see `distributed.started_by_torchrun`.
 
     Returns:
         The operator, with its card, and the history.
 
     Raises:
-        ValueError: on unknown names, or files that do not belong to the tasks.
+        ValueError: on unknown names, files that do not belong to the tasks, or a batch size (or number of examples in
+            the files) that is no multiple of the number of processes.
     """
     chosen = _choose("recipe", RECIPES, recipe)
     config = config or replace(TrainConfig(), **recipe_settings(recipe))
@@ -116,14 +120,23 @@ def pretrain(
     batch_size = batch_size or chosen.batch_size
     last = data[0].resolution if data else resolution if isinstance(resolution, int) else list(resolution.values())[-1]
     batches: Batches
+    share = processes.rank, processes.count
     if data:
         if [file.system.name for file in data] != [task.system.name for task in tasks]:
             raise ValueError("pretrain: expected one dataset file for each task, of its system, in the same order")
-        batches = FixedBatches([(file.system, file) for file in data], batch_size, seed=seed, device=device)
+        batches = FixedBatches([(file.system, file) for file in data], batch_size, seed=seed, device=device, share=share)
     else:
-        batches = FreshBatches(tasks, batch_size, resolution=resolution, seed=seed, device=device)
+        batches = FreshBatches(tasks, batch_size, resolution=resolution, seed=seed, device=device, share=share)
     held_out = validation_sets(tasks, validation_count, seed=seed, resolution=last, device=device)
-    history = fit(operator, batches, config, validation=held_out, callback=callback, checkpoint=checkpoint)
+    history = fit(
+        operator,
+        batches,
+        config,
+        validation=held_out,
+        callback=callback,
+        checkpoint=checkpoint,
+        processes=processes,
+    )
     operator.card |= {
         "kind": "pre-trained",
         "batch_size": batch_size,
@@ -133,6 +146,8 @@ def pretrain(
         "loss": config.loss,
         **training_card(history, operator),
     }
+    if processes.count > 1:
+        operator.card["hardware"] = f"{processes.count} x {operator.card['hardware']}"
     return operator, history
 
 

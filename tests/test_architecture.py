@@ -17,7 +17,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 FLOW = (
     "spectral", "systems", "sources", "tasks", "datasets", "normalization", "blocks", "fno", "operator", "metrics",
-    "training", "transfer", "study", "experiments", "batch", "cli",
+    "distributed", "training", "transfer", "study", "experiments", "batch", "cli",
 )  # fmt: skip
 """A module may import what stands before it, except where `NARROWER` says less."""
 
@@ -33,6 +33,7 @@ NARROWER = {
     "fno": {"blocks", "spectral"},
     "operator": {"fno", "normalization", "systems", "spectral"},
     "metrics": {"spectral"},
+    "distributed": {"fno"},
     "experiments": {"study", "tasks", "transfer"},
     "batch": set(),
 }

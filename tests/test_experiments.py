@@ -1,0 +1,230 @@
+"""Experiments: each has the tasks, starts and examples of the paper, at every budget; what they share is one run."""
+
+from dataclasses import replace
+
+import pytest
+
+from sciml_fm_core import shipped_operators
+from sciml_fm_core import study as study_module
+from sciml_fm_core.experiments import (
+    BUDGETS,
+    EXPERIMENTS,
+    MIXTURE,
+    Budget,
+    downstream_data,
+    mixed_operators,
+    model_size,
+    physics_shift,
+    seeds,
+)
+from sciml_fm_core.operator import read_header
+from sciml_fm_core.study import PretrainingRun, identity, run_study
+
+TRAINED = {1: "SYS-1(1,5)", 2: "SYS-2(0.2,1)", 3: "SYS-3(1,10)"}
+ALL_THREE = "SYS-1(1,5) + SYS-2(0.2,1) + SYS-3(1,10)"
+SHIFTS = {
+    1: {"none": "SYS-1(1,2.5)", "mild": "SYS-1(2.5,7.5)", "medium": "SYS-1(5,10)", "large": "SYS-1(10,20)"},
+    2: {"none": "SYS-2(0.2,0.4)", "mild": "SYS-2(0.4,1.6)", "medium": "SYS-2(1,2)", "large": "SYS-2(2,5)"},
+    3: {"none": "SYS-3(1,5)", "medium": "SYS-3(5,12)"},
+}
+PAPER_EXAMPLES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+PAPER_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
+BOTH, TUNED = ("fine-tuned", "from scratch"), ("fine-tuned",)
+
+
+@pytest.fixture(params=BUDGETS)
+def budget(request):
+    """Name of each budget."""
+    return request.param
+
+
+def parent_of(run):
+    """Tasks, recipe and size of the operator that a run begins with; of one that ships, from its card."""
+    if isinstance(run.parent, PretrainingRun):
+        return run.parent.tasks, run.parent.recipe, run.parent.size
+    card = read_header(shipped_operators()[run.parent])["card"]
+    return " + ".join(card["tasks"]), card["recipe"], card["size"]
+
+
+def points(runs):
+    """What a figure shows, each point of it once."""
+    found = [(*parent_of(run), run.task, run.start, run.examples, run.seed) for run in runs]
+    assert len(set(found)) == len(found)
+    return set(found)
+
+
+def grid(tasks, task, starts, examples, recipe="ours", size="1M", seed=0):
+    """Points of a curve from each start, with zero-shot and untrained."""
+    return {(tasks, recipe, size, task, start, count, seed) for start in starts for count in (0, *examples)}
+
+
+# Grids ----------------------------------------------------------------------------------------------------------------
+
+
+def test_question_1(budget):
+    examples = BUDGETS[budget].examples
+    expected = grid(TRAINED[1], "SYS-1(5,10)", BOTH, examples)
+    expected |= grid(TRAINED[1], "SYS-1(5,10)", BOTH, examples, recipe="paper")
+    expected |= grid(TRAINED[2], "SYS-2(1,2)", BOTH, examples)
+    assert points(downstream_data(budget)) == expected
+
+
+def test_question_2(budget):
+    chosen = BUDGETS[budget]
+    runs = model_size(budget)
+    expected = [grid(TRAINED[1], "SYS-1(5,10)", BOTH, chosen.other_examples, size=size) for size in chosen.sizes]
+    assert points(runs) == set.union(*expected)
+    parents = {run.parent for run in runs}
+    assert len(parents) == len(chosen.sizes)
+    assert len({replace(parent, size="") for parent in parents}) == 1  # equal but for their size
+    assert {parent.steps for parent in parents} == {chosen.pretraining_steps}
+
+
+def test_question_3(budget):
+    chosen = BUDGETS[budget]
+    expected = [
+        grid(TRAINED[system], task, BOTH, chosen.examples if shift == "medium" else chosen.other_examples)
+        for system in (1, 2)
+        for shift, task in SHIFTS[system].items()
+    ]
+    assert len(expected) == 8
+    assert points(physics_shift(budget)) == set.union(*expected)
+
+
+def test_question_4(budget):
+    expected = set()
+    for system, trained in TRAINED.items():
+        for shift in ("none", "medium"):
+            task, examples = SHIFTS[system][shift], BUDGETS[budget].other_examples
+            expected |= grid(trained, task, BOTH, examples) | grid(ALL_THREE, task, TUNED, examples)
+    runs = mixed_operators(budget)
+    assert points(runs) == expected
+    assert {run.task for run in runs} == {
+        "SYS-1(1,2.5)", "SYS-2(0.2,0.4)", "SYS-3(1,5)", "SYS-1(5,10)", "SYS-2(1,2)", "SYS-3(5,12)",
+    }  # fmt: skip
+    assert MIXTURE == ALL_THREE
+
+
+def test_seeds(budget):
+    chosen = BUDGETS[budget]
+    examples = set(chosen.other_examples) & set(chosen.examples)
+    assert examples
+    expected = [
+        grid(TRAINED[system], SHIFTS[system]["medium"], BOTH, examples, seed=seed)
+        for system in (1, 2)
+        for seed in chosen.seeds
+    ]
+    assert points(seeds(budget)) == set.union(*expected)
+    assert len(chosen.seeds) > 1
+
+
+def test_points_that_figures_share_are_one_run(budget):
+    names = {name: {identity(run) for run in make(budget)} for name, make in EXPERIMENTS.items()}
+    medium = {
+        identity(run) for run in downstream_data(budget)
+        if parent_of(run) == ("SYS-1(1,5)", "ours", "1M") or run.task == "SYS-2(1,2)"
+    }  # fmt: skip
+    assert len(medium) == 4 * (1 + len(BUDGETS[budget].examples))
+    assert names["q1_downstream_data"] & names["q3_physics_shift"] == medium
+    in_q4 = {
+        identity(run) for run in mixed_operators(budget)
+        if run.task in ("SYS-1(5,10)", "SYS-2(1,2)") and parent_of(run)[0] != ALL_THREE
+    }  # fmt: skip
+    assert len(in_q4) == 4 * (1 + len(BUDGETS[budget].other_examples))
+    assert names["q1_downstream_data"] & names["q4_mixed_operators"] == in_q4
+    first = {identity(run) for run in seeds(budget) if run.seed == 0}
+    assert names["q1_downstream_data"] & names["seeds"] == first
+    assert first
+
+
+# Budgets --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_unknown_budgets_are_refused(experiment):
+    with pytest.raises(ValueError, match="budget: expected one of smoke, laptop, gpu, paper, got 'huge'"):
+        EXPERIMENTS[experiment]("huge")
+
+
+def test_the_papers_own_budget():
+    runs = [run for make in EXPERIMENTS.values() for run in make("paper")]
+    assert sorted({run.examples for run in downstream_data("paper")}) == [0, *PAPER_EXAMPLES]
+    assert sorted({run.examples for run in model_size("paper")}) == [0, *PAPER_EXAMPLES]
+    assert {run.learning_rates for run in runs} == {PAPER_RATES}
+    assert {run.halve_at for run in runs} == {()}  # every rate to the end
+    assert {run.batch_size for run in runs} == {128}
+    assert {run.resolution for run in runs} == {((0.0, 128),)}
+    assert {(run.validation, run.test, run.test_resolution) for run in runs} == {(4096, 4096, 128)}
+    for run in runs:
+        if run.examples:
+            steps_per_epoch = -(-run.examples // 128)
+            assert run.steps == 500 * steps_per_epoch, run.examples
+    assert {run.parent.size for run in model_size("paper")} == {"64K", "1M", "16M", "256M"}
+    parents = {run.parent for run in runs}
+    assert all(isinstance(parent, PretrainingRun) for parent in parents)  # none that ships: trained as the paper's
+    assert {(parent.steps, parent.batch_size) for parent in parents} == {(500 * 32768 // 128, 128)}
+    assert {run.seed for run in seeds("paper")} == {0, 1, 2, 3, 4}
+
+
+def test_budgets_set_the_runs(budget):
+    chosen = BUDGETS[budget]
+    for make in EXPERIMENTS.values():
+        for run in make(budget):
+            assert (run.learning_rates, run.halve_at, run.resolution) == (
+                chosen.learning_rates, chosen.halve_at, chosen.resolution,
+            )  # fmt: skip
+            assert (run.validation, run.test, run.test_resolution, run.batch_size) == (
+                chosen.validation, chosen.test, chosen.test_resolution, chosen.batch_size,
+            )  # fmt: skip
+            assert run.steps == min(steps for most, steps in chosen.steps if run.examples <= most)
+
+
+def test_steps_by_examples():
+    chosen = Budget((), (), ((8, 100), (64, 200)))
+    assert [chosen.steps_for(count) for count in (0, 8, 9, 64, 65, 10**6)] == [100, 100, 200, 200, 200, 200]
+
+
+# Running --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(small_operator, tmp_path_factory):
+    """A budget of small operators and a step or two."""
+    folder, parents = tmp_path_factory.mktemp("parents"), {}
+    for tasks, recipe in ((TRAINED[1], "paper"), *((tasks, "ours") for tasks in (*TRAINED.values(), ALL_THREE))):
+        kind = "paper" if recipe == "paper" else "dimensionless"
+        operator = small_operator(*tasks.split(" + "), kind=kind, recipe=recipe)
+        parents[tasks, recipe] = str(operator.save(folder / f"{len(parents)}.safetensors"))
+    return Budget(
+        (2, 3), (2,), ((2, 1), (3, 2)), (1e-3,), (), ((0.0, 16),), ("64K",), (0, 1), 2, 2, parents, 2, 4, 16, 2
+    )  # fmt: skip
+
+
+def test_every_experiment_runs_and_repeats_nothing(tiny, tmp_path, monkeypatch):
+    executed, measure = [], study_module.adapt_and_measure
+    monkeypatch.setattr(study_module, "adapt_and_measure", lambda run, *a: executed.append(run) or measure(run, *a))
+    wanted = set()
+    for make in EXPERIMENTS.values():
+        runs = make(tiny)
+        records = run_study(runs, tmp_path / "study")
+        wanted |= {identity(run) for run in runs}
+        assert [(r["task"], r["start"], r["examples"]) for r in records] == [
+            (r.task, r.start, r.examples) for r in runs
+        ]
+        assert all(0 < record["error"] < float("inf") for record in records)
+    done = [identity(run) for run in executed]
+    assert len(done) == len(set(done))
+    assert set(done) == wanted
+    assert len(done) < sum(len(make(tiny)) for make in EXPERIMENTS.values())  # some are shared
+    mixed = [r for r in run_study(mixed_operators(tiny), tmp_path / "study") if r["parent"] == ALL_THREE]
+    assert {record["task"] for record in mixed} == {SHIFTS[i][shift] for i in SHIFTS for shift in ("none", "medium")}
+
+
+def test_smoke_budget_runs_from_what_ships(tmp_path):
+    records = run_study([run for run in downstream_data("smoke") if run.task == "SYS-1(5,10)"], tmp_path / "study")
+    assert {record["shipped_parent"] for record in records} == {"sys-1", "sys-1-paper"}
+    zero_shot, untrained = (
+        next(r["error"] for r in records if r["start"] == start and not r["examples"] and r["recipe"] == "ours")
+        for start in BOTH
+    )
+    assert zero_shot < 0.1 < untrained

@@ -1,0 +1,481 @@
+"""Studies: a run is known by its configuration, done once, resumed when killed, and its record holds what it claims."""
+
+import functools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sciml_fm_core import Task, TrainConfig, draw_split, evaluate, fine_tune, load_operator, train_from_scratch
+from sciml_fm_core import study as study_module
+from sciml_fm_core.study import (
+    AdaptationRun,
+    PretrainingRun,
+    StudyProgress,
+    identity,
+    read_folder,
+    read_record,
+    read_table,
+    run_study,
+    write_table,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+FAR = Task.parse("SYS-1(5,10)")
+PRETRAINING = PretrainingRun("SYS-1(1,5)", size="64K", steps=2, batch_size=4, resolution=((0.0, 16),))
+TIMINGS = ("seconds", "total_seconds")
+ERRORS = ("error", "median", "percentile_90")
+
+
+@pytest.fixture(scope="module")
+def bundle(small_operator, tmp_path_factory):
+    """Path of a small operator that stands for a pre-trained one."""
+    return str(small_operator().save(tmp_path_factory.mktemp("parent") / "tiny.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def quick(bundle):
+    """Function making a run of a fraction of a second."""
+    settings = {
+        "parent": bundle, "task": FAR.label, "start": "fine-tuned", "examples": 4, "steps": 6, "batch_size": 4,
+        "learning_rates": (1e-9, 1e-2), "halve_at": (), "resolution": ((0.0, 16),), "validation": 4, "test": 8,
+        "test_resolution": 16,
+    }  # fmt: skip
+    return lambda **changes: AdaptationRun(**{**settings, **changes})
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """What was trained or measured from now on, in order."""
+    calls = []
+    measure, pretrain = study_module.adapt_and_measure, study_module.pretrain
+    monkeypatch.setattr(study_module, "adapt_and_measure", lambda run, *a: calls.append(run) or measure(run, *a))
+    monkeypatch.setattr(study_module, "pretrain", lambda *a, **k: calls.append("pretraining") or pretrain(*a, **k))
+    return calls
+
+
+def contents(folder):
+    """Bytes and time of change of every file."""
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path(folder).iterdir()}
+
+
+def timeless(records):
+    return [{key: value for key, value in record.items() if key not in TIMINGS} for record in records]
+
+
+def errors_of(operator, examples):
+    prediction = operator.predict(examples.source, examples.coefficients).double()
+    difference, solution = prediction - examples.solution.double(), examples.solution.double()
+    return difference.square().sum(dim=(1, 2)).sqrt() / solution.square().sum(dim=(1, 2)).sqrt()
+
+
+class Killed(Exception):
+    """The end of a process, as far as a test in the same one can have it."""
+
+
+# Identity -------------------------------------------------------------------------------------------------------------
+
+CHANGES = {
+    PretrainingRun: {
+        "tasks": "SYS-1(1,6)", "recipe": "paper", "size": "256K", "seed": 1, "steps": 3, "batch_size": 5,
+        "resolution": ((0.0, 32),),
+    },
+    AdaptationRun: {
+        "parent": PRETRAINING, "task": "SYS-1(2,3)", "start": "from scratch", "examples": 5, "seed": 1, "steps": 7,
+        "batch_size": 5, "learning_rates": (1e-9, 2e-2), "halve_at": (0.5,), "resolution": ((0.0, 16), (0.5, 32)),
+        "validation": 5, "test": 9, "test_resolution": 32,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_identity_changes_with_every_field(quick, kind):
+    run = PRETRAINING if kind is PretrainingRun else quick()
+    assert set(CHANGES[kind]) == {field.name for field in fields(kind)}, "give the new field another value here"
+    changed = [identity(replace(run, **{name: value})) for name, value in CHANGES[kind].items()]
+    assert len({identity(run), *changed}) == 1 + len(changed)
+    assert all(len(name) == 16 and int(name, 16) >= 0 for name in changed)
+    assert identity(replace(run)) == identity(run)
+
+
+def test_identity_is_of_the_parents_weights_not_of_its_name(quick, bundle, small_operator, tmp_path, monkeypatch):
+    first = identity(quick())
+    copied = tmp_path / "renamed.safetensors"
+    copied.write_bytes(Path(bundle).read_bytes())
+    assert identity(quick(parent=str(copied))) == first
+    monkeypatch.chdir(tmp_path)
+    assert identity(quick(parent="renamed.safetensors")) == first
+    operator = load_operator(bundle)
+    with torch.no_grad():
+        operator.model.lift.weight[0, 0] += 1e-3
+    operator.save(copied)
+    assert identity(quick(parent=str(copied))) != first
+
+
+def test_identity_is_of_the_parents_configuration_where_the_study_trains_it(quick):
+    first = identity(quick(parent=PRETRAINING))
+    for name, value in CHANGES[PretrainingRun].items():
+        assert identity(quick(parent=replace(PRETRAINING, **{name: value}))) != first, name
+
+
+def test_identity_is_of_the_version(quick, monkeypatch):
+    before = identity(PRETRAINING), identity(quick())
+    monkeypatch.setattr(study_module, "__version__", "99.0")
+    assert identity(PRETRAINING) != before[0]
+    assert identity(quick()) != before[1]
+
+
+# Done once ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_done_twice_runs_nothing_again(quick, executed, tmp_path):
+    runs = [quick(parent=PRETRAINING), quick(parent=PRETRAINING, examples=0), quick(start="from scratch")]
+    seen = []
+    first = run_study(runs, tmp_path / "study", callback=seen.append)
+    assert executed == ["pretraining", *runs]
+    assert [(progress.done, progress.total) for progress in seen] == [(i, 4) for i in range(5)]
+    assert seen[0].seconds_left is None
+    assert seen[-1].seconds_left == 0
+    assert [record["identity"] for record in first] == [identity(run) for run in runs]
+    before = contents(tmp_path / "study")
+    assert set(before) == {f"{identity(run)}.json" for run in runs} | {f"{identity(PRETRAINING)}.safetensors"}
+
+    executed.clear()
+    seen.clear()
+    assert run_study(runs, tmp_path / "study", callback=seen.append) == first
+    assert seen == [StudyProgress(4, 4, None)]
+    more = run_study([quick(test=4), *reversed(runs)], tmp_path / "study")  # a larger study does only what is new
+    assert executed == [quick(test=4)]
+    assert more[1:] == first[::-1]
+    after = contents(tmp_path / "study")
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_run_asked_for_twice_is_done_once(quick, executed, tmp_path):
+    a, b = quick(examples=0), quick(examples=0, start="from scratch")
+    records = run_study([a, b, replace(a)], tmp_path / "study")
+    assert executed == [a, b]
+    assert records[0] == records[2] != records[1]
+    assert len(read_folder(tmp_path / "study")) == 2
+
+
+# Killed and resumed ---------------------------------------------------------------------------------------------------
+
+
+def test_stopped_within_a_run_it_goes_on_without_repeating_any(quick, executed, tmp_path, monkeypatch):
+    runs = [quick(seed=seed) for seed in range(4)]
+    whole = run_study(runs, tmp_path / "whole")
+    measured, relative_error = [], study_module.relative_error
+
+    def kill_the_third(*arguments):
+        measured.append(arguments)
+        if len(measured) == 3:
+            raise Killed
+        return relative_error(*arguments)
+
+    monkeypatch.setattr(study_module, "relative_error", kill_the_third)
+    with pytest.raises(Killed):
+        run_study(runs, tmp_path / "study")
+    before = contents(tmp_path / "study")
+    finished = {f"{identity(run)}.json" for run in runs[:2]}
+    assert {name for name in before if name.endswith(".json")} == finished
+    executed.clear()
+    assert timeless(run_study(runs, tmp_path / "study")) == timeless(whole)
+    assert executed == runs[2:]
+    after = contents(tmp_path / "study")
+    assert {name: after[name] for name in finished} == {name: before[name] for name in finished}
+    assert set(after) == {f"{identity(run)}.json" for run in runs}  # no checkpoint is left behind
+
+
+def test_an_unfinished_pretraining_goes_on_from_its_checkpoint(quick, tmp_path, monkeypatch):
+    parent = replace(PRETRAINING, steps=8)
+    run, bundle, steps = quick(parent=parent, examples=0), f"{identity(parent)}.safetensors", []
+    often = functools.partial(TrainConfig, checkpoint_every=3, report_every=1)
+    monkeypatch.setattr(study_module, "TrainConfig", often)
+    pretrain = study_module.pretrain
+    whole = run_study([run], tmp_path / "whole")
+
+    def until(last):
+        def callback(progress):
+            steps.append(progress.step)
+            if progress.step == last:
+                raise Killed
+
+        return lambda *arguments, **options: pretrain(*arguments, **options, callback=callback)
+
+    monkeypatch.setattr(study_module, "pretrain", until(5))
+    with pytest.raises(Killed):
+        run_study([run], tmp_path / "study")
+    assert steps == [1, 2, 3, 4, 5]
+    assert not (tmp_path / "study" / bundle).exists()
+    steps.clear()
+    monkeypatch.setattr(study_module, "pretrain", until(None))
+    assert timeless(run_study([run], tmp_path / "study")) == timeless(whole)
+    assert steps == [4, 5, 6, 7, 8]
+    weights = [load_operator(tmp_path / name / bundle).model.state_dict() for name in ("whole", "study")]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert set(contents(tmp_path / "study")) == {bundle, f"{identity(run)}.json"}
+
+
+KILLED = """
+import json, os, signal, sys
+import torch
+torch.set_num_threads(1)
+from sciml_fm_core import study
+
+folder, *texts = sys.argv[1:]
+runs = [study.AdaptationRun(**eval(text)) for text in texts]
+print(json.dumps([study.identity(run) for run in runs]), flush=True)
+draw, count = study.draw_split, 0
+def last_words(task, split, *arguments, **options):
+    global count
+    count += split == "test"
+    if count == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return draw(task, split, *arguments, **options)
+study.draw_split = last_words
+study.run_study(runs, folder)
+"""
+
+
+def test_a_killed_process_loses_no_finished_run(quick, executed, tmp_path):
+    runs = [quick(examples=0, seed=seed) for seed in range(3)] + [quick(parent=PRETRAINING, examples=0)]
+    texts = [f"dict({', '.join(f'{f.name}={getattr(run, f.name)!r}' for f in fields(run))})" for run in runs]
+    texts = [text.replace("PretrainingRun(", "study.PretrainingRun(") for text in texts]
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "study"), *texts], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}, cwd=tmp_path,
+    )  # fmt: skip
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert json.loads(process.stdout) == [identity(run) for run in runs]  # the same in every process
+    before = contents(tmp_path / "study")
+    assert set(before) == {f"{identity(run)}.json" for run in runs[:2]} | {f"{identity(PRETRAINING)}.safetensors"}
+    run_study(runs, tmp_path / "study")
+    assert executed == runs[2:]
+    after = contents(tmp_path / "study")
+    assert {name: after[name] for name in before} == before
+
+
+def test_two_processes_make_the_same_records(quick, tmp_path):
+    runs = [
+        quick(parent=PRETRAINING),
+        quick(parent=PRETRAINING, start="from scratch"),
+        quick(learning_rates=(1e-4, 1e-3, 3e-3), halve_at=(0.5,)),
+        quick(examples=0),
+    ]
+    alone = run_study(runs, tmp_path / "one")
+    seen = []
+    together = run_study(runs, tmp_path / "two", processes=2, callback=seen.append)
+    assert timeless(together) == timeless(alone)
+    assert [progress.done for progress in seen] == list(range(6))
+    assert contents(tmp_path / "two").keys() == contents(tmp_path / "one").keys()
+
+
+def test_a_failure_in_a_process_is_raised_here(quick, tmp_path):
+    runs = [quick(examples=0), quick(examples=0, task="SYS-3(1,10)")]
+    with pytest.raises(ValueError, match="was trained for poisson, got helmholtz"):
+        run_study(runs, tmp_path / "study", processes=2)
+    assert not (tmp_path / "study" / f"{identity(runs[1])}.json").exists()
+
+
+# Records --------------------------------------------------------------------------------------------------------------
+
+
+def test_zero_shot_record(quick, bundle, tmp_path):
+    run = quick(examples=0, test=12)
+    (record,) = run_study([run], tmp_path / "study")
+    operator = load_operator(bundle)
+    errors = errors_of(operator, draw_split(FAR, "test", 12, resolution=16)).sort().values
+    assert record["error"] == pytest.approx(errors.mean().item(), rel=1e-5)
+    assert record["error"] == evaluate(operator, FAR, count=12, resolution=16)["error"]
+    assert errors[5] * (1 - 1e-5) <= record["median"] <= errors[6] * (1 + 1e-5)
+    assert record["percentile_90"] == pytest.approx(torch.quantile(errors, 0.9).item(), rel=1e-5)
+    assert (record["learning_rate"], record["tried"], record["curve"]) == (None, {}, [])
+    assert record["parameters"] == sum(parameter.numel() for parameter in operator.model.parameters())
+    assert (record["parent"], record["recipe"], record["size"]) == ("SYS-1(1,5)", "ours", "tiny")
+    assert record["identity"] == identity(run)
+    assert read_record(tmp_path / "study" / f"{identity(run)}.json") == record
+
+
+def test_untrained_record_is_where_training_from_scratch_begins(quick, bundle, tmp_path):
+    records = run_study([quick(start="from scratch", examples=0, seed=seed) for seed in (0, 1)], tmp_path / "study")
+    test, data = draw_split(FAR, "test", 8, resolution=16), draw_split(FAR, "train", 4, resolution=16)
+    for record in records:
+        barely = TrainConfig(steps=1, learning_rate=1e-12)
+        untrained = train_from_scratch(load_operator(bundle), data, config=barely, seed=record["seed"]).operator
+        assert record["error"] == pytest.approx(errors_of(untrained, test).mean().item(), rel=1e-4)
+    assert records[0]["error"] != records[1]["error"]
+    assert records[0]["error"] != pytest.approx(errors_of(load_operator(bundle), test).mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("start", study_module.STARTS)
+def test_adaptation_record(quick, bundle, tmp_path, start):
+    run = quick(start=start, examples=6, seed=3, steps=30, learning_rates=(1e-9, 1e-2, 1e-8))
+    (record,) = run_study([run], tmp_path / "study")
+    for field in fields(run):
+        if field.name != "parent":
+            assert record[field.name] == json.loads(json.dumps(getattr(run, field.name))), field.name
+    assert record["tried"].keys() == {"1e-09", "0.01", "1e-08"}
+    assert record["learning_rate"] == float(min(record["tried"], key=record["tried"].get)) == 1e-2
+    assert record["validation_error"] == record["tried"]["0.01"] == min(error for _, error in record["curve"])
+    assert record["curve"][-1][0] == run.steps
+
+    validation = draw_split(FAR, "validation", 4, resolution=16)
+    again = (fine_tune if start == "fine-tuned" else train_from_scratch)(
+        load_operator(bundle), draw_split(FAR, "train", 6, seed=3, resolution=16), validation=validation,
+        config=TrainConfig(steps=30, validate_every=2), learning_rates=[1e-2], batch_size=4, seed=3,
+    ).operator  # fmt: skip
+    assert record["validation_error"] == pytest.approx(errors_of(again, validation).mean().item(), rel=1e-3)
+    test = draw_split(FAR, "test", 8, resolution=16)
+    assert record["error"] == pytest.approx(errors_of(again, test).mean().item(), rel=1e-3)
+
+
+def test_training_resolution_and_measuring_resolution_are_apart(quick, bundle, tmp_path, monkeypatch):
+    drawn, draw = {}, draw_split
+
+    def note(task, split, count, *, seed, resolution):
+        drawn[split] = (count, seed, resolution)
+        return draw(task, split, count, seed=seed, resolution=resolution)
+
+    monkeypatch.setattr(study_module, "draw_split", note)
+    run = quick(seed=5, resolution=((0.0, 16), (0.5, 24)), test_resolution=32)
+    (record,) = run_study([run], tmp_path / "study")
+    assert drawn == {"train": (4, 5, 24), "validation": (4, 0, 32), "test": (8, 0, 32)}
+    (zero_shot,) = run_study([replace(run, examples=0)], tmp_path / "study")
+    assert zero_shot["error"] == evaluate(load_operator(bundle), FAR, count=8, resolution=32)["error"]
+    assert record["error"] != zero_shot["error"]
+
+
+@pytest.mark.parametrize("start", study_module.STARTS)
+def test_test_examples_decide_nothing_but_the_errors(quick, tmp_path, monkeypatch, start):
+    run = quick(start=start)
+    (record,) = run_study([run], tmp_path / "study")
+
+    def other_test(task, split, count, *, seed, resolution):
+        return draw_split(task, split, count, seed=seed + 1000 * (split == "test"), resolution=resolution)
+
+    monkeypatch.setattr(study_module, "draw_split", other_test)
+    (other,) = run_study([run], tmp_path / "other")
+    assert {key for key in record if record[key] != other[key]} - set(TIMINGS) == set(ERRORS)
+
+
+def test_record_of_an_operator_that_the_study_trained(quick, tmp_path):
+    (record,) = run_study([quick(parent=PRETRAINING, examples=0)], tmp_path / "study")
+    operator = load_operator(tmp_path / "study" / f"{identity(PRETRAINING)}.safetensors")
+    assert operator.card["tasks"] == ["SYS-1(1,5)"]
+    assert (record["size"], record["pretraining_examples"], record["pretraining_seed"]) == ("64K", 8, 0)
+    assert record["parameters"] == operator.model.parameter_count
+    assert record["shipped_parent"] is None
+    test = draw_split(FAR, "test", 8, resolution=16)
+    assert record["error"] == pytest.approx(errors_of(operator, test).mean().item(), rel=1e-5)
+
+
+def test_a_mixed_operator_is_adapted_to_one_of_its_systems(quick, small_operator, tmp_path):
+    mixed = str(small_operator("SYS-1(1,5)", "SYS-3(1,10)").save(tmp_path / "mixed.safetensors"))
+    records = run_study([quick(parent=mixed, examples=count) for count in (0, 4)], tmp_path / "study")
+    assert {record["parent"] for record in records} == {"SYS-1(1,5) + SYS-3(1,10)"}
+    assert all(math.isfinite(record["error"]) for record in records)
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"start": "warm"}, "start: expected one of fine-tuned, from scratch, got 'warm'"),
+        ({"task": "SYS-9(1,2)"}, "got 'SYS-9'"),
+        ({"examples": -1}, "expected examples of at least 0"),
+        ({"steps": 0}, "of at least 1"),
+        ({"batch_size": 0}, "of at least 1"),
+        ({"validation": 0}, "of at least 1"),
+        ({"test": 0}, "of at least 1"),
+    ],
+)
+def test_runs_that_make_no_sense(quick, changes, message):
+    with pytest.raises(ValueError, match=message):
+        quick(**changes)
+
+
+def test_pretraining_that_makes_no_sense():
+    with pytest.raises(ValueError, match="recipe: expected one of ours, paper, got 'theirs'"):
+        PretrainingRun("SYS-1(1,5)", recipe="theirs")
+    with pytest.raises(ValueError, match=r"expected SYSTEM\(low,high\)"):
+        PretrainingRun("SYS-1")
+
+
+def test_missing_folders_and_parents_are_told_before_anything_runs(quick, executed, tmp_path):
+    with pytest.raises(ValueError, match=r"the folder .*no does not exist; make it first"):
+        run_study([quick()], tmp_path / "no" / "study")
+    with pytest.raises(ValueError, match="expected a shipped operator or the path of a bundle as parent, got 'sys-99'"):
+        run_study([quick(), quick(parent="sys-99")], tmp_path / "study")
+    assert executed == []
+
+
+def test_damaged_and_foreign_records(quick, tmp_path):
+    run = quick(examples=0)
+    path = tmp_path / "study" / f"{identity(run)}.json"
+    (record,) = run_study([run], path.parent)
+    path.write_text(path.read_text()[:-20])
+    for read in (lambda: read_record(path), lambda: read_folder(path.parent), lambda: run_study([run], path.parent)):
+        with pytest.raises(ValueError, match=rf"{path.name}: not readable .*; remove it and run the study again"):
+            read()
+    path.unlink()
+    with pytest.raises(ValueError, match="not readable"):
+        read_record(path)
+    assert timeless(run_study([run], path.parent)) == timeless([record])
+    for text in ("[1, 2]", '{"temperature": 3}'):
+        (path.parent / "foreign.json").write_text(text)
+        with pytest.raises(ValueError, match=r"foreign\.json: a JSON file, but not a record of a study; move it"):
+            read_folder(path.parent)
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def test_tables_are_read_back_as_written(quick, tmp_path):
+    records = run_study([quick(examples=count) for count in (0, 4)], tmp_path / "study")
+    assert read_table(write_table(records, tmp_path / "table.csv")) == records
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["table.csv"]
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 3
+    write_table(records[:1], tmp_path / "table.csv")
+    assert read_table(tmp_path / "table.csv") == records[:1]
+
+
+def test_texts_of_a_table_stay_texts(tmp_path):
+    """An identity may have no letters, or one that makes it a number."""
+    records = [
+        {"identity": name, "note": note, "value": value}
+        for name, note, value in (
+            ("1234567890123456", "null", None),
+            ("12345678901234e5", "", 0.1),
+            ("0123456789012345", 'a, "b"\nc', [1, {"d": 1e-300}]),
+            ("fedcba9876543210", "[1]", True),
+        )
+    ]
+    records.append({"identity": "00000000000000ff", "other": 1})  # not every record has every column
+    assert read_table(write_table(records, tmp_path / "table.csv")) == records
+
+
+def test_tables_that_cannot_be_read(quick, tmp_path):
+    with pytest.raises(ValueError, match="expected at least one record"):
+        write_table([], tmp_path / "none.csv")
+    assert not list(tmp_path.iterdir())
+    path = write_table([{"identity": "a", "task": "SYS-1(5,10)", "error": 0.1}] * 2, tmp_path / "table.csv")
+    whole = path.read_text()
+    for content in (
+        b"", b"temperature,pressure\n1,2\n", b"\xff\xfe\x00\x81", whole[: whole.rindex('"')].encode(),
+        whole[: whole.rindex(",")].encode(), whole.encode() + b"b,c,d,e\n",
+    ):  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"table\.csv: not .*; write it again from its records"):
+            read_table(path)
+    with pytest.raises(ValueError, match=r"missing\.csv: not readable"):
+        read_table(tmp_path / "missing.csv")
