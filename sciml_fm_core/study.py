@@ -250,7 +250,8 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
     if run.examples:
         data = draw_split(task, "train", run.examples, seed=run.seed, resolution=dict(run.resolution)[_last(run)])
         recipe = RECIPES.get(parent.card.get("recipe", ""), RECIPES["ours"])
-        config = TrainConfig(steps=run.steps, loss=recipe.loss, validate_every=max(1, run.steps // 15))
+        every = max(1, run.steps // 15)  # reported as often, so that the curve is exact
+        config = TrainConfig(steps=run.steps, loss=recipe.loss, validate_every=every, report_every=every)
         start = fine_tune if run.start == "fine-tuned" else train_from_scratch
         result = start(
             parent, data, system=system, validation=validation, config=config, learning_rates=run.learning_rates,

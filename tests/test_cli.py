@@ -137,7 +137,7 @@ def test_operators_lists_what_ships(run):
 def test_help_and_no_arguments(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("generate", "pretrain", "adapt", "evaluate", "info", "operators"):
+    for command in ("generate", "pretrain", "adapt", "evaluate", "info", "operators", "batch", "bench"):
         assert command in out
     assert run("generate", "--help")[0] == 0
 
@@ -152,6 +152,95 @@ def test_module_runs_as_a_program_without_a_traceback(tmp_path):
     assert process.stdout == ""
     assert process.stderr == "error: task SYS-1(5,1): expected low <= high, got 5 > 1; swap them\n"
     assert not list(tmp_path.iterdir())
+
+
+# Batches and benchmarks -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    """A batch of two notebooks, of which the second fails unless there is a file 'mended'."""
+    nbformat, yaml = pytest.importorskip("nbformat"), pytest.importorskip("yaml")
+    pytest.importorskip("papermill")
+    work = (
+        "from pathlib import Path\n"
+        "with open('log', 'a') as log:\n    log.write(f'{number}\\n')\n"
+        "if number and not Path('mended').exists():\n    raise RuntimeError('broken as asked')"
+    )
+    cells = [
+        nbformat.v4.new_code_cell("number = 0", metadata={"tags": ["parameters"]}, id="one"),
+        nbformat.v4.new_code_cell(work, id="two"),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "tiny.ipynb")
+    runs = [{"notebook": "tiny.ipynb", "grid": {"number": [0, 1]}}]
+    (tmp_path / "batch.yaml").write_text(yaml.safe_dump(runs), encoding="utf-8")
+
+
+def test_batch_does_what_is_missing_and_tells_failures_by_its_exit_code(run, notebooks, tmp_path):
+    def executed():
+        return sorted((tmp_path / "log").read_text().split())
+
+    code, out, _ = run("batch", "batch.yaml", "--output", "out", "--processes", 2)
+    assert code == 1
+    assert "1 of 2 done" in out
+    assert "RuntimeError: broken as asked" in out
+    assert executed() == ["0", "1"]
+    assert len(list((tmp_path / "out").glob("tiny-*.ipynb"))) == 2
+
+    code, out, _ = run("batch", "batch.yaml", "--output", "out")
+    assert code == 1
+    assert "failures run again only with --retry-failed" in out
+    assert executed() == ["0", "1"]
+
+    (tmp_path / "mended").touch()
+    code, out, _ = run("batch", "batch.yaml", "--output", "out", "--retry-failed")
+    assert (code, executed()) == (0, ["0", "1", "1"])
+    assert "2 of 2 done" in out
+
+
+def test_a_batch_that_is_interrupted_says_how_to_go_on(run, notebooks, monkeypatch):
+    def interrupted(runs, **_):
+        raise KeyboardInterrupt(f"stopped: 1 of {len(runs)} runs are finished")
+
+    monkeypatch.setattr(cli, "run_batch", interrupted)
+    code, _, err = run("batch", "batch.yaml", "--output", "out")
+    assert code == 130
+    assert "stopped: 1 of 2 runs are finished" in err
+
+
+def test_bad_batches(run, notebooks, tmp_path):
+    before = contents(tmp_path)
+    refused(run("batch", "none.yaml"), "none.yaml: no such file; expected a YAML file with a list of runs")
+    (tmp_path / "batch.yaml").write_text("- {notebook: tiny.ipynb, parameters: {other: 1}}\n- {notebook: no.ipynb}\n")
+    code, out, err = run("batch", "batch.yaml", "--output", "out")
+    assert (code, out) == (2, "")
+    for problem in ("nothing was started", "run 1: other: unknown in tiny.ipynb", "no.ipynb: no such notebook"):
+        assert problem in err
+    assert contents(tmp_path).keys() == before.keys()
+
+
+def test_bench_hands_its_options_to_the_benchmarks_of_the_checkout(run, tmp_path, monkeypatch):
+    script = tmp_path / "checkout" / "benchmarks" / "run.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("import sys\nprint(__name__, sys.argv)\nsys.exit(3 if '--fail' in sys.argv else 0)\n")
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "checkout" / "sciml_fm_core" / "cli.py"))
+    for options in ([], ["--budget", "smoke", "--only", "inference,memory", "--help"], ["--fail"]):
+        code, out, _ = run("bench", *options)
+        assert out == f"__main__ {[str(script), *options]}\n"
+        assert code == (3 if options == ["--fail"] else 0)
+    script.unlink()
+    refused(run("bench"), "bench: the benchmarks are part of a checkout, not of the installed package")
+
+
+def test_bench_finds_the_benchmarks(run, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])  # which the script extends
+    code, out, _ = run("bench", "--help")
+    assert code == 0
+    assert "--equal-seconds" in out
+    code, out, err = run("bench", "--budget", "huge")
+    assert (code, out) == (2, "")
+    assert "invalid choice: 'huge'" in err
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------

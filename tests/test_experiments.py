@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from sciml_fm_core import experiments as experiments_module
 from sciml_fm_core import shipped_operators
 from sciml_fm_core import study as study_module
 from sciml_fm_core.experiments import (
@@ -15,10 +16,11 @@ from sciml_fm_core.experiments import (
     mixed_operators,
     model_size,
     physics_shift,
+    results,
     seeds,
 )
 from sciml_fm_core.operator import read_header
-from sciml_fm_core.study import PretrainingRun, identity, run_study
+from sciml_fm_core.study import PretrainingRun, identity, run_study, write_table
 
 TRAINED = {1: "SYS-1(1,5)", 2: "SYS-2(0.2,1)", 3: "SYS-3(1,10)"}
 ALL_THREE = "SYS-1(1,5) + SYS-2(0.2,1) + SYS-3(1,10)"
@@ -228,3 +230,22 @@ def test_smoke_budget_runs_from_what_ships(tmp_path):
         for start in BOTH
     )
     assert zero_shot < 0.1 < untrained
+
+
+def test_results_are_those_that_ship_where_they_cover_the_experiment(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(BUDGETS, "tiny", tiny)
+    monkeypatch.setattr(experiments_module, "shipped_tables", dict)
+    made = results("seeds", "tiny", folder=tmp_path / "study")
+    assert [record["identity"] for record in made] == [identity(run) for run in seeds(tiny)]
+    marked = [record | {"error": 7.0} for record in reversed(made)]
+    table = write_table(marked, tmp_path / "tiny.csv")
+    monkeypatch.setattr(experiments_module, "shipped_tables", lambda: {"tiny": table})
+    assert results("seeds", "tiny", folder=tmp_path / "none") == marked[::-1]
+    assert not (tmp_path / "none").exists()
+    assert results("seeds", "tiny", rerun=True, folder=tmp_path / "study") == made
+    write_table(marked[1:], table)  # one is missing
+    assert results("seeds", "tiny", folder=tmp_path / "study") == made
+    with pytest.raises(ValueError, match=r"experiment: expected one of q1_downstream_data, .*, seeds, got 'q9'"):
+        results("q9", "tiny")
+    with pytest.raises(ValueError, match=r"budget: expected one of smoke, .*, got 'huge'"):
+        results("seeds", "huge")

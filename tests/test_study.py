@@ -19,11 +19,13 @@ from sciml_fm_core.study import (
     AdaptationRun,
     PretrainingRun,
     StudyProgress,
+    examples_to_reach,
     identity,
     read_folder,
     read_record,
     read_table,
     run_study,
+    savings,
     write_table,
 )
 
@@ -325,7 +327,7 @@ def test_adaptation_record(quick, bundle, tmp_path, start):
     assert record["tried"].keys() == {"1e-09", "0.01", "1e-08"}
     assert record["learning_rate"] == float(min(record["tried"], key=record["tried"].get)) == 1e-2
     assert record["validation_error"] == record["tried"]["0.01"] == min(error for _, error in record["curve"])
-    assert record["curve"][-1][0] == run.steps
+    assert [step for step, _ in record["curve"]] == list(range(2, 31, 2))
 
     validation = draw_split(FAR, "validation", 4, resolution=16)
     again = (fine_tune if start == "fine-tuned" else train_from_scratch)(
@@ -382,6 +384,40 @@ def test_a_mixed_operator_is_adapted_to_one_of_its_systems(quick, small_operator
     records = run_study([quick(parent=mixed, examples=count) for count in (0, 4)], tmp_path / "study")
     assert {record["parent"] for record in records} == {"SYS-1(1,5) + SYS-3(1,10)"}
     assert all(math.isfinite(record["error"]) for record in records)
+
+
+# What records show ----------------------------------------------------------------------------------------------------
+
+
+def curve(start, points):
+    return [{"start": start, "examples": examples, "error": error} for examples, error in points]
+
+
+def test_savings_are_read_off_the_curve_from_scratch():
+    """From scratch error 1 / examples, so that the examples for an error are known between the points too."""
+    scratch = curve("from scratch", [(0, 5.0), (8, 1 / 8), (32, 1 / 32), (64, 1 / 64)])
+    tuned = curve("fine-tuned", [(8, 1 / 20), (0, 1 / 10), (64, 1 / 100), (32, 1 / 32), (2, 1 / 4)])
+    found = savings([*tuned, *scratch])
+    assert [(saving.examples, saving.error, saving.beyond) for saving in found] == [
+        (0, 1 / 10, False), (2, 1 / 4, False), (8, 1 / 20, False), (32, 1 / 32, False), (64, 1 / 100, True),
+    ]  # fmt: skip
+    assert [saving.from_scratch for saving in found] == pytest.approx([10, 8, 20, 32, 64])
+    for records in (tuned, scratch, scratch[:1] + tuned):
+        with pytest.raises(ValueError, match="expected records of both starts"):
+            savings(records)
+
+
+def test_savings_count_more_examples_as_no_worse():
+    scratch = curve("from scratch", [(8, 0.4), (16, 0.8), (32, 0.1)])
+    (saving,) = savings([*scratch, *curve("fine-tuned", [(4, 0.2)])])
+    assert saving.from_scratch == pytest.approx(16 * 2**0.5)  # half way between 0.4 at 16 and 0.1 at 32
+
+
+def test_examples_to_reach_an_error():
+    records = curve("fine-tuned", [(64, 1 / 64), (0, 2.0), (8, 1 / 8)])
+    expected = {3.0: 0, 1.0: 8, 1 / 8: 8, 1 / 20: 20, 1 / 64: 64}
+    assert {error: examples_to_reach(records, error) for error in expected} == pytest.approx(expected)
+    assert examples_to_reach(records, 1 / 65) is None
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------
