@@ -19,9 +19,10 @@ SPARSITIES = (0.2, 0.4, 0.6, 0.8)
 
 MAX_REDRAWS = 200
 
-RESOLVED = round(2 / SIGMA)
-"""Points that resolve a random source: at their Nyquist wavenumber, 1 / sigma, a Gaussian of standard deviation sigma
-has fallen to exp(-2 pi^2) = 3e-9 of its mean. In float32, finer grids are solved on this one and interpolated."""
+RESOLVED = round(1.75 / SIGMA)
+"""Points that resolve a random source: at their Nyquist wavenumber, 7 / 8 sigma, a Gaussian of standard deviation sigma
+has fallen to exp(-2 pi^2 (7 / 8)^2) = 3e-7 of its mean, its solution to far less. In float32, finer grids are solved on
+this one and interpolated."""
 
 _CHUNK = 2**19  # points of the examples made at a time on a CPU: what they need stays in its cache
 

@@ -1,7 +1,8 @@
 """Figures of the studies: error against downstream examples, the shift of the physics above it, examples saved.
 
-Each function takes records (see `sciml_fm_core.study`) and returns HoloViews objects that draw in Bokeh, where a point
-shows its run, and in Matplotlib, for files: `export` writes PNG and SVG.
+Each function takes records (see `study`) and returns HoloViews objects that draw in Bokeh, where a point shows its run,
+and in Matplotlib, for files: `export` writes PNG and SVG. For notebooks and the dashboard: no other module of the
+package imports this one, which alone needs HoloViews.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 import holoviews as hv
 import numpy as np
 
-from sciml_fm_core import Task, draw_split
-from sciml_fm_core.study import savings
+from .datasets import draw_split
+from .study import savings
+from .tasks import Task
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
 HOVER = (
@@ -57,7 +59,8 @@ def error_curves(records: Sequence[dict], label: Callable[[dict], str], title: s
 
 
 def _no_minor_ticks(plot, element):
-    plot.handles["axis"].xaxis.set_minor_locator(__import__("matplotlib.ticker").ticker.NullLocator())
+    """Powers of ten between the numbers of examples would only be in the way."""
+    plot.handles["axis"].minorticks_off()
 
 
 def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: float) -> list:
