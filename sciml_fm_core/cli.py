@@ -333,7 +333,9 @@ def batch(
         except KeyboardInterrupt as stop:
             Console(stderr=True).print(str(stop), style="red", markup=False)
             raise typer.Exit(130) from None
-    console.print(f"{summary.done} of {summary.total} done, {summary.executed} of them now, {summary.seconds:.0f} s")
+    console.print(
+        f"{summary.done} of {summary.total} done; {summary.executed} executed now, in {summary.seconds:.0f} s"
+    )
     for run in summary.failures:
         error = json.loads(run.marker.read_text(encoding="utf-8")).get("error", "")
         console.print(f"failed: {run.output}: {str(error).strip().splitlines()[-1:]}", style="red", markup=False)

@@ -36,7 +36,8 @@ class Budget:
 
     Attributes:
         examples: downstream examples at the medium shifts, where the paper asks about data.
-        other_examples: at the other shifts, for sizes, mixtures and seeds.
+        other_examples: at the other shifts, and for sizes.
+        few_examples: for mixtures and seeds.
         steps: optimiser steps by number of examples: ``(up to, steps)`` in rising order.
         learning_rates, halve_at: see `AdaptationRun`.
         resolution: schedule of the adaptations and of the study's own pre-training.
@@ -48,6 +49,7 @@ class Budget:
 
     examples: tuple[int, ...]
     other_examples: tuple[int, ...]
+    few_examples: tuple[int, ...]
     steps: tuple[tuple[int, int], ...]
     learning_rates: tuple[float, ...] = PAPER_LEARNING_RATES
     halve_at: tuple[float, ...] = (0.1, 0.3)
@@ -79,11 +81,14 @@ SHIPPED = {
 
 BUDGETS: dict[str, Budget] = {
     # seconds: shows that everything runs, no more
-    "smoke": Budget((4,), (4,), ((4, 2),), (1e-3,), (), ((0.0, 32),), ("64K",), (0, 1), 2, 4, SHIPPED, 2, 2, 32, 4),
+    "smoke": Budget(
+        (4,), (4,), (4,), ((4, 2),), (1e-3,), (), ((0.0, 32),), ("64K",), (0, 1), 2, 4, SHIPPED, 2, 2, 32, 4
+    ),
     # minutes on two cores, from the operators that ship
     "laptop": Budget(
         (8, 64, 512, 2048),
         (8, 64, 512),
+        (8, 64),
         ((8, 150), (64, 250), (512, 500), (2048, 1000)),
         (1e-4, 3e-4, 1e-3, 3e-3),
         sizes=("64K", "256K", "1M"),
@@ -94,6 +99,7 @@ BUDGETS: dict[str, Budget] = {
     # hours on one data-centre GPU
     "gpu": Budget(
         (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768),
+        (8, 32, 128, 512, 2048, 8192),
         (8, 32, 128, 512, 2048, 8192),
         ((64, 500), (1024, 2000), (32768, 8000)),
         (*PAPER_LEARNING_RATES, 3e-3),
@@ -108,6 +114,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     # the paper's own: 32K examples, batch 128, 500 epochs = 128,000 steps at the largest size
     "paper": Budget(
+        EXAMPLES,
         EXAMPLES,
         EXAMPLES,
         tuple((count, 500 * max(1, count // 128)) for count in EXAMPLES),
@@ -165,8 +172,8 @@ def mixed_operators(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     for tasks in (SYS_1, SYS_2, SYS_3):
         for shift in ("none", "medium"):
             task = PAPER_TASKS[Task.parse(tasks).system.name][shift]
-            runs += _curve(chosen, _parent(chosen, tasks, "ours"), task, chosen.other_examples)
-            runs += _curve(chosen, _parent(chosen, MIXTURE, "ours"), task, chosen.other_examples, STARTS[:1])
+            runs += _curve(chosen, _parent(chosen, tasks, "ours"), task, chosen.few_examples)
+            runs += _curve(chosen, _parent(chosen, MIXTURE, "ours"), task, chosen.few_examples, STARTS[:1])
     return runs
 
 
@@ -181,7 +188,7 @@ def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
             chosen,
             _parent(chosen, tasks, "ours"),
             PAPER_TASKS[system]["medium"],
-            [count for count in chosen.other_examples if count in chosen.examples],
+            chosen.few_examples,
             seed=seed,
         )
     ]

@@ -41,7 +41,7 @@ def error_curves(records: Sequence[dict], label: Callable[[dict], str], title: s
     there are fewer than four). Curves that train from scratch are dashed.
     """
     parts = []
-    counts = sorted({record["examples"] for record in records if record["examples"]})
+    counts = sorted({record["examples"] for record in records if record["examples"]}) or [1]
     origin = counts[0] / 2  # where 0 is drawn on a logarithmic axis
     for number, name in enumerate(dict.fromkeys(label(record) for record in records)):
         colour = COLOURS[number % len(COLOURS)]
@@ -52,10 +52,17 @@ def error_curves(records: Sequence[dict], label: Callable[[dict], str], title: s
     overlay = hv.Overlay(parts)
     common = dict(logx=True, logy=True, show_grid=True, title=title, xticks=ticks, legend_position="right")
     xlim = (origin / 1.3, counts[-1] * 1.4)
-    return overlay.opts(
-        hv.opts.Overlay(**common, xlim=xlim, width=820, height=420, backend="bokeh"),
-        hv.opts.Overlay(**common, xlim=xlim, fig_size=200, aspect=1.7, hooks=[_no_minor_ticks], backend="matplotlib"),
+    return _styled(
+        overlay,
+        dict(**common, xlim=xlim, width=820, height=420),
+        dict(**common, xlim=xlim, fig_size=200, aspect=1.7, hooks=[_no_minor_ticks]),
     )
+
+
+def _styled(element, bokeh: dict, matplotlib: dict):
+    """The element with its options; those of Matplotlib only where that is loaded, as the dashboard has none."""
+    element = element.opts(**bokeh, backend="bokeh")
+    return element.opts(**matplotlib, backend="matplotlib") if "matplotlib" in hv.Store.renderers else element
 
 
 def _no_minor_ticks(plot, element):
@@ -69,17 +76,11 @@ def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: fl
     parts: list = []
     if any(low[count] < high[count] for count in counts):
         band = hv.Area([(count, low[count], high[count]) for count in counts], X, [Y, "upper"])
-        parts.append(
-            band.opts(fill_color=colour, fill_alpha=0.2, line_alpha=0, backend="bokeh").opts(
-                facecolor=colour, alpha=0.2, linewidth=0, backend="matplotlib"
-            )
-        )
+        bokeh = dict(fill_color=colour, fill_alpha=0.2, line_alpha=0)
+        parts.append(_styled(band, bokeh, dict(facecolor=colour, alpha=0.2, linewidth=0)))
     curve = hv.Curve([(count, middle[count]) for count in counts], X, Y, label=name)
-    parts.append(
-        curve.opts(color=colour, line_dash="dashed" if dashed else "solid", line_width=2, backend="bokeh").opts(
-            color=colour, linestyle="--" if dashed else "-", linewidth=2, backend="matplotlib"
-        )
-    )
+    bokeh = dict(color=colour, line_dash="dashed" if dashed else "solid", line_width=2)
+    parts.append(_styled(curve, bokeh, dict(color=colour, linestyle="--" if dashed else "-", linewidth=2)))
     shown = [record for record in records if record["examples"]]
     parts.append(_points(shown, colour, [record["examples"] for record in shown], "circle", "o", 8, 30))
     without = [record for record in records if not record["examples"]]
@@ -90,11 +91,12 @@ def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: fl
 
 def _points(records: list[dict], colour: str, x: list[float], marker: str, symbol: str, size: int, area: int):
     details = [name for name in HOVER if name not in ("examples", "error")]
-    rows = [(at, r["error"], r["examples"], *(r[name] for name in details)) for at, r in zip(x, records, strict=True)]
+    rows = [
+        (at, r["error"], r["examples"], *(r.get(name) for name in details)) for at, r in zip(x, records, strict=True)
+    ]
     points = hv.Scatter(rows, X, [Y, "number", *details])
-    return points.opts(color=colour, marker=marker, size=size, tools=["hover"], backend="bokeh").opts(
-        color=colour, marker=symbol, s=area, backend="matplotlib"
-    )
+    bokeh = dict(color=colour, marker=marker, size=size, tools=["hover"])
+    return _styled(points, bokeh, dict(color=colour, marker=symbol, s=area))
 
 
 def _over_seeds(records: list[dict]) -> tuple[dict, dict, dict]:
@@ -117,15 +119,10 @@ def strip(pretraining: str, downstream: Sequence[str], count: int = 2000) -> hv.
         density, _ = np.histogram(dial, edges, density=True)
         colour = "#777777" if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
         histogram = hv.Histogram((edges, density), kdims=task.system.dial_name, label=task.label)
-        parts.append(
-            histogram.opts(fill_color=colour, fill_alpha=0.45, line_alpha=0, backend="bokeh").opts(
-                facecolor=colour, alpha=0.45, edgecolor="none", backend="matplotlib"
-            )
-        )
-    return hv.Overlay(parts).opts(
-        hv.opts.Overlay(width=820, height=130, yaxis=None, legend_position="right", backend="bokeh"),
-        hv.opts.Overlay(yaxis=None, fig_size=200, aspect=7, legend_position="right", backend="matplotlib"),
-    )
+        bokeh = dict(fill_color=colour, fill_alpha=0.45, line_alpha=0)
+        parts.append(_styled(histogram, bokeh, dict(facecolor=colour, alpha=0.45, edgecolor="none")))
+    common = dict(yaxis=None, legend_position="right")
+    return _styled(hv.Overlay(parts), dict(**common, width=820, height=130), dict(**common, fig_size=200, aspect=7))
 
 
 def savings_figure(records: Sequence[dict], label: Callable[[dict], str], title: str = "") -> hv.Overlay:
@@ -141,22 +138,13 @@ def savings_figure(records: Sequence[dict], label: Callable[[dict], str], title:
             points = [(s.examples, s.from_scratch) for s in own if s.examples and s.beyond == beyond]
             limits += [value for point in points for value in point]
             dots = hv.Scatter(points, "fine-tuning examples", "examples from scratch", label=name)
-            parts.append(
-                dots.opts(color=colour, marker=marker, size=11, tools=["hover"], backend="bokeh").opts(
-                    color=colour, marker=symbol, s=60, backend="matplotlib"
-                )
-            )
+            bokeh = dict(color=colour, marker=marker, size=11, tools=["hover"])
+            parts.append(_styled(dots, bokeh, dict(color=colour, marker=symbol, s=60)))
     ends = [min(limits), max(limits)]
-    parts.append(
-        hv.Curve((ends, ends), "fine-tuning examples", "examples from scratch")
-        .opts(color="#777777", line_dash="dotted", backend="bokeh")
-        .opts(color="#777777", linestyle=":", backend="matplotlib")
-    )
+    line = hv.Curve((ends, ends), "fine-tuning examples", "examples from scratch")
+    parts.append(_styled(line, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
     common = dict(logx=True, logy=True, show_grid=True, title=title, legend_position="right")
-    return hv.Overlay(parts).opts(
-        hv.opts.Overlay(**common, width=820, height=360, backend="bokeh"),
-        hv.opts.Overlay(**common, fig_size=180, aspect=1.6, backend="matplotlib"),
-    )
+    return _styled(hv.Overlay(parts), dict(**common, width=820, height=360), dict(**common, fig_size=180, aspect=1.6))
 
 
 def export(figures: dict[str, hv.Dimensioned], folder: str | Path) -> list[Path]:

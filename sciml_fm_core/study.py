@@ -17,6 +17,7 @@ import json
 import math
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -33,7 +34,7 @@ from .fno import FNO
 from .metrics import relative_error
 from .operator import Operator, load_operator, shipped_operators
 from .tasks import Task, parse_mixture
-from .training import TrainConfig
+from .training import CheckpointError, TrainConfig
 from .transfer import (
     HALVE_AT,
     PAPER_LEARNING_RATES,
@@ -200,7 +201,7 @@ def _in_processes(pending: dict[Run, list[Run]], folder: Path, processes: int, d
     """Start each run as soon as the operator that it starts from is there."""
     # Forked processes would inherit locks of the parent's threads; spawned ones begin clean.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
         started: dict[Future, Run] = {}
         try:
             while pending:
@@ -217,6 +218,19 @@ def _in_processes(pending: dict[Run, list[Run]], folder: Path, processes: int, d
             raise
 
 
+def _begin_worker() -> None:
+    """One thread for each process; and none outlives the study, however that ends."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _path(folder: Path, run: Run) -> Path:
     suffix = ".safetensors" if isinstance(run, PretrainingRun) else ".json"
     return folder / f"{identity(run)}{suffix}"
@@ -225,6 +239,15 @@ def _path(folder: Path, run: Run) -> Path:
 def _execute(run: Run, folder: Path, device: str) -> None:
     path = _path(folder, run)
     checkpoint = folder / f"{path.stem}.checkpoint"
+    try:
+        _execute_from(checkpoint, run, path, folder, device)
+    except CheckpointError:  # left by other code under the same version: what it began is begun again
+        checkpoint.unlink()
+        _execute_from(checkpoint, run, path, folder, device)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: str) -> None:
     if isinstance(run, PretrainingRun):
         config = TrainConfig(steps=run.steps, validate_every=max(20, run.steps // 20), **recipe_settings(run.recipe))
         operator, _ = pretrain(
@@ -234,7 +257,6 @@ def _execute(run: Run, folder: Path, device: str) -> None:
         operator.save(path)
     else:
         write_json(path, adapt_and_measure(run, folder, device, checkpoint))
-    checkpoint.unlink(missing_ok=True)
 
 
 def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint: Path | None = None) -> dict:
@@ -367,11 +389,6 @@ def examples_to_reach(records: Sequence[dict], error: float) -> float | None:
 
 # Records --------------------------------------------------------------------------------------------------------------
 
-NESTED = (
-    "tried", "curve", "versions", "learning_rates", "halve_at", "resolution",
-)  # fmt: skip
-"""Columns of a table that hold JSON."""
-
 
 def read_record(path: str | Path) -> dict:
     """One record.
@@ -443,8 +460,3 @@ def shipped_tables() -> dict[str, Path]:
     """Names and files of the results that ship with the package."""
     folder = Path(__file__).parent / "results"
     return {path.stem: path for path in sorted(folder.glob("*.csv"))}
-
-
-def known_processes() -> int:
-    """Processes that keep this machine's cores busy."""
-    return max(1, os.cpu_count() or 1)

@@ -67,6 +67,10 @@ class TrainConfig:
             raise ValueError(f"time_limit: expected seconds above 0, got {self.time_limit}")
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be gone on from: damaged, or of another training."""
+
+
 class Progress(NamedTuple):
     """Where a training stands; what the callback gets. ``fraction`` of the steps, or of the time limit, is done."""
 
@@ -369,12 +373,14 @@ def _load_checkpoint(path: Path, members: Sequence[Member], optimizer, settings:
             header = json.loads((file.metadata() or {}).get("header", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"checkpoint {path}: not readable ({error}); remove it to start again") from error
+        raise CheckpointError(f"checkpoint {path}: not readable ({error}); remove it to start again") from error
     same = all(header.get(key) == value for key, value in settings.items())
     same = same and header.get("model") == members[0].operator.model.config.to_dict()
     rates = [state["learning_rate"] for state in header.get("members", [])]
     if header.get("format") != CHECKPOINT_FORMAT or not same or rates != [m.learning_rate for m in members]:
-        raise ValueError(f"checkpoint {path}: belongs to a training with other settings; remove it or use another name")
+        raise CheckpointError(
+            f"checkpoint {path}: belongs to a training with other settings; remove it or use another name"
+        )
 
     def group(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -97,7 +97,7 @@ def test_question_4(budget):
     expected = set()
     for system, trained in TRAINED.items():
         for shift in ("none", "medium"):
-            task, examples = SHIFTS[system][shift], BUDGETS[budget].other_examples
+            task, examples = SHIFTS[system][shift], BUDGETS[budget].few_examples
             expected |= grid(trained, task, BOTH, examples) | grid(ALL_THREE, task, TUNED, examples)
     runs = mixed_operators(budget)
     assert points(runs) == expected
@@ -109,7 +109,7 @@ def test_question_4(budget):
 
 def test_seeds(budget):
     chosen = BUDGETS[budget]
-    examples = set(chosen.other_examples) & set(chosen.examples)
+    examples = chosen.few_examples
     assert examples
     expected = [
         grid(TRAINED[system], SHIFTS[system]["medium"], BOTH, examples, seed=seed)
@@ -132,7 +132,7 @@ def test_points_that_figures_share_are_one_run(budget):
         identity(run) for run in mixed_operators(budget)
         if run.task in ("SYS-1(5,10)", "SYS-2(1,2)") and parent_of(run)[0] != ALL_THREE
     }  # fmt: skip
-    assert len(in_q4) == 4 * (1 + len(BUDGETS[budget].other_examples))
+    assert len(in_q4) == 4 * (1 + len(BUDGETS[budget].few_examples))
     assert names["q1_downstream_data"] & names["q4_mixed_operators"] == in_q4
     first = {identity(run) for run in seeds(budget) if run.seed == 0}
     assert names["q1_downstream_data"] & names["seeds"] == first

@@ -10,9 +10,20 @@ import pytest
 import torch
 
 from sciml_fm_core import Task, load_operator, relative_error
+from sciml_fm_core.experiments import EXPERIMENTS
+from sciml_fm_core.study import identity, read_table
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+STUDIES = {
+    "q1_downstream_data": "the lowest error that both starts reach",
+    "q2_model_size": "Each was pre-trained on",
+    "q3_physics_shift": "are beyond every operator trained from scratch",
+    "q4_mixed_operators": "within 1.5 times its specialist",
+    "seeds": "the worst fine-tuned run is better than the best run from scratch",
+}
+"""The notebooks of the study, and what the paragraph on each says."""
 
 pytestmark = [
     pytest.mark.notebook,
@@ -25,10 +36,13 @@ pytestmark = [
 
 def execute(name, tmp_path, **parameters):
     executed = tmp_path / "executed.ipynb"
+    defaults = {"output": str(tmp_path / "out")}
+    if name != "00_data.ipynb":
+        defaults |= {"budget": "smoke", "device": "cpu"}
     papermill.execute_notebook(
         str(NOTEBOOKS / name),
         str(executed),
-        parameters={"budget": "smoke", "device": "cpu", "output": str(tmp_path / "out"), **parameters},
+        parameters=defaults | parameters,
         kernel_name="python3",
         cwd=str(tmp_path),
         progress_bar=False,
@@ -81,9 +95,45 @@ def test_adapt(tmp_path):
     assert figures(notebook) >= 2, "the error against examples and the fields are shown"
 
 
+def text(notebook):
+    """All Markdown that the notebook displays, and what it prints."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join([o.get("data", {}).get("text/markdown", "") + o.get("text", "") for o in outputs])
+
+
+@pytest.mark.parametrize(("name", "claim"), STUDIES.items(), ids=STUDIES)
+def test_studies(tmp_path, name, claim):
+    notebook = execute(f"{name}.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
+    runs = EXPERIMENTS[name]("smoke")
+    records = read_table(tmp_path / "out" / "records.csv")
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    assert len(list((tmp_path / "study").glob("*.json"))) == len(set(runs))
+    shown = text(notebook)
+    assert f"{len(runs)} points" in shown
+    assert claim in shown, "the paragraph that says what the run shows"
+    zero_shot = next(record["error"] for record in records if not record["examples"])
+    assert name in ("seeds",) or f"{zero_shot:.2%}" in shown, "computed, not canned"
+    exported = {path.suffix for path in (tmp_path / "out").iterdir()}
+    assert exported == {".csv", ".png", ".svg"}
+    assert sum(
+        "application/vnd.holoviews_exec.v0+json" in o.get("data", {})
+        for c in notebook.cells
+        for o in c.get("outputs", [])
+    )
+
+
+def test_data(tmp_path):
+    notebook = execute("00_data.ipynb", tmp_path, count=8, resolution=32)
+    assert figures(notebook) >= 3
+    assert "Largest relative residual" in text(notebook)
+    assert len(list((tmp_path / "out").glob("*.svg"))) == 5
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
+        ("q1_downstream_data.ipynb", {"budget": "huge"}, "budget: expected one of smoke, laptop, gpu, paper"),
+        ("00_data.ipynb", {"count": 0}, "count, resolution: expected at least 4 and 32"),
         ("01_pretrain.ipynb", {"budget": "huge"}, "budget: expected one of smoke, laptop, paper"),
         ("02_adapt.ipynb", {"task": "SYS-1(10,5)"}, "expected low <= high"),
     ],

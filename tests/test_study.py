@@ -1,5 +1,6 @@
 """Studies: a run is known by its configuration, done once, resumed when killed, and its record holds what it claims."""
 
+import contextlib
 import functools
 import json
 import math
@@ -7,7 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import fields, replace
+import time
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -278,6 +280,55 @@ def test_two_processes_make_the_same_records(quick, tmp_path):
     assert timeless(together) == timeless(alone)
     assert [progress.done for progress in seen] == list(range(6))
     assert contents(tmp_path / "two").keys() == contents(tmp_path / "one").keys()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs the process list of Linux")
+def test_a_killed_study_leaves_no_process_behind(quick, tmp_path):
+    runs = [quick(seed=seed, steps=200) for seed in range(50)]
+    code = (
+        "import sys, json; from sciml_fm_core.study import AdaptationRun, run_study\n"
+        "tuples = lambda v: tuple(map(tuples, v)) if isinstance(v, list) else v\n"
+        "if __name__ == '__main__':\n"
+        "    runs = [AdaptationRun(**{k: tuples(v) for k, v in r.items()}) for r in json.loads(sys.argv[1])]\n"
+        "    run_study(runs, sys.argv[2], processes=2)\n"
+    )
+    (tmp_path / "study.py").write_text(code)
+    arguments = [json.dumps([asdict(run) for run in runs]), str(tmp_path / "records")]
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "study.py"), *arguments], env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+
+    def workers():
+        """Processes that compute for this one."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                parent = (path / "stat").read_text().rsplit(")", 1)[1].split()[1]
+                if int(parent) == process.pid and "spawn_main" in (path / "cmdline").read_text():
+                    found.append(path)
+        return found
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 60
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return condition()
+
+    assert wait_for(lambda: len(workers()) == 2 and any((tmp_path / "records").glob("*.json")))
+    spawned = workers()
+    process.kill()
+    process.wait()
+    assert wait_for(lambda: not any(path.exists() for path in spawned))
+    assert 0 < len(list((tmp_path / "records").glob("*.json"))) < 50
+
+
+def test_a_checkpoint_of_other_code_is_begun_again(quick, tmp_path):
+    run, folder = quick(), tmp_path / "records"
+    folder.mkdir()
+    (folder / f"{identity(run)}.checkpoint").write_bytes(b"not a checkpoint")
+    (record,) = run_study([run], folder)
+    assert timeless([record]) == timeless(run_study([run], tmp_path / "clean"))
+    assert not list(folder.glob("*.checkpoint"))
 
 
 def test_a_failure_in_a_process_is_raised_here(quick, tmp_path):
