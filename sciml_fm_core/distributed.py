@@ -73,14 +73,16 @@ def started_by_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
     Raises:
         ValueError: if there are more processes than GPUs.
     """
-    if "LOCAL_RANK" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+    if "LOCAL_RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Processes(), device
         return
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
-            raise ValueError(f"device: process {local} has no GPU of its own; start at most {gpus} here, or --device cpu")
+            raise ValueError(
+                f"device: process {local} has no GPU of its own; start at most {gpus}, or use --device cpu"
+            )
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")

@@ -124,7 +124,8 @@ def pretrain(
     if data:
         if [file.system.name for file in data] != [task.system.name for task in tasks]:
             raise ValueError("pretrain: expected one dataset file for each task, of its system, in the same order")
-        batches = FixedBatches([(file.system, file) for file in data], batch_size, seed=seed, device=device, share=share)
+        sets = [(file.system, file) for file in data]
+        batches = FixedBatches(sets, batch_size, seed=seed, device=device, share=share)
     else:
         batches = FreshBatches(tasks, batch_size, resolution=resolution, seed=seed, device=device, share=share)
     held_out = validation_sets(tasks, validation_count, seed=seed, resolution=last, device=device)
