@@ -211,7 +211,8 @@ class AdaptJob(threading.Thread):
                 config=config,
                 batch_size=BATCH_SIZE,
                 learning_rates=rates if len(rates) > 1 else None,
-                callback=self._follow(name, number, len(rates)),
+                resolution=_coarse_first(operator),
+                callback=self._follow(name, number),
             )
             self.check()
         self.publish(stage="testing")
@@ -230,26 +231,26 @@ class AdaptJob(threading.Thread):
         prediction = operator.predict(test.source, test.coefficients, self.settings.task.system)
         return relative_error(prediction, test.solution).mean().item()
 
-    def _follow(self, name: str, number: int, rates: int) -> Callable[[Progress], bool]:
-        """Callback of one of the two trainings; a step number that falls back marks the next learning rate."""
+    def _follow(self, name: str, number: int) -> Callable[[Progress], bool]:
+        """Callback of one of the two trainings."""
         rows: list[tuple[int, float, float | None]] = []
-        finished_rates = 0
         started = time.monotonic()
 
         def callback(progress: Progress) -> bool:
-            nonlocal finished_rates
-            if rows and progress.step <= rows[-1][0]:
-                finished_rates += 1
-                rows.clear()
             rows.append((progress.step, progress.loss, progress.validation_error))
-            part = (finished_rates + progress.step / progress.steps) / rates
-            left = (time.monotonic() - started) * ((2 - number) / part - 1)
+            left = (time.monotonic() - started) * ((2 - number) / progress.fraction - 1)
             self.publish(
                 at_once=False,
-                fraction=(number + part) / 2,
+                fraction=(number + progress.fraction) / 2,
                 seconds_left=left,
                 curves={**self.state.curves, name: tuple(rows)},
             )
             return self._cancel.is_set()
 
         return callback
+
+
+def _coarse_first(operator: Operator) -> dict[float, int] | int:
+    """Points to train on: most steps on half of them, at a third of the cost, where that resolves the modes."""
+    coarse = RESOLUTION // 2
+    return {0.0: coarse, 0.7: RESOLUTION} if coarse >= 2 * operator.model.config.modes else RESOLUTION
