@@ -1,4 +1,4 @@
-"""Command line: ``sciml-fm generate | pretrain | adapt | evaluate | info | operators | batch | bench``."""
+"""Command line: ``sciml-fm generate | pretrain | adapt | evaluate | info | operators | study | batch | bench``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from .batch import plan, run_batch
 from .datasets import DatasetFile, draw_split
 from .datasets import generate as write_dataset
 from .distributed import started_by_torchrun
+from .experiments import BUDGETS, EXPERIMENTS
 from .fno import SIZES
 from .operator import load_operator, read_header, shipped_operators
+from .study import StudyProgress, run_study, write_table
 from .tasks import Task
 from .training import Progress, TrainConfig
 from .transfer import (
@@ -309,6 +311,38 @@ def operators() -> None:
             own,
         )
     console.print(table)
+
+
+@app.command()
+def study(
+    experiments: Annotated[list[str] | None, typer.Argument(help="Such as q1_downstream_data; all if none.")] = None,
+    budget: Annotated[str, typer.Option(help=", ".join(BUDGETS))] = "laptop",
+    folder: Annotated[Path, typer.Option(help="Where records are kept; what is there is not done again.")] = Path(
+        "runs/study"
+    ),
+    output: Annotated[Path | None, typer.Option(help="Table of all records to write, CSV.")] = None,
+    processes: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
+    device: Device = "auto",
+) -> None:
+    """Run the paper's experiments, without notebooks: what is missing of their runs, and a table of the records."""
+    names = experiments or list(EXPERIMENTS)
+    for name in names:
+        if name not in EXPERIMENTS:
+            raise ValueError(f"experiment: expected one of {', '.join(EXPERIMENTS)}, got {name!r}")
+    if output is not None:
+        _check_output(output)
+    runs = list(dict.fromkeys(run for name in names for run in EXPERIMENTS[name](budget)))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with Bar(TextColumn(budget), BarColumn(), TextColumn("{task.completed}/{task.total} runs"), console=console) as bar:
+        line = bar.add_task("study", total=len(runs))
+
+        def show(progress: StudyProgress) -> None:
+            bar.update(line, completed=progress.done, total=progress.total)
+
+        records = run_study(runs, folder, processes=processes, device=_device(device), callback=show)
+    if output is not None:
+        write_table(records, output)
+    console.print(f"{len(records)} records in {folder}")
 
 
 @app.command()

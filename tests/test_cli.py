@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from sciml_fm_core import DatasetFile, Task, cli, draw_split, generate, load_operator, shipped_operators
 from sciml_fm_core import transfer as transfer_module
 from sciml_fm_core.datasets import write_released
+from sciml_fm_core.experiments import EXPERIMENTS
+from sciml_fm_core.study import identity, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -218,6 +220,20 @@ def test_bad_batches(run, notebooks, tmp_path):
     for problem in ("nothing was started", "run 1: other: unknown in tiny.ipynb", "no.ipynb: no such notebook"):
         assert problem in err
     assert contents(tmp_path).keys() == before.keys()
+
+
+def test_study_runs_what_is_missing_and_writes_its_table(run, tmp_path):
+    command = ("study", "q2_model_size", "--budget", "smoke", "--folder", "runs/records", "--device", "cpu")
+    code, out, _ = run(*command, "--output", "table.csv")
+    assert code == 0
+    runs = EXPERIMENTS["q2_model_size"]("smoke")
+    assert f"{len(runs)} records in runs/records" in out
+    assert [record["identity"] for record in read_table(tmp_path / "table.csv")] == [identity(each) for each in runs]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "records").iterdir()}
+    assert run(*command)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "records").iterdir()} == before
+    refused(run(*command, "--output", "table.csv"), "exists already and is left as it is")
+    refused(run("study", "q9"), "experiment: expected one of q1_downstream_data, q2_model_size")
 
 
 def test_bench_hands_its_options_to_the_benchmarks_of_the_checkout(run, tmp_path, monkeypatch):
