@@ -16,9 +16,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
+# `--show` would open a window for each page: the first one is opened here, as soon as the server answers.
 explore: install
-	@echo "Opening http://localhost:$(PORT)/explore (Ctrl-C stops it)"
-	$(BIN)/panel serve dashboards/explore.py --port $(PORT) --show --allow-websocket-origin localhost:$(PORT) --allow-websocket-origin 127.0.0.1:$(PORT)
+	@echo "Opening http://localhost:$(PORT)/explore and /studies (Ctrl-C stops it)"
+	@for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 1; \
+	  $(BIN)/python -c "import socket; socket.create_connection(('localhost', $(PORT)), 1)" 2>/dev/null && \
+	  { $(BIN)/python -m webbrowser http://localhost:$(PORT)/explore >/dev/null; break; }; done &
+	$(BIN)/panel serve dashboards/explore.py dashboards/studies.py --index explore --port $(PORT) --allow-websocket-origin localhost:$(PORT) --allow-websocket-origin 127.0.0.1:$(PORT)
 
 test: install
 	$(BIN)/python -m pytest

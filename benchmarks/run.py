@@ -119,7 +119,10 @@ def run(options: Options, console: Console | None = None) -> dict:
     def result() -> dict:
         made = _result(options, record, time.perf_counter() - started)
         measured = {row["section"] for row in record.rows}
-        made["measurements"] = [row for row in earlier if row["section"] not in measured] + made["measurements"]
+        kept = [row for row in earlier.get("measurements", []) if row["section"] not in measured]
+        if kept:
+            made["command"] = f"{earlier['command']}; then {made['command']}"
+        made["measurements"] = kept + made["measurements"]
         return made
 
     try:
@@ -140,11 +143,11 @@ def run(options: Options, console: Console | None = None) -> dict:
     return result()
 
 
-def _earlier(options: Options) -> list[dict]:
-    """Measurements of the file that is to be written, which stay where only some sections are measured again."""
+def _earlier(options: Options) -> dict:
+    """What the file that is to be written holds: it stays where only some sections are measured again."""
     if not options.only or options.output is None or not options.output.is_file():
-        return []
-    return json.loads(options.output.read_text(encoding="utf-8"))["measurements"]
+        return {}
+    return json.loads(options.output.read_text(encoding="utf-8"))
 
 
 def _console() -> Console:

@@ -30,6 +30,11 @@ class Rounds:
     shortest: float = 0.02
 
 
+SETTLE_SECONDS = 0.3
+"""Rest before each timing: threads of another candidate's linear algebra go on spinning for a while after its work, and
+would take the cores from the next (seen: half the speed of what follows NumPy)."""
+
+
 def interleave(
     makers: Mapping[str, Callable[[], Step]], rounds: Rounds, device: torch.device, *, keep: bool = True
 ) -> dict[str, list[float]]:
@@ -57,6 +62,7 @@ def interleave(
             step = kept.get(name) or makers[name]()
             if not keep:
                 step()  # warm-up: the first step allocates
+            time.sleep(SETTLE_SECONDS)
             times[name].append(seconds_of(step, device, calls.get(name, 1)))
             del step
             if not keep:

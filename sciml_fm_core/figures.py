@@ -31,14 +31,17 @@ HOVER = (
     "seconds",
     "identity",
 )
+WIDTH = 820
 X, Y = hv.Dimension("examples", label="downstream examples"), hv.Dimension("error", label="mean relative error (test)")
 
 
-def error_curves(records: Sequence[dict], label: Callable[[dict], str], title: str = "") -> hv.Overlay:
+def error_curves(
+    records: Sequence[dict], label: Callable[[dict], str], title: str = "", width: int | None = WIDTH
+) -> hv.Overlay:
     """Error against examples on logarithmic axes, one curve for each label; no examples is a star at the left.
 
     Several seeds of a point are drawn as their median and the band between their quartiles (between the extremes where
-    there are fewer than four). Curves that train from scratch are dashed.
+    there are fewer than four). Curves that train from scratch are dashed. A width of None is that of the page.
     """
     parts = []
     counts = sorted({record["examples"] for record in records if record["examples"]}) or [1]
@@ -54,9 +57,13 @@ def error_curves(records: Sequence[dict], label: Callable[[dict], str], title: s
     xlim = (origin / 1.3, counts[-1] * 1.4)
     return _styled(
         overlay,
-        dict(**common, xlim=xlim, width=820, height=420),
+        dict(**common, xlim=xlim, **_across(width), height=420),
         dict(**common, xlim=xlim, fig_size=200, aspect=1.7, hooks=[_no_minor_ticks]),
     )
+
+
+def _across(width: int | None) -> dict:
+    return {"responsive": True} if width is None else {"width": width}
 
 
 def _styled(element, bokeh: dict, matplotlib: dict):
@@ -109,7 +116,7 @@ def _over_seeds(records: list[dict]) -> tuple[dict, dict, dict]:
     return middle, low, high
 
 
-def strip(pretraining: str, downstream: Sequence[str], count: int = 2000) -> hv.Overlay:
+def strip(pretraining: str, downstream: Sequence[str], count: int = 2000, width: int | None = WIDTH) -> hv.Overlay:
     """How the dial is distributed in pre-training and downstream, as measured on drawn examples."""
     tasks = [Task.parse(label) for label in (pretraining, *downstream)]
     dials = [draw_split(task, "train", count, resolution=16).dial.numpy() for task in tasks]
@@ -122,10 +129,14 @@ def strip(pretraining: str, downstream: Sequence[str], count: int = 2000) -> hv.
         bokeh = dict(fill_color=colour, fill_alpha=0.45, line_alpha=0)
         parts.append(_styled(histogram, bokeh, dict(facecolor=colour, alpha=0.45, edgecolor="none")))
     common = dict(yaxis=None, legend_position="right")
-    return _styled(hv.Overlay(parts), dict(**common, width=820, height=130), dict(**common, fig_size=200, aspect=7))
+    return _styled(
+        hv.Overlay(parts), dict(**common, **_across(width), height=130), dict(**common, fig_size=200, aspect=7)
+    )
 
 
-def savings_figure(records: Sequence[dict], label: Callable[[dict], str], title: str = "") -> hv.Overlay:
+def savings_figure(
+    records: Sequence[dict], label: Callable[[dict], str], title: str = "", width: int | None = WIDTH
+) -> hv.Overlay:
     """Examples that training from scratch takes for the error of each fine-tuned operator, against its own examples.
 
     On the dotted line nothing is saved. A triangle is beyond every operator trained from scratch: at least so many.
@@ -144,7 +155,9 @@ def savings_figure(records: Sequence[dict], label: Callable[[dict], str], title:
     line = hv.Curve((ends, ends), "fine-tuning examples", "examples from scratch")
     parts.append(_styled(line, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
     common = dict(logx=True, logy=True, show_grid=True, title=title, legend_position="right")
-    return _styled(hv.Overlay(parts), dict(**common, width=820, height=360), dict(**common, fig_size=180, aspect=1.6))
+    return _styled(
+        hv.Overlay(parts), dict(**common, **_across(width), height=360), dict(**common, fig_size=180, aspect=1.6)
+    )
 
 
 def export(figures: dict[str, hv.Dimensioned], folder: str | Path) -> list[Path]:

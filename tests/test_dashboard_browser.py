@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -85,23 +86,18 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A real server on the shipped operators and small ones of the tests' own, for systems that may not ship."""
-    folder = tmp_path_factory.mktemp("operators")
-    for label in ("SYS-2(0.2,1)", "SYS-3(1,10)"):
-        operator = new_operator([Task.parse(label)], size="64K")
-        operator.card |= {"examples_seen": 0, "parameters": operator.model.parameter_count}
-        operator.save(folder / f"untrained-{operator.systems[0].name}.safetensors")
+@contextmanager
+def served(folder, *pages, **environment):
+    """A real server of pages, which logs into a folder; gives its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = (folder / "server.log").open("w")
     server = subprocess.Popen(
-        [sys.executable, "-m", "panel", "serve", "dashboards/explore.py", "--port", str(port),
+        [sys.executable, "-m", "panel", "serve", *pages, "--port", str(port),
          "--allow-websocket-origin", f"127.0.0.1:{port}"],
         # One thread: on busy cores the threads of a training wait for each other far longer than they work.
-        cwd=ROOT, env=os.environ | {"SCIML_FM_OPERATORS": str(folder), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT, env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
         stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
@@ -113,16 +109,16 @@ def address(tmp_path_factory):
             except OSError:
                 assert server.poll() is None, (folder / "server.log").read_text()
                 time.sleep(0.5)
-        yield f"{url}/explore"
+        yield url
     finally:
         server.terminate()
         server.wait(timeout=30)
         log.close()
 
 
-@pytest.fixture
-def page(browser, address):
-    """A fresh page, ready; it fails the test if anything went wrong in the browser or was asked of another host."""
+@contextmanager
+def watched(browser, url):
+    """A fresh page; it fails the test if anything went wrong in the browser or was asked of another host."""
     context = browser.new_context(viewport={"width": 1500, "height": 1150})
     page = context.new_page()
     page.set_default_timeout(TIMEOUT)
@@ -132,15 +128,34 @@ def page(browser, address):
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on(
         "request",
-        lambda r: None if r.url.startswith((address.removesuffix("explore"), "data:", "blob:", "ws://127.0.0.1"))
+        lambda r: None if r.url.startswith((f"{url}/", "data:", "blob:", "ws://127.0.0.1"))
         else problems.append(f"request to {r.url}"),
     )  # fmt: skip
-    page.goto(address)
-    expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-    page.wait_for_function(f"({CURVE})() > 20")
     yield page
     context.close()
     assert not problems
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The explore page on the shipped operators and small ones of the tests' own, for systems that may not ship."""
+    folder = tmp_path_factory.mktemp("operators")
+    for label in ("SYS-2(0.2,1)", "SYS-3(1,10)"):
+        operator = new_operator([Task.parse(label)], size="64K")
+        operator.card |= {"examples_seen": 0, "parameters": operator.model.parameter_count}
+        operator.save(folder / f"untrained-{operator.systems[0].name}.safetensors")
+    with served(folder, "dashboards/explore.py", SCIML_FM_OPERATORS=str(folder)) as url:
+        yield f"{url}/explore"
+
+
+@pytest.fixture
+def page(browser, address):
+    """A fresh explore page, ready."""
+    with watched(browser, address.removesuffix("/explore")) as page:
+        page.goto(address)
+        expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+        page.wait_for_function(f"({CURVE})() > 20")
+        yield page
 
 
 def shown(page, name):

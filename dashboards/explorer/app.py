@@ -219,6 +219,7 @@ class Explorer:
         )
         return pmui.Page(
             title=TITLE,
+            header=[pn.pane.HTML(text.page_link("Studies", "studies"), margin=(0, 10))],
             sidebar=[*self.system.layout(), self.dial.box, pmui.Divider(), *self.source.layout()],
             sidebar_width=320,
             main=[

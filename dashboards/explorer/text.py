@@ -185,3 +185,11 @@ def message(text: str, kind: str = "warning") -> str:
         f"<div role='alert' data-test='notice' style='border-left:4px solid {color};padding:4px 10px;font-size:13px'>"
         f"{escape(text)}</div>"
     )
+
+
+def page_link(label: str, address: str) -> str:
+    """A link to another page of the dashboard, for the header."""
+    return (
+        f"<a href='{address}' data-test='link-{address}' style='color:inherit;font-size:15px;font-weight:500;"
+        f"text-decoration:none;border:1px solid currentColor;border-radius:4px;padding:4px 12px'>{label}</a>"
+    )

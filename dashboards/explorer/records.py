@@ -1,0 +1,159 @@
+"""Which results of studies there are: the tables that ship, and the user's own records; without any display."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sciml_fm_core.experiments import BUDGETS
+from sciml_fm_core.study import STARTS, read_record, read_table, shipped_tables
+from sciml_fm_core.tasks import Task
+
+RECORDS_VARIABLE = "SCIML_FM_RECORDS"
+"""Environment variable that names the folder of the user's own records."""
+DEFAULT_RECORDS = Path("runs") / "study"
+TABLES = "*/records.csv"
+"""Where under ``runs`` the notebooks leave their tables."""
+
+OPERATOR = ("parent", "recipe", "size", "pretraining_examples", "pretraining_seed", "shipped_parent")
+"""Keys of a record that tell one pre-trained operator from another."""
+SETTINGS = (
+    "batch_size", "learning_rates", "halve_at", "resolution", "validation", "test", "test_resolution",
+)  # fmt: skip
+"""Keys that are the same in all runs of a budget: errors are compared only where these agree."""
+KINDS = {"identity": str, "parent": str, "task": str, "start": str, "examples": int, "seed": int, "error": (int, float)}
+"""Keys without which a record cannot be drawn."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Records that may be compared: of one table or folder, run with the same settings.
+
+    Attributes:
+        name: for a menu.
+        budget: key of `BUDGETS` that has these settings, None where none has.
+        records: one for each point, by identity.
+        superseded: records left out, because the same points were computed again by a newer version or with more steps.
+    """
+
+    name: str
+    budget: str | None
+    records: tuple[dict, ...]
+    superseded: int = 0
+
+
+def records_folder() -> Path:
+    """Folder of the user's records."""
+    return Path(os.environ.get(RECORDS_VARIABLE) or DEFAULT_RECORDS)
+
+
+def find_sources(runs: str | Path = "runs") -> tuple[dict[str, Source], list[str]]:
+    """Results by name, shipped ones first, and what is wrong with files and records that were left out."""
+    sources: dict[str, Source] = {}
+    problems: list[str] = []
+
+    def add(place: str, records: list[dict]) -> None:
+        sources.update((source.name, source) for source in split_by_settings(place, records))
+
+    for name, path in shipped_tables().items():
+        add(f"Shipped, {name}", _table(path, problems))
+    folder = records_folder()
+    own = [record for path in sorted(folder.glob("*.json")) for record in _one(path, problems)]
+    add(str(folder), own)
+    known = {record["identity"] for record in own}
+    for path in sorted(Path(runs).glob(TABLES)):
+        records = _table(path, problems)
+        # A notebook's table repeats what its folder holds: it is listed where it has more than that.
+        if any(record["identity"] not in known for record in records):
+            add(str(path), records)
+    return sources, problems
+
+
+def split_by_settings(place: str, records: list[dict]) -> list[Source]:
+    """The records of a table or folder as sources, one for each set of settings; those of budgets first."""
+    known = {settings_of(vars(budget)): name for name, budget in BUDGETS.items()}
+    groups: dict[str, list[dict]] = {}
+    for record in records:
+        groups.setdefault(settings_of(record), []).append(record)
+    found, others = [], 0
+    for settings in sorted(groups, key=lambda s: list(known).index(s) if s in known else len(known)):
+        budget = known.get(settings)
+        if budget is None:
+            others += 1
+        label = budget or ("own settings" if others == 1 else f"own settings {others}")
+        kept = _latest(groups[settings])
+        name = place if place.endswith(f", {label}") else f"{place}, {label}"
+        found.append(Source(name, budget, tuple(kept), len(groups[settings]) - len(kept)))
+    return found
+
+
+def settings_of(values: dict) -> str:
+    """The `SETTINGS` of a record or budget, as text that can be compared."""
+    return json.dumps([values.get(name) for name in SETTINGS])
+
+
+def operator_of(record: dict) -> tuple:
+    """Which pre-trained operator a run started from, or was a twin of."""
+    return tuple(record.get(name) for name in OPERATOR)
+
+
+def checked(record: dict) -> dict:
+    """The record, with the label of its task as this package writes it.
+
+    Raises:
+        ValueError: if it cannot be drawn.
+    """
+    name = f"record {record.get('identity')}"
+    for key, kind in KINDS.items():
+        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
+            raise ValueError(f"{name}: no {key} that can be read; remove it and run the study again")
+    if record["start"] not in STARTS:
+        raise ValueError(f"{name}: an unknown start, {record['start']!r}")
+    if not (math.isfinite(record["error"]) and record["error"] > 0 and record["examples"] >= 0):
+        raise ValueError(f"{name}: error {record['error']} with {record['examples']} examples cannot be drawn")
+    return record | {"task": Task.parse(record["task"]).label}
+
+
+def _one(path: Path, problems: list[str]) -> list[dict]:
+    """The record of a file, or none and a problem more."""
+    try:
+        return _drawable([read_record(path)], problems)
+    except ValueError as error:
+        problems.append(str(error))
+        return []
+
+
+def _table(path: Path, problems: list[str]) -> list[dict]:
+    """The records of a table that can be drawn."""
+    try:
+        return _drawable(read_table(path), problems)
+    except ValueError as error:
+        problems.append(str(error))
+        return []
+
+
+def _drawable(records: list[dict], problems: list[str]) -> list[dict]:
+    found = {}
+    for record in records:
+        try:
+            found[record.get("identity")] = checked(record)
+        except ValueError as error:
+            problems.append(str(error))
+    return list(found.values())
+
+
+def _latest(records: list[dict]) -> list[dict]:
+    """One record for each point: of the newest version, then of the most steps."""
+    points: dict[tuple, dict] = {}
+    for record in sorted(records, key=lambda r: (_version(r), r.get("steps") or 0)):
+        points[operator_of(record), record["task"], record["start"], record["examples"], record["seed"]] = record
+    return list(points.values())
+
+
+def _version(record: dict) -> tuple[int, ...]:
+    versions = record.get("versions")
+    text = str(versions.get("sciml_fm", "")) if isinstance(versions, dict) else ""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

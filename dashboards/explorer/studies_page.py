@@ -1,0 +1,294 @@
+"""The studies page: menus, the dial's strip above the error curves, and the run whose point was clicked."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from html import escape
+
+import holoviews as hv
+import holoviews.plotting.bokeh
+import panel as pn
+import panel_material_ui as pmui
+from bokeh.models import NumeralTickFormatter
+
+from sciml_fm_core.figures import error_curves, savings_figure, strip
+
+from . import text
+from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
+from .studies import FIGURES, HOW_TO_START, Chart, Details, StudiesState
+
+TITLE = "Studies: the paper's figures, run by run"
+INTRODUCTION = """
+<div style='font-size:14px;line-height:1.45'>Every point is one run: an operator fine-tuned on so many examples, or the
+same network trained from scratch on them, measured on test examples that no training saw. <b>Click a point</b> to open
+its run.</div>
+"""
+HOVER = [
+    ("downstream examples", "@number"),
+    ("error", "@error{0.000%}"),
+    ("start", "@start"),
+    ("recipe, size", "@recipe, @size"),
+    ("task", "@task"),
+    ("seed", "@seed"),
+    ("learning rate", "@learning_rate"),
+    ("steps", "@steps"),
+]
+MOST_CHARTS = 2
+Html = partial(pn.pane.HTML, sizing_mode="stretch_width", margin=(0, 10))
+
+hv.Store.set_current_backend("bokeh")
+
+
+def _plain(plot, _element) -> None:
+    """As the charts of the explore page: no ground of their own."""
+    fig = plot.state
+    fig.border_fill_alpha = fig.background_fill_alpha = 0
+    fig.toolbar.logo = None
+    fig.toolbar.autohide = True
+    fig.grid.grid_line_alpha = 0.3
+    for legend in fig.legend:
+        legend.background_fill_alpha = legend.border_line_alpha = 0
+        legend.label_text_font_size = "12px"
+        legend.padding = legend.margin = 2
+
+
+@lru_cache(maxsize=64)
+def _strip(pretraining: str, downstream: tuple[str, ...]) -> hv.Overlay:
+    """The dials of tasks, drawn the same every time."""
+    return strip(pretraining, downstream, width=None).opts(hooks=[_plain], toolbar=None)
+
+
+class StudyCharts:
+    """The strip, the error curves and the examples saved; a point that is clicked is opened."""
+
+    def __init__(self, state: StudiesState):
+        self.state = state
+        pane = partial(pn.pane.HoloViews, sizing_mode="stretch_width", margin=0, linked_axes=False)
+        self.strip = pane(height=130)
+        self.charts = [pane(height=400, visible=False) for _ in range(MOST_CHARTS)]
+        self.saved = pane(height=340, visible=False)
+        self._headings = [Html(margin=0) for _ in range(MOST_CHARTS + 2)]
+        self._selections: list[hv.streams.Selection1D] = []
+        self.column = pn.Column(
+            *(
+                part
+                for pair in zip(self._headings, (self.strip, *self.charts, self.saved), strict=True)
+                for part in pair
+            ),
+            sizing_mode="stretch_width",
+            styles={"flex": "3 1 0", "min-width": "0"},
+        )
+        state.param.watch(lambda *_: self.paint(), ["source", "figure", "task"])
+        self.paint()
+
+    def paint(self) -> None:
+        """Draw what is chosen."""
+        picture = self.state.picture
+        self._selections.clear()
+        self.column.visible = picture is not None
+        if picture is None:
+            return
+        dial, *headings, saved = self._headings
+        dial.object = text.title("The dial", "grey: pre-training; coloured: downstream")
+        self.strip.object = _strip(picture.pretraining, picture.downstream)
+        charts = picture.charts + (None,) * (MOST_CHARTS - len(picture.charts))
+        for number, (heading, pane, chart) in enumerate(zip(headings, self.charts, charts, strict=True)):
+            heading.visible = pane.visible = chart is not None
+            if chart is not None:
+                heading.object = text.title(escape(chart.title), "star: no example at all" if number == 0 else "")
+                pane.object = self._curves(chart)
+        saved.visible = self.saved.visible = picture.saved is not None
+        if picture.saved is not None:
+            saved.object = text.title(
+                "Examples saved", "from scratch, for the same error; triangle: more than were tried"
+            )
+            figure = savings_figure(picture.saved.records, picture.saved.label, width=None)
+            self.saved.object = figure.opts(height=340, hooks=[_plain], legend_position="right")
+
+    def _curves(self, chart: Chart) -> hv.Overlay:
+        overlay = error_curves(chart.records, chart.label, width=None)
+        for points in overlay.traverse(lambda element: element, [hv.Scatter]):
+            points.opts(
+                tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_color="#000000",
+                selection_line_width=2.5,
+            )  # fmt: skip
+            stream = hv.streams.Selection1D(source=points)
+            stream.add_subscriber(partial(self._picked, points))
+            self._selections.append(stream)
+        return overlay.opts(
+            height=400, hooks=[_plain], legend_position="top", legend_cols=3,
+            yformatter=NumeralTickFormatter(format="0.[0000]%"), active_tools=[],
+        )  # fmt: skip
+
+    def _picked(self, points: hv.Scatter, index: list[int]) -> None:
+        if index:
+            self.state.open(str(points.dimension_values("identity")[index[0]]))
+
+
+class RunDetails:
+    """The run that is opened: its numbers, its learning, and what repeats it."""
+
+    def __init__(self, state: StudiesState):
+        self.state = state
+        self.head, self.body = Html(margin=0), Html(margin=0)
+        self.curve = pn.pane.HoloViews(
+            sizing_mode="stretch_width", height=190, margin=0, linked_axes=False, visible=False
+        )
+        self.column = pn.Column(
+            self.head,
+            self.curve,
+            self.body,
+            sizing_mode="stretch_width",
+            margin=(0, 0, 0, 16),
+            styles={"flex": "1.3 1 0", "min-width": "0"},
+        )
+        state.param.watch(lambda *_: self.paint(), ["source", "figure", "task", "chosen"])
+        self.paint()
+
+    def paint(self) -> None:
+        """Show the run that is opened."""
+        details = self.state.details
+        self.column.visible = self.state.picture is not None
+        if details is None:
+            self.head.object = text.title("No run is open") + "<p data-test='details'>Click a point of the curves.</p>"
+            self.body.object, self.curve.visible = "", False
+            return
+        self.head.object = (
+            f"<div data-test='details'>{text.title(escape(details.title), color='#0072B2')}{_made_by(details)}</div>"
+        )
+        self.curve.visible = bool(details.curve)
+        if details.curve:
+            self.curve.object = _validation_curve(details.curve)
+        self.body.object = "".join(
+            f"<div style='margin-top:10px;font-size:13px;font-weight:600'>{escape(title)}</div>{_rows(rows)}"
+            for title, rows in details.sections.items()
+        ) + _rows([("identity", details.identity)])
+
+
+def _made_by(details: Details) -> str:
+    """The notebook and what repeats the run."""
+    notebook = f"Figure made by <b data-test='notebook'>{details.notebook}</b>. " if details.notebook else ""
+    return (
+        f"<div style='font-size:13px;margin:4px 0'>{notebook}To repeat the run:</div><pre data-test='command' "
+        "style='font-size:11.5px;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 6px;padding:6px 8px;"
+        "border-radius:4px;background:rgba(127,127,127,.12);user-select:all'>"
+        f"{escape(details.command)}</pre>"
+    )
+
+
+def _rows(rows: list[tuple[str, str]]) -> str:
+    lines = "".join(
+        "<div style='display:flex;justify-content:space-between;gap:12px'>"
+        f"<span style='opacity:.8;white-space:nowrap'>{escape(name)}</span>"
+        f"<span style='text-align:right;overflow-wrap:anywhere'>{escape(value)}</span></div>"
+        for name, value in rows
+    )
+    return f"<div style='font-size:12px;line-height:1.5;font-variant-numeric:tabular-nums'>{lines}</div>"
+
+
+def _validation_curve(points: tuple[tuple[int, float], ...]) -> hv.Overlay:
+    """Validation error by step."""
+    curve = hv.Curve(points, "step", hv.Dimension("validation", label="validation error"))
+    dots = hv.Scatter(points, "step", hv.Dimension("validation", label="validation error"))
+    overlay = curve.opts(color="#0072B2", line_width=2) * dots.opts(color="#0072B2", size=5, tools=["hover"])
+    return overlay.opts(
+        responsive=True,
+        height=190,
+        logy=True,
+        hooks=[_plain],
+        toolbar=None,
+        yformatter=NumeralTickFormatter(format="0.[000]%"),
+    )
+
+
+class StudyMenus:
+    """Which results, figure and task."""
+
+    def __init__(self, state: StudiesState):
+        self.state = state
+        select = partial(pmui.Select, sizing_mode="stretch_width")
+        self.source = select(
+            label="Results",
+            description=f"Those that ship, and your own: records in {DEFAULT_RECORDS} or the folder that "
+            f"{RECORDS_VARIABLE} names, and tables of notebooks in runs.",
+        )
+        self.figure = select(label="Figure", description="Those for which there are records.")
+        self.task = select(label="Task", description="Pre-training and downstream tasks: see the strip of the dial.")
+        self.note = Html()
+        # Menus hold what the state has, so that a value that they send back changes nothing.
+        for menu, choose in (
+            (self.source, state.choose_source),
+            (self.figure, state.choose_figure),
+            (self.task, state.choose_task),
+        ):
+            menu.param.watch(lambda event, choose=choose: choose(event.new), "value")
+        state.param.watch(lambda *_: self.refresh(), ["source", "figure", "task"])
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Follow the state."""
+        state = self.state
+        figures = {FIGURES[key].title: key for key in state.pictures}
+        _follow(self.source, {name: name for name in state.sources}, state.source)
+        _follow(self.figure, figures, state.figure)
+        _follow(self.task, {name: name for name in state.pictures.get(state.figure, {})}, state.task)
+        note = FIGURES[state.figure].note if state.picture else ""
+        self.note.object = (
+            f"<div style='font-size:13px;line-height:1.45'>{note}</div><div data-test='summary' "
+            f"style='font-size:12px;line-height:1.45;opacity:.8;margin-top:8px'>{escape(state.summary)}</div>"
+        )
+
+    def layout(self) -> list:
+        """For the sidebar."""
+        return [self.source, self.figure, self.task, self.note]
+
+
+def _follow(menu: pmui.Select, options: dict[str, str], value: str | None) -> None:
+    if menu.options != options:
+        menu.param.update(options=options, value=value)
+    elif menu.value != value:
+        menu.value = value
+
+
+class Studies:
+    """The page of one session."""
+
+    def __init__(self, state: StudiesState | None = None):
+        problems: list[str] = []
+        if state is None:
+            sources, problems = find_sources()
+            state = StudiesState(sources)
+        self.state = state
+        self.menus, self.charts, self.details = StudyMenus(state), StudyCharts(state), RunDetails(state)
+        self.notice = Html("".join(map(text.message, problems)))
+
+    def page(self) -> pmui.Page:
+        """The whole page."""
+        empty = Html(_no_records(), margin=(10, 0), visible=not self.state.sources)
+        return pmui.Page(
+            title=TITLE,
+            header=[pn.pane.HTML(text.page_link("Explore", "explore"), margin=(0, 10))],
+            sidebar=self.menus.layout() if self.state.sources else [],
+            sidebar_open=bool(self.state.sources),
+            sidebar_width=320,
+            main=[
+                pn.Column(
+                    Html(INTRODUCTION, margin=0),
+                    self.notice,
+                    empty,
+                    pn.Row(self.charts.column, self.details.column, sizing_mode="stretch_width", margin=(10, 0)),
+                    sizing_mode="stretch_width",
+                    margin=(4, 14),
+                )
+            ],
+        )
+
+
+def _no_records() -> str:
+    return (
+        "<div data-test='empty' style='font-size:14px;line-height:1.6'><b>There are no results yet.</b> This makes "
+        "those of Question 1, in minutes on two cores; they appear here when the page is loaded again:"
+        "<pre style='padding:8px 10px;border-radius:4px;background:rgba(127,127,127,.12);user-select:all'>"
+        f"{escape(HOW_TO_START)}</pre>Records are looked for in <code>{DEFAULT_RECORDS}</code>, or in the folder that "
+        f"<code>{RECORDS_VARIABLE}</code> names, and tables in <code>runs/*/records.csv</code>.</div>"
+    )

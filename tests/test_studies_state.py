@@ -1,0 +1,391 @@
+"""The studies page without its display: which results there are, which figures they make, and one run's details."""
+
+import ast
+import json
+import sys
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from sciml_fm_core import study
+from sciml_fm_core.experiments import BUDGETS, EXPERIMENTS, MIXTURE, SYS_1, SYS_2, SYS_3
+from sciml_fm_core.study import PretrainingRun, write_table
+
+pytest.importorskip("param", reason="the dashboard extra is not installed")
+sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
+
+from explorer.records import RECORDS_VARIABLE, find_sources, split_by_settings
+from explorer.studies import FIGURES, OTHERS, StudiesState
+
+SHIPPED = {
+    "sys-1": (SYS_1, "ours", 256_000), "sys-1-paper": (SYS_1, "paper", 256_000), "sys-2": (SYS_2, "ours", 384_000),
+    "sys-3": (SYS_3, "ours", 384_000), "mixed": (MIXTURE, "ours", 864_000),
+}  # fmt: skip
+
+
+def record_of(run, identity):
+    """A record as `adapt_and_measure` writes it, with made-up results that fall with the examples."""
+    own = isinstance(run.parent, PretrainingRun)
+    parent, recipe, seen = (
+        (run.parent.tasks, run.parent.recipe, run.parent.steps * run.parent.batch_size) if own else SHIPPED[run.parent]
+    )
+    error = (0.05 if run.start == "fine-tuned" else 0.8) / (1 + run.examples) ** 0.4 * (1 + 0.1 * run.seed)
+    rates = run.learning_rates if run.examples else ()
+    return {
+        "identity": identity,
+        "parent": parent,
+        "recipe": recipe,
+        "size": run.parent.size if own else "1M",
+        "parameters": {"64K": 64_000, "256K": 256_000}.get(run.parent.size if own else "1M", 1_050_000),
+        "pretraining_examples": seen,
+        "pretraining_seed": 0,
+        "task": run.task,
+        "start": run.start,
+        "examples": run.examples,
+        "seed": run.seed,
+        "steps": run.steps,
+        "batch_size": run.batch_size,
+        "learning_rates": list(run.learning_rates),
+        "halve_at": list(run.halve_at),
+        "resolution": [list(pair) for pair in run.resolution],
+        "validation": run.validation,
+        "test": run.test,
+        "test_resolution": run.test_resolution,
+        "shipped_parent": None if own else run.parent,
+        "error": error,
+        "median": 0.9 * error,
+        "percentile_90": 2 * error,
+        "learning_rate": rates[-1] if rates else None,
+        "tried": {f"{rate:g}": error + 0.01 * i for i, rate in enumerate(reversed(rates))},
+        "curve": [[step, error * (2 - step / run.steps)] for step in (run.steps // 2, run.steps)] if rates else [],
+        "validation_error": error if rates else None,
+        "seconds": 12.5 if rates else 0.0,
+        "total_seconds": 50.0,
+        "hardware": "a test machine",
+        "versions": {"sciml_fm": "0.1.0", "torch": "2.11.0"},
+    }
+
+
+def records_of(*experiments, budget="laptop"):
+    """Made-up records of experiments; a point that two share is there once."""
+    runs = dict.fromkeys(run for name in experiments for run in EXPERIMENTS[name](budget))
+    numbers = count(1)
+    return [record_of(run, f"{budget}{next(numbers):010x}") for run in runs]
+
+
+def state_over(records, place="table"):
+    return StudiesState({source.name: source for source in split_by_settings(place, records)})
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Folder of records and folder of runs, both empty, with no results that ship."""
+    folder = tmp_path / "runs" / "study"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv(RECORDS_VARIABLE, str(folder))
+    monkeypatch.setattr("explorer.records.shipped_tables", dict)
+    return folder, tmp_path / "runs"
+
+
+# Which results there are ----------------------------------------------------------------------------------------------
+
+
+def test_without_any_records_there_is_nothing_to_draw(places):
+    sources, problems = find_sources(places[1])
+    state = StudiesState(sources)
+    assert (sources, problems) == ({}, [])
+    assert (state.source, state.figure, state.task, state.picture, state.details) == (None,) * 5
+    assert state.summary == ""
+
+
+def test_results_that_ship_come_first_and_own_ones_after(places, monkeypatch):
+    folder, runs = places
+    shipped = write_table(records_of("q1_downstream_data"), runs / "laptop.csv")
+    monkeypatch.setattr("explorer.records.shipped_tables", lambda: {"laptop": shipped})
+    for record in records_of("q1_downstream_data", budget="smoke"):
+        (folder / f"{record['identity']}.json").write_text(json.dumps(record))
+    sources, problems = find_sources(runs)
+    assert list(sources) == ["Shipped, laptop", f"{folder}, smoke"]
+    assert problems == []
+    assert [source.budget for source in sources.values()] == ["laptop", "smoke"]
+    assert list(sources["Shipped, laptop"].records) == sorted(
+        study.read_table(shipped), key=lambda r: (r["steps"], r["identity"])
+    )
+
+
+def test_a_table_is_listed_where_it_has_more_than_the_folder(places):
+    folder, runs = places
+    records = records_of("q1_downstream_data")
+    (runs / "q1").mkdir()
+    table = write_table(records, runs / "q1" / "records.csv")
+    assert list(find_sources(runs)[0]) == [f"{table}, laptop"]
+    for record in records:
+        (folder / f"{record['identity']}.json").write_text(json.dumps(record))
+    assert list(find_sources(runs)[0]) == [f"{folder}, laptop"]
+
+
+def test_files_that_cannot_be_read_are_left_out_with_a_message(places):
+    folder, runs = places
+    good, *bad = records_of("q1_downstream_data")[:6]
+    bad[0]["error"] = float("nan")
+    bad[1]["task"] = "SYS-9(1,2)"
+    del bad[2]["examples"]
+    bad[3]["start"] = "from the middle"
+    bad[4]["seed"] = None
+    for record in (good, *bad):
+        (folder / f"{record['identity']}.json").write_text(json.dumps(record))
+    (folder / "half.json").write_text('{"identity": "12')
+    (folder / "other.json").write_text("[1, 2]")
+    (runs / "q2").mkdir()
+    (runs / "q2" / "records.csv").write_text("name,value\na,1\n")
+    sources, problems = find_sources(runs)
+    (source,) = sources.values()
+    assert [record["identity"] for record in source.records] == [good["identity"]]
+    assert len(problems) == len(bad) + 3
+    for part in ("half.json", "other.json", "records.csv", "SYS-9", "examples", "from the middle", "seed", "nan"):
+        assert any(part in problem for problem in problems), part
+
+
+def test_errors_are_compared_only_between_runs_with_the_same_settings():
+    own = [record | {"test": 7} for record in records_of("q1_downstream_data")]
+    sources = split_by_settings(
+        "runs/study", [*own, *records_of("q1_downstream_data", budget="smoke"), *records_of("seeds")]
+    )
+    assert [source.name for source in sources] == [
+        f"runs/study, {part}" for part in ("smoke", "laptop", "own settings")
+    ]
+    assert {record["test"] for record in sources[-1].records} == {7}
+
+
+def test_of_a_point_that_was_computed_again_the_newest_is_drawn():
+    (old, *rest) = records_of("q1_downstream_data")
+    new = old | {"identity": "new", "versions": {"sciml_fm": "0.10.0"}}
+    newer_but_longer_ago = old | {"identity": "middle", "versions": {"sciml_fm": "0.9.0"}, "steps": 10_000}
+    state = state_over([new, newer_but_longer_ago, old, *rest])
+    drawn = state.picture.records
+    assert "new" in drawn
+    assert not {"middle", old["identity"]} & set(drawn)
+    assert "2 older records" in state.summary
+
+
+# Which figures they make ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_records_of_an_experiment_make_its_figure_with_every_run(experiment, budget):
+    records = records_of(experiment, budget=budget)
+    state = state_over(records)
+    pictures = state.pictures[experiment]
+    drawn = {identity for picture in pictures.values() for identity in picture.records}
+    assert drawn == {record["identity"] for record in records}
+    assert OTHERS not in state.pictures
+
+
+@pytest.mark.parametrize("budget", ["laptop", "gpu"])
+def test_all_experiments_together_make_the_same_figures(budget):
+    """The same curves, perhaps with more points: what belongs to another figure alone is not drawn."""
+    together = state_over(records_of(*EXPERIMENTS, budget=budget))
+    assert list(together.pictures) == list(EXPERIMENTS)
+    for experiment in EXPERIMENTS:
+        alone = state_over(records_of(experiment, budget=budget)).pictures[experiment]
+        assert list(together.pictures[experiment]) == list(alone), experiment
+        for task, picture in alone.items():
+            found = together.pictures[experiment][task]
+            assert [names(chart) for chart in found.charts] == [names(chart) for chart in picture.charts]
+            points, shown = map(points_of, (picture, found))
+            assert points <= shown, (experiment, task)
+
+
+def points_of(picture):
+    """What is drawn of a picture, whatever the identities."""
+    keys = ("parent", "recipe", "size", "pretraining_examples", "task", "start", "examples", "seed")
+    return {tuple(record[key] for key in keys) for record in picture.records.values()}
+
+
+def names(chart):
+    """Names of the curves of a chart, in order."""
+    return list(dict.fromkeys(chart.label(record) for record in chart.records))
+
+
+def test_curves_are_named_for_what_the_figure_asks():
+    pictures = state_over(records_of(*EXPERIMENTS)).pictures
+    assert names(pictures["q1_downstream_data"]["SYS-1(5,10)"].charts[0]) == [
+        "fine-tuned, our recipe", "fine-tuned, the paper's recipe",
+        "from scratch, our recipe", "from scratch, the paper's recipe",
+    ]  # fmt: skip
+    assert names(pictures["q1_downstream_data"]["SYS-2(1,2)"].charts[0]) == ["fine-tuned", "from scratch"]
+    assert [names(chart) for chart in pictures["q2_model_size"]["SYS-1(5,10)"].charts] == [["64K", "256K", "1M"]] * 2
+    shifts = pictures["q3_physics_shift"]["SYS-1(1,5) to none, mild, medium, large"]
+    assert names(shifts.charts[0]) == [
+        "none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)",
+    ]  # fmt: skip
+    assert shifts.pretraining == SYS_1
+    assert len(shifts.downstream) == 4
+    assert shifts.saved is not None
+    mixed = pictures["q4_mixed_operators"]
+    assert list(mixed)[-1] == "SYS-3(5,12)"
+    assert set(names(mixed["SYS-3(5,12)"].charts[0])) == {"mixed", "its own system alone", "from scratch"}
+    assert {record["seed"] for record in pictures["seeds"]["SYS-1(5,10)"].records.values()} == {0, 1, 2}
+
+
+def test_own_operators_are_further_curves_that_say_how_they_differ():
+    records = records_of("q1_downstream_data")
+    own = [
+        record | {"identity": f"own{i}", "pretraining_examples": 48_000, "shipped_parent": None}
+        for i, record in enumerate(records)
+        if record["task"] == "SYS-2(1,2)"
+    ]
+    chart = state_over(records + own).pictures["q1_downstream_data"]["SYS-2(1,2)"].charts[0]
+    assert set(names(chart)) == {
+        f"{start}, {seen} examples seen" for start in study.STARTS for seen in ("384,000", "48,000")
+    }
+
+
+def test_what_no_figure_draws_is_under_other_runs():
+    records = records_of("q1_downstream_data")
+    own = [record | {"identity": f"own{i}", "task": "SYS-1(6, 9)"} for i, record in enumerate(records[:4])]
+    state = state_over(records)
+    assert OTHERS not in state.pictures
+    sources = split_by_settings("table", [*records, *own, records[0] | {"identity": "parent", "parent": "SYS-1(1,3)"}])
+    state = StudiesState({source.name: source for source in sources})
+    assert set(state.pictures[OTHERS]) == {"SYS-1(5,10)", "SYS-1(6, 9)"}
+    state.choose_figure(OTHERS)
+    state.choose_task("SYS-1(6, 9)")
+    state.open("own3")
+    assert state.details.notebook is None
+
+
+def test_a_single_shift_is_not_a_figure_of_shifts_nor_one_mixture_alone():
+    assert "q3_physics_shift" not in state_over(records_of("q1_downstream_data")).pictures
+    specialists = [record for record in records_of("q4_mixed_operators") if "+" not in record["parent"]]
+    assert "q4_mixed_operators" not in state_over(specialists).pictures
+
+
+def test_savings_are_shown_where_both_starts_have_examples():
+    tuned = [record for record in records_of("q3_physics_shift") if record["start"] == "fine-tuned"]
+    (first, _) = state_over(tuned).pictures["q3_physics_shift"].values()
+    assert first.saved is None
+    assert len(first.charts) == 1
+
+
+# What is chosen -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state():
+    """All laptop experiments, and Question 1 alone of the smoke budget."""
+    return state_over([*records_of(*EXPERIMENTS), *records_of("q1_downstream_data", budget="smoke")])
+
+
+def test_the_first_figure_is_shown_at_once(state):
+    assert state.source == "table, smoke"
+    assert (state.figure, state.task) == ("q1_downstream_data", "SYS-1(5,10)")
+    assert state.summary.startswith(
+        "6 runs" if len(state.picture.records) == 6 else f"{len(state.picture.records)} runs"
+    )
+
+
+def test_choices_stay_where_the_new_ones_have_them(state):
+    state.choose_source("table, laptop")
+    state.choose_task("SYS-2(1,2)")
+    state.choose_figure("seeds")
+    assert state.task == "SYS-2(1,2)", "this figure has the task too"
+    state.choose_figure("q2_model_size")
+    assert state.task == "SYS-1(5,10)"
+    state.choose_source("table, smoke")
+    assert (state.figure, state.task) == ("q1_downstream_data", "SYS-1(5,10)"), "the only figure of these results"
+
+
+def test_a_choice_that_is_not_there_changes_nothing(state):
+    before = dict(state.param.values())
+    state.choose_source("elsewhere")
+    state.choose_figure("seeds")
+    state.choose_task("SYS-3(5,12)")
+    state.choose_figure(None)
+    state.open("nobody")
+    assert dict(state.param.values()) == before
+
+
+def test_views_hear_of_a_choice_once(state):
+    heard = []
+    state.param.watch(
+        lambda *events: heard.append(sorted(event.name for event in events)), ["source", "figure", "task"]
+    )
+    state.choose_source("table, laptop")
+    state.choose_figure("q3_physics_shift")
+    assert heard == [["source"], ["figure", "task"]]
+
+
+def test_another_picture_closes_the_run(state):
+    state.open(next(iter(state.picture.records)))
+    assert state.details is not None
+    state.choose_task("SYS-2(1,2)")
+    assert state.chosen is None
+    assert state.details is None
+
+
+# One run --------------------------------------------------------------------------------------------------------------
+
+
+def opened(records, **values):
+    """Details of the one drawn run with these values."""
+    state = state_over(records)
+    (record,) = (r for r in state.picture.records.values() if all(r.get(k) == v for k, v in values.items()))
+    state.open(record["identity"])
+    return record, state.details
+
+
+def test_details_have_every_parameter():
+    values = {"start": "fine-tuned", "examples": 64, "recipe": "ours"}
+    record, details = opened([r | {"note": "beside"} for r in records_of("q1_downstream_data")], **values)
+    rows = {name: value for section in details.sections.values() for name, value in section}
+    assert details.identity == record["identity"]
+    assert details.title == "SYS-1(5,10), fine-tuned, 64 examples"
+    assert rows["test, mean"] == f"{record['error']:.3%}".replace("%", " %")
+    assert rows["steps"] == "250"
+    assert rows["examples seen"] == "256,000"
+    assert rows["ships as"] == "sys-1"
+    assert rows["hardware"] == "a test machine"
+    assert rows["versions"] == "sciml_fm 0.1.0, torch 2.11.0"
+    assert rows["resolution (from, points)"] == "0%: 32, 85%: 64"
+    assert rows["note"] == "beside"
+    tried = dict(details.sections["Learning rates tried, with validation error"])
+    assert set(tried) == {"0.003  (chosen)", "0.001", "0.0003", "0.0001"}
+    assert details.curve == tuple(map(tuple, record["curve"]))
+    assert len(rows) >= len(record) - len(("tried", "curve", "identity"))
+
+
+def test_details_name_the_notebook_and_the_command_that_repeats_the_run():
+    _, details = opened(records_of("q1_downstream_data"), start="fine-tuned", examples=64, recipe="ours")
+    assert details.notebook == "notebooks/q1_downstream_data.ipynb"
+    assert (Path(__file__).parent.parent / details.notebook).is_file()
+    assert details.command.startswith(
+        "papermill notebooks/q1_downstream_data.ipynb out.ipynb -p budget laptop -p rerun"
+    )
+    assert "-p folder runs/repeated" in details.command, "what is in the first folder would not be computed again"
+
+
+def test_a_run_without_training_has_no_curve():
+    _, details = opened(records_of("q1_downstream_data"), start="fine-tuned", examples=0, recipe="ours")
+    assert details.title.endswith("no examples")
+    assert details.curve == ()
+    assert not any("tried" in name for name in details.sections)
+
+
+def test_a_run_of_no_budget_is_repeated_in_python():
+    records = [record | {"test": 7} for record in records_of("q1_downstream_data")]
+    record, details = opened(records, start="from scratch", examples=64, recipe="ours")
+    run = next(node for node in ast.walk(ast.parse(details.command)) if getattr(node, "targets", None))
+    values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in run.value.keywords}
+    repeated = study.AdaptationRun(ast.literal_eval(run.value.args[0]), **values)
+    assert repeated.parent == "sys-1"
+    assert (repeated.task, repeated.examples, repeated.test) == (record["task"], 64, 7)
+    assert hash(repeated), "lists became tuples"
+
+
+def test_every_notebook_named_is_there():
+    folder = Path(__file__).parent.parent / "notebooks"
+    assert all((folder / f"{figure.notebook}.ipynb").is_file() for figure in FIGURES.values() if figure.notebook)
+    assert [key for key in FIGURES if key != OTHERS] == list(EXPERIMENTS)
