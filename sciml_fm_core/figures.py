@@ -74,7 +74,9 @@ def _styled(element, bokeh: dict, matplotlib: dict):
 
 def _no_minor_ticks(plot, element):
     """Powers of ten between the numbers of examples would only be in the way."""
-    plot.handles["axis"].minorticks_off()
+    from matplotlib.ticker import NullLocator
+
+    plot.handles["axis"].xaxis.set_minor_locator(NullLocator())
 
 
 def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: float) -> list:
@@ -155,6 +157,7 @@ def savings_figure(
     line = hv.Curve((ends, ends), "fine-tuning examples", "examples from scratch")
     parts.append(_styled(line, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
     common = dict(logx=True, logy=True, show_grid=True, title=title, legend_position="right")
+    common |= dict(xlabel="fine-tuning examples", ylabel="examples from scratch")
     return _styled(
         hv.Overlay(parts), dict(**common, **_across(width), height=360), dict(**common, fig_size=180, aspect=1.6)
     )

@@ -47,7 +47,7 @@ THIRD_PARTY = {
     "operator": {"torch", "safetensors"},
     "training": {"torch", "safetensors"},
     "cli": {"torch", "h5py", "typer", "rich"},
-    "figures": {"holoviews", "numpy"},
+    "figures": {"holoviews", "matplotlib", "numpy"},
 }
 DISPLAY = ("panel", "holoviews", "bokeh", "papermill", "pandas", "dask", "matplotlib", "param", "IPython", "jupyter")
 
