@@ -243,6 +243,8 @@ def test_time_limit_ends_every_process(batch, tmp_path):
 def start_batch(tmp_path):
     """A process that runs the batch, as the command line would."""
     code = (
+        "import signal\n"  # a background job of a shell inherits that interrupts are ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from sciml_fm_core.batch import plan, run_batch\n"
         "try:\n    run_batch(plan('batch.yaml', 'out'), processes=2)\n"
         "except KeyboardInterrupt as stop:\n    print(stop)"
@@ -260,7 +262,10 @@ def test_stopped_batch_leaves_no_orphan_and_goes_on(batch, tmp_path, how):
     with start_batch(tmp_path) as process:
         wait_for(lambda: len(pids(tmp_path)) == 6)
         process.send_signal(how)
-        output, _ = process.communicate(timeout=30)
+        try:
+            output, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
     if how == signal.SIGINT:
         assert output == "stopped: 0 of 2 runs are finished; the same command goes on with the rest\n"
     wait_for(lambda: not any(alive(pid) for pid in pids(tmp_path)), 10)
