@@ -182,7 +182,7 @@ def test_budgets_set_the_runs(budget):
 
 
 def test_steps_by_examples():
-    chosen = Budget((), (), ((8, 100), (64, 200)))
+    chosen = Budget((), (), (), ((8, 100), (64, 200)))
     assert [chosen.steps_for(count) for count in (0, 8, 9, 64, 65, 10**6)] == [100, 100, 200, 200, 200, 200]
 
 
@@ -198,7 +198,7 @@ def tiny(small_operator, tmp_path_factory):
         operator = small_operator(*tasks.split(" + "), kind=kind, recipe=recipe)
         parents[tasks, recipe] = str(operator.save(folder / f"{len(parents)}.safetensors"))
     return Budget(
-        (2, 3), (2,), ((2, 1), (3, 2)), (1e-3,), (), ((0.0, 16),), ("64K",), (0, 1), 2, 2, parents, 2, 4, 16, 2
+        (2, 3), (2,), (2,), ((2, 1), (3, 2)), (1e-3,), (), ((0.0, 16),), ("64K",), (0, 1), 2, 2, parents, 2, 4, 16, 2
     )  # fmt: skip
 
 
