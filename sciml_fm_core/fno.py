@@ -15,16 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .blocks import (
-    analyse,
-    fourier_matrices,
-    fused_block,
-    fused_head,
-    mix_modes,
-    plain_block,
-    plain_head,
-    synthesise_rows,
-)
+from .blocks import Block, Head, analyse, fourier_matrices, mix_modes, plain_trunk, synthesise
+from .fused import fused_trunk
 from .spectral import check_grid
 
 
@@ -94,7 +86,7 @@ class SpectralConvolution(nn.Module):
         """Apply to hidden (n, n, batch, d)."""
         matrices = fourier_matrices(hidden.shape[0], self.modes, hidden.dtype, hidden.device)
         mixed = mix_modes(analyse(hidden.unsqueeze(3), matrices), self.weight.unsqueeze(2))
-        return torch.matmul(matrices.back_x, synthesise_rows(mixed, matrices)).view(hidden.shape)
+        return synthesise(mixed, matrices).squeeze(3)
 
 
 class Gates(nn.Module):
@@ -277,49 +269,38 @@ def _stack(members: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def network_of(config: FNOConfig, parameters: dict[str, Tensor], matrices, inputs: Tensor, constants: Tensor) -> Tensor:
     """The Fourier neural operator as a function of its stacked parameters, see `apply_together`.
 
-    Blocks run in the fused form on a CPU, unless they are being compiled, and in the plain form elsewhere.
+    The blocks run in the fused form on a CPU, unless they are being compiled, and in the plain form elsewhere. The lift
+    is linear, so it is never applied to a field: the transform is, and the first block's weights take it up.
     """
     fused = inputs.device.type == "cpu" and not torch.compiler.is_compiling()
-    block, head = (fused_block, fused_head) if fused else (plain_block, plain_head)
-    points = inputs.shape[-1] ** 2
     fields, constants = inputs.permute(3, 4, 1, 0, 2), constants.transpose(0, 1)  # (y, x, batch, member, channel), ...
 
     lift = parameters["lift.weight"]
-    mean = _linear(constants, lift[..., fields.shape[-1] :], parameters["lift.bias"])
-    hidden = (_lift(fields, lift) + mean).contiguous()
-    spectrum = _lift(analyse(fields, matrices), lift)
-    spectrum[0, 0] += points * mean
-    gates = None
+    known, unknown = lift.split([fields.shape[-1], constants.shape[-1]], dim=-1)
+    lifted_mean = _linear(constants, unknown, parameters["lift.bias"])
+    spectrum = _linear(analyse(fields, matrices), known)
+    spectrum[0, 0] += inputs.shape[-1] ** 2 * lifted_mean
+    gates: Sequence = [(None, None, None)] * config.depth
     if config.gate_width:
         maps = inputs[:, :, 1:].mean(dim=(-2, -1)).transpose(0, 1)  # a coefficient map is constant: its value
-        gates = gates_of(config, parameters, torch.cat([maps, constants], dim=-1))
-    for i in range(config.depth):
-        weight, bias = parameters[f"pointwise.{i}.weight"].transpose(1, 2), parameters[f"pointwise.{i}.bias"]
-        spectral_gate, gate = None, None
-        if gates is not None:
-            spectral_gate, gate, shift = gates[0][i], gates[1][i], gates[2][i]
-            bias = bias * gate + shift
-        mixed = mix_modes(spectrum, parameters[f"spectral.{i}.weight"], spectral_gate, points * bias)
-        if i < config.depth - 1:
-            hidden, spectrum = block(mixed, hidden, weight, gate, matrices)
+        gates = list(zip(*gates_of(config, parameters, torch.cat([maps, constants], dim=-1)), strict=True))
+    blocks = []
+    for i, (spectral_gate, gate, shift) in enumerate(gates):
+        weight, mean = parameters[f"pointwise.{i}.weight"], parameters[f"pointwise.{i}.bias"].unsqueeze(0)
+        if i == 0:
+            mean, weight = _linear(lifted_mean, weight, mean), torch.bmm(weight, known)
+        mean = (mean if gate is None else mean * gate + shift).expand(*spectrum.shape[2:])
+        blocks.append(Block(parameters[f"spectral.{i}.weight"], weight.transpose(1, 2), mean, spectral_gate, gate))
     project, output = (parameters[f"{name}.weight"].transpose(1, 2) for name in ("project", "output"))
-    biases = parameters["project.bias"], parameters["output.bias"]
-    solution = head(mixed, hidden, weight, gate, project, biases[0], output, biases[1], matrices)
-    return solution.permute(3, 2, 0, 1).unsqueeze(2)
+    head = Head(project, parameters["project.bias"], output, parameters["output.bias"])
+    solution = (fused_trunk if fused else plain_trunk)(fields, spectrum, blocks, head, matrices)
+    return solution.permute(3, 2, 0, 1).contiguous().unsqueeze(2)  # losses would be slow on other strides
 
 
-def _lift(fields: Tensor, weight: Tensor) -> Tensor:
-    """Fields (..., member or 1, known) to (..., member, d), by the first columns of weights (member, d, channels)."""
-    known = weight[..., : fields.shape[-1]].transpose(1, 2)
-    if fields.shape[-2] == 1:  # all members see the same
-        members, channels, width = known.shape
-        return (fields[..., 0, :] @ known.transpose(0, 1).reshape(channels, -1)).unflatten(-1, (members, width))
-    return torch.einsum("...kc,kcd->...kd", fields, known).contiguous()
-
-
-def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Each member's linear layer (member, out, in) on features (batch, member or 1, in): (batch, member, out)."""
-    return torch.einsum("bki,koi->bko", features.expand(-1, len(weight), -1), weight) + bias
+def _linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Each member's linear layer (member, out, in) on features (..., member or 1, in): (..., member, out)."""
+    product = torch.einsum("...ki,koi->...ko", features.expand(*features.shape[:-2], len(weight), -1), weight)
+    return product if bias is None else product + bias
 
 
 def gates_of(config: FNOConfig, parameters: dict[str, Tensor], constants: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -261,6 +261,8 @@ def fit_together(
         optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient, and Adam leaves it alone
         losses.sum().backward()
         optimizer.step()
+        examples, losses = predictions.shape[1], losses.detach()
+        del predictions  # and the graph with it: the next step takes over its memory
 
         step += 1
         seconds = time.perf_counter() - started
@@ -270,9 +272,9 @@ def fit_together(
         last = progress >= 1
         halving = len(active) > 1 and any(before < fraction <= progress < 1 for fraction in halve_at)
         for member in active:
-            member.history.examples_seen += predictions.shape[1] * processes.count
+            member.history.examples_seen += examples * processes.count
             member.history.seconds = seconds
-        seen += predictions.shape[0] * predictions.shape[1] * processes.count
+        seen += len(active) * examples * processes.count
         if validation and (last or halving or step % config.validate_every == 0):
             measured = [math.nan] * len(active)
             if processes.first:

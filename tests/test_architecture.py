@@ -16,8 +16,8 @@ PACKAGE = ROOT / "sciml_fm_core"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 FLOW = (
-    "spectral", "systems", "sources", "tasks", "datasets", "normalization", "blocks", "fno", "operator", "metrics",
-    "distributed", "training", "transfer", "study", "experiments", "batch", "cli", "figures",
+    "spectral", "systems", "sources", "tasks", "datasets", "normalization", "blocks", "fused", "fno", "operator",
+    "metrics", "distributed", "training", "transfer", "study", "experiments", "batch", "cli", "figures",
 )  # fmt: skip
 """A module may import what stands before it, except where `NARROWER` says less."""
 
@@ -30,7 +30,8 @@ NARROWER = {
     "datasets": {"tasks", "systems", "sources"},
     "normalization": {"tasks", "systems"},
     "blocks": set(),
-    "fno": {"blocks", "spectral"},
+    "fused": {"blocks"},
+    "fno": {"blocks", "fused", "spectral"},
     "operator": {"fno", "normalization", "systems", "spectral"},
     "metrics": {"spectral"},
     "distributed": {"fno"},
@@ -73,7 +74,7 @@ def imports_of(module):
 
 def allowed(module):
     before = set(FLOW[: FLOW.index(module)]) if module in FLOW else set()
-    helpers = set() if module in ("spectral", "systems", "sources", "blocks", "fno", *HELPERS) else HELPERS
+    helpers = set() if module in ("spectral", "systems", "sources", "blocks", "fused", "fno", *HELPERS) else HELPERS
     return NARROWER.get(module, before) | helpers | {"__version__"}
 
 

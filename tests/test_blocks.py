@@ -1,12 +1,12 @@
-"""The fused form of the blocks against the plain one and the textbook: values and gradients, together and alone."""
+"""The fused form of the trunk against the plain one and the textbook: values and gradients, together and alone."""
 
 import pytest
 import torch
 from torch.nn import functional
 
-from sciml_fm_core import FNO, FNOConfig, blocks
+from sciml_fm_core import FNO, FNOConfig, fused
 from sciml_fm_core import fno as fno_module
-from sciml_fm_core.blocks import plain_block, plain_head
+from sciml_fm_core.blocks import plain_trunk
 from sciml_fm_core.fno import apply_together
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
@@ -72,23 +72,23 @@ def check(results, expected, dtype):
 def row_size(request, monkeypatch):
     """All rows at once, or a few at a time, with a rest."""
     if request.param == "rows":
-        monkeypatch.setattr(blocks, "CACHE_ELEMENTS", 16 * 6 * 2 * 7)
+        monkeypatch.setattr(fused, "CACHE_ELEMENTS", 16 * 6 * 2 * 7)
 
 
 def plain(monkeypatch, function):
     """The plain form, with several members in one product, which is what CUDA runs."""
     with monkeypatch.context() as patch:
         patch.setattr(fno_module, "_at_once", lambda device: True)
-        patch.setattr(fno_module, "fused_block", plain_block)
-        patch.setattr(fno_module, "fused_head", plain_head)
+        patch.setattr(fno_module, "fused_trunk", plain_trunk)
         return function()
 
 
 @pytest.mark.usefixtures("row_size")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("gate_width", [0, 5])
-def test_one_network_in_all_forms(dtype, gate_width, monkeypatch):
-    model, inputs = make(dtype=dtype, gate_width=gate_width), inputs_of(2, 4, 16, 16, dtype=dtype)
+@pytest.mark.parametrize("depth", [1, 3])
+def test_one_network_in_all_forms(dtype, gate_width, depth, monkeypatch):
+    model, inputs = make(dtype=dtype, gate_width=gate_width, depth=depth), inputs_of(2, 4, 16, 16, dtype=dtype)
     expected = values_and_gradients(lambda x: textbook(model, x), [model], inputs)
     check(values_and_gradients(model, [model], inputs), expected, dtype)
     check(plain(monkeypatch, lambda: values_and_gradients(model, [model], inputs)), expected, dtype)
@@ -120,6 +120,36 @@ def test_without_gradients_nothing_changes(gate_width):
     expected = apply_together(models, inputs)
     with torch.no_grad():
         torch.testing.assert_close(apply_together(models, inputs), expected.detach(), rtol=1e-13, atol=1e-13)
+
+
+def test_memory_that_is_used_again_belongs_to_one_graph_at_a_time():
+    models = [make(0), make(1, width=5), make(2)]
+    inputs = [inputs_of(2, 4, 16, 16, dtype=torch.float64, seed=seed) for seed in range(3)]
+    parameters = [list(model.parameters()) for model in models]
+    expected = [
+        torch.autograd.grad(textbook(*case).sum(), p) for *case, p in zip(models, inputs, parameters, strict=True)
+    ]
+    for _ in range(3):
+        outputs = [model(x) for model, x in zip(models, inputs, strict=True)]  # all graphs at once
+        with torch.no_grad():
+            models[0](inputs[1])
+        for output, p, reference in zip(outputs, parameters, expected, strict=True):
+            for _ in range(2):  # and each of them twice
+                check(torch.autograd.grad(output.sum(), p, retain_graph=True), reference, torch.float64)
+
+
+def test_a_training_step_takes_over_the_memory_of_the_last(monkeypatch):
+    monkeypatch.setattr(fused.Workspace, "_spare", [])
+    model, inputs = make(), inputs_of(2, 4, 16, 16, dtype=torch.float64)
+    places = []
+    for _ in range(3):
+        model(inputs).sum().backward()
+        (arrays,) = fused.Workspace._spare
+        places.append([array.data_ptr() for array in arrays])
+    assert places[0] == places[1] == places[2]
+    monkeypatch.setattr(fused, "SPARE_BYTES", 0)
+    model(inputs).sum().backward()
+    assert not fused.Workspace._spare
 
 
 def test_gradients_are_those_of_finite_differences():

@@ -65,19 +65,16 @@ class StudyCharts:
         self.state = state
         pane = partial(pn.pane.HoloViews, sizing_mode="stretch_width", margin=0, linked_axes=False)
         self.strip = pane(height=130)
-        self.charts = [pane(height=400, visible=False) for _ in range(MOST_CHARTS)]
-        self.saved = pane(height=340, visible=False)
+        self.charts = [pane(height=400) for _ in range(MOST_CHARTS)]
+        self.saved = pane(height=340)
         self._headings = [Html(margin=0) for _ in range(MOST_CHARTS + 2)]
+        # Columns are hidden, not panes: Panel fails to hide or show the pane of a drawn figure.
+        self._parts = [
+            pn.Column(*pair, sizing_mode="stretch_width", margin=0)
+            for pair in zip(self._headings, (self.strip, *self.charts, self.saved), strict=True)
+        ]
         self._selections: list[hv.streams.Selection1D] = []
-        self.column = pn.Column(
-            *(
-                part
-                for pair in zip(self._headings, (self.strip, *self.charts, self.saved), strict=True)
-                for part in pair
-            ),
-            sizing_mode="stretch_width",
-            styles={"flex": "3 1 0", "min-width": "0"},
-        )
+        self.column = pn.Column(*self._parts, sizing_mode="stretch_width", styles={"flex": "3 1 0", "min-width": "0"})
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task"])
         self.paint()
 
@@ -89,15 +86,16 @@ class StudyCharts:
         if picture is None:
             return
         dial, *headings, saved = self._headings
+        _, *parts, saved_part = self._parts
         dial.object = text.title("The dial", "grey: pre-training; coloured: downstream")
         self.strip.object = _strip(picture.pretraining, picture.downstream)
         charts = picture.charts + (None,) * (MOST_CHARTS - len(picture.charts))
-        for number, (heading, pane, chart) in enumerate(zip(headings, self.charts, charts, strict=True)):
-            heading.visible = pane.visible = chart is not None
+        for number, (part, heading, pane, chart) in enumerate(zip(parts, headings, self.charts, charts, strict=True)):
+            part.visible = chart is not None
             if chart is not None:
                 heading.object = text.title(escape(chart.title), "star: no example at all" if number == 0 else "")
                 pane.object = self._curves(chart)
-        saved.visible = self.saved.visible = picture.saved is not None
+        saved_part.visible = picture.saved is not None
         if picture.saved is not None:
             saved.object = text.title(
                 "Examples saved", "from scratch, for the same error; triangle: more than were tried"
@@ -131,12 +129,11 @@ class RunDetails:
     def __init__(self, state: StudiesState):
         self.state = state
         self.head, self.body = Html(margin=0), Html(margin=0)
-        self.curve = pn.pane.HoloViews(
-            sizing_mode="stretch_width", height=190, margin=0, linked_axes=False, visible=False
-        )
+        self.curve = pn.pane.HoloViews(sizing_mode="stretch_width", height=190, margin=0, linked_axes=False)
+        self._curve_part = pn.Column(self.curve, sizing_mode="stretch_width", margin=0, visible=False)
         self.column = pn.Column(
             self.head,
-            self.curve,
+            self._curve_part,
             self.body,
             sizing_mode="stretch_width",
             margin=(0, 0, 0, 16),
@@ -151,12 +148,12 @@ class RunDetails:
         self.column.visible = self.state.picture is not None
         if details is None:
             self.head.object = text.title("No run is open") + "<p data-test='details'>Click a point of the curves.</p>"
-            self.body.object, self.curve.visible = "", False
+            self.body.object, self._curve_part.visible = "", False
             return
         self.head.object = (
             f"<div data-test='details'>{text.title(escape(details.title), color='#0072B2')}{_made_by(details)}</div>"
         )
-        self.curve.visible = bool(details.curve)
+        self._curve_part.visible = bool(details.curve)
         if details.curve:
             self.curve.object = _validation_curve(details.curve)
         self.body.object = "".join(

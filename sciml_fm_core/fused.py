@@ -1,0 +1,336 @@
+"""The trunk of a Fourier neural operator for CPUs: what `blocks.plain_trunk` computes, in one differentiable function.
+
+All that touches a row of points is done while that row is in the cache, forward and backward; the backward pass is
+written out, so that nothing is copied or added up between blocks; and every large array is used again by the next call.
+One member at a time: several at once only crowd each other out of the cache. The numbers are those of the plain form to
+rounding (see ``tests/test_blocks.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .blocks import Block, FourierMatrices, Head
+
+CACHE_ELEMENTS = 2**20
+"""Elements of a hidden field worked on at once; measured best between 2^19 and 2^21 (two cores, 1 MiB of second-level
+cache each)."""
+
+SPARE_BYTES = 2**29
+"""Memory kept for the next call, at most."""
+
+
+def fused_trunk(
+    fields: Tensor, spectrum: Tensor, blocks: Sequence[Block], head: Head, matrices: FourierMatrices
+) -> Tensor:
+    """`plain_trunk` for one member. Differentiable once."""
+    fields = fields.squeeze(3).contiguous()  # (n, n, batch, c)
+    spectrum = spectrum.squeeze(3).contiguous()  # (2 m * m, 2, batch, d)
+    parameters: list[Tensor | None] = [tensor[0] for tensor in head]
+    for block in blocks:
+        spectral, weight, *others = block
+        gates = (None if tensor is None else tensor[:, 0] for tensor in others)
+        parameters += [spectral[:, :, 0], weight[0], *gates]
+    arguments = matrices, fields, spectrum, *parameters
+    solution = _Trunk.apply(*arguments) if torch.is_grad_enabled() else _Trunk.forward(None, *arguments)
+    return solution.unsqueeze(-1)
+
+
+class Workspace:
+    """Arrays that are used again: fresh ones cost a page fault every 4 KiB, up to a fifth of a training step.
+
+    The n-th array taken is the n-th of an earlier workspace that is gone, where its shape is the same.
+    """
+
+    _spare: ClassVar[list[list[Tensor]]] = []
+
+    def __init__(self):
+        try:
+            self._arrays = self._spare.pop()
+        except IndexError:
+            self._arrays = []
+        self._taken = 0
+
+    def __del__(self):
+        held = [self._arrays[: self._taken], *self._spare]
+        if sum(array.nbytes for arrays in held for array in arrays) <= SPARE_BYTES:
+            self._spare.append(held[0])
+
+    def take(self, like: Tensor, *shape: int) -> Tensor:
+        """An array of any content."""
+        if self._taken == len(self._arrays):
+            self._arrays.append(like.new_empty(shape))
+        array = self._arrays[self._taken]
+        if array.shape != shape or array.dtype != like.dtype:
+            array = self._arrays[self._taken] = like.new_empty(shape)
+        self._taken += 1
+        return array
+
+
+class _Spectral:
+    """What is done between two transforms along x, on arrays of its own that every block uses again.
+
+    Shapes: ``rows`` (n, 2 m, f) with (kx, re/im) and f = batch * d features, and ``columns`` the same with the first
+    two axes exchanged; ``products`` (m, re/im, cos/sin, m + 1, f); spectra (2 m * m, re/im, batch, d).
+    """
+
+    def __init__(self, work: Workspace, matrices: FourierMatrices, spectrum: Tensor):
+        self.matrices = matrices
+        self.n, self.modes = matrices.back_x.shape[0], matrices.along_x.shape[0] // 2
+        n, m = self.n, self.modes
+        features = spectrum[0, 0].numel()
+        self.columns = work.take(spectrum, 2 * m, n, features)
+        self.products = work.take(spectrum, m, 2, 2, m + 1, features)
+        self.below = work.take(spectrum, m, m, 2, features)
+        self.turned = work.take(spectrum, *spectrum.shape)
+        self.backwards = torch.arange(2 * m - 1, m - 1, -1)  # where ky = -1 .. -m are in a spectrum
+
+    def synthesise(self, spectrum: Tensor) -> Tensor:
+        """Inverse transform along y, `blocks.fold` included: rows, to be multiplied by ``back_x``."""
+        m, (cosine, sine) = self.modes, self.products.permute(2, 3, 0, 1, 4)
+        spectrum = spectrum.view(2 * m, m, 2, -1)
+        above, below = spectrum[:m], self.below
+        torch.index_select(spectrum, 0, self.backwards, out=below)
+        cosine[0], cosine[m], sine[0] = above[0], below[-1], 0
+        torch.add(above[1:], below[:-1], out=cosine[1:m])
+        torch.sub(below[:-1, :, 1], above[1:, :, 1], out=sine[1:m, :, 0])
+        torch.sub(above[1:, :, 0], below[:-1, :, 0], out=sine[1:m, :, 1])
+        sine[m, :, 0] = below[-1, :, 1]
+        torch.neg(below[-1, :, 0], out=sine[m, :, 1])
+        waves = self.matrices.waves.T.expand(2 * m, -1, -1)
+        return torch.bmm(waves, self.products.view(2 * m, 2 * (m + 1), -1), out=self.columns).transpose(0, 1)
+
+    def analyse(self, rows: Tensor, out: Tensor) -> Tensor:
+        """Transform of rows along y, `blocks.unfold` included; the transpose of `synthesise`."""
+        m, (cosine, sine) = self.modes, self.products.permute(2, 3, 0, 1, 4)
+        waves = self.matrices.waves.expand(2 * m, -1, -1)
+        torch.bmm(waves, rows.transpose(0, 1), out=self.products.view(2 * m, 2 * (m + 1), -1))
+        spectrum, below = out.view(2 * m, m, 2, -1), self.below
+        torch.add(cosine[:m, :, 0], sine[:m, :, 1], out=spectrum[:m, :, 0])
+        torch.sub(cosine[:m, :, 1], sine[:m, :, 0], out=spectrum[:m, :, 1])
+        torch.sub(cosine[1:, :, 0], sine[1:, :, 1], out=below[:, :, 0])
+        torch.add(cosine[1:, :, 1], sine[1:, :, 0], out=below[:, :, 1])
+        torch.index_select(below, 0, self.backwards - m, out=spectrum[m:])
+        return out
+
+    def turn(self, spectrum: Tensor) -> None:
+        """``turned`` becomes the spectrum times i."""
+        torch.neg(spectrum[:, 1], out=self.turned[:, 0])
+        self.turned[:, 1] = spectrum[:, 0]
+
+    def mix(self, spectrum: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+        """`blocks.mix_modes`, for a spectrum that was turned."""
+        torch.bmm(spectrum.flatten(1, 2), weight[0], out=out.flatten(1, 2))
+        out.flatten(1, 2).baddbmm_(self.turned.flatten(1, 2), weight[1])
+        return out
+
+    def mix_backward(self, spectrum: Tensor, weight: Tensor, gradient: Tensor, out: Tensor) -> Tensor:
+        """Gradient of the weight of `mix`; that of the spectrum, which was turned, goes into ``out``."""
+        transposed = weight.transpose(2, 3)
+        weight_gradient = torch.empty_like(weight)
+        torch.bmm(spectrum.flatten(1, 2).transpose(1, 2), gradient.flatten(1, 2), out=weight_gradient[0])
+        torch.bmm(self.turned.flatten(1, 2).transpose(1, 2), gradient.flatten(1, 2), out=weight_gradient[1])
+        self.turned[:, 0] = gradient[:, 1]
+        torch.neg(gradient[:, 0], out=self.turned[:, 1])
+        torch.bmm(gradient.flatten(1, 2), transposed[0], out=out.flatten(1, 2))
+        out.flatten(1, 2).baddbmm_(self.turned.flatten(1, 2), transposed[1])
+        return weight_gradient
+
+
+class _Trunk(torch.autograd.Function):
+    """Arguments: matrices, fields, spectrum, the head's four, then five of each block, all for one member."""
+
+    @staticmethod
+    def forward(ctx, matrices, fields, spectrum, *parameters):
+        head, blocks = Head(*parameters[:4]), _blocks_of(parameters)
+        work = Workspace()
+        spectral = _Spectral(work, matrices, spectrum)
+        n, features, points = spectral.n, spectrum[0, 0].numel(), spectral.n**2
+        rows, mixed = work.take(fields, n, 2 * spectral.modes, features), work.take(spectrum, *spectrum.shape)
+        parts = _row_slices(n, n * features)
+        buffers = work.take(fields, 2, parts[0].stop, n, features)
+        old, kept = fields.view(n, n, -1), []
+        for number, block in enumerate(blocks):
+            spectral.turn(spectrum)
+            spectral.mix(spectrum, block.spectral, out=mixed)
+            if block.spectral_gate is not None:
+                mixed *= block.spectral_gate
+            mixed[0, 0].add_(block.mean, alpha=points)
+            columns = spectral.synthesise(mixed)
+            if number == len(blocks) - 1:
+                break
+            # without a backward pass a row of new points may take the place of the old ones
+            new = work.take(fields, n, n, features) if ctx is not None or not number else old
+            before = None if ctx is None else work.take(fields, n, n, features)  # the GELU
+            for part in parts:
+                value, buffer = buffers[:, : len(rows[part])]
+                value = value if before is None else before[part]
+                _by_row(matrices.back_x, columns[part], out=value)
+                _add_pointwise(value, old[part], block.weight, block.gate, buffer)
+                torch.ops.aten.gelu.out(value, out=new[part])
+                _by_row(matrices.along_x, new[part], out=rows[part])
+            kept.append((spectrum, old, before))
+            spectrum = spectral.analyse(rows, out=work.take(spectrum, *spectrum.shape))
+            old = new
+        last = None if ctx is None else work.take(fields, n, n, features)
+        result = _head_forward(work, columns, old, blocks[-1], head, last, matrices)
+        if ctx is not None:
+            ctx.save_for_backward(fields, *parameters)
+            ctx.matrices, ctx.work, ctx.spectral, ctx.scratch = matrices, work, spectral, (rows, mixed, buffers)
+            ctx.kept = [*kept, (spectrum, old, last)]
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, result_gradient):
+        (fields, *parameters), matrices, work, spectral = ctx.saved_tensors, ctx.matrices, ctx.work, ctx.spectral
+        head, blocks, (rows, mixed, buffers) = Head(*parameters[:4]), _blocks_of(parameters), ctx.scratch
+        n, features, points = spectral.n, rows.shape[-1], spectral.n**2
+        parts = _row_slices(n, n * features)
+        gradient = work.take(fields, n, n, features)  # of each block's input, in turn
+        fields_gradient = torch.empty_like(fields) if ctx.needs_input_grad[1] else None
+        spectrum_gradient = work.take(mixed, *mixed.shape)
+        gradients = [_pointwise_gradients(block) for block in blocks]
+        targets = [None if fields_gradient is None else fields_gradient.view(n, n, -1), *[gradient] * (len(blocks) - 1)]
+
+        _, old, last = ctx.kept[-1]
+        collected = targets[-1], *gradients[-1]
+        head_gradients = _head_backward(work, result_gradient, rows, last, old, blocks[-1], head, collected, matrices)
+        found: list[Tensor | None] = []
+        for number in reversed(range(len(blocks))):
+            block, (spectrum, *_) = blocks[number], ctx.kept[number]
+            spectral.analyse(rows, out=mixed)  # a transform along y is the transpose of the inverse
+            mean_gradient, gate_gradient = mixed[0, 0] * points, None
+            spectral.turn(spectrum)
+            if block.spectral_gate is not None:
+                unscaled = spectral.mix(spectrum, block.spectral, out=spectrum_gradient)
+                gate_gradient = unscaled.mul_(mixed).sum((0, 1))
+                mixed *= block.spectral_gate
+            weight_gradient = spectral.mix_backward(spectrum, block.spectral, mixed, out=spectrum_gradient)
+            pointwise = gradients[number]
+            found[:0] = [weight_gradient, pointwise[0], mean_gradient, gate_gradient, pointwise[1]]
+            if number == 0:
+                break
+            columns = spectral.synthesise(spectrum_gradient)
+            block, (_, old, before) = blocks[number - 1], ctx.kept[number - 1]
+            target, (weight_gradient, gate_gradient) = targets[number - 1], gradients[number - 1]
+            for part in parts:
+                inner, buffer = buffers[:, : len(rows[part])]
+                gradient[part].baddbmm_(matrices.along_x.T.expand(len(inner), -1, -1), columns[part])
+                torch.ops.aten.gelu_backward.grad_input(gradient[part], before[part], grad_input=inner)
+                _by_row(matrices.back_x.T, inner, out=rows[part])
+                into = None if target is None else target[part]
+                _pointwise_backward(inner, old[part], block, into, weight_gradient, gate_gradient, buffer)
+        return None, fields_gradient, spectrum_gradient.clone(), *head_gradients, *found
+
+
+def _blocks_of(parameters: Sequence[Any]) -> list[Block]:
+    """Blocks of one member, without the axis of members."""
+    return [Block(*parameters[first : first + 5]) for first in range(4, len(parameters), 5)]
+
+
+def _head_forward(work, columns, old, block, head, last, matrices) -> Tensor:
+    """The last block's pixels and the head behind them; ``last`` keeps the former where it is given."""
+    n, features = len(old), columns.shape[-1]
+    width, inner = head.project.shape
+    pixels = features // width
+    result = old.new_empty(n, n, pixels)
+    parts = _row_slices(n, n * pixels * inner)
+    buffers = work.take(old, 2, parts[0].stop, n, features)
+    projected = work.take(old, parts[0].stop, n, pixels, inner)
+    for part in parts:
+        value, buffer = buffers[:, : len(old[part])]
+        value = value if last is None else last[part]
+        _by_row(matrices.back_x, columns[part], out=value)
+        _add_pointwise(value, old[part], block.weight, block.gate, buffer)
+        activated = _project(projected[: len(value)], value, head)
+        torch.ops.aten.gelu.out(activated, out=activated)
+        result[part].copy_(head.output_bias)
+        _add_product(result[part], activated, head.output)
+    return result
+
+
+def _head_backward(work, result_gradient, rows, last, old, block, head, collected, matrices) -> tuple[Tensor, ...]:
+    """Gradients of the head; those of the last block's pointwise part are collected, its transform goes to rows."""
+    n, features = len(old), rows.shape[-1]
+    width, inner = head.project.shape
+    pixels = features // width
+    target, weight_gradient, gate_gradient = collected
+    result_gradient = result_gradient.contiguous()
+    project_gradient, bias_gradient, output_gradient = (torch.zeros_like(tensor) for tensor in head[:3])
+    parts = _row_slices(n, 2 * n * pixels * inner)
+    buffers = work.take(old, 2, parts[0].stop, n, features)
+    projected = work.take(old, 2, parts[0].stop, n, pixels, inner)
+    for part in parts:
+        (value, buffer), (before, after) = buffers[:, : len(old[part])], projected[:, : len(old[part])]
+        _project(before, last[part], head)  # computed again: cheaper than keeping it
+        torch.ops.aten.gelu.out(before, out=after)
+        _add_weight_gradient(output_gradient, after, result_gradient[part])
+        _add_product(after, result_gradient[part], head.output.T, beta=0)
+        torch.ops.aten.gelu_backward.grad_input(after, before, grad_input=after)
+        bias_gradient += after.view(-1, inner).sum(0)
+        _add_weight_gradient(project_gradient, last[part], after)
+        _add_product(value, after, head.project.T, beta=0)
+        _by_row(matrices.back_x.T, value, out=rows[part])
+        into = None if target is None else target[part]
+        _pointwise_backward(value, old[part], block, into, weight_gradient, gate_gradient, buffer)
+    return project_gradient, bias_gradient, output_gradient, result_gradient.sum().view(1)
+
+
+def _row_slices(n: int, elements_per_row: int) -> list[slice]:
+    rows = max(1, min(n, CACHE_ELEMENTS // elements_per_row))
+    return [slice(first, min(first + rows, n)) for first in range(0, n, rows)]
+
+
+def _by_row(matrix: Tensor, rows: Tensor, out: Tensor) -> None:
+    """``out[y] = matrix @ rows[y]``."""
+    torch.bmm(matrix.expand(len(rows), -1, -1), rows, out=out)
+
+
+def _add_product(out: Tensor, field: Tensor, weight: Tensor, beta: int = 1) -> None:
+    """``out = beta * out + field @ weight`` in place."""
+    c, d = weight.shape
+    out.view(-1, d).addmm_(field.view(-1, c), weight, beta=beta)
+
+
+def _add_weight_gradient(gradient: Tensor, field: Tensor, field_gradient: Tensor) -> None:
+    """Gradient of ``field @ weight`` with respect to the weight, added in place."""
+    c, d = gradient.shape
+    gradient.addmm_(field.view(-1, c).T, field_gradient.view(-1, d))
+
+
+def _add_pointwise(out: Tensor, field: Tensor, weight: Tensor, gate: Tensor | None, buffer: Tensor) -> None:
+    """``out += gate * (field @ weight)`` in place."""
+    if gate is None:
+        _add_product(out, field, weight)
+    else:
+        _add_product(buffer, field, weight, beta=0)
+        out.addcmul_(buffer, gate.view(-1))
+
+
+def _pointwise_gradients(block: Block) -> tuple[Tensor, Tensor | None]:
+    """Where gradients of a block's pointwise weight and gate are collected."""
+    return torch.zeros_like(block.weight), None if block.gate is None else torch.zeros_like(block.gate)
+
+
+def _pointwise_backward(gradient, field, block, field_gradient, weight_gradient, gate_gradient, buffer) -> None:
+    """Gradients of `_add_pointwise`, each added to where it is collected; the gradient itself is overwritten."""
+    if block.gate is not None:
+        _add_product(buffer, field, block.weight, beta=0)  # computed again: cheaper than keeping it
+        gate_gradient += buffer.mul_(gradient).sum((0, 1)).view(gate_gradient.shape)
+        gradient.mul_(block.gate.view(-1))
+    _add_weight_gradient(weight_gradient, field, gradient)
+    if field_gradient is not None:
+        _add_product(field_gradient, gradient, block.weight.T, beta=0)
+
+
+def _project(out: Tensor, field: Tensor, head: Head) -> Tensor:
+    """``field @ project + bias`` into out."""
+    out.copy_(head.project_bias)
+    _add_product(out, field, head.project)
+    return out
