@@ -159,8 +159,9 @@ def step_work(candidate: str, size: str, n: int, batch: int) -> tuple[float, flo
     """Floating-point operations and bytes of one training step, counted from the shapes.
 
     Operations: a product with weights costs three times its forward cost, since backward makes the gradients of input
-    and weight (for the lift, two: its input needs none); a transform costs twice. Ours transforms by matrices, the
-    peers by FFTs of 2.5 n^2 log2 n^2 operations. Pointwise functions are left out.
+    and weight; a transform costs twice. Ours transforms by matrices, from the second block on both ways (the lift is
+    linear, so the first block takes the transform of the inputs); the peers by FFTs of 2.5 n^2 log2 n^2 operations.
+    Pointwise functions and what is done to the few input channels are left out.
 
     Bytes: each tensor of the step is written once and read once by each operation that takes it, twice that in
     backward, and Adam reads and writes weights, gradients and moments. Caches make it less, copies more: an estimate.
@@ -168,20 +169,22 @@ def step_work(candidate: str, size: str, n: int, batch: int) -> tuple[float, flo
     config = config_of(candidate, size)
     d, m, points = config.width, config.modes, batch * n * n
     hidden = 4.0 * points * d
+    depth = config.depth
     if candidate in PEERS:
         transform = 2.5 * n * n * math.log2(n * n) * batch * d
         spectrum = hidden  # half of the modes, complex
+        transforms, pointwise = 2 * depth, depth
     else:
-        transform = (2 * n * n * 2 * m + 2 * 4 * m * 2 * n * m) * batch * d
+        transform = (2 * n * n * 2 * m + 2 * 2 * (m + 1) * n * 2 * m) * batch * d
         spectrum = hidden * 2 * m / n
+        transforms, pointwise = 2 * depth - 1, depth - 1
     contraction = 4 * 2 * batch * d * d * 2 * m * m
-    block = 3 * (contraction + 2 * points * d * d) + 2 * 2 * transform
-    gates = _gate_work(config) * batch
-    ends = 2 * 2 * points * CHANNELS * d + 3 * 2 * points * (d * 2 * d + 2 * d)
+    blocks = 3 * (depth * contraction + pointwise * 2 * points * d * d) + 2 * transforms * transform
+    ends = 3 * 2 * points * (d * 2 * d + 2 * d)
     kept = 4.0 * 2 * batch * d * 2 * m * m
-    traffic = config.depth * (8 * hidden + 4 * spectrum + 4 * kept) + 10 * hidden
-    weights = 4.0 * (config.depth * 4 * m * m * d * d)
-    return config.depth * block + ends + gates, 3 * traffic + (3 + 8) * weights
+    traffic = depth * (8 * hidden + 4 * spectrum + 4 * kept) + 10 * hidden
+    weights = 4.0 * (depth * 4 * m * m * d * d)
+    return blocks + ends + _gate_work(config) * batch, 3 * traffic + (3 + 8) * weights
 
 
 def _gate_work(config: FNOConfig) -> int:

@@ -183,7 +183,12 @@ def _panels(result: dict) -> Iterator[tuple[str, dict[str, list[dict]]]]:
         if section == "inference" and groups:  # one example is a latency: the table has it
             groups = {case: group for case, group in groups.items() if case[2] > 1}
         if groups:
-            yield f"{title}, {finest} x {finest}", {str(case[0]): group for case, group in groups.items()}
+            names = [str(case[0]) for case in groups]
+            labels = [
+                f"{name}\nbatch {case[2]}" if names.count(name) > 1 else name
+                for name, case in zip(names, groups, strict=True)
+            ]
+            yield f"{title}, {finest} x {finest}", dict(zip(labels, groups.values(), strict=True))
 
 
 def _bars(axes, title: str, groups: dict[str, list[dict]], handles: dict) -> None:

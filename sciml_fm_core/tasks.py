@@ -24,7 +24,7 @@ RESOLVED = round(1.75 / SIGMA)
 has fallen to exp(-2 pi^2 (7 / 8)^2) = 3e-7 of its mean, its solution to far less. In float32, finer grids are solved on
 this one and interpolated."""
 
-_CHUNK = 2**19  # points of the examples made at a time on a CPU: what they need stays in its cache
+_CHUNK = 2**21  # points of the examples made at a time on a CPU: what they need stays in its last cache
 
 # The C library of Linux keeps freed memory up to twice the largest block (of at most 32 MiB) freed so far. Without one
 # that large, the memory of each batch goes back to the system, and clearing it anew takes as long as the sampling.
