@@ -137,7 +137,12 @@ def mix_modes(spectrum: Tensor, weight: Tensor) -> Tensor:
 
 
 def plain_trunk(
-    fields: Tensor, spectrum: Tensor, blocks: Sequence[Block], head: Head, matrices: FourierMatrices
+    fields: Tensor,
+    spectrum: Tensor,
+    blocks: Sequence[Block],
+    head: Head,
+    matrices: FourierMatrices,
+    pointwise: torch.dtype | None = None,
 ) -> Tensor:
     """All blocks, with GELU between them, and the head.
 
@@ -147,6 +152,7 @@ def plain_trunk(
         blocks: one or more.
         head: behind the last one.
         matrices: of the grid.
+        pointwise: dtype of the products of d channels with pointwise weights; that of the fields where None.
 
     Returns:
         (n, n, batch, members).
@@ -160,15 +166,18 @@ def plain_trunk(
         if block.spectral_gate is not None:
             mixed = mixed * block.spectral_gate  # here, where it is smallest
         mixed[0, 0] += len(fields) ** 2 * block.mean
-        convolved, pointwise = synthesise(mixed, matrices), _by_member(hidden, block.weight)
-        hidden = convolved + pointwise if block.gate is None else torch.addcmul(convolved, pointwise, block.gate)
-    hidden = functional.gelu(_by_member(hidden, head.project) + head.project_bias)
+        convolved = synthesise(mixed, matrices)
+        product = _by_member(hidden, block.weight, pointwise if number else None)
+        hidden = convolved + product if block.gate is None else torch.addcmul(convolved, product, block.gate)
+    hidden = functional.gelu(_by_member(hidden, head.project, pointwise) + head.project_bias)
     return (_by_member(hidden, head.output) + head.output_bias)[..., 0]
 
 
-def _by_member(field: Tensor, weight: Tensor) -> Tensor:
+def _by_member(field: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Each member's field (..., member or 1, c) times its own matrix (member, c, d): (..., member, d)."""
     members, channels, width = weight.shape
+    if dtype is not None:
+        return _by_member(field.to(dtype), weight.to(dtype)).to(field.dtype)
     if field.shape[-2] == 1:  # all members see the same
         return (field[..., 0, :] @ weight.transpose(0, 1).reshape(channels, -1)).unflatten(-1, (members, width))
     product = torch.bmm(field.reshape(-1, members, channels).transpose(0, 1), weight)

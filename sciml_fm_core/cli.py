@@ -28,7 +28,7 @@ from .fno import SIZES
 from .operator import load_operator, read_header, shipped_operators
 from .study import StudyProgress, run_study, write_table
 from .tasks import Task
-from .training import Progress, TrainConfig
+from .training import PRECISIONS, Progress, TrainConfig
 from .transfer import (
     PAPER_LEARNING_RATES,
     RECIPES,
@@ -141,7 +141,8 @@ def pretrain(
     data: Annotated[list[Path] | None, typer.Option(help="Dataset files, one per task; else fresh examples.")] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds by which the training ends.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="File to keep the state in, to resume from.")] = None,
-    compile: Annotated[bool, typer.Option(help="Use torch.compile; for runs of many minutes.")] = False,
+    compile: Annotated[bool | None, typer.Option(help="Use torch.compile; by rule: long runs on a GPU.")] = None,
+    precision: Annotated[str, typer.Option(help=f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
     test_count: Annotated[int, typer.Option(help="Test examples for the card; 0 for none.")] = 512,
     seed: Seed = 0,
     device: Device = "auto",
@@ -161,6 +162,7 @@ def pretrain(
         steps=steps,
         time_limit=time_limit,
         compile=compile,
+        precision=precision,
         validate_every=max(20, steps // 40),
         **recipe_settings(recipe),
     )

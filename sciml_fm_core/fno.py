@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .blocks import Block, Head, analyse, fourier_matrices, mix_modes, plain_trunk, synthesise
+from .blocks import Block, FourierMatrices, Head, analyse, fourier_matrices, mix_modes, plain_trunk, synthesise
 from .fused import fused_trunk
 from .spectral import check_grid
 
@@ -266,13 +266,20 @@ def _stack(members: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return stacked
 
 
-def network_of(config: FNOConfig, parameters: dict[str, Tensor], matrices, inputs: Tensor, constants: Tensor) -> Tensor:
+def network_of(
+    config: FNOConfig,
+    parameters: dict[str, Tensor],
+    matrices: FourierMatrices,
+    inputs: Tensor,
+    constants: Tensor,
+    pointwise: torch.dtype | None = None,
+) -> Tensor:
     """The Fourier neural operator as a function of its stacked parameters, see `apply_together`.
 
-    The blocks run in the fused form on a CPU, unless they are being compiled, and in the plain form elsewhere. The lift
-    is linear, so it is never applied to a field: the transform is, and the first block's weights take it up.
+    The blocks run in the fused form on a CPU, unless they are being compiled or their pointwise products have a dtype
+    of their own (see `blocks.plain_trunk`), and in the plain form elsewhere. The lift is linear, so it is never applied
+    to a field: the first block's weights and the spectrum of the inputs take it up.
     """
-    fused = inputs.device.type == "cpu" and not torch.compiler.is_compiling()
     fields, constants = inputs.permute(3, 4, 1, 0, 2), constants.transpose(0, 1)  # (y, x, batch, member, channel), ...
 
     lift = parameters["lift.weight"]
@@ -293,7 +300,10 @@ def network_of(config: FNOConfig, parameters: dict[str, Tensor], matrices, input
         blocks.append(Block(parameters[f"spectral.{i}.weight"], weight.transpose(1, 2), mean, spectral_gate, gate))
     project, output = (parameters[f"{name}.weight"].transpose(1, 2) for name in ("project", "output"))
     head = Head(project, parameters["project.bias"], output, parameters["output.bias"])
-    solution = (fused_trunk if fused else plain_trunk)(fields, spectrum, blocks, head, matrices)
+    if inputs.device.type == "cpu" and pointwise is None and not torch.compiler.is_compiling():
+        solution = fused_trunk(fields, spectrum, blocks, head, matrices)
+    else:
+        solution = plain_trunk(fields, spectrum, blocks, head, matrices, pointwise)
     return solution.permute(3, 2, 0, 1).contiguous().unsqueeze(2)  # losses would be slow on other strides
 
 

@@ -157,9 +157,10 @@ class _Trunk(torch.autograd.Function):
         old, kept = fields.view(n, n, -1), []
         for number, block in enumerate(blocks):
             spectral.turn(spectrum)
-            spectral.mix(spectrum, block.spectral, out=mixed)
+            unscaled = mixed if block.spectral_gate is None or ctx is None else work.take(spectrum, *spectrum.shape)
+            spectral.mix(spectrum, block.spectral, out=unscaled)
             if block.spectral_gate is not None:
-                mixed *= block.spectral_gate
+                torch.mul(unscaled, block.spectral_gate, out=mixed)
             mixed[0, 0].add_(block.mean, alpha=points)
             columns = spectral.synthesise(mixed)
             if number == len(blocks) - 1:
@@ -174,7 +175,7 @@ class _Trunk(torch.autograd.Function):
                 _add_pointwise(value, old[part], block.weight, block.gate, buffer)
                 torch.ops.aten.gelu.out(value, out=new[part])
                 _by_row(matrices.along_x, new[part], out=rows[part])
-            kept.append((spectrum, old, before))
+            kept.append((spectrum, unscaled, old, before))
             spectrum = spectral.analyse(rows, out=work.take(spectrum, *spectrum.shape))
             old = new
         last = None if ctx is None else work.take(fields, n, n, features)
@@ -182,7 +183,7 @@ class _Trunk(torch.autograd.Function):
         if ctx is not None:
             ctx.save_for_backward(fields, *parameters)
             ctx.matrices, ctx.work, ctx.spectral, ctx.scratch = matrices, work, spectral, (rows, mixed, buffers)
-            ctx.kept = [*kept, (spectrum, old, last)]
+            ctx.kept = [*kept, (spectrum, unscaled, old, last)]
         return result
 
     @staticmethod
@@ -195,37 +196,37 @@ class _Trunk(torch.autograd.Function):
         gradient = work.take(fields, n, n, features)  # of each block's input, in turn
         fields_gradient = torch.empty_like(fields) if ctx.needs_input_grad[1] else None
         spectrum_gradient = work.take(mixed, *mixed.shape)
-        gradients = [_pointwise_gradients(block) for block in blocks]
+        products = [_no_products(block) for block in blocks]
         targets = [None if fields_gradient is None else fields_gradient.view(n, n, -1), *[gradient] * (len(blocks) - 1)]
 
-        _, old, last = ctx.kept[-1]
-        collected = targets[-1], *gradients[-1]
+        *_, old, last = ctx.kept[-1]
+        collected = targets[-1], products[-1]
         head_gradients = _head_backward(work, result_gradient, rows, last, old, blocks[-1], head, collected, matrices)
         found: list[Tensor | None] = []
         for number in reversed(range(len(blocks))):
-            block, (spectrum, *_) = blocks[number], ctx.kept[number]
+            block, (spectrum, unscaled, *_) = blocks[number], ctx.kept[number]
             spectral.analyse(rows, out=mixed)  # a transform along y is the transpose of the inverse
-            mean_gradient, gate_gradient = mixed[0, 0] * points, None
-            spectral.turn(spectrum)
+            mean_gradient, spectral_gate_gradient = mixed[0, 0] * points, None
             if block.spectral_gate is not None:
-                unscaled = spectral.mix(spectrum, block.spectral, out=spectrum_gradient)
-                gate_gradient = unscaled.mul_(mixed).sum((0, 1))
+                torch.mul(unscaled, mixed, out=spectrum_gradient)
+                spectral_gate_gradient = spectrum_gradient.sum((0, 1))
                 mixed *= block.spectral_gate
+            spectral.turn(spectrum)
             weight_gradient = spectral.mix_backward(spectrum, block.spectral, mixed, out=spectrum_gradient)
-            pointwise = gradients[number]
-            found[:0] = [weight_gradient, pointwise[0], mean_gradient, gate_gradient, pointwise[1]]
+            pointwise_gradient, gate_gradient = _pointwise_gradients(block, products[number])
+            found[:0] = [weight_gradient, pointwise_gradient, mean_gradient, spectral_gate_gradient, gate_gradient]
             if number == 0:
                 break
             columns = spectral.synthesise(spectrum_gradient)
-            block, (_, old, before) = blocks[number - 1], ctx.kept[number - 1]
-            target, (weight_gradient, gate_gradient) = targets[number - 1], gradients[number - 1]
+            block, (*_, old, before) = blocks[number - 1], ctx.kept[number - 1]
+            target = targets[number - 1]
             for part in parts:
-                inner, buffer = buffers[:, : len(rows[part])]
+                inner = buffers[0, : len(rows[part])]
                 gradient[part].baddbmm_(matrices.along_x.T.expand(len(inner), -1, -1), columns[part])
                 torch.ops.aten.gelu_backward.grad_input(gradient[part], before[part], grad_input=inner)
                 _by_row(matrices.back_x.T, inner, out=rows[part])
                 into = None if target is None else target[part]
-                _pointwise_backward(inner, old[part], block, into, weight_gradient, gate_gradient, buffer)
+                _pointwise_backward(inner, old[part], block, into, products[number - 1])
         return None, fields_gradient, spectrum_gradient.clone(), *head_gradients, *found
 
 
@@ -260,14 +261,14 @@ def _head_backward(work, result_gradient, rows, last, old, block, head, collecte
     n, features = len(old), rows.shape[-1]
     width, inner = head.project.shape
     pixels = features // width
-    target, weight_gradient, gate_gradient = collected
+    target, products = collected
     result_gradient = result_gradient.contiguous()
     project_gradient, bias_gradient, output_gradient = (torch.zeros_like(tensor) for tensor in head[:3])
     parts = _row_slices(n, 2 * n * pixels * inner)
-    buffers = work.take(old, 2, parts[0].stop, n, features)
+    values = work.take(old, parts[0].stop, n, features)
     projected = work.take(old, 2, parts[0].stop, n, pixels, inner)
     for part in parts:
-        (value, buffer), (before, after) = buffers[:, : len(old[part])], projected[:, : len(old[part])]
+        value, (before, after) = values[: len(old[part])], projected[:, : len(old[part])]
         _project(before, last[part], head)  # computed again: cheaper than keeping it
         torch.ops.aten.gelu.out(before, out=after)
         _add_weight_gradient(output_gradient, after, result_gradient[part])
@@ -278,7 +279,7 @@ def _head_backward(work, result_gradient, rows, last, old, block, head, collecte
         _add_product(value, after, head.project.T, beta=0)
         _by_row(matrices.back_x.T, value, out=rows[part])
         into = None if target is None else target[part]
-        _pointwise_backward(value, old[part], block, into, weight_gradient, gate_gradient, buffer)
+        _pointwise_backward(value, old[part], block, into, products)
     return project_gradient, bias_gradient, output_gradient, result_gradient.sum().view(1)
 
 
@@ -313,20 +314,33 @@ def _add_pointwise(out: Tensor, field: Tensor, weight: Tensor, gate: Tensor | No
         out.addcmul_(buffer, gate.view(-1))
 
 
-def _pointwise_gradients(block: Block) -> tuple[Tensor, Tensor | None]:
-    """Where gradients of a block's pointwise weight and gate are collected."""
-    return torch.zeros_like(block.weight), None if block.gate is None else torch.zeros_like(block.gate)
+def _no_products(block: Block) -> Tensor:
+    """Where `_pointwise_backward` collects the products of a block's input and gradient: (c, d), or of each example."""
+    return (
+        torch.zeros_like(block.weight)
+        if block.gate is None
+        else block.weight.new_zeros(len(block.gate), *block.weight.shape)
+    )
 
 
-def _pointwise_backward(gradient, field, block, field_gradient, weight_gradient, gate_gradient, buffer) -> None:
-    """Gradients of `_add_pointwise`, each added to where it is collected; the gradient itself is overwritten."""
-    if block.gate is not None:
-        _add_product(buffer, field, block.weight, beta=0)  # computed again: cheaper than keeping it
-        gate_gradient += buffer.mul_(gradient).sum((0, 1)).view(gate_gradient.shape)
+def _pointwise_backward(gradient, field, block, field_gradient, products) -> None:
+    """Gradient of `_add_pointwise`'s field, and products for `_pointwise_gradients`; the gradient is overwritten."""
+    c, d = block.weight.shape
+    if block.gate is None:
+        _add_weight_gradient(products, field, gradient)
+    else:
+        batch = len(block.gate)
+        products.baddbmm_(field.view(-1, batch, c).permute(1, 2, 0), gradient.view(-1, batch, d).permute(1, 0, 2))
         gradient.mul_(block.gate.view(-1))
-    _add_weight_gradient(weight_gradient, field, gradient)
     if field_gradient is not None:
         _add_product(field_gradient, gradient, block.weight.T, beta=0)
+
+
+def _pointwise_gradients(block: Block, products: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Gradients of a block's pointwise weight and gate."""
+    if block.gate is None:
+        return products, None
+    return (products * block.gate.unsqueeze(1)).sum(0), (products * block.weight).sum(1)
 
 
 def _project(out: Tensor, field: Tensor, head: Head) -> Tensor:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +28,14 @@ from .systems import System
 from .tasks import Examples
 
 LOSSES = ("relative", "squared")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+COMPILE_STEPS = 5000
+"""Steps from which a training on a GPU is compiled, where `TrainConfig.compile` leaves it to the rule. On two CPU cores
+torch.compile took 12 to 16 s and its code was no faster than the fused form, so the rule never compiles there."""
+
+GRAPH_PARAMETERS = 4 * 10**6
+"""Parameters up to which a compiled network is replayed as a CUDA graph: small networks wait for kernel launches."""
 CHECKPOINT_FORMAT = "sciml-fm checkpoint"
 
 
@@ -42,8 +53,12 @@ class TrainConfig:
         report_every: steps between calls of the callback.
         time_limit: seconds after which the decay has reached 0 and training ends, whatever `steps`; None for no limit.
         checkpoint_every: steps between checkpoints, where a checkpoint path is given.
-        compile: compile the network with torch.compile (needs a C++ compiler on a CPU); pays off in runs of many
-            minutes, never in a few-shot run of seconds.
+        compile: compile the network with torch.compile (needs a C compiler), as a CUDA graph where it is small. Where
+            None, by rule: on a GPU beside a C compiler, from `COMPILE_STEPS` steps on, without a time limit; never on a
+            CPU or in a few-shot run of seconds.
+        precision: of the steps; validation and what is saved are float32. ``tf32`` rounds the factors of every product
+            to 10 bits on a GPU that has TF32; ``bfloat16`` those of the pointwise products of hidden channels to 7, and
+            their results, and keeps transforms and modes in float32.
     """
 
     steps: int = 1000
@@ -54,9 +69,12 @@ class TrainConfig:
     report_every: int = 10
     time_limit: float | None = None
     checkpoint_every: int = 500
-    compile: bool = False
+    compile: bool | None = None
+    precision: str = "float32"
 
     def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
         if self.steps < 1 or min(self.validate_every, self.report_every, self.checkpoint_every) < 1:
@@ -236,7 +254,7 @@ def fit_together(
     step = 0
     if checkpoint is not None and Path(checkpoint).exists():
         step = _load_checkpoint(Path(checkpoint), members, optimizer, settings)
-    network = torch.compile(network_of) if config.compile else network_of
+    network = _network(config, members[0].operator)
     resumed = time.perf_counter()
     started = resumed - max(member.history.seconds for member in members)
     if processes.mean(torch.tensor(step, dtype=torch.float64)) != step:
@@ -256,10 +274,11 @@ def fit_together(
             group["lr"] = member.learning_rate * factor
         encoded, solution = _batch(active, data, step, progress)
         models = [member.operator.model for member in active]
-        predictions = encoded.decode(apply(models, encoded.field, encoded.constants, network))
-        losses = training_loss(predictions, solution, config.loss)
         optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient, and Adam leaves it alone
-        losses.sum().backward()
+        with _products_in(config.precision):
+            predictions = encoded.decode(apply(models, encoded.field, encoded.constants, network))
+            losses = training_loss(predictions, solution, config.loss)
+            losses.sum().backward()
         optimizer.step()
         examples, losses = predictions.shape[1], losses.detach()
         del predictions  # and the graph with it: the next step takes over its memory
@@ -319,6 +338,41 @@ def fit_together(
         if member.best is not None:
             member.operator.model.load_state_dict(member.best)
         member.operator.model.eval()
+
+
+def compiles(config: TrainConfig, device: torch.device) -> bool:
+    """Whether a training compiles its network: as asked, else by the rule of `TrainConfig.compile`."""
+    if config.compile is not None:
+        return config.compile
+    long = config.time_limit is None and config.steps >= COMPILE_STEPS
+    return long and device.type == "cuda" and shutil.which("cc") is not None
+
+
+def _network(config: TrainConfig, operator: Operator) -> Callable[..., Tensor]:
+    """The network as it is trained: with the pointwise precision asked for, and compiled where that pays."""
+    network: Callable[..., Tensor] = network_of
+    if config.precision == "bfloat16":
+        network = partial(network_of, pointwise=torch.bfloat16)
+    if config.precision == "tf32" and operator.device.type == "cpu":
+        raise ValueError("precision: expected a CUDA GPU for tf32, got a CPU; use float32")
+    if not compiles(config, operator.device):
+        return network
+    graph = operator.device.type == "cuda" and operator.model.parameter_count <= GRAPH_PARAMETERS
+    return torch.compile(network, mode="reduce-overhead" if graph else None)
+
+
+@contextmanager
+def _products_in(precision: str) -> Iterator[None]:
+    """Let CUDA use TF32 for the products inside, where that is asked for."""
+    if precision != "tf32":
+        yield
+        return
+    settings = torch.backends.cuda.matmul
+    before, settings.fp32_precision = settings.fp32_precision, "tf32"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def _batch(members: list[Member], data: Batches | None, step: int, progress: float) -> tuple[Encoded, Tensor]:

@@ -1,5 +1,7 @@
 """The fused form of the trunk against the plain one and the textbook: values and gradients, together and alone."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional
@@ -182,3 +184,15 @@ def test_compiled_network_is_the_same():
         expected,
         torch.float64,
     )
+
+
+def test_pointwise_products_of_fewer_bits_stay_close():
+    model, inputs = make(dtype=torch.float32, gate_width=5), inputs_of(2, 4, 16, 16, dtype=torch.float32)
+    rough = partial(fno_module.network_of, pointwise=torch.bfloat16)
+    exact = values_and_gradients(model, [model], inputs)
+    results = values_and_gradients(lambda x: apply_together([model], x, network=rough)[0], [model], inputs)
+    for result, reference in zip(results, exact, strict=True):
+        assert result.dtype == torch.float32
+        error = (result - reference).norm() / reference.norm()
+        assert error < 2**-4, "bfloat16 rounds to 2^-8"
+    assert not torch.equal(results[0], exact[0])

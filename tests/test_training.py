@@ -9,7 +9,7 @@ import torch
 
 from sciml_fm_core import FixedBatches, FreshBatches, Task, TrainConfig, draw_split, fit
 from sciml_fm_core import training as training_module
-from sciml_fm_core.training import Member, fit_together, mean_error, training_loss
+from sciml_fm_core.training import COMPILE_STEPS, Member, compiles, fit_together, mean_error, training_loss
 
 TASK = Task.parse("SYS-1(1,5)")
 
@@ -343,6 +343,7 @@ def test_loss_that_is_not_finite_ends_with_an_error(small_operator):
     ("settings", "message"),
     [
         ({"loss": "absolute"}, "loss: expected one of relative, squared, got 'absolute'"),
+        ({"precision": "half"}, "precision: expected one of float32, tf32, bfloat16, got 'half'"),
         ({"steps": 0}, "expected steps and intervals of at least 1"),
         ({"report_every": 0}, "expected steps and intervals of at least 1"),
         ({"validate_every": 0}, "expected steps and intervals of at least 1"),
@@ -355,6 +356,47 @@ def test_loss_that_is_not_finite_ends_with_an_error(small_operator):
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)
+
+
+# How the network is run -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "compiled"),
+    [
+        ({"steps": COMPILE_STEPS}, "cuda", True),
+        ({"steps": COMPILE_STEPS - 1}, "cuda", False),
+        ({"steps": COMPILE_STEPS, "time_limit": 10}, "cuda", False),
+        ({"steps": COMPILE_STEPS}, "cpu", False),
+        ({"steps": 10, "compile": True}, "cpu", True),
+        ({"steps": COMPILE_STEPS, "compile": False}, "cuda", False),
+    ],
+)
+def test_long_trainings_on_a_gpu_are_compiled(settings, device, compiled, monkeypatch):
+    monkeypatch.setattr(training_module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert compiles(TrainConfig(**settings), torch.device(device)) == compiled
+    monkeypatch.setattr(training_module.shutil, "which", lambda name: None)
+    if "compile" not in settings:
+        assert not compiles(TrainConfig(**settings), torch.device(device)), "there is no C compiler"
+
+
+def test_pointwise_products_of_fewer_bits_train_as_well(small_operator):
+    task = Task.parse("SYS-1(1,5)")
+    data, test = (draw_split(task, split, 32, resolution=32) for split in ("train", "test"))
+    errors = {}
+    for precision in ("float32", "bfloat16"):
+        operator = small_operator()
+        config = TrainConfig(steps=60, learning_rate=5e-3, precision=precision)
+        fit(operator, FixedBatches([(task.system, data)], 8), config)
+        errors[precision] = mean_error(operator, [(task.system, test)])
+    assert errors["bfloat16"] != errors["float32"]
+    assert errors["bfloat16"] == pytest.approx(errors["float32"], rel=0.1)
+
+
+def test_tf32_needs_a_gpu(small_operator):
+    task = Task.parse("SYS-1(1,5)")
+    with pytest.raises(ValueError, match="precision: expected a CUDA GPU for tf32, got a CPU; use float32"):
+        fit(small_operator(), FreshBatches([task], 4, resolution=32), TrainConfig(steps=1, precision="tf32"))
 
 
 # CPU and CUDA ---------------------------------------------------------------------------------------------------------
@@ -383,3 +425,17 @@ def test_cuda_solves_trains_and_predicts_as_the_cpu_does(small_operator, tmp_pat
     torch.testing.assert_close(prediction, moved, rtol=1e-3, atol=1e-3)
     history = fit(operators["cuda"], FreshBatches([task], 8, resolution=32, device="cuda"), TrainConfig(steps=5))
     assert history.examples_seen == 40
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("settings", [{"compile": True}, {"precision": "tf32"}, {"precision": "bfloat16"}])
+def test_cuda_trains_as_well_compiled_and_with_fewer_bits(small_operator, settings):
+    task = Task.parse("SYS-1(1,5)")
+    data, test = (draw_split(task, split, 32, resolution=32) for split in ("train", "test"))
+    errors = []
+    for case in ({}, settings):
+        operator = small_operator().to("cuda")
+        batches = FixedBatches([(task.system, data)], 8, device="cuda")
+        fit(operator, batches, TrainConfig(steps=60, learning_rate=5e-3, **case))
+        errors.append(mean_error(operator, [(task.system, test)]))
+    assert errors[1] == pytest.approx(errors[0], rel=0.1)
