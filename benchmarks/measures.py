@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +22,7 @@ from benchmarks.networks import (
     adam,
     available,
     build,
+    forms,
     inference_step,
     parameters,
     random_batch,
@@ -31,19 +34,24 @@ from sciml_fm_core import (
     PAPER_LEARNING_RATES,
     SIZES,
     Adaptation,
+    DatasetFile,
     Examples,
+    FixedBatches,
+    FreshBatches,
     Operator,
     Task,
     TrainConfig,
     draw_split,
     evaluate,
     fine_tune,
+    fit,
+    generate,
     load_operator,
     new_operator,
     pretrain,
     relative_error,
 )
-from sciml_fm_core.datasets import FreshBatches, stream
+from sciml_fm_core.datasets import stream
 from sciml_fm_core.training import training_loss
 from sciml_fm_core.transfer import ADAPT_LEARNING_RATE, RECIPES, recipe_of, recipe_settings
 
@@ -55,6 +63,8 @@ BATCHES = {
 
 BYTES_PER_PARAMETER = 48
 """Room that training a network takes at most: weights, gradients, two moments, and the copies that a peer makes."""
+
+GENERATED = ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)")
 
 MANY_STEPS = 10**7
 """For a training that its time limit ends."""
@@ -154,7 +164,7 @@ class Record:
     @property
     def networks(self) -> list[str]:
         """Networks that can be measured here."""
-        names, missing = available(self.released, compiled=self.compiled)
+        names, missing = available(self.released)
         for line in missing:
             self.skip(line)
         return names
@@ -181,7 +191,7 @@ def device_limits(record: Record) -> None:
 
 def generation(record: Record) -> None:
     """Generation with solution: ours in batches and one at a time, against the released scripts."""
-    for label in ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)"):
+    for label in GENERATED:
         for n in record.budget.resolutions:
             _generation(record, Task.parse(label), n)
 
@@ -229,7 +239,7 @@ def _training(record: Record, size: str, n: int, batch: int) -> None:
 
         return make
 
-    makers = {name: maker(name) for name in record.networks}
+    makers = {name: maker(name) for name in [*record.networks, *forms(record.device, compiled=record.compiled)]}
     keep = _room(record, size) >= len(makers)
     rounds = record.budget.rounds if keep else record.budget.large_rounds
     for name, times in interleave(makers, rounds, record.device, keep=keep).items():
@@ -375,6 +385,63 @@ def few_shot(record: Record) -> None:
         record.add("few-shot curve", "ours", error(result.operator), "error", time_limit=limit, **seen, **case)
 
 
+def data(record: Record) -> None:
+    """What examples cost a training step: fresh ones, from memory, from a file; and how fast files are written."""
+    budget, device = record.budget, record.device
+    n, batch, steps = min(budget.resolutions), 32, 10
+    size = "1M" if "1M" in budget.sizes else budget.sizes[0]
+    config = TrainConfig(steps=steps, report_every=steps)
+    for label in GENERATED:
+        task, case = Task.parse(label), {"task": label, "resolution": n, "batch": batch}
+        operator = new_operator([task], size=size, seed=record.seed, device=device)
+        fresh = FreshBatches([task], batch, resolution=n, seed=record.seed, device=device)
+        steps_of = {"fresh": lambda data=fresh, operator=operator: fit(operator, data, config)}
+        steps_of["examples alone"] = lambda data=fresh: [data.batch(step, 0.0) for step in range(steps)]
+        with tempfile.TemporaryDirectory() as folder:
+            path = generate(task, Path(folder) / "train.h5", 8 * batch, resolution=n, seed=record.seed)
+            with DatasetFile(path) as file:
+                readers = {"from a file": file, "from memory": file.take(slice(None))}
+                for name, reader in readers.items():
+                    batches = FixedBatches([(task.system, reader)], batch, seed=record.seed, device=device)
+                    steps_of[name] = lambda data=batches, operator=operator: fit(operator, data, config)
+                makers = {name: lambda step=step: step for name, step in steps_of.items()}
+                times = interleave(makers, budget.rounds, device)
+        alone = summarize(times.pop("examples alone"))[0]
+        for name, seconds in times.items():
+            share = {"share_of_step": alone / summarize(seconds)[0]} if name == "fresh" else {}
+            record.add_times("data", f"training, {name}", seconds, steps * batch, **case, **share)
+    _writing(record)
+
+
+def _writing(record: Record) -> None:
+    """Examples written to a file, with their making, against as many bytes as they are; both to the disk."""
+    task, n = Task.parse(GENERATED[0]), max(record.budget.resolutions)
+    count = 8 * record.budget.examples
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        block = bytes(2 * 4 * n * n * count)
+
+        def finish() -> None:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+            path.unlink()
+
+        def plain() -> None:
+            path.write_bytes(block)
+            finish()
+
+        def generated() -> None:
+            generate(task, path, count, resolution=n, seed=record.seed)
+            finish()
+
+        makers = {"plain bytes": lambda: plain, "generate": lambda: generated}
+        for name, times in interleave(makers, record.budget.rounds, record.device).items():
+            median, spread = summarize(times)
+            case = {"task": task.label, "resolution": n, "examples": count}
+            rate = len(block) / median / 1e6
+            record.add("data", f"writing, {name}", rate, "MB/s", spread=spread, repeats=times, **case)
+
+
 def equal_time(record: Record) -> None:
     """Errors of pre-trainings that take the same time: our recipe, the paper's, and the paper's on its own network."""
     budget, task = record.budget, Task.parse("SYS-1(1,5)")
@@ -386,13 +453,22 @@ def equal_time(record: Record) -> None:
         case = {"task": task.label, "size": size, "time_limit": budget.equal_seconds}
         record.add("equal time", name, error, "error", seconds=seconds, examples_seen=seen, **case)
 
-    for name, recipe, resolution in (
-        ("ours", "ours", 64),
-        ("ours, coarse grid first", "ours", {0.0: 32, 0.85: 64}),
-        ("paper's recipe", "paper", 64),
-    ):
+    cases: list[tuple[str, str, int | dict[float, int], dict]] = [
+        ("ours", "ours", 64, {}),
+        ("ours, coarse grid first", "ours", {0.0: 32, 0.85: 64}, {}),
+        ("paper's recipe", "paper", 64, {}),
+    ]
+    if record.device.type == "cuda":  # what fewer bits and compilation do to the error
+        for settings in ({"compile": True}, {"precision": "tf32"}, {"precision": "bfloat16"}):
+            (word,) = ("compiled" if value is True else value for value in settings.values())
+            cases.append((f"ours, {word}", "ours", 64, settings))
+    for name, recipe, resolution, settings in cases:
         config = TrainConfig(
-            steps=MANY_STEPS, time_limit=budget.equal_seconds, validate_every=100, **recipe_settings(recipe)
+            steps=MANY_STEPS,
+            time_limit=budget.equal_seconds,
+            validate_every=100,
+            **recipe_settings(recipe),
+            **settings,
         )
         operator, history = pretrain(
             [task],
@@ -484,5 +560,6 @@ SECTIONS = {
     "inference": inference,
     "memory": memory,
     "few-shot": few_shot,
+    "data": data,
     "equal-time": equal_time,
 }

@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,12 +22,19 @@ from torch import Tensor, nn
 
 from sciml_fm_core import FNO, SIZES, FNOConfig
 from sciml_fm_core.datasets import stream
+from sciml_fm_core.fno import apply_together, network_of
 from sciml_fm_core.training import training_loss
 
 CHANNELS = 4
 """The source and three coefficients, as in SYS-1."""
 
-OURS = ("ours", "ours, gated", "ours, compiled")
+FORMS: dict[str, Callable[[], Callable]] = {
+    "ours, plain": lambda: partial(network_of, pointwise=torch.float32),
+    "ours, bfloat16": lambda: partial(network_of, pointwise=torch.bfloat16),
+    "ours, compiled": lambda: torch.compile(network_of),
+}
+"""Other forms of our network: how it is applied. "plain" is what runs on CUDA and what is compiled."""
+
 PEERS = ("neuraloperator", "released")
 
 
@@ -44,11 +52,15 @@ def importing_from(folder: Path) -> Iterator[None]:
         sys.path[:], sys.dont_write_bytecode = path, bytecode
 
 
-def available(released: Path | None, *, compiled: bool) -> tuple[list[str], list[str]]:
-    """Candidates that can be measured here, and a line about each that cannot."""
+def forms(device: torch.device, *, compiled: bool) -> list[str]:
+    """Forms of our network that differ from the one a device runs."""
+    names = ["ours, bfloat16"] if device.type == "cuda" else ["ours, plain"]
+    return [*names, "ours, compiled"] if compiled else names
+
+
+def available(released: Path | None) -> tuple[list[str], list[str]]:
+    """Networks that can be measured here, and a line about each that cannot."""
     names, missing = ["ours", "ours, gated"], []
-    if compiled:
-        names.append("ours, compiled")
     if importlib.util.find_spec("neuralop") is None:
         missing.append("neuraloperator: not installed; pip install 'sciml-fm[bench]'")
     else:
@@ -76,7 +88,19 @@ def build(candidate: str, size: str, device: torch.device, *, released: Path | N
     else:
         model = FNO(config, stream(seed, "weights"))
     model = model.to(device)
-    return torch.compile(model) if candidate == "ours, compiled" else model
+    return Form(model, FORMS[candidate]()) if candidate in FORMS else model
+
+
+class Form(nn.Module):
+    """Our network, applied in another form."""
+
+    def __init__(self, model: FNO, network: Callable):
+        super().__init__()
+        self.model, self.network = model, network
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        """As `FNO.forward`."""
+        return apply_together([self.model], *arguments, network=self.network)[0]
 
 
 def _neuraloperator(config: FNOConfig) -> nn.Module:

@@ -20,6 +20,7 @@ TITLES = {
     "memory": "Peak memory of training steps",
     "few-shot": "Fine-tuning on few examples: a grid of learning rates against one",
     "few-shot curve": "Fine-tuning on few examples: error after some seconds",
+    "data": "Examples for training: fresh, from memory or a file; and written to a file",
     "equal time": "Pre-training: error after equal time",
 }
 CASES = {
@@ -29,12 +30,19 @@ CASES = {
     "memory": ("size", "resolution", "batch"),
     "few-shot": ("task", "examples", "steps"),
     "few-shot curve": ("task", "examples", "seconds"),
+    "data": ("task", "resolution"),
     "equal time": ("task", "size", "time_limit"),
 }
 """What tells the comparisons of a section apart."""
 
 COLORS = {"ours": "#0072B2", "ours, gated": "#56B4E9", "ours, compiled": "#009E73"}
-COLORS |= {"ours, one at a time": "#56B4E9", "neuraloperator": "#E69F00", "released": "#999999"}
+COLORS |= {
+    "ours, plain": "#CC79A7",
+    "ours, bfloat16": "#F0E442",
+    "ours, one at a time": "#56B4E9",
+    "neuraloperator": "#E69F00",
+    "released": "#999999",
+}
 
 
 def sections(rows: list[dict]) -> dict[str, dict[tuple, list[dict]]]:
@@ -68,6 +76,7 @@ def table(section: str, groups: dict[tuple, list[dict]]) -> tuple[list[str], lis
             "parameters",
             "share_of_matrix_rate",
             "share_of_bandwidth",
+            "share_of_step",
             "examples_seen",
             "times_one_rate",
             "error",

@@ -173,10 +173,10 @@ def run_study(
     folder.mkdir(exist_ok=True)
     paths = {run: _path(folder, run) for run in runs}
     parents = dict.fromkeys(run.parent for run in runs if isinstance(run.parent, PretrainingRun))
-    pending: dict[Run, list[Run]] = {parent: [] for parent in parents if not _path(folder, parent).is_file()}
-    for wanted, path in paths.items():
-        if not path.is_file():
-            pending[wanted] = [wanted.parent] if wanted.parent in parents and wanted.parent in pending else []
+    missing = [run for run, path in paths.items() if not path.is_file()]
+    needed = dict.fromkeys(run.parent for run in missing if run.parent in parents)
+    pending: dict[Run, list[Run]] = {parent: [] for parent in needed if not _path(folder, parent).is_file()}
+    pending |= {run: [run.parent] if run.parent in pending else [] for run in missing}
     total = len(parents) + len(paths)
     began, already = time.monotonic(), total - len(pending)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from . import __version__
 from .datasets import Batches, DatasetFile, FixedBatches, FreshBatches, draw_split, stream
@@ -17,13 +18,16 @@ from .distributed import ALONE, Processes
 from .fno import FNO, SIZES, FNOConfig
 from .metrics import relative_error
 from .normalization import PaperNormalization, fit_normalization
-from .operator import Operator
+from .operator import Operator, predict_together
 from .systems import System
 from .tasks import PAPER_TASKS, Examples, Task
 from .training import Callback, History, Member, TrainConfig, fit, fit_together
 
 PAPER_LEARNING_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
 """The paper's grid; one is chosen on validation for every model, dataset size and start."""
+
+MAP_POINTS = 2**21
+"""Grid points of the solutions that `error_map` holds at once."""
 
 HALVE_AT = (0.15, 0.4)
 """Where a grid is halved: five rates cost as many steps as 2.6 trained to the end."""
@@ -225,6 +229,63 @@ def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 1
         label: evaluate(operator, Task.parse(label), count=count, resolution=resolution, seed=seed)["error"]
         for label in dict.fromkeys(labels)
     }
+
+
+@torch.no_grad()
+def error_map(
+    operators: Sequence[Operator],
+    source: Tensor,
+    dial: Tensor,
+    parameters: Tensor,
+    system: System | str | None = None,
+) -> Tensor:
+    """Mean relative error of operators over some sources, at each of many values of the dial and the parameters.
+
+    The error along the dial, or an atlas over two parameters. The coefficients and the exact solution of a point are
+    found once for all operators, and many points are predicted in one batch.
+
+    Args:
+        operators: what to compare; they know the system.
+        source: sources that every point is measured on, shape (s, n, n).
+        dial: value of the dial of each point, shape (points,).
+        parameters: of ``system.parameters``, broadcast to (points, s, len(system.parameters)).
+        system: the PDE, or its name; needed where an operator knows several.
+
+    Returns:
+        Errors, shape (operators, points), float64; NaN where a source cannot reach the value of the dial.
+
+    Raises:
+        ValueError: on wrong shapes, or if an operator was not trained for the system.
+    """
+    if source.ndim != 3 or dial.ndim != 1:
+        raise ValueError(
+            f"error map: expected sources (s, n, n) and dial values (points,), "
+            f"got {tuple(source.shape)} and {tuple(dial.shape)}"
+        )
+    known = operators[0].normalization.resolve(system)
+    parameters = parameters.double().expand(len(dial), len(source), len(known.parameters))
+    errors = torch.full((len(operators), len(dial)), torch.nan, dtype=torch.float64)
+    alike: dict[FNOConfig, list[int]] = {}
+    for number, operator in enumerate(operators):
+        alike.setdefault(operator.model.config, []).append(number)
+
+    def measure(points: Tensor) -> None:
+        values = dial.double()[points, None].expand(-1, len(source))
+        try:
+            coefficients = known.coefficients(values, source, parameters[points]).to(source.dtype)
+        except ValueError:  # a source cannot reach one of the values
+            for point in points.split(1) if len(points) > 1 else ():
+                measure(point)
+            return
+        solution = known.solve(source, coefficients)
+        for numbers in alike.values():
+            predictions = predict_together([operators[number] for number in numbers], source, coefficients, known)
+            found = relative_error(predictions, solution.expand_as(predictions))
+            errors[torch.tensor(numbers)[:, None], points] = found.mean(dim=-1).double().cpu()
+
+    for points in torch.arange(len(dial)).split(max(1, MAP_POINTS // source.numel())):
+        measure(points)
+    return errors
 
 
 @dataclass

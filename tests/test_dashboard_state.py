@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sciml_fm_core import SYSTEMS, Task, load_operator, new_operator
+from sciml_fm_core import SYSTEMS, Task, new_operator
 from sciml_fm_core.sources import PRESETS
 
 pytest.importorskip("param", reason="the dashboard extra is not installed")
@@ -22,7 +22,6 @@ from explorer.compute import (
     RESOLUTION,
     coarse_to_fine,
     compute,
-    mean_error_at,
     sweep_sources,
 )
 from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
@@ -558,30 +557,10 @@ def test_a_sweep_goes_from_coarse_to_fine_over_every_value_once(count):
     assert set(order[:2]) == {0, count - 1}
 
 
-def test_the_error_along_the_dial_is_measured_on_the_same_sources_every_time(operators, system):
-    sources = sweep_sources(system, count=2)
-    assert torch.equal(sources.source, sweep_sources(system, count=2).source)
-    value = dial_of(system).start
-    error = mean_error_at(operators[system.name], system, value, sources)
-    assert math.isfinite(error)
-    assert error > 0
-    assert error == mean_error_at(operators[system.name], system, value, sources)
-
-
-def test_a_dial_value_out_of_reach_is_left_out_of_the_curve(operators):
-    system = SYSTEMS["advection_diffusion"]
-    sources = sweep_sources(system, count=1)
-    x = torch.arange(64) / 64
-    band = torch.cos(2 * torch.pi * x)[:, None].expand(1, 64, 64)  # varies only across a flow in x
-    parameters = torch.tensor([[0.0, 2.0, 0.0]], dtype=torch.float64)
-    beyond = type(sources)(band.contiguous(), parameters)
-    assert math.isnan(mean_error_at(operators["advection_diffusion"], system, 5.0, beyond))
-
-
-def test_the_trained_operator_is_better_inside_its_range_than_far_out():
-    operator, system = load_operator("sys-1"), SYSTEMS["poisson"]
-    sources = sweep_sources(system, count=3)
-    assert mean_error_at(operator, system, 3.0, sources) < mean_error_at(operator, system, 20.0, sources)
+def test_the_error_along_the_dial_is_measured_on_the_same_sources_every_time(system):
+    sources, again = sweep_sources(system, count=2), sweep_sources(system, count=2)
+    assert torch.equal(sources.source, again.source)
+    assert torch.equal(sources.parameters, again.parameters)
 
 
 def test_choices_offered_start_with_no_examples():

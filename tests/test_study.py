@@ -161,6 +161,11 @@ def test_a_study_done_twice_runs_nothing_again(quick, executed, tmp_path):
     after = contents(tmp_path / "study")
     assert {name: after[name] for name in before} == before
 
+    executed.clear()
+    (tmp_path / "study" / f"{identity(PRETRAINING)}.safetensors").unlink()  # nothing that is missing starts from it
+    assert run_study(runs, tmp_path / "study") == first
+    assert not executed
+
 
 def test_a_run_asked_for_twice_is_done_once(quick, executed, tmp_path):
     a, b = quick(examples=0), quick(examples=0, start="from scratch")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sciml_fm_core import (
+    PAPER_TASKS,
     RECIPES,
     SYSTEMS,
     DatasetFile,
@@ -11,6 +12,7 @@ from sciml_fm_core import (
     Task,
     TrainConfig,
     draw_split,
+    error_map,
     evaluate,
     evaluate_shifts,
     fine_tune,
@@ -18,6 +20,7 @@ from sciml_fm_core import (
     load_operator,
     new_operator,
     pretrain,
+    relative_error,
     train_from_scratch,
 )
 from sciml_fm_core import transfer as transfer_module
@@ -177,6 +180,56 @@ def test_every_shift_of_the_paper_is_measured(small_operator):
         "SYS-1(1,5)", "SYS-1(1,2.5)", "SYS-1(2.5,7.5)", "SYS-1(5,10)", "SYS-1(10,20)",
         "SYS-3(1,10)", "SYS-3(1,5)", "SYS-3(5,12)",
     }  # fmt: skip
+
+
+def map_of(system, count=3, points=4, n=32):
+    """Sources of a system and values of its dial and parameters."""
+    task = Task.parse(PAPER_TASKS[system.name]["pre-training"])
+    source = task.sample(count, n, torch.Generator().manual_seed(0)).source
+    dial = torch.linspace(task.low, task.high, points, dtype=torch.float64).round()
+    parameters = torch.rand(points, 1, len(system.parameters), generator=torch.Generator().manual_seed(1)) + 1
+    return source, dial.clamp(min=0.5), parameters
+
+
+def test_error_map_is_the_error_at_every_point(small_operator, system, monkeypatch):
+    labels = [PAPER_TASKS[system.name]["pre-training"]]
+    operators = [small_operator(*labels), small_operator(*labels, seed=1), small_operator(*labels, width=6)]
+    source, dial, parameters = map_of(system)
+    errors = error_map(operators, source, dial, parameters)
+    assert errors.shape == (3, 4)
+    for i, value in enumerate(dial):
+        rows = parameters[i].double().expand(len(source), -1)
+        coefficients = system.coefficients(value.expand(len(source)), source, rows).float()
+        solution = system.solve(source, coefficients)
+        for operator, error in zip(operators, errors[:, i], strict=True):
+            expected = relative_error(operator.predict(source, coefficients), solution).mean()
+            assert error.item() == pytest.approx(expected.item(), rel=1e-4)
+    monkeypatch.setattr(transfer_module, "MAP_POINTS", 1)  # one point at a time
+    torch.testing.assert_close(error_map(operators, source, dial, parameters), errors, rtol=1e-4, atol=0)
+
+
+def test_error_map_leaves_out_what_a_source_cannot_reach(small_operator):
+    operator = small_operator("SYS-2(0.2,1)")
+    band = torch.cos(2 * torch.pi * torch.arange(32) / 32)[None, :, None].expand(1, 32, 32).contiguous()
+    parameters = torch.tensor([[[0.0, 2.0, 0.0]], [[1.5, 2.0, 0.0]]])  # it varies only across a flow in x
+    errors = error_map([operator], band, torch.tensor([5.0, 5.0]), parameters)
+    assert errors.isnan().tolist() == [[True, False]]
+
+
+def test_error_map_of_a_trained_operator_rises_out_of_its_range(system):
+    name = {"poisson": "sys-1", "advection_diffusion": "sys-2", "helmholtz": "sys-3"}[system.name]
+    task = Task.parse(PAPER_TASKS[system.name]["pre-training"])
+    source, _, parameters = map_of(system, n=64)
+    dial = torch.tensor([task.high / 2, 2 * task.high], dtype=torch.float64)
+    inside, outside = error_map([load_operator(name)], source, dial, parameters[:1])[0]
+    assert inside < 0.05 < outside
+
+
+def test_error_map_refuses_wrong_shapes(small_operator):
+    source, dial, parameters = map_of(SYSTEMS["poisson"])
+    message = r"error map: expected sources \(s, n, n\) and dial values \(points,\), got \(32, 32\) and \(4,\)"
+    with pytest.raises(ValueError, match=message):
+        error_map([small_operator()], source[0], dial, parameters)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

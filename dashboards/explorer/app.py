@@ -12,14 +12,16 @@ from threading import Event
 
 import panel as pn
 import panel_material_ui as pmui
+import torch
 
 from sciml_fm_core.operator import Operator, load_operator
 from sciml_fm_core.systems import System
+from sciml_fm_core.transfer import error_map
 
 from . import text
 from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
-from .compute import PREDICTIONS, Frame, coarse_to_fine, compute, mean_error_at, sweep_sources
+from .compute import PREDICTIONS, Frame, coarse_to_fine, compute, sweep_sources
 from .controls import DialControls, SourceControls, SystemControls, dial_label
 from .curves import DialErrors
 from .fields import FieldsView
@@ -37,6 +39,8 @@ transfers.</div>
 FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
 """One warm thread for the fields of all sessions: a prediction uses every core as it is."""
 SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps")
+SWEEP_BATCH = 4
+"""Values of the dial measured at once: the curve grows while the rest is still measured."""
 
 PUBLISH_MILLISECONDS = 120
 
@@ -72,7 +76,7 @@ class Explorer:
         self._wanted = self._painted = 0
         self._task: asyncio.Task | None = None
         self._sweep_stop = Event()
-        self._zero_shot_curves: dict[tuple, list[tuple[float, float]]] = {}
+        self._known_curves: dict[tuple, list[tuple[float, float]]] = {}
 
         self.state.param.watch(
             lambda *_: self.request_frame(),
@@ -159,37 +163,42 @@ class Explorer:
         self._sweep_stop.set()
         stop = self._sweep_stop = Event()
         state = self.state
-        query = state.query()
+        query, values = state.query(), state.scale.sweep()
+        wanted: dict[str, tuple[Callable[[], Operator], list[tuple[float, float]]]] = {}
         for name in PREDICTIONS:
             load = query.operators[name]
             if load is None:
                 self.on_loop(partial(self.errors.set_curve, name, []))
                 continue
             key = (state.system_name, state.bundle_name, name, None if name == "zero_shot" else id(load()))
-            known = self._zero_shot_curves.setdefault(key, [])
+            known = self._known_curves.setdefault(key, [])
             self.on_loop(partial(self.errors.set_curve, name, list(known)))
-            values = state.scale.sweep()
             if len(known) < len(values):
-                SWEEPS.submit(self._sweep, name, load, state.system, values, known, stop)
+                wanted[name] = load, known
+        if wanted:
+            SWEEPS.submit(self._sweep, wanted, state.system, values, stop)
 
     def _sweep(
         self,
-        name: str,
-        load: Callable[[], Operator],
+        wanted: dict[str, tuple[Callable[[], Operator], list[tuple[float, float]]]],
         system: System,
         values: list[float],
-        known: list[tuple[float, float]],
         stop: Event,
     ) -> None:
         try:
-            operator, sources, done = load(), sweep_sources(system), {value for value, _ in known}
-            for count, index in enumerate(coarse_to_fine(len(values))):
+            operators = [load() for load, _ in wanted.values()]
+            curves = {name: known for name, (_, known) in wanted.items()}
+            sources = sweep_sources(system)
+            order = [values[index] for index in coarse_to_fine(len(values))]
+            for first in range(0, len(order), SWEEP_BATCH):
+                batch = order[first : first + SWEEP_BATCH]
                 if stop.is_set():
                     return
-                if values[index] in done:
-                    continue
-                known.append((values[index], mean_error_at(operator, system, values[index], sources)))
-                if count % 4 == 3 or len(known) == len(values):
+                dial = torch.tensor(batch, dtype=torch.float64)
+                found = error_map(operators, sources.source, dial, sources.parameters, system)
+                for (name, known), errors in zip(curves.items(), found.tolist(), strict=True):
+                    done = {value for value, _ in known}
+                    known += [point for point in zip(batch, errors, strict=True) if point[0] not in done]
                     self.on_loop(partial(self._show_curve, name, list(known), stop))
         except Exception:
             log.exception("measuring the error along the dial failed")

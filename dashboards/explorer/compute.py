@@ -158,18 +158,6 @@ def sweep_sources(system: System, count: int = SWEEP_SOURCES, resolution: int = 
     return SweepSources(source, low + uniform * (high - low))
 
 
-@torch.no_grad()
-def mean_error_at(operator: Operator, system: System, value: float, sources: SweepSources) -> float:
-    """Mean relative error at one value of the dial; NaN where a source cannot reach it."""
-    dial = torch.full((len(sources.source),), value, dtype=torch.float64)
-    try:
-        coefficients = system.coefficients(dial, sources.source, sources.parameters).to(sources.source.dtype)
-    except ValueError:
-        return float("nan")
-    solution = system.solve(sources.source, coefficients)
-    return relative_error(operator.predict(sources.source, coefficients, system), solution).mean().item()
-
-
 def coarse_to_fine(count: int) -> Iterator[int]:
     """Indices 0 .. count - 1, ends first, then ever finer, so that a partial curve already spans the range."""
     seen: set[int] = set()

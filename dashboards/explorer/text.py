@@ -190,6 +190,6 @@ def message(text: str, kind: str = "warning") -> str:
 def page_link(label: str, address: str) -> str:
     """A link to another page of the dashboard, for the header."""
     return (
-        f"<a href='{address}' data-test='link-{address}' style='color:inherit;font-size:15px;font-weight:500;"
+        f"<a href='{address}' data-test='link-{address}' style='color:#fff;font-size:15px;font-weight:500;"
         f"text-decoration:none;border:1px solid currentColor;border-radius:4px;padding:4px 12px'>{label}</a>"
     )
