@@ -27,12 +27,13 @@ class Rounds:
     fewest: int
     most: int
     seconds: float
-    shortest: float = 0.02
+    shortest: float = 0.3
 
 
 SETTLE_SECONDS = 0.3
 """Rest before each timing: threads of another candidate's linear algebra go on spinning for a while after its work, and
-would take the cores from the next (seen: half the speed of what follows NumPy)."""
+would take the cores from the next (seen: half the speed of what follows NumPy). One step that is not timed follows it,
+since a candidate finds the caches as the others left them: what is measured is the speed of one step after another."""
 
 
 def interleave(
@@ -60,9 +61,8 @@ def interleave(
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             step = kept.get(name) or makers[name]()
-            if not keep:
-                step()  # warm-up: the first step allocates
             time.sleep(SETTLE_SECONDS)
+            step()
             times[name].append(seconds_of(step, device, calls.get(name, 1)))
             del step
             if not keep:
