@@ -168,14 +168,15 @@ class Task:
         limit = self.system.max_solution if self.reject else None
         if limit is None:
             return examples, draws
+        refused, drawn = torch.arange(count, device=device), examples
         for _ in range(MAX_REDRAWS):
-            largest, smallest = examples.solution.amax(dim=(-2, -1)), examples.solution.amin(dim=(-2, -1))
-            refused = (torch.maximum(largest, -smallest) > limit).nonzero().squeeze(1)
+            largest, smallest = drawn.solution.amax(dim=(-2, -1)), drawn.solution.amin(dim=(-2, -1))
+            refused = refused[torch.maximum(largest, -smallest) > limit]
             if not len(refused):
                 return examples, draws
-            redrawn = self._draw(sparsity[refused.cpu()], resolution, generator, dtype, device)
+            drawn = self._draw(sparsity[refused.cpu()], resolution, generator, dtype, device)
             draws += len(refused)
-            for tensor, replacement in zip(examples, redrawn, strict=True):
+            for tensor, replacement in zip(examples, drawn, strict=True):
                 tensor[refused] = replacement
         raise ValueError(
             f"task {self.label}: after {MAX_REDRAWS} rounds {len(refused)} of {count} examples still exceed max |u| = "
