@@ -31,7 +31,7 @@ CHANNELS = 4
 FORMS: dict[str, Callable[[], Callable]] = {
     "ours, plain": lambda: partial(network_of, pointwise=torch.float32),
     "ours, bfloat16": lambda: partial(network_of, pointwise=torch.bfloat16),
-    "ours, compiled": lambda: torch.compile(network_of),
+    "ours, compiled": lambda: torch.compile(network_of, dynamic=False),
 }
 """Other forms of our network: how it is applied. "plain" is what runs on CUDA and what is compiled."""
 
@@ -80,6 +80,8 @@ def config_of(candidate: str, size: str) -> FNOConfig:
 def build(candidate: str, size: str, device: torch.device, *, released: Path | None = None, seed: int = 0) -> nn.Module:
     """A candidate with random weights."""
     config = config_of(candidate, size)
+    if candidate == "ours, compiled":
+        torch.compiler.reset()  # or the code would be for the shapes of another case too
     torch.manual_seed(seed)
     if candidate == "neuraloperator":
         model = _neuraloperator(config)

@@ -64,7 +64,7 @@ class FourierMatrices(NamedTuple):
 @lru_cache(maxsize=32)
 def fourier_matrices(n: int, modes: int, dtype: torch.dtype, device: torch.device) -> FourierMatrices:
     """`FourierMatrices` for a grid; computed once in float64, outside any graph."""
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # made in inference mode they could not be trained with
         k = torch.arange(modes + 1, dtype=torch.float64)
         phase = 2 * torch.pi * torch.outer(k, torch.arange(n, dtype=torch.float64) / n)
         waves = torch.cat([phase.cos(), phase.sin()])

@@ -28,7 +28,7 @@ SPARE_BYTES = 2**29
 def fused_trunk(
     fields: Tensor, spectrum: Tensor, blocks: Sequence[Block], head: Head, matrices: FourierMatrices
 ) -> Tensor:
-    """`plain_trunk` for one member. Differentiable once."""
+    """`plain_trunk` for one member. Differentiable once, by autograd alone (no `torch.func`)."""
     fields = fields.squeeze(3).contiguous()  # (n, n, batch, c)
     spectrum = spectrum.squeeze(3).contiguous()  # (2 m * m, 2, batch, d)
     parameters: list[Tensor | None] = [tensor[0] for tensor in head]
@@ -44,7 +44,8 @@ def fused_trunk(
 class Workspace:
     """Arrays that are used again: fresh ones cost a page fault every 4 KiB, up to a fifth of a training step.
 
-    The n-th array taken is the n-th of an earlier workspace that is gone, where its shape is the same.
+    The n-th array taken is the n-th of an earlier workspace that is gone, where its shape is the same. What is gone is
+    kept for the next, up to `SPARE_BYTES`, as long as the process lives.
     """
 
     _spare: ClassVar[list[list[Tensor]]] = []
@@ -54,21 +55,22 @@ class Workspace:
             self._arrays = self._spare.pop()
         except IndexError:
             self._arrays = []
-        self._taken = 0
+        self.taken = 0
 
     def __del__(self):
-        held = [self._arrays[: self._taken], *self._spare]
+        held = [self._arrays[: self.taken], *self._spare]
         if sum(array.nbytes for arrays in held for array in arrays) <= SPARE_BYTES:
             self._spare.append(held[0])
 
+    @torch.inference_mode(False)  # an array made in that mode could not be used by a training
     def take(self, like: Tensor, *shape: int) -> Tensor:
         """An array of any content."""
-        if self._taken == len(self._arrays):
+        if self.taken == len(self._arrays):
             self._arrays.append(like.new_empty(shape))
-        array = self._arrays[self._taken]
+        array = self._arrays[self.taken]
         if array.shape != shape or array.dtype != like.dtype:
-            array = self._arrays[self._taken] = like.new_empty(shape)
-        self._taken += 1
+            array = self._arrays[self.taken] = like.new_empty(shape)
+        self.taken += 1
         return array
 
 
@@ -88,7 +90,9 @@ class _Spectral:
         self.products = work.take(spectrum, m, 2, 2, m + 1, features)
         self.below = work.take(spectrum, m, m, 2, features)
         self.turned = work.take(spectrum, *spectrum.shape)
-        self.backwards = torch.arange(2 * m - 1, m - 1, -1)  # where ky = -1 .. -m are in a spectrum
+        self.backwards = torch.arange(
+            2 * m - 1, m - 1, -1, device=spectrum.device
+        )  # where ky = -1 .. -m are in a spectrum
 
     def synthesise(self, spectrum: Tensor) -> Tensor:
         """Inverse transform along y, `blocks.fold` included: rows, to be multiplied by ``back_x``."""
@@ -183,6 +187,7 @@ class _Trunk(torch.autograd.Function):
         if ctx is not None:
             ctx.save_for_backward(fields, *parameters)
             ctx.matrices, ctx.work, ctx.spectral, ctx.scratch = matrices, work, spectral, (rows, mixed, buffers)
+            ctx.taken = work.taken
             ctx.kept = [*kept, (spectrum, unscaled, old, last)]
         return result
 
@@ -192,6 +197,7 @@ class _Trunk(torch.autograd.Function):
         (fields, *parameters), matrices, work, spectral = ctx.saved_tensors, ctx.matrices, ctx.work, ctx.spectral
         head, blocks, (rows, mixed, buffers) = Head(*parameters[:4]), _blocks_of(parameters), ctx.scratch
         n, features, points = spectral.n, rows.shape[-1], spectral.n**2
+        work.taken = ctx.taken  # a second backward pass takes the arrays of the first
         parts = _row_slices(n, n * features)
         gradient = work.take(fields, n, n, features)  # of each block's input, in turn
         fields_gradient = torch.empty_like(fields) if ctx.needs_input_grad[1] else None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +56,7 @@ class TrainConfig:
         time_limit: seconds after which the decay has reached 0 and training ends, whatever `steps`; None for no limit.
         checkpoint_every: steps between checkpoints, where a checkpoint path is given.
         compile: compile the network with torch.compile (needs a C compiler), as a CUDA graph where it is small. Where
-            None, by rule: on a GPU beside a C compiler, from `COMPILE_STEPS` steps on, without a time limit; never on a
+            None, by rule: on a GPU with a C compiler, from `COMPILE_STEPS` steps on, without a time limit; never on a
             CPU or in a few-shot run of seconds.
         precision: of the steps; validation and what is saved are float32. ``tf32`` rounds the factors of every product
             to 10 bits on a GPU that has TF32; ``bfloat16`` those of the pointwise products of hidden channels to 7, and
@@ -344,8 +346,17 @@ def compiles(config: TrainConfig, device: torch.device) -> bool:
     """Whether a training compiles its network: as asked, else by the rule of `TrainConfig.compile`."""
     if config.compile is not None:
         return config.compile
+    if config.precision == "tf32":  # Inductor of some versions of PyTorch reads the older setting of TF32, and fails
+        return False
     long = config.time_limit is None and config.steps >= COMPILE_STEPS
-    return long and device.type == "cuda" and shutil.which("cc") is not None
+    return long and device.type == "cuda" and _has_compiler(device)
+
+
+def _has_compiler(device: torch.device) -> bool:
+    """Whether there is what torch.compile needs on a GPU: Triton, a C compiler with Python's headers, a recent GPU."""
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    tools = find_spec("triton") is not None and shutil.which("cc") is not None and headers.is_file()
+    return tools and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def _network(config: TrainConfig, operator: Operator) -> Callable[..., Tensor]:
@@ -358,7 +369,7 @@ def _network(config: TrainConfig, operator: Operator) -> Callable[..., Tensor]:
     if not compiles(config, operator.device):
         return network
     graph = operator.device.type == "cuda" and operator.model.parameter_count <= GRAPH_PARAMETERS
-    return torch.compile(network, mode="reduce-overhead" if graph else None)
+    return torch.compile(network, dynamic=False, mode="reduce-overhead" if graph else None)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from .fno import FNO, SIZES, FNOConfig
 from .metrics import relative_error
 from .normalization import PaperNormalization, fit_normalization
 from .operator import Operator, predict_together
+from .spectral import check_finite
 from .systems import System
 from .tasks import PAPER_TASKS, Examples, Task
 from .training import Callback, History, Member, TrainConfig, fit, fit_together
@@ -255,15 +256,21 @@ def error_map(
         Errors, shape (operators, points), float64; NaN where a source cannot reach the value of the dial.
 
     Raises:
-        ValueError: on wrong shapes, or if an operator was not trained for the system.
+        ValueError: on wrong shapes or values that are not finite, or if an operator was not trained for the system.
     """
-    if source.ndim != 3 or dial.ndim != 1:
+    if not operators or source.ndim != 3 or dial.ndim != 1 or not len(source):
         raise ValueError(
-            f"error map: expected sources (s, n, n) and dial values (points,), "
-            f"got {tuple(source.shape)} and {tuple(dial.shape)}"
+            "error map: expected at least one operator, sources (s, n, n) and dial values (points,), "
+            f"got {len(operators)}, {tuple(source.shape)} and {tuple(dial.shape)}"
         )
     known = operators[0].normalization.resolve(system)
-    parameters = parameters.double().expand(len(dial), len(source), len(known.parameters))
+    for name, values in (("source", source), ("dial", dial), ("parameters", parameters)):
+        check_finite(values, name)
+    wanted = len(dial), len(source), len(known.parameters)
+    try:
+        parameters = parameters.double().expand(wanted)
+    except RuntimeError:
+        raise ValueError(f"parameters: expected to broadcast to {wanted}, got {tuple(parameters.shape)}") from None
     errors = torch.full((len(operators), len(dial)), torch.nan, dtype=torch.float64)
     alike: dict[FNOConfig, list[int]] = {}
     for number, operator in enumerate(operators):

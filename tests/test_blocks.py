@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sciml_fm_core import FNO, FNOConfig, fused
+from sciml_fm_core import FNO, FNOConfig, blocks, fused
 from sciml_fm_core import fno as fno_module
 from sciml_fm_core.blocks import plain_trunk
 from sciml_fm_core.fno import apply_together
@@ -140,6 +140,16 @@ def test_memory_that_is_used_again_belongs_to_one_graph_at_a_time():
                 check(torch.autograd.grad(output.sum(), p, retain_graph=True), reference, torch.float64)
 
 
+def test_what_inference_leaves_behind_serves_a_training(monkeypatch):
+    monkeypatch.setattr(fused.Workspace, "_spare", [])
+    blocks.fourier_matrices.cache_clear()
+    model, inputs = make(), inputs_of(2, 4, 16, 16, dtype=torch.float64)
+    with torch.inference_mode():
+        model(inputs)
+    results = values_and_gradients(model, [model], inputs)
+    check(results, values_and_gradients(lambda x: textbook(model, x), [model], inputs), torch.float64)
+
+
 def test_a_training_step_takes_over_the_memory_of_the_last(monkeypatch):
     monkeypatch.setattr(fused.Workspace, "_spare", [])
     model, inputs = make(), inputs_of(2, 4, 16, 16, dtype=torch.float64)
@@ -149,6 +159,11 @@ def test_a_training_step_takes_over_the_memory_of_the_last(monkeypatch):
         (arrays,) = fused.Workspace._spare
         places.append([array.data_ptr() for array in arrays])
     assert places[0] == places[1] == places[2]
+    output = model(inputs).sum()
+    for _ in range(3):  # a second backward pass takes no more than the first
+        output.backward(retain_graph=True)
+    del output
+    assert [array.data_ptr() for array in fused.Workspace._spare[0]] == places[0]
     monkeypatch.setattr(fused, "SPARE_BYTES", 0)
     model(inputs).sum().backward()
     assert not fused.Workspace._spare

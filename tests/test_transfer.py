@@ -227,9 +227,16 @@ def test_error_map_of_a_trained_operator_rises_out_of_its_range(system):
 
 def test_error_map_refuses_wrong_shapes(small_operator):
     source, dial, parameters = map_of(SYSTEMS["poisson"])
-    message = r"error map: expected sources \(s, n, n\) and dial values \(points,\), got \(32, 32\) and \(4,\)"
-    with pytest.raises(ValueError, match=message):
-        error_map([small_operator()], source[0], dial, parameters)
+    operator = small_operator()
+    message = r"expected at least one operator, sources \(s, n, n\) .*, got {}, {} and \(4,\)"
+    with pytest.raises(ValueError, match=message.format(1, r"\(32, 32\)")):
+        error_map([operator], source[0], dial, parameters)
+    with pytest.raises(ValueError, match=message.format(0, r"\(3, 32, 32\)")):
+        error_map([], source, dial, parameters)
+    with pytest.raises(ValueError, match=r"parameters: expected to broadcast to \(4, 3, 1\), got \(2, 1\)"):
+        error_map([operator], source, dial, torch.ones(2, 1))
+    with pytest.raises(ValueError, match="dial: expected finite values"):
+        error_map([operator], source, dial * torch.nan, parameters)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -190,6 +190,8 @@ class Explorer:
             curves = {name: known for name, (_, known) in wanted.items()}
             sources = sweep_sources(system)
             order = [values[index] for index in coarse_to_fine(len(values))]
+            done = {name: {value for value, _ in known} for name, known in curves.items()}
+            order = [value for value in order if any(value not in values for values in done.values())]
             for first in range(0, len(order), SWEEP_BATCH):
                 batch = order[first : first + SWEEP_BATCH]
                 if stop.is_set():
@@ -197,8 +199,7 @@ class Explorer:
                 dial = torch.tensor(batch, dtype=torch.float64)
                 found = error_map(operators, sources.source, dial, sources.parameters, system)
                 for (name, known), errors in zip(curves.items(), found.tolist(), strict=True):
-                    done = {value for value, _ in known}
-                    known += [point for point in zip(batch, errors, strict=True) if point[0] not in done]
+                    known += [point for point in zip(batch, errors, strict=True) if point[0] not in done[name]]
                     self.on_loop(partial(self._show_curve, name, list(known), stop))
         except Exception:
             log.exception("measuring the error along the dial failed")
