@@ -34,7 +34,8 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 
 COMPILE_STEPS = 5000
 """Steps from which a training on a GPU is compiled, where `TrainConfig.compile` leaves it to the rule. On two CPU cores
-torch.compile took 12 to 16 s and its code was no faster than the fused form, so the rule never compiles there."""
+torch.compile takes 12 to 16 s, and its code is somewhat faster than the fused form at 64 x 64 and slower at 128 x 128
+(``benchmarks/README.md``), so the rule never compiles there."""
 
 GRAPH_PARAMETERS = 4 * 10**6
 """Parameters up to which a compiled network is replayed as a CUDA graph: small networks wait for kernel launches."""

@@ -150,6 +150,7 @@ def pretrain(
         "data": [file.path.name for file in data] or "fresh examples",
         "learning_rate": config.learning_rate,
         "loss": config.loss,
+        "precision": config.precision,
         **training_card(history, operator),
     }
     if processes.count > 1:

@@ -309,13 +309,16 @@ def test_forty_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
         with pytest.raises(KeyboardInterrupt, match="of 40 runs are finished; the same command goes on"):
             run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=interrupt)
         interrupted = finished()
+        halfway = set(executed(tmp_path)) - interrupted  # begun, and stopped before they were finished
         assert 4 <= len(interrupted) <= 8
+        assert len(halfway) <= 2
         assert left_over(tmp_path) == []
         summary = run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=kill_a_worker)
     assert (summary.done, summary.failed, summary.executed) == (40, 0, 40 - len(interrupted))
     times = [executed(tmp_path).count(number) for number in range(40)]
     assert all(times), "nothing is lost"
     assert sum(times) <= 40 + 2 + 1, "only what was in progress is begun again"
-    assert {times[number] for number in interrupted | set(killed)} == {1}, "nothing finished is repeated"
+    finished_early = (interrupted | set(killed)) - halfway
+    assert {times[number] for number in finished_early} == {1}, "nothing finished is repeated"
     assert {marker["status"] for marker in markers(runs)} == {"done"}
     assert left_over(tmp_path) == []

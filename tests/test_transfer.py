@@ -250,7 +250,7 @@ def test_pretraining_writes_its_card(monkeypatch, recipe):
     assert (card["tasks"], card["recipe"], card["size"], card["seed"]) == (["SYS-1(1,5)"], recipe, "tiny", 7)
     assert card["examples_seen"] == history.examples_seen == 16
     assert card["parameters"] == operator.model.parameter_count
-    assert card["kind"] == "pre-trained"
+    assert (card["kind"], card["precision"]) == ("pre-trained", "float32")
     assert [step for step, _ in card["curve"]] == [2, 4]
     assert card["best_validation_error"] == history.best_error
     assert operator.normalization.kind == RECIPES[recipe].normalization
