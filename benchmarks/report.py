@@ -209,7 +209,7 @@ def _bars(axes, title: str, groups: dict[str, list[dict]], handles: dict) -> Non
             bar = axes.bar(x, row["value"], width * 0.94, color=COLORS.get(row["candidate"], "#444444"))
             handles.setdefault(row["candidate"], bar[0])
             better = ratios(row, group).get("best peer")
-            if better is not None:
+            if better is not None and row["candidate"] == "ours":  # more would not be readable
                 text = f"{better:.0f}x" if better >= 20 else f"{better:.1f}x"
                 axes.annotate(text, (x, row["value"]), (0, 2), textcoords="offset points", ha="center", fontsize=8)
     axes.set_yscale("log")
