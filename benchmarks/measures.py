@@ -239,7 +239,7 @@ def _training(record: Record, size: str, n: int, batch: int) -> None:
 
         return make
 
-    makers = {name: maker(name) for name in [*record.networks, *forms(record.device, compiled=record.compiled)]}
+    makers = {name: maker(name) for name in [*record.networks, *forms(record.device, with_compiled=record.compiled)]}
     keep = _room(record, size) >= len(makers)
     rounds = record.budget.rounds if keep else record.budget.large_rounds
     for name, times in interleave(makers, rounds, record.device, keep=keep).items():
@@ -459,9 +459,11 @@ def equal_time(record: Record) -> None:
         ("paper's recipe", "paper", 64, {}),
     ]
     if record.device.type == "cuda":  # what fewer bits and compilation do to the error
-        for settings in ({"compile": True}, {"precision": "tf32"}, {"precision": "bfloat16"}):
-            (word,) = ("compiled" if value is True else value for value in settings.values())
-            cases.append((f"ours, {word}", "ours", 64, settings))
+        cases += [
+            ("ours, compiled", "ours", 64, {"compile": True}),
+            ("ours, tf32", "ours", 64, {"precision": "tf32"}),
+            ("ours, bfloat16", "ours", 64, {"precision": "bfloat16"}),
+        ]
     for name, recipe, resolution, settings in cases:
         config = TrainConfig(
             steps=MANY_STEPS,

@@ -23,15 +23,21 @@ from torch import Tensor, nn
 from sciml_fm_core import FNO, SIZES, FNOConfig
 from sciml_fm_core.datasets import stream
 from sciml_fm_core.fno import apply_together, network_of
-from sciml_fm_core.training import training_loss
+from sciml_fm_core.training import compiled, training_loss
 
 CHANNELS = 4
 """The source and three coefficients, as in SYS-1."""
 
-FORMS: dict[str, Callable[[], Callable]] = {
-    "ours, plain": lambda: partial(network_of, pointwise=torch.float32),
-    "ours, bfloat16": lambda: partial(network_of, pointwise=torch.bfloat16),
-    "ours, compiled": lambda: torch.compile(network_of, dynamic=False),
+
+def _compiled(model: FNO) -> Callable:
+    torch.compiler.reset()  # or the code would be for the shapes of another case too
+    return compiled(network_of, model)
+
+
+FORMS: dict[str, Callable[[FNO], Callable]] = {
+    "ours, plain": lambda model: partial(network_of, pointwise=torch.float32),
+    "ours, bfloat16": lambda model: partial(network_of, pointwise=torch.bfloat16),
+    "ours, compiled": _compiled,
 }
 """Other forms of our network: how it is applied. "plain" is what runs on CUDA and what is compiled."""
 
@@ -52,10 +58,10 @@ def importing_from(folder: Path) -> Iterator[None]:
         sys.path[:], sys.dont_write_bytecode = path, bytecode
 
 
-def forms(device: torch.device, *, compiled: bool) -> list[str]:
+def forms(device: torch.device, *, with_compiled: bool) -> list[str]:
     """Forms of our network that differ from the one a device runs."""
     names = ["ours, bfloat16"] if device.type == "cuda" else ["ours, plain"]
-    return [*names, "ours, compiled"] if compiled else names
+    return [*names, "ours, compiled"] if with_compiled else names
 
 
 def available(released: Path | None) -> tuple[list[str], list[str]]:
@@ -80,8 +86,6 @@ def config_of(candidate: str, size: str) -> FNOConfig:
 def build(candidate: str, size: str, device: torch.device, *, released: Path | None = None, seed: int = 0) -> nn.Module:
     """A candidate with random weights."""
     config = config_of(candidate, size)
-    if candidate == "ours, compiled":
-        torch.compiler.reset()  # or the code would be for the shapes of another case too
     torch.manual_seed(seed)
     if candidate == "neuraloperator":
         model = _neuraloperator(config)
@@ -90,7 +94,7 @@ def build(candidate: str, size: str, device: torch.device, *, released: Path | N
     else:
         model = FNO(config, stream(seed, "weights"))
     model = model.to(device)
-    return Form(model, FORMS[candidate]()) if candidate in FORMS else model
+    return Form(model, FORMS[candidate](model)) if candidate in FORMS else model
 
 
 class Form(nn.Module):

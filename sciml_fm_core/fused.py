@@ -90,16 +90,15 @@ class _Spectral:
         self.products = work.take(spectrum, m, 2, 2, m + 1, features)
         self.below = work.take(spectrum, m, m, 2, features)
         self.turned = work.take(spectrum, *spectrum.shape)
-        self.backwards = torch.arange(
-            2 * m - 1, m - 1, -1, device=spectrum.device
-        )  # where ky = -1 .. -m are in a spectrum
+        # Order of ky = -1 .. -m in the second half of a spectrum, which has them from -m on.
+        self.backwards = torch.arange(m - 1, -1, -1, device=spectrum.device)
 
     def synthesise(self, spectrum: Tensor) -> Tensor:
         """Inverse transform along y, `blocks.fold` included: rows, to be multiplied by ``back_x``."""
         m, (cosine, sine) = self.modes, self.products.permute(2, 3, 0, 1, 4)
         spectrum = spectrum.view(2 * m, m, 2, -1)
         above, below = spectrum[:m], self.below
-        torch.index_select(spectrum, 0, self.backwards, out=below)
+        torch.index_select(spectrum[m:], 0, self.backwards, out=below)
         cosine[0], cosine[m], sine[0] = above[0], below[-1], 0
         torch.add(above[1:], below[:-1], out=cosine[1:m])
         torch.sub(below[:-1, :, 1], above[1:, :, 1], out=sine[1:m, :, 0])
@@ -119,7 +118,7 @@ class _Spectral:
         torch.sub(cosine[:m, :, 1], sine[:m, :, 0], out=spectrum[:m, :, 1])
         torch.sub(cosine[1:, :, 0], sine[1:, :, 1], out=below[:, :, 0])
         torch.add(cosine[1:, :, 1], sine[1:, :, 0], out=below[:, :, 1])
-        torch.index_select(below, 0, self.backwards - m, out=spectrum[m:])
+        torch.index_select(below, 0, self.backwards, out=spectrum[m:])
         return out
 
     def turn(self, spectrum: Tensor) -> None:
@@ -206,8 +205,9 @@ class _Trunk(torch.autograd.Function):
         targets = [None if fields_gradient is None else fields_gradient.view(n, n, -1), *[gradient] * (len(blocks) - 1)]
 
         *_, old, last = ctx.kept[-1]
-        collected = targets[-1], products[-1]
-        head_gradients = _head_backward(work, result_gradient, rows, last, old, blocks[-1], head, collected, matrices)
+        head_gradients = _head_backward(
+            work, result_gradient, rows, last, old, blocks[-1], head, targets[-1], products[-1], matrices
+        )
         found: list[Tensor | None] = []
         for number in reversed(range(len(blocks))):
             block, (spectrum, unscaled, *_) = blocks[number], ctx.kept[number]
@@ -262,12 +262,13 @@ def _head_forward(work, columns, old, block, head, last, matrices) -> Tensor:
     return result
 
 
-def _head_backward(work, result_gradient, rows, last, old, block, head, collected, matrices) -> tuple[Tensor, ...]:
+def _head_backward(
+    work, result_gradient, rows, last, old, block, head, target, products, matrices
+) -> tuple[Tensor, ...]:
     """Gradients of the head; those of the last block's pointwise part are collected, its transform goes to rows."""
     n, features = len(old), rows.shape[-1]
     width, inner = head.project.shape
     pixels = features // width
-    target, products = collected
     result_gradient = result_gradient.contiguous()
     project_gradient, bias_gradient, output_gradient = (torch.zeros_like(tensor) for tensor in head[:3])
     parts = _row_slices(n, 2 * n * pixels * inner)

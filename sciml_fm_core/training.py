@@ -22,7 +22,7 @@ from torch import Tensor
 from .datasets import Batches
 from .distributed import ALONE, Processes
 from .files import atomic_path, save_tensors
-from .fno import network_of
+from .fno import FNO, network_of
 from .metrics import relative_error
 from .normalization import Encoded
 from .operator import Operator, encode_together, predict_together
@@ -367,9 +367,12 @@ def _network(config: TrainConfig, operator: Operator) -> Callable[..., Tensor]:
         network = partial(network_of, pointwise=torch.bfloat16)
     if config.precision == "tf32" and operator.device.type == "cpu":
         raise ValueError("precision: expected a CUDA GPU for tf32, got a CPU; use float32")
-    if not compiles(config, operator.device):
-        return network
-    graph = operator.device.type == "cuda" and operator.model.parameter_count <= GRAPH_PARAMETERS
+    return compiled(network, operator.model) if compiles(config, operator.device) else network
+
+
+def compiled(network: Callable[..., Tensor], model: FNO) -> Callable[..., Tensor]:
+    """`network_of`, or a form of it, under torch.compile: on a GPU as a CUDA graph where the model is small."""
+    graph = next(model.parameters()).is_cuda and model.parameter_count <= GRAPH_PARAMETERS
     return torch.compile(network, dynamic=False, mode="reduce-overhead" if graph else None)
 
 

@@ -189,9 +189,9 @@ class Explorer:
             operators = [load() for load, _ in wanted.values()]
             curves = {name: known for name, (_, known) in wanted.items()}
             sources = sweep_sources(system)
-            order = [values[index] for index in coarse_to_fine(len(values))]
             done = {name: {value for value, _ in known} for name, known in curves.items()}
-            order = [value for value in order if any(value not in values for values in done.values())]
+            in_all = set.intersection(*done.values())
+            order = [values[index] for index in coarse_to_fine(len(values)) if values[index] not in in_all]
             for first in range(0, len(order), SWEEP_BATCH):
                 batch = order[first : first + SWEEP_BATCH]
                 if stop.is_set():
