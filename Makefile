@@ -24,13 +24,14 @@ explore: install
 	  { $(BIN)/python -m webbrowser http://localhost:$(PORT)/explore >/dev/null; break; }; done &
 	$(BIN)/panel serve dashboards/explore.py dashboards/studies.py --index explore --port $(PORT) --allow-websocket-origin localhost:$(PORT) --allow-websocket-origin 127.0.0.1:$(PORT)
 
-test: install
+test: lint
 	$(BIN)/python -m pytest
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # Speed, side by side with neuraloperator and, with RELEASED=path of a checkout of the paper's code, with that.
 bench: install

@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.networks import importing_from
 from sciml_fm_core import Task
-from sciml_fm_core.sources import LATTICE, SIGMA, SPACING
-from sciml_fm_core.systems import DIFFUSIVITY
-from sciml_fm_core.tasks import SPARSITIES
+from sciml_fm_core.physics.diffusion import DIFFUSIVITY
+from sciml_fm_core.physics.sources import LATTICE, SIGMA, SPACING
+from sciml_fm_core.physics.tasks import SPARSITIES
 
 FUNCTIONS = {"SYS-1": ("poisson", "poisson"), "SYS-2": ("advdiff", "advdiff"), "SYS-3": ("helmholtz", "helmholtz")}
 """By system: the module ``utils.gen_data_*`` and its function that makes one example."""
@@ -31,7 +31,7 @@ def released_generator(folder: Path, task: Task, n: int, count: int, seed: int =
     module, function = FUNCTIONS[task.system.label]
     with importing_from(folder):
         make = getattr(importlib.import_module(f"utils.gen_data_{module}"), function)
-    whole = task.system.integer_dial
+    whole = task.system.dialled.whole
     ends = (int(task.low), int(task.high)) if whole else (task.low, task.high)
     settings = SimpleNamespace(
         Lx=1,

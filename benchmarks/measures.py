@@ -51,9 +51,10 @@ from sciml_fm_core import (
     pretrain,
     relative_error,
 )
-from sciml_fm_core.datasets import stream
-from sciml_fm_core.training import training_loss
-from sciml_fm_core.transfer import ADAPT_LEARNING_RATE, RECIPES, recipe_of, recipe_settings
+from sciml_fm_core.data.splits import stream
+from sciml_fm_core.training.losses import training_loss
+from sciml_fm_core.training.recipes import RECIPES, recipe_of, recipe_settings
+from sciml_fm_core.training.transfer import ADAPT_LEARNING_RATE
 
 BATCHES = {
     "cpu": {"64K": (16,), "1M": (16,), "16M": (8, 16), "256M": (1,)},

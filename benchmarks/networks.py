@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from sciml_fm_core import FNO, SIZES, FNOConfig
-from sciml_fm_core.datasets import stream
-from sciml_fm_core.fno import apply_together, network_of
-from sciml_fm_core.training import compiled, training_loss
+from sciml_fm_core.data.splits import stream
+from sciml_fm_core.models.fno import apply_together, network_of
+from sciml_fm_core.training.losses import training_loss
+from sciml_fm_core.training.precision import compiled
 
 CHANNELS = 4
 """The source and three coefficients, as in SYS-1."""

@@ -23,7 +23,7 @@ from benchmarks.measures import BUDGETS, SECTIONS, Record, device_limits
 from benchmarks.report import CASES, TITLES, sections, table
 from sciml_fm_core import __version__
 from sciml_fm_core.files import write_json
-from sciml_fm_core.transfer import hardware
+from sciml_fm_core.training.cards import hardware
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("torch", "numpy", "neuraloperator")

@@ -4,27 +4,21 @@ Data flows one way: `spectral` -> `systems` -> `sources`, `tasks` -> `datasets` 
 `operator` -> `training` -> `transfer`.
 """
 
-__version__ = "0.1.0"
-
-from .datasets import DatasetFile, FixedBatches, FreshBatches, draw_split, generate
-from .fno import FNO, SIZES, FNOConfig
-from .metrics import energy_spectrum, relative_error, relative_residual
-from .operator import Operator, load_operator, shipped_operators
-from .systems import SYSTEMS, System, find_system
-from .tasks import PAPER_TASKS, Examples, Task, parse_mixture
-from .training import History, Progress, TrainConfig, fit
-from .transfer import (
-    PAPER_LEARNING_RATES,
-    RECIPES,
-    Adaptation,
-    error_map,
-    evaluate,
-    evaluate_shifts,
-    fine_tune,
-    new_operator,
-    pretrain,
-    train_from_scratch,
-)
+from ._version import __version__
+from .data.batches import FixedBatches, FreshBatches
+from .data.hdf5 import DatasetFile, generate
+from .data.splits import draw_split
+from .evaluation.errors import error_map, evaluate, evaluate_shifts
+from .evaluation.metrics import energy_spectrum, relative_error, relative_residual
+from .models.fno import FNO, SIZES, FNOConfig
+from .models.operator import Operator, load_operator, shipped_operators
+from .physics.examples import Examples
+from .physics.system import SYSTEMS, System, find_system
+from .physics.tasks import PAPER_TASKS, Task, parse_mixture
+from .training.config import History, Progress, TrainConfig
+from .training.loop import fit
+from .training.recipes import PAPER_LEARNING_RATES, RECIPES
+from .training.transfer import Adaptation, fine_tune, new_operator, pretrain, train_from_scratch
 
 __all__ = [
     "FNO",
@@ -45,6 +39,7 @@ __all__ = [
     "System",
     "Task",
     "TrainConfig",
+    "__version__",
     "draw_split",
     "energy_spectrum",
     "error_map",

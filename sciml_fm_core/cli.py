@@ -19,27 +19,23 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from .batch import plan, run_batch
-from .datasets import DatasetFile, draw_split
-from .datasets import generate as write_dataset
-from .distributed import started_by_torchrun
-from .experiments import BUDGETS, EXPERIMENTS
-from .fno import SIZES
-from .operator import load_operator, read_header, shipped_operators
-from .study import StudyProgress, run_study, write_table
-from .tasks import Task
-from .training import PRECISIONS, Progress, TrainConfig
-from .transfer import (
-    PAPER_LEARNING_RATES,
-    RECIPES,
-    evaluate_shifts,
-    fine_tune,
-    recipe_of,
-    recipe_settings,
-    train_from_scratch,
-)
-from .transfer import evaluate as evaluate_operator
-from .transfer import pretrain as pretrain_operator
+from .data.hdf5 import DatasetFile
+from .data.hdf5 import generate as write_dataset
+from .data.splits import draw_split
+from .evaluation.errors import evaluate as evaluate_operator
+from .evaluation.errors import evaluate_shifts
+from .models.fno import SIZES
+from .models.operator import load_operator, read_header, shipped_operators
+from .physics.tasks import Task
+from .study.experiments import BUDGETS, EXPERIMENTS
+from .study.notebooks import plan, run_batch
+from .study.records import write_table
+from .study.runs import StudyProgress, run_study
+from .training.config import PRECISIONS, Progress, TrainConfig
+from .training.distributed import started_by_torchrun
+from .training.recipes import PAPER_LEARNING_RATES, RECIPES, recipe_of, recipe_settings
+from .training.transfer import fine_tune, train_from_scratch
+from .training.transfer import pretrain as pretrain_operator
 
 app = typer.Typer(
     help="Pre-train neural operators on PDEs and measure how they transfer.",

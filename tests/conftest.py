@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sciml_fm_core import FNO, PAPER_TASKS, SYSTEMS, FNOConfig, Operator, Task
-from sciml_fm_core.normalization import fit_normalization
+from sciml_fm_core.models.normalization import fit_normalization
 
 DATA = Path(__file__).parent / "data"
 
@@ -57,3 +57,12 @@ def small_operator():
 def data_folder():
     """Folder of the reference arrays made by the paper's released code."""
     return DATA
+
+
+@pytest.fixture
+def registry():
+    """What a test registers is forgotten after it."""
+    before = dict(SYSTEMS)
+    yield SYSTEMS
+    SYSTEMS.clear()
+    SYSTEMS.update(before)

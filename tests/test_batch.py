@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sciml_fm_core.batch import plan, run_batch
+from sciml_fm_core.study.notebooks import plan, run_batch
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("papermill")

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sciml_fm_core import DatasetFile, Task, cli, draw_split, generate, load_operator, shipped_operators
-from sciml_fm_core import transfer as transfer_module
-from sciml_fm_core.datasets import write_released
-from sciml_fm_core.experiments import EXPERIMENTS
-from sciml_fm_core.study import identity, read_table
+from sciml_fm_core import SIZES, DatasetFile, Task, cli, draw_split, generate, load_operator, shipped_operators
+from sciml_fm_core.data.hdf5 import write_released
+from sciml_fm_core.study.experiments import EXPERIMENTS
+from sciml_fm_core.study.records import read_table
+from sciml_fm_core.study.runs import identity
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,7 +25,7 @@ def run(monkeypatch, capsys, tmp_path):
     """Run a command in this process, in an empty folder; returns (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setitem(transfer_module.SIZES, "tiny", {"width": 4, "modes": 4})
+    monkeypatch.setitem(SIZES, "tiny", {"width": 4, "modes": 4})
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["sciml-fm", *map(str, arguments)])
@@ -354,7 +354,7 @@ def test_damaged_and_foreign_files(run, bundle, tmp_path):
 
 
 def test_newer_formats(run, small_operator, tmp_path):
-    from sciml_fm_core import operator as operator_module
+    from sciml_fm_core.models import operator as operator_module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator_module, "FORMAT_VERSION", 99)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sciml_fm_core import SYSTEMS, Task, new_operator
-from sciml_fm_core.sources import PRESETS
+from sciml_fm_core.physics.sources import PRESETS
 
 pytest.importorskip("param", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
@@ -246,10 +246,10 @@ def test_the_window_lies_about_the_dial(system):
     dial = dial_of(system)
     for value in dial.values():
         low, high = default_window(system, value)
-        assert dial.low <= low <= value <= high <= dial.high or system.integer_dial
+        assert dial.low <= low <= value <= high <= dial.high or system.dialled.whole
         assert low < high
         Task(system, low, high)  # a range that the system accepts
-        if system.integer_dial:
+        if system.dialled.whole:
             assert low == int(low)
             assert high == int(high)
 

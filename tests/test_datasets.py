@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from sciml_fm_core import DatasetFile, FixedBatches, FreshBatches, Task, __version__, draw_split, generate
-from sciml_fm_core.datasets import ATTRIBUTES, CHUNK, stream, write_released
+from sciml_fm_core.data.hdf5 import ATTRIBUTES, write_released
+from sciml_fm_core.data.splits import CHUNK, stream
 
 POISSON = Task.parse("SYS-1(1,5)")
 ROOT = Path(__file__).resolve().parent.parent

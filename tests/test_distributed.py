@@ -27,10 +27,10 @@ from sciml_fm_core import (
     load_operator,
     pretrain,
 )
-from sciml_fm_core import training as training_module
-from sciml_fm_core.distributed import ALONE, Processes, started_by_torchrun
-from sciml_fm_core.normalization import fit_normalization
-from sciml_fm_core.training import Member, fit_together
+from sciml_fm_core.models.normalization import fit_normalization
+from sciml_fm_core.training import loop as training_module
+from sciml_fm_core.training.distributed import ALONE, Processes, started_by_torchrun
+from sciml_fm_core.training.loop import Member, fit_together
 
 ROOT = Path(__file__).resolve().parent.parent
 POISSON, HELMHOLTZ = Task.parse("SYS-1(1,5)"), Task.parse("SYS-3(1,10)")

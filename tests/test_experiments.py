@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from sciml_fm_core import experiments as experiments_module
 from sciml_fm_core import shipped_operators
-from sciml_fm_core import study as study_module
-from sciml_fm_core.experiments import (
+from sciml_fm_core.models.operator import read_header
+from sciml_fm_core.study import experiments as experiments_module
+from sciml_fm_core.study import runs as study_module
+from sciml_fm_core.study.experiments import (
     BUDGETS,
     EXPERIMENTS,
     MIXTURE,
@@ -19,8 +20,8 @@ from sciml_fm_core.experiments import (
     results,
     seeds,
 )
-from sciml_fm_core.operator import read_header
-from sciml_fm_core.study import PretrainingRun, identity, run_study, write_table
+from sciml_fm_core.study.records import write_table
+from sciml_fm_core.study.runs import PretrainingRun, identity, run_study
 
 TRAINED = {1: "SYS-1(1,5)", 2: "SYS-2(0.2,1)", 3: "SYS-3(1,10)"}
 ALL_THREE = "SYS-1(1,5) + SYS-2(0.2,1) + SYS-3(1,10)"

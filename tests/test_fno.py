@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sciml_fm_core import FNO, SIZES, FNOConfig
-from sciml_fm_core.fno import SpectralConvolution, gates_of
+from sciml_fm_core.models.fno import SpectralConvolution, gates_of
 
 
 @pytest.fixture(scope="module")

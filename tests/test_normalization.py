@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sciml_fm_core import SYSTEMS, Task
-from sciml_fm_core.normalization import (
+from sciml_fm_core.models.normalization import (
     DimensionlessNormalization,
     PaperNormalization,
     fit_normalization,

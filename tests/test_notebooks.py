@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from sciml_fm_core import Task, load_operator, relative_error
-from sciml_fm_core.experiments import EXPERIMENTS
-from sciml_fm_core.study import identity, read_table
+from sciml_fm_core.study.experiments import EXPERIMENTS
+from sciml_fm_core.study.records import read_table
+from sciml_fm_core.study.runs import identity
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))

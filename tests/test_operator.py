@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from sciml_fm_core import FNO, FNOConfig, Operator, Task, evaluate, load_operator, shipped_operators
-from sciml_fm_core import operator as operator_module
-from sciml_fm_core.operator import read_header
+from sciml_fm_core.models import operator as operator_module
+from sciml_fm_core.models.operator import read_header
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)")

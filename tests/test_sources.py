@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sciml_fm_core.sources import PRESETS, draw_amplitudes, normalize, place, render
+from sciml_fm_core.physics.sources import PRESETS, draw_amplitudes, normalize, place, render
 
 
 def test_render_is_the_sum_of_gaussians_of_the_specification():

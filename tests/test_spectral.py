@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sciml_fm_core.spectral import (
+from sciml_fm_core.physics.spectral import (
     check_finite,
     check_grid,
     derivative_wavenumbers,

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sciml_fm_core import study
-from sciml_fm_core.experiments import BUDGETS, EXPERIMENTS, MIXTURE, SYS_1, SYS_2, SYS_3
-from sciml_fm_core.study import PretrainingRun, write_table
+from sciml_fm_core.study import records as records_module
+from sciml_fm_core.study import runs
+from sciml_fm_core.study.experiments import BUDGETS, EXPERIMENTS, MIXTURE, SYS_1, SYS_2, SYS_3
+from sciml_fm_core.study.records import write_table
+from sciml_fm_core.study.runs import PretrainingRun
 
 pytest.importorskip("param", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
@@ -110,7 +112,7 @@ def test_results_that_ship_come_first_and_own_ones_after(places, monkeypatch):
     assert problems == []
     assert [source.budget for source in sources.values()] == ["laptop", "smoke"]
     assert list(sources["Shipped, laptop"].records) == sorted(
-        study.read_table(shipped), key=lambda r: (r["steps"], r["identity"])
+        records_module.read_table(shipped), key=lambda r: (r["steps"], r["identity"])
     )
 
 
@@ -239,7 +241,7 @@ def test_own_operators_are_further_curves_that_say_how_they_differ():
     ]
     chart = state_over(records + own).pictures["q1_downstream_data"]["SYS-2(1,2)"].charts[0]
     assert set(names(chart)) == {
-        f"{start}, {seen} examples seen" for start in study.STARTS for seen in ("384,000", "48,000")
+        f"{start}, {seen} examples seen" for start in runs.STARTS for seen in ("384,000", "48,000")
     }
 
 
@@ -379,7 +381,7 @@ def test_a_run_of_no_budget_is_repeated_in_python():
     record, details = opened(records, start="from scratch", examples=64, recipe="ours")
     run = next(node for node in ast.walk(ast.parse(details.command)) if getattr(node, "targets", None))
     values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in run.value.keywords}
-    repeated = study.AdaptationRun(ast.literal_eval(run.value.args[0]), **values)
+    repeated = runs.AdaptationRun(ast.literal_eval(run.value.args[0]), **values)
     assert repeated.parent == "sys-1"
     assert (repeated.task, repeated.examples, repeated.test) == (record["task"], 64, 7)
     assert hash(repeated), "lists became tuples"

@@ -16,20 +16,10 @@ import pytest
 import torch
 
 from sciml_fm_core import Task, TrainConfig, draw_split, evaluate, fine_tune, load_operator, train_from_scratch
-from sciml_fm_core import study as study_module
-from sciml_fm_core.study import (
-    AdaptationRun,
-    PretrainingRun,
-    StudyProgress,
-    examples_to_reach,
-    identity,
-    read_folder,
-    read_record,
-    read_table,
-    run_study,
-    savings,
-    write_table,
-)
+from sciml_fm_core.study import runs as study_module
+from sciml_fm_core.study.analysis import examples_to_reach, savings
+from sciml_fm_core.study.records import read_folder, read_record, read_table, write_table
+from sciml_fm_core.study.runs import AdaptationRun, PretrainingRun, StudyProgress, identity, run_study
 
 ROOT = Path(__file__).resolve().parent.parent
 FAR = Task.parse("SYS-1(5,10)")
@@ -237,7 +227,7 @@ KILLED = """
 import json, os, signal, sys
 import torch
 torch.set_num_threads(1)
-from sciml_fm_core import study
+from sciml_fm_core.study import runs as study
 
 folder, *texts = sys.argv[1:]
 runs = [study.AdaptationRun(**eval(text)) for text in texts]

@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from sciml_fm_core import FixedBatches, FreshBatches, Task, TrainConfig, draw_split, fit
-from sciml_fm_core import training as training_module
-from sciml_fm_core.training import COMPILE_STEPS, Member, compiles, fit_together, mean_error, training_loss
+from sciml_fm_core.training import loop as training_module
+from sciml_fm_core.training import precision as precision_module
+from sciml_fm_core.training.config import COMPILE_STEPS
+from sciml_fm_core.training.loop import Member, fit_together, mean_error
+from sciml_fm_core.training.losses import training_loss
+from sciml_fm_core.training.precision import compiles
 
 TASK = Task.parse("SYS-1(1,5)")
 
@@ -374,9 +378,9 @@ def test_bad_settings_are_refused(settings, message):
     ],
 )
 def test_long_trainings_on_a_gpu_are_compiled(settings, device, compiled, monkeypatch):
-    monkeypatch.setattr(training_module, "_has_compiler", lambda device: True)
+    monkeypatch.setattr(precision_module, "_has_compiler", lambda device: True)
     assert compiles(TrainConfig(**settings), torch.device(device)) == compiled
-    monkeypatch.setattr(training_module, "_has_compiler", lambda device: False)
+    monkeypatch.setattr(precision_module, "_has_compiler", lambda device: False)
     assert compiles(TrainConfig(**settings), torch.device(device)) == settings.get("compile", False)
 
 

@@ -1,11 +1,14 @@
 """Transfer: zero-shot, fine-tuning, from scratch, the learning-rate grid, and a new system through all of it."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 
 from sciml_fm_core import (
     PAPER_TASKS,
     RECIPES,
+    SIZES,
     SYSTEMS,
     DatasetFile,
     System,
@@ -23,8 +26,9 @@ from sciml_fm_core import (
     relative_error,
     train_from_scratch,
 )
-from sciml_fm_core import transfer as transfer_module
-from sciml_fm_core.spectral import wavenumbers
+from sciml_fm_core.evaluation import errors as errors_module
+from sciml_fm_core.physics.parameter import Parameter
+from sciml_fm_core.physics.spectral import wavenumbers
 
 NEAR, FAR = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(5,10)")
 QUICK = TrainConfig(steps=30, learning_rate=3e-3, validate_every=5)
@@ -204,7 +208,7 @@ def test_error_map_is_the_error_at_every_point(small_operator, system, monkeypat
         for operator, error in zip(operators, errors[:, i], strict=True):
             expected = relative_error(operator.predict(source, coefficients), solution).mean()
             assert error.item() == pytest.approx(expected.item(), rel=1e-4)
-    monkeypatch.setattr(transfer_module, "MAP_POINTS", 1)  # one point at a time
+    monkeypatch.setattr(errors_module, "MAP_POINTS", 1)  # one point at a time
     torch.testing.assert_close(error_map(operators, source, dial, parameters), errors, rtol=1e-4, atol=0)
 
 
@@ -241,7 +245,7 @@ def test_error_map_refuses_wrong_shapes(small_operator):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_pretraining_writes_its_card(monkeypatch, recipe):
-    monkeypatch.setitem(transfer_module.SIZES, "tiny", {"width": 4, "modes": 4})
+    monkeypatch.setitem(SIZES, "tiny", {"width": 4, "modes": 4})
     config = TrainConfig(steps=4, loss=RECIPES[recipe].loss, report_every=1, validate_every=2)
     operator, history = pretrain(
         [NEAR], config, recipe=recipe, size="tiny", batch_size=4, resolution=16, validation_count=4, seed=7
@@ -258,7 +262,7 @@ def test_pretraining_writes_its_card(monkeypatch, recipe):
 
 
 def test_pretraining_on_files(monkeypatch, tmp_path):
-    monkeypatch.setitem(transfer_module.SIZES, "tiny", {"width": 4, "modes": 4})
+    monkeypatch.setitem(SIZES, "tiny", {"width": 4, "modes": 4})
     path = generate(NEAR, tmp_path / "data.h5", 10, resolution=16)
     config = TrainConfig(steps=3)
     with DatasetFile(path) as file:
@@ -279,30 +283,23 @@ def test_unknown_recipes_and_sizes_are_refused():
 # A new system ---------------------------------------------------------------------------------------------------------
 
 
-class Biharmonic(System):
-    """``b lap^2 u = f``: all that a new PDE needs."""
+def test_a_new_system_goes_through_everything(monkeypatch, tmp_path, registry):
+    class Biharmonic(System):
+        """``b lap^2 u = f``: all that a new PDE needs."""
 
-    name = "biharmonic"
-    label = "SYS-4"
-    equation = r"b \Delta^2 u = f"
-    coefficient_names = ("b",)
-    dial_name = "stiffness"
-    zero_mean = True
+        name = "biharmonic"
+        label = "SYS-4"
+        equation = r"b \Delta^2 u = f"
+        coefficient_names = ("b",)
+        dialled = Parameter("b", 0.1, 4)
+        shifts: ClassVar = {"pre-training": (0.5, 2)}
+        zero_mean = True
 
-    def symbol(self, coefficients, n):
-        kx, ky = wavenumbers(n, dtype=coefficients.dtype, device=coefficients.device)
-        return coefficients[..., 0, None, None] * (4 * torch.pi**2 * (kx**2 + ky**2)) ** 2
+        def symbol(self, coefficients, n):
+            kx, ky = wavenumbers(n, dtype=coefficients.dtype, device=coefficients.device)
+            return coefficients[..., 0, None, None] * (4 * torch.pi**2 * (kx**2 + ky**2)) ** 2
 
-    def dial(self, source, coefficients):
-        return coefficients[..., 0]
-
-    def coefficients(self, dial, source, parameters):
-        return dial[..., None]
-
-
-def test_a_new_system_goes_through_everything(monkeypatch, tmp_path):
-    monkeypatch.setitem(SYSTEMS, "biharmonic", Biharmonic())
-    monkeypatch.setitem(transfer_module.SIZES, "tiny", {"width": 6, "modes": 4})
+    monkeypatch.setitem(SIZES, "tiny", {"width": 6, "modes": 4})
     task = Task.parse("SYS-4(0.5,2)")
     assert Task.parse("biharmonic(0.5,2)") == task
 

@@ -14,9 +14,9 @@ import panel as pn
 import panel_material_ui as pmui
 import torch
 
-from sciml_fm_core.operator import Operator, load_operator
-from sciml_fm_core.systems import System
-from sciml_fm_core.transfer import error_map
+from sciml_fm_core.evaluation.errors import error_map
+from sciml_fm_core.models.operator import Operator, load_operator
+from sciml_fm_core.physics.system import System
 
 from . import text
 from .adapt import AdaptView

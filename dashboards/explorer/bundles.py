@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sciml_fm_core.operator import read_header, shipped_operators
-from sciml_fm_core.systems import System
-from sciml_fm_core.tasks import PAPER_TASKS, Task
+from sciml_fm_core.models.operator import read_header, shipped_operators
+from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 
 FOLDER_VARIABLE = "SCIML_FM_OPERATORS"
 """Environment variable that names the folder of the user's own bundles."""

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml_fm_core.datasets import stream
-from sciml_fm_core.metrics import relative_error, relative_residual
-from sciml_fm_core.operator import Operator
-from sciml_fm_core.sources import draw_amplitudes, normalize, place, render
-from sciml_fm_core.systems import System
-from sciml_fm_core.tasks import SPARSITIES
+from sciml_fm_core.data.splits import stream
+from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
+from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.tasks import SPARSITIES
 
 RESOLUTION = 128
 SWEEP_RESOLUTION = 64

@@ -8,8 +8,8 @@ from functools import partial
 import panel as pn
 import panel_material_ui as pmui
 
-from sciml_fm_core.sources import PRESETS
-from sciml_fm_core.systems import SYSTEMS
+from sciml_fm_core.physics.sources import PRESETS
+from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
 from .state import ExploreState, is_angle

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from sciml_fm_core.datasets import draw_split
-from sciml_fm_core.metrics import relative_error
-from sciml_fm_core.operator import Operator
-from sciml_fm_core.tasks import Examples, Task
-from sciml_fm_core.training import Progress, TrainConfig
-from sciml_fm_core.transfer import PAPER_LEARNING_RATES, RECIPES, Adaptation, fine_tune, train_from_scratch
+from sciml_fm_core.data.splits import draw_split
+from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.training.config import Progress, TrainConfig
+from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES, RECIPES
+from sciml_fm_core.training.transfer import Adaptation, fine_tune, train_from_scratch
 
 RESOLUTION = 64
 BATCH_SIZE = 32

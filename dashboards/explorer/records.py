@@ -8,9 +8,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sciml_fm_core.experiments import BUDGETS
-from sciml_fm_core.study import STARTS, read_record, read_table, shipped_tables
-from sciml_fm_core.tasks import Task
+from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.study.experiments import BUDGETS
+from sciml_fm_core.study.records import read_record, read_table, shipped_tables
+from sciml_fm_core.study.runs import STARTS
 
 RECORDS_VARIABLE = "SCIML_FM_RECORDS"
 """Environment variable that names the folder of the user's own records."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import param
 
-from sciml_fm_core.operator import Operator, load_operator
-from sciml_fm_core.systems import SYSTEMS, Parameter, System
-from sciml_fm_core.tasks import PAPER_TASKS, Task, shift_of
+from sciml_fm_core.models.operator import Operator, load_operator
+from sciml_fm_core.physics.system import SYSTEMS, Parameter, System
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, shift_of
 
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle
 from .compute import Query
@@ -283,6 +283,6 @@ def default_window(system: System, dial: float) -> tuple[float, float]:
     """A range about a dial value: a quarter of it to either side, whole numbers where tasks draw them."""
     scale = dial_of(system)
     low, high = max(scale.low, dial / 1.25), min(scale.high, dial * 1.25)
-    if system.integer_dial:
+    if system.dialled.whole:
         return float(max(1, math.floor(low))), float(math.ceil(high))
     return float(f"{low:.2g}"), float(f"{high:.2g}")

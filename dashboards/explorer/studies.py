@@ -12,9 +12,9 @@ from typing import Any
 
 import param
 
-from sciml_fm_core.experiments import EXPERIMENTS, SYS_1
-from sciml_fm_core.study import STARTS, AdaptationRun, PretrainingRun
-from sciml_fm_core.tasks import PAPER_TASKS, Task
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.study.experiments import EXPERIMENTS, SYS_1
+from sciml_fm_core.study.runs import STARTS, AdaptationRun, PretrainingRun
 
 from .records import OPERATOR, SETTINGS, Source, operator_of
 

@@ -11,7 +11,7 @@ import panel as pn
 import panel_material_ui as pmui
 from bokeh.models import NumeralTickFormatter
 
-from sciml_fm_core.figures import error_curves, savings_figure, strip
+from sciml_fm_core.study.figures import error_curves, savings_figure, strip
 
 from . import text
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources

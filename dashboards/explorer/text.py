@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from sciml_fm_core.systems import System
-from sciml_fm_core.tasks import PAPER_TASKS, Task
+from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 
 from .state import Dial
 

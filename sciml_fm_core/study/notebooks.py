@@ -297,7 +297,7 @@ def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> 
 
 def _identify(parameters: Mapping, defaults: Mapping, content: list) -> tuple[dict[str, Any], str]:
     """Parameters in their own types, and the hash of everything that decides the result."""
-    from . import __version__
+    from sciml_fm_core._version import __version__
 
     parameters = {
         name: float(value) if isinstance(defaults[name], float) and isinstance(value, int) else value
@@ -495,7 +495,7 @@ def _check_stopped(settings: _Settings) -> None:
 
 def _run_one(run: Run, settings: _Settings, gpus: queue.Queue[str] | None = None) -> str:
     """Execute a run unless it is finished, and leave the executed notebook, then the marker."""
-    from .files import atomic_path
+    from sciml_fm_core.files import atomic_path
 
     if (status := _status(run)) != "pending":
         return status
@@ -510,8 +510,8 @@ def _run_one(run: Run, settings: _Settings, gpus: queue.Queue[str] | None = None
 
 
 def _record(run: Run, began: float, error: str | None) -> str:
-    from . import __version__
-    from .files import write_json
+    from sciml_fm_core._version import __version__
+    from sciml_fm_core.files import write_json
 
     versions = {name: importlib.metadata.version(name) for name in ("torch", "papermill", "ipykernel")}
     status = "failed" if error else "done"

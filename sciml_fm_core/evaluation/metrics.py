@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .spectral import check_grid, parseval_weights, transform, wavenumbers
+from sciml_fm_core.physics.spectral import check_grid, parseval_weights, transform, wavenumbers
 
 
 def relative_error(prediction: Tensor, solution: Tensor) -> Tensor:

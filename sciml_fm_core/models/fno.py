@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sciml_fm_core.physics.spectral import check_grid
+
 from .blocks import Block, FourierMatrices, Head, analyse, fourier_matrices, mix_modes, plain_trunk, synthesise
 from .fused import fused_trunk
-from .spectral import check_grid
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .systems import System, find_system
-from .tasks import Examples, Task
+from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.system import System, find_system
+from sciml_fm_core.physics.tasks import Task
 
 
 class Encoded(NamedTuple):

@@ -16,11 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .files import atomic_path, save_tensors
+from sciml_fm_core.files import atomic_path, save_tensors
+from sciml_fm_core.physics.spectral import check_grid
+from sciml_fm_core.physics.system import System
+
 from .fno import FNO, FNOConfig, apply_together
 from .normalization import Encoded, Normalization, normalization_from_dict
-from .spectral import check_grid
-from .systems import System
 
 FORMAT = "sciml-fm operator"
 FORMAT_VERSION = 1
@@ -154,7 +155,7 @@ def encode_together(operators: Sequence[Operator], parts: Sequence[tuple[System,
 
 def shipped_operators() -> dict[str, Path]:
     """Names and files of the operators that ship with the package."""
-    folder = Path(str(resources.files(__package__))) / "weights"
+    folder = Path(str(resources.files("sciml_fm_core"))) / "weights"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 

@@ -8,28 +8,26 @@ chunks of `CHUNK` examples: a split's size changes no other split, and a longer 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
 
-from . import __version__
-from .files import write_json
-from .systems import SYSTEMS, System, find_system
-from .tasks import Examples, Task, check_resolution
+from sciml_fm_core._version import __version__
+from sciml_fm_core.files import write_json
+from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.sampling import check_resolution
+from sciml_fm_core.physics.system import SYSTEMS, System, find_system
+from sciml_fm_core.physics.tasks import Task
+
+from .splits import CHUNK, check_split, stream
 
 FORMAT = "sciml-fm dataset"
 FORMAT_VERSION = 1
-CHUNK = 256
-SPLITS = ("train", "validation", "test")
 
 ATTRIBUTES: dict[str, str] = {
     "format": "always 'sciml-fm dataset'",
@@ -49,34 +47,6 @@ ATTRIBUTES: dict[str, str] = {
     "resolution": "points n in each direction",
     "units": "all quantities are dimensionless, on the unit square",
 }
-
-
-def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Independent random stream for a seed and any names (split, chunk, step, ...)."""
-    text = "/".join(str(name) for name in (seed, *names))
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
-
-
-def draw_split(task: Task, split: str, count: int, *, seed: int = 0, resolution: int = 128, device=None) -> Examples:
-    """First examples of a split, as `generate` would write them.
-
-    Raises:
-        ValueError: on an unknown split or a count below 1.
-    """
-    _check_split(split, count)
-    parts = [
-        task.sample(CHUNK, resolution, stream(seed, task.label, split, start // CHUNK), device=device)
-        for start in range(0, count, CHUNK)
-    ]
-    return Examples(*(torch.cat(tensors)[:count] for tensors in zip(*parts, strict=True)))
-
-
-def _check_split(split: str, count: int) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    if count < 1:
-        raise ValueError(f"count: expected at least 1 example, got {count}")
 
 
 def generate(
@@ -110,7 +80,7 @@ def generate(
         ValueError: if the file exists, the folder does not, or the partial file was begun with other settings.
     """
     path = Path(path)
-    _check_split(split, count)
+    check_split(split, count)
     check_resolution(resolution)
     if path.exists():
         raise ValueError(f"{path}: exists already and is left as it is; remove it or choose another name")
@@ -182,15 +152,6 @@ def _create(path: Path, count: int, n: int, system: System, attributes: Mapping)
             h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple(shape), layout)
         for key, value in attributes.items():
             file.attrs[key] = value
-
-
-class Reader(Protocol):
-    """A set of examples of one system: `Examples` in memory, or a `DatasetFile`."""
-
-    @property
-    def size(self) -> int: ...
-
-    def take(self, index) -> Examples: ...
 
 
 class DatasetFile:
@@ -331,167 +292,10 @@ def _plain(value):
 
 def write_released(examples: Examples, path: str | Path) -> Path:
     """Write examples exactly as the paper's released code does: ``fields`` and ``tensor``, no attributes."""
-    from .files import atomic_path
+    from sciml_fm_core.files import atomic_path
 
     with atomic_path(path) as partial, h5py.File(partial, "w") as file:
         fields = torch.stack([examples.source, examples.solution], dim=1).cpu().numpy()
         file.create_dataset("fields", data=fields.astype("<f4"))
         file.create_dataset("tensor", data=examples.coefficients.cpu().numpy().astype("<f4"))
     return Path(path)
-
-
-class Batches(Protocol):
-    """What training draws from: the batch of a step, in parts of one system each."""
-
-    def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]: ...
-
-
-def _schedule(resolution: int | Mapping[float, int]) -> dict[float, int]:
-    schedule = dict(resolution) if isinstance(resolution, Mapping) else {0.0: resolution}
-    if min(schedule, default=1) > 0:
-        raise ValueError(
-            f"resolution: expected a schedule that begins at 0, such as {{0: 32, 0.7: 64}}, got {resolution}"
-        )
-    return schedule
-
-
-def _scheduled(schedule: Mapping[float, int], progress: float) -> int:
-    return schedule[max(start for start in schedule if start <= progress)]
-
-
-def _check_share(what: str, number: int, share: tuple[int, int]) -> None:
-    """Equal shares only: the mean of the processes' mean losses is then the mean over the batch."""
-    if number % share[1]:
-        raise ValueError(f"{what}: expected a multiple of the number of processes, {share[1]}, got {number}")
-
-
-class FreshBatches:
-    """Fresh examples forever, a function of the seed and the step alone: nothing is read twice, resuming is exact.
-
-    Args:
-        tasks: shared out equally within each batch.
-        batch_size: examples in a batch.
-        resolution: points in each direction, or a schedule ``{progress: points}`` such as ``{0: 32, 0.7: 64}``: a
-            spectral network trained on a coarse grid carries over to a finer one, at a fraction of the cost.
-        seed: seed of the stream.
-        device: where the numbers are drawn and the examples made.
-        share: (rank, processes); a batch is dealt out to several processes, and the rank's part is what one gets. All
-            of it is made all the same, since it comes from one stream.
-
-    Raises:
-        ValueError: on fewer examples than tasks, a schedule that does not begin at 0, or unequal shares.
-    """
-
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        batch_size: int,
-        *,
-        resolution: int | Mapping[float, int] = 64,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        share: tuple[int, int] = (0, 1),
-    ):
-        if batch_size < len(tasks) or not tasks:
-            raise ValueError(f"fresh batches: expected at least one example for each of {len(tasks)} tasks")
-        _check_share("batch size", batch_size, share)
-        self.share = share
-        self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
-        self.schedule = _schedule(resolution)
-
-    def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
-        """Examples of one step."""
-        n = _scheduled(self.schedule, progress)
-        generator = stream(self.seed, "fresh", step, device=self.device)
-        shares = [
-            self.batch_size // len(self.tasks) + ((i + step) % len(self.tasks) < self.batch_size % len(self.tasks))
-            for i in range(len(self.tasks))
-        ]
-        parts, dealt = [], 0
-        rank, processes = self.share
-        for task, count in zip(self.tasks, shares, strict=True):
-            examples, own = task.sample(count, n, generator, device=self.device), (rank - dealt) % processes
-            if own < count:
-                parts.append((task.system, examples.take(slice(own, None, processes))))
-            dealt += count
-        return parts
-
-
-class FixedBatches:
-    """Fixed examples, shuffled anew each epoch by a stream of the seed; the last batch of an epoch may be smaller.
-
-    A batch is a function of the seed and the step. From files, a thread reads the next one while this one is used.
-
-    Args:
-        sets: pairs of a system and its examples (in memory, or a `DatasetFile`).
-        batch_size: examples in a batch; at most all of them.
-        resolution: resample them to this many points, or by a schedule as in `FreshBatches`; as they are where None.
-        seed: seed of the shuffling.
-        device: where batches are put.
-        share: (rank, processes); a batch is dealt out to several processes, and the rank's part is read.
-
-    Raises:
-        ValueError: on no examples, a schedule that does not begin at 0, or unequal shares.
-    """
-
-    def __init__(
-        self,
-        sets: Sequence[tuple[System, Reader]],
-        batch_size: int,
-        *,
-        resolution: int | Mapping[float, int] | None = None,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        share: tuple[int, int] = (0, 1),
-    ):
-        self.schedule = None if resolution is None else _schedule(resolution)
-        self.sets, self.seed, self.device = list(sets), seed, torch.device(device)
-        self.count = sum(reader.size for _, reader in self.sets)
-        if not self.count:
-            raise ValueError("fixed batches: expected at least one example")
-        _check_share("batch size", batch_size, share)
-        _check_share("number of examples", self.count, share)  # the last batch of an epoch is what remains
-        self.batch_size, self.share = min(batch_size, self.count), share
-        self._epoch, self._order = -1, torch.empty(0)
-        in_memory = all(isinstance(reader, Examples) for _, reader in self.sets)
-        self._thread = None if in_memory else ThreadPoolExecutor(max_workers=1)
-        self._ahead: dict[int, Future[list[tuple[System, Examples]]]] = {}
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in one pass over the examples."""
-        return -(-self.count // self.batch_size)
-
-    def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
-        """Examples of one step."""
-        if self._thread is None:
-            parts = self._read(step)
-        else:
-            current = self._ahead.get(step) or self._thread.submit(self._read, step)
-            self._ahead = {step + 1: self._thread.submit(self._read, step + 1)}
-            parts = current.result()
-        parts = [(system, examples.to(self.device)) for system, examples in parts]
-        if self.schedule is None:
-            return parts
-        n = _scheduled(self.schedule, progress)
-        return [(system, examples.resampled(n)) for system, examples in parts]
-
-    def _read(self, step: int) -> list[tuple[System, Examples]]:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, torch.randperm(self.count, generator=stream(self.seed, "epoch", epoch))
-        index = self._order[position * self.batch_size : (position + 1) * self.batch_size]
-        index = index[self.share[0] :: self.share[1]]
-        parts, first = [], 0
-        for system, reader in self.sets:
-            rows = index[(index >= first) & (index < first + reader.size)] - first
-            if len(rows):
-                parts.append((system, _take(reader, rows)))
-            first += reader.size
-        return parts
-
-
-def _take(reader: Reader, rows: Tensor) -> Examples:
-    if isinstance(reader, Examples):
-        return reader.take(rows.to(reader.source.device))
-    return reader.take(rows)

@@ -10,19 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .study import (
-    STARTS,
-    AdaptationRun,
-    PretrainingRun,
-    Schedule,
-    StudyProgress,
-    identity,
-    read_table,
-    run_study,
-    shipped_tables,
-)
-from .tasks import PAPER_TASKS, Task
-from .transfer import PAPER_LEARNING_RATES
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES
+
+from .records import read_table, shipped_tables
+from .runs import STARTS, AdaptationRun, PretrainingRun, Schedule, StudyProgress, identity, run_study
 
 COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
 PAPER_SIZES = ("64K", "1M", "16M", "256M")

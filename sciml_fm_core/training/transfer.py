@@ -2,60 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
-from torch import Tensor
 
-from . import __version__
-from .datasets import Batches, DatasetFile, FixedBatches, FreshBatches, draw_split, stream
+from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches
+from sciml_fm_core.data.hdf5 import DatasetFile
+from sciml_fm_core.data.splits import stream
+from sciml_fm_core.evaluation.errors import validation_sets
+from sciml_fm_core.models.fno import FNO, SIZES, FNOConfig
+from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.tasks import Task
+
+from .cards import training_card
+from .config import Callback, History, TrainConfig
 from .distributed import ALONE, Processes
-from .fno import FNO, SIZES, FNOConfig
-from .metrics import relative_error
-from .normalization import PaperNormalization, fit_normalization
-from .operator import Operator, predict_together
-from .spectral import check_finite
-from .systems import System
-from .tasks import PAPER_TASKS, Examples, Task
-from .training import Callback, History, Member, TrainConfig, fit, fit_together
-
-PAPER_LEARNING_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
-"""The paper's grid; one is chosen on validation for every model, dataset size and start."""
-
-MAP_POINTS = 2**21
-"""Grid points of the solutions that `error_map` holds at once."""
-
-HALVE_AT = (0.15, 0.4)
-"""Where a grid is halved: five rates cost as many steps as 2.6 trained to the end."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How an operator is built and trained."""
-
-    normalization: str
-    gate_width: int
-    loss: str
-    learning_rate: float
-    batch_size: int
-    warmup: int = 0
-
-
-RECIPES = {
-    "ours": Recipe("dimensionless", 128, "relative", 5e-3, 32, warmup=20),
-    "paper": Recipe("paper", 0, "squared", 1e-3, 128),
-}
-"""``paper`` reproduces the study; ``ours`` is what ships: scale-free inputs, bounded gates, relative loss."""
-
-
-def recipe_of(operator: Operator) -> Recipe:
-    """The recipe an operator was made by; ours where its card names none that is known."""
-    return RECIPES.get(operator.card.get("recipe", ""), RECIPES["ours"])
+from .loop import fit, fit_together
+from .member import Member
+from .recipes import HALVE_AT, RECIPES, _choose, recipe_of, recipe_settings
 
 
 def new_operator(
@@ -72,12 +42,6 @@ def new_operator(
     operator = Operator(FNO(config, stream(seed, "weights")), normalization)
     operator.card = {"tasks": [task.label for task in tasks], "recipe": recipe, "size": size, "seed": seed}
     return operator.to(device)
-
-
-def _choose(what: str, table: Mapping, name: str):
-    if name not in table:
-        raise ValueError(f"{what}: expected one of {', '.join(table)}, got {name!r}")
-    return table[name]
 
 
 def pretrain(
@@ -156,144 +120,6 @@ def pretrain(
     if processes.count > 1:
         operator.card["hardware"] = f"{processes.count} x {operator.card['hardware']}"
     return operator, history
-
-
-def recipe_settings(recipe: str) -> dict:
-    """The fields of `TrainConfig` that a recipe sets."""
-    chosen = _choose("recipe", RECIPES, recipe)
-    return {"loss": chosen.loss, "learning_rate": chosen.learning_rate, "warmup": chosen.warmup}
-
-
-def training_card(history: History, operator: Operator) -> dict:
-    """What a card records of a training: cost, hardware, versions, learning curve."""
-    return {
-        "examples_seen": history.examples_seen,
-        "seconds": round(history.seconds, 1),
-        "best_validation_error": history.best_error,
-        "parameters": operator.model.parameter_count,
-        "hardware": hardware(operator.device),
-        "versions": {"sciml_fm": __version__, "torch": torch.__version__.split("+")[0]},
-        "curve": [[row["step"], round(row["validation_error"], 6)] for row in history.rows if row["validation_error"]],
-    }
-
-
-def hardware(device: torch.device) -> str:
-    """The device in words, with the threads that were used on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
-    return f"CPU, {name}, {torch.get_num_threads()} threads"
-
-
-def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, device="cpu"):
-    """Validation examples of each task, from the validation stream."""
-    return [
-        (task.system, draw_split(task, "validation", count, seed=seed, resolution=resolution).to(device))
-        for task in tasks
-    ]
-
-
-def evaluate(
-    operator: Operator, task: Task, *, count: int = 512, resolution: int = 128, seed: int = 0
-) -> dict[str, Any]:
-    """Errors on freshly drawn test examples (zero-shot where the operator has not seen the task).
-
-    Returns:
-        ``error`` (the mean relative error mu), ``median``, ``percentile_90``, ``worst``, and what was tested.
-
-    Raises:
-        ValueError: if the operator was not trained for the task's system.
-    """
-    system = operator.normalization.resolve(task.system)
-    test = draw_split(task, "test", count, seed=seed, resolution=resolution)
-    error = relative_error(operator.predict(test.source, test.coefficients, system), test.solution).double()
-    return {
-        "task": task.label,
-        "error": error.mean().item(),
-        "median": error.median().item(),
-        "percentile_90": error.quantile(0.9).item(),
-        "worst": error.max().item(),
-        "examples": count,
-        "resolution": resolution,
-        "seed": seed,
-    }
-
-
-def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
-    """Mean relative error on the operator's own tasks, and on each of the paper's tasks of its systems."""
-    labels = [*operator.card.get("tasks", [])]
-    for system in operator.systems:
-        labels += PAPER_TASKS.get(system.name, {}).values()
-    return {
-        label: evaluate(operator, Task.parse(label), count=count, resolution=resolution, seed=seed)["error"]
-        for label in dict.fromkeys(labels)
-    }
-
-
-@torch.no_grad()
-def error_map(
-    operators: Sequence[Operator],
-    source: Tensor,
-    dial: Tensor,
-    parameters: Tensor,
-    system: System | str | None = None,
-) -> Tensor:
-    """Mean relative error of operators over some sources, at each of many values of the dial and the parameters.
-
-    The error along the dial, or an atlas over two parameters. The coefficients and the exact solution of a point are
-    found once for all operators, and many points are predicted in one batch.
-
-    Args:
-        operators: what to compare; they know the system.
-        source: sources that every point is measured on, shape (s, n, n).
-        dial: value of the dial of each point, shape (points,).
-        parameters: of ``system.parameters``, broadcast to (points, s, len(system.parameters)).
-        system: the PDE, or its name; needed where an operator knows several.
-
-    Returns:
-        Errors, shape (operators, points), float64; NaN where a source cannot reach the value of the dial.
-
-    Raises:
-        ValueError: on wrong shapes or values that are not finite, or if an operator was not trained for the system.
-    """
-    if not operators or source.ndim != 3 or dial.ndim != 1 or not len(source):
-        raise ValueError(
-            "error map: expected at least one operator, sources (s, n, n) and dial values (points,), "
-            f"got {len(operators)}, {tuple(source.shape)} and {tuple(dial.shape)}"
-        )
-    known = operators[0].normalization.resolve(system)
-    for name, values in (("source", source), ("dial", dial), ("parameters", parameters)):
-        check_finite(values, name)
-    wanted = len(dial), len(source), len(known.parameters)
-    try:
-        parameters = parameters.double().expand(wanted)
-    except RuntimeError:
-        raise ValueError(f"parameters: expected to broadcast to {wanted}, got {tuple(parameters.shape)}") from None
-    errors = torch.full((len(operators), len(dial)), torch.nan, dtype=torch.float64)
-    alike: dict[FNOConfig, list[int]] = {}
-    for number, operator in enumerate(operators):
-        alike.setdefault(operator.model.config, []).append(number)
-
-    def measure(points: Tensor) -> None:
-        values = dial.double()[points, None].expand(-1, len(source))
-        try:
-            coefficients = known.coefficients(values, source, parameters[points]).to(source.dtype)
-        except ValueError:  # a source cannot reach one of the values
-            for point in points.split(1) if len(points) > 1 else ():
-                measure(point)
-            return
-        solution = known.solve(source, coefficients)
-        for numbers in alike.values():
-            predictions = predict_together([operators[number] for number in numbers], source, coefficients, known)
-            found = relative_error(predictions, solution.expand_as(predictions))
-            errors[torch.tensor(numbers)[:, None], points] = found.mean(dim=-1).double().cpu()
-
-    for points in torch.arange(len(dial)).split(max(1, MAP_POINTS // source.numel())):
-        measure(points)
-    return errors
 
 
 @dataclass

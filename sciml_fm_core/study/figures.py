@@ -13,9 +13,10 @@ from pathlib import Path
 import holoviews as hv
 import numpy as np
 
-from .datasets import draw_split
-from .study import savings
-from .tasks import Task
+from sciml_fm_core.data.splits import draw_split
+from sciml_fm_core.physics.tasks import Task
+
+from .analysis import savings
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
 HOVER = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
-from .fno import FNO, apply_together
+from sciml_fm_core.models.fno import FNO, apply_together
 
 
 @dataclass(frozen=True)

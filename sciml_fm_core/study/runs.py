@@ -11,15 +11,13 @@ Weights and learning rate are chosen on the validation examples alone; the test 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,24 +25,20 @@ from typing import Any
 
 import torch
 
-from . import __version__
-from .datasets import draw_split, stream
-from .files import atomic_path, write_json
-from .fno import FNO
-from .metrics import relative_error
-from .operator import Operator, load_operator, shipped_operators
-from .tasks import Task, parse_mixture
-from .training import CheckpointError, TrainConfig
-from .transfer import (
-    HALVE_AT,
-    PAPER_LEARNING_RATES,
-    RECIPES,
-    fine_tune,
-    hardware,
-    pretrain,
-    recipe_settings,
-    train_from_scratch,
-)
+from sciml_fm_core._version import __version__
+from sciml_fm_core.data.splits import draw_split, stream
+from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.files import write_json
+from sciml_fm_core.models.fno import FNO
+from sciml_fm_core.models.operator import Operator, load_operator, shipped_operators
+from sciml_fm_core.physics.tasks import Task, parse_mixture
+from sciml_fm_core.training.cards import hardware
+from sciml_fm_core.training.checkpoints import CheckpointError
+from sciml_fm_core.training.config import TrainConfig
+from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES, RECIPES, recipe_settings
+from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
+
+from .records import read_record
 
 STARTS = ("fine-tuned", "from scratch")
 Schedule = tuple[tuple[float, int], ...]
@@ -323,140 +317,3 @@ def _untrained(parent: Operator, seed: int) -> Operator:
     """What `train_from_scratch` begins with, whatever network the parent has."""
     model = FNO(parent.model.config, stream(seed, "scratch")).to(parent.device)
     return Operator(model, parent.normalization, parent.card)
-
-
-# What the records show -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Saving:
-    """What fine-tuning saves at one point: the examples that training from scratch takes for the same error.
-
-    Attributes:
-        examples: downstream examples of the fine-tuned operator.
-        error: its error.
-        from_scratch: examples from scratch, interpolated on logarithmic axes; the most that were tried if ``beyond``.
-        beyond: it is better than every operator trained from scratch.
-    """
-
-    examples: int
-    error: float
-    from_scratch: float
-    beyond: bool
-
-
-def savings(records: Sequence[dict]) -> list[Saving]:
-    """`Saving` of each fine-tuned point (Figure B.1), from the records of one curve of each start.
-
-    The curve from scratch is made monotone first: with more examples it counts as no worse than with fewer.
-
-    Raises:
-        ValueError: if either start is missing.
-    """
-    scratch = {r["examples"]: r["error"] for r in records if r["start"] == "from scratch" and r["examples"]}
-    tuned = {r["examples"]: r["error"] for r in records if r["start"] == "fine-tuned"}
-    if not scratch or not tuned:
-        raise ValueError("savings: expected records of both starts, fine-tuned and from scratch")
-    counts = sorted(scratch)
-    errors = [min(scratch[count] for count in counts[: i + 1]) for i in range(len(counts))]
-    found = []
-    for examples, error in sorted(tuned.items()):
-        beyond = error < errors[-1]
-        if beyond or error >= errors[0]:
-            needed = float(counts[-1] if beyond else counts[0])
-        else:
-            i = next(i for i, reached in enumerate(errors) if reached <= error)
-            share = math.log(errors[i - 1] / error) / math.log(errors[i - 1] / errors[i])
-            needed = counts[i - 1] * (counts[i] / counts[i - 1]) ** share
-        found.append(Saving(examples, error, needed, beyond))
-    return found
-
-
-def examples_to_reach(records: Sequence[dict], error: float) -> float | None:
-    """Examples at which one curve first reaches an error, interpolated on logarithmic axes; None where it does not.
-
-    Zero where it is reached without any.
-    """
-    points = sorted((record["examples"], record["error"]) for record in records)
-    for i, (count, reached) in enumerate(points):
-        if reached <= error:
-            if i == 0 or not points[i - 1][0]:
-                return float(count)  # no logarithm reaches zero examples
-            before, worse = points[i - 1]
-            return before * (count / before) ** (math.log(worse / error) / math.log(worse / reached))
-    return None
-
-
-# Records --------------------------------------------------------------------------------------------------------------
-
-
-def read_record(path: str | Path) -> dict:
-    """One record.
-
-    Raises:
-        ValueError: if the file is missing or not a record.
-    """
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"record {path}: not readable ({error}); remove it and run the study again") from error
-    if not isinstance(record, dict) or "identity" not in record:
-        raise ValueError(f"record {path}: a JSON file, but not a record of a study; move it elsewhere")
-    return record
-
-
-def read_folder(folder: str | Path) -> list[dict]:
-    """All records of a folder, by identity."""
-    return [read_record(path) for path in sorted(Path(folder).glob("*.json"))]
-
-
-def write_table(records: Sequence[dict], path: str | Path) -> Path:
-    """Records as CSV, one line each, atomically; `read_table` reads them back.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if not records:
-        raise ValueError("table: expected at least one record")
-    columns = list(dict.fromkeys(key for record in records for key in record))
-    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for record in records:
-            writer.writerow({key: _text(value) for key, value in record.items()})
-    return Path(path)
-
-
-def read_table(path: str | Path) -> list[dict]:
-    """Records of a table written by `write_table`.
-
-    Raises:
-        ValueError: if the file is missing, damaged or has no such columns.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file, strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"table {path}: not readable ({error}); write it again from its records") from error
-    header, *rows = lines or [[]]
-    if "identity" not in header or any(len(row) != len(header) for row in rows):
-        raise ValueError(f"table {path}: not a whole table of a study; write it again from its records")
-    return [{key: _parsed(value) for key, value in zip(header, row, strict=True) if value} for row in rows]
-
-
-def _text(value) -> str:
-    """JSON, or a text as it is where that is not taken for JSON (as an identity of digits alone would be)."""
-    return value if isinstance(value, str) and value and _parsed(value) is value else json.dumps(value)
-
-
-def _parsed(value: str):
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def shipped_tables() -> dict[str, Path]:
-    """Names and files of the results that ship with the package."""
-    folder = Path(__file__).parent / "results"
-    return {path.stem: path for path in sorted(folder.glob("*.csv"))}

@@ -1,0 +1,41 @@
+"""Random streams and the splits drawn from them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.tasks import Task
+
+CHUNK = 256
+SPLITS = ("train", "validation", "test")
+
+
+def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Independent random stream for a seed and any names (split, chunk, step, ...)."""
+    text = "/".join(str(name) for name in (seed, *names))
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def draw_split(task: Task, split: str, count: int, *, seed: int = 0, resolution: int = 128, device=None) -> Examples:
+    """First examples of a split, as `generate` would write them.
+
+    Raises:
+        ValueError: on an unknown split or a count below 1.
+    """
+    check_split(split, count)
+    parts = [
+        task.sample(CHUNK, resolution, stream(seed, task.label, split, start // CHUNK), device=device)
+        for start in range(0, count, CHUNK)
+    ]
+    return Examples(*(torch.cat(tensors)[:count] for tensors in zip(*parts, strict=True)))
+
+
+def check_split(split: str, count: int) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if count < 1:
+        raise ValueError(f"count: expected at least 1 example, got {count}")

@@ -1,0 +1,129 @@
+"""Errors of operators on freshly drawn examples: of a task, of all shifts, along the dial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciml_fm_core.data.splits import draw_split
+from sciml_fm_core.models.fno import FNOConfig
+from sciml_fm_core.models.operator import Operator, predict_together
+from sciml_fm_core.physics.spectral import check_finite
+from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+
+from .metrics import relative_error
+
+MAP_POINTS = 2**21
+"""Grid points of the solutions that `error_map` holds at once."""
+
+
+def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, device="cpu"):
+    """Validation examples of each task, from the validation stream."""
+    return [
+        (task.system, draw_split(task, "validation", count, seed=seed, resolution=resolution).to(device))
+        for task in tasks
+    ]
+
+
+def evaluate(
+    operator: Operator, task: Task, *, count: int = 512, resolution: int = 128, seed: int = 0
+) -> dict[str, Any]:
+    """Errors on freshly drawn test examples (zero-shot where the operator has not seen the task).
+
+    Returns:
+        ``error`` (the mean relative error mu), ``median``, ``percentile_90``, ``worst``, and what was tested.
+
+    Raises:
+        ValueError: if the operator was not trained for the task's system.
+    """
+    system = operator.normalization.resolve(task.system)
+    test = draw_split(task, "test", count, seed=seed, resolution=resolution)
+    error = relative_error(operator.predict(test.source, test.coefficients, system), test.solution).double()
+    return {
+        "task": task.label,
+        "error": error.mean().item(),
+        "median": error.median().item(),
+        "percentile_90": error.quantile(0.9).item(),
+        "worst": error.max().item(),
+        "examples": count,
+        "resolution": resolution,
+        "seed": seed,
+    }
+
+
+def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
+    """Mean relative error on the operator's own tasks, and on each of the paper's tasks of its systems."""
+    labels = [*operator.card.get("tasks", [])]
+    for system in operator.systems:
+        labels += PAPER_TASKS.get(system.name, {}).values()
+    return {
+        label: evaluate(operator, Task.parse(label), count=count, resolution=resolution, seed=seed)["error"]
+        for label in dict.fromkeys(labels)
+    }
+
+
+@torch.no_grad()
+def error_map(
+    operators: Sequence[Operator],
+    source: Tensor,
+    dial: Tensor,
+    parameters: Tensor,
+    system: System | str | None = None,
+) -> Tensor:
+    """Mean relative error of operators over some sources, at each of many values of the dial and the parameters.
+
+    The error along the dial, or an atlas over two parameters. The coefficients and the exact solution of a point are
+    found once for all operators, and many points are predicted in one batch.
+
+    Args:
+        operators: what to compare; they know the system.
+        source: sources that every point is measured on, shape (s, n, n).
+        dial: value of the dial of each point, shape (points,).
+        parameters: of ``system.parameters``, broadcast to (points, s, len(system.parameters)).
+        system: the PDE, or its name; needed where an operator knows several.
+
+    Returns:
+        Errors, shape (operators, points), float64; NaN where a source cannot reach the value of the dial.
+
+    Raises:
+        ValueError: on wrong shapes or values that are not finite, or if an operator was not trained for the system.
+    """
+    if not operators or source.ndim != 3 or dial.ndim != 1 or not len(source):
+        raise ValueError(
+            "error map: expected at least one operator, sources (s, n, n) and dial values (points,), "
+            f"got {len(operators)}, {tuple(source.shape)} and {tuple(dial.shape)}"
+        )
+    known = operators[0].normalization.resolve(system)
+    for name, values in (("source", source), ("dial", dial), ("parameters", parameters)):
+        check_finite(values, name)
+    wanted = len(dial), len(source), len(known.parameters)
+    try:
+        parameters = parameters.double().expand(wanted)
+    except RuntimeError:
+        raise ValueError(f"parameters: expected to broadcast to {wanted}, got {tuple(parameters.shape)}") from None
+    errors = torch.full((len(operators), len(dial)), torch.nan, dtype=torch.float64)
+    alike: dict[FNOConfig, list[int]] = {}
+    for number, operator in enumerate(operators):
+        alike.setdefault(operator.model.config, []).append(number)
+
+    def measure(points: Tensor) -> None:
+        values = dial.double()[points, None].expand(-1, len(source))
+        try:
+            coefficients = known.coefficients(values, source, parameters[points]).to(source.dtype)
+        except ValueError:  # a source cannot reach one of the values
+            for point in points.split(1) if len(points) > 1 else ():
+                measure(point)
+            return
+        solution = known.solve(source, coefficients)
+        for numbers in alike.values():
+            predictions = predict_together([operators[number] for number in numbers], source, coefficients, known)
+            found = relative_error(predictions, solution.expand_as(predictions))
+            errors[torch.tensor(numbers)[:, None], points] = found.mean(dim=-1).double().cpu()
+
+    for points in torch.arange(len(dial)).split(max(1, MAP_POINTS // source.numel())):
+        measure(points)
+    return errors

@@ -1,0 +1,71 @@
+"""Diffusion tensors: what Poisson's equation and advection-diffusion share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .parameter import Parameter
+from .spectral import (
+    derivative_wavenumbers,
+    wavenumbers,
+)
+
+DIFFUSIVITY = 0.01
+"""Smallest eigenvalue of the diffusion tensor in every task of the paper."""
+
+FULL_TURN = 2 * torch.pi
+
+PRINCIPAL_AXIS = Parameter(
+    "principal axis",
+    0,
+    FULL_TURN,
+    start=math.radians(30),
+    help="Turns the diffusion tensor.",
+    angle=True,
+    period=math.pi,  # K has an axis, not a direction
+)
+
+
+def rotated_diffusion(eigenvalue: Tensor, angle: Tensor) -> Tensor:
+    """Diffusion tensor ``K = 0.01 R(t)^T diag(1, e) R(t)`` as components ``k11 k22 k12``, shape (..., 3)."""
+    c, s = torch.cos(angle), torch.sin(angle)
+    components = (c**2 + eigenvalue * s**2, s**2 + eigenvalue * c**2, (eigenvalue - 1) * s * c)
+    return DIFFUSIVITY * torch.stack(components, dim=-1)
+
+
+def diffusion_symbol(tensor: Tensor, n: int) -> Tensor:
+    """Symbol of -div(K grad .): ``4 pi^2 (K11 kx^2 + K22 ky^2 + 2 K12 kx ky)``, the cross term without Nyquist."""
+    kx, ky = wavenumbers(n, dtype=tensor.dtype, device=tensor.device)
+    dx, dy = derivative_wavenumbers(n, dtype=tensor.dtype, device=tensor.device)
+    k11, k22, k12 = (4 * torch.pi**2 * tensor[..., i, None, None] for i in range(3))
+    return torch.addcmul(k11 * kx**2 + k22 * ky**2, 2 * k12 * dy, dx)
+
+
+def check_positive_definite(tensor: Tensor, name: str) -> None:
+    k11, k22, k12 = tensor.unbind(-1)
+    if not ((k11 > 0) & (k22 > 0) & (k11 * k22 > k12**2)).all():
+        raise ValueError(
+            f"coefficients: {name} expects a positive definite diffusion tensor (k11 > 0, k11 k22 > k12^2); "
+            "got one that is not"
+        )
+
+
+def diffusion_features(tensor: Tensor) -> Tensor:
+    """Shape of K apart from its size: ``(K11 - K22) / 2 kappa, K12 / kappa, sqrt(det K) / kappa``."""
+    k11, k22, k12 = tensor.unbind(-1)
+    kappa = (k11 + k22) / 2
+    det = (k11 * k22 - k12**2).clamp(min=0)
+    return torch.stack([(k11 - k22) / 2 / kappa, k12 / kappa, det.sqrt() / kappa], dim=-1)
+
+
+DIFFUSION_FEATURES = ("anisotropy_axis", "anisotropy_diagonal", "isotropy")
+
+
+def tensor_in_latex(coefficients: Mapping[str, float]) -> str:
+    """K with its values."""
+    k11, k22, k12 = (f"{coefficients[name]:.3g}" for name in ("k11", "k22", "k12"))
+    return rf"K = \begin{{pmatrix}} {k11} & {k12} \\ {k12} & {k22} \end{{pmatrix}}"

@@ -1,0 +1,45 @@
+"""Solved examples of one system."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .spectral import resample
+
+# The C library of Linux keeps freed memory up to twice the largest block (of at most 32 MiB) freed so far. Without one
+# that large, the memory of each batch goes back to the system, and clearing it anew takes as long as the sampling.
+torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
+
+
+class Examples(NamedTuple):
+    """A batch of solved examples of one system.
+
+    ``source`` and ``solution`` have shape (count, n, n), ``coefficients`` (count, c), ``dial`` (count,).
+    """
+
+    source: Tensor
+    coefficients: Tensor
+    solution: Tensor
+    dial: Tensor
+
+    def to(self, device: torch.device | str) -> Examples:
+        """The same examples on another device."""
+        return Examples(*(tensor.to(device) for tensor in self))
+
+    def take(self, index) -> Examples:
+        """The examples at a slice or index tensor."""
+        return Examples(*(tensor[index] for tensor in self))
+
+    def resampled(self, n: int) -> Examples:
+        """The same examples on n x n points, see `spectral.resample`."""
+        if n == self.source.shape[-1]:
+            return self
+        return Examples(resample(self.source, n), self.coefficients, resample(self.solution, n), self.dial)
+
+    @property
+    def size(self) -> int:
+        """Number of examples (``len`` is that of the tuple)."""
+        return self.source.shape[0]

@@ -1,0 +1,82 @@
+"""SYS-3, Helmholtz' equation as the paper's released code solves it."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import torch
+
+from .diffusion import DIFFUSION_FEATURES, DIFFUSIVITY
+from .parameter import Parameter
+from .spectral import (
+    wavenumbers,
+)
+from .system import System
+
+
+class Helmholtz(System):
+    """SYS-3, ``-0.01 lap u - omega u = f``; dial: omega, drawn as a whole number.
+
+    The paper prints ``-lap u + omega u = f``, which is coercive and never oscillates; its released code, and so each of
+    its figures, solves the oscillating operator above, and so do we.
+    """
+
+    name = "helmholtz"
+    label = "SYS-3"
+    title = "Helmholtz"
+    equation = r"-d\,\Delta u - \omega u = f"
+    coefficient_names = ("diffusivity", "omega")
+    dialled = Parameter(
+        "wavenumber",
+        1,
+        15,
+        start=4,
+        label="Wavenumber ω",
+        help="The ω of the equation: the larger, the shorter the waves; the solution grows near a resonance. "
+        "Tasks draw whole numbers only.",
+        step=0.1,
+        whole=True,
+    )
+    # The paper prints no range outside the pre-training one: (5, 12) is this project's choice.
+    shifts = MappingProxyType({"pre-training": (1, 10), "none": (1, 5), "medium": (5, 12)})
+    zero_mean = False
+    max_solution = 2.0
+
+    def symbol(self, coefficients, n):
+        kx, ky = wavenumbers(n, dtype=coefficients.dtype, device=coefficients.device)
+        diffusivity, omega = coefficients[..., 0, None, None], coefficients[..., 1, None, None]
+        return 4 * torch.pi**2 * diffusivity * (kx**2 + ky**2) - omega
+
+    def dial(self, source, coefficients):
+        return coefficients[..., 1]
+
+    def coefficients(self, dial, source, parameters):
+        return torch.stack([torch.full_like(dial, DIFFUSIVITY), dial], dim=-1)
+
+    def check_coefficients(self, coefficients):
+        if not (coefficients[..., 0] > 0).all():
+            raise ValueError("coefficients: helmholtz expects a diffusivity above 0")
+
+    @property
+    def shared_names(self):
+        return ("k11", "k22", "k12", "omega")
+
+    def shared(self, coefficients):
+        diffusivity, omega = coefficients.unbind(-1)
+        return torch.stack([diffusivity, diffusivity, torch.zeros_like(omega), omega], dim=-1)
+
+    @property
+    def feature_names(self):
+        return (*DIFFUSION_FEATURES, "resonance")
+
+    def features(self, coefficients):
+        """An isotropic K, and omega / (4 pi^2 d), the squared wavenumber |k|^2 that resonates."""
+        diffusivity, omega = coefficients.unbind(-1)
+        zero = torch.zeros_like(omega)
+        return torch.stack([zero, zero, zero + 1, omega / (4 * torch.pi**2 * diffusivity)], dim=-1)
+
+    def scale(self, coefficients):
+        return 4 * torch.pi**2 * coefficients[..., 0]
+
+    def equation_with(self, coefficients):
+        return rf"-{coefficients['diffusivity']:.3g}\,\Delta u - {coefficients['omega']:.4g}\,u = f"

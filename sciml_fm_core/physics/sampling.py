@@ -1,0 +1,133 @@
+"""Drawing and solving examples of a task."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .examples import Examples
+from .sources import SIGMA, draw_amplitudes, lattice_profiles, normalize, render
+from .system import System
+
+if TYPE_CHECKING:
+    from .tasks import Task
+
+MAX_REDRAWS = 200
+
+RESOLVED = round(1.75 / SIGMA)
+"""Points that resolve a random source: at their Nyquist wavenumber, 7 / 8 sigma, a Gaussian of standard deviation sigma
+has fallen to exp(-2 pi^2 (7 / 8)^2) = 3e-7 of its mean, its solution to far less. In float32, finer grids are solved on
+this one and interpolated."""
+
+_CHUNK = 2**21  # points of the examples made at a time on a CPU: what they need stays in its last cache
+
+
+@lru_cache(maxsize=8)
+def band_limit(n: int, m: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Between n points and m < n: the lattice profiles (12, m) less what m points do not resolve; and the matrix (n, m)
+    of trigonometric interpolation."""
+    profiles_hat = torch.fft.rfft(lattice_profiles(n))[:, : m // 2]
+    points_hat = torch.fft.rfft(torch.eye(m, dtype=torch.float64))[:, : m // 2]
+    profiles, refine = torch.fft.irfft(profiles_hat, n=m) * m / n, torch.fft.irfft(points_hat, n=n).T * n / m
+    return profiles.to(device, dtype), refine.to(device, dtype).contiguous()
+
+
+@lru_cache(maxsize=1)
+def _keep_freed_memory() -> None:
+    """Make the C library of Linux keep freed memory for the next batch: clearing it anew takes as long as sampling.
+
+    It keeps up to twice the largest block (of at most 32 MiB) that was freed so far.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
+
+
+def check_resolution(resolution: int) -> None:
+    """Raise ValueError when examples cannot be sampled on this many points."""
+    if resolution < 8 or resolution % 2:
+        raise ValueError(f"resolution: expected an even number of at least 8, got {resolution}")
+
+
+def draw_accepted(
+    task: Task, count: int, resolution: int, generator: torch.Generator, dtype: torch.dtype, device: torch.device
+) -> tuple[Examples, int]:
+    """Examples that the sampler's rule of the system accepts, and the number of draws that they took.
+
+    Raises:
+        ValueError: if the rule turns nearly every draw away.
+    """
+    shares = torch.tensor(task.sparsities, dtype=torch.float32)
+    sparsity = shares[torch.arange(count) % len(shares)]
+    examples, draws = _draw(task, sparsity, resolution, generator, dtype, device), count
+    limit = task.system.max_solution if task.reject else None
+    if limit is None:
+        return examples, draws
+    refused, drawn = torch.arange(count, device=device), examples
+    for _ in range(MAX_REDRAWS):
+        largest, smallest = drawn.solution.amax(dim=(-2, -1)), drawn.solution.amin(dim=(-2, -1))
+        refused = refused[torch.maximum(largest, -smallest) > limit]
+        if not len(refused):
+            return examples, draws
+        drawn = _draw(task, sparsity[refused.cpu()], resolution, generator, dtype, device)
+        draws += len(refused)
+        for tensor, replacement in zip(examples, drawn, strict=True):
+            tensor[refused] = replacement
+    raise ValueError(
+        f"task {task.label}: after {MAX_REDRAWS} rounds {len(refused)} of {count} examples still exceed max |u| = "
+        f"{limit:g}; choose another range, or Task(..., reject=False)"
+    )
+
+
+def _draw(task: Task, sparsity: Tensor, n: int, generator: torch.Generator, dtype, device: torch.device) -> Examples:
+    count, system = len(sparsity), task.system
+    amplitudes = draw_amplitudes(sparsity, generator).to(device, dtype)
+    uniform = torch.rand(
+        count, 1 + len(system.parameters), generator=generator, device=generator.device, dtype=torch.float64
+    )
+    if system.dialled.whole:
+        dial = task.low + torch.floor(uniform[:, 0] * (task.high - task.low + 1))
+    else:
+        dial = task.low + uniform[:, 0] * (task.high - task.low)
+    ranges = torch.tensor([(p.low, p.high - p.low) for p in system.parameters], dtype=torch.float64).view(-1, 2)
+    ranges = ranges.to(uniform.device)
+    parameters = (ranges[:, 0] + uniform[:, 1:] * ranges[:, 1]).to(device)
+    dial = dial.to(device)
+    shapes = (n, n), (len(system.coefficient_names),), (n, n), ()
+    examples = Examples(*(torch.empty(count, *shape, dtype=dtype, device=device) for shape in shapes))
+    examples.dial.copy_(dial)
+    if device.type == "cpu":
+        _keep_freed_memory()
+    chunk = max(1, _CHUNK // n**2) if device.type == "cpu" else count
+    for part in (slice(start, start + chunk) for start in range(0, count, chunk)):
+        _solve(system, amplitudes[part], dial[part], parameters[part], examples.take(part))
+    return examples
+
+
+def _solve(system: System, amplitudes: Tensor, dial: Tensor, parameters: Tensor, examples: Examples) -> None:
+    """Fill in source, coefficients and solution, in place: fresh memory costs as much as the arithmetic."""
+    source, coefficients, solution, _ = examples
+    n = source.shape[-1]
+    maximum = render(amplitudes, n, out=source).amax(dim=(-2, -1), keepdim=True)
+    normalize(source, maximum=maximum, zero_mean=system.zero_mean, out=source)
+    # A grid finer than float32 needs is left for one just fine enough: sources and solutions are interpolated by
+    # small matrix products, in place of large transforms and symbols.
+    m = n if source.dtype == torch.float64 else min(n, RESOLVED)
+    resolved = source
+    if m < n:
+        profiles, refine = band_limit(n, m, source.dtype, source.device)
+        resolved = normalize(profiles.T @ amplitudes @ profiles, maximum=maximum, zero_mean=system.zero_mean)
+
+    coefficients.copy_(system.coefficients(dial, resolved, parameters))
+    source_hat = torch.fft.rfft2(resolved)
+    multiplier, null = system.solution_multiplier(coefficients, m, source_hat.dtype)
+
+    def evaluate(field_hat: Tensor, out: Tensor) -> Tensor:
+        values = torch.fft.irfft2(field_hat, s=(m, m))
+        return torch.matmul(refine @ values, refine.T, out=out) if m < n else out.copy_(values)
+
+    if not system.zero_mean and null.any():
+        # What L cannot produce (a resonant mode) is no part of the example's source either.
+        source -= evaluate(torch.where(null, source_hat, 0), torch.empty_like(source))
+    evaluate(source_hat * multiplier.to(source_hat.dtype), solution)

@@ -1,0 +1,346 @@
+"""Systems: a linear PDE declares its coefficients, its Fourier symbol and its dial; shared code solves it.
+
+Every system is a linear operator with constant coefficients on the periodic unit square. In Fourier space it is
+multiplication by its symbol, so a solution is exact for every resolved mode. A subclass that has a `name` registers
+itself in `SYSTEMS`; those of arXiv:2306.00258 are in the files beside this one.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .parameter import Parameter
+from .spectral import check_finite, check_grid, inverse_transform, transform
+
+SYSTEMS: dict[str, System] = {}
+"""The known systems by name: each subclass of `System` that declares a name registers itself."""
+
+PRETRAINING = "pre-training"
+"""Name of the shift that is none: the range of the dial that operators are pre-trained on."""
+
+
+class System(ABC):
+    """A linear PDE ``L u = f`` with constant coefficients, solved exactly by its Fourier symbol.
+
+    A subclass declares the class attributes below and implements `symbol`. Where the dial is no coefficient of that
+    name it implements `dial` and `coefficients` too. It may override `multiplier`, which says how a mode of the source
+    becomes that of the solution, and `features`, `scale` and `shared`, which tell a neural operator how to see the
+    coefficients.
+
+    >>> import torch
+    >>> poisson = SYSTEMS["poisson"]
+    >>> x = torch.arange(32, dtype=torch.float64) / 32
+    >>> source = torch.cos(2 * torch.pi * x).expand(32, 32)
+    >>> solution = poisson.solve(source, torch.tensor([0.01, 0.01, 0.0], dtype=torch.float64))
+    >>> torch.allclose(solution, source / (0.01 * 4 * torch.pi**2))
+    True
+    """
+
+    name: ClassVar[str]
+    """Key in `SYSTEMS`."""
+    label: ClassVar[str]
+    """Label used in task names: ``SYS-1(1,5)``."""
+    title: ClassVar[str] = ""
+    """Name for a reader; the name itself where empty."""
+    equation: ClassVar[str]
+    """The equation solved, in LaTeX."""
+    coefficient_names: ClassVar[tuple[str, ...]]
+    """Names of the coefficients, in the order of files and tensors."""
+    dialled: ClassVar[Parameter]
+    """The physical parameter that tasks vary."""
+    shifts: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
+    """Named ranges of the dial: ``pre-training``, then downstream ones, such as ``medium``."""
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    """What else fixes the coefficients, each drawn uniformly in its range."""
+    constants: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    """Coefficients that are the same in every example, by name."""
+    zero_mean: ClassVar[bool]
+    """True when L annihilates constants: the source must have zero mean, the solution is given zero mean."""
+    max_solution: ClassVar[float | None] = None
+    """Rule of the paper's sampler: redraw an example while ``max |u|`` exceeds this; never applied by `solve`."""
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "name" in cls.__dict__:
+            _register(cls)
+
+    @abstractmethod
+    def symbol(self, coefficients: Tensor, n: int) -> Tensor:
+        """Fourier symbol of L, shape (..., n, n // 2 + 1), real or complex, for coefficients (..., c)."""
+
+    def dial(self, source: Tensor, coefficients: Tensor) -> Tensor:
+        """Value of the dialled parameter, shape (...), of sources (..., n, n) with coefficients (..., c)."""
+        return coefficients[..., self.coefficient_names.index(self.dial_name)]
+
+    def coefficients(self, dial: Tensor, source: Tensor, parameters: Tensor) -> Tensor:
+        """Coefficients (..., c) that give the asked dial values: by name, the dial, a parameter or a constant.
+
+        Args:
+            dial: value of the dialled parameter, shape (...).
+            source: sources (..., n, n); used only where the dial depends on the solution.
+            parameters: values of `parameters`, shape (..., len(self.parameters)).
+        """
+        known = {name: torch.full_like(dial, value) for name, value in self.constants.items()}
+        known |= {p.name: parameters[..., i] for i, p in enumerate(self.parameters)} | {self.dial_name: dial}
+        return torch.stack([known[name] for name in self.coefficient_names], dim=-1)
+
+    def check_coefficients(self, coefficients: Tensor) -> None:  # noqa: B027 - most operators are always defined
+        """Raise ValueError when the operator is not defined for these coefficients."""
+
+    def multiplier(self, symbol: Tensor, coefficients: Tensor) -> Tensor:
+        """Fourier multiplier of the solution operator: ``u_hat(k) = multiplier(k) f_hat(k)``; ``1 / symbol``.
+
+        Args:
+            symbol: (..., n, n // 2 + 1), with 1 in the modes that L annihilates, which are removed afterwards.
+            coefficients: (..., c), in float64.
+        """
+        return 1 / symbol
+
+    # What people are told -------------------------------------------------------------------------------------------
+
+    @property
+    def dial_name(self) -> str:
+        """Name of the dialled parameter."""
+        return self.dialled.name
+
+    def equation_with(self, coefficients: Mapping[str, float]) -> str:
+        """The equation with the values of its coefficients, in LaTeX."""
+        values = r",\; ".join(rf"\mathrm{{{name}}} = {value:.4g}" for name, value in coefficients.items())
+        return rf"{self.equation},\quad {values}".replace("_", r"\_") if values else self.equation
+
+    # What a neural operator sees ------------------------------------------------------------------------------------
+
+    @property
+    def shared_names(self) -> tuple[str, ...]:
+        """Names of the channels that stand for the coefficients in a model of several systems."""
+        return self.coefficient_names
+
+    def shared(self, coefficients: Tensor) -> Tensor:
+        """Coefficients as the channels `shared_names`, shape (..., len(shared_names))."""
+        return coefficients
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the dimensionless `features`."""
+        return self.coefficient_names
+
+    def features(self, coefficients: Tensor) -> Tensor:
+        """Dimensionless numbers that fix the solution up to `scale`; unchanged when L is multiplied by a constant."""
+        return coefficients / self.scale(coefficients)[..., None]
+
+    def scale(self, coefficients: Tensor) -> Tensor:
+        """Typical size of the symbol on the largest waves, shape (...): |u| is about |f| / scale."""
+        symbol = self.symbol(coefficients, 4)
+        return (symbol[..., 0, 1].abs() + symbol[..., 1, 0].abs() + symbol[..., 1, 1].abs()) / 3
+
+    # Shared by all systems ------------------------------------------------------------------------------------------
+
+    def solve(self, source: Tensor, coefficients: Tensor) -> Tensor:
+        """Solve ``L u = f`` exactly in Fourier space: ``u_hat = f_hat / symbol``.
+
+        Modes where the symbol vanishes are removed from the solution: the mean where L annihilates constants, and any
+        resonant mode. Differentiable in both arguments; computed at least in float32.
+
+        Args:
+            source: f, shape (..., n, n), n even.
+            coefficients: shape (..., c), in the order of `coefficient_names`; leading shapes broadcast.
+
+        Returns:
+            Solution u, shape (..., n, n), in the dtype of the source.
+
+        Raises:
+            ValueError: on a wrong shape, non-finite values, coefficients for which L is not defined, or a source whose
+                mean is not zero where it must be.
+        """
+        n = self.check(source, coefficients)
+        self.check_mean(source)
+        return inverse_transform(self.solve_hat(transform(source), coefficients, n), n).to(source.dtype)
+
+    def solve_hat(self, source_hat: Tensor, coefficients: Tensor, n: int) -> Tensor:
+        """`solve` between Fourier coefficients (..., n, n // 2 + 1), without checks."""
+        return source_hat * self.solution_multiplier(coefficients, n, source_hat.dtype)[0].to(source_hat.dtype)
+
+    def solution_multiplier(
+        self, coefficients: Tensor, n: int, dtype: torch.dtype = torch.complex128
+    ) -> tuple[Tensor, Tensor]:
+        """`multiplier`, zero in the modes that L annihilates, and the mask of those modes.
+
+        The multiplier is float64, or `dtype` where it is complex: an inversion in complex128 is slow.
+        """
+        symbol, null = self.symbol_and_null(coefficients, n)
+        if symbol.is_complex():
+            symbol = symbol.to(dtype)
+        return self.multiplier(symbol.masked_fill(null, 1), coefficients.double()).masked_fill(null, 0), null
+
+    def residual(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
+        """Signed residual ``L u - f``, shape (..., n, n), zero for the exact solution.
+
+        The part of f in the null space of L (the mean, a resonant mode) cannot be matched by any u and is left out.
+
+        Raises:
+            ValueError: as `solve`.
+        """
+        n = self.check(source, coefficients)
+        if solution.shape[-2:] != source.shape[-2:]:
+            raise ValueError(
+                f"solution: expected the grid of the source {tuple(source.shape[-2:])}, "
+                f"got {tuple(solution.shape[-2:])}; resample one of them"
+            )
+        symbol, null = self.symbol_and_null(coefficients, n)
+        source_hat = transform(source)
+        residual_hat = self.residual_hat(transform(solution), source_hat, symbol, coefficients.double())
+        return inverse_transform(torch.where(null, 0, residual_hat), n).to(solution.dtype)
+
+    def residual_hat(self, solution_hat: Tensor, source_hat: Tensor, symbol: Tensor, coefficients: Tensor) -> Tensor:
+        """`residual` between Fourier coefficients, null modes not yet left out."""
+        return symbol.to(source_hat.dtype) * solution_hat - source_hat
+
+    def check_mean(self, source: Tensor) -> None:
+        """Raise ValueError when L annihilates constants and a source has a mean, for which there is no solution."""
+        if not self.zero_mean:
+            return
+        mean = source.detach().double().mean(dim=(-2, -1)).abs()
+        tolerance = 1e-3 if source.dtype in (torch.float16, torch.bfloat16) else 1e-5
+        if (mean > tolerance * source.detach().abs().amax(dim=(-2, -1))).any():
+            raise ValueError(
+                f"source: {self.name} on a periodic square expects a source of zero mean, got a mean of "
+                f"{mean.max():.3g}; subtract source.mean(dim=(-2, -1), keepdim=True)"
+            )
+
+    def null_modes(self, coefficients: Tensor, n: int) -> Tensor:
+        """Boolean mask (..., n, n // 2 + 1) of the modes that L annihilates, see `symbol_and_null`."""
+        return self.symbol_and_null(coefficients, n)[1]
+
+    def symbol_and_null(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """The symbol in float64, and the mask of the modes where it is zero to the rounding of its own terms.
+
+        Near a resonance a symbol is a difference of nearly equal terms. Whether what is left is rounding is judged mode
+        by mode: a relative change eps of each coefficient c changes the symbol by ``eps |c d symbol / d c|``, and what
+        is not larger than a few of these is zero. (A comparison with the largest symbol of all modes would take every
+        long wave of a high-order operator on a fine grid for a null mode.)
+        """
+        coefficients = coefficients.double()
+        symbol = self.symbol(coefficients, n)
+        size = _modulus(symbol)
+        null = size <= 1e-12 * size.amax(dim=(-2, -1), keepdim=True)  # candidates: rounding is smaller still
+        only_mean = null[..., 0, 0].sum() == null.sum() and not size[..., 0, 0].any()
+        return symbol, null if only_mean else null & (size <= self._rounding(coefficients.detach(), n))
+
+    @torch.no_grad()
+    def _rounding(self, coefficients: Tensor, n: int) -> Tensor:
+        """Rounding error of the symbol in each mode: that of its terms, from their sensitivity to each coefficient."""
+        exact, change = self.symbol(coefficients, n), 2.0**-10
+        terms = torch.zeros_like(_modulus(exact))
+        for i in range(coefficients.shape[-1]):
+            factor = torch.ones_like(coefficients[..., :1]).expand(coefficients.shape).clone()
+            factor[..., i] += change
+            terms += _modulus(self.symbol(coefficients * factor, n) - exact) / change
+        return 16 * torch.finfo(torch.float64).eps * terms
+
+    def check(self, source: Tensor, coefficients: Tensor) -> int:
+        """Raise ValueError on wrong shapes, non-finite values or coefficients L is not defined for; return n."""
+        n = check_grid(source, "source")
+        if not source.is_floating_point():
+            raise ValueError(f"source: expected a floating-point tensor, got {source.dtype}; pass source.float()")
+        check_finite(source, "source")
+        count = len(self.coefficient_names)
+        if coefficients.ndim < 1 or coefficients.shape[-1] != count:
+            raise ValueError(
+                f"coefficients: {self.name} expects shape (..., {count}) for {' '.join(self.coefficient_names)}, "
+                f"got {tuple(coefficients.shape)}"
+            )
+        try:
+            torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+        except RuntimeError:
+            raise ValueError(
+                f"source and coefficients: leading shapes {tuple(source.shape[:-2])} and "
+                f"{tuple(coefficients.shape[:-1])} do not broadcast; pass one row of coefficients per source"
+            ) from None
+        check_finite(coefficients, "coefficients")
+        self.check_coefficients(coefficients.detach())
+        return n
+
+
+class Evolution(System):
+    """A linear evolution ``du/dt + L u = 0`` from ``u(0) = f``; its solution is ``u_hat(T) = exp(-symbol T) f_hat``.
+
+    A subclass declares what a `System` does, and T as the coefficient named ``time``. Nothing is annihilated, and the
+    solution is of the size of the source.
+    """
+
+    def time(self, coefficients: Tensor) -> Tensor:
+        """The time T, shape (...)."""
+        return coefficients[..., self.coefficient_names.index("time")]
+
+    def multiplier(self, symbol, coefficients):
+        return torch.exp(-symbol * self.time(coefficients)[..., None, None])
+
+    def symbol_and_null(self, coefficients, n):
+        symbol = self.symbol(coefficients.double(), n)
+        return symbol, torch.zeros_like(symbol, dtype=torch.bool)
+
+    def residual_hat(self, solution_hat, source_hat, symbol, coefficients):
+        return solution_hat - self.multiplier(symbol, coefficients).to(source_hat.dtype) * source_hat
+
+    def scale(self, coefficients):
+        return torch.ones_like(coefficients[..., 0])
+
+
+def _modulus(symbol: Tensor) -> Tensor:
+    return symbol.real.abs() + symbol.imag.abs() if symbol.is_complex() else symbol.abs()
+
+
+def _register(cls: type[System]) -> None:
+    """Check what a system declares, and enter it under its name.
+
+    Raises:
+        TypeError: if it lacks a declaration, or one is of no use.
+    """
+    where = f"system {cls.__name__}"
+    needed = ("label", "equation", "coefficient_names", "dialled", "zero_mean")
+    missing = [name for name in needed if getattr(cls, name, None) is None]
+    if missing or cls.symbol is System.symbol:
+        raise TypeError(
+            f"{where}: expected the class attributes {', '.join(needed)} and a method symbol; "
+            f"missing: {', '.join(missing) or 'symbol'}"
+        )
+    if not re.fullmatch(r"[A-Za-z][\w-]*", cls.label) or not re.fullmatch(r"[A-Za-z][\w-]*", cls.name):
+        raise TypeError(f"{where}: expected name and label of letters, digits, _ and -, got {cls.name!r} {cls.label!r}")
+    if cls.coefficients is System.coefficients:
+        known = {*cls.constants, *(p.name for p in cls.parameters), cls.dialled.name}
+        if lost := [name for name in cls.coefficient_names if name not in known]:
+            raise TypeError(
+                f"{where}: {', '.join(lost)} is neither the dial, a parameter nor a constant; "
+                "declare it, or implement coefficients(dial, source, parameters)"
+            )
+    if cls.dial is System.dial and cls.dialled.name not in cls.coefficient_names:
+        raise TypeError(
+            f"{where}: the dial {cls.dialled.name!r} is no coefficient; implement dial(source, coefficients)"
+        )
+    for other in SYSTEMS.values():
+        same = (type(other).__module__, type(other).__qualname__) == (cls.__module__, cls.__qualname__)  # run again
+        if not same and {cls.name.lower(), cls.label.lower()} & {other.name.lower(), other.label.lower()}:
+            raise TypeError(
+                f"{where}: {cls.name} or {cls.label} is taken by {type(other).__name__}; choose another name"
+            )
+    SYSTEMS[cls.name] = cls()
+
+
+def find_system(name: str) -> System:
+    """System by its name (``poisson``) or label (``SYS-1``).
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for system in SYSTEMS.values():
+        if name.strip().lower() in (system.name.lower(), system.label.lower()):
+            return system
+    known = ", ".join(f"{system.name} ({system.label})" for system in SYSTEMS.values())
+    raise ValueError(f"system: expected one of {known}, got {name!r}")

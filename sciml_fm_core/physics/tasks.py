@@ -1,0 +1,162 @@
+"""Tasks, written ``SYS-1(1,5)``: a system, the range of its dial, the sparsity of its sources."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import torch
+
+from .examples import Examples
+from .sampling import check_resolution, draw_accepted
+from .system import PRETRAINING, SYSTEMS, System, find_system
+
+SPARSITIES = (0.2, 0.4, 0.6, 0.8)
+"""Sparsities of the sources, in equal shares: example i has sparsity number i mod 4, so any prefix is balanced."""
+
+_PLUS = re.compile(r"(?<=\))\s*\+")  # not the one of 1e+06
+_LABEL = re.compile(r"\s*([A-Za-z][\w-]*)\s*\(\s*([-+.\deE]+)\s*,\s*([-+.\deE]+)\s*\)\s*")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples of one system with the dial drawn uniformly in [low, high].
+
+    Attributes:
+        system: the PDE.
+        low, high: range of the dial; whole numbers, both included, where the system's dial is one.
+        sparsities: probabilities that a Gaussian is absent, in equal shares.
+        reject: apply the sampler's rule of the system (SYS-3: redraw while ``max |u| > 2``). It shapes the data and is
+            no property of the equation: `System.solve` never applies it.
+    """
+
+    system: System
+    low: float
+    high: float
+    sparsities: tuple[float, ...] = field(default=SPARSITIES)
+    reject: bool = True
+
+    def __post_init__(self):
+        if not self.low <= self.high:
+            raise ValueError(f"task {self.label}: expected low <= high, got {self.low:g} > {self.high:g}; swap them")
+        minimum = self.system.dialled.minimum
+        if not ((self.low > 0 if minimum is None else self.low >= minimum) and self.high < float("inf")):
+            least = "above 0" if minimum is None else f"of at least {minimum:g}"
+            raise ValueError(f"task {self.label}: expected a finite range of the {self.system.dial_name} {least}")
+        if self.system.dialled.whole and not (float(self.low).is_integer() and float(self.high).is_integer()):
+            raise ValueError(f"task {self.label}: {self.system.dial_name} is drawn as a whole number; round the range")
+        if not self.sparsities or not all(0 <= s <= 1 for s in self.sparsities):
+            raise ValueError(f"sparsities: expected probabilities in [0, 1], got {self.sparsities}")
+
+    @property
+    def label(self) -> str:
+        """The paper's name of the task, such as ``SYS-1(1,5)``."""
+        return f"{self.system.label}({self.low:.15g},{self.high:.15g})"
+
+    @classmethod
+    def parse(cls, label: str) -> Task:
+        """Task from a label such as ``SYS-1(1,5)`` or ``poisson(1,5)``.
+
+        Raises:
+            ValueError: if the text is not of that form, the system is unknown or the range reversed.
+        """
+        match = _LABEL.fullmatch(label)
+        try:
+            if match is None:
+                raise ValueError
+            low, high = float(match[2]), float(match[3])
+        except ValueError:
+            known = ", ".join(system.label for system in SYSTEMS.values())
+            raise ValueError(
+                f"task: expected SYSTEM(low,high) such as 'SYS-1(1,5)', with a system of {known}; got {label!r}"
+            ) from None
+        return cls(find_system(match[1]), low, high)
+
+    def sample(
+        self,
+        count: int,
+        resolution: int = 128,
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Examples:
+        """Draw and solve examples.
+
+        Args:
+            count: number of examples.
+            resolution: points in each direction, even.
+            generator: source of randomness. The numbers are drawn on its device, whatever `device` is.
+            dtype: float32 or float64. The numbers drawn do not depend on it, nor on the resolution.
+            device: where the examples are made; the generator's device by default.
+
+        Returns:
+            `Examples` (source, coefficients, solution, dial).
+
+        Raises:
+            ValueError: if the count or the resolution is not positive, no generator is given, or the rejection rule
+                turns nearly every draw away.
+        """
+        return self.sample_counted(count, resolution, generator, dtype=dtype, device=device)[0]
+
+    def sample_counted(
+        self,
+        count: int,
+        resolution: int = 128,
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> tuple[Examples, int]:
+        """`sample`, and the number of draws it took: count / draws is the acceptance rate of the rejection rule."""
+        if count < 1:
+            raise ValueError(f"count: expected at least 1, got {count}")
+        check_resolution(resolution)
+        if generator is None:
+            raise ValueError("generator: expected a torch.Generator; pass torch.Generator().manual_seed(seed)")
+        return draw_accepted(self, count, resolution, generator, dtype, torch.device(device or generator.device))
+
+
+def parse_mixture(label: str) -> list[Task]:
+    """Tasks of a mixture written ``SYS-1(1,5) + SYS-2(0.2,1)``; a single task is a mixture of one.
+
+    Raises:
+        ValueError: as `Task.parse`.
+    """
+    return [Task.parse(part) for part in _PLUS.split(label)]
+
+
+def tasks_of(system: System) -> dict[str, str]:
+    """Labels of a system's tasks by the names of their shifts, pre-training first.
+
+    >>> tasks_of(find_system("SYS-3"))
+    {'pre-training': 'SYS-3(1,10)', 'none': 'SYS-3(1,5)', 'medium': 'SYS-3(5,12)'}
+    """
+    return {shift: Task(system, *ends).label for shift, ends in system.shifts.items()}
+
+
+PAPER_TASKS: dict[str, dict[str, str]] = {
+    name: tasks_of(SYSTEMS[name]) for name in ("poisson", "advection_diffusion", "helmholtz")
+}
+"""Pre-training task and downstream shifts of the paper's systems."""
+
+
+def shift_of(system: System, value: float, trained: tuple[float, float] | None = None) -> str:
+    """Name of the shift at one value of the dial: ``inside`` the pre-training range, ``mild``, ``medium`` or ``large``.
+
+    ``between`` is inside the range too, but between the whole numbers that an integer dial was trained on.
+
+    Outside the range, the distance to its nearer end is compared, on a logarithmic scale, with the upper ends of the
+    paper's downstream ranges for SYS-1: 1.5 times the end of the range is mild, 2 times medium, beyond it large.
+
+    Args:
+        system: the PDE.
+        value: value of the dial.
+        trained: pre-training range; the system's own by default.
+    """
+    low, high = trained or system.shifts.get(PRETRAINING, (system.dialled.low, system.dialled.high))
+    if low <= value <= high:
+        between = system.dialled.whole and not float(value).is_integer()
+        return "between" if between else "inside"
+    factor = value / high if value > high else low / value
+    return "mild" if factor <= 1.5 else "medium" if factor <= 2 else "large"

@@ -1,0 +1,68 @@
+"""What records show: examples saved, examples to an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# What the records show -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What fine-tuning saves at one point: the examples that training from scratch takes for the same error.
+
+    Attributes:
+        examples: downstream examples of the fine-tuned operator.
+        error: its error.
+        from_scratch: examples from scratch, interpolated on logarithmic axes; the most that were tried if ``beyond``.
+        beyond: it is better than every operator trained from scratch.
+    """
+
+    examples: int
+    error: float
+    from_scratch: float
+    beyond: bool
+
+
+def savings(records: Sequence[dict]) -> list[Saving]:
+    """`Saving` of each fine-tuned point (Figure B.1), from the records of one curve of each start.
+
+    The curve from scratch is made monotone first: with more examples it counts as no worse than with fewer.
+
+    Raises:
+        ValueError: if either start is missing.
+    """
+    scratch = {r["examples"]: r["error"] for r in records if r["start"] == "from scratch" and r["examples"]}
+    tuned = {r["examples"]: r["error"] for r in records if r["start"] == "fine-tuned"}
+    if not scratch or not tuned:
+        raise ValueError("savings: expected records of both starts, fine-tuned and from scratch")
+    counts = sorted(scratch)
+    errors = [min(scratch[count] for count in counts[: i + 1]) for i in range(len(counts))]
+    found = []
+    for examples, error in sorted(tuned.items()):
+        beyond = error < errors[-1]
+        if beyond or error >= errors[0]:
+            needed = float(counts[-1] if beyond else counts[0])
+        else:
+            i = next(i for i, reached in enumerate(errors) if reached <= error)
+            share = math.log(errors[i - 1] / error) / math.log(errors[i - 1] / errors[i])
+            needed = counts[i - 1] * (counts[i] / counts[i - 1]) ** share
+        found.append(Saving(examples, error, needed, beyond))
+    return found
+
+
+def examples_to_reach(records: Sequence[dict], error: float) -> float | None:
+    """Examples at which one curve first reaches an error, interpolated on logarithmic axes; None where it does not.
+
+    Zero where it is reached without any.
+    """
+    points = sorted((record["examples"], record["error"]) for record in records)
+    for i, (count, reached) in enumerate(points):
+        if reached <= error:
+            if i == 0 or not points[i - 1][0]:
+                return float(count)  # no logarithm reaches zero examples
+            before, worse = points[i - 1]
+            return before * (count / before) ** (math.log(worse / error) / math.log(worse / reached))
+    return None

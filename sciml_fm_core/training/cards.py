@@ -1,0 +1,37 @@
+"""What a card records of a training."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+from sciml_fm_core._version import __version__
+from sciml_fm_core.models.operator import Operator
+
+from .config import History
+
+
+def training_card(history: History, operator: Operator) -> dict:
+    """What a card records of a training: cost, hardware, versions, learning curve."""
+    return {
+        "examples_seen": history.examples_seen,
+        "seconds": round(history.seconds, 1),
+        "best_validation_error": history.best_error,
+        "parameters": operator.model.parameter_count,
+        "hardware": hardware(operator.device),
+        "versions": {"sciml_fm": __version__, "torch": torch.__version__.split("+")[0]},
+        "curve": [[row["step"], round(row["validation_error"], 6)] for row in history.rows if row["validation_error"]],
+    }
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words, with the threads that were used on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
+    return f"CPU, {name}, {torch.get_num_threads()} threads"

@@ -1,0 +1,92 @@
+"""How to train, and what happened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .losses import LOSSES
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+COMPILE_STEPS = 5000
+"""Steps from which a training on a GPU is compiled, where `TrainConfig.compile` leaves it to the rule. On two CPU cores
+torch.compile takes 12 to 16 s, and its code is somewhat faster than the fused form at 64 x 64 and slower at 128 x 128
+(``benchmarks/README.md``), so the rule never compiles there."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps.
+        learning_rate: at the start; decays to 0 over the steps as half a cosine.
+        loss: ``relative``, the mean of ||u - u0|| / ||u0||; or ``squared``, the paper's: the squared error summed over
+            the grid, averaged over the batch.
+        warmup: steps over which the learning rate rises from 0.
+        validate_every: steps between validations, where there are validation examples.
+        report_every: steps between calls of the callback.
+        time_limit: seconds after which the decay has reached 0 and training ends, whatever `steps`; None for no limit.
+        checkpoint_every: steps between checkpoints, where a checkpoint path is given.
+        compile: compile the network with torch.compile (needs a C compiler), as a CUDA graph where it is small. Where
+            None, by rule: on a GPU with a C compiler, from `COMPILE_STEPS` steps on, without a time limit; never on a
+            CPU or in a few-shot run of seconds.
+        precision: of the steps; validation and what is saved are float32. ``tf32`` rounds the factors of every product
+            to 10 bits on a GPU that has TF32; ``bfloat16`` those of the pointwise products of hidden channels to 7, and
+            their results, and keeps transforms and modes in float32.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 2e-3
+    loss: str = "relative"
+    warmup: int = 0
+    validate_every: int = 100
+    report_every: int = 10
+    time_limit: float | None = None
+    checkpoint_every: int = 500
+    compile: bool | None = None
+    precision: str = "float32"
+
+    def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if self.steps < 1 or min(self.validate_every, self.report_every, self.checkpoint_every) < 1:
+            raise ValueError("TrainConfig: expected steps and intervals of at least 1")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate: expected a finite number above 0, got {self.learning_rate}")
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise ValueError(f"time_limit: expected seconds above 0, got {self.time_limit}")
+
+
+class Progress(NamedTuple):
+    """Where a training stands; what the callback gets. ``fraction`` of the steps, or of the time limit, is done."""
+
+    step: int
+    steps: int
+    fraction: float
+    loss: float
+    validation_error: float | None
+    learning_rate: float
+    examples_per_second: float
+    seconds_left: float
+
+
+Callback = Callable[[Progress], bool | None]
+"""Called every `report_every` steps and at the end; returning True stops the training and keeps what it has."""
+
+
+@dataclass
+class History:
+    """What happened: one row per report, and the best validation error."""
+
+    rows: list[dict] = field(default_factory=list)
+    best_error: float | None = None
+    best_step: int = 0
+    examples_seen: int = 0
+    seconds: float = 0.0
+    stopped: bool = False

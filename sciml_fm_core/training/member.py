@@ -1,0 +1,44 @@
+"""One operator in training, and what became of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sciml_fm_core.data.batches import Batches
+from sciml_fm_core.models.operator import Operator
+
+from .config import History
+
+
+@dataclass
+class Member:
+    """One of several operators trained together, and what became of it.
+
+    Attributes:
+        operator: trained in place; all members' networks have the same shape.
+        learning_rate: its own.
+        data: its own batches, as large as the others'; those of `fit_together` where None.
+        history: filled in as it is trained.
+        status: ``training``, then ``finished``, ``dropped`` (halved away, see `fit_together`) or ``diverged``.
+    """
+
+    operator: Operator
+    learning_rate: float
+    data: Batches | None = None
+    history: History = field(default_factory=History)
+    status: str = "training"
+    best: dict[str, Tensor] | None = None
+
+    def keep_best(self, error: float, step: int) -> None:
+        """Keep the weights of the lowest validation error."""
+        if math.isfinite(error) and error < self.score:
+            self.history.best_error, self.history.best_step = error, step
+            self.best = {key: value.detach().clone() for key, value in self.operator.model.state_dict().items()}
+
+    @property
+    def score(self) -> float:
+        """Lowest validation error so far; infinity before the first."""
+        return math.inf if self.history.best_error is None else self.history.best_error

@@ -1,0 +1,69 @@
+"""Compilation of the network, and fewer bits on a GPU."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sciml_fm_core.models.fno import FNO, network_of
+from sciml_fm_core.models.operator import Operator
+
+from .config import COMPILE_STEPS, TrainConfig
+
+GRAPH_PARAMETERS = 4 * 10**6
+"""Parameters up to which a compiled network is replayed as a CUDA graph: small networks wait for kernel launches."""
+
+
+def compiles(config: TrainConfig, device: torch.device) -> bool:
+    """Whether a training compiles its network: as asked, else by the rule of `TrainConfig.compile`."""
+    if config.compile is not None:
+        return config.compile
+    if config.precision == "tf32":  # Inductor of some versions of PyTorch reads the older setting of TF32, and fails
+        return False
+    long = config.time_limit is None and config.steps >= COMPILE_STEPS
+    return long and device.type == "cuda" and _has_compiler(device)
+
+
+def _has_compiler(device: torch.device) -> bool:
+    """Whether there is what torch.compile needs on a GPU: Triton, a C compiler with Python's headers, a recent GPU."""
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    tools = find_spec("triton") is not None and shutil.which("cc") is not None and headers.is_file()
+    return tools and torch.cuda.get_device_capability(device) >= (7, 0)
+
+
+def trained_network(config: TrainConfig, operator: Operator) -> Callable[..., Tensor]:
+    """The network as it is trained: with the pointwise precision asked for, and compiled where that pays."""
+    network: Callable[..., Tensor] = network_of
+    if config.precision == "bfloat16":
+        network = partial(network_of, pointwise=torch.bfloat16)
+    if config.precision == "tf32" and operator.device.type == "cpu":
+        raise ValueError("precision: expected a CUDA GPU for tf32, got a CPU; use float32")
+    return compiled(network, operator.model) if compiles(config, operator.device) else network
+
+
+def compiled(network: Callable[..., Tensor], model: FNO) -> Callable[..., Tensor]:
+    """`network_of`, or a form of it, under torch.compile: on a GPU as a CUDA graph where the model is small."""
+    graph = next(model.parameters()).is_cuda and model.parameter_count <= GRAPH_PARAMETERS
+    return torch.compile(network, dynamic=False, mode="reduce-overhead" if graph else None)
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Let CUDA use TF32 for the products inside, where that is asked for."""
+    if precision != "tf32":
+        yield
+        return
+    settings = torch.backends.cuda.matmul
+    before, settings.fp32_precision = settings.fp32_precision, "tf32"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
