@@ -53,7 +53,7 @@ from sciml_fm_core import (
 )
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.training.losses import training_loss
-from sciml_fm_core.training.recipes import RECIPES, recipe_of, recipe_settings
+from sciml_fm_core.training.recipes import RECIPES, recipe_of
 from sciml_fm_core.training.transfer import ADAPT_LEARNING_RATE
 
 BATCHES = {
@@ -470,7 +470,6 @@ def equal_time(record: Record) -> None:
             steps=MANY_STEPS,
             time_limit=budget.equal_seconds,
             validate_every=100,
-            **recipe_settings(recipe),
             **settings,
         )
         operator, history = pretrain(
@@ -504,7 +503,7 @@ def _train_released(record: Record, task: Task, size: str) -> tuple[Callable[[Ex
 
     def predict(examples: Examples) -> Tensor:
         encoded = normalization.encode(examples.source, examples.coefficients, task.system)
-        maps = encoded.constants[:, :, None, None].expand(-1, -1, *encoded.field.shape[-2:])
+        maps = encoded.scalars[:, :, None, None].expand(-1, -1, *encoded.field.shape[-2:])
         return encoded.decode(network(torch.cat([encoded.field, maps], dim=1)))
 
     started, step, progress = time.perf_counter(), 0, 0.0
@@ -513,7 +512,7 @@ def _train_released(record: Record, task: Task, size: str) -> tuple[Callable[[Ex
             group["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
         ((_, examples),) = batches.batch(step, progress)
         optimizer.zero_grad(set_to_none=True)
-        training_loss(predict(examples), examples.solution, recipe.loss).backward()
+        training_loss(predict(examples), [(task.system, examples)], recipe.loss).backward()
         optimizer.step()
         step += 1
         if record.device.type == "cuda":

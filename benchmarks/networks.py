@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from sciml_fm_core import FNO, SIZES, FNOConfig
 from sciml_fm_core.data.splits import stream
-from sciml_fm_core.models.fno import apply_together, network_of
-from sciml_fm_core.training.losses import training_loss
+from sciml_fm_core.models.base import apply_together
+from sciml_fm_core.models.conditioning import Conditioning
+from sciml_fm_core.models.fno import network_of
 from sciml_fm_core.training.precision import compiled
 
 CHANNELS = 4
@@ -151,7 +152,7 @@ def random_batch(candidate: str, batch: int, n: int, device: torch.device, seed:
     constants = torch.randn(batch, CHANNELS - 1, generator=generator).to(device)
     solution = torch.randn(batch, n, n, generator=generator).to(device)
     if candidate == "ours, gated":
-        return (source, constants), solution
+        return (source, Conditioning(constants)), solution
     maps = constants[:, :, None, None].expand(-1, -1, n, n)
     return (torch.cat([source, maps], dim=1),), solution
 
@@ -163,7 +164,7 @@ def training_step(model: nn.Module, arguments: tuple, solution: Tensor) -> Calla
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        training_loss(model(*arguments)[:, 0], solution, "squared").backward()
+        (model(*arguments)[:, 0] - solution).square().sum(dim=(-2, -1)).mean().backward()
         optimizer.step()
 
     return step

@@ -7,7 +7,6 @@ import runpy
 import shlex
 import sys
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,7 @@ from .data.hdf5 import generate as write_dataset
 from .data.splits import draw_split
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
+from .models.base import MODELS
 from .models.fno import SIZES
 from .models.operator import load_operator, read_header, shipped_operators
 from .physics.tasks import Task
@@ -33,7 +33,8 @@ from .study.records import write_table
 from .study.runs import StudyProgress, run_study
 from .training.config import PRECISIONS, Progress, TrainConfig
 from .training.distributed import started_by_torchrun
-from .training.recipes import PAPER_LEARNING_RATES, RECIPES, recipe_of, recipe_settings
+from .training.losses import LOSSES
+from .training.recipes import PAPER_LEARNING_RATES, RECIPES
 from .training.transfer import fine_tune, train_from_scratch
 from .training.transfer import pretrain as pretrain_operator
 
@@ -46,6 +47,7 @@ app = typer.Typer(
 console = Console()
 
 Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.")]
+Loss = Annotated[str | None, typer.Option(help=f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights and examples.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; all where not given.")]
 
@@ -129,7 +131,9 @@ def pretrain(
     tasks: Annotated[list[str], typer.Argument(help="One or more tasks, such as 'SYS-1(1,5)'.")],
     output: Annotated[Path, typer.Option(help="Bundle to write.")] = Path("operator.safetensors"),
     recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "ours",
-    size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = "1M",
+    architecture: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "fno",
+    size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}, where the architecture has it.")] = "1M",
+    loss: Loss = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 5000,
     batch_size: Annotated[int | None, typer.Option(help="Examples in a batch; the recipe's where not given.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The recipe's where not given.")] = None,
@@ -160,16 +164,15 @@ def pretrain(
         compile=compile,
         precision=precision,
         validate_every=max(20, steps // 40),
-        **recipe_settings(recipe),
+        loss=loss,
+        learning_rate=learning_rate,
     )
-    if learning_rate is not None:
-        config = replace(config, learning_rate=learning_rate)
     with (
         started_by_torchrun(_device(device)) as (processes, own_device),
         _training_bar(" + ".join(tasks)) if processes.first else nullcontext() as callback,
     ):
         operator, _ = pretrain_operator(
-            chosen, config, recipe=recipe, size=size, seed=seed, batch_size=batch_size,
+            chosen, config, recipe=recipe, architecture=architecture, size=size, seed=seed, batch_size=batch_size,
             resolution=_schedule(resolution), data=[DatasetFile(path) for path in data or []],
             device=own_device, callback=callback, checkpoint=checkpoint, processes=processes,
         )  # fmt: skip
@@ -209,6 +212,7 @@ def adapt(
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 200,
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    loss: Loss = None,
     grid: Annotated[bool, typer.Option("--grid", help="Try the paper's five learning rates.")] = False,
     resolution: Annotated[int, typer.Option(help="Points of the downstream examples.")] = 64,
     validation_count: Annotated[int, typer.Option(help="Validation examples.")] = 64,
@@ -224,9 +228,7 @@ def adapt(
         _check_output(output)
     data = draw_split(chosen, "train", examples, seed=seed, resolution=resolution)
     validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=resolution)
-    config = TrainConfig(
-        steps=steps, learning_rate=learning_rate, loss=recipe_of(pretrained).loss, validate_every=max(1, steps // 20)
-    )
+    config = TrainConfig(steps=steps, learning_rate=learning_rate, loss=loss, validate_every=max(1, steps // 20))
     start = train_from_scratch if scratch else fine_tune
     before = evaluate_operator(pretrained, chosen, count=test_count, seed=seed)["error"]
     with _training_bar(task) as callback:

@@ -9,8 +9,8 @@ from torch.nn import functional
 from sciml_fm_core import FNO, FNOConfig
 from sciml_fm_core.models import blocks, fused
 from sciml_fm_core.models import fno as fno_module
+from sciml_fm_core.models.base import apply_together
 from sciml_fm_core.models.blocks import plain_trunk
-from sciml_fm_core.models.fno import apply_together
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 

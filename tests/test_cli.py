@@ -363,7 +363,7 @@ def test_newer_formats(run, small_operator, tmp_path):
     with h5py.File(tmp_path / "newer.h5", "r+") as file:
         file.attrs["version"] = 99
     before = contents(tmp_path)
-    refused(run("info", "newer.safetensors"), "format version 99, this package reads up to 1; upgrade sciml-fm")
+    refused(run("info", "newer.safetensors"), "format version 99, this package reads up to 2; upgrade sciml-fm")
     refused(run("evaluate", "newer.safetensors", "SYS-1(1,5)"), "format version 99")
     refused(run("info", "newer.h5"), "layout version 99, this package reads up to 1; upgrade sciml-fm")
     assert contents(tmp_path) == before

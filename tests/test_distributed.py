@@ -173,7 +173,7 @@ def test_resumed_training_is_the_uninterrupted_one(pair):
 
 
 def test_a_checkpoint_that_only_some_can_read_is_refused(pair):
-    assert all("not the same for all processes; put it where each can read it" in result["refused"] for result in pair)
+    assert all("not the same for all ranks; put it where each can read it" in result["refused"] for result in pair)
 
 
 def test_a_time_limit_ends_all_at_one_step(pair):

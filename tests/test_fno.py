@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sciml_fm_core import FNO, SIZES, FNOConfig
+from sciml_fm_core.models.conditioning import Conditioning
 from sciml_fm_core.models.fno import SpectralConvolution, gates_of
 
 
@@ -154,7 +155,7 @@ def test_translation_equivariance_to_rounding(gate_width, generator):
 def test_every_parameter_has_a_gradient(gate_width):
     model = make(gate_width=gate_width)
     constants = torch.randn(3, 3, dtype=torch.float64)
-    output = model(torch.randn(3, 1, 16, 16, dtype=torch.float64), constants)
+    output = model(torch.randn(3, 1, 16, 16, dtype=torch.float64), Conditioning(constants))
     (output * torch.randn_like(output)).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -173,7 +174,7 @@ def test_every_parameter_has_a_gradient(gate_width):
 def test_resolutions_from_twice_the_modes(gate_width, n):
     model = make(width=4, modes=16, gate_width=gate_width, dtype=torch.float32)
     with torch.no_grad():
-        output = model(torch.randn(1, 1, n, n), torch.randn(1, 3))
+        output = model(torch.randn(1, 1, n, n), Conditioning(torch.randn(1, 3)))
     assert output.shape == (1, 1, n, n)
     assert torch.isfinite(output).all()
 
@@ -185,7 +186,7 @@ def test_a_smooth_field_gives_the_same_function_on_every_grid():
     wave = torch.sin(2 * torch.pi * points)[None, :] * torch.cos(4 * torch.pi * points)[:, None]
     constants = torch.tensor([[0.3, -0.2, 0.7]], dtype=torch.float64)
     with torch.no_grad():
-        fine, half, coarse = (model(wave[None, None, ::s, ::s], constants) for s in (1, 2, 4))
+        fine, half, coarse = (model(wave[None, None, ::s, ::s], Conditioning(constants)) for s in (1, 2, 4))
     size = torch.linalg.vector_norm(fine[..., ::4, ::4])
     near = torch.linalg.vector_norm(half[..., ::2, ::2] - fine[..., ::4, ::4]) / size
     far = torch.linalg.vector_norm(coarse - fine[..., ::4, ::4]) / size
@@ -198,7 +199,7 @@ def test_constants_equal_constant_maps(gate_width):
     model = make(gate_width=gate_width)
     source, constants = torch.randn(3, 1, 16, 16, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
     maps = torch.cat([source, constants[:, :, None, None].expand(3, 3, 16, 16)], dim=1)
-    torch.testing.assert_close(model(source, constants), model(maps), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(model(source, Conditioning(constants)), model(maps), rtol=1e-12, atol=1e-12)
 
 
 def test_gates_are_bounded():
@@ -219,13 +220,13 @@ def test_gates_see_the_coefficients_alone():
     constants = torch.randn(2, 3, dtype=torch.float64)
     with torch.no_grad():
         model.lift.weight[:, 1:] = 0  # the coefficients reach the blocks through the gates alone
-        as_numbers, other = model(source, constants), model(source, constants + 1)
+        as_numbers, other = model(source, Conditioning(constants)), model(source, Conditioning(constants + 1))
         as_maps = model(torch.cat([source, constants[..., None, None].expand(-1, -1, 8, 8)], dim=1))
         assert (as_numbers - other).abs().max() > 1e-3
         torch.testing.assert_close(as_numbers, as_maps, rtol=1e-12, atol=1e-12)
         for layer in model.gates.layers[::2]:
             layer.weight.zero_()
-        assert torch.equal(model(source, constants), model(source, constants + 1))
+        assert torch.equal(model(source, Conditioning(constants)), model(source, Conditioning(constants + 1)))
 
 
 def test_weights_are_a_function_of_the_generator():
@@ -253,18 +254,22 @@ def test_released_default_has_67_million():
 @pytest.mark.parametrize(
     ("shape", "constants", "message"),
     [
-        ((2, 3, 16, 16), None, r"expected \(batch, 4, n, n\) counting constants, got \(2, 3, 16, 16\) and 0"),
-        ((2, 1, 16, 16), 2, r"expected \(batch, 4, n, n\) counting constants.* and 2 constants"),
+        (
+            (2, 3, 16, 16),
+            None,
+            r"expected \(batch, 4, n, n\) counting what is told .*, got \(2, 3, 16, 16\) and 0",
+        ),
+        ((2, 1, 16, 16), 2, r"expected \(batch, 4, n, n\) counting what is told of the equation.* and 2 more"),
         ((4, 16, 16), None, r"expected \(batch, 4, n, n\)"),
         ((2, 4, 16, 18), None, r"inputs: expected shape"),
         ((2, 4, 15, 15), None, r"inputs: expected an even number"),
-        ((2, 4, 6, 6), None, r"expected at least 8 points for 4 modes, got 6; use a finer grid"),
+        ((2, 4, 6, 6), None, r"expects at least 8 points in each direction, got 6; use a finer grid"),
     ],
 )
 def test_bad_inputs_are_refused(shape, constants, message):
     model = make(dtype=torch.float32)
     with pytest.raises(ValueError, match=message):
-        model(torch.zeros(shape), None if constants is None else torch.zeros(shape[0], constants))
+        model(torch.zeros(shape), None if constants is None else Conditioning(torch.zeros(shape[0], constants)))
 
 
 @pytest.mark.parametrize("name", ["in_channels", "width", "modes", "depth"])
@@ -274,9 +279,9 @@ def test_bad_shapes_are_refused(name):
 
 
 def test_bad_gates_are_refused():
-    with pytest.raises(ValueError, match="gate_width >= 0 and projection >= 1"):
+    with pytest.raises(ValueError, match="expected gate_width of at least 0"):
         FNOConfig(4, gate_width=-1)
-    with pytest.raises(ValueError, match="gate_width >= 0 and projection >= 1"):
+    with pytest.raises(ValueError, match="expected projection of at least 1"):
         FNOConfig(4, projection=0)
     with pytest.raises(ValueError, match="gates need at least one coefficient channel"):
         FNOConfig(1, gate_width=8)

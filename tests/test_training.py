@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sciml_fm_core import FixedBatches, FreshBatches, Task, TrainConfig, draw_split, fit
+from sciml_fm_core import Examples, FixedBatches, FreshBatches, Task, TrainConfig, draw_split, fit
+from sciml_fm_core.evaluation.errors import mean_errors
 from sciml_fm_core.training import loop as training_module
 from sciml_fm_core.training import precision as precision_module
 from sciml_fm_core.training.config import COMPILE_STEPS
-from sciml_fm_core.training.loop import Member, fit_together, mean_error
+from sciml_fm_core.training.loop import Member, fit_together
 from sciml_fm_core.training.losses import training_loss
 from sciml_fm_core.training.precision import compiles
 
@@ -44,9 +45,11 @@ class Killed(Exception):
 def test_losses_by_hand():
     solution = torch.stack([torch.full((4, 4), 2.0), torch.ones(4, 4)])
     prediction = torch.stack([torch.full((4, 4), 3.0), torch.full((4, 4), 1.5)])
+    nothing = torch.zeros(2)
+    parts = [(TASK.system, Examples(torch.zeros_like(solution), nothing, solution, nothing))]
     # relative: |3 - 2| / 2 and |1.5 - 1| / 1; squared: summed over 16 points, averaged over the batch
-    torch.testing.assert_close(training_loss(prediction, solution, "relative"), torch.tensor((0.5 + 0.5) / 2))
-    torch.testing.assert_close(training_loss(prediction, solution, "squared"), torch.tensor((16 * 1 + 16 * 0.25) / 2))
+    torch.testing.assert_close(training_loss(prediction, parts, "relative"), torch.tensor((0.5 + 0.5) / 2))
+    torch.testing.assert_close(training_loss(prediction, parts, "squared"), torch.tensor((16 * 1 + 16 * 0.25) / 2))
 
 
 @pytest.mark.parametrize("loss", ["relative", "squared"])
@@ -54,7 +57,7 @@ def test_losses_by_hand():
 def test_first_reported_loss_is_that_of_the_predictions(small_operator, loss, kind):
     operator, data = small_operator(kind=kind), fresh()
     ((system, examples),) = data.batch(0, 0)
-    expected = training_loss(operator.predict(examples.source, examples.coefficients), examples.solution, loss)
+    expected = training_loss(operator.predict(examples.source, examples.coefficients), [(TASK.system, examples)], loss)
     history = fit(operator, data, TrainConfig(steps=1, loss=loss, report_every=1))
     assert history.rows[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
     assert system is TASK.system
@@ -67,7 +70,7 @@ def test_mean_error_is_over_examples_not_sets(small_operator):
     for part in (many, one):
         prediction = operator.predict(part.source, part.coefficients)
         errors += ((prediction - part.solution).norm(dim=(1, 2)) / part.solution.norm(dim=(1, 2))).tolist()
-    measured = mean_error(operator, [(TASK.system, many), (TASK.system, one)])
+    measured = mean_errors([operator], [(TASK.system, many), (TASK.system, one)])[0]
     assert measured == pytest.approx(sum(errors) / 8, rel=1e-5)
 
 
@@ -77,11 +80,11 @@ def test_mean_error_is_over_examples_not_sets(small_operator):
 @pytest.mark.parametrize(("loss", "kind"), [("relative", "dimensionless"), ("squared", "paper")])
 def test_loss_falls(small_operator, loss, kind):
     operator, validation = small_operator(kind=kind), held_out(32)
-    before = mean_error(operator, validation)
+    before = mean_errors([operator], validation)[0]
     config = TrainConfig(steps=120, learning_rate=5e-3, loss=loss, validate_every=40)
     history = fit(operator, fresh(batch_size=8), config, validation=validation)
     assert history.best_error < 0.6 * before
-    assert mean_error(operator, validation) == pytest.approx(history.best_error, rel=1e-5)
+    assert mean_errors([operator], validation)[0] == pytest.approx(history.best_error, rel=1e-5)
     assert history.examples_seen == 120 * 8
     assert not operator.model.training
 
@@ -90,7 +93,7 @@ def test_mixtures_train(small_operator):
     labels = ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)")
     operator, tasks = small_operator(*labels), [Task.parse(label) for label in labels]
     validation = [(task.system, draw_split(task, "validation", 8, resolution=16)) for task in tasks]
-    before = mean_error(operator, validation)
+    before = mean_errors([operator], validation)[0]
     history = fit(
         operator,
         FreshBatches(tasks, 9, resolution=16),
@@ -165,7 +168,7 @@ def test_callback_stops_and_keeps_the_best(small_operator):
     history = fit(operator, fresh(), config, validation=held_out(), callback=lambda progress: progress.step >= 10)
     assert history.stopped
     assert history.rows[-1]["step"] == 10
-    assert mean_error(operator, held_out()) == pytest.approx(history.best_error, rel=1e-5)
+    assert mean_errors([operator], held_out())[0] == pytest.approx(history.best_error, rel=1e-5)
 
 
 @pytest.mark.parametrize("fixed", [True, False])
@@ -237,7 +240,7 @@ def test_checkpoint_of_another_training_is_refused(small_operator, tmp_path):
 def test_time_limit_ends_training_with_the_rate_at_zero(small_operator, monkeypatch):
     clock = itertools.count(0, 0.5)
     monkeypatch.setattr(training_module.time, "perf_counter", lambda: next(clock))
-    config = TrainConfig(steps=100_000, time_limit=30, report_every=1)
+    config = TrainConfig(steps=100_000, learning_rate=2e-3, warmup=0, time_limit=30, report_every=1)
     history = fit(small_operator(), fresh(batch_size=1), config)
     assert 5 < history.rows[-1]["step"] < 100
     rates = [row["learning_rate"] for row in history.rows]
@@ -392,7 +395,7 @@ def test_pointwise_products_of_fewer_bits_train_as_well(small_operator):
         operator = small_operator()
         config = TrainConfig(steps=60, learning_rate=5e-3, precision=precision)
         fit(operator, FixedBatches([(task.system, data)], 8), config)
-        errors[precision] = mean_error(operator, [(task.system, test)])
+        errors[precision] = mean_errors([operator], [(task.system, test)])[0]
     assert errors["bfloat16"] != errors["float32"]
     assert errors["bfloat16"] == pytest.approx(errors["float32"], rel=0.1)
 
@@ -421,7 +424,7 @@ def test_cuda_solves_trains_and_predicts_as_the_cpu_does(small_operator, tmp_pat
         operator = small_operator(label).to(device)
         batches = FixedBatches([(task.system, data)], 8, device=device)
         fit(operator, batches, TrainConfig(steps=60, learning_rate=5e-3))
-        errors[device], operators[device] = mean_error(operator, [(task.system, test)]), operator
+        errors[device], operators[device] = mean_errors([operator], [(task.system, test)])[0], operator
     assert errors["cuda"] == pytest.approx(errors["cpu"], rel=0.05)
     prediction = operators["cuda"].predict(test.source, test.coefficients)
     assert prediction.device.type == "cpu"
@@ -441,5 +444,5 @@ def test_cuda_trains_as_well_compiled_and_with_fewer_bits(small_operator, settin
         operator = small_operator().to("cuda")
         batches = FixedBatches([(task.system, data)], 8, device="cuda")
         fit(operator, batches, TrainConfig(steps=60, learning_rate=5e-3, **case))
-        errors.append(mean_error(operator, [(task.system, test)]))
+        errors.append(mean_errors([operator], [(task.system, test)])[0])
     assert errors[1] == pytest.approx(errors[0], rel=0.1)

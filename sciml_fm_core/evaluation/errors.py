@@ -9,16 +9,30 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.models.fno import FNOConfig
 from sciml_fm_core.models.operator import Operator, predict_together
+from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import check_finite
 from sciml_fm_core.physics.system import System
-from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.physics.tasks import Task, tasks_of
 
 from .metrics import relative_error
 
 MAP_POINTS = 2**21
 """Grid points of the solutions that `error_map` holds at once."""
+
+
+def mean_errors(operators: Sequence[Operator], sets: Sequence[tuple[System, Examples]]) -> list[float]:
+    """The paper's metric mu of each operator: mean relative error over all examples of all sets."""
+    errors = []
+    for system, examples in sets:
+        predictions = predict_together(operators, examples.source, examples.coefficients, system)
+        errors.append(relative_error(predictions, examples.solution.expand_as(predictions)).cpu())
+    return torch.cat(errors, dim=1).mean(dim=1).tolist()
+
+
+def mean_error(operator: Operator, sets: Sequence[tuple[System, Examples]]) -> float:
+    """`mean_errors` of one operator."""
+    return mean_errors([operator], sets)[0]
 
 
 def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, device="cpu"):
@@ -56,10 +70,10 @@ def evaluate(
 
 
 def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
-    """Mean relative error on the operator's own tasks, and on each of the paper's tasks of its systems."""
-    labels = [*operator.card.get("tasks", [])]
+    """Mean relative error on the operator's own tasks, and on each named shift of its systems."""
+    labels = operator.tasks
     for system in operator.systems:
-        labels += PAPER_TASKS.get(system.name, {}).values()
+        labels += tasks_of(system).values()
     return {
         label: evaluate(operator, Task.parse(label), count=count, resolution=resolution, seed=seed)["error"]
         for label in dict.fromkeys(labels)
@@ -106,9 +120,9 @@ def error_map(
     except RuntimeError:
         raise ValueError(f"parameters: expected to broadcast to {wanted}, got {tuple(parameters.shape)}") from None
     errors = torch.full((len(operators), len(dial)), torch.nan, dtype=torch.float64)
-    alike: dict[FNOConfig, list[int]] = {}
+    alike: dict[tuple, list[int]] = {}
     for number, operator in enumerate(operators):
-        alike.setdefault(operator.model.config, []).append(number)
+        alike.setdefault((type(operator.model), operator.model.config), []).append(number)
 
     def measure(points: Tensor) -> None:
         values = dial.double()[points, None].expand(-1, len(source))

@@ -7,57 +7,50 @@ Li et al., arXiv:2010.08895; released weights of arXiv:2306.00258 load unchanged
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sciml_fm_core.physics.spectral import check_grid
-
+from .base import Model, ModelConfig, apply_together
 from .blocks import Block, FourierMatrices, Head, analyse, fourier_matrices, mix_modes, plain_trunk, synthesise
+from .conditioning import Conditioning, Gates, bounded_scale
 from .fused import fused_trunk
 
 
 @dataclass(frozen=True)
-class FNOConfig:
+class FNOConfig(ModelConfig):
     """Shape of a Fourier neural operator.
 
     Attributes:
-        in_channels: the source and one constant map for each coefficient.
+        in_channels, gate_width: as in `ModelConfig`; a gate scales both branches of a block by the scalars.
         width: channels d of the hidden fields.
         modes: modes m kept in each direction: ky in [-m, m), kx in [0, m).
         depth: number of blocks.
         projection: hidden channels of the last pointwise network; 2 d where None.
-        gate_width: hidden width of the network that gates the blocks by the coefficients; 0 for the plain FNO.
     """
 
-    in_channels: int
     width: int = 16
     modes: int = 16
     depth: int = 4
     projection: int | None = None
-    gate_width: int = 0
 
     def __post_init__(self):
-        for name in ("in_channels", "width", "modes", "depth"):
+        super().__post_init__()
+        for name in ("width", "modes", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"FNOConfig: expected {name} of at least 1, got {getattr(self, name)}")
-        if self.gate_width < 0 or (self.projection is not None and self.projection < 1):
-            raise ValueError("FNOConfig: expected gate_width >= 0 and projection >= 1")
-        if self.gate_width and self.in_channels < 2:
-            raise ValueError("FNOConfig: gates need at least one coefficient channel beside the source")
+        if self.projection is not None and self.projection < 1:
+            raise ValueError(f"FNOConfig: expected projection of at least 1, got {self.projection}")
 
     @property
     def projection_width(self) -> int:
         """Hidden channels of the last pointwise network."""
         return self.projection or 2 * self.width
-
-    def to_dict(self) -> dict:
-        """Plain values, for a file."""
-        return asdict(self)
 
 
 SIZES: dict[str, dict[str, int]] = {
@@ -90,23 +83,8 @@ class SpectralConvolution(nn.Module):
         return synthesise(mixed, matrices).squeeze(3)
 
 
-class Gates(nn.Module):
-    """Bounded gates: for each block a scale of both branches in (0, 2) and a shift, from the coefficients alone.
-
-    A plain FNO must build every product of a coefficient and a field out of GELUs; a gate gives it the product. The
-    scales go through 1 + tanh(g / 2), so that a coefficient outside the training range cannot make them explode. Here
-    are the parameters of the network that makes them; `gates_of` applies it.
-    """
-
-    def __init__(self, constants: int, width: int, depth: int, hidden: int):
-        super().__init__()
-        last = nn.Linear(hidden, depth * 3 * width)
-        self.layers = nn.Sequential(nn.Linear(constants, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), last)
-        nn.init.zeros_(last.bias)
-
-
-class FNO(nn.Module):
-    """Fourier neural operator ``(source, coefficient maps) -> solution`` on n x n periodic grids.
+class FNO(Model):
+    """Fourier neural operator ``(source, what it is told) -> solution`` on n x n periodic grids.
 
     A 1 x 1 lift to d channels; blocks of a spectral convolution plus a 1 x 1 convolution, with GELU after all but the
     last; 1 x 1 to 2 d channels, GELU, 1 x 1 to one. No positional channels: they would break translation equivariance.
@@ -116,16 +94,21 @@ class FNO(nn.Module):
         generator: randomness of the initial weights; the global one where None.
     """
 
+    architecture = "fno"
+    config_type = FNOConfig
+    config: FNOConfig
+    sizes = SIZES
+
     def __init__(self, config: FNOConfig, generator: torch.Generator | None = None):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         d, projection = config.width, config.projection_width
         self.lift = nn.Linear(config.in_channels, d)
         self.spectral = nn.ModuleList(SpectralConvolution(d, config.modes, generator) for _ in range(config.depth))
         self.pointwise = nn.ModuleList(nn.Linear(d, d) for _ in range(config.depth))
         self.project = nn.Linear(d, projection)
         self.output = nn.Linear(projection, 1)
-        self.gates = Gates(config.in_channels - 1, d, config.depth, config.gate_width) if config.gate_width else None
+        gates = config.depth * 3 * d
+        self.gates = Gates(config.in_channels - 1, gates, config.gate_width) if config.gate_width else None
         if generator is not None:
             for layer in self.modules():
                 if isinstance(layer, nn.Linear):
@@ -133,26 +116,44 @@ class FNO(nn.Module):
                     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
                     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
+    @classmethod
+    def create(cls, config, generator=None):
+        return cls(config, generator)
+
     @property
-    def parameter_count(self) -> int:
-        """Number of real parameters."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    def smallest_grid(self):
+        return max(4, 2 * self.config.modes)
 
-    def forward(self, inputs: Tensor, constants: Tensor | None = None) -> Tensor:
-        """Apply the operator.
-
-        Args:
-            inputs: (batch, channels, n, n), n even and at least 2 m: the source first, then coefficient maps.
-            constants: further channels that are constant in space, as numbers (batch, k); channels + k = in_channels.
-                Saves building their maps.
-
-        Returns:
-            Solution, (batch, 1, n, n).
+    def forward(self, fields: Tensor, conditioning: Conditioning | None = None) -> Tensor:
+        """As `Model.forward`; scalars may also be given as further fields that are constant in space.
 
         Raises:
             ValueError: on another number of channels, or a grid too coarse for the modes.
         """
-        return apply_together([self], inputs, constants)[0]
+        return apply_together([self], fields, conditioning)[0]
+
+    def network(self, precision="float32"):
+        return partial(network_of, pointwise=torch.bfloat16) if precision == "bfloat16" else network_of
+
+    @classmethod
+    def apply_members(cls, models, fields, conditioning, network):
+        """On a GPU all at once, where one batched product replaces many that are too small to fill it; on a CPU one
+        after the other, where each has the cache for itself (five members at once take 1.6 times as long there)."""
+        config, scalars, maps = models[0].config, conditioning.scalars, conditioning.fields
+        if maps is not None:
+            maps = maps if maps.ndim == 5 else maps.unsqueeze(0)
+            both = max(len(maps), len(fields))
+            fields = torch.cat([fields.expand(both, *fields.shape[1:]), maps.expand(both, *maps.shape[1:])], dim=2)
+        scalars = scalars if scalars.ndim == 3 else scalars.unsqueeze(0)
+        matrices = fourier_matrices(fields.shape[-1], config.modes, fields.dtype, fields.device)
+        members = [model.tensors() for model in models]
+        if _at_once(fields.device):
+            return network(config, _stack(members), matrices, fields, scalars)
+        outputs = [
+            network(config, _stack([member]), matrices, _of_member(fields, i), _of_member(scalars, i))
+            for i, member in enumerate(members)
+        ]
+        return torch.cat(outputs)
 
     @classmethod
     def from_released(cls, weights: dict[str, Tensor] | str | Path) -> FNO:
@@ -200,56 +201,9 @@ class FNO(nn.Module):
         return model
 
 
-def apply_together(
-    models: Sequence[FNO], inputs: Tensor, constants: Tensor | None = None, network: Callable | None = None
-) -> Tensor:
-    """Apply networks of equal shape to the same, or to as many, examples.
-
-    On a GPU at once, where one batched product replaces many that are too small to fill it; on a CPU one after the
-    other, where each has the cache for itself (five members at once take 1.6 times as long there).
-
-    Args:
-        models: the members.
-        inputs: (batch, channels, n, n), seen by every member, or (members, batch, channels, n, n), as in `FNO.forward`.
-        constants: (batch, k) or (members, batch, k), shaped alike.
-        network: what to call instead of `network_of`, such as its compiled form.
-
-    Returns:
-        Solutions, (members, batch, 1, n, n).
-
-    Raises:
-        ValueError: if the members differ in shape, on another number of channels, or a grid too coarse for the modes.
-    """
-    config = models[0].config
-    if any(model.config != config for model in models):
-        raise ValueError("apply together: expected networks of equal configuration; apply the others by themselves")
-    inputs = inputs if inputs.ndim == 5 else inputs.unsqueeze(0)
-    constants = inputs.new_empty(*inputs.shape[:2], 0) if constants is None else constants
-    constants = constants if constants.ndim == 3 else constants.unsqueeze(0)
-    known, extra = inputs.shape[2], constants.shape[-1]
-    if known + extra != config.in_channels:
-        raise ValueError(
-            f"inputs: expected (batch, {config.in_channels}, n, n) counting constants, "
-            f"got {tuple(inputs.shape[1:])} and {extra} constants"
-        )
-    network = network or network_of
-    n = check_grid(inputs, "inputs")
-    if n < 2 * config.modes:
-        raise ValueError(
-            f"inputs: expected at least {2 * config.modes} points for {config.modes} modes, got {n}; "
-            "use a finer grid or a model with fewer modes"
-        )
-    matrices = fourier_matrices(n, config.modes, inputs.dtype, inputs.device)
-    members: list[dict[str, Tensor]] = [dict(model.named_parameters()) for model in models]
-    if _at_once(inputs.device):
-        return network(config, _stack(members), matrices, inputs, constants)
-    shared = len(inputs) == 1
-    alone = [slice(0, 1) if shared else slice(i, i + 1) for i in range(len(members))]
-    outputs = [
-        network(config, _stack([member]), matrices, inputs[i], constants[i])
-        for i, member in zip(alone, members, strict=True)
-    ]
-    return torch.cat(outputs)
+def _of_member(values: Tensor, number: int) -> Tensor:
+    """Values of one member, or those that all share, with the axis of members."""
+    return values if len(values) == 1 else values[number : number + 1]
 
 
 def _at_once(device: torch.device) -> bool:
@@ -275,7 +229,7 @@ def network_of(
     constants: Tensor,
     pointwise: torch.dtype | None = None,
 ) -> Tensor:
-    """The Fourier neural operator as a function of its stacked parameters, see `apply_together`.
+    """The Fourier neural operator as a function of its stacked parameters, see `FNO.apply_members`.
 
     The blocks run in the fused form on a CPU, unless they are being compiled or their pointwise products have a dtype
     of their own (see `blocks.plain_trunk`), and in the plain form elsewhere. The lift is linear, so it is never applied
@@ -315,14 +269,14 @@ def _linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
 
 
 def gates_of(config: FNOConfig, parameters: dict[str, Tensor], constants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Spectral and pointwise gates and shifts of all blocks, each (depth, batch, member, d); see `Gates`."""
+    """Spectral and pointwise gates, in (0, 2), and shifts of all blocks, each (depth, batch, member, d)."""
     layers = [(parameters[f"gates.layers.{i}.weight"], parameters[f"gates.layers.{i}.bias"]) for i in (0, 2, 4)]
     features = constants
     for weight, bias in layers[:-1]:
         features = functional.gelu(_linear(features, weight, bias))
     gates = _linear(features, *layers[-1]).unflatten(-1, (config.depth, 3, config.width))
     spectral, pointwise, shift = gates.permute(3, 2, 0, 1, 4).contiguous()
-    return 1 + torch.tanh(spectral / 2), 1 + torch.tanh(pointwise / 2), torch.tanh(shift / 2)
+    return bounded_scale(spectral), bounded_scale(pointwise), torch.tanh(shift / 2)
 
 
 def _read_released(path: Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from sciml_fm_core.files import atomic_path, save_tensors
 from sciml_fm_core.physics.spectral import check_grid
 from sciml_fm_core.physics.system import System
 
-from .fno import FNO, FNOConfig, apply_together
+from .base import Model, apply_together, find_model
 from .normalization import Encoded, Normalization, normalization_from_dict
 
 FORMAT = "sciml-fm operator"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BATCH_POINTS = 2**20
 """Predictions are made in batches of about this many grid points, so that memory stays flat in their number."""
 
@@ -38,11 +39,16 @@ class Operator:
         card: where it comes from, as plain values.
     """
 
-    def __init__(self, model: FNO, normalization: Normalization, card: dict | None = None):
+    def __init__(self, model: Model, normalization: Normalization, card: dict | None = None):
         if model.config.in_channels != normalization.in_channels:
             raise ValueError(
                 f"operator: the network has {model.config.in_channels} input channels, the normalisation makes "
-                f"{normalization.in_channels}; build FNOConfig(in_channels=normalization.in_channels)"
+                f"{normalization.in_channels}; build its config with in_channels=normalization.in_channels"
+            )
+        if model.config.mode_channels != normalization.channels("modes"):
+            raise ValueError(
+                f"operator: the network takes {model.config.mode_channels} values on each mode, the normalisation "
+                f"makes {normalization.channels('modes')}; build its config with that many mode_channels"
             )
         self.model = model
         self.normalization = normalization
@@ -52,6 +58,13 @@ class Operator:
     def systems(self) -> tuple[System, ...]:
         """The systems it was trained for."""
         return self.normalization.systems
+
+    @property
+    def tasks(self) -> list[str]:
+        """Labels of the tasks it was trained on, in pre-training and after it, as its card says."""
+        parent, downstream = self.card.get("parent") or {}, self.card.get("downstream_task")
+        labels = [*self.card.get("tasks", []), *parent.get("tasks", []), *([downstream] if downstream else [])]
+        return list(dict.fromkeys(labels))
 
     @property
     def device(self) -> torch.device:
@@ -65,9 +78,7 @@ class Operator:
 
     def copy(self) -> Operator:
         """An independent copy, to train further."""
-        model = FNO(self.model.config).to(self.device, next(self.model.parameters()).dtype)
-        model.load_state_dict(self.model.state_dict())
-        return Operator(model, self.normalization, self.card)
+        return Operator(deepcopy(self.model), self.normalization, self.card)
 
     def predict(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Tensor:
         """Predict solutions.
@@ -86,7 +97,7 @@ class Operator:
         return predict_together([self], source, coefficients, system)[0]
 
     def save(self, path: str | Path, *, half: bool = False) -> Path:
-        """Write the bundle atomically.
+        """Write the bundle atomically. A parametrized network is written as the plain one that it stands for.
 
         Args:
             path: file to write, usually ``*.safetensors``.
@@ -95,10 +106,11 @@ class Operator:
         Raises:
             ValueError: if the folder does not exist.
         """
-        state = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
+        state = {key: value.detach().cpu() for key, value in self.model.plain().state_dict().items()}
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
+            "architecture": self.model.architecture,
             "config": self.model.config.to_dict(),
             "normalization": self.normalization.to_dict(),
             "card": self.card,
@@ -132,7 +144,7 @@ def predict_together(
         part = slice(start, start + batch)
         inputs = sources[part].to(device, dtype), rows[part].to(device, dtype)
         encoded = encode_together(operators, [(system, *inputs)])
-        outputs = apply_together([operator.model for operator in operators], encoded.field, encoded.constants)
+        outputs = apply_together([operator.model for operator in operators], encoded.field, encoded.conditioning)
         solutions.append(encoded.decode(outputs))
     return torch.cat(solutions, dim=1).reshape(len(operators), *leading, n, n).to(source.device, source.dtype)
 
@@ -144,13 +156,15 @@ def encode_together(operators: Sequence[Operator], parts: Sequence[tuple[System,
     """
     normalizations = list(dict.fromkeys(operator.normalization for operator in operators))
     encoded = [
-        Encoded(*(torch.cat(tensors) for tensors in zip(*(each.encode(f, c, s) for s, f, c in parts), strict=True)))
+        Encoded.combine(
+            torch.cat, [each.encode(source, coefficients, system) for system, source, coefficients in parts]
+        )
         for each in normalizations
     ]
     if len(encoded) == 1:
         return encoded[0]
     chosen = [encoded[normalizations.index(operator.normalization)] for operator in operators]
-    return Encoded(*(torch.stack(tensors) for tensors in zip(*chosen, strict=True)))
+    return Encoded.combine(torch.stack, chosen)
 
 
 def shipped_operators() -> dict[str, Path]:
@@ -204,7 +218,8 @@ def load_operator(name_or_path: str | Path, device: torch.device | str | None = 
         )
     header = read_header(path)
     try:
-        model = FNO(FNOConfig(**header["config"]))
+        architecture = find_model(header.get("architecture", "fno"))  # the only one of the first format
+        model = architecture(architecture.config_type(**header["config"]))
         normalization = normalization_from_dict(header["normalization"])
         with safe_open(path, framework="pt") as file:
             model.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118

@@ -29,13 +29,12 @@ from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.files import write_json
-from sciml_fm_core.models.fno import FNO
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_operators
 from sciml_fm_core.physics.tasks import Task, parse_mixture
 from sciml_fm_core.training.cards import hardware
 from sciml_fm_core.training.checkpoints import CheckpointError
 from sciml_fm_core.training.config import TrainConfig
-from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES, RECIPES, recipe_settings
+from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES, RECIPES
 from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
 
 from .records import read_record
@@ -243,7 +242,7 @@ def _execute(run: Run, folder: Path, device: str) -> None:
 
 def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: str) -> None:
     if isinstance(run, PretrainingRun):
-        config = TrainConfig(steps=run.steps, validate_every=max(20, run.steps // 20), **recipe_settings(run.recipe))
+        config = TrainConfig(steps=run.steps, validate_every=max(20, run.steps // 20))
         operator, _ = pretrain(
             parse_mixture(run.tasks), config, recipe=run.recipe, size=run.size, seed=run.seed,
             batch_size=run.batch_size, resolution=dict(run.resolution), device=device, checkpoint=checkpoint,
@@ -265,9 +264,8 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
     chosen: dict[str, Any] = {"learning_rate": None, "tried": {}, "curve": [], "validation_error": None, "seconds": 0.0}
     if run.examples:
         data = draw_split(task, "train", run.examples, seed=run.seed, resolution=dict(run.resolution)[_last(run)])
-        recipe = RECIPES.get(parent.card.get("recipe", ""), RECIPES["ours"])
         every = max(1, run.steps // 15)  # reported as often, so that the curve is exact
-        config = TrainConfig(steps=run.steps, loss=recipe.loss, validate_every=every, report_every=every)
+        config = TrainConfig(steps=run.steps, validate_every=every, report_every=every)
         start = fine_tune if run.start == "fine-tuned" else train_from_scratch
         result = start(
             parent, data, system=system, validation=validation, config=config, learning_rates=run.learning_rates,
@@ -315,5 +313,5 @@ def _last(run: AdaptationRun) -> float:
 
 def _untrained(parent: Operator, seed: int) -> Operator:
     """What `train_from_scratch` begins with, whatever network the parent has."""
-    model = FNO(parent.model.config, stream(seed, "scratch")).to(parent.device)
+    model = parent.model.create(parent.model.config, stream(seed, "scratch")).to(parent.device)
     return Operator(model, parent.normalization, parent.card)

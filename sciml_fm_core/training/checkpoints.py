@@ -20,10 +20,16 @@ CHECKPOINT_FORMAT = "sciml-fm checkpoint"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be gone on from: damaged, or of another training."""
+    """A checkpoint that a training cannot resume from: damaged, or of another training."""
+
+
+def _shape(member: Member) -> dict:
+    model = member.operator.model
+    return {"architecture": model.architecture, **model.config.to_dict()}
 
 
 def save_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: dict, step: int) -> None:
+    """Write weights, best weights, histories and the optimiser's state of all members, atomically."""
     tensors: dict[str, Tensor] = {}
     states = []
     for number, member in enumerate(members):
@@ -35,7 +41,7 @@ def save_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: 
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     header = {
         "format": CHECKPOINT_FORMAT,
-        "model": members[0].operator.model.config.to_dict(),
+        "model": _shape(members[0]),
         **settings,
         "members": states,
         "step": step,
@@ -45,6 +51,11 @@ def save_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: 
 
 
 def load_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: dict) -> int:
+    """Put members and optimiser back to where they were, and return the number of steps taken.
+
+    Raises:
+        CheckpointError: if the file is damaged, or belongs to a training with other settings.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("header", "{}"))
@@ -52,7 +63,7 @@ def load_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: 
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path}: not readable ({error}); remove it to start again") from error
     same = all(header.get(key) == value for key, value in settings.items())
-    same = same and header.get("model") == members[0].operator.model.config.to_dict()
+    same = same and header.get("model") == _shape(members[0])
     rates = [state["learning_rate"] for state in header.get("members", [])]
     if header.get("format") != CHECKPOINT_FORMAT or not same or rates != [m.learning_rate for m in members]:
         raise CheckpointError(

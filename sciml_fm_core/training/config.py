@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
-from .losses import LOSSES
+from .losses import find_loss
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -23,9 +23,9 @@ class TrainConfig:
 
     Attributes:
         steps: optimiser steps.
-        learning_rate: at the start; decays to 0 over the steps as half a cosine.
-        loss: ``relative``, the mean of ||u - u0|| / ||u0||; or ``squared``, the paper's: the squared error summed over
-            the grid, averaged over the batch.
+        learning_rate: at the start; decays to 0 over the steps as half a cosine. The recipe's where None, as are the
+            loss and the warmup.
+        loss: a name in `LOSSES`, such as ``relative``, the mean of ||u - u0|| / ||u0||; or ``squared``, the paper's.
         warmup: steps over which the learning rate rises from 0.
         validate_every: steps between validations, where there are validation examples.
         report_every: steps between calls of the callback.
@@ -40,9 +40,9 @@ class TrainConfig:
     """
 
     steps: int = 1000
-    learning_rate: float = 2e-3
-    loss: str = "relative"
-    warmup: int = 0
+    learning_rate: float | None = None
+    loss: str | None = None
+    warmup: int | None = None
     validate_every: int = 100
     report_every: int = 10
     time_limit: float | None = None
@@ -53,14 +53,18 @@ class TrainConfig:
     def __post_init__(self):
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if self.loss is not None:
+            find_loss(self.loss)
         if self.steps < 1 or min(self.validate_every, self.report_every, self.checkpoint_every) < 1:
             raise ValueError("TrainConfig: expected steps and intervals of at least 1")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+        if self.learning_rate is not None and not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate: expected a finite number above 0, got {self.learning_rate}")
         if self.time_limit is not None and self.time_limit <= 0:
             raise ValueError(f"time_limit: expected seconds above 0, got {self.time_limit}")
+
+    def completed(self, **defaults: Any) -> TrainConfig:
+        """With these values for the fields that are None."""
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 
 class Progress(NamedTuple):

@@ -1,4 +1,4 @@
-"""Several processes, one to a GPU or a group of CPU cores, that train one operator together."""
+"""Several ranks, one to a GPU or a group of CPU cores, that train one operator together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
-from sciml_fm_core.models.fno import FNO, apply_together
+from sciml_fm_core.models.base import Model, apply_together
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Processes:
         distributed.all_reduce(total)
         return total / self.count
 
-    def applied(self, models: Sequence[FNO]) -> Callable[..., Tensor]:
+    def applied(self, models: Sequence[Model]) -> Callable[..., Tensor]:
         """`apply_together`; among several processes, such that the gradients of the models become their mean."""
         return apply_together if self.count == 1 else nn.parallel.DistributedDataParallel(_Applied(models))
 
@@ -57,7 +57,7 @@ ALONE = Processes()
 class _Applied(nn.Module):
     """`apply_together` as a module, since DistributedDataParallel asks for one: its parameters and its forward."""
 
-    def __init__(self, models: Sequence[FNO]):
+    def __init__(self, models: Sequence[Model]):
         super().__init__()
         self.models = nn.ModuleList(models)
 

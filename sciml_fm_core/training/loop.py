@@ -7,14 +7,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from sciml_fm_core.data.batches import Batches
-from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.evaluation.errors import mean_errors
 from sciml_fm_core.models.normalization import Encoded
-from sciml_fm_core.models.operator import Operator, encode_together, predict_together
+from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
 
@@ -24,20 +25,7 @@ from .distributed import ALONE, Processes
 from .losses import training_loss
 from .member import Member
 from .precision import products_in, trained_network
-
-
-def mean_errors(operators: Sequence[Operator], sets: Sequence[tuple[System, Examples]]) -> list[float]:
-    """The paper's metric mu of each operator: mean relative error over all examples of all sets."""
-    errors = []
-    for system, examples in sets:
-        predictions = predict_together(operators, examples.source, examples.coefficients, system)
-        errors.append(relative_error(predictions, examples.solution.expand_as(predictions)).cpu())
-    return torch.cat(errors, dim=1).mean(dim=1).tolist()
-
-
-def mean_error(operator: Operator, sets: Sequence[tuple[System, Examples]]) -> float:
-    """`mean_errors` of one operator."""
-    return mean_errors([operator], sets)[0]
+from .recipes import recipe_of
 
 
 def fit(
@@ -69,7 +57,8 @@ def fit(
         ValueError: if the checkpoint belongs to another training, or is not the same for all processes.
         FloatingPointError: if the loss stops being finite.
     """
-    member = Member(operator, config.learning_rate)
+    config = config.completed(**recipe_of(operator).settings)
+    member = Member(operator, cast(float, config.learning_rate))
     fit_together(
         [member],
         data,
@@ -118,117 +107,193 @@ def fit_together(
         raise ValueError("halving: needs validation examples to halve on; pass validation=...")
     if processes.count > 1 and len(members) > 1:
         raise ValueError(f"several processes: expected one operator to train, got {len(members)}; use one process")
-    groups = [{"params": list(m.operator.model.parameters()), "lr": m.learning_rate} for m in members]
-    optimizer = torch.optim.Adam(groups, fused=True)
-    settings = {"config": asdict(config), "halve_at": list(halve_at)}
-    step = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        step = load_checkpoint(Path(checkpoint), members, optimizer, settings)
-    network = trained_network(config, members[0].operator)
-    resumed = time.perf_counter()
-    started = resumed - max(member.history.seconds for member in members)
-    if processes.mean(torch.tensor(step, dtype=torch.float64)) != step:
-        raise ValueError(f"checkpoint {checkpoint}: not the same for all processes; put it where each can read it")
-    (seconds,) = processes.agreed([resumed - started])
-    progress = _fraction(step, seconds, config)
-    apply = processes.applied([member.operator.model for member in members])
-    seen, stopped = 0, False
-    active = [member for member in members if member.status == "training"]
-    errors: list[float | None] = [None] * len(active)  # of the last validation, if it was not reported yet
-    for member in members:
-        member.operator.model.train()
+    config = config.completed(**recipe_of(members[0].operator).settings)
+    training = _Training(members, data, config, tuple(halve_at), validation, callback, checkpoint, processes)
+    while training.progress < 1 and not training.stopped:
+        losses = training.step()
+        if training.is_due(config.validate_every, at_halving=True):
+            training.validate()
+        if training.is_due(config.report_every, at_halving=True):
+            training.report(losses)
+        if training.is_due(config.checkpoint_every):
+            training.save()
+    training.finish()
 
-    while progress < 1 and not stopped:
-        factor = 0.5 * (1 + math.cos(math.pi * progress)) * min(1.0, (step + 1) / (config.warmup + 1))
-        for member, group in zip(members, optimizer.param_groups, strict=True):
+
+class _Training:
+    """State of `fit_together`: what a step changes, and what is done between steps."""
+
+    def __init__(self, members, data, config, halve_at, validation, callback, checkpoint, processes):
+        self.members: Sequence[Member] = members
+        self.data: Batches | None = data
+        self.config: TrainConfig = config
+        self.halve_at: tuple[float, ...] = halve_at
+        self.validation: Sequence[tuple[System, Examples]] = validation
+        self.callback: Callback | None = callback
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.processes: Processes = processes
+        models = [member.operator.model for member in members]
+        groups = [
+            {"params": [p for p in model.parameters() if p.requires_grad], "lr": member.learning_rate}
+            for model, member in zip(models, members, strict=True)
+        ]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.settings = {"config": asdict(config), "halve_at": list(halve_at)}
+        self.steps_taken = 0
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self.steps_taken = load_checkpoint(self.checkpoint, members, self.optimizer, self.settings)
+        self.network = trained_network(config, members[0].operator)
+        self.resumed = time.perf_counter()
+        self.started = self.resumed - max(member.history.seconds for member in members)
+        if processes.mean(torch.tensor(self.steps_taken, dtype=torch.float64)) != self.steps_taken:
+            raise ValueError(f"checkpoint {checkpoint}: not the same for all ranks; put it where each can read it")
+        (self.seconds,) = processes.agreed([self.resumed - self.started])
+        self.progress = self.previous = _fraction(self.steps_taken, self.seconds, config)
+        self.apply = processes.applied(models)
+        self.examples, self.stopped = 0, False
+        self.active = [member for member in members if member.status == "training"]
+        self.errors: list[float | None] = [None] * len(self.active)  # of the last validation, until it is reported
+        for model in models:
+            model.train()
+
+    @property
+    def factor(self) -> float:
+        """What the learning rates are multiplied by: warmup, then half a cosine."""
+        warmup = min(1.0, (self.steps_taken + 1) / ((self.config.warmup or 0) + 1))
+        return 0.5 * (1 + math.cos(math.pi * self.progress)) * warmup
+
+    @property
+    def halving(self) -> bool:
+        """Whether the last step passed a fraction at which the worse half is dropped."""
+        passed = any(self.previous < fraction <= self.progress < 1 for fraction in self.halve_at)
+        return len(self.active) > 1 and passed
+
+    def is_due(self, interval: int, *, at_halving: bool = False) -> bool:
+        """Whether something is to be done after the last step: at intervals, at the end, and before a halving."""
+        ends = self.progress >= 1 or self.stopped or (at_halving and self.halving)
+        return ends or self.steps_taken % interval == 0
+
+    def step(self) -> Tensor:
+        """One optimiser step of every active member; returns their losses."""
+        factor = self.used_factor = self.factor
+        for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
-        encoded, solution = _batch(active, data, step, progress)
-        models = [member.operator.model for member in active]
-        optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient, and Adam leaves it alone
-        with products_in(config.precision):
-            predictions = encoded.decode(apply(models, encoded.field, encoded.constants, network))
-            losses = training_loss(predictions, solution, config.loss)
+        encoded, parts = _batch(self.active, self.data, self.steps_taken, self.progress)
+        models = [member.operator.model for member in self.active]
+        self.optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient: Adam leaves it alone
+        with products_in(self.config.precision):
+            outputs = self.apply(models, encoded.field, encoded.conditioning, self.network)
+            predictions = encoded.decode(outputs)
+            losses = _losses(predictions, parts, cast(str, self.config.loss))
             losses.sum().backward()
-        optimizer.step()
-        examples, losses = predictions.shape[1], losses.detach()
-        del predictions  # and the graph with it: the next step takes over its memory
+        self.optimizer.step()
+        self._count(predictions.shape[1])
+        return losses.detach()
 
-        step += 1
-        seconds = time.perf_counter() - started
-        if config.time_limit:
-            (seconds,) = processes.agreed([seconds])
-        before, progress = progress, _fraction(step, seconds, config)
-        last = progress >= 1
-        halving = len(active) > 1 and any(before < fraction <= progress < 1 for fraction in halve_at)
-        for member in active:
-            member.history.examples_seen += examples * processes.count
-            member.history.seconds = seconds
-        seen += len(active) * examples * processes.count
-        if validation and (last or halving or step % config.validate_every == 0):
-            measured = [math.nan] * len(active)
-            if processes.first:
-                measured = mean_errors([member.operator for member in active], validation)
-            measured = processes.agreed(measured)
-            for member, validated in zip(active, measured, strict=True):
-                member.keep_best(validated, step)
-            errors = [*measured]
-        if last or halving or step % config.report_every == 0:
-            losses = processes.mean(losses)
-            for member, loss, error in zip(active, losses.tolist(), errors, strict=True):
-                row = {"step": step, "loss": loss, "validation_error": error}
-                row |= {"learning_rate": member.learning_rate * factor, "seconds": round(seconds, 3)}
-                member.history.rows.append(row)
-                if not math.isfinite(loss):
-                    member.status = "diverged"
-            kept = [member for member in active if member.status == "training"]
-            if not kept:
-                loss, rates = losses[0].item(), ", ".join(f"{member.learning_rate:g}" for member in active)
-                raise FloatingPointError(
-                    f"training: the loss is {loss} at step {step}; lower the learning rate ({rates})"
-                )
-            if halving:
-                for member in sorted(kept, key=lambda m: m.score)[-(-len(kept) // 2) :]:
-                    member.status = "dropped"
-                kept = [member for member in kept if member.status == "training"]
-            if callback is not None and processes.first:
-                row = min(kept, key=lambda m: m.score).history.rows[-1]
-                speed, left = seen / max(time.perf_counter() - resumed, 1e-9), seconds * (1 - progress) / progress
-                shown = row["loss"], row["validation_error"], row["learning_rate"]
-                stopped = bool(callback(Progress(step, config.steps, progress, *shown, speed, left)))
-            stopped = bool(processes.agreed([stopped])[0])
-            active, errors = kept, [None] * len(kept)
-        for member in active:
-            member.history.stopped = stopped
-        save = last or stopped or step % config.checkpoint_every == 0
-        if checkpoint is not None and processes.first and save:
-            save_checkpoint(Path(checkpoint), members, optimizer, settings, step)
-    for member in members:
-        if member.status == "training" and not stopped:
-            member.status = "finished"
-        if member.best is not None:
-            member.operator.model.load_state_dict(member.best)
-        member.operator.model.eval()
+    def _count(self, examples: int) -> None:
+        self.steps_taken += 1
+        self.seconds = time.perf_counter() - self.started
+        if self.config.time_limit:
+            (self.seconds,) = self.processes.agreed([self.seconds])
+        self.previous, self.progress = self.progress, _fraction(self.steps_taken, self.seconds, self.config)
+        for member in self.active:
+            member.history.examples_seen += examples * self.processes.count
+            member.history.seconds = self.seconds
+        self.examples += len(self.active) * examples * self.processes.count
+
+    def validate(self) -> None:
+        """Measure every active member on the validation examples, and keep the best weights."""
+        if not self.validation:
+            return
+        errors = [math.nan] * len(self.active)
+        if self.processes.first:
+            errors = mean_errors([member.operator for member in self.active], self.validation)
+        errors = self.processes.agreed(errors)
+        for member, error in zip(self.active, errors, strict=True):
+            member.keep_best(error, self.steps_taken)
+        self.errors = [*errors]
+
+    def report(self, losses: Tensor) -> None:
+        """Enter a row in the histories, drop who diverged or is halved away, and call the callback."""
+        for member, loss, error in zip(self.active, self.processes.mean(losses).tolist(), self.errors, strict=True):
+            row = {"step": self.steps_taken, "loss": loss, "validation_error": error}
+            row |= {"learning_rate": member.learning_rate * self.used_factor, "seconds": round(self.seconds, 3)}
+            member.history.rows.append(row)
+            if not math.isfinite(loss):
+                member.status = "diverged"
+        kept = [member for member in self.active if member.status == "training"]
+        if not kept:
+            loss, rates = (
+                self.active[0].history.rows[-1]["loss"],
+                ", ".join(f"{m.learning_rate:g}" for m in self.active),
+            )
+            raise FloatingPointError(
+                f"training: the loss is {loss} at step {self.steps_taken}; lower the learning rate ({rates})"
+            )
+        if self.halving:
+            for member in sorted(kept, key=lambda m: m.score)[-(-len(kept) // 2) :]:
+                member.status = "dropped"
+            kept = [member for member in kept if member.status == "training"]
+        if self.callback is not None and self.processes.first:
+            self.stopped = bool(self.callback(self._progress(min(kept, key=lambda m: m.score))))
+        self.stopped = bool(self.processes.agreed([self.stopped])[0])
+        self.active, self.errors = kept, [None] * len(kept)
+        for member in kept:
+            member.history.stopped = self.stopped
+
+    def _progress(self, leader: Member) -> Progress:
+        row = leader.history.rows[-1]
+        speed = self.examples / max(time.perf_counter() - self.resumed, 1e-9)
+        left = self.seconds * (1 - self.progress) / self.progress
+        shown = row["loss"], row["validation_error"], row["learning_rate"]
+        return Progress(self.steps_taken, self.config.steps, self.progress, *shown, speed, left)
+
+    def save(self) -> None:
+        """Write the checkpoint, where there is to be one."""
+        if self.checkpoint is not None and self.processes.first:
+            save_checkpoint(self.checkpoint, self.members, self.optimizer, self.settings, self.steps_taken)
+
+    def finish(self) -> None:
+        """Every member ends with its best weights."""
+        for member in self.members:
+            if member.status == "training" and not self.stopped:
+                member.status = "finished"
+            if member.best is not None:
+                member.operator.model.load_state_dict(member.best)
+            member.operator.model.eval()
 
 
-def _batch(members: list[Member], data: Batches | None, step: int, progress: float) -> tuple[Encoded, Tensor]:
-    """Inputs and solutions of a step: made once where the members share their data, else (members, batch, ...)."""
+Parts = list[tuple[System, Examples]]
 
-    def parts_of(batches: Batches | None) -> list[tuple[System, Examples]]:
+
+def _batch(
+    members: list[Member], data: Batches | None, step: int, progress: float
+) -> tuple[Encoded, Parts | list[Parts]]:
+    """Inputs and examples of a step: made once where the members share their data, else for each member."""
+
+    def parts_of(batches: Batches | None) -> Parts:
         if batches is None:
             raise ValueError("fit together: expected data for all members, or for each")
         return batches.batch(step, progress)
 
-    def encode(those: list[Member], parts: list[tuple[System, Examples]]) -> tuple[Tensor, ...]:
+    def encode(those: list[Member], parts: Parts) -> Encoded:
         inputs = [(system, examples.source, examples.coefficients) for system, examples in parts]
-        solution = torch.cat([examples.solution for _, examples in parts])
-        return *encode_together([member.operator for member in those], inputs), solution
+        return encode_together([member.operator for member in those], inputs)
 
     if all(member.data is None for member in members):
-        *encoded, solution = encode(members, parts_of(data))
-    else:
-        rows = [encode([member], parts_of(member.data or data)) for member in members]
-        *encoded, solution = (torch.stack(tensors) for tensors in zip(*rows, strict=True))
-    return Encoded(*encoded), solution
+        parts = parts_of(data)
+        return encode(members, parts), parts
+    each = [parts_of(member.data or data) for member in members]
+    encoded = [encode([member], own) for member, own in zip(members, each, strict=True)]
+    return Encoded.combine(torch.stack, encoded), each
+
+
+def _losses(predictions: Tensor, parts: Parts | list[Parts], loss: str) -> Tensor:
+    """Loss of each member."""
+    if isinstance(parts[0], tuple):
+        return training_loss(predictions, cast(Parts, parts), loss)
+    own = zip(predictions, cast("list[Parts]", parts), strict=True)
+    return torch.stack([training_loss(prediction, examples, loss) for prediction, examples in own])
 
 
 def _fraction(step: int, seconds: float, config: TrainConfig) -> float:

@@ -6,14 +6,13 @@ import shutil
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sciml_fm_core.models.fno import FNO, network_of
+from sciml_fm_core.models.base import Model
 from sciml_fm_core.models.operator import Operator
 
 from .config import COMPILE_STEPS, TrainConfig
@@ -40,17 +39,15 @@ def _has_compiler(device: torch.device) -> bool:
 
 
 def trained_network(config: TrainConfig, operator: Operator) -> Callable[..., Tensor]:
-    """The network as it is trained: with the pointwise precision asked for, and compiled where that pays."""
-    network: Callable[..., Tensor] = network_of
-    if config.precision == "bfloat16":
-        network = partial(network_of, pointwise=torch.bfloat16)
+    """The network as it is trained: in the precision asked for, and compiled where that pays."""
+    network = operator.model.network(config.precision)
     if config.precision == "tf32" and operator.device.type == "cpu":
         raise ValueError("precision: expected a CUDA GPU for tf32, got a CPU; use float32")
     return compiled(network, operator.model) if compiles(config, operator.device) else network
 
 
-def compiled(network: Callable[..., Tensor], model: FNO) -> Callable[..., Tensor]:
-    """`network_of`, or a form of it, under torch.compile: on a GPU as a CUDA graph where the model is small."""
+def compiled(network: Callable[..., Tensor], model: Model) -> Callable[..., Tensor]:
+    """`Model.network` under torch.compile: on a GPU as a CUDA graph where the model is small."""
     graph = next(model.parameters()).is_cuda and model.parameter_count <= GRAPH_PARAMETERS
     return torch.compile(network, dynamic=False, mode="reduce-overhead" if graph else None)
 

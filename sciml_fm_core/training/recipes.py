@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sciml_fm_core.models.operator import Operator
 
@@ -16,7 +16,15 @@ HALVE_AT = (0.15, 0.4)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an operator is built and trained."""
+    """How an operator is built and trained.
+
+    Attributes:
+        normalization: kind of the normalisation, see `models.normalization`.
+        gate_width: hidden width of the network that modulates hidden channels by the scalars; 0 for none.
+        loss, learning_rate, warmup: what `TrainConfig` leaves open.
+        batch_size: examples in a batch.
+        conditioners: kinds of what is told of the equation beside scalars, see `models.conditioning`.
+    """
 
     normalization: str
     gate_width: int
@@ -24,6 +32,12 @@ class Recipe:
     learning_rate: float
     batch_size: int
     warmup: int = 0
+    conditioners: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields of `TrainConfig` that it sets."""
+        return {"loss": self.loss, "learning_rate": self.learning_rate, "warmup": self.warmup}
 
 
 RECIPES = {
@@ -38,13 +52,12 @@ def recipe_of(operator: Operator) -> Recipe:
     return RECIPES.get(operator.card.get("recipe", ""), RECIPES["ours"])
 
 
-def _choose(what: str, table: Mapping, name: str):
-    if name not in table:
-        raise ValueError(f"{what}: expected one of {', '.join(table)}, got {name!r}")
-    return table[name]
+def find_recipe(name: str) -> Recipe:
+    """Recipe by name.
 
-
-def recipe_settings(recipe: str) -> dict:
-    """The fields of `TrainConfig` that a recipe sets."""
-    chosen = _choose("recipe", RECIPES, recipe)
-    return {"loss": chosen.loss, "learning_rate": chosen.learning_rate, "warmup": chosen.warmup}
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
+    return RECIPES[name]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 
@@ -13,7 +13,7 @@ from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches
 from sciml_fm_core.data.hdf5 import DatasetFile
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
-from sciml_fm_core.models.fno import FNO, SIZES, FNOConfig
+from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
@@ -25,23 +25,39 @@ from .config import Callback, History, TrainConfig
 from .distributed import ALONE, Processes
 from .loop import fit, fit_together
 from .member import Member
-from .recipes import HALVE_AT, RECIPES, _choose, recipe_of, recipe_settings
+from .recipes import HALVE_AT, find_recipe, recipe_of
 
 
 def new_operator(
-    tasks: Sequence[Task], *, recipe: str = "ours", size: str = "1M", seed: int = 0, device: str | torch.device = "cpu"
+    tasks: Sequence[Task],
+    *,
+    recipe: str = "ours",
+    architecture: str = "fno",
+    size: str = "1M",
+    seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Operator:
     """Untrained operator for tasks.
 
+    >>> new_operator([Task.parse("SYS-1(1,5)")], size="64K").model.parameter_count
+    109073
+
     Raises:
-        ValueError: on an unknown recipe or size.
+        ValueError: on an unknown recipe, architecture or size.
     """
-    chosen = _choose("recipe", RECIPES, recipe)
-    normalization = fit_normalization(chosen.normalization, list(tasks), seed=seed)
-    config = FNOConfig(normalization.in_channels, gate_width=chosen.gate_width, **_choose("size", SIZES, size))
-    operator = Operator(FNO(config, stream(seed, "weights")), normalization)
-    operator.card = {"tasks": [task.label for task in tasks], "recipe": recipe, "size": size, "seed": seed}
-    return operator.to(device)
+    chosen, model = find_recipe(recipe), find_model(architecture)
+    if size not in model.sizes:
+        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
+    normalization = fit_normalization(chosen.normalization, list(tasks), conditioners=chosen.conditioners, seed=seed)
+    config = model.config_type(
+        normalization.in_channels,
+        gate_width=chosen.gate_width,
+        mode_channels=normalization.channels("modes"),
+        **model.sizes[size],
+    )
+    labels = [task.label for task in tasks]
+    card = {"tasks": labels, "recipe": recipe, "architecture": architecture, "size": size, "seed": seed}
+    return Operator(model.create(config, stream(seed, "weights")), normalization, card).to(device)
 
 
 def pretrain(
@@ -49,6 +65,7 @@ def pretrain(
     config: TrainConfig | None = None,
     *,
     recipe: str = "ours",
+    architecture: str = "fno",
     size: str = "1M",
     seed: int = 0,
     batch_size: int | None = None,
@@ -64,9 +81,10 @@ def pretrain(
 
     Args:
         tasks: what to learn; several make a mixed operator.
-        config: how to train; the recipe's learning rate, loss and warmup with the default steps where None.
+        config: how to train; what it leaves open is the recipe's.
         recipe: a key of `RECIPES`.
-        size: a key of `fno.SIZES`.
+        architecture: a key of `MODELS`.
+        size: a key of the architecture's `sizes`.
         seed: seed of the weights and of the examples.
         batch_size: the recipe's where None.
         resolution: of fresh examples; a number or a schedule, see `FreshBatches`.
@@ -83,9 +101,9 @@ def pretrain(
         ValueError: on unknown names, files that do not belong to the tasks, or a batch size (or number of examples in
             the files) that is no multiple of the number of processes.
     """
-    chosen = _choose("recipe", RECIPES, recipe)
-    config = config or replace(TrainConfig(), **recipe_settings(recipe))
-    operator = new_operator(tasks, recipe=recipe, size=size, seed=seed, device=device)
+    chosen = find_recipe(recipe)
+    config = (config or TrainConfig()).completed(**chosen.settings)
+    operator = new_operator(tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device)
     batch_size = batch_size or chosen.batch_size
     last = data[0].resolution if data else resolution if isinstance(resolution, int) else list(resolution.values())[-1]
     batches: Batches
@@ -151,7 +169,10 @@ def fine_tune(
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
 ) -> Adaptation:
-    """Continue the training of all weights on downstream examples; the operator given is not changed.
+    """Continue the training of the weights on downstream examples; the operator given is not changed.
+
+    All weights are trained, but for those that do not require gradients: a network whose weights were given low-rank
+    updates by `torch.nn.utils.parametrize`, and frozen otherwise, is tuned in these updates alone.
 
     The pre-trained normalisation is kept. With several learning rates each is tried and the best on validation kept.
 
@@ -160,7 +181,7 @@ def fine_tune(
         data: downstream examples, in memory or a file.
         system: which system they belong to, for an operator of several.
         validation: examples on which weights and learning rate are chosen; without them the last weights are kept.
-        config: how to train; by default the recipe's loss with `ADAPT_LEARNING_RATE` and 200 steps.
+        config: how to train; by default 200 steps. What it leaves open: the recipe's loss, `ADAPT_LEARNING_RATE`.
         learning_rates: grid to try instead of the learning rate of `config`, all at once in one batched training.
         halve_at: fractions of the training at which the worse half of the grid is dropped; () to train all to the end.
         batch_size: at most; with no more examples than that, every step sees all of them.
@@ -173,7 +194,9 @@ def fine_tune(
     """
     resolved = operator.normalization.resolve(_system_of(data, system))
     batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
-    return _adapt(operator.copy, batches, validation, config, learning_rates, halve_at, callback, checkpoint)
+    result = _adapt(operator.copy, batches, validation, config, learning_rates, halve_at, callback, checkpoint)
+    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", batches, data, config)
+    return result
 
 
 def train_from_scratch(
@@ -203,11 +226,13 @@ def train_from_scratch(
         normalization = operator.normalization
         if isinstance(normalization, PaperNormalization) and len(normalization.systems) == 1:
             normalization = PaperNormalization.fit([(resolved, sample)])
-        model = FNO(operator.model.config, stream(seed, "scratch")).to(operator.device)
-        return Operator(model, normalization, {**operator.card, "kind": "from scratch"})
+        model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
+        return Operator(model, normalization, operator.card)
 
     batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
-    return _adapt(fresh, batches, validation, config, learning_rates, halve_at, callback, checkpoint)
+    result = _adapt(fresh, batches, validation, config, learning_rates, halve_at, callback, checkpoint)
+    result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", batches, data, config)
+    return result
 
 
 ADAPT_LEARNING_RATE = 1e-3
@@ -228,10 +253,10 @@ def _adapt(
     checkpoint: str | Path | None,
 ) -> Adaptation:
     first, ((system, _),) = start(), batches.sets
-    if config is None:
-        loss = recipe_of(first).loss
-        config = TrainConfig(steps=200, learning_rate=ADAPT_LEARNING_RATE, loss=loss, validate_every=10)
-    rates = list(learning_rates or [config.learning_rate])
+    config = (config or TrainConfig(steps=200, validate_every=10)).completed(
+        learning_rate=ADAPT_LEARNING_RATE, loss=recipe_of(first).loss, warmup=0
+    )
+    rates = list(learning_rates or [cast(float, config.learning_rate)])
     if len(rates) > 1 and validation is None:
         raise ValueError("learning rates: choosing among several needs validation examples; pass validation=...")
     operators = [first, *(start() for _ in rates[1:])]
@@ -248,14 +273,31 @@ def _adapt(
         checkpoint=checkpoint,
     )
     chosen = min((member for member in members if member.status != "diverged"), key=lambda member: member.score)
-    operator = chosen.operator
-    operator.card = {
-        **operator.card,
-        "kind": operator.card.get("kind") if operator.card.get("kind") == "from scratch" else "fine-tuned",
-        "parent": {key: operator.card.get(key) for key in ("tasks", "recipe", "size", "seed", "examples_seen")},
-        "downstream_examples": batches.count,
-        "learning_rate": chosen.learning_rate,
-        **training_card(chosen.history, operator),
-    }
     tried = {m.learning_rate: None if m.status == "diverged" else m.history.best_error for m in members}
-    return Adaptation(operator, chosen.history, chosen.learning_rate, tried)
+    return Adaptation(chosen.operator, chosen.history, chosen.learning_rate, tried)
+
+
+def _adapted_card(
+    result: Adaptation,
+    origin: Operator,
+    kind: str,
+    relation: str,
+    batches: FixedBatches,
+    data: Data,
+    config: TrainConfig | None,
+) -> dict:
+    """A card of its own: what the training of its origin reached says nothing about it, and is nested."""
+    ((system, _),) = batches.sets
+    of_origin = {key: value for key, value in origin.card.items() if key != "curve"}
+    return {
+        "kind": kind,
+        **{key: origin.card.get(key) for key in ("recipe", "architecture", "size")},
+        "system": system.name,
+        "downstream_task": data.attributes.get("task") if isinstance(data, DatasetFile) else None,
+        "downstream_examples": batches.count,
+        "batch_size": batches.batch_size,
+        "learning_rate": result.learning_rate,
+        "loss": (config and config.loss) or recipe_of(origin).loss,
+        **training_card(result.history, result.operator),
+        relation: of_origin,
+    }

@@ -1,0 +1,241 @@
+"""What every architecture is: a network from fields and conditioning to a field, known by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from sciml_fm_core.physics.spectral import check_grid, resample
+
+from .conditioning import Conditioning
+
+MODELS: dict[str, type[Model]] = {}
+"""The known architectures by name: each subclass of `Model` that declares an `architecture` registers itself."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a network, kept in its bundle; a subclass adds what its architecture has.
+
+    Attributes:
+        in_channels: the source, further fields, and the scalars that the network is told.
+        gate_width: hidden width of the network that modulates hidden channels by the scalars; 0 for none, where a
+            scalar is one more channel that is constant in space.
+        mode_channels: values that it is told on each Fourier mode.
+    """
+
+    in_channels: int
+    gate_width: int = field(default=0, kw_only=True)
+    mode_channels: int = field(default=0, kw_only=True)
+
+    def __post_init__(self):
+        for name, least in (("in_channels", 1), ("gate_width", 0), ("mode_channels", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{type(self).__name__}: expected {name} of at least {least}, got {getattr(self, name)}"
+                )
+        if self.gate_width and self.in_channels < 2:
+            raise ValueError(f"{type(self).__name__}: gates need at least one coefficient channel beside the source")
+
+    def to_dict(self) -> dict:
+        """Plain values, for a file."""
+        return asdict(self)
+
+
+class Model(nn.Module):
+    """A neural operator ``(source, what it is told of the equation) -> solution`` on n x n periodic grids.
+
+    A subclass declares the class attributes below, builds its layers in ``__init__(config)`` and implements `forward`.
+    One that has an `architecture` registers itself in `MODELS`: operators are built, saved and loaded by that name.
+    """
+
+    architecture: ClassVar[str]
+    """Key in `MODELS`, and in the header of a bundle."""
+    config_type: ClassVar[type[ModelConfig]]
+    """The dataclass of its shape."""
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    """Values of the config by name of the size, such as ``1M``."""
+    takes_modes: ClassVar[bool] = False
+    """Whether it uses values on Fourier modes: to ignore what it is told would be a silent loss."""
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if "architecture" not in cls.__dict__:
+            return
+        if getattr(cls, "config_type", None) is None:
+            raise TypeError(f"model {cls.__name__}: expected config_type, a subclass of ModelConfig; declare it")
+        known = MODELS.get(cls.architecture)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"model {cls.__name__}: {cls.architecture!r} is taken by {known.__name__}; choose another")
+        MODELS[cls.architecture] = cls
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        if config.mode_channels and not self.takes_modes:
+            raise ValueError(
+                f"{self.architecture}: it takes no values on modes, the conditioning makes {config.mode_channels}; "
+                "use another architecture or another recipe"
+            )
+        self.config = config
+
+    @classmethod
+    def create(cls, config: ModelConfig, generator: torch.Generator | None = None) -> Model:
+        """An untrained network whose random weights are a function of the generator (of the global one where None)."""
+        if generator is None:
+            return cls(config)
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(config)
+
+    def forward(self, fields: Tensor, conditioning: Conditioning) -> Tensor:
+        """Apply the network.
+
+        Args:
+            fields: (batch, channels, n, n), the source first.
+            conditioning: what is known of the equations of the batch.
+
+        Returns:
+            Solution in the scale of the network, (batch, 1, n, n).
+        """
+        raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    @property
+    def smallest_grid(self) -> int:
+        """Fewest points in each direction that it can be applied to."""
+        return 4
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of real parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def network(self, precision: str = "float32") -> Callable[..., Tensor]:
+        """What `apply_members` applies, and what a training compiles.
+
+        Raises:
+            ValueError: if the architecture has no form in that precision.
+        """
+        if precision == "bfloat16":
+            raise ValueError(f"precision: {self.architecture} has no form in bfloat16; use float32 or tf32")
+        return _call
+
+    @classmethod
+    def apply_members(
+        cls, models: Sequence[Model], fields: Tensor, conditioning: Conditioning, network: Callable[..., Tensor]
+    ) -> Tensor:
+        """Apply networks of equal shape, one after the other; see `apply_together`. An architecture may know better."""
+        outputs = [
+            network(model, fields[min(i, len(fields) - 1)], conditioning.member(i)) for i, model in enumerate(models)
+        ]
+        return torch.stack(outputs)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its parameters by name, as they are used: after what `torch.nn.utils.parametrize` makes of them."""
+        found: dict[str, Tensor] = {}
+        for path, module in self.named_modules():
+            if "parametrizations" not in path.split("."):
+                names = [name for name, _ in module.named_parameters(recurse=False)]
+                if parametrize.is_parametrized(module):
+                    names += list(module.parametrizations)  # type: ignore[arg-type]
+                found |= {f"{path}.{name}" if path else name: getattr(module, name) for name in names}
+        return found
+
+    def plain(self) -> Model:
+        """The same network without parametrizations: a low-rank update, say, is added to the weight that it changes."""
+        if not any(parametrize.is_parametrized(module) for module in self.modules()):
+            return self
+        model = deepcopy(self)
+        for module in list(model.modules()):
+            if parametrize.is_parametrized(module):
+                for name in list(module.parametrizations):  # type: ignore[arg-type]
+                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        return model
+
+
+class FixedGridModel(Model):
+    """A network that is tied to a grid of its own: fields are resampled to it, and its solution back.
+
+    Without that, a convolution of 3 x 3 points or a patch would be another operator on every grid. The config of a
+    subclass has the number of `points` of that grid.
+    """
+
+    @property
+    def points(self) -> int:
+        """Points in each direction of the network's own grid."""
+        raise NotImplementedError(f"{type(self).__name__}.points")
+
+    def forward(self, fields: Tensor, conditioning: Conditioning) -> Tensor:
+        """As `Model.forward`."""
+        n, points = fields.shape[-1], self.points
+        if conditioning.fields is not None:
+            fields = torch.cat([fields, conditioning.fields], dim=1)
+        scalars = conditioning.scalars[..., None, None].expand(-1, -1, points, points)
+        return resample(self.on_grid(torch.cat([resample(fields, points), scalars], 1), conditioning.scalars), n)
+
+    def on_grid(self, inputs: Tensor, scalars: Tensor) -> Tensor:
+        """From (batch, in_channels, points, points), scalars included as constant channels, to (batch, 1, ...)."""
+        raise NotImplementedError(f"{type(self).__name__}.on_grid")
+
+
+def _call(model: Model, fields: Tensor, conditioning: Conditioning) -> Tensor:
+    return model(fields, conditioning)
+
+
+def find_model(architecture: str) -> type[Model]:
+    """Architecture by name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if architecture not in MODELS:
+        raise ValueError(f"architecture: expected one of {', '.join(MODELS)}, got {architecture!r}")
+    return MODELS[architecture]
+
+
+def apply_together(
+    models: Sequence[Model],
+    fields: Tensor,
+    conditioning: Conditioning | None = None,
+    network: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """Apply networks of equal shape to the same, or to as many, examples.
+
+    Args:
+        models: the members.
+        fields: (batch, channels, n, n), seen by every member, or (members, batch, channels, n, n): the source first.
+        conditioning: what they are told, likewise with or without a leading axis of members; None for nothing.
+        network: what to apply instead of `Model.network`, such as its compiled form.
+
+    Returns:
+        Solutions, (members, batch, 1, n, n).
+
+    Raises:
+        ValueError: if the members differ in shape, or on numbers of channels or points that they do not take.
+    """
+    first = models[0]
+    if any(type(model) is not type(first) or model.config != first.config for model in models):
+        raise ValueError("apply together: expected networks of equal configuration; apply the others by themselves")
+    fields = fields if fields.ndim == 5 else fields.unsqueeze(0)
+    if conditioning is None:
+        conditioning = Conditioning(fields.new_empty(*fields.shape[:2], 0))
+    told = conditioning.scalars.shape[-1] + (0 if conditioning.fields is None else conditioning.fields.shape[-3])
+    if fields.shape[2] + told != first.config.in_channels:
+        raise ValueError(
+            f"inputs: expected (batch, {first.config.in_channels}, n, n) counting what is told of the equation, "
+            f"got {tuple(fields.shape[1:])} and {told} more"
+        )
+    n, least = check_grid(fields, "inputs"), first.smallest_grid
+    if n < least:
+        raise ValueError(
+            f"inputs: this {first.architecture} expects at least {least} points in each direction, got {n}; "
+            "use a finer grid or another model"
+        )
+    return type(first).apply_members(models, fields, conditioning, network or first.network())
