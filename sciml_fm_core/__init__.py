@@ -1,7 +1,6 @@
-"""How pre-trained neural operators transfer: spectral solvers, Fourier neural operators, training and transfer.
+"""How pre-trained neural operators transfer: spectral solvers, neural operators, training, transfer and studies of it.
 
-Data flows one way: `spectral` -> `systems` -> `sources`, `tasks` -> `datasets` -> `normalization` -> `fno` ->
-`operator` -> `training` -> `transfer`.
+Data flows one way: `physics` -> `data` -> `models` -> `evaluation` -> `training` -> `study`.
 """
 
 from ._version import __version__
@@ -10,31 +9,44 @@ from .data.hdf5 import DatasetFile, generate
 from .data.splits import draw_split
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, relative_error, relative_residual
+from .models.base import MODELS, FixedGridModel, Model, ModelConfig
+from .models.conditioning import Conditioning
 from .models.fno import FNO, SIZES, FNOConfig
 from .models.operator import Operator, load_operator, shipped_operators
 from .physics.examples import Examples
-from .physics.system import SYSTEMS, System, find_system
+from .physics.parameter import Parameter
+from .physics.system import SYSTEMS, Evolution, System, find_system
 from .physics.tasks import PAPER_TASKS, Task, parse_mixture
+from .plugins import load_plugins
 from .training.config import History, Progress, TrainConfig
 from .training.loop import fit
+from .training.losses import LOSSES, register_loss
 from .training.recipes import PAPER_LEARNING_RATES, RECIPES
 from .training.transfer import Adaptation, fine_tune, new_operator, pretrain, train_from_scratch
 
 __all__ = [
     "FNO",
+    "LOSSES",
+    "MODELS",
     "PAPER_LEARNING_RATES",
     "PAPER_TASKS",
     "RECIPES",
     "SIZES",
     "SYSTEMS",
     "Adaptation",
+    "Conditioning",
     "DatasetFile",
+    "Evolution",
     "Examples",
     "FNOConfig",
     "FixedBatches",
+    "FixedGridModel",
     "FreshBatches",
     "History",
+    "Model",
+    "ModelConfig",
     "Operator",
+    "Parameter",
     "Progress",
     "System",
     "Task",
@@ -53,8 +65,11 @@ __all__ = [
     "new_operator",
     "parse_mixture",
     "pretrain",
+    "register_loss",
     "relative_error",
     "relative_residual",
     "shipped_operators",
     "train_from_scratch",
 ]
+
+load_plugins()

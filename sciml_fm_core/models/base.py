@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -62,6 +61,8 @@ class Model(nn.Module):
     """The dataclass of its shape."""
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
     """Values of the config by name of the size, such as ``1M``."""
+    learning_rate: ClassVar[float | None] = None
+    """Of its pre-training, where that of the recipe, which is for an FNO, does not suit it."""
     takes_modes: ClassVar[bool] = False
     """Whether it uses values on Fourier modes: to ignore what it is told would be a silent loss."""
 
@@ -152,11 +153,10 @@ class Model(nn.Module):
         """The same network without parametrizations: a low-rank update, say, is added to the weight that it changes."""
         if not any(parametrize.is_parametrized(module) for module in self.modules()):
             return self
-        model = deepcopy(self)
-        for module in list(model.modules()):
-            if parametrize.is_parametrized(module):
-                for name in list(module.parametrizations):  # type: ignore[arg-type]
-                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        # PyTorch's own removal of a parametrization breaks every deep copy of the network.
+        model = self.create(self.config)
+        kept = {**self.state_dict(), **self.tensors()}
+        model.load_state_dict({key: kept[key].detach() for key in model.state_dict()})
         return model
 
 

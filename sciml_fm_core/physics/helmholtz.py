@@ -8,9 +8,7 @@ import torch
 
 from .diffusion import DIFFUSION_FEATURES, DIFFUSIVITY
 from .parameter import Parameter
-from .spectral import (
-    wavenumbers,
-)
+from .spectral import laplacian
 from .system import System
 
 
@@ -43,9 +41,8 @@ class Helmholtz(System):
     max_solution = 2.0
 
     def symbol(self, coefficients, n):
-        kx, ky = wavenumbers(n, dtype=coefficients.dtype, device=coefficients.device)
-        diffusivity, omega = coefficients[..., 0, None, None], coefficients[..., 1, None, None]
-        return 4 * torch.pi**2 * diffusivity * (kx**2 + ky**2) - omega
+        diffusivity, omega = coefficients[..., None, None].unbind(-3)
+        return diffusivity * laplacian(n, like=coefficients) - omega
 
     def dial(self, source, coefficients):
         return coefficients[..., 1]

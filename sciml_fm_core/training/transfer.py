@@ -102,7 +102,8 @@ def pretrain(
             the files) that is no multiple of the number of processes.
     """
     chosen = find_recipe(recipe)
-    config = (config or TrainConfig()).completed(**chosen.settings)
+    config = (config or TrainConfig()).completed(learning_rate=find_model(architecture).learning_rate)
+    config = config.completed(**chosen.settings)
     operator = new_operator(tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device)
     batch_size = batch_size or chosen.batch_size
     last = data[0].resolution if data else resolution if isinstance(resolution, int) else list(resolution.values())[-1]

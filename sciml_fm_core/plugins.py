@@ -1,0 +1,76 @@
+"""Systems, architectures and losses from elsewhere: installed packages, and files that are being tried out.
+
+An installed package names its modules in an entry point group of `GROUPS`; importing such a module registers what it
+defines. For a quick try, the environment variable `SCIML_FM_PLUGINS` names modules, or Python files, with commas
+between them. Both are loaded with the package, and so on the command line, in notebooks, in the dashboard and in every
+process that these start.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+GROUPS = ("sciml_fm.systems", "sciml_fm.models", "sciml_fm.losses")
+VARIABLE = "SCIML_FM_PLUGINS"
+
+
+def load_plugins() -> None:
+    """Import what installed packages and the environment variable name; what fails is left out with a warning."""
+    for group in GROUPS:
+        for entry in entry_points(group=group):
+            _attempt(f"entry point {entry.name} of {group}", entry.load)
+    # Files by their whole path: what this process starts may work in another folder.
+    names = [_whole_path(name.strip()) for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    if names:
+        os.environ[VARIABLE] = ",".join(names)
+    for name in names:
+        _attempt(f"{VARIABLE}={name}", partial(_load_file, Path(name)) if _is_file(name) else partial(_module, name))
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py")
+
+
+def _whole_path(name: str) -> str:
+    return str(Path(name).expanduser().absolute()) if _is_file(name) else name
+
+
+def _module(name: str) -> ModuleType:
+    if name not in sys.modules and importlib.util.find_spec(name.split(".")[0]) is None:
+        raise ImportError(f"no module {name}; name an importable module, or a file such as ./{name}.py")
+    return import_module(name)
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Import a file under its own name, so that objects defined in it can be sent to other processes."""
+    known = sys.modules.get(path.stem)
+    if known is not None:
+        if Path(getattr(known, "__file__", None) or "") != path:
+            raise ImportError(f"{path.name} would hide the module {path.stem}; give the file another name")
+        return known
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ImportError(f"no file {path}")
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
+
+
+def _attempt(what: str, load: Callable[[], object]) -> None:
+    try:
+        load()
+    except Exception as error:  # somebody else's code: whatever it raises must not take this package down
+        warnings.warn(f"plugin left out: {what}: {type(error).__name__}: {error}", stacklevel=3)
