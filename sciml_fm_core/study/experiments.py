@@ -7,7 +7,7 @@ that two figures share is the same run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
@@ -37,6 +37,7 @@ class Budget:
         seeds: downstream seeds of the seed experiment.
         parents: pre-trained operators by task and recipe; trained by the study where absent.
         validation, test, batch_size: see `AdaptationRun`.
+        architecture_steps: pre-training steps of each architecture, which take the same time.
     """
 
     examples: tuple[int, ...]
@@ -55,6 +56,7 @@ class Budget:
     test: int = 256
     test_resolution: int = 64
     batch_size: int = 32
+    architecture_steps: tuple[tuple[str, int], ...] = (("fno", 2), ("unet", 2), ("vit", 2))
 
     def steps_for(self, examples: int) -> int:
         """Optimiser steps for a number of examples."""
@@ -186,12 +188,29 @@ def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     ]
 
 
+def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+    """Networks of other architectures, pre-trained on SYS-1(1,5) for equal time, at the medium shift.
+
+    No learning rate is dropped on the way: what suits one architecture early on may not suit another.
+    """
+    chosen = _budget(budget)
+    runs = []
+    for architecture, steps in chosen.architecture_steps:
+        parent = PretrainingRun(
+            SYS_1, steps=steps, batch_size=chosen.pretraining_batch, resolution=chosen.resolution,
+            size=chosen.sizes[0] if budget == "smoke" else "1M", architecture=architecture,
+        )  # fmt: skip
+        runs += _curve(replace(chosen, halve_at=()), parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
+    return runs
+
+
 EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
     "q1_downstream_data": downstream_data,
     "q2_model_size": model_size,
     "q3_physics_shift": physics_shift,
     "q4_mixed_operators": mixed_operators,
     "seeds": seeds,
+    "architectures": architectures,
 }
 """The experiments by the names of their notebooks."""
 

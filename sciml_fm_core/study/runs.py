@@ -34,7 +34,7 @@ from sciml_fm_core.physics.tasks import Task, parse_mixture
 from sciml_fm_core.training.cards import hardware
 from sciml_fm_core.training.checkpoints import CheckpointError
 from sciml_fm_core.training.config import TrainConfig
-from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES, RECIPES
+from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES
 from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
 
 from .records import read_record
@@ -49,7 +49,7 @@ class PretrainingRun:
 
     Attributes:
         tasks: a task or a mixture, such as ``SYS-1(1,5) + SYS-2(0.2,1)``.
-        recipe, size, seed, steps, batch_size: as in `pretrain`.
+        recipe, size, seed, steps, batch_size, architecture: as in `pretrain`.
         resolution: schedule of (progress, points).
     """
 
@@ -60,11 +60,12 @@ class PretrainingRun:
     steps: int = 2000
     batch_size: int = 32
     resolution: Schedule = ((0.0, 32), (0.85, 64))
+    architecture: str = "fno"
 
     def __post_init__(self):
         parse_mixture(self.tasks)
-        if self.recipe not in RECIPES:
-            raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {self.recipe!r}")
+        find_model(self.architecture)
+        find_recipe(self.recipe)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def identity(run: Run) -> str:
 
 
 def _configuration(run: Run) -> dict[str, Any]:
-    values = asdict(run)
+    # A field that came later counts where it says something: runs that were recorded before keep their identity.
+    values = {key: value for key, value in asdict(run).items() if (key, value) != ("architecture", "fno")}
     if isinstance(run, AdaptationRun):
         parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
         values["parent"] = {"identity": parent}
@@ -244,7 +246,8 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
     if isinstance(run, PretrainingRun):
         config = TrainConfig(steps=run.steps, validate_every=max(20, run.steps // 20))
         operator, _ = pretrain(
-            parse_mixture(run.tasks), config, recipe=run.recipe, size=run.size, seed=run.seed,
+            parse_mixture(run.tasks), config, recipe=run.recipe, architecture=run.architecture, size=run.size,
+            seed=run.seed,
             batch_size=run.batch_size, resolution=dict(run.resolution), device=device, checkpoint=checkpoint,
         )  # fmt: skip
         operator.save(path)
@@ -291,10 +294,12 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
         "identity": identity(run),
         "parent": " + ".join(card.get("tasks", [])),
         "recipe": card.get("recipe"),
+        "architecture": parent.model.architecture,
         "size": card.get("size"),
         "parameters": parent.model.parameter_count,
         "pretraining_examples": card.get("examples_seen"),
         "pretraining_seed": card.get("seed"),
+        "pretraining_seconds": card.get("seconds"),
         **{key: value for key, value in asdict(run).items() if key != "parent"},
         "shipped_parent": run.parent if isinstance(run.parent, str) and run.parent in shipped_operators() else None,
         "error": error.mean().item(),
