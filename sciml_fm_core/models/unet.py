@@ -64,6 +64,7 @@ class UNet(FixedGridModel):
     architecture = "unet"
     config_type = UNetConfig
     config: UNetConfig
+    learning_rate = 2e-3
     sizes = MappingProxyType({"64K": {"width": 8}, "1M": {"width": 32}, "16M": {"width": 128}})
 
     def __init__(self, config: UNetConfig):

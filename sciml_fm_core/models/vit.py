@@ -71,6 +71,7 @@ class ViT(FixedGridModel):
     architecture = "vit"
     config_type = ViTConfig
     config: ViTConfig
+    learning_rate = 2e-3
     sizes = MappingProxyType(
         {"64K": {"width": 32, "depth": 3}, "1M": {"width": 128, "depth": 4}, "16M": {"width": 384, "depth": 8}}
     )

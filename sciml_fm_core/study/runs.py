@@ -29,12 +29,13 @@ from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.files import write_json
+from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_operators
 from sciml_fm_core.physics.tasks import Task, parse_mixture
 from sciml_fm_core.training.cards import hardware
 from sciml_fm_core.training.checkpoints import CheckpointError
 from sciml_fm_core.training.config import TrainConfig
-from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES
+from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES, find_recipe
 from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
 
 from .records import read_record
