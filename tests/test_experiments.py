@@ -13,6 +13,7 @@ from sciml_fm_core.study.experiments import (
     EXPERIMENTS,
     MIXTURE,
     Budget,
+    architectures,
     downstream_data,
     mixed_operators,
     model_size,
@@ -150,7 +151,7 @@ def test_unknown_budgets_are_refused(experiment):
 
 
 def test_the_papers_own_budget():
-    runs = [run for make in EXPERIMENTS.values() for run in make("paper")]
+    runs = [run for make in EXPERIMENTS.values() if make is not architectures for run in make("paper")]
     assert sorted({run.examples for run in downstream_data("paper")}) == [0, *PAPER_EXAMPLES]
     assert sorted({run.examples for run in model_size("paper")}) == [0, *PAPER_EXAMPLES]
     assert {run.learning_rates for run in runs} == {PAPER_RATES}
@@ -173,6 +174,9 @@ def test_budgets_set_the_runs(budget):
     chosen = BUDGETS[budget]
     for make in EXPERIMENTS.values():
         for run in make(budget):
+            if make is architectures:
+                assert (run.halve_at, run.resolution) == ((), chosen.resolution)
+                continue
             assert (run.learning_rates, run.halve_at, run.resolution) == (
                 chosen.learning_rates, chosen.halve_at, chosen.resolution,
             )  # fmt: skip
@@ -246,7 +250,9 @@ def test_results_are_those_that_ship_where_they_cover_the_experiment(tiny, tmp_p
     assert results("seeds", "tiny", rerun=True, folder=tmp_path / "study") == made
     write_table(marked[1:], table)  # one is missing
     assert results("seeds", "tiny", folder=tmp_path / "study") == made
-    with pytest.raises(ValueError, match=r"experiment: expected one of q1_downstream_data, .*, seeds, got 'q9'"):
+    with pytest.raises(
+        ValueError, match=r"experiment: expected one of q1_downstream_data, .*, architectures, got 'q9'"
+    ):
         results("q9", "tiny")
     with pytest.raises(ValueError, match=r"budget: expected one of smoke, .*, got 'huge'"):
         results("seeds", "huge")

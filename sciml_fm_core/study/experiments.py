@@ -205,7 +205,7 @@ def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     for architecture, steps in steps_of:
         parent = PretrainingRun(
             SYS_1, steps=steps, batch_size=chosen.pretraining_batch, resolution=chosen.resolution,
-            size=chosen.sizes[0] if budget == "smoke" else "1M", architecture=architecture,
+            size="1M" if "1M" in chosen.sizes else chosen.sizes[0], architecture=architecture,
         )  # fmt: skip
         runs += _curve(fair, parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
     return runs
