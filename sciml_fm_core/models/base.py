@@ -140,18 +140,16 @@ class Model(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Its parameters by name, as they are used: after what `torch.nn.utils.parametrize` makes of them."""
-        found: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = dict(self.named_parameters())
         for path, module in self.named_modules():
-            if "parametrizations" not in path.split("."):
-                names = [name for name, _ in module.named_parameters(recurse=False)]
-                if parametrize.is_parametrized(module):
-                    names += list(module.parametrizations)  # type: ignore[arg-type]
-                found |= {f"{path}.{name}" if path else name: getattr(module, name) for name in names}
-        return found
+            if parametrize.is_parametrized(module):
+                prefix = f"{path}." if path else ""
+                found |= {f"{prefix}{name}": getattr(module, name) for name in module.parametrizations}  # type: ignore
+        return {name: tensor for name, tensor in found.items() if "parametrizations" not in name}
 
     def plain(self) -> Model:
         """The same network without parametrizations: a low-rank update, say, is added to the weight that it changes."""
-        if not any(parametrize.is_parametrized(module) for module in self.modules()):
+        if not any(map(parametrize.is_parametrized, self.modules())):
             return self
         # PyTorch's own removal of a parametrization breaks every deep copy of the network.
         model = self.create(self.config)

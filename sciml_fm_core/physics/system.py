@@ -230,8 +230,9 @@ class System(ABC):
         symbol = self.symbol(coefficients, n)
         size = _modulus(symbol)
         null = size <= 1e-12 * size.amax(dim=(-2, -1), keepdim=True)  # candidates: rounding is smaller still
-        only_mean = null[..., 0, 0].sum() == null.sum() and not size[..., 0, 0].any()
-        return symbol, null if only_mean else null & (size <= self._rounding(coefficients.detach(), n))
+        if not (null & (size > 0)).any():
+            return symbol, null
+        return symbol, null & (size <= self._rounding(coefficients.detach(), n))
 
     @torch.no_grad()
     def _rounding(self, coefficients: Tensor, n: int) -> Tensor:
