@@ -23,6 +23,10 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
 def draw_split(task: Task, split: str, count: int, *, seed: int = 0, resolution: int = 128, device=None) -> Examples:
     """First examples of a split, as `generate` would write them.
 
+    >>> few, more = (draw_split(Task.parse("SYS-1(1,5)"), "train", count, resolution=16) for count in (2, 4))
+    >>> torch.equal(few.source, more.source[:2])
+    True
+
     Raises:
         ValueError: on an unknown split or a count below 1.
     """

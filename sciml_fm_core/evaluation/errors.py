@@ -48,6 +48,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Errors on freshly drawn test examples (zero-shot where the operator has not seen the task).
 
+    >>> from sciml_fm_core import load_operator
+    >>> evaluate(load_operator("sys-1"), Task.parse("SYS-1(1,5)"), count=4, resolution=32)["error"] < 0.01
+    True
+
     Returns:
         ``error`` (the mean relative error mu), ``median``, ``percentile_90``, ``worst``, and what was tested.
 

@@ -202,6 +202,9 @@ def read_header(path: Path) -> dict:
 def load_operator(name_or_path: str | Path, device: torch.device | str | None = None) -> Operator:
     """Load a shipped operator by name, or any bundle by path.
 
+    >>> load_operator("sys-1").tasks
+    ['SYS-1(1,5)']
+
     Args:
         name_or_path: such as ``sys-1`` or ``my-operator.safetensors``.
         device: where its weights go; the CPU by default, whatever device it was trained on.

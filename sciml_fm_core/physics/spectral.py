@@ -44,7 +44,7 @@ def wavenumbers(n: int, *, dtype: torch.dtype = torch.float64, device: torch.dev
 def laplacian(n: int, *, like: Tensor) -> Tensor:
     """Symbol of the negative Laplacian, ``4 pi^2 |k|^2``, shape (n, n // 2 + 1), with dtype and device of a tensor.
 
-    >>> laplacian(4, like=torch.zeros(1))[0, 1].item() / (4 * torch.pi**2)
+    >>> laplacian(4, like=torch.zeros(1, dtype=torch.float64))[0, 1].item() / (4 * torch.pi**2)
     1.0
     """
     kx, ky = wavenumbers(n, dtype=like.dtype, device=like.device)

@@ -337,6 +337,9 @@ def _register(cls: type[System]) -> None:
 def find_system(name: str) -> System:
     """System by its name (``poisson``) or label (``SYS-1``).
 
+    >>> find_system("SYS-3").title
+    'Helmholtz'
+
     Raises:
         ValueError: if there is none.
     """

@@ -57,6 +57,9 @@ class Task:
     def parse(cls, label: str) -> Task:
         """Task from a label such as ``SYS-1(1,5)`` or ``poisson(1,5)``.
 
+        >>> Task.parse("poisson(1,5)").label
+        'SYS-1(1,5)'
+
         Raises:
             ValueError: if the text is not of that form, the system is unknown or the range reversed.
         """
@@ -82,6 +85,10 @@ class Task:
         device: torch.device | str | None = None,
     ) -> Examples:
         """Draw and solve examples.
+
+        >>> examples = Task.parse("SYS-1(1,5)").sample(4, 32, torch.Generator().manual_seed(0))
+        >>> examples.source.shape, examples.coefficients.shape
+        (torch.Size([4, 32, 32]), torch.Size([4, 3]))
 
         Args:
             count: number of examples.

@@ -177,6 +177,12 @@ def fine_tune(
 
     The pre-trained normalisation is kept. With several learning rates each is tried and the best on validation kept.
 
+    >>> from sciml_fm_core import draw_split, load_operator
+    >>> data = draw_split(Task.parse("SYS-1(5,10)"), "train", 8, resolution=32)
+    >>> tuned = fine_tune(load_operator("sys-1"), data, config=TrainConfig(steps=2))
+    >>> tuned.operator.card["kind"], tuned.operator.card["parent"]["tasks"]
+    ('fine-tuned', ['SYS-1(1,5)'])
+
     Args:
         operator: the pre-trained operator.
         data: downstream examples, in memory or a file.
