@@ -101,7 +101,7 @@ def generate(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Write a dataset in the paper's HDF5 layout; goes on where an interrupted call stopped."""
+    """Write a dataset in the paper's HDF5 layout; resumes where an interrupted call stopped."""
     chosen, terminal = Task.parse(task), Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     bar = Bar(*columns, console=terminal, disable=not terminal.is_terminal)

@@ -256,7 +256,7 @@ def test_partial_of_other_settings_is_refused(tmp_path, other):
     with pytest.raises(Interrupted):
         generate(**settings, callback=interrupt_after(CHUNK))
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=r"data.h5.partial: begun with other settings"):
+    with pytest.raises(ValueError, match=r"data.h5.partial: written with other settings"):
         generate(**settings | other)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 

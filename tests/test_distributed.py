@@ -47,7 +47,7 @@ def train(processes, tasks, *, gate_width=8, files=None, config=CONFIG, seed=0, 
     normalization = fit_normalization("dimensionless", tasks, count=64)
     shape = FNOConfig(normalization.in_channels, width=8, modes=4, gate_width=gate_width)
     operator = Operator(FNO(shape, torch.Generator().manual_seed(seed)), normalization)
-    share = processes.rank, processes.count
+    share = processes.rank, processes.world_size
     data = FreshBatches(tasks, 6, resolution=16, share=share)
     if files:
         sets = [DatasetFile(files / f"{task.system.name}.h5") for task in tasks]
@@ -81,7 +81,7 @@ def in_two_processes(rank, port, folder):
     os.environ.update({key: str(value) for key, value in values.items()})
     results = {}
     with started_by_torchrun("cpu") as (processes, device):
-        results["processes"] = [processes.rank, processes.count, device, torch.distributed.get_backend()]
+        results["processes"] = [processes.rank, processes.world_size, device, torch.distributed.get_backend()]
         for name, settings in SCENARIOS.items():
             files = folder if settings.get("files") else None
             results[name] = train(processes, **settings | {"files": files})

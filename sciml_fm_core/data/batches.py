@@ -1,4 +1,4 @@
-"""Batches for training: fresh examples, or fixed ones shuffled anew each epoch."""
+"""Batches for training: fresh examples, or fixed ones in a new order each epoch."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class FreshBatches:
             spectral network trained on a coarse grid carries over to a finer one, at a fraction of the cost.
         seed: seed of the stream.
         device: where the numbers are drawn and the examples made.
-        share: (rank, processes); a batch is dealt out to several processes, and the rank's part is what one gets. All
-            of it is made all the same, since it comes from one stream.
+        share: (rank, world size): each rank gets its part of the batch. The whole batch is made on every rank, since it
+            comes from one random stream.
 
     Raises:
         ValueError: on fewer examples than tasks, a schedule that does not begin at 0, or unequal shares.
@@ -103,7 +103,7 @@ class FreshBatches:
 
 
 class FixedBatches:
-    """Fixed examples, shuffled anew each epoch by a stream of the seed; the last batch of an epoch may be smaller.
+    """Fixed examples, in a new order each epoch, by a stream of the seed; the last batch of an epoch may be smaller.
 
     A batch is a function of the seed and the step. From files, a thread reads the next one while this one is used.
 

@@ -63,7 +63,7 @@ def generate(
     """Write a dataset file, streaming, with memory flat in its size.
 
     The file appears under its name only when it is complete. An interrupted call leaves ``NAME.partial`` and its
-    progress; the same call again goes on from there, and the finished file has the same bytes (on the same device and
+    progress; the same call again resumes there, and the finished file has the same bytes (on the same device and
     number of threads, which decide the last bit of a sum).
 
     Args:
@@ -77,7 +77,7 @@ def generate(
         callback: called with (examples written, count).
 
     Raises:
-        ValueError: if the file exists, the folder does not, or the partial file was begun with other settings.
+        ValueError: if the file exists, the folder does not, or the partial file was written with other settings.
     """
     path = Path(path)
     check_split(split, count)
@@ -111,7 +111,7 @@ def generate(
         kept = json.loads(progress.read_text(encoding="utf-8"))
         if kept["settings"] != settings:
             raise ValueError(
-                f"{partial}: begun with other settings; finish it with those, or remove it and {progress.name}"
+                f"{partial}: written with other settings; finish it with those, or remove it and {progress.name}"
             )
         done, draws = kept["done"], kept["draws"]
     else:

@@ -1,6 +1,6 @@
 """The operator bundle: a trained network, its normalisation and its card, in one safetensors file.
 
-A bundle predicts in physical units and needs nothing beside itself. The file holds the weights as tensors and, in its
+A bundle predicts in physical units and needs no other file. The file holds the weights as tensors and, in its
 metadata, JSON: the format version, the network's shape, the normalisation and the card (task, recipe, examples seen,
 seed, command, hardware, errors). Nothing is ever unpickled.
 """

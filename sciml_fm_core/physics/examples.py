@@ -9,10 +9,6 @@ from torch import Tensor
 
 from .spectral import resample
 
-# The C library of Linux keeps freed memory up to twice the largest block (of at most 32 MiB) freed so far. Without one
-# that large, the memory of each batch goes back to the system, and clearing it anew takes as long as the sampling.
-torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
-
 
 class Examples(NamedTuple):
     """A batch of solved examples of one system.

@@ -2,7 +2,7 @@
 
 Every system is a linear operator with constant coefficients on the periodic unit square. In Fourier space it is
 multiplication by its symbol, so a solution is exact for every resolved mode. A subclass that has a `name` registers
-itself in `SYSTEMS`; those of arXiv:2306.00258 are in the files beside this one.
+itself in `SYSTEMS`; those of arXiv:2306.00258 are in the other files of this folder.
 """
 
 from __future__ import annotations

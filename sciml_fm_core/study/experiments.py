@@ -19,7 +19,7 @@ from .runs import STARTS, AdaptationRun, PretrainingRun, Schedule, StudyProgress
 COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
 PAPER_SIZES = ("64K", "1M", "16M", "256M")
 EXAMPLES = tuple(2**power for power in range(3, 16))
-"""The paper's downstream examples, 8 to 32,768; zero-shot comes beside them."""
+"""The paper's downstream examples, 8 to 32,768; zero-shot is one more point."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ SHIPPED = {
 }
 
 BUDGETS: dict[str, Budget] = {
-    # seconds: shows that everything runs, no more
+    # seconds: only shows that everything runs
     "smoke": Budget(
         (4,), (4,), (4,), ((4, 2),), (1e-3,), (), ((0.0, 32),), ("64K",), (0, 1), 2, 4, SHIPPED, 2, 2, 32, 4
     ),

@@ -15,24 +15,24 @@ from sciml_fm_core.models.base import Model, apply_together
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one training, as one of them sees them; by default it is alone, and nothing is sent.
+    """The processes of one training, as seen from one of them; by default it is the only one, and nothing is sent.
 
     Attributes:
-        rank: number of this process; the first validates, writes, reports and decides when to stop.
-        count: how many there are.
+        rank: number of this process; rank 0 validates, writes, reports and decides when to stop.
+        world_size: number of processes.
     """
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process speaks for all."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
-    def agreed(self, values: Sequence[float]) -> list[float]:
-        """The first process's values, for all; the others give as many."""
-        if self.count == 1:
+    def broadcast(self, values: Sequence[float]) -> list[float]:
+        """Rank 0's values, on every rank; the others pass as many."""
+        if self.world_size == 1:
             return list(values)
         shared = torch.tensor(values, dtype=torch.float64)  # on the CPU: a GPU does not have to wait for it
         distributed.broadcast(shared, src=0)
@@ -40,15 +40,15 @@ class Processes:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the processes, without gradients."""
-        if self.count == 1:
+        if self.world_size == 1:
             return values
         total = values.detach().clone()
         distributed.all_reduce(total)
-        return total / self.count
+        return total / self.world_size
 
     def applied(self, models: Sequence[Model]) -> Callable[..., Tensor]:
         """`apply_together`; among several processes, such that the gradients of the models become their mean."""
-        return apply_together if self.count == 1 else nn.parallel.DistributedDataParallel(_Applied(models))
+        return apply_together if self.world_size == 1 else nn.parallel.DistributedDataParallel(_Applied(models))
 
 
 ALONE = Processes()

@@ -49,12 +49,12 @@ def fit(
         config: how to train.
         validation: examples on which the weights are chosen; never the test set.
         callback: the one hook: progress bars, live plots, cancelling.
-        checkpoint: file to keep the state of the training in; where it exists, training goes on from it.
+        checkpoint: file to keep the state of the training in; where it exists, the training resumes from it.
         processes: several that call this together, each with its share of the data: they take the steps that one
             would take with all of it (to rounding), and end with the same weights. The first one's callback counts.
 
     Raises:
-        ValueError: if the checkpoint belongs to another training, or is not the same for all processes.
+        ValueError: if the checkpoint belongs to another training, or differs between ranks.
         FloatingPointError: if the loss stops being finite.
     """
     config = config.completed(**recipe_of(operator).settings)
@@ -99,13 +99,13 @@ def fit_together(
         processes: as in `fit`, for one member only.
 
     Raises:
-        ValueError: if the checkpoint belongs to another training or is not the same for all processes, halving lacks
+        ValueError: if the checkpoint belongs to another training or differs between ranks, halving lacks
             validation examples, or several processes are to train several members.
         FloatingPointError: if every member's loss stops being finite; where some do, those are dropped.
     """
     if halve_at and not validation:
         raise ValueError("halving: needs validation examples to halve on; pass validation=...")
-    if processes.count > 1 and len(members) > 1:
+    if processes.world_size > 1 and len(members) > 1:
         raise ValueError(f"several processes: expected one operator to train, got {len(members)}; use one process")
     config = config.completed(**recipe_of(members[0].operator).settings)
     training = _Training(members, data, config, tuple(halve_at), validation, callback, checkpoint, processes)
@@ -147,7 +147,7 @@ class _Training:
         self.started = self.resumed - max(member.history.seconds for member in members)
         if processes.mean(torch.tensor(self.steps_taken, dtype=torch.float64)) != self.steps_taken:
             raise ValueError(f"checkpoint {checkpoint}: not the same for all ranks; put it where each can read it")
-        (self.seconds,) = processes.agreed([self.resumed - self.started])
+        (self.seconds,) = processes.broadcast([self.resumed - self.started])
         self.progress = self.previous = _fraction(self.steps_taken, self.seconds, config)
         self.apply = processes.applied(models)
         self.examples, self.stopped = 0, False
@@ -194,12 +194,12 @@ class _Training:
         self.steps_taken += 1
         self.seconds = time.perf_counter() - self.started
         if self.config.time_limit:
-            (self.seconds,) = self.processes.agreed([self.seconds])
+            (self.seconds,) = self.processes.broadcast([self.seconds])
         self.previous, self.progress = self.progress, _fraction(self.steps_taken, self.seconds, self.config)
         for member in self.active:
-            member.history.examples_seen += examples * self.processes.count
+            member.history.examples_seen += examples * self.processes.world_size
             member.history.seconds = self.seconds
-        self.examples += len(self.active) * examples * self.processes.count
+        self.examples += len(self.active) * examples * self.processes.world_size
 
     def validate(self) -> None:
         """Measure every active member on the validation examples, and keep the best weights."""
@@ -208,7 +208,7 @@ class _Training:
         errors = [math.nan] * len(self.active)
         if self.processes.first:
             errors = mean_errors([member.operator for member in self.active], self.validation)
-        errors = self.processes.agreed(errors)
+        errors = self.processes.broadcast(errors)
         for member, error in zip(self.active, errors, strict=True):
             member.keep_best(error, self.steps_taken)
         self.errors = [*errors]
@@ -236,7 +236,7 @@ class _Training:
             kept = [member for member in kept if member.status == "training"]
         if self.callback is not None and self.processes.first:
             self.stopped = bool(self.callback(self._progress(min(kept, key=lambda m: m.score))))
-        self.stopped = bool(self.processes.agreed([self.stopped])[0])
+        self.stopped = bool(self.processes.broadcast([self.stopped])[0])
         self.active, self.errors = kept, [None] * len(kept)
         for member in kept:
             member.history.stopped = self.stopped

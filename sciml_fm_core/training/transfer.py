@@ -108,7 +108,7 @@ def pretrain(
     batch_size = batch_size or chosen.batch_size
     last = data[0].resolution if data else resolution if isinstance(resolution, int) else list(resolution.values())[-1]
     batches: Batches
-    share = processes.rank, processes.count
+    share = processes.rank, processes.world_size
     if data:
         if [file.system.name for file in data] != [task.system.name for task in tasks]:
             raise ValueError("pretrain: expected one dataset file for each task, of its system, in the same order")
@@ -136,8 +136,8 @@ def pretrain(
         "precision": config.precision,
         **training_card(history, operator),
     }
-    if processes.count > 1:
-        operator.card["hardware"] = f"{processes.count} x {operator.card['hardware']}"
+    if processes.world_size > 1:
+        operator.card["hardware"] = f"{processes.world_size} x {operator.card['hardware']}"
     return operator, history
 
 
