@@ -138,6 +138,11 @@ class FNO(nn.Module):
         """Number of real parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @property
+    def smallest_grid(self) -> int:
+        """Points in each direction that resolve the kept modes."""
+        return 2 * self.config.modes
+
     def forward(self, inputs: Tensor, constants: Tensor | None = None) -> Tensor:
         """Apply the operator.
 
