@@ -17,15 +17,10 @@ pytest.importorskip("param", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
-from explorer.compute import (
-    PREDICTIONS,
-    RESOLUTION,
-    coarse_to_fine,
-    compute,
-    sweep_sources,
-)
+from explorer.compute import RESOLUTION, coarse_to_fine, compute, sweep_sources
 from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
-from explorer.state import DIALS, EXAMPLE_COUNTS, LEARNING_RATES, ExploreState, default_window, dial_of
+from explorer.predictions import PREDICTIONS
+from explorer.state import EXAMPLE_COUNTS, LEARNING_RATES, ExploreState, default_window
 
 PATIENCE = 120
 """Seconds after which a background job counts as hung; test machines share their cores."""
@@ -72,7 +67,8 @@ def state_of(bundles, operators):
 def adapted(operator, *, low=5.0, high=10.0, examples=8, finished=0.0):
     """A kept result, without any training."""
     settings = AdaptSettings(Task(SYSTEMS["poisson"], low, high), examples, steps=3, learning_rate=1e-3)
-    return Adapted(settings, operator.copy(), operator.copy(), {}, {"zero_shot": 1.0}, finished)
+    operators = {"fine_tuned": operator.copy(), "from_scratch": operator.copy()}
+    return Adapted(settings, operators, {}, {"zero_shot": 1.0}, finished)
 
 
 # Frames -------------------------------------------------------------------------------------------------------------
@@ -182,7 +178,7 @@ def test_an_empty_drawing_is_explained(state):
 def test_every_preset_solves_over_the_whole_dial(state_of, system, preset):
     state = state_of(system.name)
     state.place_gaussians(list(PRESETS[preset]))
-    for value in (state.scale.low, state.scale.start, state.scale.high):
+    for value in (state.scale.low, state.scale.default, state.scale.high):
         state.set_dial(value)
         frame = compute(state.query())
         assert np.isfinite(frame.solution).all()
@@ -223,11 +219,11 @@ def test_shift_follows_the_range_of_the_chosen_bundle(small_operator, bundles, o
 
 
 def test_dials_cover_their_range_and_snap_to_their_values(system):
-    dial = dial_of(system)
+    dial = system.dialled
     values = dial.values()
     assert (values[0], values[-1]) == (dial.low, dial.high)
     assert values == sorted(set(values))
-    assert dial.start in values
+    assert dial.default in values
     assert [dial.position(v) for v in (dial.low / 2, dial.low, dial.high, 2 * dial.high)] == [0, 0, 1, 1]
     assert [dial.snap(v) for v in values] == values
     assert dial.snap(-1.0) == dial.low
@@ -236,14 +232,8 @@ def test_dials_cover_their_range_and_snap_to_their_values(system):
     assert (sweep[0], sweep[-1]) == (dial.low, dial.high)
 
 
-def test_a_system_without_a_dial_of_its_own_gets_one_from_its_tasks(system, monkeypatch):
-    monkeypatch.delitem(DIALS, system.name)
-    dial = dial_of(system)
-    assert dial.low < dial.start < dial.high
-
-
 def test_the_window_lies_about_the_dial(system):
-    dial = dial_of(system)
+    dial = system.dialled
     for value in dial.values():
         low, high = default_window(system, value)
         assert dial.low <= low <= value <= high <= dial.high or system.dialled.whole
@@ -286,7 +276,7 @@ def test_switching_the_system_changes_all_of_it_in_one_step(state):
     state.choose_system("advection_diffusion")
     assert len(seen) == 1
     assert state.bundle_name == "advection_diffusion"
-    assert state.dial == dial_of(state.system).start
+    assert state.dial == state.scale.default
     assert set(state.parameters) == {"flow direction", "eigenvalue", "principal axis"}
 
 
@@ -420,11 +410,11 @@ def test_a_job_adapts_a_copy_and_trains_its_twin(operators):
     assert all(math.isfinite(error) for error in final.result.errors.values())
     assert final.result.learning_rates == {"fine_tuned": 1e-3, "from_scratch": 1e-3}
     assert all(torch.equal(value, before[key]) for key, value in operator.model.state_dict().items())
-    tuned, scratch = final.result.fine_tuned, final.result.from_scratch
+    tuned, scratch = final.result.operators["fine_tuned"], final.result.operators["from_scratch"]
     assert any(not torch.equal(value, before[key]) for key, value in tuned.model.state_dict().items())
     assert any(not torch.equal(value, before[key]) for key, value in scratch.model.state_dict().items())
     stages = list(dict.fromkeys(state.stage for state in told))
-    assert stages == ["drawing examples", "fine-tuning", "from scratch", "testing", "done"]
+    assert stages == ["drawing examples", "fine-tuning", "training from scratch", "testing", "done"]
     fractions = [state.fraction for state in told]
     assert fractions == sorted(fractions)
 
@@ -455,7 +445,7 @@ def test_the_grid_tries_every_rate_and_progress_never_falls_back(operators):
 def test_no_examples_are_the_zero_shot_model_itself(operators):
     final = run_to_end(AdaptJob(lambda: operators["poisson"], settings(examples=0), lambda _: None, JobQueue()))
     assert final.stage == "done", final.message
-    assert final.result.from_scratch is None
+    assert set(final.result.operators) == {"fine_tuned"}
     assert final.result.errors["fine_tuned"] == final.result.errors["zero_shot"]
 
 
