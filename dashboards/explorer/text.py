@@ -35,7 +35,7 @@ def number(value: float) -> str:
 def equation(system: System, coefficients: dict[str, float]) -> str:
     """The equation of a system with the coefficients now dialled, as MathML; each of its parts has a line."""
     parts = system.equation_with(coefficients).split(r",\quad")
-    lines = "".join(f"<div>{convert(part, display='block')}</div>" for part in parts)
+    lines = "".join(f"<div style='padding:2px 0'>{convert(part, display='block')}</div>" for part in parts)
     return f"<div class='equation' data-test='equation' style='overflow-x:auto'>{lines}</div>"
 
 
