@@ -226,6 +226,7 @@ def test_source_placed(page):
     wait_for(page, "Source f", lambda image: image["sum"] != dipole["sum"] and image["gaussians"] == 3)
     page.get_by_role("button", name="Clear").click()
     expect(shown(page, "notice")).to_contain_text("The source is empty")
+    wait_for(page, "Source f", lambda image: image["gaussians"] == 0)
 
 
 def test_fine_tuned_to_the_end(page):
@@ -235,7 +236,7 @@ def test_fine_tuned_to_the_end(page):
     steps.press("Enter")
     expect(steps).to_have_value(re.compile(r"^(3|2,000)$"))
     page.get_by_role("button", name="Fine-tune").click()
-    expect(shown(page, "kept-fine-tuned")).to_have_text(re.compile(r"%$"))
+    expect(shown(page, "kept-fine_tuned")).to_have_text(re.compile(r"%$"))
     expect(shown(page, "adapt-status")).to_contain_text("8 examples, 3 steps")
     expect(shown(page, "fine_tuned-error")).to_have_text(re.compile(r"%$"))
     expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
@@ -259,11 +260,11 @@ def test_fine_tuning_cancelled(page):
 
 def test_system_switched(page):
     before = page.evaluate(IMAGE, "Spectral solution u")
-    choose(page, 0, "Helmholtz")
-    expect(shown(page, "equation")).to_contain_text("0.01")
+    choose(page, 0, "Helmholtz (SYS-3)")
+    expect(shown(page, "equation").locator("math").first).to_contain_text(re.compile(r"−0.01\s*Δu"))
     expect(page.get_by_role("slider", name="Wavenumber")).to_be_visible()
     helmholtz = wait_for(page, "Spectral solution u", lambda image: image != before)
-    choose(page, 0, "Advection–diffusion")
+    choose(page, 0, "Advection–diffusion (SYS-2)")
     expect(page.get_by_role("slider", name="Advection ratio")).to_be_visible()
     wait_for(page, "Spectral solution u", lambda image: image != helmholtz)
     expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))

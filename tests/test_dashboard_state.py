@@ -4,28 +4,32 @@ import math
 import os
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from sciml_fm_core import SYSTEMS, Task, new_operator
+from sciml_fm_core import SYSTEMS, System, Task, new_operator
+from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
+from sciml_fm_core.physics.spectral import wavenumbers
+from sciml_fm_core.physics.system import Evolution
 
-pytest.importorskip("param", reason="the dashboard extra is not installed")
+pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
+from explorer import text
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
-from explorer.compute import (
-    PREDICTIONS,
-    RESOLUTION,
-    coarse_to_fine,
-    compute,
-    sweep_sources,
-)
+from explorer.compute import RESOLUTION, coarse_to_fine, compute, sweep_sources
+from explorer.controls import DialControls, SystemControls
+from explorer.curves import DialErrors
+from explorer.fields import FieldsView
 from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
-from explorer.state import DIALS, EXAMPLE_COUNTS, LEARNING_RATES, ExploreState, default_window, dial_of
+from explorer.predictions import PREDICTIONS, Predictor
+from explorer.state import EXAMPLE_COUNTS, LEARNING_RATES, ExploreState, default_window
 
 PATIENCE = 120
 """Seconds after which a background job counts as hung; test machines share their cores."""
@@ -72,7 +76,8 @@ def state_of(bundles, operators):
 def adapted(operator, *, low=5.0, high=10.0, examples=8, finished=0.0):
     """A kept result, without any training."""
     settings = AdaptSettings(Task(SYSTEMS["poisson"], low, high), examples, steps=3, learning_rate=1e-3)
-    return Adapted(settings, operator.copy(), operator.copy(), {}, {"zero_shot": 1.0}, finished)
+    operators = {"fine_tuned": operator.copy(), "from_scratch": operator.copy()}
+    return Adapted(settings, operators, {}, {"zero_shot": 1.0}, finished)
 
 
 # Frames -------------------------------------------------------------------------------------------------------------
@@ -182,7 +187,7 @@ def test_an_empty_drawing_is_explained(state):
 def test_every_preset_solves_over_the_whole_dial(state_of, system, preset):
     state = state_of(system.name)
     state.place_gaussians(list(PRESETS[preset]))
-    for value in (state.scale.low, state.scale.start, state.scale.high):
+    for value in (state.scale.low, state.scale.default, state.scale.high):
         state.set_dial(value)
         frame = compute(state.query())
         assert np.isfinite(frame.solution).all()
@@ -223,11 +228,11 @@ def test_shift_follows_the_range_of_the_chosen_bundle(small_operator, bundles, o
 
 
 def test_dials_cover_their_range_and_snap_to_their_values(system):
-    dial = dial_of(system)
+    dial = system.dialled
     values = dial.values()
     assert (values[0], values[-1]) == (dial.low, dial.high)
     assert values == sorted(set(values))
-    assert dial.start in values
+    assert dial.default in values
     assert [dial.position(v) for v in (dial.low / 2, dial.low, dial.high, 2 * dial.high)] == [0, 0, 1, 1]
     assert [dial.snap(v) for v in values] == values
     assert dial.snap(-1.0) == dial.low
@@ -236,14 +241,8 @@ def test_dials_cover_their_range_and_snap_to_their_values(system):
     assert (sweep[0], sweep[-1]) == (dial.low, dial.high)
 
 
-def test_a_system_without_a_dial_of_its_own_gets_one_from_its_tasks(system, monkeypatch):
-    monkeypatch.delitem(DIALS, system.name)
-    dial = dial_of(system)
-    assert dial.low < dial.start < dial.high
-
-
 def test_the_window_lies_about_the_dial(system):
-    dial = dial_of(system)
+    dial = system.dialled
     for value in dial.values():
         low, high = default_window(system, value)
         assert dial.low <= low <= value <= high <= dial.high or system.dialled.whole
@@ -277,6 +276,147 @@ def test_settings_take_the_grid_as_no_learning_rate(state):
     assert state.settings().learning_rate is None
 
 
+# A system from outside ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def biharmonic(registry):
+    """A system as a user's package registers it, without any named shift."""
+
+    class Biharmonic(System):
+        name = "biharmonic"
+        label = "SYS-4"
+        title = "Thin plate"
+        equation = r"b \Delta^2 u = f"
+        coefficient_names = ("b",)
+        dialled = Parameter("b", 0.1, 4, start=1.27, label="Stiffness b", help="Of the plate.")
+        zero_mean = True
+
+        def symbol(self, coefficients, n):
+            kx, ky = wavenumbers(n, dtype=coefficients.dtype, device=coefficients.device)
+            return coefficients[..., 0, None, None] * (4 * torch.pi**2 * (kx**2 + ky**2)) ** 2
+
+    return registry["biharmonic"]
+
+
+@pytest.fixture
+def heat(registry):
+    """An evolution in time, with a parameter beside its dial."""
+
+    class Heat(Evolution):
+        name = "heat"
+        label = "SYS-5"
+        equation = r"\partial_t u = a \Delta u"
+        coefficient_names = ("a", "time")
+        dialled = Parameter("time", 0.01, 1, start=0.1, logarithmic=True)
+        shifts: ClassVar = {"pre-training": (0.05, 0.2), "medium": (0.2, 0.5)}
+        parameters = (Parameter("a", 0.01, 0.02), Parameter("tilt", 0, math.pi / 2, angle=True, help="Of nothing."))
+        zero_mean = False
+
+        def symbol(self, coefficients, n):
+            kx, ky = wavenumbers(n, dtype=coefficients.dtype, device=coefficients.device)
+            return coefficients[..., 0, None, None] * 4 * torch.pi**2 * (kx**2 + ky**2)
+
+    return registry["heat"]
+
+
+def test_a_system_from_outside_opens_with_its_dial_texts_and_equation(state, biharmonic):
+    assert SystemControls(state).system.options["Thin plate (SYS-4)"] == "biharmonic"
+    state.choose_system("biharmonic")
+    assert (state.dial, state.window) == (1.27, (1.0, 1.6))
+    assert state.trained_range == (0.1, 4)  # no shift is named: the whole dial
+    assert state.shift == "inside"
+    controls = DialControls(state)
+    assert (controls.slider.label, controls.slider.description) == ("Stiffness b", "Of the plate.")
+    assert (controls.slider.start, controls.slider.end, controls.slider.value) == (0.1, 4, 1.27)
+    assert controls.slider.step == pytest.approx(0.039)
+    assert "downstream ranges: none" in controls.strip.object
+    equation = text.equation(state.system, compute(state.query()).coefficients)
+    assert "<math" in equation
+    assert "1.27" in equation
+    with pytest.raises(ValueError, match=r"No trained operator knows SYS-4.*SYS-4\(0.1,4\)"):
+        state.loader()
+
+
+def test_every_position_of_such_a_dial_is_kept(state, biharmonic):
+    state.choose_system("biharmonic")
+    for value in state.scale.values():
+        state.set_dial(value)
+        assert state.dial == value
+        Task(biharmonic, *state.window)
+
+
+def test_an_evolution_is_solved_and_predicted(state, heat, small_operator):
+    operator = small_operator("SYS-5(0.05,0.2)")
+    bundle = Bundle("own", Path(), ("heat",), (Task.parse("SYS-5(0.05,0.2)"),), "ours", "tiny", 0, shipped=False)
+    state = ExploreState({"own": bundle}, lambda _: operator, system_name="heat")
+    frame = compute(state.query())
+    decay = np.exp(-0.015 * 0.1 * 4 * np.pi**2 * (np.fft.fftfreq(128, 1 / 128)[:, None] ** 2 + np.arange(65) ** 2))
+    exact = np.fft.irfft2(decay * np.fft.rfft2(frame.source.astype(float)), s=(128, 128))
+    np.testing.assert_allclose(frame.solution, exact, atol=1e-6)
+    assert frame.predictions["zero_shot"].values.shape == (128, 128)
+    controls = DialControls(state)
+    assert list(controls.slider.values) == state.scale.values()
+    assert "medium: 0.2–0.5" in controls.strip.object
+    tilt = controls.parameters["tilt"]
+    assert (tilt.label, tilt.description, tilt.start, tilt.end, tilt.value) == ("Tilt (°)", "Of nothing.", 0, 90, 45)
+    tilt.value = 60
+    assert state.parameters["tilt"] == pytest.approx(math.radians(60))
+
+
+def test_half_a_turn_is_all_of_an_axis_and_a_whole_one_of_a_direction(state_of):
+    sliders = DialControls(state_of("advection_diffusion")).parameters
+    assert {name: (slider.label, slider.end) for name, slider in sliders.items()} == {
+        "flow direction": ("Flow direction (°)", 360),
+        "eigenvalue": ("Diffusion eigenvalue", 5),
+        "principal axis": ("Principal axis (°)", 180),
+    }
+
+
+def test_a_moving_slider_is_not_sent_back(state):
+    slider = DialControls(state).slider
+    slider.value = 3.3000000000000003
+    assert state.dial == 3.3
+    assert slider.value == 3.3000000000000003
+    state.set_dial(7)
+    assert slider.value == 7
+
+
+# Predictions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_fourth_prediction_is_one_entry(state, operators, monkeypatch):
+    fourth = Predictor("mixed", "Mixed", "#CC79A7", "dotdash", "None yet", lambda s: lambda: operators["all"])
+    monkeypatch.setitem(PREDICTIONS, fourth.key, fourth)
+    frame = compute(state.query())
+    assert list(frame.predictions) == ["zero_shot", "fine_tuned", "from_scratch", "mixed"]
+    view = FieldsView(lambda _: None)
+    view.paint(frame)
+    assert view.fields["mixed"].glyph.visible
+    assert not view.fields["fine_tuned"].glyph.visible
+    assert view.errors["mixed"].figure.name == "Error of Mixed"
+    np.testing.assert_array_equal(view.cuts["mixed"].data["y"], frame.predictions["mixed"].values[RESOLUTION // 2])
+    curves = DialErrors(lambda _: None)
+    curves.set_scale(state.scale, state.trained_range)
+    curves.set_curve("mixed", [(2.0, 0.1), (1.0, 0.2)])
+    curves.set_present(2.0, {"mixed": 0.1})
+
+
+def test_a_spread_is_a_band_in_the_cut(state):
+    frame = compute(state.query())
+    certain = frame.predictions["zero_shot"]
+    spread = np.full_like(certain.values, 0.25)
+    view = FieldsView(lambda _: None)
+    view.paint(replace(frame, predictions={"zero_shot": replace(certain, spread=spread)}))
+    cut, row = view.cuts["zero_shot"].data, certain.values[RESOLUTION // 2]
+    np.testing.assert_array_equal(cut["low"], row - 0.25)
+    np.testing.assert_array_equal(cut["high"], row + 0.25)
+    view.paint(frame)
+    assert np.isnan(cut["low"]).all()
+    assert np.isnan(cut["high"]).all()
+    np.testing.assert_array_equal(cut["y"], row)
+
+
 # Systems and bundles ------------------------------------------------------------------------------------------------
 
 
@@ -286,7 +426,7 @@ def test_switching_the_system_changes_all_of_it_in_one_step(state):
     state.choose_system("advection_diffusion")
     assert len(seen) == 1
     assert state.bundle_name == "advection_diffusion"
-    assert state.dial == dial_of(state.system).start
+    assert state.dial == state.scale.default
     assert set(state.parameters) == {"flow direction", "eigenvalue", "principal axis"}
 
 
@@ -347,6 +487,115 @@ def test_a_changed_file_has_another_version(bundles, operators, tmp_path):
     os.utime(path, (1, 1))
     assert bundle.version != before
     assert bundle.trained_range(SYSTEMS["poisson"]) == (1, 5)  # the paper's, where the card does not say
+
+
+def bundle_on(*labels, name="own", **card):
+    """A bundle of Poisson and advection-diffusion operators, without a file."""
+    tasks = tuple(map(Task.parse, labels))
+    systems = tuple(dict.fromkeys(task.system.name for task in tasks))
+    return Bundle(name, Path(), systems, tasks, "ours", "1M", 256_000, shipped=False, **card)
+
+
+@pytest.mark.parametrize(
+    ("label", "dial"),
+    [
+        ("SYS-1(1,5)", 3.0),  # the default
+        ("SYS-1(5,10)", 7.5),
+        ("SYS-1(10,100)", 20.0),  # the end of the dial
+        ("SYS-1(25,30)", 20.0),  # all of it beyond the dial
+        ("SYS-2(0.5,5)", 0.5),
+        ("SYS-2(1,4)", 2.0),
+        ("SYS-2(0.001,0.01)", 0.05),
+        ("SYS-3(6,9)", 8.0),  # trained on whole numbers
+    ],
+)
+def test_the_dial_opens_inside_the_range_that_the_operator_knows(label, dial):
+    bundle = bundle_on(label)
+    state = ExploreState({"own": bundle}, system_name=bundle.systems[0])
+    assert state.dial == pytest.approx(dial, rel=0.03)
+    assert state.scale.snap(state.dial) == state.dial
+    assert "pre-trained here" in DialControls(state).strip.object
+    assert state.window[0] <= state.dial <= state.window[1]
+    DialErrors(lambda _: None).set_scale(state.scale, state.trained_range)
+
+
+def test_a_dial_that_was_not_moved_opens_anew_with_another_operator():
+    tuned = bundle_on("SYS-1(1,5)", name="tuned", kind="fine-tuned", downstream=Task.parse("SYS-1(5,10)"))
+    state = ExploreState({"own": bundle_on("SYS-1(1,5)"), "tuned": tuned})
+    assert (state.bundle_name, state.dial) == ("own", 3)
+    state.choose_bundle("tuned")
+    assert (state.dial, state.trained_range, state.window) == (7.5, (1, 5), (6, 9.4))
+    state.set_dial(12)
+    state.choose_bundle("own")
+    assert state.dial == 12
+
+
+PARENT = {"kind": "pre-trained", "tasks": ["SYS-1(1,5)"], "recipe": "ours", "size": "1M", "examples_seen": 256_000}
+ADAPTED = {"recipe": "ours", "size": "1M", "system": "poisson", "downstream_task": "SYS-1(5,10)"}
+ADAPTED |= {"downstream_examples": 64, "learning_rate": 1e-3, "examples_seen": 640}
+
+
+@pytest.mark.parametrize(
+    ("card", "label", "history", "trained"),
+    [
+        (
+            PARENT | {"architecture": "U-Net"},
+            "own: specialist, U-Net, 1M, our recipe",
+            "Pre-trained on SYS-1(1,5), 256,000 examples seen",
+            (1, 5),
+        ),
+        (
+            ADAPTED | {"kind": "fine-tuned", "parent": PARENT},
+            "own: fine-tuned on 64 of SYS-1(5,10), 1M, our recipe",
+            "Fine-tuned on 64 examples of SYS-1(5,10); pre-trained on SYS-1(1,5), 256,000 examples seen",
+            (1, 5),
+        ),
+        (
+            ADAPTED | {"kind": "fine-tuned", "parent": ADAPTED | {"kind": "fine-tuned", "parent": PARENT}},
+            "own: fine-tuned on 64 of SYS-1(5,10), 1M, our recipe",
+            "Fine-tuned on 64 examples of SYS-1(5,10); pre-trained on SYS-1(1,5), 256,000 examples seen",
+            (1, 5),
+        ),
+        (
+            ADAPTED | {"kind": "fine-tuned", "parent": PARENT, "downstream_task": None},
+            "own: fine-tuned on 64 examples, 1M, our recipe",
+            "Fine-tuned on 64 examples; pre-trained on SYS-1(1,5), 256,000 examples seen",
+            (1, 5),
+        ),
+        (
+            ADAPTED | {"kind": "from scratch", "twin_of": PARENT},
+            "own: from scratch on 64 of SYS-1(5,10), 1M, our recipe",
+            "Trained from scratch on 64 examples of SYS-1(5,10)",
+            (5, 10),
+        ),
+        (  # as it was written before adapted operators had a card of their own
+            PARENT | {"kind": "fine-tuned", "parent": PARENT, "downstream_examples": 8, "examples_seen": 96},
+            "own: fine-tuned on 8 examples, 1M, our recipe",
+            "Fine-tuned on 8 examples; pre-trained on SYS-1(1,5), 256,000 examples seen",
+            (1, 5),
+        ),
+    ],
+)
+def test_bundles_say_what_they_are(monkeypatch, tmp_path, small_operator, card, label, history, trained):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    operator = small_operator()
+    operator.card = card
+    operator.save(tmp_path / "own.safetensors")
+    found, problems = find_bundles()
+    assert problems == []
+    assert (found["own"].label, found["own"].history) == (label, history)
+    assert found["own"].trained_range(SYSTEMS["poisson"]) == trained
+    assert ExploreState({"own": found["own"]}).dial == (7.5 if "SYS-1(5,10)" in history else 3)
+
+
+def test_a_bundle_of_a_system_that_is_not_there_is_named(monkeypatch, tmp_path, small_operator):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    operator = small_operator()
+    operator.card["tasks"] = ["SYS-9(1,2)"]
+    operator.save(tmp_path / "own.safetensors")
+    (problem,) = find_bundles()[1]
+    assert "own.safetensors" in problem
+    assert "SYS-9" in problem
 
 
 # Kept results -------------------------------------------------------------------------------------------------------
@@ -420,11 +669,11 @@ def test_a_job_adapts_a_copy_and_trains_its_twin(operators):
     assert all(math.isfinite(error) for error in final.result.errors.values())
     assert final.result.learning_rates == {"fine_tuned": 1e-3, "from_scratch": 1e-3}
     assert all(torch.equal(value, before[key]) for key, value in operator.model.state_dict().items())
-    tuned, scratch = final.result.fine_tuned, final.result.from_scratch
+    tuned, scratch = final.result.operators["fine_tuned"], final.result.operators["from_scratch"]
     assert any(not torch.equal(value, before[key]) for key, value in tuned.model.state_dict().items())
     assert any(not torch.equal(value, before[key]) for key, value in scratch.model.state_dict().items())
     stages = list(dict.fromkeys(state.stage for state in told))
-    assert stages == ["drawing examples", "fine-tuning", "from scratch", "testing", "done"]
+    assert stages == ["drawing examples", "fine-tuning", "training from scratch", "testing", "done"]
     fractions = [state.fraction for state in told]
     assert fractions == sorted(fractions)
 
@@ -455,7 +704,7 @@ def test_the_grid_tries_every_rate_and_progress_never_falls_back(operators):
 def test_no_examples_are_the_zero_shot_model_itself(operators):
     final = run_to_end(AdaptJob(lambda: operators["poisson"], settings(examples=0), lambda _: None, JobQueue()))
     assert final.stage == "done", final.message
-    assert final.result.from_scratch is None
+    assert set(final.result.operators) == {"fine_tuned"}
     assert final.result.errors["fine_tuned"] == final.result.errors["zero_shot"]
 
 

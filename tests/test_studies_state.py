@@ -17,7 +17,7 @@ from sciml_fm_core.study.runs import PretrainingRun
 pytest.importorskip("param", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
-from explorer.records import RECORDS_VARIABLE, find_sources, split_by_settings
+from explorer.records import RECORDS_VARIABLE, checked, find_sources, split_by_settings
 from explorer.studies import FIGURES, OTHERS, StudiesState
 
 SHIPPED = {
@@ -257,6 +257,20 @@ def test_what_no_figure_draws_is_under_other_runs():
     state.choose_task("SYS-1(6, 9)")
     state.open("own3")
     assert state.details.notebook is None
+
+
+@pytest.mark.parametrize("shifts", [{}, {"pre-training": (1, 2), "medium": (2, 4)}])
+def test_a_system_of_ones_own_is_drawn_too(registry, shifts):
+    class Massive(type(registry["helmholtz"])):
+        name, label = "massive", "SYS-4"
+
+    Massive.shifts = shifts
+    record = records_of("q1_downstream_data")[0]
+    own = record | {"identity": "own", "task": "massive(2,4)", "parent": "SYS-4(1,2)"}
+    state = state_over([record, checked(own)])
+    state.choose_figure(OTHERS)
+    assert (state.task, state.picture.downstream) == ("SYS-4(2,4)", ("SYS-4(2,4)",))
+    assert state.picture.pretraining == ("SYS-4(1,2)" if shifts else "SYS-4(2,4)")
 
 
 def test_a_single_shift_is_not_a_figure_of_shifts_nor_one_mixture_alone():

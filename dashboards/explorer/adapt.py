@@ -12,18 +12,12 @@ import panel_material_ui as pmui
 from . import text
 from .curves import LearningCurves
 from .jobs import Adapted, AdaptJob, JobState
+from .parts import WIDE, Html
+from .predictions import PREDICTIONS
 from .state import EXAMPLE_COUNTS, LEARNING_RATES, ExploreState
 
-STAGES = {
-    "waiting": "Waiting",
-    "drawing examples": "Drawing examples",
-    "fine-tuning": "Fine-tuning",
-    "from scratch": "Training the twin from scratch",
-    "testing": "Testing on held-out examples",
-    "done": "Done",
-    "cancelled": "Cancelled, nothing kept",
-    "failed": "Failed",
-}
+STAGES = {"testing": "Testing on held-out examples", "cancelled": "Cancelled, nothing kept"}
+"""Stages of a job for which its own word is not enough."""
 GRID = "grid"
 
 
@@ -40,54 +34,34 @@ class AdaptView:
         self.job: AdaptJob | None = None
         self._following = self._pending = False
         self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
+        small = {"size": "small", "width": 110}
         self.examples = pmui.Select(
-            label="Examples",
-            options={f"{count}": count for count in EXAMPLE_COUNTS},
-            value=state.examples,
-            size="small",
-            width=110,
+            label="Examples", options={f"{count}": count for count in EXAMPLE_COUNTS}, value=state.examples, **small,
             description="Solved examples of the new physics that the model may see; 0 is the zero-shot model itself.",
-        )
-        self.low = pmui.FloatInput(label="Adapt from", size="small", width=110, step=0.1)
-        self.high = pmui.FloatInput(label="to", size="small", width=110, step=0.1)
+        )  # fmt: skip
+        self.low = pmui.FloatInput(label="Adapt from", step=0.1, **small)
+        self.high = pmui.FloatInput(label="to", step=0.1, **small)
         self.rate = pmui.Select(
-            label="Learning rate",
+            label="Learning rate", size="small", width=140,
             options={f"{rate:g}": rate for rate in LEARNING_RATES} | {"try the grid": GRID},
             value=GRID if state.try_grid else state.learning_rate,
-            size="small",
-            width=140,
             description="The grid is the paper's, five rates: five times the work; the best on validation is kept.",
-        )
+        )  # fmt: skip
         self.steps = pmui.IntInput(
-            label="Steps",
-            value=state.steps,
-            start=1,
-            end=2000,
-            step=10,
-            size="small",
-            width=110,
-            description="Optimiser steps.",
+            label="Steps", value=state.steps, start=1, end=2000, step=10, description="Optimiser steps.", **small
         )
         self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
         self.cancel = pmui.Button(label="Cancel", color="error", variant="outlined", icon="stop", disabled=True)
         self.bar = pmui.LinearProgress(
-            value=0,
-            sizing_mode="stretch_width",
+            value=0, variant="determinate", label="Progress of the fine-tuning", sizing_mode="stretch_width",
             margin=(6, 10),
-            variant="determinate",
-            label="Progress of the fine-tuning",
-        )
-        self.status = pn.pane.HTML(sizing_mode="stretch_width", margin=(0, 10))
+        )  # fmt: skip
+        self.status = Html()
         self.curves = LearningCurves()
         self.kept = pmui.DiscreteSlider(
-            label="Kept results: examples",
-            options={"none": None},
-            value=None,
-            sizing_mode="stretch_width",
-            margin=(4, 18),
-            disabled=True,
-            description="Walk along the results of this session.",
-        )
+            label="Kept results: examples", options={"none": None}, value=None, disabled=True,
+            description="Walk along the results of this session.", sizing_mode="stretch_width", margin=(4, 18),
+        )  # fmt: skip
         self._show_status("Nothing run yet.")
 
         self.examples.param.watch(lambda e: state.param.update(examples=e.new), "value")
@@ -182,7 +156,7 @@ class AdaptView:
                 self.state.keep(owner, job.result)
                 self._show_status(_summary(job.result))
                 return
-        words = STAGES[job.stage]
+        words = STAGES.get(job.stage, job.stage.capitalize())
         if job.stage == "waiting":
             words += f": {job.ahead} before this one in the queue"
         if job.seconds_left is not None and not job.over:
@@ -193,7 +167,7 @@ class AdaptView:
 
     def _show_status(self, words: str, kind: str = "info") -> None:
         if kind == "error":
-            self.status.object = text.message(words, "error").replace("data-test='notice'", "data-test='adapt-status'")
+            self.status.object = text.message(words, "error", "adapt-status")
         else:
             self.status.object = f"<div role='status' data-test='adapt-status' style='font-size:13px'>{words}</div>"
 
@@ -202,19 +176,14 @@ class AdaptView:
     def layout(self) -> pn.viewable.Viewable:
         """The card."""
         return pn.Column(
-            pn.pane.HTML(
-                text.title("Fine-tune on a few examples", "and train the same network from scratch"),
-                margin=(0, 10),
-                sizing_mode="stretch_width",
-            ),
+            Html(text.title("Fine-tune on a few examples", "and train the same network from scratch")),
             pn.FlexBox(self.examples, self.low, self.high, self.rate, self.steps, align_items="center", margin=0),
             pn.Row(self.run, self.cancel, margin=0),
             self.bar,
             self.status,
             self.curves.pane,
             self.kept,
-            sizing_mode="stretch_width",
-            margin=0,
+            **WIDE,
         )
 
 
@@ -224,16 +193,13 @@ def _result_label(adapted: Adapted) -> str:
 
 
 def _summary(adapted: Adapted) -> str:
-    settings, errors = adapted.settings, adapted.errors
-    parts = [f"zero-shot <b>{text.percent(errors['zero_shot'])}</b>"]
-    if settings.examples:
-        parts += [
-            f"fine-tuned <b data-test='kept-fine-tuned'>{text.percent(errors['fine_tuned'])}</b>",
-            f"from scratch <b>{text.percent(errors['from_scratch'])}</b>",
-        ]
-    rates = adapted.learning_rates
-    rate = f"; learning rate {rates['fine_tuned']:g} and {rates['from_scratch']:g}" if rates else ""
+    settings, rates = adapted.settings, adapted.learning_rates
+    errors = ", ".join(
+        f"{PREDICTIONS[key].name.lower()} <b data-test='kept-{key}'>{text.percent(error)}</b>"
+        for key, error in adapted.errors.items()
+    )
+    rate = "; learning rate " + " and ".join(f"{rate:g}" for rate in rates.values()) if rates else ""
     return (
-        f"Mean error on held-out {settings.task.label}, {settings.examples} examples, {settings.steps} steps{rate}: "
-        + ", ".join(parts)
+        f"Mean error on held-out {settings.task.label}, {settings.examples} examples, "
+        f"{settings.steps} steps{rate}: {errors}"
     )

@@ -21,10 +21,12 @@ from sciml_fm_core.physics.system import System
 from . import text
 from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
-from .compute import PREDICTIONS, Frame, coarse_to_fine, compute, sweep_sources
-from .controls import DialControls, SourceControls, SystemControls, dial_label
+from .compute import Frame, coarse_to_fine, compute, sweep_sources
+from .controls import DialControls, SourceControls, SystemControls
 from .curves import DialErrors
 from .fields import FieldsView
+from .parts import Html, column, show
+from .predictions import PREDICTIONS
 from .state import ExploreState
 
 TITLE = "Explore pre-trained neural operators"
@@ -64,9 +66,7 @@ class Explorer:
         except RuntimeError:
             self._loop = None  # outside a server
         self._thread = threading.get_ident()
-        self.notice = pn.pane.HTML(
-            text.message("; ".join(problems)) if problems else "", sizing_mode="stretch_width", margin=(0, 10)
-        )
+        self.notice = Html(text.message("; ".join(problems)) if problems else "")
         self.system = SystemControls(self.state)
         self.dial = DialControls(self.state)
         self.source = SourceControls(self.state)
@@ -132,20 +132,15 @@ class Explorer:
 
     def _paint(self, outcome: Frame | str) -> None:
         state = self.state
+        self.fields.show_points(state.gaussians if state.drawn else [])
         if isinstance(outcome, str):
             self.notice.object = text.message(_kindly(outcome))
             return
         if outcome.query.system is not state.system:
             return  # overtaken by a change of system
-        if self.notice.object:
-            self.notice.object = ""
-        current = state.current
-        note = f"{current.settings.examples} examples" if current else ""
-        self.fields.paint(outcome, note)
-        self.fields.show_points(list(outcome.query.gaussians or []))
-        equation = text.equation(state.system, outcome.coefficients)
-        if self.system.equation.object != equation:
-            self.system.equation.object = equation
+        show(self.notice, "")
+        self.fields.paint(outcome, f"{state.current.settings.examples} examples" if state.current else "")
+        show(self.system.equation, text.equation(state.system, outcome.coefficients))
         self.errors.set_present(
             outcome.query.dial,
             {name: p.relative_error if p else None for name, p in outcome.predictions.items()},
@@ -155,7 +150,7 @@ class Explorer:
 
     def _new_scale(self) -> None:
         state = self.state
-        self.errors.set_scale(state.scale, dial_label(state.system.dial_name), state.trained_range)
+        self.errors.set_scale(state.scale, state.trained_range)
         self.errors.set_present(state.dial, dict.fromkeys(PREDICTIONS))
 
     def request_sweep(self) -> None:
@@ -165,12 +160,13 @@ class Explorer:
         state = self.state
         query, values = state.query(), state.scale.sweep()
         wanted: dict[str, tuple[Callable[[], Operator], list[tuple[float, float]]]] = {}
-        for name in PREDICTIONS:
+        result = state.current and state.current.finished
+        for name, predictor in PREDICTIONS.items():
             load = query.operators[name]
             if load is None:
                 self.on_loop(partial(self.errors.set_curve, name, []))
                 continue
-            key = (state.system_name, state.bundle_name, name, None if name == "zero_shot" else id(load()))
+            key = (state.system_name, state.bundle_name, name, result if predictor.adapted else None)
             known = self._known_curves.setdefault(key, [])
             self.on_loop(partial(self.errors.set_curve, name, list(known)))
             if len(known) < len(values):
@@ -212,21 +208,11 @@ class Explorer:
 
     def page(self) -> pmui.Page:
         """The whole page."""
-        heading = partial(pn.pane.HTML, margin=0, sizing_mode="stretch_width")
-        errors = pn.Column(
-            heading(
-                text.title(
-                    "Error along the dial", "mean over 8 random sources; band: pre-training range; click to go there"
-                )
-            ),
-            self.errors.pane,
-            sizing_mode="stretch_width",
-            margin=(0, 10),
-            styles={"flex": "3 1 0", "min-width": "0"},
+        along = text.title(
+            "Error along the dial", "mean over 8 random sources; band: pre-training range; click to go there"
         )
-        adapt = pn.Column(
-            self.adapt.layout(), sizing_mode="stretch_width", margin=(0, 6), styles={"flex": "2 1 0", "min-width": "0"}
-        )
+        errors = column(Html(along, margin=0), self.errors.pane, share="3 1 0", margin=(0, 10))
+        adapt = column(self.adapt.layout(), share="2 1 0", margin=(0, 6))
         return pmui.Page(
             title=TITLE,
             header=[pn.pane.HTML(text.page_link("Studies", "studies"), margin=(0, 10))],
@@ -234,7 +220,7 @@ class Explorer:
             sidebar_width=320,
             main=[
                 pn.Column(
-                    heading(INTRODUCTION),
+                    Html(INTRODUCTION, margin=0),
                     self.notice,
                     self.fields.layout(),
                     pn.Row(errors, adapt, sizing_mode="stretch_width", margin=(10, 0)),

@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciml_fm_core.models.operator import read_header, shipped_operators
-from sciml_fm_core.physics.system import System
-from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.physics.system import PRETRAINING, System
+from sciml_fm_core.physics.tasks import Task
 
 FOLDER_VARIABLE = "SCIML_FM_OPERATORS"
 """Environment variable that names the folder of the user's own bundles."""
 DEFAULT_FOLDER = "runs"
+SCRATCH = "from scratch"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained operator on disk and what its card says; the weights are not read."""
+    """A trained operator on disk and what its card says; the weights are not read.
+
+    ``tasks`` and ``examples_seen`` are those of the pre-training. An operator that was adapted (``kind`` is not
+    "pre-trained") has the ``downstream`` task too, where its card names it.
+    """
 
     name: str
     path: Path
@@ -27,13 +32,36 @@ class Bundle:
     size: str
     examples_seen: int
     shipped: bool
+    kind: str = "pre-trained"
+    architecture: str = "fno"
+    downstream: Task | None = None
+    downstream_examples: int = 0
 
     @property
     def label(self) -> str:
-        """Text for a menu: name, kind, size, recipe."""
+        """Text for a menu: name, kind or adaptation, architecture where it is no FNO, size, recipe."""
         kind = "mixed" if len(self.systems) > 1 else "specialist"
+        if self.kind != "pre-trained":
+            kind = self._adaptation.replace(" examples of ", " of ")
+        architecture = () if self.architecture == "fno" else (self.architecture,)
         recipe = {"ours": "our recipe", "paper": "the paper's recipe"}.get(self.recipe, self.recipe)
-        return f"{self.name}: {kind}, {self.size}, {recipe}"
+        return f"{self.name}: " + ", ".join((kind, *architecture, self.size, recipe))
+
+    @property
+    def history(self) -> str:
+        """How it was trained, as a sentence without its full stop."""
+        if self.kind == SCRATCH:
+            return f"Trained {self._adaptation}"
+        tasks = ", ".join(task.label for task in self.tasks) or "unknown tasks"
+        history = f"pre-trained on {tasks}, {self.examples_seen:,} examples seen"
+        if self.kind != "pre-trained":
+            history = f"{self._adaptation}; {history}"
+        return history[0].upper() + history[1:]
+
+    @property
+    def _adaptation(self) -> str:
+        task = f" of {self.downstream.label}" if self.downstream else ""
+        return f"{self.kind} on {self.downstream_examples:,} examples{task}"
 
     @property
     def version(self) -> tuple[str, float]:
@@ -41,11 +69,22 @@ class Bundle:
         return str(self.path), self.path.stat().st_mtime
 
     def trained_range(self, system: System) -> tuple[float, float]:
-        """Range of the dial it was pre-trained on; the paper's where the card does not say."""
+        """Range of the dial it was pre-trained on; the system's own where the card does not say."""
         tasks = [task for task in self.tasks if task.system.name == system.name]
         if not tasks:
-            tasks = [Task.parse(PAPER_TASKS[system.name]["pre-training"])]
+            return pretraining_range(system)
         return min(task.low for task in tasks), max(task.high for task in tasks)
+
+    def opening_range(self, system: System) -> tuple[float, float]:
+        """Range of the dial that it is shown in at first: of the downstream task, where it was adapted to one."""
+        if self.downstream is not None and self.downstream.system.name == system.name:
+            return self.downstream.low, self.downstream.high
+        return self.trained_range(system)
+
+
+def pretraining_range(system: System) -> tuple[float, float]:
+    """Range of the dial that operators are pre-trained on; the whole dial where the system names none."""
+    return system.shifts.get(PRETRAINING, (system.dialled.low, system.dialled.high))
 
 
 def user_folder() -> Path:
@@ -65,27 +104,35 @@ def find_bundles() -> tuple[dict[str, Bundle], list[str]]:
     bundles: dict[str, Bundle] = {}
     problems = []
     for name, path in paths:
+        while name in bundles:
+            name += " (yours)"
         try:
-            bundle = _read(name, path, shipped=path in shipped)
+            bundles[name] = _read(name, path, shipped=path in shipped)
         except (ValueError, KeyError) as error:
-            problems.append(str(error))
-            continue
-        while bundle.name in bundles:
-            bundle = _read(f"{bundle.name} (yours)", path, shipped=False)
-        bundles[bundle.name] = bundle
+            problems.append(str(error) if path.name in str(error) else f"{path}: {error}")
     return bundles, problems
 
 
 def _read(name: str, path: Path, *, shipped: bool) -> Bundle:
     header = read_header(path)
-    card = header["card"]
+    card = origin = header["card"]
+    kind, downstream = card.get("kind", "pre-trained"), card.get("downstream_task")
+    # The card of an adapted operator holds that of the operator it comes from.
+    while parent := origin.get("parent") or origin.get("twin_of"):
+        origin = parent
+    # What was trained from scratch knows its downstream task alone.
+    tasks = origin.get("tasks", ()) if kind != SCRATCH else [downstream] if downstream else ()
     return Bundle(
         name=name,
         path=path,
         systems=tuple(header["normalization"]["systems"]),
-        tasks=tuple(Task.parse(label) for label in card.get("tasks", ())),
+        tasks=tuple(map(Task.parse, tasks)),
         recipe=card.get("recipe", "own recipe"),
         size=card.get("size", "own size"),
-        examples_seen=card.get("examples_seen", 0),
+        examples_seen=origin.get("examples_seen") or 0,
         shipped=shipped,
+        kind=kind,
+        architecture=card.get("architecture", "fno"),
+        downstream=Task.parse(downstream) if downstream else None,
+        downstream_examples=card.get("downstream_examples", 0),
     )

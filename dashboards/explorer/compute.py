@@ -20,7 +20,6 @@ from sciml_fm_core.physics.tasks import SPARSITIES
 RESOLUTION = 128
 SWEEP_RESOLUTION = 64
 SWEEP_SOURCES = 8
-PREDICTIONS = ("zero_shot", "fine_tuned", "from_scratch")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Query:
         parameters: values of ``system.parameters``, angles in radians.
         seed, sparsity: of the random source.
         gaussians: rows (x, y, amplitude) of a source drawn by hand, or None for the random one.
-        operators: a function for each of `PREDICTIONS` that gives the operator, or None where there is none yet.
+        operators: a function by key of each prediction that gives its operator, or None where there is none yet.
         resolution: points in each direction.
     """
 
@@ -52,7 +51,7 @@ class Prediction:
     """A predicted solution beside the exact one.
 
     ``relative_error`` is ``||u - u0|| / ||u0||``, ``residual`` is ``||L u - f|| / ||f||``, ``milliseconds`` the time
-    the prediction took.
+    the prediction took; ``spread`` is how far the values may be off, where the operator says so.
     """
 
     values: np.ndarray
@@ -60,6 +59,7 @@ class Prediction:
     relative_error: float
     residual: float
     milliseconds: float
+    spread: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,10 @@ def compute(query: Query) -> Frame:
     residual = relative_residual(system.residual(exact, exact_source, exact_coefficients), exact_source).item()
     solution = exact.to(source.dtype)
 
-    predictions: dict[str, Prediction | None] = {}
-    for name, operator_of in query.operators.items():
-        predictions[name] = (
-            None if operator_of is None else _predict(operator_of(), system, source, coefficients, solution)
-        )
+    predictions = {
+        key: _predict(load(), system, source, coefficients, solution) if load else None
+        for key, load in query.operators.items()
+    }
     return Frame(
         query=query,
         source=source.numpy(),

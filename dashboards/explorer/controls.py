@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
+from html import escape
 
 import panel as pn
 import panel_material_ui as pmui
 
+from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
-from .state import ExploreState, is_angle
+from .parts import Html, show
+from .state import ExploreState
 
 NO_PRESET = ""
-SYSTEM_LABELS = {"poisson": "Poisson", "advection_diffusion": "Advection–diffusion", "helmholtz": "Helmholtz"}
-DIAL_LABELS = {
-    "eigenvalue": "Eigenvalue e of the diffusion tensor",
-    "advection ratio": "Advection ratio Ψ",
-    "wavenumber": "Wavenumber ω",
-}
-DIAL_HELP = {
-    "eigenvalue": "Ratio of the eigenvalues of K: how much faster diffusion is along its principal axis.",
-    "advection ratio": "Ψ = ‖v·∇u‖ / ‖∇·K∇u‖: how strongly the flow carries u, compared with its diffusion.",
-    "wavenumber": "The ω of the equation: the larger, the shorter the waves; the solution grows near a resonance. "
-    "Tasks draw whole numbers only.",
-}
-PARAMETER_HELP = {
-    "principal axis": "Turns the diffusion tensor.",
-    "flow direction": "Direction of v.",
-    "eigenvalue": "Ratio of the eigenvalues of K.",
-}
 
 
-def dial_label(name: str) -> str:
-    """Name of a dial in full."""
-    return DIAL_LABELS.get(name, name.capitalize())
+def slider_of(parameter: Parameter, value: float, **look) -> pmui.FloatSlider | pmui.DiscreteSlider:
+    """A slider over the values of a parameter; that of an angle is in degrees."""
+    look = {"label": parameter.title, "description": parameter.help, "sizing_mode": "stretch_width"} | look
+    if parameter.logarithmic:
+        options = {f"{value:g}": value for value in parameter.values()}
+        return pmui.DiscreteSlider(options=options, value=parameter.snap(value), **look)
+    low, high, step = parameter.low, parameter.high, parameter.step or (parameter.high - parameter.low) / 100
+    if parameter.angle:
+        look["label"] += " (°)"
+        high = min(high, low + parameter.period)
+        low, high, value = (math.degrees(angle) for angle in (low, high, value))
+        step = math.degrees(parameter.step) if parameter.step else 5
+    # As many decimals as the step has.
+    number = "0." + "0" * len(f"{step:g}".partition(".")[2])
+    return pmui.FloatSlider(
+        start=low, end=high, step=step, value=round(value, 6), format=number.removesuffix("."), **look
+    )
 
 
 class SystemControls:
@@ -46,7 +47,7 @@ class SystemControls:
         self.state = state
         self.system = pmui.Select(
             label="Equation (system)",
-            options={SYSTEM_LABELS.get(name, name): name for name in SYSTEMS},
+            options={f"{system.title or name} ({system.label})": name for name, system in SYSTEMS.items()},
             value=state.system_name,
             sizing_mode="stretch_width",
             description="The PDE to solve on the periodic unit square.",
@@ -56,8 +57,7 @@ class SystemControls:
             sizing_mode="stretch_width",
             description="A specialist knows this system only, a mixed model several.",
         )
-        self.equation = pn.pane.HTML(sizing_mode="stretch_width", margin=(0, 10))
-        self.card = pn.pane.HTML(sizing_mode="stretch_width", margin=(0, 10))
+        self.equation, self.card = Html(), Html()
         self.system.param.watch(lambda event: self._choose_system(event.new), "value")
         self.model.param.watch(lambda event: self._choose_bundle(event.new), "value")
         state.param.watch(lambda *_: self.refresh(), ["system_name", "bundle_name"])
@@ -86,9 +86,7 @@ class SystemControls:
         bundle = self.state.bundle
         if bundle is None:
             return text.message("No trained operator knows this system.", "error")
-        tasks = ", ".join(task.label for task in bundle.tasks) or "unknown tasks"
-        seen = f"{bundle.examples_seen:,} examples seen"
-        return f"<div style='font-size:12px;opacity:.85'>Pre-trained on {tasks}, {seen}</div>"
+        return f"<div data-test='card' style='font-size:12px;opacity:.85'>{escape(bundle.history)}</div>"
 
     def layout(self) -> list:
         """Its parts, from top to bottom."""
@@ -100,8 +98,7 @@ class DialControls:
 
     def __init__(self, state: ExploreState):
         self.state = state
-        self.strip = pn.pane.HTML(sizing_mode="stretch_width", margin=(0, 18, 6, 18))
-        self.badge = pn.pane.HTML(sizing_mode="stretch_width", margin=(2, 10, 4, 10))
+        self.strip, self.badge = Html(margin=(0, 18, 6, 18)), Html(margin=(2, 10, 4, 10))
         self.box = pn.Column(sizing_mode="stretch_width", margin=0)
         self.slider: pn.widgets.Widget | None = None
         self.parameters: dict[str, pmui.FloatSlider] = {}
@@ -111,76 +108,41 @@ class DialControls:
 
     def rebuild(self) -> None:
         """New sliders for another system."""
-        state, scale = self.state, self.state.scale
-        name = state.system.dial_name
-        common = {
-            "label": dial_label(name),
-            "description": DIAL_HELP.get(name, ""),
-            "sizing_mode": "stretch_width",
-            "margin": (8, 18, 0, 18),
-        }
-        if scale.logarithmic:
-            options = {f"{value:g}": value for value in scale.values()}
-            self.slider = pmui.DiscreteSlider(options=options, value=scale.snap(state.dial), **common)
-        else:
-            self.slider = pmui.FloatSlider(
-                start=scale.low, end=scale.high, step=scale.step, value=state.dial, format="0.0", **common
-            )
+        state = self.state
+        # The dial is in the unit of the labels of tasks, whatever it is.
+        self.slider = slider_of(replace(state.scale, angle=False), state.dial, margin=(8, 18, 0, 18))
         self.slider.param.watch(lambda event: self._dial_moved(event.new), "value")
         self.parameters = {}
         for parameter in state.system.parameters:
-            angle = is_angle(parameter)
-            # Half a turn gives the same tensor: K has an axis, not a direction.
-            end = (180 if parameter.name == "principal axis" else 360) if angle else parameter.high
-            factor = math.degrees(1) if angle else 1.0
-            slider = pmui.FloatSlider(
-                label=f"{parameter.name.capitalize()} (°)" if angle else f"Diffusion {parameter.name}",
-                start=0 if angle else parameter.low,
-                end=end,
-                step=5 if angle else 0.1,
-                value=round(state.parameters[parameter.name] * factor, 6),
-                format="0" if angle else "0.0",
-                description=PARAMETER_HELP.get(parameter.name, ""),
-                sizing_mode="stretch_width",
-                margin=(2, 18, 0, 18),
-                size="small",
-            )
-            slider.param.watch(partial(self._parameter_moved, parameter.name, factor), "value")
+            slider = slider_of(parameter, state.parameters[parameter.name], margin=(2, 18, 0, 18), size="small")
+            slider.param.watch(partial(self._parameter_moved, parameter), "value")
             self.parameters[parameter.name] = slider
-        sliders = list(self.parameters.values())
-        more = sliders[1:]
-        self.box[:] = [self.slider, self.strip, self.badge, *sliders[:1]] + (
-            [
-                pmui.Accordion(
-                    ("More: diffusion tensor", pn.Column(*more, sizing_mode="stretch_width")),
-                    active=[],
-                    title_variant="body1",
-                    sizing_mode="stretch_width",
-                )
-            ]
-            if more
-            else []
-        )
+        first, more = list(self.parameters.values())[:1], list(self.parameters.values())[1:]
+        self.box[:] = [self.slider, self.strip, self.badge, *first]
+        if more:
+            folded = ("More parameters", pn.Column(*more, sizing_mode="stretch_width"))
+            self.box.append(pmui.Accordion(folded, active=[], title_variant="body1", sizing_mode="stretch_width"))
         self.refresh()
 
+    # A slider sends values like 3.3000000000000003: rounded, they are compared with what the dial can take. To send one
+    # back would make a dial jump that is still moving.
+
     def _dial_moved(self, value: float) -> None:
-        if value is not None and value != self.state.dial:
+        if value is not None and self.state.scale.snap(value) != self.state.dial:
             self.state.set_dial(value)
 
-    def _parameter_moved(self, name: str, factor: float, event) -> None:
-        value = event.new / factor
-        if not math.isclose(value, self.state.parameters.get(name, math.inf), abs_tol=1e-9):
-            self.state.set_parameter(name, value)
+    def _parameter_moved(self, parameter: Parameter, event) -> None:
+        value = math.radians(event.new) if parameter.angle else event.new
+        if not math.isclose(value, self.state.parameters.get(parameter.name, math.inf), abs_tol=1e-9):
+            self.state.set_parameter(parameter.name, value)
 
     def refresh(self) -> None:
         """Follow the state."""
         state = self.state
-        if self.slider is not None and self.slider.value != state.dial:
+        if self.slider is not None and state.scale.snap(self.slider.value) != state.dial:
             self.slider.value = state.dial
-        self.strip.object = text.strip(state.system, state.scale, state.dial, state.trained_range)
-        badge = text.badge(state.shift)
-        if self.badge.object != badge:
-            self.badge.object = badge
+        self.strip.object = text.strip(state.system, state.dial, state.trained_range)
+        show(self.badge, text.badge(state.shift))
 
 
 class SourceControls:
@@ -188,44 +150,28 @@ class SourceControls:
 
     def __init__(self, state: ExploreState):
         self.state = state
+        wide = {"size": "small", "sizing_mode": "stretch_width"}
         self.seed = pmui.IntInput(
-            label="Seed",
-            value=state.seed,
-            start=0,
-            end=2**31 - 1,
-            width=110,
-            size="small",
+            label="Seed", value=state.seed, start=0, end=2**31 - 1, width=110, size="small",
             description="Of the random source.",
-        )
+        )  # fmt: skip
         self.draw = pmui.Button(label="New draw", variant="outlined", icon="casino", margin=(10, 10))
         self.sparsity = pmui.FloatSlider(
-            label="Sparsity",
-            start=0,
-            end=0.95,
-            step=0.05,
-            value=state.sparsity,
-            format="0.00",
-            size="small",
-            sizing_mode="stretch_width",
-            margin=(0, 18),
+            label="Sparsity", start=0, end=0.95, step=0.05, value=state.sparsity, format="0.00", margin=(0, 18), **wide,
             description="Probability that a Gaussian of the 12 × 12 lattice is absent.",
-        )
+        )  # fmt: skip
         self.preset = pmui.Select(
             label="Draw by hand",
             options={"choose a preset": NO_PRESET} | {name.capitalize(): name for name in PRESETS},
             value=NO_PRESET,
-            size="small",
-            sizing_mode="stretch_width",
             description="Or click on the source field to place Gaussians; drag to move them; "
             "select one and press backspace to remove it.",
+            **wide,
         )
         self.sign = pmui.RadioButtonGroup(
-            label="Sign of new Gaussians",
-            options={"+": 1.0, "−": -1.0},
-            value=1.0,
-            size="small",
+            label="Sign of new Gaussians", options={"+": 1.0, "−": -1.0}, value=1.0, size="small",
             description="Sign of the Gaussians placed next.",
-        )
+        )  # fmt: skip
         self.remove = pmui.Button(label="Remove last", variant="outlined", size="small")
         self.clear = pmui.Button(label="Clear", variant="outlined", size="small")
         self.seed.param.watch(lambda event: self._seed_changed(event.new), "value")

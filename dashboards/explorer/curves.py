@@ -9,17 +9,14 @@ from bokeh.events import Tap
 from bokeh.models import BoxAnnotation, ColumnDataSource, HoverTool, NumeralTickFormatter, Span
 from bokeh.plotting import figure
 
-from .compute import PREDICTIONS
-from .fields import COLORS, NAMES
-from .state import Dial
+from sciml_fm_core.physics.parameter import Parameter
+
+from .parts import WIDE, plain
+from .predictions import PREDICTIONS
 
 
-def _plain(fig: figure) -> figure:
-    fig.border_fill_alpha = fig.background_fill_alpha = 0
-    fig.toolbar.logo = None
-    fig.grid.grid_line_alpha = 0.3
-    fig.yaxis.formatter = NumeralTickFormatter(format="0.[0000]%")
-    return fig
+def _empty() -> ColumnDataSource:
+    return ColumnDataSource({"x": [], "y": []})
 
 
 class DialErrors:
@@ -31,56 +28,35 @@ class DialErrors:
 
     def __init__(self, on_pick: Callable[[float], None]):
         self._on_pick = on_pick
-        self._curves = {name: ColumnDataSource({"x": [], "y": []}) for name in PREDICTIONS}
-        self._marks = {name: ColumnDataSource({"x": [], "y": []}) for name in PREDICTIONS}
-        self._value = Span(location=0, dimension="height", line_color="#D55E00", line_width=2)
-        self.pane = pn.pane.Bokeh(sizing_mode="stretch_width", height=300, margin=0)
+        self.pane = pn.pane.Bokeh(height=300, **WIDE)
 
-    def set_scale(self, dial: Dial, label: str, trained: tuple[float, float]) -> None:
+    def set_scale(self, dial: Parameter, trained: tuple[float, float]) -> None:
         """Start a new chart for a dial, with the pre-training band."""
-        kind = "log" if dial.logarithmic else "linear"
         fig = figure(
-            height=300,
-            sizing_mode="stretch_width",
-            x_axis_type=kind,
-            y_axis_type="log",
-            x_range=(dial.low, dial.high),
-            tools="xwheel_zoom,xpan,reset,save",
+            height=300, sizing_mode="stretch_width", y_axis_type="log", x_range=(dial.low, dial.high),
+            x_axis_type="log" if dial.logarithmic else "linear", tools="xwheel_zoom,xpan,reset,save",
             toolbar_location="right",
-        )
-        _plain(fig)
+        )  # fmt: skip
         fig.name = "Error along the dial"
-        fig.toolbar.autohide = True
-        fig.xaxis.axis_label, fig.yaxis.axis_label = label, "relative error"
+        fig.xaxis.axis_label, fig.yaxis.axis_label = dial.title, "relative error"
+        fig.yaxis.formatter = NumeralTickFormatter(format="0.[0000]%")
         band = BoxAnnotation(left=trained[0], right=trained[1], fill_color="#0072B2", fill_alpha=0.14, line_color=None)
         fig.add_layout(band)
         self._value = Span(location=dial.low, dimension="height", line_color="#D55E00", line_width=2)
         fig.add_layout(self._value)
-        renderers = []
-        for name in PREDICTIONS:
-            for table in (self._curves, self._marks):
-                table[name] = ColumnDataSource({"x": [], "y": []})
-            line = fig.line(
-                "x", "y", source=self._curves[name], color=COLORS[name], line_width=2, legend_label=NAMES[name]
-            )
-            dots = fig.scatter("x", "y", source=self._curves[name], color=COLORS[name], size=4)
+        self._curves, self._marks, renderers = {}, {}, []
+        for key, predictor in PREDICTIONS.items():
+            curve, mark = self._curves[key], self._marks[key] = _empty(), _empty()
+            color = predictor.color
+            fig.line("x", "y", source=curve, color=color, line_width=2, legend_label=predictor.name)
+            renderers.append(fig.scatter("x", "y", source=curve, color=color, size=4))
             fig.scatter(
-                "x",
-                "y",
-                source=self._marks[name],
-                color=COLORS[name],
-                size=12,
-                marker="diamond",
-                line_color="white",
+                "x", "y", source=mark, color=color, size=12, marker="diamond", line_color="white",
                 legend_label="the example above",
-            )
-            renderers.append(dots)
-            del line
-        fig.add_tools(HoverTool(renderers=renderers, tooltips=[(label, "@x"), ("relative error", "@y{0.00%}")]))
+            )  # fmt: skip
+        fig.add_tools(HoverTool(renderers=renderers, tooltips=[(dial.title, "@x"), ("relative error", "@y{0.00%}")]))
+        plain(fig)
         fig.legend.orientation = "horizontal"
-        fig.legend.background_fill_alpha = 0
-        fig.legend.border_line_alpha = 0
-        fig.legend.padding = fig.legend.margin = 2
         fig.add_layout(fig.legend[0], "above")
         fig.on_event(Tap, lambda event: self._on_pick(event.x))
         self.figure = fig
@@ -100,39 +76,24 @@ class DialErrors:
 
 
 class LearningCurves:
-    """Training loss and validation error by step, of the fine-tuned operator and its from-scratch twin."""
+    """Training loss and validation error by step, of the operators that a fine-tuning trains."""
 
     def __init__(self) -> None:
         fig = figure(
-            height=190,
-            sizing_mode="stretch_width",
-            y_axis_type="log",
-            tools="",
-            toolbar_location=None,
-            min_border=2,
+            height=190, sizing_mode="stretch_width", y_axis_type="log", tools="", toolbar_location=None, min_border=2
         )
-        _plain(fig)
+        plain(fig)
         fig.yaxis.formatter = NumeralTickFormatter(format="0.[000]a")
         fig.name = "Learning curves"
         fig.xaxis.axis_label, fig.yaxis.axis_label = "step", "loss, error"
         self._loss, self._validation = {}, {}
-        for name in ("fine_tuned", "from_scratch"):
-            self._loss[name] = ColumnDataSource({"x": [], "y": []})
-            self._validation[name] = ColumnDataSource({"x": [], "y": []})
-            fig.line(
-                "x",
-                "y",
-                source=self._loss[name],
-                color=COLORS[name],
-                line_alpha=0.5,
-                legend_label=f"{NAMES[name]}: loss",
-            )
-            fig.line(
-                "x", "y", source=self._validation[name], color=COLORS[name], line_width=2, legend_label="validation"
-            )
-            fig.scatter("x", "y", source=self._validation[name], color=COLORS[name], size=5)
-        fig.legend.visible = False
-        self.pane = pn.pane.Bokeh(fig, sizing_mode="stretch_width", height=190, margin=0)
+        for key, predictor in PREDICTIONS.items():
+            if predictor.train:
+                loss, validation = self._loss[key], self._validation[key] = _empty(), _empty()
+                fig.line("x", "y", source=loss, color=predictor.color, line_alpha=0.5)
+                fig.line("x", "y", source=validation, color=predictor.color, line_width=2)
+                fig.scatter("x", "y", source=validation, color=predictor.color, size=5)
+        self.pane = pn.pane.Bokeh(fig, height=190, **WIDE)
 
     def paint(self, curves: dict[str, tuple[tuple[int, float, float | None], ...]]) -> None:
         """Show rows (step, loss, validation error or None)."""

@@ -13,8 +13,10 @@ from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.training.config import Progress, TrainConfig
-from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES, RECIPES
-from sciml_fm_core.training.transfer import Adaptation, fine_tune, train_from_scratch
+from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES
+from sciml_fm_core.training.transfer import Adaptation
+
+from .predictions import PREDICTIONS
 
 RESOLUTION = 64
 BATCH_SIZE = 32
@@ -47,12 +49,11 @@ class AdaptSettings:
 class Adapted:
     """A fine-tuned operator and its from-scratch twin, trained on the same examples for the same steps.
 
-    ``errors`` are mean relative errors on held-out examples of the task, by prediction.
+    All by key of `PREDICTIONS`; ``errors`` are mean relative errors on held-out examples of the task.
     """
 
     settings: AdaptSettings
-    fine_tuned: Operator
-    from_scratch: Operator | None
+    operators: dict[str, Operator]
     learning_rates: dict[str, float]
     errors: dict[str, float]
     finished: float
@@ -68,7 +69,7 @@ class JobState:
     """What a job shows of itself.
 
     Attributes:
-        stage: waiting, drawing examples, fine-tuning, from scratch, testing, done, cancelled or failed.
+        stage: waiting, drawing examples, that of a `Predictor`, testing, done, cancelled or failed.
         ahead: jobs before it in the queue.
         fraction: how much of it is done, 0 to 1.
         seconds_left: estimate, None where there is none yet.
@@ -189,23 +190,23 @@ class AdaptJob(threading.Thread):
         test = draw_split(settings.task, "test", TEST_COUNT, resolution=RESOLUTION)
         if settings.examples == 0:
             error = self._error(operator, test)
-            return Adapted(settings, operator, None, {}, {"zero_shot": error, "fine_tuned": error}, time.monotonic())
+            errors = {"zero_shot": error, "fine_tuned": error}
+            return Adapted(settings, {"fine_tuned": operator}, {}, errors, time.monotonic())
         train = draw_split(settings.task, "train", settings.examples, resolution=RESOLUTION)
         validation = draw_split(settings.task, "validation", VALIDATION_COUNT, resolution=RESOLUTION)
         self.check()
         rates = list(PAPER_LEARNING_RATES) if settings.learning_rate is None else [settings.learning_rate]
-        recipe = operator.card.get("recipe")
         config = TrainConfig(
             steps=settings.steps,
             learning_rate=rates[0],
-            loss=RECIPES.get(recipe, RECIPES["ours"]).loss,
             validate_every=max(1, settings.steps // 12),
             report_every=1,
         )
         adaptations: dict[str, Adaptation] = {}
-        for number, (name, adapt) in enumerate({"fine_tuned": fine_tune, "from_scratch": train_from_scratch}.items()):
-            self.publish(stage="fine-tuning" if name == "fine_tuned" else "from scratch")
-            adaptations[name] = adapt(
+        trained = [predictor for predictor in PREDICTIONS.values() if predictor.train]
+        for number, predictor in enumerate(trained):
+            self.publish(stage=predictor.stage)
+            adaptations[predictor.key] = predictor.train(
                 operator,
                 train,
                 system=system,
@@ -214,14 +215,13 @@ class AdaptJob(threading.Thread):
                 batch_size=BATCH_SIZE,
                 learning_rates=rates if len(rates) > 1 else None,
                 resolution=_coarse_first(operator),
-                callback=self._follow(name, number),
+                callback=self._follow(predictor.key, number, len(trained)),
             )
             self.check()
         self.publish(stage="testing")
         return Adapted(
             settings=settings,
-            fine_tuned=adaptations["fine_tuned"].operator,
-            from_scratch=adaptations["from_scratch"].operator,
+            operators={name: adaptation.operator for name, adaptation in adaptations.items()},
             learning_rates={name: adaptation.learning_rate for name, adaptation in adaptations.items()},
             errors={"zero_shot": self._error(operator, test)}
             | {name: self._error(adaptation.operator, test) for name, adaptation in adaptations.items()},
@@ -233,17 +233,17 @@ class AdaptJob(threading.Thread):
         prediction = operator.predict(test.source, test.coefficients, self.settings.task.system)
         return relative_error(prediction, test.solution).mean().item()
 
-    def _follow(self, name: str, number: int) -> Callable[[Progress], bool]:
-        """Callback of one of the two trainings."""
+    def _follow(self, name: str, number: int, count: int) -> Callable[[Progress], bool]:
+        """Callback of one of the trainings."""
         rows: list[tuple[int, float, float | None]] = []
         started = time.monotonic()
 
         def callback(progress: Progress) -> bool:
             rows.append((progress.step, progress.loss, progress.validation_error))
-            left = (time.monotonic() - started) * ((2 - number) / progress.fraction - 1)
+            left = (time.monotonic() - started) * ((count - number) / progress.fraction - 1)
             self.publish(
                 at_once=False,
-                fraction=(number + progress.fraction) / 2,
+                fraction=(number + progress.fraction) / count,
                 seconds_left=left,
                 curves={**self.state.curves, name: tuple(rows)},
             )
@@ -255,4 +255,4 @@ class AdaptJob(threading.Thread):
 def _coarse_first(operator: Operator) -> dict[float, int] | int:
     """Points to train on: most steps on half of them, at a third of the cost, where that resolves the modes."""
     coarse = RESOLUTION // 2
-    return {0.0: coarse, 0.7: RESOLUTION} if coarse >= 2 * operator.model.config.modes else RESOLUTION
+    return {0.0: coarse, 0.7: RESOLUTION} if coarse >= operator.model.smallest_grid else RESOLUTION

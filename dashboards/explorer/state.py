@@ -4,85 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import param
 
 from sciml_fm_core.models.operator import Operator, load_operator
-from sciml_fm_core.physics.system import SYSTEMS, Parameter, System
-from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, shift_of
+from sciml_fm_core.physics.parameter import Parameter
+from sciml_fm_core.physics.system import SYSTEMS, System
+from sciml_fm_core.physics.tasks import Task, shift_of
 
-from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle
+from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
 from .compute import Query
 from .jobs import Adapted, AdaptSettings
+from .predictions import PREDICTIONS
 
 EXAMPLE_COUNTS = (0, 8, 16, 32, 64, 128, 256, 512)
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-
-
-@dataclass(frozen=True)
-class Dial:
-    """Scale of a system's dial: its range, whether it is logarithmic, and the values it can take."""
-
-    low: float
-    high: float
-    step: float
-    start: float
-    logarithmic: bool = False
-
-    def position(self, value: float) -> float:
-        """Where a value lies along the dial, 0 to 1; outside it is clipped."""
-        low, high, value = (
-            (math.log(self.low), math.log(self.high), math.log(max(value, 1e-12)))
-            if self.logarithmic
-            else (self.low, self.high, value)
-        )
-        return min(1.0, max(0.0, (value - low) / (high - low)))
-
-    def snap(self, value: float) -> float:
-        """Nearest value that the dial can take."""
-        if self.logarithmic:
-            return min(self.values(), key=lambda v: abs(math.log(v / max(value, 1e-12))))
-        return round(min(self.high, max(self.low, round(value / self.step) * self.step)), 6)
-
-    def values(self) -> list[float]:
-        """All values of the dial; two significant digits on a logarithmic one."""
-        if self.logarithmic:
-            points = np.geomspace(self.low, self.high, 101)
-            return sorted({float(f"{v:.2g}") for v in points})
-        count = round((self.high - self.low) / self.step)
-        return [round(self.low + i * self.step, 6) for i in range(count + 1)]
-
-    def sweep(self, count: int = 29) -> list[float]:
-        """Values at which the error along the dial is measured."""
-        points = np.geomspace if self.logarithmic else np.linspace
-        return [float(f"{v:.4g}") for v in points(self.low, self.high, count)]
-
-
-DIALS = {
-    "poisson": Dial(1, 20, 0.1, start=3),
-    "advection_diffusion": Dial(0.05, 5, 0.01, start=0.5, logarithmic=True),
-    "helmholtz": Dial(1, 15, 0.1, start=4),
-}
-
-
-def dial_of(system: System) -> Dial:
-    """Dial of a system: from `DIALS`, else spanning twice the pre-training range of its tasks."""
-    if system.name in DIALS:
-        return DIALS[system.name]
-    tasks = [Task.parse(label) for label in PAPER_TASKS.get(system.name, {}).values()]
-    low, high = min((t.low for t in tasks), default=1.0), max((t.high for t in tasks), default=10.0)
-    return Dial(low, high, (high - low) / 100, start=(low + high) / 2)
-
-
-def is_angle(parameter: Parameter) -> bool:
-    """Angles run a full turn."""
-    return math.isclose(parameter.high, 2 * math.pi)
-
-
-DEFAULT_PARAMETERS = {"principal axis": math.radians(30), "flow direction": math.radians(20), "eigenvalue": 2.0}
 
 
 class ExploreState(param.Parameterized):
@@ -93,7 +30,7 @@ class ExploreState(param.Parameterized):
         load: how weights are loaded; the page passes a cache shared by all sessions.
     """
 
-    system_name = param.Selector(default="poisson", objects=list(SYSTEMS))
+    system_name = param.String(default="poisson", doc="key of SYSTEMS")
     bundle_name = param.String(default=None, allow_None=True)
     dial = param.Number(default=3.0)
     parameters = param.Dict(default={}, doc="values of system.parameters by name, angles in radians")
@@ -129,9 +66,9 @@ class ExploreState(param.Parameterized):
         return SYSTEMS[self.system_name]
 
     @property
-    def scale(self) -> Dial:
+    def scale(self) -> Parameter:
         """Scale of the dial."""
-        return dial_of(self.system)
+        return self.system.dialled
 
     @property
     def bundle(self) -> Bundle | None:
@@ -139,23 +76,25 @@ class ExploreState(param.Parameterized):
         return self.bundles.get(self.bundle_name) if self.bundle_name else None
 
     def bundles_of(self, system: System) -> list[Bundle]:
-        """Bundles that know a system: shipped before one's own, specialists before mixed, ours before the paper's."""
-        known = [bundle for bundle in self.bundles.values() if system.name in bundle.systems]
-        return sorted(known, key=lambda b: (not b.shipped, len(b.systems) > 1, b.recipe != "ours", b.name))
+        """Bundles that know a system: shipped, pre-trained, specialists and our recipe before the others."""
+
+        def rank(bundle: Bundle) -> tuple:
+            adapted, mixed = bundle.kind != "pre-trained", len(bundle.systems) > 1
+            return not bundle.shipped, adapted, mixed, bundle.recipe != "ours", bundle.name
+
+        return sorted((b for b in self.bundles.values() if system.name in b.systems), key=rank)
 
     def choose_system(self, name: str) -> None:
         """Change the system with its dial, parameters and bundle, in one step."""
         self._parameters_of[self.system_name] = dict(self.parameters)
         system = SYSTEMS[name]
-        dial = dial_of(system).start
-        parameters = {
-            p.name: float(DEFAULT_PARAMETERS.get(p.name, (p.low + p.high) / 2)) for p in system.parameters
-        } | self._parameters_of.get(name, {})
+        parameters = {p.name: p.default for p in system.parameters} | self._parameters_of.get(name, {})
         bundles = self.bundles_of(system)
         if self.bundle is not None and self.bundle in bundles and len(self.bundle.systems) > 1:
             chosen = self.bundle.name  # a mixed operator stays chosen
         else:
             chosen = bundles[0].name if bundles else None
+        dial = opening_dial(system, self.bundles.get(chosen))
         self.param.update(
             system_name=name,
             bundle_name=chosen,
@@ -167,16 +106,22 @@ class ExploreState(param.Parameterized):
         )
 
     def choose_bundle(self, name: str) -> None:
-        """Change the pre-trained operator; its latest adapted results come back with it."""
-        self.param.update(bundle_name=name, shown=self._latest(self.system_name, name))
+        """Change the pre-trained operator; its latest adapted results come back with it.
+
+        A dial that was not moved yet opens anew, inside the range of this operator.
+        """
+        updates: dict[str, Any] = {"bundle_name": name, "shown": self._latest(self.system_name, name)}
+        if self.dial == opening_dial(self.system, self.bundle):
+            updates |= self._at(opening_dial(self.system, self.bundles[name]))
+        self.param.update(**updates)
 
     def set_dial(self, value: float) -> None:
         """Move the dial to the nearest value it can take; the window follows until it was edited."""
-        value = self.scale.snap(value)
-        updates: dict[str, Any] = {"dial": value}
-        if self.window_follows:
-            updates["window"] = default_window(self.system, value)
-        self.param.update(**updates)
+        self.param.update(**self._at(self.scale.snap(value)))
+
+    def _at(self, dial: float) -> dict[str, Any]:
+        """The dial and the window that follows it."""
+        return {"dial": dial} | ({"window": default_window(self.system, dial)} if self.window_follows else {})
 
     def set_parameter(self, name: str, value: float) -> None:
         """Set one of ``system.parameters``; angles in radians."""
@@ -197,8 +142,7 @@ class ExploreState(param.Parameterized):
         """Range of the dial that the chosen operator was pre-trained on."""
         if self.bundle is not None:
             return self.bundle.trained_range(self.system)
-        task = Task.parse(PAPER_TASKS[self.system_name]["pre-training"])
-        return task.low, task.high
+        return pretraining_range(self.system)
 
     @property
     def shift(self) -> str:
@@ -213,7 +157,8 @@ class ExploreState(param.Parameterized):
         """
         bundle, load = self.bundle, self._load
         if bundle is None:
-            task = PAPER_TASKS[self.system_name]["pre-training"]
+            low, high = pretraining_range(self.system)
+            task = f"{self.system.label}({low:g},{high:g})"
             command = f"sciml-fm pretrain '{task}' --output {DEFAULT_FOLDER}/own.safetensors"
             raise ValueError(
                 f"No trained operator knows {self.system.label}: `{command}` makes one; "
@@ -247,9 +192,6 @@ class ExploreState(param.Parameterized):
 
     def query(self) -> Query:
         """The present point of the page."""
-        current = self.current
-        tuned = current.fine_tuned if current else None
-        scratch = current.from_scratch if current else None
         return Query(
             system=self.system,
             dial=self.dial,
@@ -257,11 +199,7 @@ class ExploreState(param.Parameterized):
             seed=self.seed,
             sparsity=self.sparsity,
             gaussians=tuple(self.gaussians) if self.drawn else None,
-            operators={
-                "zero_shot": self.loader() if self.bundle else None,
-                "fine_tuned": (lambda: tuned) if tuned else None,
-                "from_scratch": (lambda: scratch) if scratch else None,
-            },
+            operators={key: predictor.loader(self) for key, predictor in PREDICTIONS.items()},
         )
 
     def settings(self) -> AdaptSettings:
@@ -279,10 +217,19 @@ class ExploreState(param.Parameterized):
         )
 
 
+def opening_dial(system: System, bundle: Bundle | None) -> float:
+    """Where the dial stands at first: at its default, or amid the range of an operator that does not know that."""
+    dial = system.dialled
+    low, high = bundle.opening_range(system) if bundle else pretraining_range(system)
+    if low <= dial.default <= high:
+        return dial.snap(dial.default)
+    middle = math.sqrt(low * high) if dial.logarithmic else (low + high) / 2
+    return dial.snap(round(middle) if dial.whole else middle)
+
+
 def default_window(system: System, dial: float) -> tuple[float, float]:
     """A range about a dial value: a quarter of it to either side, whole numbers where tasks draw them."""
-    scale = dial_of(system)
-    low, high = max(scale.low, dial / 1.25), min(scale.high, dial * 1.25)
-    if system.dialled.whole:
-        return float(max(1, math.floor(low))), float(math.ceil(high))
-    return float(f"{low:.2g}"), float(f"{high:.2g}")
+    scale, (low, high) = system.dialled, sorted((dial / 1.25, dial * 1.25))
+    if scale.whole:
+        return float(max(scale.low, math.floor(low))), float(math.ceil(min(scale.high, high)))
+    return max(scale.low, min(dial, float(f"{low:.2g}"))), min(scale.high, max(dial, float(f"{high:.2g}")))

@@ -12,7 +12,8 @@ from typing import Any
 
 import param
 
-from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
 from sciml_fm_core.study.experiments import EXPERIMENTS, SYS_1
 from sciml_fm_core.study.runs import STARTS, AdaptationRun, PretrainingRun
 
@@ -193,7 +194,7 @@ def _by_task(records: Records, picture: Callable[[str, list[dict]], Picture]) ->
 
 def _task_order(label: str) -> tuple:
     task = Task.parse(label)
-    return list(PAPER_TASKS).index(task.system.name) if task.system.name in PAPER_TASKS else 99, task.low, task.high
+    return list(SYSTEMS).index(task.system.name), task.low, task.high
 
 
 def _start_and_recipe(records: Records) -> Callable[[dict], str]:
@@ -209,8 +210,8 @@ def _simple(task: str, records: Records) -> Picture:
 
 
 def _dial_of(task: str) -> str:
-    """The paper's pre-training task of the system, or the task itself where the system is one's own."""
-    return PAPER_TASKS.get(Task.parse(task).system.name, {}).get("pre-training", task)
+    """The pre-training task of the system, or the task itself where the system names none."""
+    return tasks_of(Task.parse(task).system).get(PRETRAINING, task)
 
 
 def _medium(records: Records, systems: Iterable[str] = ("poisson", "advection_diffusion")) -> list[dict]:

@@ -14,6 +14,7 @@ from bokeh.models import NumeralTickFormatter
 from sciml_fm_core.study.figures import error_curves, savings_figure, strip
 
 from . import text
+from .parts import WIDE, Html, column, plain
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
 from .studies import FIGURES, HOW_TO_START, Chart, Details, StudiesState
 
@@ -34,22 +35,15 @@ HOVER = [
     ("steps", "@steps"),
 ]
 MOST_CHARTS = 2
-Html = partial(pn.pane.HTML, sizing_mode="stretch_width", margin=(0, 10))
 
 hv.Store.set_current_backend("bokeh")
 
 
 def _plain(plot, _element) -> None:
-    """As the charts of the explore page: no ground of their own."""
-    fig = plot.state
-    fig.border_fill_alpha = fig.background_fill_alpha = 0
-    fig.toolbar.logo = None
-    fig.toolbar.autohide = True
-    fig.grid.grid_line_alpha = 0.3
-    for legend in fig.legend:
-        legend.background_fill_alpha = legend.border_line_alpha = 0
+    """As the charts of the explore page."""
+    plain(plot.state)
+    for legend in plot.state.legend:
         legend.label_text_font_size = "12px"
-        legend.padding = legend.margin = 2
 
 
 @lru_cache(maxsize=64)
@@ -63,18 +57,16 @@ class StudyCharts:
 
     def __init__(self, state: StudiesState):
         self.state = state
-        pane = partial(pn.pane.HoloViews, sizing_mode="stretch_width", margin=0, linked_axes=False)
+        pane = partial(pn.pane.HoloViews, linked_axes=False, **WIDE)
         self.strip = pane(height=130)
         self.charts = [pane(height=400) for _ in range(MOST_CHARTS)]
         self.saved = pane(height=340)
         self._headings = [Html(margin=0) for _ in range(MOST_CHARTS + 2)]
         # Columns are hidden, not panes: Panel fails to hide or show the pane of a drawn figure.
-        self._parts = [
-            pn.Column(*pair, sizing_mode="stretch_width", margin=0)
-            for pair in zip(self._headings, (self.strip, *self.charts, self.saved), strict=True)
-        ]
+        panes = self.strip, *self.charts, self.saved
+        self._parts = [pn.Column(*pair, **WIDE) for pair in zip(self._headings, panes, strict=True)]
         self._selections: list[hv.streams.Selection1D] = []
-        self.column = pn.Column(*self._parts, sizing_mode="stretch_width", styles={"flex": "3 1 0", "min-width": "0"})
+        self.column = column(*self._parts, share="3 1 0")
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task"])
         self.paint()
 
@@ -129,16 +121,9 @@ class RunDetails:
     def __init__(self, state: StudiesState):
         self.state = state
         self.head, self.body = Html(margin=0), Html(margin=0)
-        self.curve = pn.pane.HoloViews(sizing_mode="stretch_width", height=190, margin=0, linked_axes=False)
-        self._curve_part = pn.Column(self.curve, sizing_mode="stretch_width", margin=0, visible=False)
-        self.column = pn.Column(
-            self.head,
-            self._curve_part,
-            self.body,
-            sizing_mode="stretch_width",
-            margin=(0, 0, 0, 16),
-            styles={"flex": "1.3 1 0", "min-width": "0"},
-        )
+        self.curve = pn.pane.HoloViews(height=190, linked_axes=False, **WIDE)
+        self._curve_part = pn.Column(self.curve, visible=False, **WIDE)
+        self.column = column(self.head, self._curve_part, self.body, share="1.3 1 0", margin=(0, 0, 0, 16))
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task", "chosen"])
         self.paint()
 
@@ -185,17 +170,11 @@ def _rows(rows: list[tuple[str, str]]) -> str:
 
 def _validation_curve(points: tuple[tuple[int, float], ...]) -> hv.Overlay:
     """Validation error by step."""
-    curve = hv.Curve(points, "step", hv.Dimension("validation", label="validation error"))
-    dots = hv.Scatter(points, "step", hv.Dimension("validation", label="validation error"))
+    table = list(points), "step", hv.Dimension("validation", label="validation error")
+    curve, dots = hv.Curve(*table), hv.Scatter(*table)
     overlay = curve.opts(color="#0072B2", line_width=2) * dots.opts(color="#0072B2", size=5, tools=["hover"])
-    return overlay.opts(
-        responsive=True,
-        height=190,
-        logy=True,
-        hooks=[_plain],
-        toolbar=None,
-        yformatter=NumeralTickFormatter(format="0.[000]%"),
-    )
+    percent = NumeralTickFormatter(format="0.[000]%")
+    return overlay.opts(responsive=True, height=190, logy=True, hooks=[_plain], toolbar=None, yformatter=percent)
 
 
 class StudyMenus:

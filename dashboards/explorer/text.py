@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from sciml_fm_core.physics.system import System
-from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from latex2mathml.converter import convert
 
-from .state import Dial
+from sciml_fm_core.physics.system import PRETRAINING, System
 
 SHIFTS = {
     "inside": ("Inside the pre-training range", "#00795c"),
@@ -33,53 +32,11 @@ def number(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def _mn(value: float) -> str:
-    text = f"{abs(value):.3g}" if abs(value) < 100 else f"{abs(value):.0f}"
-    return f"<mo>−</mo><mn>{text}</mn>" if value < 0 else f"<mn>{text}</mn>"
-
-
-_NABLA = "<mi mathvariant='normal'>∇</mi>"
-_DIFFUSION = f"<mo>−</mo>{_NABLA}<mo>·</mo><mo>(</mo><mi>K</mi>{_NABLA}<mi>u</mi><mo>)</mo>"
-
-
-def _tensor(c: dict[str, float]) -> str:
-    rows = ((c["k11"], c["k12"]), (c["k12"], c["k22"]))
-    body = "".join("<mtr>" + "".join(f"<mtd>{_mn(v)}</mtd>" for v in row) + "</mtr>" for row in rows)
-    return f"<mi>K</mi><mo>=</mo><mo>(</mo><mtable>{body}</mtable><mo>)</mo>"
-
-
-def _vector(values: tuple[float, float]) -> str:
-    body = "".join(f"<mtr><mtd>{_mn(v)}</mtd></mtr>" for v in values)
-    return f"<mi>v</mi><mo>=</mo><mo>(</mo><mtable>{body}</mtable><mo>)</mo>"
-
-
-def equation(system: System, coefficients: dict[str, float] | None) -> str:
-    """The equation of a system with the coefficients now dialled, as MathML."""
-    parts: list[str]
-    if system.name == "poisson":
-        parts = [f"{_DIFFUSION}<mo>=</mo><mi>f</mi>"]
-        parts += [_tensor(coefficients)] if coefficients else []
-    elif system.name == "advection_diffusion":
-        parts = [f"{_DIFFUSION}<mo>+</mo><mi>v</mi><mo>·</mo>{_NABLA}<mi>u</mi><mo>=</mo><mi>f</mi>"]
-        if coefficients:
-            parts += [
-                _tensor(coefficients) + "<mspace width='0.8em'/>" + _vector((coefficients["v1"], coefficients["v2"]))
-            ]
-    elif system.name == "helmholtz":
-        d, omega = (
-            (_mn(coefficients["diffusivity"]), _mn(coefficients["omega"]))
-            if coefficients
-            else ("<mi>d</mi>", "<mi>ω</mi>")
-        )
-        parts = [
-            f"<mo>−</mo>{d}<mspace width='0.2em'/><mi mathvariant='normal'>Δ</mi><mi>u</mi><mo>−</mo>{omega}"
-            "<mspace width='0.2em'/><mi>u</mi><mo>=</mo><mi>f</mi>"
-        ]
-    else:
-        values = ", ".join(f"{name} = {number(v)}" for name, v in (coefficients or {}).items())
-        return f"<code>{escape(system.equation)}</code><br>{escape(values)}"
-    lines = "".join(f"<div><math display='block'>{part}</math></div>" for part in parts)
-    return f"<div class='equation' data-test='equation'>{lines}</div>"
+def equation(system: System, coefficients: dict[str, float]) -> str:
+    """The equation of a system with the coefficients now dialled, as MathML; each of its parts has a line."""
+    parts = system.equation_with(coefficients).split(r",\quad")
+    lines = "".join(f"<div style='padding:2px 0'>{convert(part, display='block')}</div>" for part in parts)
+    return f"<div class='equation' data-test='equation' style='overflow-x:auto'>{lines}</div>"
 
 
 def badge(shift: str) -> str:
@@ -91,55 +48,45 @@ def badge(shift: str) -> str:
     )
 
 
-def strip(system: System, dial: Dial, value: float, trained: tuple[float, float]) -> str:
-    """The range under a dial: band of the pre-training range, the paper's downstream ranges, the present value."""
+def strip(system: System, value: float, trained: tuple[float, float]) -> str:
+    """The range under a dial: band of the pre-training range, the named downstream ranges, the present value."""
     width, top = 300.0, 12.0
 
     def x(v: float) -> float:
-        return width * dial.position(v)
+        return width * system.dialled.position(v)
 
     low, high = trained
+    half = 36.0  # of the width of the text
+    middle = min(max((x(low) + x(high)) / 2, half), width - half)
     shapes = [
         f"<rect x='{x(low):.1f}' y='0' width='{max(2.0, x(high) - x(low)):.1f}' height='{top}' rx='2' fill='#0072B2' "
         "fill-opacity='0.35'/>",
         f"<line x1='0' x2='{width}' y1='{top}' y2='{top}' stroke='currentColor' stroke-opacity='0.35'/>",
-        _label((x(low) + x(high)) / 2, top - 2.5, "pre-trained here", width, 9),
+        f"<text x='{middle:.1f}' y='{top - 2.5}' font-size='9' text-anchor='middle' fill='currentColor'>"
+        "pre-trained here</text>",
     ]
-    shifts = {name: label for name, label in PAPER_TASKS.get(system.name, {}).items() if name != "pre-training"}
-    for row, (name, label) in enumerate(shifts.items()):
-        task = Task.parse(label)
-        left, right, y = x(task.low), x(task.high), top + 10 + 10 * row
-        text = f"{name}: {task.low:g}–{task.high:g}"
+    shifts = {name: f"{ends[0]:g}–{ends[1]:g}" for name, ends in system.shifts.items() if name != PRETRAINING}
+    for row, (name, ends) in enumerate(shifts.items()):
+        left, right = map(x, system.shifts[name])
+        y = top + 10 + 10 * row
+        # The text stands beside its line, on the side where there is room.
+        place, anchor = (right + 4, "start") if right < width - 70 else (left - 4, "end")
         shapes.append(
             f"<line x1='{left:.1f}' x2='{right:.1f}' y1='{y}' y2='{y}' stroke='currentColor' stroke-width='3' "
-            "stroke-opacity='0.45'/>"
+            f"stroke-opacity='0.45'/><text x='{place:.1f}' y='{y + 3}' font-size='9' text-anchor='{anchor}' "
+            f"fill='currentColor'>{escape(name)}: {ends}</text>"
         )
-        # The text stands beside its line, on the side where there is room.
-        if right < width - 70:
-            shapes.append(f"<text x='{right + 4:.1f}' y='{y + 3}' font-size='9' fill='currentColor'>{text}</text>")
-        else:
-            shapes.append(
-                f"<text x='{left - 4:.1f}' y='{y + 3}' font-size='9' text-anchor='end' "
-                f"fill='currentColor'>{text}</text>"
-            )
     height = top + 6 + 10 * max(1, len(shifts)) + 2
     shapes.append(
         f"<line x1='{x(value):.1f}' x2='{x(value):.1f}' y1='0' y2='{height}' stroke='#D55E00' stroke-width='2'/>"
     )
-    description = (
-        f"{system.dial_name} {value:g}; pre-trained on {low:g} to {high:g}; downstream ranges of the paper: "
-        + ", ".join(f"{name} {label}" for name, label in shifts.items())
+    description = f"{system.dial_name} {value:g}; pre-trained on {low:g} to {high:g}; downstream ranges: " + (
+        ", ".join(f"{name} {ends}" for name, ends in shifts.items()) or "none"
     )
     return (
         f"<svg viewBox='0 0 {width} {height}' width='100%' role='img' aria-label='{escape(description)}' "
         f"style='overflow:visible;display:block'><title>{escape(description)}</title>{''.join(shapes)}</svg>"
     )
-
-
-def _label(x: float, y: float, text: str, width: float, size: int) -> str:
-    half = 0.25 * size * len(text)
-    x = min(max(x, half), width - half)
-    return f"<text x='{x:.1f}' y='{y}' font-size='{size}' text-anchor='middle' fill='currentColor'>{text}</text>"
 
 
 def colour_bar(title: str, palette: Sequence[str], low: float, high: float, name: str) -> str:
@@ -165,24 +112,21 @@ def title(text: str, note: str = "", color: str = "currentColor") -> str:
 
 
 def numbers(rows: list[tuple[str, str, str]]) -> str:
-    """Numbers under a field: rows of (label, value, name for tests)."""
+    """Numbers under a field: rows of (label, value, name for tests), the first one in bold."""
+    first = ";font-weight:700;font-size:13px"
     lines = "".join(
-        f"<div style='display:flex;justify-content:space-between;gap:6px;{_emphasis(i)}'>"
+        f"<div style='display:flex;justify-content:space-between;gap:6px{first if i == 0 else ''}'>"
         f"<span style='opacity:.8'>{label}</span><span data-test='{name}'>{value}</span></div>"
         for i, (label, value, name) in enumerate(rows)
     )
     return f"<div style='font-size:12px;line-height:1.45;font-variant-numeric:tabular-nums'>{lines}</div>"
 
 
-def _emphasis(index: int) -> str:
-    return "font-weight:700;font-size:13px" if index == 0 else ""
-
-
-def message(text: str, kind: str = "warning") -> str:
-    """A short notice."""
+def message(text: str, kind: str = "warning", name: str = "notice") -> str:
+    """A short notice, with its name for tests."""
     color = {"warning": "#c04a00", "error": "#b3261e", "info": "#0072B2"}[kind]
     return (
-        f"<div role='alert' data-test='notice' style='border-left:4px solid {color};padding:4px 10px;font-size:13px'>"
+        f"<div role='alert' data-test='{name}' style='border-left:4px solid {color};padding:4px 10px;font-size:13px'>"
         f"{escape(text)}</div>"
     )
 

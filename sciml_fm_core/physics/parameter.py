@@ -71,15 +71,15 @@ class Parameter:
         if self.logarithmic:
             value = max(value, 1e-300)
             return min(self.values(), key=lambda v: abs(math.log(v / value)))
-        step = self.step or (self.high - self.low) / 100
-        return round(min(self.high, max(self.low, round(value / step) * step)), 6)
+        return min(self.values(), key=lambda v: abs(v - value))
 
     def values(self) -> list[float]:
         """All values that a dial can take; two significant digits on a logarithmic one."""
         if self.logarithmic:
             return sorted({float(f"{value:.2g}") for value in np.geomspace(self.low, self.high, 101)})
         step = self.step or (self.high - self.low) / 100
-        return [round(self.low + i * step, 6) for i in range(round((self.high - self.low) / step) + 1)]
+        count = int((self.high - self.low) / step + 1e-6)
+        return [float(f"{self.low + i * step:.10g}") for i in range(count + 1)]
 
     def sweep(self, count: int = 29) -> list[float]:
         """Values at which a curve along the dial is measured."""

@@ -112,8 +112,9 @@ class System(ABC):
 
     def equation_with(self, coefficients: Mapping[str, float]) -> str:
         """The equation with the values of its coefficients, in LaTeX."""
-        values = r",\; ".join(rf"\mathrm{{{name}}} = {value:.4g}" for name, value in coefficients.items())
-        return rf"{self.equation},\quad {values}".replace("_", r"\_") if values else self.equation
+        names = {name: name.replace("_", r"\_") for name in coefficients}
+        values = r",\; ".join(rf"\mathrm{{{names[name]}}} = {value:.4g}" for name, value in coefficients.items())
+        return rf"{self.equation},\quad {values}" if values else self.equation
 
     # What a neural operator sees ------------------------------------------------------------------------------------
 

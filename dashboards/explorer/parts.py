@@ -1,0 +1,31 @@
+"""What the views of both pages are made of."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import panel as pn
+
+WIDE = {"sizing_mode": "stretch_width", "margin": 0}
+Html = partial(pn.pane.HTML, sizing_mode="stretch_width", margin=(0, 10))
+
+
+def column(*parts, share: str = "1 1 0", margin=0) -> pn.Column:
+    """Parts below each other, in a share of a row's width."""
+    return pn.Column(*parts, sizing_mode="stretch_width", margin=margin, styles={"flex": share, "min-width": "0"})
+
+
+def show(pane: pn.pane.HTML, html: str) -> None:
+    """Change a pane where it changes: what is the same is not sent to the browser again."""
+    if pane.object != html:
+        pane.object = html
+
+
+def plain(fig) -> None:
+    """A Bokeh figure without a ground of its own: it follows the theme of the page."""
+    fig.border_fill_alpha = fig.background_fill_alpha = 0
+    fig.toolbar.logo, fig.toolbar.autohide = None, True
+    fig.grid.grid_line_alpha = 0.3
+    for legend in fig.legend:
+        legend.background_fill_alpha = legend.border_line_alpha = 0
+        legend.padding = legend.margin = 2

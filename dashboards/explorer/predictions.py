@@ -1,0 +1,88 @@
+"""The predictions that the page shows beside the exact solution: everything about each of them is its entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.training.transfer import Adaptation, fine_tune, train_from_scratch
+
+if TYPE_CHECKING:
+    from .state import ExploreState
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One prediction of the page.
+
+    Attributes:
+        key: its name in frames, curves and results.
+        name: for a reader.
+        color: of its title and curves.
+        dash: of its line in the cut.
+        empty: what its field says while it has no operator.
+        loader: from the state of the page, a function that gives its operator, or None where there is none.
+        train: how a fine-tuning job makes its operator, called as `fine_tune`; None where no job does.
+        stage: what the page says meanwhile.
+        adapted: its operator changes with the result of a fine-tuning that is shown.
+        saturates: it may be so much worse that its errors do not count for the common colour scale.
+    """
+
+    key: str
+    name: str
+    color: str
+    dash: str
+    empty: str
+    loader: Callable[[ExploreState], Callable[[], Operator] | None]
+    train: Callable[..., Adaptation] | None = None
+    stage: str = ""
+    adapted: bool = True
+    saturates: bool = False
+
+
+def _kept(key: str) -> Callable[[ExploreState], Callable[[], Operator] | None]:
+    """Loader of an operator that a job has made: the one of the result shown."""
+
+    def loader(state: ExploreState) -> Callable[[], Operator] | None:
+        operator = state.current.operators.get(key) if state.current else None
+        return operator and (lambda: operator)
+
+    return loader
+
+
+_ENTRIES = (
+    Predictor(
+        key="zero_shot",
+        name="Zero-shot",
+        color="#0072B2",
+        dash="solid",
+        empty="No trained operator",
+        loader=lambda state: state.loader() if state.bundle else None,
+        adapted=False,
+    ),
+    Predictor(
+        key="fine_tuned",
+        name="Fine-tuned",
+        color="#009E73",
+        dash="dashed",
+        empty="Nothing fine-tuned yet",
+        loader=_kept("fine_tuned"),
+        train=fine_tune,
+        stage="fine-tuning",
+    ),
+    Predictor(
+        key="from_scratch",
+        name="From scratch",
+        color="#D55E00",
+        dash="dotted",
+        empty="Nothing trained yet",
+        loader=_kept("from_scratch"),
+        train=train_from_scratch,
+        stage="training from scratch",
+        saturates=True,
+    ),
+)
+PREDICTIONS: dict[str, Predictor] = {entry.key: entry for entry in _ENTRIES}
+"""The predictions by key, in the order of the page; the colours are Okabe and Ito's, told apart with any vision."""
