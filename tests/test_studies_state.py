@@ -38,6 +38,7 @@ def record_of(run, identity):
         "identity": identity,
         "parent": parent,
         "recipe": recipe,
+        "architecture": run.parent.architecture if own else "fno",
         "size": run.parent.size if own else "1M",
         "parameters": {"64K": 64_000, "256K": 256_000}.get(run.parent.size if own else "1M", 1_050_000),
         "pretraining_examples": seen,
@@ -202,7 +203,7 @@ def test_all_experiments_together_make_the_same_figures(budget):
 
 def points_of(picture):
     """What is drawn of a picture, whatever the identities."""
-    keys = ("parent", "recipe", "size", "pretraining_examples", "task", "start", "examples", "seed")
+    keys = ("parent", "recipe", "architecture", "size", "pretraining_examples", "task", "start", "examples", "seed")
     return {tuple(record[key] for key in keys) for record in picture.records.values()}
 
 

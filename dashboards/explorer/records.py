@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sciml_fm_core.physics.tasks import Task
-from sciml_fm_core.study.experiments import BUDGETS
+from sciml_fm_core.study.experiments import BUDGETS, fair
 from sciml_fm_core.study.records import read_record, read_table, shipped_tables
 from sciml_fm_core.study.runs import STARTS
 
@@ -19,7 +20,7 @@ DEFAULT_RECORDS = Path("runs") / "study"
 TABLES = "*/records.csv"
 """Where under ``runs`` the notebooks leave their tables."""
 
-OPERATOR = ("parent", "recipe", "size", "pretraining_examples", "pretraining_seed", "shipped_parent")
+OPERATOR = ("parent", "recipe", "architecture", "size", "pretraining_examples", "pretraining_seed", "shipped_parent")
 """Keys of a record that tell one pre-trained operator from another."""
 SETTINGS = (
     "batch_size", "learning_rates", "halve_at", "resolution", "validation", "test", "test_resolution",
@@ -75,13 +76,14 @@ def find_sources(runs: str | Path = "runs") -> tuple[dict[str, Source], list[str
 
 def split_by_settings(place: str, records: list[dict]) -> list[Source]:
     """The records of a table or folder as sources, one for each set of settings; those of budgets first."""
-    known = {settings_of(vars(budget)): name for name, budget in BUDGETS.items()}
+    known = {settings_of(vars(each)): name for name, budget in BUDGETS.items() for each in (budget, fair(budget))}
     groups: dict[str, list[dict]] = {}
     for record in records:
-        groups.setdefault(settings_of(record), []).append(record)
+        settings = settings_of(record)
+        groups.setdefault(known.get(settings, settings), []).append(record)
     found, others = [], 0
-    for settings in sorted(groups, key=lambda s: list(known).index(s) if s in known else len(known)):
-        budget = known.get(settings)
+    for settings in sorted(groups, key=lambda s: list(BUDGETS).index(s) if s in BUDGETS else len(BUDGETS)):
+        budget = settings if settings in BUDGETS else None
         if budget is None:
             others += 1
         label = budget or ("own settings" if others == 1 else f"own settings {others}")
@@ -101,6 +103,15 @@ def operator_of(record: dict) -> tuple:
     return tuple(record.get(name) for name in OPERATOR)
 
 
+def by_architecture(records: Iterable[dict]) -> list[dict]:
+    """The records that compare architectures: those with settings under which several were run."""
+    groups: dict[str, list[dict]] = {}
+    for record in records:
+        groups.setdefault(settings_of(record), []).append(record)
+    several = [group for group in groups.values() if len({record["architecture"] for record in group}) > 1]
+    return [record for group in several for record in group]
+
+
 def checked(record: dict) -> dict:
     """The record, with the label of its task as this package writes it.
 
@@ -115,7 +126,7 @@ def checked(record: dict) -> dict:
         raise ValueError(f"{name}: an unknown start, {record['start']!r}")
     if not (math.isfinite(record["error"]) and record["error"] > 0 and record["examples"] >= 0):
         raise ValueError(f"{name}: error {record['error']} with {record['examples']} examples cannot be drawn")
-    return record | {"task": Task.parse(record["task"]).label}
+    return {"architecture": "fno"} | record | {"task": Task.parse(record["task"]).label}
 
 
 def _one(path: Path, problems: list[str]) -> list[dict]:
@@ -150,7 +161,8 @@ def _latest(records: list[dict]) -> list[dict]:
     """One record for each point: of the newest version, then of the most steps."""
     points: dict[tuple, dict] = {}
     for record in sorted(records, key=lambda r: (_version(r), r.get("steps") or 0)):
-        points[operator_of(record), record["task"], record["start"], record["examples"], record["seed"]] = record
+        point = tuple(record[key] for key in ("task", "start", "examples", "seed"))
+        points[operator_of(record), point, settings_of(record)] = record
     return list(points.values())
 
 

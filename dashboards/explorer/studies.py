@@ -12,12 +12,13 @@ from typing import Any
 
 import param
 
+from sciml_fm_core.models.base import MODELS
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
 from sciml_fm_core.study.experiments import EXPERIMENTS, SYS_1
 from sciml_fm_core.study.runs import STARTS, AdaptationRun, PretrainingRun
 
-from .records import OPERATOR, SETTINGS, Source, operator_of
+from .records import OPERATOR, SETTINGS, Source, by_architecture, operator_of
 
 Records = Sequence[dict]
 SHIFTS = {
@@ -296,6 +297,19 @@ def seeds(records: Records) -> dict[str, Picture]:
     return _by_task(several, _simple)
 
 
+def architectures(records: Records) -> dict[str, Picture]:
+    """Networks of several architectures under the same settings."""
+    titles = {name: model.__name__ for name, model in MODELS.items()}
+    return _by_task(
+        by_architecture(records),
+        lambda task, found: Picture(
+            _dial_of(task),
+            (task,),
+            (_chart(task, found, lambda r: f"{titles.get(r['architecture'], r['architecture'])}, {r['start']}"),),
+        ),
+    )
+
+
 def others(records: Records) -> dict[str, Picture]:
     """What no figure of the paper draws: one's own tasks, pre-trainings and seeds."""
     drawn = {
@@ -341,6 +355,12 @@ FIGURES = {
         "How much is chance? The same points with several draws of examples and random weights: their median, and the "
         "band between quartiles, or extremes where there are fewer than four (Figure B.3).",
         seeds,
+    ),
+    "architectures": Figure(
+        "architectures",
+        "Architectures",
+        "Does another network transfer better? An FNO, a U-Net and a vision transformer, pre-trained for equal time.",
+        architectures,
     ),
     OTHERS: Figure(
         None,
@@ -557,7 +577,11 @@ class StudiesState(param.Parameterized):
         """Change all in one step, to what there is."""
         if source != self.source:
             records = self.sources[source].records
-            found = {key: candidate.pictures(records) for key, candidate in FIGURES.items()}
+            compared = by_architecture(records)
+            rest = [record for record in records if record not in compared]
+            found = {
+                key: figure.pictures(compared if key == "architectures" else rest) for key, figure in FIGURES.items()
+            }
             self._pictures = {key: pictures for key, pictures in found.items() if pictures}
         figure = figure if figure in self._pictures else next(iter(self._pictures), None)
         tasks = self._pictures.get(figure, {})

@@ -192,14 +192,17 @@ def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     ]
 
 
-def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
-    """Networks of other architectures, pre-trained on SYS-1(1,5) for equal time, at the medium shift.
+def fair(budget: Budget) -> Budget:
+    """The budget without halving, and with learning rates further up.
 
-    No learning rate is dropped on the way, and the grid goes further up: what suits one architecture, or a training
-    from scratch, need not suit another.
+    What suits one architecture, or a training from scratch, early on need not suit another.
     """
+    return replace(budget, halve_at=(), learning_rates=(3e-4, 1e-3, 3e-3, 1e-2))
+
+
+def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+    """Networks of other architectures, pre-trained on SYS-1(1,5) for equal time, at the medium shift."""
     chosen = _budget(budget)
-    fair = replace(chosen, halve_at=(), learning_rates=(3e-4, 1e-3, 3e-3, 1e-2))
     runs = []
     steps_of = chosen.architecture_steps or tuple((name, chosen.pretraining_steps) for name in ARCHITECTURES)
     for architecture, steps in steps_of:
@@ -207,7 +210,7 @@ def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
             SYS_1, steps=steps, batch_size=chosen.pretraining_batch, resolution=chosen.resolution,
             size="1M" if "1M" in chosen.sizes else chosen.sizes[0], architecture=architecture,
         )  # fmt: skip
-        runs += _curve(fair, parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
+        runs += _curve(fair(chosen), parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
     return runs
 
 
