@@ -21,9 +21,27 @@ SMALL = {"pretrain": ["--steps", "3", "--test-count", "2", "--batch-size", "4"],
 SMALL["adapt"] += ["--test-count", "2", "--validation-count", "4"]
 SMALL["evaluate"], SMALL["generate"] = ["--count", "2", "--json"], ["--resolution", "16", "--count", "4"]
 
+ON_PAGE = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "dashboards")!r})
+from explorer.bundles import find_bundles
+from explorer.compute import compute
+from explorer.state import ExploreState
+bundles, problems = find_bundles()
+assert not problems, problems
+state = ExploreState(bundles)
+state.choose_system(sys.argv[1])
+state.choose_bundle(sys.argv[2])
+frame = compute(state.query())
+assert frame.predictions["zero_shot"].relative_error > 0
+print(state.bundle.label)
+"""
+"""What the explore page does with a system and a bundle, without a browser."""
+
 
 def run(folder, plugins, *arguments):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SCIML_FM_PLUGINS": plugins, "OMP_NUM_THREADS": "1"}
+    environment |= {"SCIML_FM_OPERATORS": str(folder)}
     command = [sys.executable, "-W", "error", "-m", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
 
@@ -43,6 +61,12 @@ def test_extension_goes_through_the_command_line(name, most, tmp_path):
         done = run(tmp_path, f"./{name}", "sciml_fm_core.cli", verb, *arguments, *SMALL[verb], *size)
         assert done.returncode == 0, done.stderr
     assert 0 < json.loads(done.stdout)["error"] < 1e3
+    on_page = {"biharmonic.py": "biharmonic", "heat.py": "heat", "filter_network.py": "poisson"}.get(name)
+    if on_page:
+        (tmp_path / "page.py").write_text(ON_PAGE, encoding="utf-8")
+        shown = run(tmp_path, f"./{name}", "page", on_page, f"{stem}")
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.startswith(f"{stem}: ")
     card = run(tmp_path, f"./{name}", "sciml_fm_core.cli", "info", f"{stem}.safetensors").stdout
     assert "pre-trained" in card
 
