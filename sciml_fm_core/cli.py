@@ -27,10 +27,11 @@ from .models.base import MODELS
 from .models.fno import SIZES
 from .models.operator import load_operator, read_header, shipped_operators
 from .physics.tasks import Task
+from .study.engine import GridProgress
 from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import plan, run_batch
 from .study.records import write_table
-from .study.runs import StudyProgress, run_study
+from .study.runs import run_study
 from .training.config import PRECISIONS, Progress, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.losses import LOSSES
@@ -49,6 +50,10 @@ console = Console()
 Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.")]
 Loss = Annotated[str | None, typer.Option(help=f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights and examples.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md."),
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; all where not given.")]
 
 
@@ -89,6 +94,16 @@ def _training_bar(title: str):
                 print(f"{title}: step {progress.step}, {numbers}", file=sys.stderr, flush=True)
 
         yield callback
+
+
+@contextmanager
+def _interrupted_kindly():
+    """An interrupt of a grid says what is finished and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        Console(stderr=True).print(str(stop) or "stopped", style="red", markup=False)
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -322,6 +337,7 @@ def study(
     ),
     output: Annotated[Path | None, typer.Option(help="Table of all records to write, CSV.")] = None,
     processes: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
+    scheduler: Scheduler = None,
     device: Device = "auto",
 ) -> None:
     """Run the paper's experiments, without notebooks: what is missing of their runs, and a table of the records."""
@@ -336,10 +352,14 @@ def study(
     with Bar(TextColumn(budget), BarColumn(), TextColumn("{task.completed}/{task.total} runs"), console=console) as bar:
         line = bar.add_task("study", total=len(runs))
 
-        def show(progress: StudyProgress) -> None:
+        def show(progress: GridProgress) -> None:
             bar.update(line, completed=progress.done, total=progress.total)
 
-        records = run_study(runs, folder, processes=processes, device=_device(device), callback=show)
+        with _interrupted_kindly():
+            records = run_study(
+                runs, folder, processes=processes, scheduler=scheduler,
+                device=device if scheduler else _device(device), callback=show,
+            )  # fmt: skip
     if output is not None:
         write_table(records, output)
     console.print(f"{len(records)} records in {folder}")
@@ -347,10 +367,10 @@ def study(
 
 @app.command()
 def batch(
-    file: Annotated[Path, typer.Argument(help="YAML with notebooks and their parameters, see sciml_fm_core/batch.py.")],
+    file: Annotated[Path, typer.Argument(help="YAML with notebooks and their parameters; see docs/cluster.md.")],
     output: Annotated[Path, typer.Option(help="Folder for executed notebooks and their markers.")] = Path("runs/batch"),
     processes: Annotated[int | None, typer.Option(help="Notebooks at once; half the cores where not given.")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler to run them on.")] = None,
+    scheduler: Scheduler = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a notebook is stopped.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run earlier failures again.")] = False,
 ) -> None:
@@ -359,14 +379,11 @@ def batch(
     columns = (BarColumn(), TextColumn("{task.completed}/{task.total}, {task.fields[failed]} failed"))
     with Bar(TextColumn(file.name), *columns, TimeRemainingColumn(), console=console) as bar:
         line = bar.add_task("batch", total=len(runs), failed=0)
-        try:
+        with _interrupted_kindly():
             summary = run_batch(
                 runs, processes=processes, scheduler=scheduler, timeout=timeout, retry_failed=retry_failed,
-                callback=lambda done, failed, total, _: bar.update(line, completed=done + failed, failed=failed),
+                callback=lambda now: bar.update(line, completed=now.done + now.failed, failed=now.failed),
             )  # fmt: skip
-        except KeyboardInterrupt as stop:
-            Console(stderr=True).print(str(stop), style="red", markup=False)
-            raise typer.Exit(130) from None
     console.print(
         f"{summary.done} of {summary.total} done; {summary.executed} executed now, in {summary.seconds:.0f} s"
     )

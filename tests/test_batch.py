@@ -190,7 +190,7 @@ def test_failures_are_kept_and_the_rest_go_on(batch, tmp_path, monkeypatch):
     described = [{**numbered(3)[0], "gpus": 1, "parameters": {"anything": "{run}"}}]
     runs, calls = batch(described, work), []
     (tmp_path / "tiny.ipynb").unlink()  # what was planned is executed, whatever becomes of the file
-    summary = run_batch(runs, processes=2, callback=lambda *numbers: calls.append(numbers))
+    summary = run_batch(runs, processes=2, callback=calls.append)
     assert (summary.total, summary.done, summary.failed, summary.executed) == (3, 2, 1, 3)
     assert [run.parameters["number"] for run in summary.failures] == [1]
     assert calls[0] == (0, 0, 3, None)
@@ -245,7 +245,7 @@ def start_batch(tmp_path):
     code = (
         "import signal\n"  # a background job of a shell inherits that interrupts are ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from sciml_fm_core.batch import plan, run_batch\n"
+        "from sciml_fm_core.study.notebooks import plan, run_batch\n"
         "try:\n    run_batch(plan('batch.yaml', 'out'), processes=2)\n"
         "except KeyboardInterrupt as stop:\n    print(stop)"
     )
@@ -277,36 +277,36 @@ def test_stopped_batch_leaves_no_orphan_and_goes_on(batch, tmp_path, how):
 
 
 @pytest.mark.notebook
-def test_forty_runs_on_two_processes(batch, tmp_path):
-    runs = batch(numbered(40))
+def test_twenty_runs_on_two_processes(batch, tmp_path):
+    runs = batch(numbered(20))
     summary = run_batch(runs, processes=2)
-    assert (summary.done, summary.executed) == (40, 40)
-    assert sorted(executed(tmp_path)) == list(range(40))
+    assert (summary.done, summary.executed) == (20, 20)
+    assert sorted(executed(tmp_path)) == list(range(20))
     assert {marker["status"] for marker in markers(runs)} == {"done"}
-    assert len({run.output for run in runs if run.output.exists()}) == 40
+    assert len({run.output for run in runs if run.output.exists()}) == 20
 
 
 @pytest.mark.notebook
 # Of the cluster that the test starts and damages, not of the batch.
 @pytest.mark.filterwarnings("ignore")
-def test_forty_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
+def test_twenty_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
     distributed = pytest.importorskip("distributed")
-    runs, killed = batch(numbered(40)), []
+    runs, killed = batch(numbered(20)), []
 
     def finished():
         return {marker["parameters"]["number"] for marker in markers(runs)}
 
-    def interrupt(done, failed, total, left):
-        if done >= 4:
+    def interrupt(progress):
+        if progress.done >= 4:
             raise KeyboardInterrupt
 
-    def kill_a_worker(done, failed, total, left):
-        if done >= 12 and not killed:
+    def kill_a_worker(progress):
+        if progress.done >= 12 and not killed:
             os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
             killed.extend(finished())
 
     with distributed.LocalCluster(n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None) as cluster:
-        with pytest.raises(KeyboardInterrupt, match="of 40 runs are finished; the same command goes on"):
+        with pytest.raises(KeyboardInterrupt, match="of 20 runs are finished; the same command goes on"):
             run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=interrupt)
         interrupted = finished()
         halfway = set(executed(tmp_path)) - interrupted  # begun, and stopped before they were finished
@@ -314,10 +314,10 @@ def test_forty_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
         assert len(halfway) <= 2
         assert left_over(tmp_path) == []
         summary = run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=kill_a_worker)
-    assert (summary.done, summary.failed, summary.executed) == (40, 0, 40 - len(interrupted))
-    times = [executed(tmp_path).count(number) for number in range(40)]
+    assert (summary.done, summary.failed, summary.executed) == (20, 0, 20 - len(interrupted))
+    times = [executed(tmp_path).count(number) for number in range(20)]
     assert all(times), "nothing is lost"
-    assert sum(times) <= 40 + 2 + 1, "only what was in progress is begun again"
+    assert sum(times) <= 20 + 2 + 1, "only what was in progress is begun again"
     finished_early = (interrupted | set(killed)) - halfway
     assert {times[number] for number in finished_early} == {1}, "nothing finished is repeated"
     assert {marker["status"] for marker in markers(runs)} == {"done"}

@@ -18,13 +18,14 @@ import torch
 from sciml_fm_core import Task, TrainConfig, draw_split, evaluate, fine_tune, load_operator, train_from_scratch
 from sciml_fm_core.study import runs as study_module
 from sciml_fm_core.study.analysis import examples_to_reach, savings
+from sciml_fm_core.study.engine import GridProgress
 from sciml_fm_core.study.records import read_folder, read_record, read_table, write_table
-from sciml_fm_core.study.runs import AdaptationRun, PretrainingRun, StudyProgress, identity, run_study
+from sciml_fm_core.study.runs import AdaptationRun, PretrainingRun, identity, run_study
 
 ROOT = Path(__file__).resolve().parent.parent
 FAR = Task.parse("SYS-1(5,10)")
 PRETRAINING = PretrainingRun("SYS-1(1,5)", size="64K", steps=2, batch_size=4, resolution=((0.0, 16),))
-TIMINGS = ("seconds", "total_seconds")
+TIMINGS = ("seconds", "total_seconds", "pretraining_seconds")
 ERRORS = ("error", "median", "percentile_90")
 
 
@@ -144,7 +145,7 @@ def test_a_study_done_twice_runs_nothing_again(quick, executed, tmp_path):
     executed.clear()
     seen.clear()
     assert run_study(runs, tmp_path / "study", callback=seen.append) == first
-    assert seen == [StudyProgress(4, 4, None)]
+    assert seen == [GridProgress(4, 0, 4, None)]
     more = run_study([quick(test=4), *reversed(runs)], tmp_path / "study")  # a larger study does only what is new
     assert executed == [quick(test=4)]
     assert more[1:] == first[::-1]
@@ -561,3 +562,29 @@ def test_tables_that_cannot_be_read(quick, tmp_path):
             read_table(path)
     with pytest.raises(ValueError, match=r"missing\.csv: not readable"):
         read_table(tmp_path / "missing.csv")
+
+
+# A cluster ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")  # of the cluster that the test starts and damages
+def test_twenty_runs_on_a_cluster_that_loses_a_worker(quick, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    runs = [quick(seed=seed) for seed in range(20)]
+    folder, written, killed = tmp_path / "study", {}, []
+
+    def kill_a_worker(progress):
+        if progress.done >= 6 and not killed:
+            written.update({path.name: path.stat().st_mtime_ns for path in folder.glob("*.json")})
+            killed.append(next(iter(cluster.workers.values())).pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    with distributed.LocalCluster(n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None) as cluster:
+        records = run_study(runs, folder, scheduler=cluster.scheduler_address, callback=kill_a_worker)
+    assert killed
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    assert len(list(folder.glob("*.json"))) == 20, "none is lost"
+    assert written
+    assert all((folder / name).stat().st_mtime_ns == time for name, time in written.items()), "none is repeated"
+    alone = run_study(runs[:1], tmp_path / "alone")
+    assert alone[0]["error"] == pytest.approx(records[0]["error"], rel=1e-5)

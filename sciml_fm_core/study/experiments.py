@@ -13,8 +13,9 @@ from pathlib import Path
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES
 
+from .engine import GridProgress
 from .records import read_table, shipped_tables
-from .runs import STARTS, AdaptationRun, PretrainingRun, Schedule, StudyProgress, identity, run_study
+from .runs import STARTS, AdaptationRun, PretrainingRun, Schedule, identity, run_study
 
 COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
 PAPER_SIZES = ("64K", "1M", "16M", "256M")
@@ -232,8 +233,9 @@ def results(
     rerun: bool = False,
     folder: str | Path = "runs/study",
     processes: int = 1,
+    scheduler: str | None = None,
     device: str = "cpu",
-    callback: Callable[[StudyProgress], None] | None = None,
+    callback: Callable[[GridProgress], None] | None = None,
 ) -> list[dict]:
     """Records of an experiment: those that ship with the package where they cover it, else computed.
 
@@ -241,7 +243,7 @@ def results(
         experiment: a key of `EXPERIMENTS`.
         budget: a key of `BUDGETS`.
         rerun: compute them, even if they ship.
-        folder, processes, device, callback: as in `run_study`; what the folder holds is not computed again.
+        folder, processes, scheduler, device, callback: as in `run_study`; what the folder holds is not computed again.
 
     Raises:
         ValueError: on an unknown experiment or budget.
@@ -255,7 +257,7 @@ def results(
         names = [identity(run) for run in runs]
         if all(name in known for name in names):
             return [known[name] for name in names]
-    return run_study(runs, folder, processes=processes, device=device, callback=callback)
+    return run_study(runs, folder, processes=processes, scheduler=scheduler, device=device, callback=callback)
 
 
 def _budget(budget: str | Budget) -> Budget:

@@ -14,27 +14,15 @@ A batch is a YAML file. Paths in it are relative to it, and its folder is the no
         gpus: 1                        # 0 or 1; a run sees the GPU it asked for, or none
 
 ``{run}`` in a parameter stands for the name of the run, ``<notebook>-<hash>``, so that runs write to different places.
-YAML reads ``1e-3`` as text; write ``1.0e-3``.
-
-The hash is of the notebook without outputs, all parameters with their defaults, and the version of this package. A
-run leaves ``<name>.ipynb`` and then the marker ``<name>.json``. The markers are the truth: a second call does what has
-none, and repeats what failed only where asked. Stopping a batch in any way loses no more than the runs in progress.
-
-On a cluster, give the address of a Dask scheduler. All machines need the same files at the same paths and the same
-environment. Under Slurm, dask-jobqueue starts the workers, and this process must live as long as the batch::
-
-    cluster = dask_jobqueue.SLURMCluster(cores=8, processes=1, memory="32GB", worker_extra_args=["--nthreads", "1"])
-    cluster.scale(jobs=10)             # each runs one notebook at a time; --processes 1 gives it the eight cores
-    print(cluster.scheduler_address)   # for --scheduler
-
-A run that asks for a GPU needs workers started with ``--resources GPU=1 --nthreads 1``, one for each GPU.
+The hash is of the notebook without outputs, all parameters with their defaults, and the version of this package. A run
+leaves ``<name>.ipynb`` and then the marker ``<name>.json``; `engine` runs what has no marker. For clusters, see
+``docs/cluster.md``.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import importlib.metadata
 import itertools
 import json
@@ -46,33 +34,32 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 import warnings
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-ENTRY_KEYS = ("notebook", "parameters", "grid", "gpus")
-GRACE = 5.0
-"""Seconds between asking a run's processes to end and killing them."""
-POLL = 0.1
-ATTEMPTS = 3
-"""Starts of a kernel: notebooks that start together may be given the same port."""
+from sciml_fm_core._version import __version__
+from sciml_fm_core.files import atomic_path, write_json
 
+from . import notebook_process
+from .engine import GridProgress, Job, connect, need, run_jobs
+
+ENTRY_KEYS = ("notebook", "parameters", "grid", "gpus")
+POLL = 0.1
+CLUSTER_ATTEMPTS = 3
+"""How often a cluster starts a run again whose worker it lost."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 _stopped: set[str] = set()
 """Batches whose runs in this process are to end."""
-
-Callback = Callable[[int, int, int, float | None], None]
-Finished = Generator[tuple["Run", str], None, None]
 
 
 @dataclass(frozen=True)
@@ -114,13 +101,6 @@ class Summary:
     failures: tuple[Run, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Settings:
-    batch: str
-    timeout: float | None
-    processes: int | None
-
-
 class _Stopped(Exception):
     """The batch was stopped while this run was in progress."""
 
@@ -138,7 +118,7 @@ def plan(path: str | Path, output: str | Path) -> list[Run]:
     path, output = Path(path).resolve(), Path(output).resolve()
     problems: list[str] = []
     runs: dict[str, Run] = {}
-    _need("papermill", "notebooks")  # now, rather than in every run
+    need("papermill", "notebooks")  # now, rather than in every run
     for number, entry in enumerate(_read_entries(path), 1):
         found: list[str] = []
         for run in _plan_entry(entry, path.parent, output, found):
@@ -151,16 +131,9 @@ def plan(path: str | Path, output: str | Path) -> list[Run]:
     return list(runs.values())
 
 
-def _need(module: str, extra: str):
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"batch: {module} is not installed; pip install 'sciml-fm[{extra}]'") from error
-
-
 def _read_entries(path: Path) -> list[dict]:
     """Entries with the defaults filled in."""
-    yaml = _need("yaml", "notebooks")
+    yaml = need("yaml", "notebooks")
     if not path.is_file():
         raise ValueError(f"batch {path}: no such file; expected a YAML file with a list of runs")
     try:
@@ -229,7 +202,7 @@ def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str])
 
 def _inspect(notebook: Path) -> tuple[str, dict[str, Any], list]:
     """Text of a notebook, its parameters with their defaults, and the content that decides its results."""
-    nbformat = _need("nbformat", "notebooks")
+    nbformat = need("nbformat", "notebooks")
     if not notebook.is_file():
         raise ValueError(f"{notebook}: no such notebook; paths are relative to the YAML file")
     try:
@@ -246,7 +219,7 @@ def _inspect(notebook: Path) -> tuple[str, dict[str, Any], list]:
     content = [kernel.get("name"), *([cell.cell_type, cell.source] for cell in cells.cells)]
     if kernel.get("language", "python") == "python":
         return source, _defaults(tagged[0].source, notebook), content
-    inspected = _need("papermill", "notebooks").inspect_notebook(str(notebook))
+    inspected = need("papermill", "notebooks").inspect_notebook(str(notebook))
     return source, {name: _Expression(about["default"]) for name, about in inspected.items()}, content
 
 
@@ -334,7 +307,7 @@ def run_batch(
     scheduler: str | None = None,
     timeout: float | None = None,
     retry_failed: bool = False,
-    callback: Callback | None = None,
+    callback: Callable[[GridProgress], None] | None = None,
 ) -> Summary:
     """Execute the runs that have no marker; failures are kept and the rest go on.
 
@@ -345,98 +318,60 @@ def run_batch(
         scheduler: address of a Dask scheduler; local processes where not given.
         timeout: seconds after which a run is ended, with all its processes, and counts as failed.
         retry_failed: also repeat runs that failed before.
-        callback: called with (done, failed, total, seconds left or None) at the start and after each run.
+        callback: called at the start and after each run.
 
     Raises:
-        ValueError: on a bad setting, or GPUs that are asked for and not there.
-        OSError: if the scheduler is not reached, or markers cannot be written.
-        KeyboardInterrupt: when interrupted, after all processes are ended; its text says how to go on.
+        ValueError: if a run asks for a GPU and there is none.
+        KeyboardInterrupt: when interrupted, after every process of the batch has ended.
     """
-    if (processes is not None and processes < 1) or (timeout is not None and timeout <= 0):
-        raise ValueError(f"batch: expected processes >= 1 and timeout > 0, got {processes} and {timeout}")
-    statuses = {run.identity: _status(run) for run in runs}
-    pending = [run for run in runs if statuses[run.identity] in ("pending", "failed" if retry_failed else "pending")]
-    statuses |= {run.identity: "pending" for run in pending}
-    began, executed = time.monotonic(), 0
-
-    def report() -> None:
-        if callback is not None:
-            counts = Counter(statuses.values())
-            left = (time.monotonic() - began) / executed * (len(pending) - executed) if executed else None
-            callback(counts["done"], counts["failed"], len(runs), left)
-
-    if scheduler:
-        finished = _on_cluster(pending, _Settings(uuid.uuid4().hex, timeout, processes), scheduler)
-    else:
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes: expected at least 1, got {processes}")
+    began, name = time.monotonic(), uuid.uuid4().hex
+    pending = [run for run in runs if _status(run) == "pending" or (retry_failed and _status(run) == "failed")]
+    if scheduler is None:
         processes = processes or max(1, _cores() // 2)
-        finished = _locally(pending, _Settings(uuid.uuid4().hex, timeout, processes), processes)
-    try:
-        with closing(finished):
-            report()
-            for run, status in finished:
-                statuses[run.identity] = status
-                executed += 1
-                report()
-    except KeyboardInterrupt:
-        kept = sum(_status(run) != "pending" for run in runs)
-        raise KeyboardInterrupt(
-            f"stopped: {kept} of {len(runs)} runs are finished; the same command goes on with the rest"
-        ) from None
-    counts, failures = Counter(statuses.values()), [run for run in runs if statuses[run.identity] == "failed"]
-    return Summary(
-        len(runs), counts["done"], counts["failed"], executed, time.monotonic() - began,
-        tuple(replace(run, status="failed") for run in failures),
-    )  # fmt: skip
+    settings = {"batch": name, "timeout": timeout, "processes": processes}
+    with _executor(pending, processes, scheduler, name) as (executor, gpus, stop):
+        for run in pending:  # failed runs lose their markers: from now on a marker means that a run is finished
+            run.output.parent.mkdir(parents=True, exist_ok=True)
+            run.marker.unlink(missing_ok=True)
+        jobs = {run.identity: _job(run, settings, gpus, on_cluster=scheduler is not None) for run in runs}
+        by_job = {jobs[run.identity].identity: run for run in runs}
+        run_jobs(
+            jobs.values(), executor, callback=callback, stop=stop,
+            failed=lambda job: _status(by_job[job.identity]) == "failed",
+            on_error=lambda job, error: _record(by_job[job.identity], time.time(), f"the run was given up: {error}"),
+        )  # fmt: skip
+    failures = tuple(replace(run, status="failed") for run in runs if _status(run) == "failed")
+    done = len(runs) - len(failures)
+    return Summary(len(runs), done, len(failures), len(pending), time.monotonic() - began, failures)
 
 
-def _locally(pending: Sequence[Run], settings: _Settings, processes: int) -> Finished:
-    """Execute in threads that each look after one process at a time; closing it ends those processes."""
-    gpus = _free_gpus(pending)
-    _prepare(pending)
-    with ThreadPoolExecutor(processes) as pool:
-        try:
-            futures = {pool.submit(_run_one, run, settings, gpus): run for run in pending}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            _stop(settings.batch)
-            pool.shutdown(cancel_futures=True)
+def _job(run: Run, settings: dict, gpus: queue.Queue[str] | None, *, on_cluster: bool) -> Job:
+    options = {"key": f"{run.output.stem}-{settings['batch']}"} if on_cluster else {}
+    return Job(run.output.stem, run.marker, partial(_run_one, run, settings, gpus), options=options)
 
 
-def _on_cluster(pending: Sequence[Run], settings: _Settings, address: str) -> Finished:
-    """Execute on the workers of a Dask cluster, which repeats elsewhere what a lost worker had in progress."""
-    distributed = _need("distributed", "cluster")
-    with distributed.Client(address, set_as_default=False) as client:
+@contextmanager
+def _executor(
+    pending: Sequence[Run], processes: int | None, scheduler: str | None, batch: str
+) -> Iterator[tuple[Executor, queue.Queue[str] | None, Callable[[], None]]]:
+    """Where the runs are executed, the GPUs to deal out, and what ends the runs in progress.
+
+    Here, threads each look after one process at a time.
+    """
+    if scheduler is None:
+        gpus = _free_gpus(pending)
+        with ThreadPoolExecutor(processes) as pool:
+            yield pool, gpus, partial(_stop, batch)
+        return
+    with connect(scheduler) as client:
+        wanted = {"GPU": 1} if any(run.gpus for run in pending) else None
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        if workers and any(run.gpus for run in pending) and not any("GPU" in each["resources"] for each in workers):
+        if wanted and workers and not any("GPU" in each["resources"] for each in workers):
             raise ValueError("batch: a run asks for a GPU and no worker offers one; start some with --resources GPU=1")
-        _prepare(pending)
-        futures: dict = {}
-        try:
-            for run in pending:
-                needs = {"GPU": 1} if run.gpus else None
-                key = f"{run.output.stem}-{settings.batch}"
-                future = client.submit(_run_one, run, settings, key=key, pure=False, retries=ATTEMPTS, resources=needs)
-                futures[future] = run
-            for future in distributed.as_completed(list(futures), loop=client.loop):
-                run = futures.pop(future)
-                if future.status == "finished":
-                    yield run, future.result()
-                elif future.status == "error":
-                    # Such as a run that took its worker down with it every time.
-                    yield run, _record(run, time.time(), f"the cluster gave up: {future.exception()}")
-                else:
-                    raise OSError(f"batch: the cluster {address} dropped its runs; the same command goes on")
-        finally:
-            if futures:
-                client.run(_stop, settings.batch, on_error="ignore")
-                with client.as_current(), suppress(TimeoutError):
-                    distributed.wait(list(futures), timeout=2 * GRACE)
-
-
-def _cores() -> int:
-    """Cores that this process may use, which under a batch system are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        executor = client.get_executor(pure=False, retries=CLUSTER_ATTEMPTS, resources=wanted)
+        yield executor, None, lambda: client.run(_stop, batch, on_error="ignore")
 
 
 def _stop(batch: str) -> None:
@@ -444,11 +379,9 @@ def _stop(batch: str) -> None:
     _stopped.add(batch)
 
 
-def _prepare(pending: Sequence[Run]) -> None:
-    """Failed runs lose their markers here: later, a marker means that a run which a cluster repeats is finished."""
-    for run in pending:
-        run.output.parent.mkdir(parents=True, exist_ok=True)
-        run.marker.unlink(missing_ok=True)
+def _cores() -> int:
+    """Cores that this process may use, which under a batch system are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _free_gpus(pending: Sequence[Run]) -> queue.Queue[str]:
@@ -466,11 +399,11 @@ def _free_gpus(pending: Sequence[Run]) -> queue.Queue[str]:
 
 
 @contextmanager
-def _environment(run: Run, settings: _Settings, gpus: queue.Queue[str] | None) -> Iterator[dict[str, str]]:
+def _environment(run: Run, settings: dict, gpus: queue.Queue[str] | None) -> Iterator[dict[str, str]]:
     """Variables of a run's process: its share of the cores, and the GPU that it holds while it runs."""
     variables = dict(os.environ)
-    if settings.processes:
-        variables |= dict.fromkeys(THREAD_VARIABLES, str(max(1, _cores() // settings.processes)))
+    if settings["processes"]:
+        variables |= dict.fromkeys(THREAD_VARIABLES, str(max(1, _cores() // settings["processes"])))
     if not run.gpus:
         yield {**variables, "CUDA_VISIBLE_DEVICES": ""}
         return
@@ -488,30 +421,23 @@ def _environment(run: Run, settings: _Settings, gpus: queue.Queue[str] | None) -
         gpus.put(gpu)
 
 
-def _check_stopped(settings: _Settings) -> None:
-    if settings.batch in _stopped:
+def _check_stopped(settings: dict) -> None:
+    if settings["batch"] in _stopped:
         raise _Stopped
 
 
-def _run_one(run: Run, settings: _Settings, gpus: queue.Queue[str] | None = None) -> str:
-    """Execute a run unless it is finished, and leave the executed notebook, then the marker."""
-    from sciml_fm_core.files import atomic_path
-
-    if (status := _status(run)) != "pending":
-        return status
-    try:
-        with _environment(run, settings, gpus) as environment, atomic_path(run.output) as partial:
+def _run_one(run: Run, settings: dict, gpus: queue.Queue[str] | None = None) -> None:
+    """Execute a run, and leave the executed notebook, then the marker; nothing where the batch was stopped."""
+    with suppress(_Stopped), _environment(run, settings, gpus) as environment:
+        _check_stopped(settings)
+        with atomic_path(run.output) as partial_output:
             began = time.time()
-            partial.write_text(run.source, encoding="utf-8")
-            error = _execute(run, partial, settings, environment)
-    except _Stopped:
-        return "pending"
-    return _record(run, began, error)
+            partial_output.write_text(run.source, encoding="utf-8")
+            error = _execute(run, partial_output, settings, environment)
+        _record(run, began, error)
 
 
-def _record(run: Run, began: float, error: str | None) -> str:
-    from sciml_fm_core._version import __version__
-    from sciml_fm_core.files import write_json
+def _record(run: Run, began: float, error: str | None) -> None:
 
     versions = {name: importlib.metadata.version(name) for name in ("torch", "papermill", "ipykernel")}
     status = "failed" if error else "done"
@@ -527,18 +453,14 @@ def _record(run: Run, began: float, error: str | None) -> str:
         "versions": {"python": platform.python_version(), "sciml-fm": __version__, **versions},
     }
     write_json(run.marker, marker)
-    return status
 
 
-def _execute(run: Run, notebook: Path, settings: _Settings, environment: dict[str, str]) -> str | None:
-    """Execute a notebook, in place, in a process group of its own, and return what went wrong."""
-    request = {
-        "notebook": str(notebook),
-        "parameters": run.parameters,
-        "cwd": str(run.folder),
-    }
-    # As a file rather than a module: importing the package would cost every run a second more.
-    command = [sys.executable, "-P", __file__]
+def _execute(run: Run, notebook: Path, settings: dict, environment: dict[str, str]) -> str | None:
+    """Execute a notebook, in place, in a process of its own, and return what went wrong."""
+    request = {"notebook": str(notebook), "parameters": run.parameters, "cwd": str(run.folder)}
+    mark = uuid.uuid4().hex
+    environment = {**environment, notebook_process.VARIABLE: mark}
+    command = [sys.executable, "-P", notebook_process.__file__]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True, bufsize=0
@@ -550,10 +472,13 @@ def _execute(run: Run, notebook: Path, settings: _Settings, environment: dict[st
                 pipe.write(json.dumps(request).encode() + b"\n")
             in_time = _wait(process, settings)
         finally:
-            _end_group(process)
+            notebook_process.end_processes(
+                mark
+            )  # also after it ended well: nothing that a notebook started outlives it
+            process.wait()
             pipe.close()
         if not in_time:
-            return f"ended after the time limit of {settings.timeout:g} s"
+            return f"ended after the time limit of {settings['timeout']:g} s"
         if process.returncode == 0:
             return None
         log.seek(0)
@@ -563,74 +488,12 @@ def _execute(run: Run, notebook: Path, settings: _Settings, environment: dict[st
         return lines[-1]
 
 
-def _wait(process: subprocess.Popen, settings: _Settings) -> bool:
+def _wait(process: subprocess.Popen, settings: dict) -> bool:
     """Whether a process ends within the time limit."""
-    limit = time.monotonic() + (math.inf if settings.timeout is None else settings.timeout)
+    limit = time.monotonic() + (math.inf if settings["timeout"] is None else settings["timeout"])
     while time.monotonic() < limit:
         _check_stopped(settings)
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL)
             return True
     return False
-
-
-def _end_group(process: subprocess.Popen) -> None:
-    """End what is left of a run, also after it ended well: nothing that a notebook started outlives it."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
-        limit = time.monotonic() + GRACE
-        while time.monotonic() < limit:
-            process.poll()  # a process that ended and was not waited for still counts as one of the group
-            os.killpg(process.pid, 0)
-            time.sleep(POLL / 2)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _child() -> None:
-    """Body of a run's own process: execute one notebook; the last line printed is the error."""
-    with open(0, "rb", buffering=0, closefd=False) as pipe:
-        request = json.loads(pipe.readline())
-    threading.Thread(target=_end_with_parent, args=(request["notebook"],), daemon=True).start()
-    warnings.simplefilter("ignore")  # of Jupyter's libraries about each other
-    # jsonschema does without this grammar of addresses, which takes a second to build.
-    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
-    papermill = importlib.import_module("papermill")
-    _keep_kernel_in_group()
-    try:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                papermill.execute_notebook(
-                    request["notebook"], request["notebook"], request["parameters"], cwd=request["cwd"],
-                    progress_bar=False, start_timeout=300,
-                )  # fmt: skip
-                break
-            except RuntimeError as error:
-                if "kernel_info" not in str(error) or attempt == ATTEMPTS:
-                    raise
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        if isinstance(error, papermill.PapermillExecutionError):
-            text = f"In [{error.exec_count}]: {error.ename}: {error.evalue}"
-        print("\n" + " ".join(text.split()), flush=True)
-        os._exit(1)
-
-
-def _end_with_parent(notebook: str) -> None:
-    os.read(0, 1)  # returns when the parent is gone
-    Path(notebook).unlink(missing_ok=True)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-def _keep_kernel_in_group() -> None:
-    """Jupyter starts kernels in groups of their own, where the end of this process's group would not reach them."""
-    launcher: Any = importlib.import_module("jupyter_client.launcher")
-    provisioner = importlib.import_module("jupyter_client.provisioning.local_provisioner").LocalProvisioner
-    popen = launcher.Popen
-    launcher.Popen = lambda *arguments, **options: popen(*arguments, **{**options, "start_new_session": False})
-    # Without a group, signals for the kernel go to the kernel alone, and not to this process.
-    provisioner.pgid = property(lambda _: None, lambda *_: None)
-
-
-if __name__ == "__main__":
-    _child()

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +35,7 @@ from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES, find_recipe
 from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
 
+from .engine import GridProgress, Job, open_executor, run_jobs
 from .records import read_record
 
 STARTS = ("fine-tuned", "from scratch")
@@ -134,22 +132,14 @@ def _digest(parent: str) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
-@dataclass(frozen=True)
-class StudyProgress:
-    """Where a study stands: runs finished (now or before) of all, and seconds left at this pace, where known."""
-
-    done: int
-    total: int
-    seconds_left: float | None
-
-
 def run_study(
     runs: Iterable[AdaptationRun],
     folder: str | Path,
     *,
     processes: int = 1,
+    scheduler: str | None = None,
     device: str = "cpu",
-    callback: Callable[[StudyProgress], None] | None = None,
+    callback: Callable[[GridProgress], None] | None = None,
 ) -> list[dict]:
     """Run what is missing of a study, and return the records of all its runs, in their order.
 
@@ -157,74 +147,29 @@ def run_study(
         runs: the grid; a run asked for twice is done once.
         folder: where records (``<identity>.json``), the study's own operators and unfinished checkpoints are kept.
         processes: runs at a time; each takes one CPU thread where there are several.
-        device: where to train; several processes share a GPU.
+        scheduler: address of a Dask scheduler, whose workers run the study instead; see ``docs/cluster.md``.
+        device: where to train, ``auto`` for a GPU where there is one; several processes share a GPU.
         callback: called at the start and after each run.
 
     Raises:
         ValueError: if the folder's parent does not exist, or a parent operator is missing.
+        OSError: if the scheduler is not reached.
     """
-    runs, folder = list(runs), Path(folder)
+    runs, folder = list(runs), Path(folder).absolute()
     if not folder.parent.is_dir():
         raise ValueError(f"study: the folder {folder.parent} does not exist; make it first")
     folder.mkdir(exist_ok=True)
-    paths = {run: _path(folder, run) for run in runs}
-    parents = dict.fromkeys(run.parent for run in runs if isinstance(run.parent, PretrainingRun))
-    missing = [run for run, path in paths.items() if not path.is_file()]
-    needed = dict.fromkeys(run.parent for run in missing if run.parent in parents)
-    pending: dict[Run, list[Run]] = {parent: [] for parent in needed if not _path(folder, parent).is_file()}
-    pending |= {run: [run.parent] if run.parent in pending else [] for run in missing}
-    total = len(parents) + len(paths)
-    began, already = time.monotonic(), total - len(pending)
-
-    def report() -> None:
-        done = total - len(pending)
-        seconds = (time.monotonic() - began) / max(done - already, 1) * len(pending) if done > already else None
-        if callback is not None:
-            callback(StudyProgress(done, total, seconds))
-
-    report()
-    if processes == 1:
-        for run in list(pending):
-            _execute(run, folder, device)
-            del pending[run]
-            report()
-    elif pending:
-        _in_processes(pending, folder, processes, device, report)
-    return [read_record(paths[run]) for run in runs]
+    jobs = {run: _job(run, folder, device) for run in runs}
+    with open_executor(processes, scheduler) as executor:
+        run_jobs(jobs.values(), executor, callback=callback)
+    return [read_record(jobs[run].marker) for run in runs]
 
 
-def _in_processes(pending: dict[Run, list[Run]], folder: Path, processes: int, device: str, report) -> None:
-    """Start each run as soon as the operator that it starts from is there."""
-    # Forked processes would inherit locks of the parent's threads; spawned ones begin clean.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
-        started: dict[Future, Run] = {}
-        try:
-            while pending:
-                for run, needs in pending.items():
-                    if run not in started.values() and not any(need in pending for need in needs):
-                        started[pool.submit(_execute, run, folder, device)] = run
-                for future in wait(started, return_when=FIRST_COMPLETED).done:
-                    run = started.pop(future)
-                    future.result()
-                    del pending[run]
-                    report()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _begin_worker() -> None:
-    """One thread for each process; and none outlives the study, however that ends."""
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _job(run: Run, folder: Path, device: str) -> Job:
+    path = _path(folder, run)
+    starts_from = run.parent if isinstance(run, AdaptationRun) else None
+    needs = [_job(starts_from, folder, device)] if isinstance(starts_from, PretrainingRun) else []
+    return Job(path.stem, path, partial(_execute, run, folder, device), needs)
 
 
 def _path(folder: Path, run: Run) -> Path:
@@ -233,6 +178,8 @@ def _path(folder: Path, run: Run) -> Path:
 
 
 def _execute(run: Run, folder: Path, device: str) -> None:
+    if device == "auto":  # known only where the run takes place
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     path = _path(folder, run)
     checkpoint = folder / f"{path.stem}.checkpoint"
     try:

@@ -1,0 +1,207 @@
+"""One engine for grids of anything: it runs the jobs that are not finished, on any `concurrent.futures.Executor`.
+
+A job is finished when its marker is there, a file that its function writes at the end. So a grid that is called again
+does only what is missing, and what a cluster starts again after it lost a worker returns at once if it was finished.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+STOP_SECONDS = 10.0
+"""How long an interrupted grid waits for what it has told to stop."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing to do.
+
+    Attributes:
+        identity: name; jobs of the same name are one job.
+        marker: file whose presence means that the job is finished.
+        function: what to run, without arguments; picklable where it runs in another process.
+        needs: jobs that are to be finished before. One of them that is missing runs only if this job is missing too.
+        options: keyword arguments of the executor's `submit`; Dask takes ``resources`` for example.
+    """
+
+    identity: str
+    marker: Path
+    function: Callable[[], object]
+    needs: Sequence[Job] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class GridProgress(NamedTuple):
+    """Where a grid stands: jobs done and failed (now or before) of all, and seconds left at this pace, where known."""
+
+    done: int
+    failed: int
+    total: int
+    seconds_left: float | None
+
+
+def run_jobs(
+    jobs: Iterable[Job],
+    executor: Executor,
+    *,
+    callback: Callable[[GridProgress], None] | None = None,
+    failed: Callable[[Job], bool] = lambda job: False,
+    on_error: Callable[[Job, Exception], None] | None = None,
+    stop: Callable[[], None] | None = None,
+) -> None:
+    """Run what is missing, each job when those that it needs are finished, and none twice.
+
+    Args:
+        jobs: the grid.
+        executor: where to run; the caller opens and closes it.
+        callback: called at the start and after each job.
+        failed: whether the marker of a finished job tells of a failure.
+        on_error: called when a job raises, and the others go on; where not given, the first error ends the grid.
+        stop: ends the jobs in progress when the grid is interrupted; where not given, they end by themselves.
+
+    Raises:
+        KeyboardInterrupt: when interrupted, after `stop`; its text says how to go on.
+        OSError: if a cluster is lost.
+    """
+    jobs = list(jobs)
+    every = {each.identity: each for job in jobs for each in (*job.needs, job)}
+    pending = _missing(jobs)
+    waiting, running = dict(pending), dict[Future, Job]()
+    failures = sum(failed(job) for name, job in every.items() if name not in pending)
+    began, missing = time.monotonic(), len(pending)
+
+    def report() -> None:
+        finished = missing - len(pending)
+        left = (time.monotonic() - began) / finished * len(pending) if finished else None
+        if callback is not None:
+            callback(GridProgress(len(every) - len(pending) - failures, failures, len(every), left))
+
+    try:
+        report()
+        while pending:
+            ready = (job for job in waiting.values() if not any(need.identity in pending for need in job.needs))
+            if (job := next(ready, None)) is not None:
+                del waiting[job.identity]
+                future = executor.submit(_run_once, job.marker, job.function, **job.options)
+                running[future] = job
+                if not future.done():
+                    continue
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                _settle(future, job, on_error)
+                del pending[job.identity]
+                failures += failed(job)
+                report()
+    except BaseException as error:
+        if stop is not None:  # first: a cluster forgets a cancelled job while it still runs
+            stop()
+            wait(running, timeout=STOP_SECONDS)
+        for future in running:
+            future.cancel()
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        kept = sum(job.marker.exists() for job in every.values())
+        raise KeyboardInterrupt(
+            f"stopped: {kept} of {len(every)} runs are finished; the same command goes on with the rest"
+        ) from None
+
+
+def _missing(jobs: Iterable[Job]) -> dict[str, Job]:
+    """Jobs without a marker by name, after those that they need."""
+    missing = {job.identity: job for job in jobs if not job.marker.exists()}
+    needs = [need for job in missing.values() for need in job.needs]
+    return _missing(needs) | missing if needs else missing
+
+
+def _run_once(marker: Path, function: Callable[[], object]) -> None:
+    """Where the job runs: a cluster also starts again what was finished, if it lost the worker that knew."""
+    if not marker.exists():
+        function()
+
+
+def _settle(future: Future, job: Job, on_error: Callable[[Job, Exception], None] | None) -> None:
+    try:
+        future.result()
+    except CancelledError:
+        raise OSError("the cluster dropped its runs; the same command goes on with the rest") from None
+    except Exception as error:
+        if on_error is None:
+            raise
+        on_error(job, error)
+
+
+# Executors ------------------------------------------------------------------------------------------------------------
+
+
+class HereExecutor(Executor):
+    """Runs each job at once, in the thread of the caller, which an interrupt reaches."""
+
+    def submit(self, function, /, *args, **kwargs) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def open_executor(processes: int, scheduler: str | None) -> Iterator[Executor]:
+    """For jobs that compute: here, in spawned processes of one thread each, or on a Dask cluster.
+
+    Raises:
+        ValueError: if `distributed` is needed and not installed.
+        OSError: if the scheduler is not reached.
+    """
+    if scheduler is not None:
+        with connect(scheduler) as client:
+            yield client.get_executor(pure=False)
+    elif processes == 1:
+        yield HereExecutor()
+    else:
+        # Forked processes would inherit locks of the parent's threads; spawned ones begin clean.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
+            yield pool
+
+
+def connect(scheduler: str):
+    """Client of a Dask cluster, to be closed by the caller."""
+    return need("distributed", "cluster").Client(scheduler, set_as_default=False)
+
+
+def need(module: str, extra: str):
+    """A module of an optional dependency.
+
+    Raises:
+        ValueError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{module} is not installed; pip install 'sciml-fm[{extra}]'") from error
+
+
+def _begin_worker() -> None:
+    """One thread for each process; and none outlives the grid, however that ends."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
