@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # What the records show -----------------------------------------------------------------------------------------------
+
+
+def select(records: Sequence[dict], **values: Any) -> list[dict]:
+    """Records with these values.
+
+    >>> select([{"examples": 8, "error": 0.1}, {"examples": 64, "error": 0.02}], examples=64)
+    [{'examples': 64, 'error': 0.02}]
+    """
+    return [record for record in records if all(record[key] == value for key, value in values.items())]
+
+
+def error_of(records: Sequence[dict], **values: Any) -> float:
+    """The error of the one record with these values.
+
+    Raises:
+        ValueError: if there is none, or several.
+    """
+    found = select(records, **values)
+    if len(found) != 1:
+        raise ValueError(f"records: expected one with {values}, got {len(found)}")
+    return found[0]["error"]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ package imports this one, which alone needs HoloViews.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import holoviews as hv
 import numpy as np
+from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.physics.tasks import Task
@@ -37,30 +39,65 @@ X, Y = hv.Dimension("examples", label="downstream examples"), hv.Dimension("erro
 
 
 def error_curves(
-    records: Sequence[dict], label: Callable[[dict], str], title: str = "", width: int | None = WIDTH
+    records: Sequence[dict],
+    label: Callable[[dict], str],
+    title: str = "",
+    width: int | None = WIDTH,
+    *,
+    colour: Callable[[dict], str] | None = None,
+    ylim: tuple[float, float] | None = None,
+    legend: str = "right",
 ) -> hv.Overlay:
     """Error against examples on logarithmic axes, one curve for each label; no examples is a star at the left.
 
     Several seeds of a point are drawn as their median and the band between their quartiles (between the extremes where
-    there are fewer than four). Curves that train from scratch are dashed. A width of None is that of the page.
+    there are fewer than four). Curves that train from scratch are dashed. Curves share a colour where `colour` says the
+    same of them; without it each has its own. A width of None is that of the page.
     """
-    parts = []
+    parts, colours = [], _colours(records, colour or label)
     counts = sorted({record["examples"] for record in records if record["examples"]}) or [1]
     origin = counts[0] / 2  # where 0 is drawn on a logarithmic axis
-    for number, name in enumerate(dict.fromkeys(label(record) for record in records)):
-        colour = COLOURS[number % len(COLOURS)]
+    for name in dict.fromkeys(label(record) for record in records):
         own = [record for record in records if label(record) == name]
         dashed = all(record["start"] == "from scratch" for record in own)
-        parts += _curve(own, name, colour, dashed, origin)
+        parts += _curve(own, name, colours[(colour or label)(own[0])], dashed, origin)
     ticks = [(origin, "0"), *((count, f"{count:,}") for count in counts)]
-    overlay = hv.Overlay(parts)
-    common = dict(logx=True, logy=True, show_grid=True, title=title, xticks=ticks, legend_position="right")
-    xlim = (origin / 1.3, counts[-1] * 1.4)
-    return _styled(
-        overlay,
-        dict(**common, xlim=xlim, **_across(width), height=420),
-        dict(**common, xlim=xlim, fig_size=200, aspect=1.7, hooks=[_no_minor_ticks]),
-    )
+    low, high = ylim or _error_range(records)
+    common = dict(logx=True, logy=True, show_grid=True, title=title, xticks=ticks, legend_position=legend)
+    common |= dict(xlim=(origin / 1.3, counts[-1] * 1.4), ylim=(low, high))
+    plain = dict(fig_size=200, aspect=1.7, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
+    return _styled(hv.Overlay(parts), dict(**common, **_across(width), height=420), common | plain)
+
+
+def error_panels(
+    records: Sequence[dict], panel: Callable[[dict], str], label: Callable[[dict], str], columns: int = 2
+) -> hv.Layout:
+    """`error_curves` on common axes, a panel for each group of records, with its name as the title."""
+    ylim, names = _error_range(records), list(dict.fromkeys(panel(record) for record in records))
+    drawn = [
+        error_curves(
+            [r for r in records if panel(r) == name], label, name, WIDTH // columns + 40, ylim=ylim, legend="top_right"
+        ).opts(show_legend=name == names[0])
+        for name in names
+    ]
+    return panels(drawn, columns, fig_size=130, hspace=0.25, vspace=0.4)
+
+
+def _colours(records: Sequence[dict], name: Callable[[dict], str]) -> dict[str, str]:
+    names = dict.fromkeys(name(record) for record in records)
+    return {key: COLOURS[number % len(COLOURS)] for number, key in enumerate(names)}
+
+
+def _error_range(records: Sequence[dict]) -> tuple[float, float]:
+    errors = [record["error"] for record in records]
+    return min(errors) / 1.4, max(errors) * 1.4
+
+
+def _percent_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Errors at which a logarithmic axis is labelled: 1, 2 and 5 in each power of ten, or 1 alone on a long axis."""
+    digits = (1, 2, 5) if high / low < 100 else (1,)
+    values = [digit * 10.0**power for power in range(-6, 4) for digit in digits]
+    return [(value, f"{100 * value:g} %") for value in values if low <= value <= high]
 
 
 def _across(width: int | None) -> dict:
@@ -74,10 +111,8 @@ def _styled(element, bokeh: dict, matplotlib: dict):
 
 
 def _no_minor_ticks(plot, element):
-    """Powers of ten between the numbers of examples would only be in the way."""
-    from matplotlib.ticker import NullLocator
-
-    plot.handles["axis"].xaxis.set_minor_locator(NullLocator())
+    """Ticks between those that have labels would only be in the way."""
+    plot.handles["axis"].minorticks_off()
 
 
 def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: float) -> list:
@@ -87,7 +122,7 @@ def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: fl
     if any(low[count] < high[count] for count in counts):
         band = hv.Area([(count, low[count], high[count]) for count in counts], X, [Y, "upper"])
         bokeh = dict(fill_color=colour, fill_alpha=0.2, line_alpha=0)
-        parts.append(_styled(band, bokeh, dict(facecolor=colour, alpha=0.2, linewidth=0)))
+        parts.append(_styled(band, bokeh, dict(color=colour, alpha=0.2, linewidth=0)))
     curve = hv.Curve([(count, middle[count]) for count in counts], X, Y, label=name)
     bokeh = dict(color=colour, line_dash="dashed" if dashed else "solid", line_width=2)
     parts.append(_styled(curve, bokeh, dict(color=colour, linestyle="--" if dashed else "-", linewidth=2)))
@@ -120,12 +155,26 @@ def _over_seeds(records: list[dict]) -> tuple[dict, dict, dict]:
 
 
 def strip(pretraining: str, downstream: Sequence[str], count: int = 2000, width: int | None = WIDTH) -> hv.Overlay:
-    """How the dial is distributed in pre-training and downstream, as measured on drawn examples."""
+    """How the dial is distributed in pre-training and downstream, as measured on drawn examples.
+
+    No bin straddles an end of a range; a dial of whole numbers has a bin around each.
+    """
     tasks = [Task.parse(label) for label in (pretraining, *downstream)]
-    dials = [draw_split(task, "train", count, resolution=16).dial.numpy() for task in tasks]
-    edges = np.linspace(min(d.min() for d in dials), max(d.max() for d in dials), 61)
+    whole = 0.5 if tasks[0].system.dialled.whole else 0.0
+    ends = sorted({end for task in tasks for end in (task.low - whole, task.high + whole)})
+    width_of_bin = 1.0 if whole else (ends[-1] - ends[0]) / 60
+    bins = [max(1, round((high - low) / width_of_bin)) for low, high in pairwise(ends)]
+    edges = np.concatenate(
+        [np.linspace(low, high, n, endpoint=False) for (low, high), n in zip(pairwise(ends), bins, strict=True)]
+        + [ends[-1:]]
+    )
     parts = []
-    for number, (task, dial) in enumerate(zip(tasks, dials, strict=True)):
+    for number, task in enumerate(tasks):
+        dial = (
+            draw_split(task, "train", count, resolution=16)
+            .dial.double()
+            .clamp(task.low, task.high - (not whole) * 1e-9)
+        )
         density, _ = np.histogram(dial, edges, density=True)
         colour = "#777777" if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
         histogram = hv.Histogram((edges, density), kdims=task.system.dial_name, label=task.label)
@@ -142,26 +191,49 @@ def savings_figure(
 ) -> hv.Overlay:
     """Examples that training from scratch takes for the error of each fine-tuned operator, against its own examples.
 
-    On the dotted line nothing is saved. A triangle is beyond every operator trained from scratch: at least so many.
+    On the dotted line nothing is saved. An arrow begins at the most examples that were tried from scratch, all of which
+    give a larger error: it takes more. Curves stand a little apart, so that none hides another.
     """
-    parts, limits = [], []
-    for number, name in enumerate(dict.fromkeys(label(record) for record in records)):
-        own = savings([record for record in records if label(record) == name])
-        colour = COLOURS[number % len(COLOURS)]
-        for beyond, marker, symbol in ((False, "circle", "o"), (True, "triangle", "^")):
-            points = [(s.examples, s.from_scratch) for s in own if s.examples and s.beyond == beyond]
-            limits += [value for point in points for value in point]
-            dots = hv.Scatter(points, "fine-tuning examples", "examples from scratch", label=name)
+    axes, parts, limits = ("fine-tuning examples", "examples from scratch"), [], []
+    colours = _colours(records, label)
+    for number, (name, colour) in enumerate(colours.items()):
+        apart = 1.1 ** (number - (len(colours) - 1) / 2)
+        own = [s for s in savings([record for record in records if label(record) == name]) if s.examples]
+        limits += [value for saving in own for value in (saving.examples, saving.from_scratch)]
+        dots = hv.Scatter([(apart * s.examples, s.from_scratch) for s in own if not s.beyond], *axes, label=name)
+        beyond = [(apart * s.examples, s.from_scratch) for s in own if s.beyond]
+        stems = hv.Segments([(x, y, x, 1.6 * y) for x, y in beyond], [*axes, "x1", "y1"])
+        parts.append(_styled(stems, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
+        heads = hv.Scatter([(x, 1.6 * y) for x, y in beyond], *axes, label=name)
+        for points, marker, symbol in ((dots, "circle", "o"), (heads, "triangle", "^")):
             bokeh = dict(color=colour, marker=marker, size=11, tools=["hover"])
-            parts.append(_styled(dots, bokeh, dict(color=colour, marker=symbol, s=60)))
+            parts.append(_styled(points, bokeh, dict(color=colour, marker=symbol, s=60)))
     ends = [min(limits), max(limits)]
-    line = hv.Curve((ends, ends), "fine-tuning examples", "examples from scratch")
+    line = hv.Curve((ends, ends), *axes)
     parts.append(_styled(line, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
-    common = dict(logx=True, logy=True, show_grid=True, title=title, legend_position="right")
-    common |= dict(xlabel="fine-tuning examples", ylabel="examples from scratch")
-    return _styled(
-        hv.Overlay(parts), dict(**common, **_across(width), height=360), dict(**common, fig_size=180, aspect=1.6)
+    ticks = [(count, f"{count:,}") for count in sorted({r["examples"] for r in records} - {0})]
+    common = dict(
+        logx=True, logy=True, show_grid=True, title=title, legend_position="right", xticks=ticks, yticks=ticks
     )
+    common |= dict(xlabel=axes[0], ylabel=axes[1])
+    plain = dict(fig_size=180, aspect=1.6, hooks=[_no_minor_ticks])
+    return _styled(hv.Overlay(parts), dict(**common, **_across(width), height=360), common | plain)
+
+
+def image(field: Tensor, title: str, limit: float | None = None, name: str = "u") -> hv.Image:
+    """A field (n, n), of which `name` is the label of the colours; 0 is in the middle of their scale."""
+    limit = limit or float(field.abs().max()) or 1.0
+    points = np.arange(field.shape[-1]) / field.shape[-1]
+    drawn = hv.Image((points, points, field.numpy()), ["x", "y"], name)
+    style = dict(clim=(-limit, limit), cmap="RdBu_r", colorbar=True, cbar_ticks=3, xaxis=None, yaxis=None, title=title)
+    return drawn.opts(**style, backend="matplotlib")
+
+
+def panels(figures: Sequence, columns: int, **spacing) -> hv.Layout:
+    """Figures in rows, each with its own axes."""
+    layout = hv.Layout(figures).cols(columns)
+    plain = dict(sublabel_format="") | (spacing or dict(hspace=0.35, vspace=0.3, fig_size=100))
+    return _styled(layout, dict(shared_axes=False), plain)
 
 
 def export(figures: dict[str, hv.Dimensioned], folder: str | Path) -> list[Path]:

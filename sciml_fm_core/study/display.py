@@ -1,0 +1,65 @@
+"""What a notebook shows of a study: its progress, what the records are, paragraphs. Needs IPython."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import holoviews as hv
+from IPython.display import Markdown, display
+
+from .engine import GridProgress
+from .experiments import BUDGETS, results
+from .figures import export
+from .records import write_table
+
+
+def show(*paragraphs: str) -> None:
+    """Display paragraphs of Markdown."""
+    display(Markdown("\n\n".join(paragraphs)))
+
+
+def status_line():
+    """Function that displays a line of Markdown, and replaces it when it is called again."""
+    shown = display(Markdown("starting"), display_id=True)
+    return lambda text: shown.update(Markdown(text))
+
+
+def use_pictures() -> None:
+    """Draw figures as pictures: they show in every viewer, without network."""
+    hv.extension("matplotlib", logo=False)
+    hv.output(fig="png", dpi=110)
+
+
+def run_experiment(experiment: str, budget: str, **options) -> list[dict]:
+    """Records of an experiment, as `experiments.results` with the same options, with its progress in one line.
+
+    Raises:
+        ValueError: on an unknown budget.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"budget: expected one of {', '.join(BUDGETS)}, got {budget!r}")
+    use_pictures()
+    update = status_line()
+
+    def follow(progress: GridProgress) -> None:
+        left = progress.seconds_left
+        update(
+            f"{progress.done} of {progress.total} runs" + ("" if left is None else f", about {left / 60:.0f} min left")
+        )
+
+    Path(options.get("folder", "runs/study")).parent.mkdir(parents=True, exist_ok=True)
+    records = results(experiment, budget, callback=follow, **options)
+    first, hardware = records[0], sorted({record["hardware"] for record in records})
+    minutes = sum(record["total_seconds"] for record in records) / 60
+    update(
+        f"**{len(records)} points**, budget {budget}, {minutes:.0f} process minutes on {'; '.join(hardware)}. Errors "
+        f"on {first['test']} test examples at {first['test_resolution']} x {first['test_resolution']}. Versions "
+        f"{first['versions']}."
+    )
+    return records
+
+
+def leave(records: list[dict], figures: dict[str, hv.Dimensioned], output: str) -> None:
+    """Write the figures as PNG and SVG and the records as a table, and list the files."""
+    paths = [*export(figures, output), write_table(records, Path(output) / "records.csv")]
+    print(*[path.name for path in paths], sep="\n")
