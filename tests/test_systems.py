@@ -1,16 +1,18 @@
 """The solvers: conformance, exact modes, residual and sign, resonance, symmetries, the dials, bad input."""
 
+import math
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from sciml_fm_core import PAPER_TASKS, SYSTEMS, Task, find_system
+from sciml_fm_core import PAPER_TASKS, SYSTEMS, Evolution, Parameter, System, Task, find_system
 from sciml_fm_core.physics.diffusion import rotated_diffusion
 from sciml_fm_core.physics.helmholtz import Helmholtz
 from sciml_fm_core.physics.sources import place
-from sciml_fm_core.physics.spectral import gradient, resample, wavenumbers
+from sciml_fm_core.physics.spectral import derivative_wavenumbers, gradient, laplacian, resample, wavenumbers
 
 COEFFICIENTS = {
     "poisson": [0.02, 0.03, -0.011],
@@ -499,3 +501,92 @@ def test_find_system_by_name_or_label():
     assert find_system("poisson") is find_system(" sys-1 ") is SYSTEMS["poisson"]
     with pytest.raises(ValueError, match=r"system: expected one of poisson \(SYS-1\), .*got 'heat'"):
         find_system("heat")
+
+
+# The null space, mode by mode, and evolutions -------------------------------------------------------------------------
+
+
+def test_long_waves_of_a_high_order_operator_are_no_null_modes(registry):
+    class Triharmonic(System):
+        name = "triharmonic"
+        label = "SYS-6"
+        equation = r"-b \Delta^3 u = f"
+        coefficient_names = ("b",)
+        dialled = Parameter("b", 0.1, 1)
+        zero_mean = True
+
+        def symbol(self, coefficients, n):
+            return coefficients[..., 0, None, None] * laplacian(n, like=coefficients) ** 3
+
+    n, system = 512, SYSTEMS["triharmonic"]
+    wave = torch.cos(2 * torch.pi * torch.arange(n, dtype=torch.float64) / n).expand(n, n)
+    solution = system.solve(wave, torch.tensor([0.5], dtype=torch.float64))
+    torch.testing.assert_close(solution, wave / (0.5 * (2 * torch.pi) ** 6), rtol=1e-10, atol=1e-15)
+    assert system.null_modes(torch.tensor([0.5]), n).sum() == 1  # the mean alone
+
+
+@pytest.mark.parametrize("squared", [1, 5, 25, 50])
+@pytest.mark.parametrize("n", [16, 64, 512])
+def test_resonances_are_found_on_every_grid(squared, n):
+    system = SYSTEMS["helmholtz"]
+    coefficients = torch.tensor([0.01, 0.01 * 4 * torch.pi**2 * squared], dtype=torch.float64)
+    kx, ky = wavenumbers(n)
+    assert torch.equal(system.null_modes(coefficients, n), kx**2 + ky**2 == squared)
+    nearby = coefficients * torch.tensor([1, 1 + 1e-12], dtype=torch.float64)
+    assert not system.null_modes(nearby, n).any()
+
+
+def test_an_evolution_keeps_the_mean_and_composes(registry):
+    class Decay(Evolution):
+        name = "decay"
+        label = "SYS-7"
+        equation = r"\partial_t u = d \Delta u - v u_x"
+        coefficient_names = ("d", "v", "time")
+        constants: ClassVar = {"d": 0.01, "v": 0.3}
+        dialled = Parameter("time", 0.1, 2)
+        zero_mean = False
+
+        def symbol(self, coefficients, n):
+            d, v, _ = coefficients[..., None, None].unbind(-3)
+            kx, _ = derivative_wavenumbers(n, dtype=coefficients.dtype)
+            diffusion = d * laplacian(n, like=coefficients)
+            return torch.complex(diffusion, (2 * torch.pi * v * kx).expand(diffusion.shape))
+
+    system, n = SYSTEMS["decay"], 32
+    source = noise(SYSTEMS["helmholtz"], 32, 32) + 1
+
+    def at(time):
+        return torch.tensor([0.01, 0.3, time], dtype=torch.float64)
+
+    twice = system.solve(system.solve(source, at(0.5)), at(0.25))
+    whole = system.solve(source, at(0.75))
+    torch.testing.assert_close(twice, whole, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(whole.mean(), source.mean())
+    x = torch.arange(n, dtype=torch.float64) / n
+    wave, later = torch.cos(2 * torch.pi * x).expand(n, n), torch.cos(2 * torch.pi * (x - 0.3)).expand(n, n)
+    torch.testing.assert_close(system.solve(wave, at(1.0)), later * math.exp(-0.01 * 4 * math.pi**2))
+    assert system.residual(whole, source, at(0.75)).abs().max() < 1e-12
+    examples = Task.parse("SYS-7(0.5,1)").sample(4, 32, torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert system.residual(examples.solution, examples.source, examples.coefficients).abs().max() < 1e-12
+    assert examples.source.mean() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": "SYS-1"}, "x or SYS-1 is taken by Poisson"),
+        ({"label": "a b"}, "name and label of letters"),
+        ({"coefficient_names": ("b", "c")}, "c is neither the dial, a parameter nor a constant"),
+        ({"dialled": None}, "missing: dialled"),
+        ({"symbol": None}, "missing: symbol"),
+    ],
+)
+def test_a_system_that_cannot_be_used_is_refused(registry, changes, message):
+    body = {
+        "name": "x", "label": "X", "equation": "b u = f", "coefficient_names": ("b",), "zero_mean": False,
+        "dialled": Parameter("b", 1, 2), "symbol": lambda self, coefficients, n: coefficients[..., :1, None],
+    }  # fmt: skip
+    body = {key: value for key, value in (body | changes).items() if value is not None}
+    with pytest.raises(TypeError, match=message):
+        type("Broken", (System,), body)
+    assert "x" not in SYSTEMS

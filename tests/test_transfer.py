@@ -330,3 +330,32 @@ def test_a_new_system_goes_through_everything(monkeypatch, tmp_path, registry):
     tuned = fine_tune(mixed, draw_split(task, "train", 4, resolution=16), system="SYS-4", config=TrainConfig(steps=2))
     assert evaluate(tuned.operator, task, count=4, resolution=16)["error"] > 0
     assert set(evaluate_shifts(tuned.operator, count=2, resolution=16)) >= {"SYS-1(1,5)"}
+
+
+# What is left open is the recipe's, and cards are made anew -----------------------------------------------------------
+
+
+def test_unset_fields_are_the_recipes():
+    settings = {"size": "64K", "batch_size": 4, "resolution": 16, "validation_count": 2}
+    for recipe, rate, loss in (("paper", 1e-3, "squared"), ("ours", 5e-3, "relative")):
+        operator, history = pretrain([NEAR], TrainConfig(steps=2, report_every=1), recipe=recipe, **settings)
+        assert (operator.card["loss"], operator.card["learning_rate"]) == (loss, rate)
+        warmup = {"paper": 1, "ours": 1 / 21}[recipe]
+        assert history.rows[0]["learning_rate"] == pytest.approx(rate * warmup)
+    paper, _ = pretrain([NEAR], TrainConfig(steps=2), recipe="paper", **settings)
+    tuned = fine_tune(paper, draw_split(FAR, "train", 4, resolution=16), config=TrainConfig(steps=1)).operator
+    assert (tuned.card["loss"], tuned.card["learning_rate"]) == ("squared", 1e-3)
+    own = fine_tune(paper, draw_split(FAR, "train", 4, resolution=16), config=TrainConfig(steps=1, loss="relative"))
+    assert own.operator.card["loss"] == "relative"
+
+
+def test_cards_say_nothing_that_belongs_to_the_parent():
+    parent = load_operator("sys-1")
+    data = draw_split(FAR, "train", 4, resolution=32)
+    for adapt, kind, origin in ((fine_tune, "fine-tuned", "parent"), (train_from_scratch, "from scratch", "twin_of")):
+        card = adapt(parent, data, config=TrainConfig(steps=2), batch_size=3).operator.card
+        assert card["kind"] == kind
+        assert not {"errors", "command", "data", "tasks"} & set(card)
+        assert (card["batch_size"], card["downstream_examples"], card["examples_seen"]) == (3, 4, 4)
+        assert card[origin]["errors"] == parent.card["errors"]
+        assert card[origin]["tasks"] == ["SYS-1(1,5)"]

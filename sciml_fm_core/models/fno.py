@@ -118,7 +118,8 @@ class FNO(Model):
 
     @classmethod
     def create(cls, config, generator=None):
-        return cls(config, generator)
+        with torch.random.fork_rng(devices=[], enabled=generator is not None):
+            return cls(config, generator)
 
     @property
     def smallest_grid(self):

@@ -25,7 +25,8 @@ class CheckpointError(ValueError):
 
 def _shape(member: Member) -> dict:
     model = member.operator.model
-    return {"architecture": model.architecture, **model.config.to_dict()}
+    shape = {"architecture": model.architecture, **model.config.to_dict()}
+    return json.loads(json.dumps(shape))  # as it comes back from a file: lists for tuples
 
 
 def save_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: dict, step: int) -> None:

@@ -1,0 +1,216 @@
+"""Every architecture: shapes, gradients, conditioning, saving, training together; and what networks are told."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from sciml_fm_core import (
+    MODELS,
+    Model,
+    ModelConfig,
+    Operator,
+    Task,
+    TrainConfig,
+    draw_split,
+    evaluate,
+    fine_tune,
+    load_operator,
+    new_operator,
+    pretrain,
+    train_from_scratch,
+)
+from sciml_fm_core.models.base import apply_together
+from sciml_fm_core.models.conditioning import CONDITIONERS, Conditioner, Conditioning
+from sciml_fm_core.models.normalization import fit_normalization, normalization_from_dict
+from sciml_fm_core.models.unet import UNetConfig
+from sciml_fm_core.models.vit import ViTConfig
+from sciml_fm_core.physics.spectral import resample
+
+TASK, FAR = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(5,10)")
+OTHERS = [name for name in MODELS if name != "fno"]
+
+
+@pytest.fixture(params=MODELS)
+def operator(request):
+    """An untrained operator of each architecture, as small as it comes."""
+    return new_operator([TASK], architecture=request.param, size="64K")
+
+
+def test_sizes_are_what_their_names_say():
+    for name in MODELS:
+        assert 0.9e6 < new_operator([TASK], architecture=name, size="1M").model.parameter_count < 1.2e6
+
+
+def test_shapes_gradients_and_what_the_scalars_do(operator):
+    model, source = operator.model, torch.randn(2, 1, 32, 32)
+    told = torch.randn(2, 3, requires_grad=True)
+    output = model(source, Conditioning(told))
+    assert output.shape == (2, 1, 32, 32)
+    output.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+    assert told.grad.abs().min() > 0, "each scalar of each example changes the output"
+    mixed = model(source.flip(0), Conditioning(told.flip(0))).flip(0)
+    torch.testing.assert_close(mixed, output, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_of_one_grid_carry_over_to_others(name):
+    operator = new_operator([TASK], architecture=name, size="64K")
+    examples = draw_split(TASK, "test", 2, resolution=64)
+    at_64, at_128 = (operator.predict(resample(examples.source, n), examples.coefficients) for n in (64, 128))
+    torch.testing.assert_close(at_128[..., ::2, ::2], at_64, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "shift"), [("unet", 8), ("vit", 4)])
+def test_translations_of_whole_cells_commute(name, shift):
+    """By the coarsest grid of the U-Net, and by a patch of the transformer: positions enter only as differences."""
+    model = new_operator([TASK], architecture=name, size="64K").model.double()
+    source, told = torch.randn(1, 1, 32, 32, dtype=torch.float64), Conditioning(torch.randn(1, 3, dtype=torch.float64))
+    shifted = model(torch.roll(source, (shift, -2 * shift), (2, 3)), told)
+    torch.testing.assert_close(shifted, torch.roll(model(source, told), (shift, -2 * shift), (2, 3)))
+
+
+def test_a_seed_decides_the_weights_and_leaves_the_global_stream_alone(operator):
+    state = torch.get_rng_state()
+    first, again, other = (
+        new_operator([TASK], architecture=operator.model.architecture, size="64K", seed=seed) for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    weights = [next(iter(o.model.parameters())) for o in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_members_are_as_each_alone(operator):
+    models = [operator.model, operator.copy().model]
+    for parameter in models[1].parameters():
+        parameter.data.mul_(1.1)
+    sources, told = torch.randn(2, 3, 1, 32, 32), torch.randn(2, 3, 3)
+    together = apply_together(models, sources, Conditioning(told))
+    alone = torch.stack([model(f, Conditioning(c)) for model, f, c in zip(models, sources, told, strict=True)])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    shared = apply_together(models, sources[0], Conditioning(told[0]))
+    torch.testing.assert_close(shared[1], models[1](sources[0], Conditioning(told[0])), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_through_everything(name, tmp_path):
+    settings = {"architecture": name, "size": "64K", "batch_size": 8, "resolution": 32, "validation_count": 8}
+    trained, history = pretrain([TASK], TrainConfig(steps=30, learning_rate=2e-3, validate_every=10), **settings)
+    assert history.best_error < history.rows[0]["validation_error"] or history.best_step > 10
+    assert trained.card["architecture"] == name
+    again = load_operator(trained.save(tmp_path / "bundle.safetensors"))
+    test = draw_split(FAR, "test", 4, resolution=32)
+    assert torch.equal(again.predict(test.source, test.coefficients), trained.predict(test.source, test.coefficients))
+    data, validation = draw_split(FAR, "train", 4, resolution=32), draw_split(FAR, "validation", 4, resolution=32)
+    for adapt in (fine_tune, train_from_scratch):
+        config = TrainConfig(steps=6, validate_every=2)
+        result = adapt(again, data, validation=validation, config=config, learning_rates=(1e-3, 3e-3), halve_at=())
+        assert result.operator.card["architecture"] == name
+        assert set(result.tried) == {1e-3, 3e-3}
+        assert evaluate(result.operator, FAR, count=2, resolution=32)["error"] > 0
+
+
+def test_a_training_resumes_with_the_same_bytes(operator, tmp_path):
+    name = operator.model.architecture
+    config = TrainConfig(steps=6, learning_rate=1e-3, validate_every=2, checkpoint_every=3, report_every=1)
+    settings = {"architecture": name, "size": "64K", "batch_size": 4, "resolution": 32, "validation_count": 4}
+    whole, _ = pretrain([TASK], config, **settings)
+    path = tmp_path / "state"
+    pretrain([TASK], config, checkpoint=path, callback=lambda progress: progress.step == 3, **settings)
+    resumed, _ = pretrain([TASK], config, checkpoint=path, **settings)
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: new_operator([TASK], architecture="mlp"), "architecture: expected one of fno, unet, vit.*got 'mlp'"),
+        (lambda: new_operator([TASK], architecture="vit", size="2M"), "size: expected one of 64K, 1M, 16M, got '2M'"),
+        (lambda: ViTConfig(4, width=30), "a multiple of 4 heads, got width 30"),
+        (lambda: UNetConfig(4, points=24), "points that halve 4 times, got 24"),
+        (lambda: UNetConfig(4, growth=()), "expected width and growth of at least 1"),
+        (lambda: MODELS["vit"](ViTConfig(4, mode_channels=2)), "it takes no values on modes, the conditioning makes 2"),
+        (lambda: pretrain([TASK], TrainConfig(precision="bfloat16"), architecture="unet"), "no form in bfloat16"),
+    ],
+)
+def test_bad_shapes_and_names(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# What networks are told -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def modes_network():
+    """A network that multiplies each mode by a function of the values on it; what is registered is forgotten."""
+    models, conditioners = dict(MODELS), dict(CONDITIONERS)
+
+    @dataclass(frozen=True)
+    class Config(ModelConfig):
+        width: int = 8
+
+    class ModeNetwork(Model):
+        architecture = "by-mode"
+        config_type = Config
+        takes_modes = True
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.gain = nn.Linear(config.mode_channels, 2)
+
+        def forward(self, fields, conditioning):
+            gain = torch.view_as_complex(self.gain(conditioning.modes))
+            extra = 0 if conditioning.fields is None else conditioning.fields.sum(dim=1, keepdim=True)
+            return torch.fft.irfft2(torch.fft.rfft2(fields) * gain.unsqueeze(1), s=fields.shape[-2:]) + extra
+
+    class Ramp(Conditioner):
+        kind = "ramp"
+        part = "fields"
+        channels = 1
+
+        def values(self, coefficients, system, n):
+            ramp = torch.linspace(0, 1, n, dtype=coefficients.dtype)
+            return coefficients[:, :1, None, None] * ramp.expand(1, 1, n, n)
+
+    yield ModeNetwork, Config
+    for registry, before in ((MODELS, models), (CONDITIONERS, conditioners)):
+        registry.clear()
+        registry.update(before)
+
+
+def test_values_on_modes_and_fields_reach_the_network(modes_network, tmp_path):
+    network, config = modes_network
+    tasks = [TASK, Task.parse("SYS-2(0.2,1)")]
+    normalization = fit_normalization("dimensionless", tasks, conditioners=("symbol", "ramp"), count=16)
+    assert normalization_from_dict(normalization.to_dict()).to_dict() == normalization.to_dict()
+    operator = Operator(network(config(normalization.in_channels, mode_channels=4)), normalization, {})
+    for task in tasks:
+        examples = draw_split(task, "test", 3, resolution=16)
+        encoded = normalization.encode(examples.source, examples.coefficients, task.system)
+        assert encoded.modes.shape == (3, 16, 9, 4)
+        assert encoded.fields.shape == (3, 1, 16, 16)
+        assert operator.predict(examples.source, examples.coefficients, task.system).shape == (3, 16, 16)
+    again = load_operator(operator.save(tmp_path / "modes.safetensors"))
+    arguments = examples.source, examples.coefficients, task.system
+    assert torch.equal(again.predict(*arguments), operator.predict(*arguments))
+    with pytest.raises(ValueError, match="conditioning: expected kinds among symbol, ramp, got other"):
+        fit_normalization("paper", tasks, conditioners=("other",), count=4)
+
+
+def test_symbol_on_modes_by_hand():
+    system = Task.parse("SYS-3(1,10)").system
+    coefficients = torch.tensor([[0.01, 4.0]], dtype=torch.float64)
+    features = CONDITIONERS["symbol"].values(coefficients, system, 16)[0]
+    z = (4 * torch.pi**2 * 0.01 * 5 - 4) / (4 * torch.pi**2 * 0.01)  # ky = 1, kx = 2
+    assert z < 0
+    expected = torch.tensor([abs(z)], dtype=torch.float64).log().asinh().item(), -1.0, 0.0, 1 / (1 + abs(z))
+    assert features[1, 2].tolist() == pytest.approx(expected)
+    scaled = CONDITIONERS["symbol"].values(7 * coefficients, system, 16)[0]
+    torch.testing.assert_close(scaled, features, msg="the equation times a constant is the same equation")
