@@ -27,9 +27,10 @@ from .models.base import MODELS
 from .models.fno import SIZES
 from .models.operator import load_operator, read_header, shipped_operators
 from .physics.tasks import Task
+from .study.batch_file import plan
 from .study.engine import GridProgress
 from .study.experiments import BUDGETS, EXPERIMENTS
-from .study.notebooks import plan, run_batch
+from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.runs import run_study
 from .training.config import PRECISIONS, Progress, TrainConfig

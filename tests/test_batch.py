@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sciml_fm_core.study.notebooks import plan, run_batch
+from sciml_fm_core.study.batch_file import plan
+from sciml_fm_core.study.notebooks import run_batch
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("papermill")
@@ -245,7 +246,8 @@ def start_batch(tmp_path):
     code = (
         "import signal\n"  # a background job of a shell inherits that interrupts are ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from sciml_fm_core.study.notebooks import plan, run_batch\n"
+        "from sciml_fm_core.study.batch_file import plan\n"
+        "from sciml_fm_core.study.notebooks import run_batch\n"
         "try:\n    run_batch(plan('batch.yaml', 'out'), processes=2)\n"
         "except KeyboardInterrupt as stop:\n    print(stop)"
     )

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 STOP_SECONDS = 10.0
-"""How long an interrupted grid waits for what it has told to stop."""
+"""How long an interrupted grid waits for the jobs that it told to stop."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Job:
         identity: name; jobs of the same name are one job.
         marker: file whose presence means that the job is finished.
         function: what to run, without arguments; picklable where it runs in another process.
-        needs: jobs that are to be finished before. One of them that is missing runs only if this job is missing too.
-        options: keyword arguments of the executor's `submit`; Dask takes ``resources`` for example.
+        needs: jobs to finish before this one, without needs of their own; they run only for jobs that are missing.
+        options: keyword arguments of the executor's `submit`, such as Dask's ``resources``.
     """
 
     identity: str
@@ -53,13 +53,13 @@ class GridProgress(NamedTuple):
 
 
 def run_jobs(
-    jobs: Iterable[Job],
+    jobs: Sequence[Job],
     executor: Executor,
     *,
     callback: Callable[[GridProgress], None] | None = None,
     failed: Callable[[Job], bool] = lambda job: False,
     on_error: Callable[[Job, Exception], None] | None = None,
-    stop: Callable[[], None] | None = None,
+    stop: Callable[[], object] | None = None,
 ) -> None:
     """Run what is missing, each job when those that it needs are finished, and none twice.
 
@@ -75,15 +75,16 @@ def run_jobs(
         KeyboardInterrupt: when interrupted, after `stop`; its text says how to go on.
         OSError: if a cluster is lost.
     """
-    jobs = list(jobs)
     every = {each.identity: each for job in jobs for each in (*job.needs, job)}
-    pending = _missing(jobs)
+    missing = {job.identity: job for job in jobs if not job.marker.exists()}
+    needs = {need.identity: need for job in missing.values() for need in job.needs if not need.marker.exists()}
+    pending = needs | missing
     waiting, running = dict(pending), dict[Future, Job]()
     failures = sum(failed(job) for name, job in every.items() if name not in pending)
-    began, missing = time.monotonic(), len(pending)
+    began, count = time.monotonic(), len(pending)
 
     def report() -> None:
-        finished = missing - len(pending)
+        finished = count - len(pending)
         left = (time.monotonic() - began) / finished * len(pending) if finished else None
         if callback is not None:
             callback(GridProgress(len(every) - len(pending) - failures, failures, len(every), left))
@@ -100,12 +101,19 @@ def run_jobs(
                     continue
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
-                _settle(future, job, on_error)
+                try:
+                    future.result()
+                except CancelledError:
+                    raise OSError("the cluster dropped its runs; the same command goes on with the rest") from None
+                except Exception as error:
+                    if on_error is None:
+                        raise
+                    on_error(job, error)
                 del pending[job.identity]
                 failures += failed(job)
                 report()
     except BaseException as error:
-        if stop is not None:  # first: a cluster forgets a cancelled job while it still runs
+        if stop is not None:
             stop()
             wait(running, timeout=STOP_SECONDS)
         for future in running:
@@ -118,28 +126,10 @@ def run_jobs(
         ) from None
 
 
-def _missing(jobs: Iterable[Job]) -> dict[str, Job]:
-    """Jobs without a marker by name, after those that they need."""
-    missing = {job.identity: job for job in jobs if not job.marker.exists()}
-    needs = [need for job in missing.values() for need in job.needs]
-    return _missing(needs) | missing if needs else missing
-
-
 def _run_once(marker: Path, function: Callable[[], object]) -> None:
     """Where the job runs: a cluster also starts again what was finished, if it lost the worker that knew."""
     if not marker.exists():
         function()
-
-
-def _settle(future: Future, job: Job, on_error: Callable[[Job, Exception], None] | None) -> None:
-    try:
-        future.result()
-    except CancelledError:
-        raise OSError("the cluster dropped its runs; the same command goes on with the rest") from None
-    except Exception as error:
-        if on_error is None:
-            raise
-        on_error(job, error)
 
 
 # Executors ------------------------------------------------------------------------------------------------------------
@@ -159,12 +149,7 @@ class HereExecutor(Executor):
 
 @contextmanager
 def open_executor(processes: int, scheduler: str | None) -> Iterator[Executor]:
-    """For jobs that compute: here, in spawned processes of one thread each, or on a Dask cluster.
-
-    Raises:
-        ValueError: if `distributed` is needed and not installed.
-        OSError: if the scheduler is not reached.
-    """
+    """For jobs that compute: here, in spawned processes of one thread each, or on a Dask cluster."""
     if scheduler is not None:
         with connect(scheduler) as client:
             yield client.get_executor(pure=False)
@@ -178,16 +163,12 @@ def open_executor(processes: int, scheduler: str | None) -> Iterator[Executor]:
 
 
 def connect(scheduler: str):
-    """Client of a Dask cluster, to be closed by the caller."""
+    """Client of a Dask cluster, to be closed by the caller; raises OSError if the scheduler is not reached."""
     return need("distributed", "cluster").Client(scheduler, set_as_default=False)
 
 
 def need(module: str, extra: str):
-    """A module of an optional dependency.
-
-    Raises:
-        ValueError: if it is not installed.
-    """
+    """A module of an optional dependency; a ValueError says how to install it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -161,7 +161,7 @@ def run_study(
     folder.mkdir(exist_ok=True)
     jobs = {run: _job(run, folder, device) for run in runs}
     with open_executor(processes, scheduler) as executor:
-        run_jobs(jobs.values(), executor, callback=callback)
+        run_jobs(list(jobs.values()), executor, callback=callback)
     return [read_record(jobs[run].marker) for run in runs]
 
 

@@ -1,0 +1,258 @@
+"""A batch of notebooks: read from YAML, and checked whole before anything starts.
+
+A batch is a YAML file. Paths in it are relative to it, and its folder is the notebooks' working directory::
+
+    defaults:                          # optional; what every entry begins with
+      notebook: 02_adapt.ipynb
+      parameters: {budget: laptop, output: "results/{run}"}
+    runs:                              # the file may also be this list alone
+      - parameters: {examples: "0,64"} # fixed; a list here is a list-valued parameter
+        grid:                          # swept; the runs are the product of these lists
+          task: ["SYS-1(5,10)", "SYS-1(10,15)"]
+          seed: [0, 1, 2]
+      - notebook: 01_pretrain.ipynb
+        gpus: 1                        # 0 or 1; a run sees the GPU it asked for, or none
+
+``{run}`` in a parameter stands for the name of the run, ``<notebook>-<hash>``, so that runs write to different places.
+The hash is of the notebook without outputs, all parameters with their defaults, and the version of this package. A run
+leaves ``<name>.ipynb`` and then the marker ``<name>.json``.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import itertools
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sciml_fm_core._version import __version__
+
+from .engine import need
+
+ENTRY_KEYS = ("notebook", "parameters", "grid", "gpus")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook with one set of parameters.
+
+    Attributes:
+        notebook: file to execute.
+        parameters: what the batch sets, without the notebook's own defaults.
+        identity: hash of everything that decides the result.
+        output: executed notebook.
+        marker: record of the finished run.
+        folder: working directory.
+        source: text of the notebook when it was planned, which is what is executed.
+        gpus: 0 or 1.
+        status: ``pending``, ``done`` or ``failed``.
+    """
+
+    notebook: Path
+    parameters: dict[str, Any]
+    identity: str
+    output: Path
+    marker: Path
+    folder: Path
+    source: str = field(repr=False)
+    gpus: int = 0
+    status: str = "pending"
+
+
+def plan(path: str | Path, output: str | Path) -> list[Run]:
+    """Read a batch and check all of it, before anything starts.
+
+    Args:
+        path: YAML file, see the module's text.
+        output: folder of the executed notebooks and markers.
+
+    Raises:
+        ValueError: naming every problem: what is missing, unknown, of a wrong type or there twice.
+    """
+    path, output = Path(path).resolve(), Path(output).resolve()
+    problems: list[str] = []
+    runs: dict[str, Run] = {}
+    need("papermill", "notebooks")  # now, rather than in every run
+    for number, entry in enumerate(_read_entries(path), 1):
+        found: list[str] = []
+        for run in _plan_entry(entry, path.parent, output, found):
+            if run.identity in runs:
+                found.append(f"the run {run.parameters} is there twice; remove one")
+            runs[run.identity] = run
+        problems += [f"run {number}: {problem}" for problem in dict.fromkeys(found)]
+    if problems:
+        raise ValueError(f"batch {path}: nothing was started\n  " + "\n  ".join(problems))
+    return list(runs.values())
+
+
+def _read_entries(path: Path) -> list[dict]:
+    """Entries with the defaults filled in."""
+    yaml = need("yaml", "notebooks")
+    if not path.is_file():
+        raise ValueError(f"batch {path}: no such file; expected a YAML file with a list of runs")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"batch {path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if isinstance(content, list):
+        content = {"runs": content}
+    if not isinstance(content, dict) or not set(content) <= {"defaults", "runs"}:
+        raise ValueError(f"batch {path}: expected a list of runs, or 'runs:' and 'defaults:'")
+    defaults, entries = content.get("defaults") or {}, content.get("runs")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"batch {path}: expected at least one run in a list, got {entries!r}")
+    for entry in (defaults, *entries):
+        _check_entry(entry, path)
+    merged = []
+    for entry in entries:
+        # What an entry sets in one way replaces a default that is set in the other.
+        own = {*(entry.get("parameters") or {}), *(entry.get("grid") or {})}
+        both = {}
+        for key in ("parameters", "grid"):
+            kept = {name: value for name, value in (defaults.get(key) or {}).items() if name not in own}
+            both[key] = kept | (entry.get(key) or {})
+        merged.append({**defaults, **entry, **both})
+    return merged
+
+
+def _check_entry(entry: Any, path: Path) -> None:
+    if not isinstance(entry, dict) or not set(entry) <= set(ENTRY_KEYS):
+        raise ValueError(f"batch {path}: expected the keys {', '.join(ENTRY_KEYS)} in every run, got {entry!r}")
+    for key in ("parameters", "grid"):
+        if not isinstance(entry.get(key) or {}, dict):
+            raise ValueError(f"batch {path}: {key}: expected names and values, got {entry[key]!r}")
+    if entry.get("gpus", 0) not in (0, 1):
+        raise ValueError(f"batch {path}: gpus: expected 0 or 1, got {entry['gpus']!r}")
+
+
+def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str]) -> Iterator[Run]:
+    """Runs of an entry; what is wrong is added to the problems."""
+    if not entry.get("notebook"):
+        problems.append("expected 'notebook: path'")
+        return
+    notebook = folder / str(entry["notebook"])
+    try:
+        source, defaults, content = _inspect(notebook)
+    except ValueError as error:
+        problems.append(str(error))
+        return
+    grid = entry["grid"]
+    problems += [
+        f"grid: {name} is among the parameters too; remove one" for name in entry["parameters"] if name in grid
+    ]
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            problems.append(f"grid: {name}: expected a list of values, got {values!r}")
+    if problems:
+        return
+    for values in itertools.product(*grid.values()):
+        parameters = {**entry["parameters"], **dict(zip(grid, values, strict=True))}
+        wrong = list(_check_parameters(parameters, defaults, notebook.name))
+        problems += wrong
+        if not wrong:
+            parameters, identity = _identify(parameters, defaults, content)
+            yield _new_run(notebook, source, parameters, identity, output, folder, entry.get("gpus", 0))
+
+
+def _inspect(notebook: Path) -> tuple[str, dict[str, Any], list]:
+    """Text of a notebook, its parameters with their defaults, and the content that decides its results."""
+    nbformat = need("nbformat", "notebooks")
+    if not notebook.is_file():
+        raise ValueError(f"{notebook}: no such notebook; paths are relative to the YAML file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the form of a notebook that is read all the same
+            source = notebook.read_text(encoding="utf-8")
+            cells = nbformat.reads(source, as_version=4)
+    except Exception as error:
+        raise ValueError(f"{notebook}: not a readable notebook ({type(error).__name__})") from error
+    tagged = [cell for cell in cells.cells if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged:
+        raise ValueError(f"{notebook}: no cell is tagged 'parameters'; tag the one that sets them")
+    kernel = cells.metadata.get("kernelspec", {})
+    content = [kernel.get("name"), *([cell.cell_type, cell.source] for cell in cells.cells)]
+    if kernel.get("language", "python") == "python":
+        return source, _defaults(tagged[0].source, notebook), content
+    inspected = need("papermill", "notebooks").inspect_notebook(str(notebook))
+    return source, {name: _Expression(about["default"]) for name, about in inspected.items()}, content
+
+
+class _Expression(str):
+    """A default that is not a plain value: it accepts anything."""
+
+
+def _defaults(source: str, notebook: Path) -> dict[str, Any]:
+    """Read by Python's own grammar: papermill's inspection stumbles on '#' and '=' inside a text."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(f"{notebook}: the cell tagged 'parameters' is not valid Python ({error})") from error
+    defaults: dict[str, Any] = {}
+    for statement in statements:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+            continue
+        try:
+            value = ast.literal_eval(statement.value)
+            json.dumps(value, sort_keys=True)
+        except (ValueError, TypeError):
+            value = _Expression(ast.unparse(statement.value))
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) == "float" and type(value) is int:
+            value = float(value)
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        defaults |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+    return defaults
+
+
+def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> Iterator[str]:
+    for name, value in parameters.items():
+        if name not in defaults:
+            yield f"{name}: unknown in {notebook}, which has {', '.join(defaults) or 'no parameters'}"
+            continue
+        try:
+            json.dumps(value, sort_keys=True)
+        except (TypeError, ValueError):
+            yield f"{name}: expected numbers, texts, lists of them or names with them, got {value!r}; quote a text"
+            continue
+        default = defaults[name]
+        if default is None or isinstance(default, _Expression):
+            continue
+        expected = (int, float) if isinstance(default, float) else list if isinstance(default, tuple) else type(default)
+        if not isinstance(value, expected) or isinstance(value, bool) is not isinstance(default, bool):
+            hint = "; in YAML, write 1.0e-3 for 1e-3" if isinstance(default, float) and isinstance(value, str) else ""
+            yield f"{name}: expected {type(default).__name__} as in {notebook}, got {value!r}{hint}"
+
+
+def _identify(parameters: Mapping, defaults: Mapping, content: list) -> tuple[dict[str, Any], str]:
+    """Parameters in their own types, and the hash of everything that decides the result."""
+
+    parameters = {
+        name: float(value) if isinstance(defaults[name], float) and isinstance(value, int) else value
+        for name, value in parameters.items()
+    }
+    text = json.dumps([content, {**defaults, **parameters}, __version__], sort_keys=True)
+    return parameters, hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def _new_run(
+    notebook: Path, source: str, parameters: Mapping, identity: str, output: Path, folder: Path, gpus: int
+) -> Run:
+    name = f"{notebook.stem}-{identity}"
+    named = {
+        key: value.replace("{run}", name) if isinstance(value, str) else value for key, value in parameters.items()
+    }
+    run = Run(notebook, named, identity, output / f"{name}.ipynb", output / f"{name}.json", folder, source, gpus)
+    return replace(run, status=status_of(run))
+
+
+def status_of(run: Run) -> str:
+    try:
+        return json.loads(run.marker.read_text(encoding="utf-8"))["status"]
+    except FileNotFoundError:
+        return "pending"
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{run.marker}: not a marker of a run ({error}); remove it to run again") from error
