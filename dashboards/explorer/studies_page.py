@@ -96,7 +96,10 @@ class StudyCharts:
             self.saved.object = figure.opts(height=340, hooks=[_plain], legend_position="right")
 
     def _curves(self, chart: Chart) -> hv.Overlay:
-        overlay = error_curves(chart.records, chart.label, width=None)
+        # Both starts of one network share a colour where the name of the curve tells them apart.
+        overlay = error_curves(
+            chart.records, chart.label, width=None, colour=lambda r: chart.label(r).removesuffix(f", {r['start']}")
+        )
         for points in overlay.traverse(lambda element: element, [hv.Scatter]):
             points.opts(
                 tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_color="#000000",
