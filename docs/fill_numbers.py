@@ -59,13 +59,8 @@ def architectures() -> str:
         scratch = percent(select(own, start="from scratch", examples=512)[0]["error"])
         cost = f"{own[0]['pretraining_examples']:,} in {own[0]['pretraining_seconds']:.0f} s"
         rows.append([f"`{name}`", f"{own[0]['parameters']:,}", cost, *errors, scratch])
-    header = [
-        "network",
-        "parameters",
-        "pre-training examples",
-        *(f"fine-tuned, {count}" for count in counts),
-        "from scratch, 512",
-    ]
+    tuned = (f"fine-tuned, {count}" for count in counts)
+    header = ["network", "parameters", "pre-training examples", *tuned, "from scratch, 512"]
     return f"SYS-1(1,5) to SYS-1(5,10). {origin(found, 'architectures ')}\n\n{table(header, rows)}"
 
 
@@ -82,7 +77,20 @@ def operators() -> str:
     measured = (
         f"Mean relative errors on {card['errors_measured_on']}; trained on {card['hardware']}, seed {card['seed']}."
     )
-    return f"{measured}\n\n{table(['name', 'trained on', 'recipe', 'examples', 'time', 'mean relative errors'], rows)}"
+    header = ["name", "trained on", "recipe", "examples", "time", "mean relative errors"]
+    return f"{measured}\n\n{table(header, rows)}\n\n{last_steps('sys-1')} {last_steps('sys-3')}"
+
+
+def last_steps(name: str) -> str:
+    """What the steps on the finer grid did, on the validation examples of the pre-training."""
+    card = read_header(shipped_operators()[name])["card"]
+    coarse, fine = card["resolution"].values()
+    switch = max(map(float, card["resolution"])) * card["curve"][-1][0]
+    before = min(error for step, error in card["curve"] if step <= switch)
+    return (
+        f"On its validation examples at {fine} x {fine}, `{name}` reached {percent(before)} while it was trained at "
+        f"{coarse} x {coarse}, and {percent(card['best_validation_error'])} after its last steps at {fine} x {fine}."
+    )
 
 
 def filled(text: str) -> str:
