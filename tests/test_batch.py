@@ -324,3 +324,35 @@ def test_twenty_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
     assert {times[number] for number in finished_early} == {1}, "nothing finished is repeated"
     assert {marker["status"] for marker in markers(runs)} == {"done"}
     assert left_over(tmp_path) == []
+
+
+@pytest.fixture
+def cluster():
+    """A Dask cluster of two workers with a thread each."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None) as cluster:
+        yield cluster
+
+
+@pytest.mark.notebook
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_takes_every_worker_down_with_it_is_a_failure(batch, cluster):
+    deadly = WORK + "\nimport psutil, signal\nif number:\n    "
+    deadly += "os.kill(psutil.Process(os.getpid()).parents()[1].pid, signal.SIGKILL)\n    time.sleep(60)"
+    runs = batch(numbered(2), deadly)
+    summary = run_batch(runs, scheduler=cluster.scheduler_address)
+    assert (summary.done, summary.failed) == (1, 1)
+    assert markers(runs)[1]["error"].startswith("KilledWorker: ")
+
+
+@pytest.mark.notebook
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_asks_for_a_gpu_that_no_worker_offers(batch, cluster):
+    with pytest.raises(ValueError, match="no worker offers one; start some with --resources GPU=1"):
+        run_batch(batch([{"notebook": "tiny.ipynb", "gpus": 1}]), scheduler=cluster.scheduler_address)
+
+
+def test_bad_limits_are_refused(batch):
+    for limits in ({"timeout": 0}, {"processes": 0}):
+        with pytest.raises(ValueError, match="expected"):
+            run_batch(batch(numbered(1)), **limits)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from sciml_fm_core._version import __version__
 from sciml_fm_core.files import atomic_path, write_json
@@ -34,8 +34,6 @@ from .batch_file import Run, status_of
 from .engine import GridProgress, Job, connect, run_jobs
 
 POLL = 0.1
-CLUSTER_ATTEMPTS = 3
-"""How often a cluster starts a run again whose worker it lost."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 _stopped: set[str] = set()
@@ -84,6 +82,8 @@ def run_batch(
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes: expected at least 1, got {processes}")
+    if timeout is not None and timeout <= 0:
+        raise ValueError(f"timeout: expected seconds above 0, got {timeout:g}")
     began, name = time.monotonic(), uuid.uuid4().hex
     pending = [run for run in runs if status_of(run) == "pending" or (retry_failed and status_of(run) == "failed")]
     if scheduler is None:
@@ -98,7 +98,7 @@ def run_batch(
         run_jobs(
             list(jobs.values()), executor, callback=callback, stop=stop,
             failed=lambda job: status_of(by_job[job.identity]) == "failed",
-            on_error=lambda job, error: _record(by_job[job.identity], time.time(), f"the run was given up: {error}"),
+            on_error=lambda job, error: _record(by_job[job.identity], time.time(), f"{type(error).__name__}: {error}"),
         )  # fmt: skip
     failures = tuple(replace(run, status="failed") for run in runs if status_of(run) == "failed")
     done = len(runs) - len(failures)
@@ -106,7 +106,9 @@ def run_batch(
 
 
 def _job(run: Run, settings: dict, gpus: queue.Queue[str] | None, *, on_cluster: bool) -> Job:
-    options = {"key": f"{run.output.stem}-{settings['batch']}"} if on_cluster else {}
+    options: dict[str, Any] = {"key": f"{run.output.stem}-{settings['batch']}"} if on_cluster else {}
+    if on_cluster and run.gpus:
+        options["resources"] = {"GPU": 1}
     return Job(run.output.stem, run.marker, partial(_run_one, run, settings, gpus), options=options)
 
 
@@ -124,12 +126,11 @@ def _executor(
             yield pool, gpus, partial(_stop, batch)
         return
     with connect(scheduler) as client:
-        wanted = {"GPU": 1} if any(run.gpus for run in pending) else None
+        wanted = any(run.gpus for run in pending)
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         if wanted and workers and not any("GPU" in each["resources"] for each in workers):
             raise ValueError("batch: a run asks for a GPU and no worker offers one; start some with --resources GPU=1")
-        executor = client.get_executor(pure=False, retries=CLUSTER_ATTEMPTS, resources=wanted)
-        yield executor, None, lambda: client.run(_stop, batch, on_error="ignore")
+        yield client.get_executor(pure=False), None, lambda: client.run(_stop, batch, on_error="ignore")
 
 
 def _stop(batch: str) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,8 @@ def run_study(
 
 def _job(run: Run, folder: Path, device: str) -> Job:
     path = _path(folder, run)
+    if isinstance(run, AdaptationRun) and isinstance(run.parent, str) and run.parent not in shipped_operators():
+        run = replace(run, parent=str(Path(run.parent).absolute()))  # a cluster's worker may be in another folder
     starts_from = run.parent if isinstance(run, AdaptationRun) else None
     needs = [_job(starts_from, folder, device)] if isinstance(starts_from, PretrainingRun) else []
     return Job(path.stem, path, partial(_execute, run, folder, device), needs)
