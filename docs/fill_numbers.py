@@ -52,7 +52,7 @@ def study() -> str:
     enough = examples_to_reach(select(medium, start="fine-tuned"), CONTROL) or float("nan")
     notes = (
         f"In {worse} of {len(tried)} records the fine-tuned operator is worse than the untouched one. From scratch, "
-        f"2,048 examples of SYS-1(5,10) gave {100 * recorded:.2f} % here and {100 * CONTROL:.2f} % in the repeat below, "
+        f"2,048 examples of SYS-1(5,10) gave {100 * recorded:.2f} % here, {100 * CONTROL:.2f} % in the repeat below, "
         f"which fine-tuning reaches with about {enough:.0f} examples, {2048 / enough:.0f} times fewer."
     )
     header = ["task", "operator", "start", *(f"{count:,} examples" for count in counts)]
