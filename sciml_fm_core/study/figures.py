@@ -95,7 +95,7 @@ def _error_range(records: Sequence[dict]) -> tuple[float, float]:
 
 def _percent_ticks(low: float, high: float) -> list[tuple[float, str]]:
     """Errors at which a logarithmic axis is labelled: 1, 2 and 5 in each power of ten, or 1 alone on a long axis."""
-    digits = (1, 2, 5) if high / low < 100 else (1,)
+    digits = (1, 2, 5) if high / low < 1000 else (1,)
     values = [digit * 10.0**power for power in range(-6, 4) for digit in digits]
     return [(value, f"{100 * value:g} %") for value in values if low <= value <= high]
 
@@ -122,7 +122,7 @@ def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: fl
     if any(low[count] < high[count] for count in counts):
         band = hv.Area([(count, low[count], high[count]) for count in counts], X, [Y, "upper"])
         bokeh = dict(fill_color=colour, fill_alpha=0.2, line_alpha=0)
-        parts.append(_styled(band, bokeh, dict(color=colour, alpha=0.2, linewidth=0)))
+        parts.append(_styled(band, bokeh, dict(color=colour, facecolor=colour, alpha=0.2, linewidth=0)))
     curve = hv.Curve([(count, middle[count]) for count in counts], X, Y, label=name)
     bokeh = dict(color=colour, line_dash="dashed" if dashed else "solid", line_width=2)
     parts.append(_styled(curve, bokeh, dict(color=colour, linestyle="--" if dashed else "-", linewidth=2)))
@@ -197,7 +197,7 @@ def savings_figure(
     axes, parts, limits = ("fine-tuning examples", "examples from scratch"), [], []
     colours = _colours(records, label)
     for number, (name, colour) in enumerate(colours.items()):
-        apart = 1.1 ** (number - (len(colours) - 1) / 2)
+        apart = 1.15 ** (number + 1 - len(colours))  # to the left: right of the line would be a loss
         own = [s for s in savings([record for record in records if label(record) == name]) if s.examples]
         limits += [value for saving in own for value in (saving.examples, saving.from_scratch)]
         dots = hv.Scatter([(apart * s.examples, s.from_scratch) for s in own if not s.beyond], *axes, label=name)
