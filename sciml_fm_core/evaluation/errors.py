@@ -30,11 +30,6 @@ def mean_errors(operators: Sequence[Operator], sets: Sequence[tuple[System, Exam
     return torch.cat(errors, dim=1).mean(dim=1).tolist()
 
 
-def mean_error(operator: Operator, sets: Sequence[tuple[System, Examples]]) -> float:
-    """`mean_errors` of one operator."""
-    return mean_errors([operator], sets)[0]
-
-
 def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, device="cpu"):
     """Validation examples of each task, from the validation stream."""
     return [

@@ -93,12 +93,12 @@ def run_batch(
         for run in pending:  # failed runs lose their markers: from now on a marker means that a run is finished
             run.output.parent.mkdir(parents=True, exist_ok=True)
             run.marker.unlink(missing_ok=True)
-        jobs = {run.identity: _job(run, settings, gpus, on_cluster=scheduler is not None) for run in runs}
-        by_job = {jobs[run.identity].identity: run for run in runs}
+        by_name = {run.output.stem: run for run in runs}
         run_jobs(
-            list(jobs.values()), executor, callback=callback, stop=stop,
-            failed=lambda job: status_of(by_job[job.identity]) == "failed",
-            on_error=lambda job, error: _record(by_job[job.identity], time.time(), f"{type(error).__name__}: {error}"),
+            [_job(run, settings, gpus, on_cluster=scheduler is not None) for run in runs],
+            executor, callback=callback, stop=stop,
+            failed=lambda job: status_of(by_name[job.identity]) == "failed",
+            on_error=lambda job, error: _record(by_name[job.identity], time.time(), f"{type(error).__name__}: {error}"),
         )  # fmt: skip
     failures = tuple(replace(run, status="failed") for run in runs if status_of(run) == "failed")
     done = len(runs) - len(failures)
