@@ -182,7 +182,8 @@ def test_an_evolution_is_told_by_its_multiplier(generator):
     source, coefficients = torch.rand(3, 32, 32, dtype=torch.float64, generator=generator), torch.ones(3, 1).double()
     normalization = SymbolNormalization((SYSTEMS["poisson"],))
     encoded = normalization.encode(source, coefficients, Decay())
-    torch.testing.assert_close(encoded.decode(divide(encoded)), Decay().solve(source, coefficients))
+    exact = Decay().solve(source, coefficients)  # up to where what is told of the smallest multipliers saturates
+    torch.testing.assert_close(encoded.decode(divide(encoded)), exact, rtol=1e-5, atol=1e-6)
 
 
 def test_sources_and_their_negatives_look_alike(task, examples):
