@@ -24,6 +24,7 @@ from .spectral import (
     parseval_weights,
     transform,
 )
+from .symmetries import Geometry
 from .system import System
 
 _ROOT_ITERATIONS = 60
@@ -63,6 +64,7 @@ class AdvectionDiffusion(System):
         PRINCIPAL_AXIS,
     )
     zero_mean = True
+    geometry = Geometry(tensors=(("k11", "k22", "k12"),), vectors=(("v1", "v2"),))
 
     def symbol(self, coefficients, n):
         diffusion = diffusion_symbol(coefficients[..., :3], n)
