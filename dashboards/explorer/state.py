@@ -229,7 +229,8 @@ def opening_dial(system: System, bundle: Bundle | None) -> float:
 
 def default_window(system: System, dial: float) -> tuple[float, float]:
     """A range about a dial value: a quarter of it to either side, whole numbers where tasks draw them."""
-    scale, (low, high) = system.dialled, sorted((dial / 1.25, dial * 1.25))
+    scale = system.dialled
+    low, high = sorted((dial / 1.25, dial * 1.25 or scale.values()[1]))  # about 0 there is no quarter of it
     if scale.whole:
         return float(max(scale.low, math.floor(low))), float(math.ceil(min(scale.high, high)))
     return max(scale.low, min(dial, float(f"{low:.2g}"))), min(scale.high, max(dial, float(f"{high:.2g}")))
