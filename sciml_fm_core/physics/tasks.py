@@ -148,6 +148,10 @@ PAPER_TASKS: dict[str, dict[str, str]] = {
 """Pre-training task and downstream shifts of the paper's systems."""
 
 
+UNSEEN = "unseen"
+"""What `shift_of` says of an equation that nothing was trained on."""
+
+
 def shift_of(system: System, value: float, trained: tuple[float, float] | None = None) -> str:
     """Name of the shift at one value of the dial: ``inside`` the pre-training range, ``mild``, ``medium`` or ``large``.
 
@@ -164,7 +168,7 @@ def shift_of(system: System, value: float, trained: tuple[float, float] | None =
     """
     trained = trained or system.shifts.get(PRETRAINING)
     if trained is None:
-        return "unseen"
+        return UNSEEN
     low, high = trained
     if low <= value <= high:
         between = system.dialled.whole and not float(value).is_integer()
