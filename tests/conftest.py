@@ -32,10 +32,26 @@ def system(request):
     return SYSTEMS[request.param]
 
 
+@pytest.fixture(params=list(PAPER_TASKS))
+def paper_system(request):
+    """Each of the paper's systems."""
+    return SYSTEMS[request.param]
+
+
 @pytest.fixture
 def task(system):
-    """The paper's pre-training task of the system."""
-    return Task.parse(PAPER_TASKS[system.name]["pre-training"])
+    """The pre-training task of the system; all of its dial where nothing is trained on it."""
+    return Task(system, *system.shifts.get("pre-training", (system.dialled.low, system.dialled.high)))
+
+
+@pytest.fixture
+def times():
+    """Function of a factor, a system and its coefficients: those of the operator times the factor."""
+
+    def multiplied(factor, system, coefficients):
+        return torch.tensor([factor ** (name != "exponent") for name in system.coefficient_names]) * coefficients
+
+    return multiplied
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,8 @@ class System(ABC):
     dialled: ClassVar[Parameter]
     """The physical parameter that tasks vary."""
     shifts: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
-    """Named ranges of the dial: ``pre-training``, then downstream ones, such as ``medium``."""
+    """Named ranges of the dial: ``pre-training``, then downstream ones, such as ``medium``. An equation that operators
+    are to meet untrained has no ``pre-training``."""
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     """What else fixes the coefficients, each drawn uniformly in its range."""
     constants: ClassVar[Mapping[str, float]] = MappingProxyType({})

@@ -36,8 +36,12 @@ def new_operator(
     size: str = "1M",
     seed: int = 0,
     device: str | torch.device = "cpu",
+    inputs_for: Sequence[Task] = (),
 ) -> Operator:
     """Untrained operator for tasks.
+
+    With `inputs_for` it has input channels for the coefficients of further tasks too, scaled to their values: a network
+    that is told coefficients can later take those of an equation that it was not trained on.
 
     >>> new_operator([Task.parse("SYS-1(1,5)")], size="64K").model.parameter_count
     109073
@@ -48,7 +52,8 @@ def new_operator(
     chosen, model = find_recipe(recipe), find_model(architecture)
     if size not in model.sizes:
         raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
-    normalization = fit_normalization(chosen.normalization, list(tasks), conditioners=chosen.conditioners, seed=seed)
+    told = [*tasks, *inputs_for]
+    normalization = fit_normalization(chosen.normalization, told, conditioners=chosen.conditioners, seed=seed)
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width,
@@ -76,6 +81,7 @@ def pretrain(
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
+    inputs_for: Sequence[Task] = (),
 ) -> tuple[Operator, History]:
     """Train an operator for one or several tasks, on fresh examples or on files.
 
@@ -93,6 +99,7 @@ def pretrain(
         device: where to train.
         callback, checkpoint: as in `fit`.
         processes: several that call this together and share each batch, see `distributed.started_by_torchrun`.
+        inputs_for: further tasks whose coefficients it has inputs for, and none of whose examples it is trained on.
 
     Returns:
         The operator, with its card, and the history.
@@ -104,7 +111,9 @@ def pretrain(
     chosen = find_recipe(recipe)
     config = (config or TrainConfig()).completed(learning_rate=find_model(architecture).learning_rate)
     config = config.completed(**chosen.settings)
-    operator = new_operator(tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device)
+    operator = new_operator(
+        tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device, inputs_for=inputs_for
+    )
     batch_size = batch_size or chosen.batch_size
     last = data[0].resolution if data else resolution if isinstance(resolution, int) else list(resolution.values())[-1]
     batches: Batches
