@@ -15,6 +15,7 @@ from .diffusion import (
     check_positive_definite,
     diffusion_features,
     diffusion_symbol,
+    mean_diffusion,
     rotated_diffusion,
     tensor_in_latex,
 )
@@ -67,6 +68,10 @@ class AdvectionDiffusion(System):
     def symbol(self, coefficients, n):
         diffusion = diffusion_symbol(coefficients[..., :3], n)
         return torch.complex(diffusion, self._advection_symbol(coefficients[..., 3:], n).expand(diffusion.shape))
+
+    def preconditioner(self, coefficients, n):
+        """See `mean_diffusion`."""
+        return mean_diffusion(coefficients, n)
 
     @staticmethod
     def _advection_symbol(velocity: Tensor, n: int) -> Tensor:
