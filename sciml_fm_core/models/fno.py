@@ -303,7 +303,9 @@ def gates_of(config: FNOConfig, parameters: dict[str, Tensor], constants: Tensor
 def mode_gates_of(config: FNOConfig, parameters: dict[str, Tensor], modes: Tensor) -> Sequence[Tensor]:
     """Complex factors of the modes of each block, (2 m * m, 2, batch, member, d), from values on all modes of a grid,
     (member or 1, batch, p, p // 2 + 1, c)."""
-    factors = _layers("mode_gates", parameters, _kept(modes, config.modes)).unflatten(-1, (config.depth, 2, config.width))
+    factors = _layers("mode_gates", parameters, _kept(modes, config.modes)).unflatten(
+        -1, (config.depth, 2, config.width)
+    )
     return factors.permute(3, 0, 4, 1, 2, 5).contiguous().unbind(0)
 
 
