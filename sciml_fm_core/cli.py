@@ -233,6 +233,9 @@ def adapt(
     resolution: Annotated[int, typer.Option(help="Points of the downstream examples.")] = 64,
     validation_count: Annotated[int, typer.Option(help="Validation examples.")] = 64,
     test_count: Annotated[int, typer.Option(help="Test examples, at 128 x 128.")] = 256,
+    symmetries: Annotated[
+        bool, typer.Option(help="Train on turned and mirrored examples, where the PDE allows.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -250,7 +253,7 @@ def adapt(
     with _training_bar(task) as callback:
         result = start(
             pretrained, data, system=chosen.system, validation=validation, config=config, seed=seed,
-            learning_rates=PAPER_LEARNING_RATES if grid else None, callback=callback,
+            learning_rates=PAPER_LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
         )  # fmt: skip
     after = evaluate_operator(result.operator, chosen, count=test_count, seed=seed)["error"]
     result.operator.card |= {"downstream_task": task, "command": _command(), "errors": {task: after}}
@@ -276,13 +279,19 @@ def evaluate(
     task: Annotated[str, typer.Argument(help="Such as 'SYS-1(5,10)'.")],
     count: Annotated[int, typer.Option(help="Test examples.")] = 512,
     resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
+    symmetries: Annotated[
+        bool,
+        typer.Option("--symmetries", help="Average predictions over turned and mirrored inputs: 8 times the cost."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Measure an operator on freshly drawn test examples."""
     loaded = load_operator(operator, _device(device))
-    result = evaluate_operator(loaded, Task.parse(task), count=count, resolution=resolution, seed=seed)
+    result = evaluate_operator(
+        loaded, Task.parse(task), count=count, resolution=resolution, seed=seed, symmetries=symmetries
+    )
     if as_json:
         print(json.dumps({"operator": operator, **result}))
         return

@@ -258,6 +258,7 @@ def test_pretraining_writes_its_card(monkeypatch, recipe):
     assert card["best_validation_error"] == history.best_error
     assert operator.normalization.kind == RECIPES[recipe].normalization
     assert bool(operator.model.config.gate_width) == (recipe == "ours")
+    assert bool(operator.model.config.mode_channels) == (recipe == "symbol")
 
 
 def test_pretraining_on_files(monkeypatch, tmp_path):
@@ -273,7 +274,7 @@ def test_pretraining_on_files(monkeypatch, tmp_path):
 
 
 def test_unknown_recipes_and_sizes_are_refused():
-    with pytest.raises(ValueError, match="recipe: expected one of ours, paper, got 'theirs'"):
+    with pytest.raises(ValueError, match="recipe: expected one of ours, symbol, paper, got 'theirs'"):
         new_operator([NEAR], recipe="theirs")
     with pytest.raises(ValueError, match="size: expected one of 64K, 256K, 1M, 16M, 256M, got '2M'"):
         new_operator([NEAR], size="2M")

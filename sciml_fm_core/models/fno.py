@@ -225,7 +225,7 @@ def _kept(values: Tensor, modes: int) -> Tensor:
     """Values (members, batch, p, p // 2 + 1, c) on the modes that spectral convolutions keep, in their order:
     (2 m * m, batch, members, c)."""
     kept = torch.cat([values[:, :, :modes, :modes], values[:, :, -modes:, :modes]], dim=2)
-    return kept.flatten(2, 3).permute(2, 1, 0, 3)
+    return kept.flatten(2, 3).permute(2, 1, 0, 3).contiguous()
 
 
 def _at_once(device: torch.device) -> bool:
@@ -289,6 +289,8 @@ def network_of(
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Each member's linear layer (member, out, in) on features (..., member or 1, in): (..., member, out)."""
+    if len(weight) == features.shape[-2] == 1:  # three times faster on values of thousands of modes
+        return functional.linear(features, weight[0], None if bias is None else bias[0])
     product = torch.einsum("...ki,koi->...ko", features.expand(*features.shape[:-2], len(weight), -1), weight)
     return product if bias is None else product + bias
 

@@ -19,6 +19,7 @@ from .diffusion import (
 )
 from .parameter import Parameter
 from .spectral import advection_symbol, parseval_weights, transform
+from .symmetries import Geometry
 from .system import System
 
 _ROOT_ITERATIONS = 60
@@ -58,6 +59,7 @@ class AdvectionDiffusion(System):
         PRINCIPAL_AXIS,
     )
     zero_mean = True
+    geometry = Geometry(tensors=(("k11", "k22", "k12"),), vectors=(("v1", "v2"),))
 
     def symbol(self, coefficients, n):
         diffusion = diffusion_symbol(coefficients[..., :3], n)

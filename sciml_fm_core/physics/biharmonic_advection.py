@@ -10,6 +10,7 @@ import torch
 from .diffusion import DIFFUSIVITY, FLOW_DIRECTION
 from .parameter import Parameter
 from .spectral import advection_symbol, laplacian
+from .symmetries import Geometry
 from .system import System
 
 
@@ -41,6 +42,7 @@ class BiharmonicAdvection(System):
     shifts = MappingProxyType({"weak": (0, 1), "strong": (1, 5), "whole": (0, 5)})
     parameters = (FLOW_DIRECTION,)
     zero_mean = True
+    geometry = Geometry(vectors=(("v1", "v2"),))
 
     def symbol(self, coefficients, n):
         bending = coefficients[..., 0, None, None] * laplacian(n, like=coefficients) ** 2

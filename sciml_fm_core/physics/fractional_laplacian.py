@@ -10,6 +10,7 @@ from torch import Tensor
 from .diffusion import DIFFUSIVITY
 from .parameter import Parameter
 from .spectral import laplacian
+from .symmetries import Geometry
 from .system import System
 
 
@@ -44,6 +45,7 @@ class FractionalLaplacian(System):
     )
     shifts = MappingProxyType({"near diffusion": (0.75, 1.5), "whole": (0.5, 2)})
     zero_mean = True
+    geometry = Geometry()
 
     def symbol(self, coefficients, n):
         diffusivity, exponent = coefficients[..., None, None].unbind(-3)

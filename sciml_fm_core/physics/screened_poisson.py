@@ -9,6 +9,7 @@ import torch
 from .diffusion import DIFFUSION_FEATURES, DIFFUSIVITY
 from .parameter import Parameter
 from .spectral import laplacian
+from .symmetries import Geometry
 from .system import System
 
 
@@ -36,6 +37,7 @@ class ScreenedPoisson(System):
     )
     shifts = MappingProxyType({"weak": (0.1, 1), "strong": (1, 5), "whole": (0.1, 5)})
     zero_mean = False
+    geometry = Geometry()
 
     def symbol(self, coefficients, n):
         diffusivity, screening = coefficients[..., None, None].unbind(-3)

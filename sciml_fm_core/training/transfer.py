@@ -9,7 +9,7 @@ from typing import TypeAlias, cast
 
 import torch
 
-from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches
+from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches, TurnedBatches
 from sciml_fm_core.data.hdf5 import DatasetFile
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
@@ -176,6 +176,7 @@ def fine_tune(
     batch_size: int = 128,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
+    symmetries: bool = True,
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
 ) -> Adaptation:
@@ -202,7 +203,9 @@ def fine_tune(
         halve_at: fractions of the training at which the worse half of the grid is dropped; () to train all to the end.
         batch_size: at most; with no more examples than that, every step sees all of them.
         resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None.
-        seed: seed of the shuffling.
+        seed: seed of the shuffling and of the symmetries.
+        symmetries: train on each example as it is turned by a random symmetry of the square, another in each step,
+            where the system declares its symmetries: eight times the examples, for nothing.
         callback, checkpoint: as in `fit`.
 
     Raises:
@@ -210,7 +213,8 @@ def fine_tune(
     """
     resolved = operator.normalization.resolve(_system_of(data, system))
     batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
-    result = _adapt(operator.copy, batches, validation, config, learning_rates, halve_at, callback, checkpoint)
+    drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
+    result = _adapt(operator.copy, resolved, drawn, validation, config, learning_rates, halve_at, callback, checkpoint)
     result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", batches, data, config)
     return result
 
@@ -227,6 +231,7 @@ def train_from_scratch(
     batch_size: int = 128,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
+    symmetries: bool = True,
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
 ) -> Adaptation:
@@ -246,7 +251,8 @@ def train_from_scratch(
         return Operator(model, normalization, operator.card)
 
     batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
-    result = _adapt(fresh, batches, validation, config, learning_rates, halve_at, callback, checkpoint)
+    drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
+    result = _adapt(fresh, resolved, drawn, validation, config, learning_rates, halve_at, callback, checkpoint)
     result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", batches, data, config)
     return result
 
@@ -260,7 +266,8 @@ def _system_of(data: Data, system: System | str | None) -> System | str | None:
 
 def _adapt(
     start: Callable[[], Operator],
-    batches: FixedBatches,
+    system: System,
+    batches: Batches,
     validation: Examples | None,
     config: TrainConfig | None,
     learning_rates: Sequence[float] | None,
@@ -268,7 +275,7 @@ def _adapt(
     callback: Callback | None,
     checkpoint: str | Path | None,
 ) -> Adaptation:
-    first, ((system, _),) = start(), batches.sets
+    first = start()
     config = (config or TrainConfig(steps=200, validate_every=10)).completed(
         learning_rate=ADAPT_LEARNING_RATE, loss=recipe_of(first).loss, warmup=0
     )
