@@ -61,7 +61,11 @@ def small_operator():
     def make(*labels, kind="dimensionless", width=8, modes=4, gate_width=8, seed=0, **card):
         tasks = [Task.parse(label) for label in labels or ("SYS-1(1,5)",)]
         normalization = fit_normalization(kind, tasks, count=64)
-        config = FNOConfig(normalization.in_channels, width=width, modes=modes, gate_width=gate_width)
+        config = FNOConfig(
+            normalization.in_channels, width=width, modes=modes,
+            gate_width=gate_width if normalization.channel_names else 0,
+            mode_channels=normalization.channels("modes"),
+        )  # fmt: skip
         model = FNO(config, torch.Generator().manual_seed(seed))
         card = {"tasks": [task.label for task in tasks], "recipe": "ours", "size": "tiny", "seed": seed, **card}
         return Operator(model, normalization, card)

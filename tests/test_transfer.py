@@ -280,6 +280,27 @@ def test_unknown_recipes_and_sizes_are_refused():
         new_operator([NEAR], size="2M")
 
 
+def test_inputs_for_an_equation_that_it_is_not_trained_on():
+    """Channels of both, scaled to the values of both; what it was not trained on can be told, and is heard."""
+    other = Task.parse("SYS-2(0.2,1)")
+    alone, wide = new_operator([NEAR], size="64K"), new_operator([NEAR], size="64K", inputs_for=[other])
+    assert wide.card == alone.card
+    names = wide.normalization.channel_names
+    assert set(names) - set(alone.normalization.channel_names) == {"advection_x", "advection_y"}
+    examples = draw_split(other, "test", 8, resolution=32)
+    encoded = wide.normalization.encode(examples.source, examples.coefficients, other.system)
+    assert encoded.scalars.abs().max() < 3
+    flowing = wide.predict(examples.source, examples.coefficients, other.system)
+    still = examples.coefficients * torch.tensor([1.0, 1, 1, 0, 0])
+    assert relative_error(wide.predict(examples.source, still, other.system), flowing).min() > 1e-4
+    config = TrainConfig(steps=2)
+    trained, _ = pretrain(
+        [NEAR], config, size="64K", batch_size=4, resolution=16, validation_count=2, inputs_for=[other]
+    )
+    assert (trained.card["tasks"], trained.card["examples_seen"]) == (["SYS-1(1,5)"], 8)
+    assert trained.normalization.to_dict() == wide.normalization.to_dict()
+
+
 # A new system ---------------------------------------------------------------------------------------------------------
 
 

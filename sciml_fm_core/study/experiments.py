@@ -42,7 +42,6 @@ class Budget:
         validation, test, batch_size: see `AdaptationRun`.
         architecture_steps: pre-training steps of each architecture, which take the same time; `pretraining_steps` each
             where they were not measured.
-        held_out_steps: pre-training steps with an equation held out; `pretraining_steps` where None.
     """
 
     examples: tuple[int, ...]
@@ -62,7 +61,6 @@ class Budget:
     test_resolution: int = 64
     batch_size: int = 32
     architecture_steps: tuple[tuple[str, int], ...] = ()
-    held_out_steps: int | None = None
 
     def steps_for(self, examples: int) -> int:
         """Optimiser steps for a number of examples."""
@@ -103,7 +101,6 @@ BUDGETS: dict[str, Budget] = {
         parents=SHIPPED,
         # 400 s of one core of an AMD EPYC, at 16.2, 4.1 and 7.3 steps/s
         architecture_steps=(("fno", 6500), ("unet", 1650), ("vit", 2900)),
-        held_out_steps=2500,
     ),
     # hours on one data-centre GPU
     "gpu": Budget(
@@ -238,9 +235,8 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
         others = " + ".join(tasks for tasks in systems if tasks != held_out)
         for recipe in ("symbol", "ours"):
             parent = PretrainingRun(
-                others, recipe, _size(chosen), steps=chosen.held_out_steps or chosen.pretraining_steps,
-                batch_size=chosen.pretraining_batch, resolution=chosen.resolution[:1],
-                inputs_for=held_out if recipe == "ours" else "",
+                others, recipe, _size(chosen), steps=chosen.pretraining_steps, batch_size=chosen.pretraining_batch,
+                resolution=chosen.resolution[:1], inputs_for=held_out if recipe == "ours" else "",
             )  # fmt: skip
             runs += _curve(chosen, parent, held_out, chosen.few_examples)
     for task in UNSEEN:
