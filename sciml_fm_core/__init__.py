@@ -15,6 +15,7 @@ from .models.fno import FNO, SIZES, FNOConfig
 from .models.operator import Operator, load_operator, shipped_operators
 from .physics.examples import Examples
 from .physics.parameter import Parameter
+from .physics.symmetries import Geometry
 from .physics.system import SYSTEMS, Evolution, System, find_system
 from .physics.tasks import PAPER_TASKS, Task, parse_mixture
 from .plugins import load_plugins
@@ -42,6 +43,7 @@ __all__ = [
     "FixedBatches",
     "FixedGridModel",
     "FreshBatches",
+    "Geometry",
     "History",
     "Model",
     "ModelConfig",

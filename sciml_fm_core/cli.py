@@ -237,6 +237,9 @@ def adapt(
     ] = None,
     validation_count: Annotated[int, typer.Option(help="Validation examples.")] = 64,
     test_count: Annotated[int, typer.Option(help="Test examples, at 128 x 128.")] = 256,
+    symmetries: Annotated[
+        bool, typer.Option(help="Train on turned and mirrored examples, where the PDE allows.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -272,7 +275,7 @@ def adapt(
     with _training_bar(task) as callback:
         result = start(
             pretrained, **data, validation=validation, config=config, seed=seed,
-            learning_rates=PAPER_LEARNING_RATES if grid else None, callback=callback,
+            learning_rates=PAPER_LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
         )  # fmt: skip
     after = evaluate_operator(result.operator, chosen, count=test_count, seed=seed)["error"]
     card = result.operator.card
@@ -300,13 +303,19 @@ def evaluate(
     task: Annotated[str, typer.Argument(help="Such as 'SYS-1(5,10)'.")],
     count: Annotated[int, typer.Option(help="Test examples.")] = 512,
     resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
+    symmetries: Annotated[
+        bool,
+        typer.Option("--symmetries", help="Average predictions over turned and mirrored inputs: 8 times the cost."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Measure an operator on freshly drawn test examples."""
     loaded = load_operator(operator, _device(device))
-    result = evaluate_operator(loaded, Task.parse(task), count=count, resolution=resolution, seed=seed)
+    result = evaluate_operator(
+        loaded, Task.parse(task), count=count, resolution=resolution, seed=seed, symmetries=symmetries
+    )
     if as_json:
         print(json.dumps({"operator": operator, **result}))
         return

@@ -21,6 +21,7 @@ from sciml_fm_core.physics.system import Evolution
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
+from bokeh.models import BoxAnnotation
 from explorer import text
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
 from explorer.compute import RESOLUTION, coarse_to_fine, compute, sweep_sources
@@ -33,7 +34,10 @@ from explorer.state import EXAMPLE_COUNTS, LEARNING_RATES, ExploreState, default
 
 PATIENCE = 120
 """Seconds after which a background job counts as hung; test machines share their cores."""
-TASKS = {"poisson": "SYS-1(1,5)", "advection_diffusion": "SYS-2(0.2,1)", "helmholtz": "SYS-3(1,10)"}
+TASKS = {
+    "poisson": "SYS-1(1,5)", "advection_diffusion": "SYS-2(0.2,1)", "helmholtz": "SYS-3(1,10)",
+    "fractional_laplacian": "FRAC(0.5,1)", "screened_poisson": "SCREENED(0.1,5)", "biharmonic_advection": "BIHARM(0,5)",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +96,7 @@ def test_a_frame_is_the_exact_solution_and_the_prediction_of_the_operator(state_
     assert source.abs().max() <= 1.0
     solution = system.solve(source, coefficients)
     assert torch.allclose(torch.from_numpy(frame.solution), solution, rtol=1e-4, atol=1e-4 * solution.abs().max())
-    assert frame.solution_residual < 1e-9
+    assert frame.solution_residual < 1e-8  # rounding, times the largest symbol: 5e7 times the smallest
     zero_shot = frame.predictions["zero_shot"]
     expected = operators[state.bundle_name].predict(source, coefficients, system)
     assert torch.allclose(torch.from_numpy(zero_shot.values), expected, rtol=1e-4, atol=1e-6)
@@ -227,6 +231,59 @@ def test_shift_follows_the_range_of_the_chosen_bundle(small_operator, bundles, o
     assert state.shift == "inside"
 
 
+def told_symbols(*labels, name="symbol", **card):
+    """A bundle whose operator is told the symbol of any equation."""
+    return replace(bundle_on(*labels, name=name, **card), normalization="symbol")
+
+
+def test_an_operator_that_is_told_the_symbol_knows_every_system(bundles, system):
+    own, others = told_symbols("SYS-1(1,5)", name="one"), bundle_on("SYS-2(0.2,1)", name="two")
+    assert own.knows(system)
+    assert others.knows(system) == (system.name == "advection_diffusion")
+    state = ExploreState(bundles | {"one": own}, system_name=system.name)
+    assert own in state.bundles_of(system)
+
+
+def test_mixed_operators_stand_first_where_none_was_trained_on_the_equation():
+    one, many = told_symbols("SYS-1(1,5)", name="a"), told_symbols("SYS-1(1,5)", "SYS-3(1,10)", name="b")
+    trained = told_symbols("FRAC(0.5,1)", name="c")
+    state = ExploreState({bundle.name: bundle for bundle in (one, many, trained)})
+    assert [b.name for b in state.bundles_of(SYSTEMS["poisson"])] == ["a", "b", "c"]
+    assert [b.name for b in state.bundles_of(SYSTEMS["fractional_laplacian"])] == ["c", "b", "a"]
+    assert [b.name for b in state.bundles_of(SYSTEMS["screened_poisson"])] == ["b", "a", "c"]
+
+
+def test_what_was_never_trained_on_is_said_so(bundles):
+    own = told_symbols("SYS-1(1,5)", name="own")
+    state = ExploreState({"own": own}, system_name="biharmonic_advection")
+    assert (state.bundle_name, state.trained_range, state.shift) == ("own", None, "unseen")
+    assert (state.dial, state.window) == (1, (0.8, 1.2))
+    controls = DialControls(state)
+    assert "Never trained on this equation" in controls.badge.object
+    assert "trained here" not in controls.strip.object
+    assert "never trained on this equation; downstream ranges: weak 0–1, strong 1–5, whole 0–5" in controls.strip.object
+    assert "256,000 examples seen; never trained on this equation" in SystemControls(state).card.object
+    errors = DialErrors(lambda _: None)
+    errors.set_scale(state.scale, state.trained_range)
+    assert not errors.figure.select(type=BoxAnnotation)
+    state.choose_system("poisson")
+    assert (state.trained_range, state.shift) == ((1, 5), "inside")
+    assert "never" not in SystemControls(state).card.object
+    errors.set_scale(state.scale, state.trained_range)
+    assert errors.figure.select(type=BoxAnnotation)
+    state.choose_system("helmholtz")  # the range that others are trained on is none of this operator
+    assert (state.trained_range, state.shift) == (None, "unseen")
+
+
+def test_an_equation_met_in_fine_tuning_was_trained_on():
+    tuned = told_symbols("SYS-1(1,5)", kind="fine-tuned", downstream=Task.parse("FRAC(0.5,1)"), downstream_examples=8)
+    fractional = SYSTEMS["fractional_laplacian"]
+    assert tuned.trained_range(fractional) == tuned.opening_range(fractional) == (0.5, 1)
+    assert tuned.history_on(fractional) == tuned.history
+    assert tuned.trained_range(SYSTEMS["helmholtz"]) is None
+    assert tuned.trained_range(SYSTEMS["poisson"]) == (1, 5)
+
+
 def test_dials_cover_their_range_and_snap_to_their_values(system):
     dial = system.dialled
     values = dial.values()
@@ -324,8 +381,8 @@ def test_a_system_from_outside_opens_with_its_dial_texts_and_equation(state, bih
     assert SystemControls(state).system.options["Thin plate (SYS-4)"] == "biharmonic"
     state.choose_system("biharmonic")
     assert (state.dial, state.window) == (1.27, (1.0, 1.6))
-    assert state.trained_range == (0.1, 4)  # no shift is named: the whole dial
-    assert state.shift == "inside"
+    assert state.trained_range is None  # no range is named for pre-training, and there is no operator
+    assert state.shift == "unseen"
     controls = DialControls(state)
     assert (controls.slider.label, controls.slider.description) == ("Stiffness b", "Of the plate.")
     assert (controls.slider.start, controls.slider.end, controls.slider.value) == (0.1, 4, 1.27)

@@ -20,6 +20,7 @@ from sciml_fm_core.study.experiments import (
     physics_shift,
     results,
     seeds,
+    unseen,
 )
 from sciml_fm_core.study.records import write_table
 from sciml_fm_core.study.runs import PretrainingRun, identity, run_study
@@ -33,6 +34,8 @@ SHIFTS = {
 }
 PAPER_EXAMPLES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 PAPER_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
+FAIR = (architectures, unseen)
+"""Experiments whose learning rates are all trained to the end, from a grid of their own."""
 BOTH, TUNED = ("fine-tuned", "from scratch"), ("fine-tuned",)
 
 
@@ -122,6 +125,23 @@ def test_seeds(budget):
     assert len(chosen.seeds) > 1
 
 
+def test_unseen(budget):
+    chosen, expected = BUDGETS[budget], set()
+    size = "1M" if "1M" in chosen.sizes else "64K"
+    for held_out in TRAINED.values():
+        others = " + ".join(tasks for tasks in TRAINED.values() if tasks != held_out)
+        for recipe in ("symbol", "ours"):
+            expected |= grid(others, held_out, BOTH, chosen.few_examples, recipe=recipe, size=size)
+    for task in ("FRAC(0.5,2)", "SCREENED(0.1,5)", "BIHARM(0,5)"):
+        expected |= grid(ALL_THREE, task, BOTH, chosen.few_examples, recipe="symbol")
+    runs = unseen(budget)
+    assert points(runs) == expected
+    own = [run for run in runs if run.task in TRAINED.values()]
+    assert {run.parent.steps for run in own} == {chosen.pretraining_steps}
+    for run in own:  # told coefficients, it has inputs for those of the third equation
+        assert run.parent.inputs_for == ("" if run.parent.recipe == "symbol" else run.task)
+
+
 def test_points_that_figures_share_are_one_run(budget):
     names = {name: {identity(run) for run in make(budget)} for name, make in EXPERIMENTS.items()}
     medium = {
@@ -151,7 +171,7 @@ def test_unknown_budgets_are_refused(experiment):
 
 
 def test_the_papers_own_budget():
-    runs = [run for make in EXPERIMENTS.values() if make is not architectures for run in make("paper")]
+    runs = [run for make in EXPERIMENTS.values() if make not in FAIR for run in make("paper")]
     assert sorted({run.examples for run in downstream_data("paper")}) == [0, *PAPER_EXAMPLES]
     assert sorted({run.examples for run in model_size("paper")}) == [0, *PAPER_EXAMPLES]
     assert {run.learning_rates for run in runs} == {PAPER_RATES}
@@ -174,7 +194,7 @@ def test_budgets_set_the_runs(budget):
     chosen = BUDGETS[budget]
     for make in EXPERIMENTS.values():
         for run in make(budget):
-            if make is architectures:
+            if make in FAIR:
                 assert (run.halve_at, run.resolution) == ((), chosen.resolution)
                 continue
             assert (run.learning_rates, run.halve_at, run.resolution) == (
@@ -198,8 +218,9 @@ def test_steps_by_examples():
 def tiny(small_operator, tmp_path_factory):
     """A budget of small operators and a step or two."""
     folder, parents = tmp_path_factory.mktemp("parents"), {}
-    for tasks, recipe in ((TRAINED[1], "paper"), *((tasks, "ours") for tasks in (*TRAINED.values(), ALL_THREE))):
-        kind = "paper" if recipe == "paper" else "dimensionless"
+    others = (TRAINED[1], "paper"), (ALL_THREE, "symbol")
+    for tasks, recipe in (*others, *((tasks, "ours") for tasks in (*TRAINED.values(), ALL_THREE))):
+        kind = "dimensionless" if recipe == "ours" else recipe
         operator = small_operator(*tasks.split(" + "), kind=kind, recipe=recipe)
         parents[tasks, recipe] = str(operator.save(folder / f"{len(parents)}.safetensors"))
     return Budget(
@@ -250,9 +271,7 @@ def test_results_are_those_that_ship_where_they_cover_the_experiment(tiny, tmp_p
     assert results("seeds", "tiny", rerun=True, folder=tmp_path / "study") == made
     write_table(marked[1:], table)  # one is missing
     assert results("seeds", "tiny", folder=tmp_path / "study") == made
-    with pytest.raises(
-        ValueError, match=r"experiment: expected one of q1_downstream_data, .*, architectures, got 'q9'"
-    ):
+    with pytest.raises(ValueError, match=r"experiment: expected one of q1_downstream_data, .*, unseen, got 'q9'"):
         results("q9", "tiny")
     with pytest.raises(ValueError, match=r"budget: expected one of smoke, .*, got 'huge'"):
         results("seeds", "huge")

@@ -10,8 +10,8 @@ import param
 
 from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.parameter import Parameter
-from sciml_fm_core.physics.system import SYSTEMS, System
-from sciml_fm_core.physics.tasks import Task, shift_of
+from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
+from sciml_fm_core.physics.tasks import UNSEEN, Task, shift_of
 
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
 from .compute import Query
@@ -72,17 +72,21 @@ class ExploreState(param.Parameterized):
 
     @property
     def bundle(self) -> Bundle | None:
-        """The pre-trained operator chosen, None where no bundle knows the system."""
+        """The trained operator chosen, None where no bundle knows the system."""
         return self.bundles.get(self.bundle_name) if self.bundle_name else None
 
     def bundles_of(self, system: System) -> list[Bundle]:
-        """Bundles that know a system: shipped, pre-trained, specialists and our recipe before the others."""
+        """Bundles that know a system: shipped, pre-trained, specialists and our recipe before the others.
+
+        Those that never saw it stand behind those that did, and among them the mixed ones first: they saw more.
+        """
 
         def rank(bundle: Bundle) -> tuple:
             adapted, mixed = bundle.kind != "pre-trained", len(bundle.systems) > 1
-            return not bundle.shipped, adapted, mixed, bundle.recipe != "ours", bundle.name
+            unseen = bundle.trained_range(system) is None
+            return not bundle.shipped, adapted, unseen, mixed != unseen, bundle.recipe != "ours", bundle.name
 
-        return sorted((b for b in self.bundles.values() if system.name in b.systems), key=rank)
+        return sorted((bundle for bundle in self.bundles.values() if bundle.knows(system)), key=rank)
 
     def choose_system(self, name: str) -> None:
         """Change the system with its dial, parameters and bundle, in one step."""
@@ -138,16 +142,20 @@ class ExploreState(param.Parameterized):
     # What follows ---------------------------------------------------------------------------------------------------
 
     @property
-    def trained_range(self) -> tuple[float, float]:
-        """Range of the dial that the chosen operator was pre-trained on."""
+    def trained_range(self) -> tuple[float, float] | None:
+        """Range of the dial that the chosen operator was pre-trained on, None where it never saw the equation.
+
+        Without an operator, the range that the system names for pre-training.
+        """
         if self.bundle is not None:
             return self.bundle.trained_range(self.system)
-        return pretraining_range(self.system)
+        return self.system.shifts.get(PRETRAINING)
 
     @property
     def shift(self) -> str:
         """As `shift_of`."""
-        return shift_of(self.system, self.dial, self.trained_range)
+        trained = self.trained_range
+        return shift_of(self.system, self.dial, trained) if trained else UNSEEN
 
     def loader(self) -> Callable[[], Operator]:
         """A function that gives the chosen operator; it is shared and must not be changed.
@@ -229,7 +237,8 @@ def opening_dial(system: System, bundle: Bundle | None) -> float:
 
 def default_window(system: System, dial: float) -> tuple[float, float]:
     """A range about a dial value: a quarter of it to either side, whole numbers where tasks draw them."""
-    scale, (low, high) = system.dialled, sorted((dial / 1.25, dial * 1.25))
+    scale = system.dialled
+    low, high = sorted((dial / 1.25, dial * 1.25 or scale.values()[1]))  # about 0 there is no quarter of it
     if scale.whole:
         return float(max(scale.low, math.floor(low))), float(math.ceil(min(scale.high, high)))
     return max(scale.low, min(dial, float(f"{low:.2g}"))), min(scale.high, max(dial, float(f"{high:.2g}")))

@@ -176,6 +176,31 @@ class FixedBatches:
         return parts
 
 
+class TurnedBatches:
+    """Batches in which each example is turned by a random symmetry of the square, where its system declares them.
+
+    The element of an example is a function of the seed and the step, so that resuming is exact. See
+    `physics.symmetries`.
+
+    Args:
+        batches: what to turn.
+        seed: seed of the elements.
+    """
+
+    def __init__(self, batches: Batches, *, seed: int = 0):
+        self.batches, self.seed = batches, seed
+
+    def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
+        """Examples of one step."""
+        generator = stream(self.seed, "symmetry", step)
+        parts = []
+        for system, examples in self.batches.batch(step, progress):
+            chosen = torch.randint(len(system.symmetries), (examples.size,), generator=generator)
+            turned = system.turned_examples(examples, system.symmetries[chosen].to(examples.source.device))
+            parts.append((system, turned))
+        return parts
+
+
 def _take(reader: Reader, rows: Tensor) -> Examples:
     if isinstance(reader, Examples):
         return reader.take(rows.to(reader.source.device))

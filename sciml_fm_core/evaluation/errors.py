@@ -29,9 +29,17 @@ def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, d
 
 
 def evaluate(
-    operator: Operator, task: Task, *, count: int = 512, resolution: int = 128, seed: int = 0
+    operator: Operator,
+    task: Task,
+    *,
+    count: int = 512,
+    resolution: int = 128,
+    seed: int = 0,
+    symmetries: bool = False,
 ) -> dict[str, Any]:
     """Errors on freshly drawn test examples (zero-shot where the operator has not seen the task).
+
+    With ``symmetries``, of predictions averaged over the symmetries of the square, see `Operator.predict`.
 
     >>> from sciml_fm_core import load_operator
     >>> evaluate(load_operator("sys-1"), Task.parse("SYS-1(1,5)"), count=4, resolution=32)["error"] < 0.01
@@ -45,7 +53,8 @@ def evaluate(
     """
     system = operator.normalization.resolve(task.system)
     test = draw_split(task, "test", count, seed=seed, resolution=resolution)
-    error = relative_error(operator.predict(test.source, test.coefficients, system), test.solution).double()
+    predictions = operator.predict(test.source, test.coefficients, system, symmetries=symmetries)
+    error = relative_error(predictions, test.solution).double()
     return {
         "task": task.label,
         "error": error.mean().item(),

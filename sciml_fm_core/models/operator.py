@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sciml_fm_core.files import atomic_path, save_tensors
 from sciml_fm_core.physics.spectral import check_grid
+from sciml_fm_core.physics.symmetries import inverse, turned_field
 from sciml_fm_core.physics.system import System
 
 from .base import Model, apply_together, find_model
@@ -80,13 +81,22 @@ class Operator:
         """An independent copy, to train further."""
         return Operator(deepcopy(self.model), self.normalization, self.card)
 
-    def predict(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Tensor:
+    def predict(
+        self,
+        source: Tensor,
+        coefficients: Tensor,
+        system: System | str | None = None,
+        *,
+        symmetries: bool = False,
+    ) -> Tensor:
         """Predict solutions.
 
         Args:
             source: f, shape (..., n, n), n even and at least twice the modes of the network, on any device.
             coefficients: shape (..., c), in the order of the system; leading shapes broadcast.
             system: which operator is meant, for one trained on several.
+            symmetries: average the predictions for the eight turned inputs, turned back, where the system declares its
+                symmetries: more accurate, at eight times the cost; what it gives then turns exactly with its input.
 
         Returns:
             u, shape (..., n, n), with the dtype and on the device of the source.
@@ -94,7 +104,7 @@ class Operator:
         Raises:
             ValueError: on a system it was not trained for, wrong shapes, non-finite values or too coarse a grid.
         """
-        return predict_together([self], source, coefficients, system)[0]
+        return predict_together([self], source, coefficients, system, symmetries=symmetries)[0]
 
     def save(self, path: str | Path, *, half: bool = False) -> Path:
         """Write the bundle atomically. A parametrized network is written as the plain one that it stands for.
@@ -124,7 +134,12 @@ class Operator:
 
 @torch.no_grad()
 def predict_together(
-    operators: Sequence[Operator], source: Tensor, coefficients: Tensor, system: System | str | None = None
+    operators: Sequence[Operator],
+    source: Tensor,
+    coefficients: Tensor,
+    system: System | str | None = None,
+    *,
+    symmetries: bool = False,
 ) -> Tensor:
     """Predictions of several operators with networks of equal shape, shape (operators, ..., n, n).
 
@@ -134,6 +149,8 @@ def predict_together(
     n = check_grid(source, "source")
     system.check(source, coefficients)
     system.check_mean(source)
+    if symmetries and len(system.symmetries) > 1:
+        return _averaged(operators, source, coefficients, system)
     device, dtype = operators[0].device, next(operators[0].model.parameters()).dtype
     leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
     sources = source.expand(*leading, n, n).reshape(-1, n, n)
@@ -149,15 +166,37 @@ def predict_together(
     return torch.cat(solutions, dim=1).reshape(len(operators), *leading, n, n).to(source.device, source.dtype)
 
 
-def encode_together(operators: Sequence[Operator], parts: Sequence[tuple[System, Tensor, Tensor]]) -> Encoded:
+def _averaged(operators: Sequence[Operator], source: Tensor, coefficients: Tensor, system: System) -> Tensor:
+    """Mean of the predictions for all turned inputs, each turned back."""
+    solutions = []
+    for element in system.symmetries:
+        inputs = turned_field(source, element.to(source.device)), system.turned(coefficients, element)
+        predictions = predict_together(operators, *inputs, system)
+        solutions.append(turned_field(predictions, inverse(element).to(source.device)))
+    return torch.stack(solutions).mean(dim=0)
+
+
+def encode_together(
+    operators: Sequence[Operator],
+    parts: Sequence[tuple[System, Tensor, Tensor]],
+    variation: Tensor | None = None,
+) -> Encoded:
     """Network inputs of a batch, given in parts of (system, source, coefficients), for several operators.
 
     Without a leading dimension where all share one normalisation, so that it is computed once; else (operators, ...).
+    The variation, of all parts together, is as in `Normalization.encode`.
     """
     normalizations = list(dict.fromkeys(operator.normalization for operator in operators))
+    points = operators[0].model.mode_points
+    sizes = [len(source) for _, source, _ in parts]
+    variations = [None] * len(parts) if variation is None else variation.split(sizes)
     encoded = [
         Encoded.combine(
-            torch.cat, [each.encode(source, coefficients, system) for system, source, coefficients in parts]
+            torch.cat,
+            [
+                each.encode(source, coefficients, system, mode_points=points, variation=own)
+                for (system, source, coefficients), own in zip(parts, variations, strict=True)
+            ],
         )
         for each in normalizations
     ]

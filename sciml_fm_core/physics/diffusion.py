@@ -20,6 +20,8 @@ DIFFUSIVITY = 0.01
 
 FULL_TURN = 2 * torch.pi
 
+FLOW_DIRECTION = Parameter("flow direction", 0, FULL_TURN, start=math.radians(20), help="Direction of v.", angle=True)
+
 PRINCIPAL_AXIS = Parameter(
     "principal axis",
     0,

@@ -9,6 +9,7 @@ import torch
 from .diffusion import DIFFUSION_FEATURES, DIFFUSIVITY
 from .parameter import Parameter
 from .spectral import laplacian
+from .symmetries import Geometry
 from .system import System
 
 
@@ -38,6 +39,7 @@ class Helmholtz(System):
     # The paper prints no range outside the pre-training one: (5, 12) is this project's choice.
     shifts = MappingProxyType({"pre-training": (1, 10), "none": (1, 5), "medium": (5, 12)})
     zero_mean = False
+    geometry = Geometry()  # the same in every direction
     max_solution = 2.0
 
     def symbol(self, coefficients, n):

@@ -17,6 +17,7 @@ from .diffusion import (
     tensor_in_latex,
 )
 from .parameter import Parameter
+from .symmetries import Geometry
 from .system import System
 
 
@@ -43,6 +44,7 @@ class Poisson(System):
     )
     parameters = (PRINCIPAL_AXIS,)
     zero_mean = True
+    geometry = Geometry(tensors=(("k11", "k22", "k12"),))
 
     def symbol(self, coefficients, n):
         return diffusion_symbol(coefficients, n)

@@ -16,8 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .examples import Examples
 from .parameter import Parameter
 from .spectral import check_finite, check_grid, inverse_transform, parseval_weights, transform, wavenumbers
+from .symmetries import ELEMENTS, Geometry, turned_field
 
 SYSTEMS: dict[str, System] = {}
 """The known systems by name: each subclass of `System` that declares a name registers itself."""
@@ -56,7 +58,8 @@ class System(ABC):
     dialled: ClassVar[Parameter]
     """The physical parameter that tasks vary."""
     shifts: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
-    """Named ranges of the dial: ``pre-training``, then downstream ones, such as ``medium``."""
+    """Named ranges of the dial: ``pre-training``, then downstream ones, such as ``medium``. An equation that operators
+    are to meet untrained has no ``pre-training``."""
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     """What else fixes the coefficients, each drawn uniformly in its range."""
     constants: ClassVar[Mapping[str, float]] = MappingProxyType({})
@@ -65,6 +68,8 @@ class System(ABC):
     """True when L annihilates constants: the source must have zero mean, the solution is given zero mean."""
     max_solution: ClassVar[float | None] = None
     """Rule of the paper's sampler: redraw an example while ``max |u|`` exceeds this; never applied by `solve`."""
+    geometry: ClassVar[Geometry | None] = None
+    """How the coefficients turn with the square, see `turned`; where None, no symmetry is known but the identity."""
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -140,6 +145,43 @@ class System(ABC):
         """Typical size of the symbol on the largest waves, shape (...): |u| is about |f| / scale."""
         symbol = self.symbol(coefficients, 4)
         return (symbol[..., 0, 1].abs() + symbol[..., 1, 0].abs() + symbol[..., 1, 1].abs()) / 3
+
+    # Symmetries -----------------------------------------------------------------------------------------------------
+
+    @property
+    def symmetries(self) -> Tensor:
+        """The elements of the square's symmetries that keep the form of the equation, see `physics.symmetries`."""
+        return torch.arange(1 if self.geometry is None else ELEMENTS)
+
+    def turned(self, coefficients: Tensor, elements: Tensor) -> Tensor:
+        """Coefficients (..., c) of the equation that turned fields solve, for elements that broadcast to (...).
+
+        Raises:
+            ValueError: on an element that is not among the `symmetries`.
+        """
+        if self.geometry is None:
+            if elements.any():
+                raise ValueError(f"{self.name}: expected the identity, 0; declare its geometry to turn it")
+            return coefficients
+        return self.geometry.turned(coefficients, elements, self.coefficient_names)
+
+    def turned_examples(self, examples: Examples, elements: Tensor) -> Examples:
+        """Solved examples, each turned by its own element (shape (count,)); the dial is the same.
+
+        >>> poisson = SYSTEMS["poisson"]
+        >>> wave = torch.cos(2 * torch.pi * torch.arange(8) / 8).expand(1, 8, 8)
+        >>> coefficients = torch.tensor([[0.02, 0.01, 0.005]])
+        >>> examples = Examples(wave, coefficients, poisson.solve(wave, coefficients), torch.ones(1))
+        >>> turned = poisson.turned_examples(examples, torch.tensor([1]))  # x and y are exchanged
+        >>> torch.allclose(turned.solution, poisson.solve(turned.source, turned.coefficients))
+        True
+        """
+        return Examples(
+            turned_field(examples.source, elements),
+            self.turned(examples.coefficients, elements),
+            turned_field(examples.solution, elements),
+            examples.dial,
+        )
 
     # Shared by all systems ------------------------------------------------------------------------------------------
 
@@ -342,6 +384,10 @@ def _register(cls: type[System]) -> None:
         )
     if not re.fullmatch(r"[A-Za-z][\w-]*", cls.label) or not re.fullmatch(r"[A-Za-z][\w-]*", cls.name):
         raise TypeError(f"{where}: expected name and label of letters, digits, _ and -, got {cls.name!r} {cls.label!r}")
+    if cls.geometry is not None and (unknown := set(cls.geometry.names) - set(cls.coefficient_names)):
+        raise TypeError(
+            f"{where}: its geometry names {', '.join(sorted(unknown))}, which is no coefficient; correct it"
+        )
     if cls.coefficients is System.coefficients:
         known = {*cls.constants, *(p.name for p in cls.parameters), cls.dialled.name}
         if lost := [name for name in cls.coefficient_names if name not in known]:

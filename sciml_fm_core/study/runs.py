@@ -50,6 +50,7 @@ class PretrainingRun:
         tasks: a task or a mixture, such as ``SYS-1(1,5) + SYS-2(0.2,1)``.
         recipe, size, seed, steps, batch_size, architecture: as in `pretrain`.
         resolution: schedule of (progress, points).
+        inputs_for: a task or a mixture that it is not trained on, whose coefficients it has inputs for; empty for none.
     """
 
     tasks: str
@@ -60,11 +61,18 @@ class PretrainingRun:
     batch_size: int = 32
     resolution: Schedule = ((0.0, 32), (0.85, 64))
     architecture: str = "fno"
+    inputs_for: str = ""
 
     def __post_init__(self):
         parse_mixture(self.tasks)
+        _ = self.further
         find_model(self.architecture)
         find_recipe(self.recipe)
+
+    @property
+    def further(self) -> list[Task]:
+        """The tasks of `inputs_for`."""
+        return parse_mixture(self.inputs_for) if self.inputs_for else []
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,8 @@ def identity(run: Run) -> str:
 
 def _configuration(run: Run) -> dict[str, Any]:
     # A field that came later counts where it says something: runs that were recorded before keep their identity.
-    values = {key: value for key, value in asdict(run).items() if (key, value) != ("architecture", "fno")}
+    came_later = {("architecture", "fno"), ("inputs_for", "")}
+    values = {key: value for key, value in asdict(run).items() if key == "parent" or (key, value) not in came_later}
     if isinstance(run, AdaptationRun):
         parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
         values["parent"] = {"identity": parent}
@@ -199,6 +208,7 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
             parse_mixture(run.tasks), config, recipe=run.recipe, architecture=run.architecture, size=run.size,
             seed=run.seed,
             batch_size=run.batch_size, resolution=dict(run.resolution), device=device, checkpoint=checkpoint,
+            inputs_for=run.further,
         )  # fmt: skip
         operator.save(path)
     else:

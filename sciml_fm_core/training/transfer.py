@@ -9,7 +9,7 @@ from typing import TypeAlias, cast
 
 import torch
 
-from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches
+from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches, TurnedBatches
 from sciml_fm_core.data.hdf5 import DatasetFile
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
@@ -37,8 +37,12 @@ def new_operator(
     size: str = "1M",
     seed: int = 0,
     device: str | torch.device = "cpu",
+    inputs_for: Sequence[Task] = (),
 ) -> Operator:
     """Untrained operator for tasks.
+
+    With `inputs_for` it has input channels for the coefficients of further tasks too, scaled to their values: a network
+    that is told coefficients can later take those of an equation that it was not trained on.
 
     >>> new_operator([Task.parse("SYS-1(1,5)")], size="64K").model.parameter_count
     109073
@@ -49,7 +53,8 @@ def new_operator(
     chosen, model = find_recipe(recipe), find_model(architecture)
     if size not in model.sizes:
         raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
-    normalization = fit_normalization(chosen.normalization, list(tasks), conditioners=chosen.conditioners, seed=seed)
+    told = [*tasks, *inputs_for]
+    normalization = fit_normalization(chosen.normalization, told, conditioners=chosen.conditioners, seed=seed)
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width,
@@ -77,6 +82,7 @@ def pretrain(
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
+    inputs_for: Sequence[Task] = (),
 ) -> tuple[Operator, History]:
     """Train an operator for one or several tasks, on fresh examples or on files.
 
@@ -94,6 +100,7 @@ def pretrain(
         device: where to train.
         callback, checkpoint: as in `fit`.
         processes: several that call this together and share each batch, see `distributed.started_by_torchrun`.
+        inputs_for: further tasks whose coefficients it has inputs for, and none of whose examples it is trained on.
 
     Returns:
         The operator, with its card, and the history.
@@ -105,7 +112,9 @@ def pretrain(
     chosen = find_recipe(recipe)
     config = (config or TrainConfig()).completed(learning_rate=find_model(architecture).learning_rate)
     config = config.completed(**chosen.settings)
-    operator = new_operator(tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device)
+    operator = new_operator(
+        tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device, inputs_for=inputs_for
+    )
     batch_size = batch_size or chosen.batch_size
     last = data[0].resolution if data else resolution if isinstance(resolution, int) else list(resolution.values())[-1]
     batches: Batches
@@ -169,6 +178,7 @@ def fine_tune(
     batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
+    symmetries: bool = True,
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
 ) -> Adaptation:
@@ -208,7 +218,9 @@ def fine_tune(
             ones without labels.
         resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None, or without
             labels the schedule of `unlabelled_data`.
-        seed: seed of the shuffling, or of the fresh examples.
+        seed: seed of the shuffling and of the symmetries, or of the fresh examples.
+        symmetries: train on each example as it is turned by a random symmetry of the square, another in each step,
+            where the system declares its symmetries: eight times the examples, for nothing. Fresh examples need none.
         callback, checkpoint: as in `fit`.
 
     Raises:
@@ -221,6 +233,7 @@ def fine_tune(
         size = LABELLED_BATCH if batch_size is None else batch_size
         batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
         about = _about_data(data, batches)
+        batches = TurnedBatches(batches, seed=seed) if symmetries else batches
     elif unlabelled is not None and data is None:
         resolved, config = operator.normalization.resolve(unlabelled.system), unlabelled_config(config)
         batches, validation, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, validation)
@@ -245,6 +258,7 @@ def train_from_scratch(
     batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
+    symmetries: bool = True,
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
 ) -> Adaptation:
@@ -265,7 +279,8 @@ def train_from_scratch(
 
     size = LABELLED_BATCH if batch_size is None else batch_size
     batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
-    result = _adapt(fresh, resolved, batches, validation, config, learning_rates, halve_at, callback, checkpoint)
+    drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
+    result = _adapt(fresh, resolved, drawn, validation, config, learning_rates, halve_at, callback, checkpoint)
     about = _about_data(data, batches)
     result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", resolved, about, config)
     return result
