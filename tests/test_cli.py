@@ -402,6 +402,13 @@ def test_wrong_systems_and_names(run, bundle, tmp_path):
     refused(run("evaluate", bundle, "SYS-3(1,10)", "--count", 2), "was trained for poisson, got helmholtz")
     refused(run("adapt", bundle, "SYS-3(1,10)", "--examples", 2), "was trained for poisson, got helmholtz")
     refused(run("adapt", bundle, "SYS-3(1,10)", "--physics"), "was trained for poisson, got helmholtz")
+    refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one dataset file for each task")
+    refused(
+        run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"), "recipe: expected one of ours, symbol, paper, got 'theirs'"
+    )
+    refused(run("pretrain", "SYS-1(1,5)", "--size", "2M"), "size: expected one of")
+    refused(run("pretrain", "SYS-1(1,5)", "--steps", 0), "expected steps and intervals of at least 1")
+    refused(run("generate", "SYS-1(1,5)", "--split", "dev"), "split: expected one of train, validation, test")
 
 
 def test_labels_and_their_absence_contradict_each_other(run, bundle):
@@ -413,13 +420,6 @@ def test_labels_and_their_absence_contradict_each_other(run, bundle):
         "expected a loss that needs no labels, physics or residual, got 'squared'",
     )
     refused(run("adapt", bundle, label, "--physics", "--steps", 0), "expected steps and intervals of at least 1")
-    refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one dataset file for each task")
-    refused(
-        run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"), "recipe: expected one of ours, symbol, paper, got 'theirs'"
-    )
-    refused(run("pretrain", "SYS-1(1,5)", "--size", "2M"), "size: expected one of")
-    refused(run("pretrain", "SYS-1(1,5)", "--steps", 0), "expected steps and intervals of at least 1")
-    refused(run("generate", "SYS-1(1,5)", "--split", "dev"), "split: expected one of train, validation, test")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
