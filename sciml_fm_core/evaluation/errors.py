@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.models.operator import Operator, predict_together
-from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import check_finite
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task, tasks_of
@@ -19,15 +18,6 @@ from .metrics import relative_error
 
 MAP_POINTS = 2**21
 """Grid points of the solutions that `error_map` holds at once."""
-
-
-def mean_errors(operators: Sequence[Operator], sets: Sequence[tuple[System, Examples]]) -> list[float]:
-    """The paper's metric mu of each operator: mean relative error over all examples of all sets."""
-    errors = []
-    for system, examples in sets:
-        predictions = predict_together(operators, examples.source, examples.coefficients, system)
-        errors.append(relative_error(predictions, examples.solution.expand_as(predictions)).cpu())
-    return torch.cat(errors, dim=1).mean(dim=1).tolist()
 
 
 def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, device="cpu"):

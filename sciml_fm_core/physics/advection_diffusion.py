@@ -14,6 +14,7 @@ from .diffusion import (
     check_positive_definite,
     diffusion_features,
     diffusion_symbol,
+    mean_diffusion,
     rotated_diffusion,
     tensor_in_latex,
 )
@@ -64,6 +65,10 @@ class AdvectionDiffusion(System):
     def symbol(self, coefficients, n):
         diffusion = diffusion_symbol(coefficients[..., :3], n)
         return torch.complex(diffusion, advection_symbol(coefficients[..., 3:], n).expand(diffusion.shape))
+
+    def preconditioner(self, coefficients, n):
+        """See `mean_diffusion`."""
+        return mean_diffusion(coefficients, n)
 
     def dial(self, source, coefficients):
         """Psi of the solution, by Parseval in float64."""

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sciml_fm_core.data.batches import Batches
 from sciml_fm_core.data.splits import stream
-from sciml_fm_core.evaluation.errors import mean_errors
 from sciml_fm_core.models.normalization import VARIATIONS, Encoded
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
@@ -23,7 +22,7 @@ from sciml_fm_core.physics.system import System
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import Callback, History, Progress, TrainConfig
 from .distributed import ALONE, Processes
-from .losses import training_loss
+from .losses import mean_losses, training_loss
 from .member import Member
 from .precision import products_in, trained_network
 from .recipes import recipe_of
@@ -208,7 +207,8 @@ class _Training:
             return
         errors = [math.nan] * len(self.active)
         if self.processes.first:
-            errors = mean_errors([member.operator for member in self.active], self.validation)
+            operators = [member.operator for member in self.active]
+            errors = mean_losses(operators, self.validation, self.config.validation_loss)
         errors = self.processes.broadcast(errors)
         for member, error in zip(self.active, errors, strict=True):
             member.keep_best(error, self.steps_taken)

@@ -26,6 +26,7 @@ from .distributed import ALONE, Processes
 from .loop import fit, fit_together
 from .member import Member
 from .recipes import HALVE_AT, find_recipe, recipe_of
+from .unlabelled import unlabelled_config, unlabelled_data
 
 
 def new_operator(
@@ -166,14 +167,15 @@ Data: TypeAlias = Examples | DatasetFile
 
 def fine_tune(
     operator: Operator,
-    data: Data,
+    data: Data | None = None,
     *,
+    unlabelled: Task | None = None,
     system: System | str | None = None,
     validation: Examples | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     halve_at: Sequence[float] = HALVE_AT,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
     symmetries: bool = True,
@@ -193,29 +195,54 @@ def fine_tune(
     >>> tuned.operator.card["kind"], tuned.operator.card["parent"]["tasks"]
     ('fine-tuned', ['SYS-1(1,5)'])
 
+    Without labels, ``unlabelled`` takes the place of the data: fresh sources and coefficients of a task at every step,
+    trained and validated by the ``physics`` loss, see `training.unlabelled`.
+
+    >>> task, config = Task.parse("SYS-1(5,10)"), TrainConfig(steps=2)
+    >>> tuned = fine_tune(load_operator("sys-1"), unlabelled=task, config=config, batch_size=4)
+    >>> tuned.operator.card["labels"], tuned.operator.card["loss"], tuned.operator.card["downstream_examples"]
+    ('none', 'physics', 0)
+
     Args:
         operator: the pre-trained operator.
         data: downstream examples, in memory or a file.
+        unlabelled: the downstream task, where no solutions are used.
         system: which system they belong to, for an operator of several.
-        validation: examples on which weights and learning rate are chosen; without them the last weights are kept.
-        config: how to train; by default 200 steps. What it leaves open: the recipe's loss, `ADAPT_LEARNING_RATE`.
+        validation: examples on which weights and learning rate are chosen; without them the last weights are kept. With
+            ``unlabelled`` their solutions are not used, and some are drawn where none are given.
+        config: how to train; by default 200 steps. What it leaves open: the recipe's loss, `ADAPT_LEARNING_RATE`. With
+            ``unlabelled`` the default, and what is left open, are those of `UNLABELLED`.
         learning_rates: grid to try instead of the learning rate of `config`, all at once in one batched training.
         halve_at: fractions of the training at which the worse half of the grid is dropped; () to train all to the end.
-        batch_size: at most; with no more examples than that, every step sees all of them.
-        resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None.
-        seed: seed of the shuffling and of the symmetries.
+        batch_size: at most; with no more examples than that, every step sees all of them. 128 where None, or 32 fresh
+            ones without labels.
+        resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None, or without
+            labels the schedule of `unlabelled_data`.
+        seed: seed of the shuffling and of the symmetries, or of the fresh examples.
         symmetries: train on each example as it is turned by a random symmetry of the square, another in each step,
-            where the system declares its symmetries: eight times the examples, for nothing.
+            where the system declares its symmetries: eight times the examples, for nothing. Fresh examples need none.
         callback, checkpoint: as in `fit`.
 
     Raises:
-        ValueError: if the operator does not know the system, or several rates are given without validation.
+        ValueError: if the operator does not know the system, several rates are given without validation, there are both
+            data and an unlabelled task or neither, or the latter is to be learned by a loss that needs labels.
     """
-    resolved = operator.normalization.resolve(_system_of(data, system))
-    batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
-    drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
-    result = _adapt(operator.copy, resolved, drawn, validation, config, learning_rates, halve_at, callback, checkpoint)
-    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", batches, data, config)
+    batches: Batches
+    if data is not None and unlabelled is None:
+        resolved = operator.normalization.resolve(_system_of(data, system))
+        size = LABELLED_BATCH if batch_size is None else batch_size
+        batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
+        about = _about_data(data, batches)
+        batches = TurnedBatches(batches, seed=seed) if symmetries else batches
+    elif unlabelled is not None and data is None:
+        resolved, config = operator.normalization.resolve(unlabelled.system), unlabelled_config(config)
+        batches, validation, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, validation)
+    else:
+        raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
+    result = _adapt(
+        operator.copy, resolved, batches, validation, config, learning_rates, halve_at, callback, checkpoint
+    )
+    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", resolved, about, config)
     return result
 
 
@@ -228,7 +255,7 @@ def train_from_scratch(
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     halve_at: Sequence[float] = HALVE_AT,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
     symmetries: bool = True,
@@ -250,14 +277,17 @@ def train_from_scratch(
         model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
         return Operator(model, normalization, operator.card)
 
-    batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
+    size = LABELLED_BATCH if batch_size is None else batch_size
+    batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
     drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
     result = _adapt(fresh, resolved, drawn, validation, config, learning_rates, halve_at, callback, checkpoint)
-    result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", batches, data, config)
+    about = _about_data(data, batches)
+    result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", resolved, about, config)
     return result
 
 
 ADAPT_LEARNING_RATE = 1e-3
+LABELLED_BATCH = 128
 
 
 def _system_of(data: Data, system: System | str | None) -> System | str | None:
@@ -300,25 +330,28 @@ def _adapt(
     return Adaptation(chosen.operator, chosen.history, chosen.learning_rate, tried)
 
 
+def _about_data(data: Data, batches: FixedBatches) -> dict:
+    """What a card says of labelled examples."""
+    task = data.attributes.get("task") if isinstance(data, DatasetFile) else None
+    return {"downstream_task": task, "downstream_examples": batches.count, "batch_size": batches.batch_size}
+
+
 def _adapted_card(
     result: Adaptation,
     origin: Operator,
     kind: str,
     relation: str,
-    batches: FixedBatches,
-    data: Data,
+    system: System,
+    about: dict,
     config: TrainConfig | None,
 ) -> dict:
     """A card of its own: what the training of its origin reached says nothing about it, and is nested."""
-    ((system, _),) = batches.sets
     of_origin = {key: value for key, value in origin.card.items() if key != "curve"}
     return {
         "kind": kind,
         **{key: origin.card.get(key) for key in ("recipe", "architecture", "size")},
         "system": system.name,
-        "downstream_task": data.attributes.get("task") if isinstance(data, DatasetFile) else None,
-        "downstream_examples": batches.count,
-        "batch_size": batches.batch_size,
+        **about,
         "learning_rate": result.learning_rate,
         "loss": (config and config.loss) or recipe_of(origin).loss,
         **training_card(result.history, result.operator),
