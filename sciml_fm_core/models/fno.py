@@ -70,14 +70,15 @@ class SpectralConvolution(nn.Module):
     """Linear map of the channels of each kept mode: ``v_hat(k) = u_hat(k) W(k)``, other modes removed.
 
     The weight has shape (2, 2 m * m, d, d): real and imaginary part, mode (ky, kx) with ky = 0 .. m-1, -m .. -1, input
-    channel, output channel.
+    channel, output channel. It is random on each mode at first, or ``alike`` on all of them.
     """
 
-    def __init__(self, width: int, modes: int, generator: torch.Generator | None = None):
+    def __init__(self, width: int, modes: int, generator: torch.Generator | None = None, *, alike: bool = False):
         super().__init__()
         self.modes = modes
-        weight = torch.randn(2, 2 * modes * modes, width, width, generator=generator)
-        self.weight = nn.Parameter(weight / math.sqrt(2 * width))
+        count = 2 * modes * modes
+        weight = torch.randn(2, 1 if alike else count, width, width, generator=generator)
+        self.weight = nn.Parameter(weight.repeat(1, count // weight.shape[1], 1, 1) / math.sqrt(2 * width))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Apply to hidden (n, n, batch, d)."""
@@ -107,7 +108,11 @@ class FNO(Model):
         super().__init__(config)
         d, projection = config.width, config.projection_width
         self.lift = nn.Linear(config.in_channels, d)
-        self.spectral = nn.ModuleList(SpectralConvolution(d, config.modes, generator) for _ in range(config.depth))
+        # Told what each mode is, the network begins with the same rule for all of them: what one learns serves all.
+        alike = config.mode_channels > 0
+        self.spectral = nn.ModuleList(
+            SpectralConvolution(d, config.modes, generator, alike=alike) for _ in range(config.depth)
+        )
         self.pointwise = nn.ModuleList(nn.Linear(d, d) for _ in range(config.depth))
         self.project = nn.Linear(d, projection)
         self.output = nn.Linear(projection, 1)
