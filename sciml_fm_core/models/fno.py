@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .base import Model, ModelConfig, apply_together
 from .blocks import Block, FourierMatrices, Head, analyse, fourier_matrices, mix_modes, plain_trunk, synthesise
-from .conditioning import Conditioning, Gates, ModeGates, bounded_scale
+from .conditioning import Conditioning, Gates, ModeGates, bounded_scale, complex_factors
 from .fused import fused_trunk
 
 
@@ -294,7 +294,7 @@ def network_of(
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Each member's linear layer (member, out, in) on features (..., member or 1, in): (..., member, out)."""
-    if len(weight) == features.shape[-2] == 1:  # three times faster on values of thousands of modes
+    if len(weight) == features.shape[-2] == 1:  # no copies of the values on thousands of modes
         return functional.linear(features, weight[0], None if bias is None else bias[0])
     product = torch.einsum("...ki,koi->...ko", features.expand(*features.shape[:-2], len(weight), -1), weight)
     return product if bias is None else product + bias
@@ -310,9 +310,7 @@ def gates_of(config: FNOConfig, parameters: dict[str, Tensor], constants: Tensor
 def mode_gates_of(config: FNOConfig, parameters: dict[str, Tensor], modes: Tensor) -> Sequence[Tensor]:
     """Complex factors of the modes of each block, (2 m * m, 2, batch, member, d), from values on all modes of a grid,
     (member or 1, batch, p, p // 2 + 1, c)."""
-    factors = _layers("mode_gates", parameters, _kept(modes, config.modes)).unflatten(
-        -1, (config.depth, 2, config.width)
-    )
+    factors = complex_factors(_layers("mode_gates", parameters, _kept(modes, config.modes)), config.depth)
     return factors.permute(3, 0, 4, 1, 2, 5).contiguous().unbind(0)
 
 
