@@ -139,7 +139,7 @@ class ModeGates(nn.Module):
         return complex_factors(self.layers(values), self.blocks)
 
 
-LARGEST_LOGARITHM = 6.0
+LARGEST_LOGARITHM = 3.0
 """Of the size of a block's factors: a symbol outside all that was seen cannot make them explode."""
 
 

@@ -316,7 +316,7 @@ class SymbolNormalization(Normalization):
 
     The mean is no work of the network: integrated over the torus, the equation says ``symbol(0) mean(u) = mean(f)``.
     For the rest, with f' = f - mean(f), g = rms(f'), S the `symbol_scale` and ``z(k) = symbol(k) / S``, the field is
-    f' / g, the values on modes are `symbol_features` of z, of 0 on k = 0, and the output times g / S, without its mean,
+    f' / g, the values on modes are `symbol_features` of z, of 1 on k = 0, and the output times g / S, without its mean,
     is added. The symbol is that of the solution operator, ``1 / multiplier(k)``: an evolution over a time has one too.
 
     Since nothing that it is told is particular to a system, an operator takes every system, also those it was never
@@ -353,7 +353,7 @@ class SymbolNormalization(Normalization):
             size, sign = variation.double().unbind(-1)
             scale = scale * LARGEST_FACTOR ** (2 * size - 1) * torch.where(sign < 0.5, -1, 1)
         z, scale = symbol / scale[:, None, None], scale.to(source.dtype)
-        z[:, 0, 0] = 0  # a network that is told what it has no use for may be led astray by it
+        z[:, 0, 0] = 1  # a network that is told what it has no use for may be led astray by it
         return Encoded(
             (field / g[:, None, None])[:, None],
             source.new_empty(len(source), 0),
