@@ -78,9 +78,9 @@ def state_of(bundles, operators):
     return lambda name: ExploreState(bundles, lambda bundle: operators[bundle.name], system_name=name)
 
 
-def adapted(operator, *, low=5.0, high=10.0, examples=8, finished=0.0):
+def adapted(operator, *, low=5.0, high=10.0, examples=8, finished=0.0, physics=False):
     """A kept result, without any training."""
-    settings = AdaptSettings(Task(SYSTEMS["poisson"], low, high), examples, steps=3, learning_rate=1e-3)
+    settings = AdaptSettings(Task(SYSTEMS["poisson"], low, high), examples, 3, 1e-3, physics)
     operators = {"fine_tuned": operator.copy(), "from_scratch": operator.copy()}
     return Adapted(settings, operators, {}, {"zero_shot": 1.0}, finished)
 
@@ -723,11 +723,41 @@ def test_a_result_with_the_same_settings_replaces_the_former(state, operators):
     assert list(state.adapted.values()) == [second]
 
 
+def test_results_with_and_without_labels_are_kept_beside_each_other(state, operators):
+    owner = ("poisson", "poisson")
+    zero, blind, few = (
+        adapted(operators["poisson"], examples=examples, physics=physics)
+        for examples, physics in ((0, False), (0, True), (8, False))
+    )
+    for result in (few, blind, zero):
+        state.keep(owner, result)
+    assert list(state.adapted.values()) == [zero, blind, few]
+    assert [result.settings.given for result in state.adapted.values()] == [
+        "0 examples", "0 labels, physics loss", "8 examples",
+    ]  # fmt: skip
+
+
+def test_training_with_and_without_labels_has_settings_of_its_own(state):
+    state.param.update(steps=77, learning_rate=1e-4)
+    state.choose_examples(0, physics=True)
+    asked = state.settings()
+    assert (asked.physics, asked.examples, asked.steps, asked.learning_rate) == (True, 0, 300, 3e-3)
+    assert state.learning_rate in LEARNING_RATES
+    state.steps = 150
+    state.choose_examples(8)
+    asked = state.settings()
+    assert (asked.physics, asked.examples, asked.steps, asked.learning_rate) == (False, 8, 77, 1e-4)
+    state.choose_examples(16)
+    assert state.steps == 77
+    state.choose_examples(0, physics=True)
+    assert state.steps == 150
+
+
 # Jobs ---------------------------------------------------------------------------------------------------------------
 
 
-def settings(task="SYS-1(5,10)", *, examples=8, steps=3, learning_rate=1e-3):
-    return AdaptSettings(Task.parse(task), examples, steps, learning_rate)
+def settings(task="SYS-1(5,10)", *, examples=8, steps=3, learning_rate=1e-3, physics=False):
+    return AdaptSettings(Task.parse(task), examples, steps, learning_rate, physics)
 
 
 def run_to_end(job):
@@ -787,6 +817,20 @@ def test_no_examples_are_the_zero_shot_model_itself(operators):
     assert final.stage == "done", final.message
     assert set(final.result.operators) == {"fine_tuned"}
     assert final.result.errors["fine_tuned"] == final.result.errors["zero_shot"]
+
+
+def test_the_equation_takes_the_place_of_examples(operators):
+    told = []
+    asked = settings("SYS-1(5,10)", examples=0, steps=2, physics=True)
+    final = run_to_end(AdaptJob(lambda: operators["poisson"], asked, told.append, JobQueue()))
+    assert final.stage == "done", final.message
+    assert set(final.result.operators) == {"fine_tuned"}, "no twin"
+    assert set(final.result.errors) == {"zero_shot", "fine_tuned"}
+    assert final.result.errors["fine_tuned"] != final.result.errors["zero_shot"]
+    card = final.result.operators["fine_tuned"].card
+    assert (card["labels"], card["loss"]) == ("none", "physics")
+    assert "training from scratch" not in {state.stage for state in told}
+    assert set(final.curves) == {"fine_tuned"}
 
 
 def test_a_cancelled_job_keeps_nothing(operators):

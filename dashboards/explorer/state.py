@@ -12,6 +12,7 @@ from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
 from sciml_fm_core.physics.tasks import UNSEEN, Task, shift_of
+from sciml_fm_core.training.unlabelled import UNLABELLED
 
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
 from .compute import Query
@@ -41,6 +42,7 @@ class ExploreState(param.Parameterized):
     gaussians = param.List(default=[], doc="rows (x, y, amplitude) of the drawn source")
 
     examples = param.Selector(default=32, objects=list(EXAMPLE_COUNTS))
+    physics = param.Boolean(default=False, doc="no labels at all: the equation takes the place of examples")
     window = param.NumericTuple(default=(1.0, 2.0), length=2, doc="range of the dial to adapt to")
     window_follows = param.Boolean(default=True, doc="the window moves with the dial until it is edited")
     learning_rate = param.Selector(default=1e-3, objects=list(LEARNING_RATES))
@@ -55,6 +57,9 @@ class ExploreState(param.Parameterized):
         self.bundles = bundles
         self._load = load or (lambda bundle: load_operator(bundle.path))
         self._parameters_of: dict[str, dict[str, float]] = {}
+        self._training_with: dict[bool, dict[str, Any]] = {
+            True: {"steps": UNLABELLED.steps, "learning_rate": UNLABELLED.learning_rate, "try_grid": False}
+        }
         self.choose_system(values.pop("system_name", self.system_name))
         self.param.update(**values)
 
@@ -130,6 +135,18 @@ class ExploreState(param.Parameterized):
     def set_parameter(self, name: str, value: float) -> None:
         """Set one of ``system.parameters``; angles in radians."""
         self.parameters = {**self.parameters, name: float(value)}
+
+    def choose_examples(self, examples: int, *, physics: bool = False) -> None:
+        """Choose how many solved examples there are, or none and the equation alone.
+
+        With labels and without, steps and learning rate differ: each way comes back with what was set for it.
+        """
+        updates: dict[str, Any] = {"examples": examples, "physics": physics}
+        if physics != self.physics:
+            now = {name: getattr(self, name) for name in ("steps", "learning_rate", "try_grid")}
+            self._training_with[self.physics] = now
+            updates |= self._training_with[physics]
+        self.param.update(**updates)
 
     def place_gaussians(self, rows: list[tuple[float, float, float]]) -> None:
         """Draw the source by hand."""
@@ -220,6 +237,7 @@ class ExploreState(param.Parameterized):
         return AdaptSettings(
             task=Task(self.system, low, high),
             examples=self.examples,
+            physics=self.physics,
             steps=self.steps,
             learning_rate=None if self.try_grid else self.learning_rate,
         )
