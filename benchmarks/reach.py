@@ -153,14 +153,14 @@ VARIANTS = {
 """What is tried, by name."""
 
 
-def between_resonances(operator: sciml_fm.Operator, count: int) -> float:
+def between_resonances(operator: sciml_fm.Operator, count: int, points: int = POINTS) -> float:
     """Mean error on SYS-3 at values of omega in [1, 12], evenly spread, that are 0.15 or more from each resonance."""
     system, resonances = sciml_fm.find_system("SYS-3"), torch.arange(9, dtype=torch.float64) ** 2
     resonances = 0.01 * 4 * torch.pi**2 * (resonances[:, None] + resonances).flatten()
     omega = torch.linspace(1, 12, 1101, dtype=torch.float64)
     omega = omega[(omega[:, None] - resonances).abs().amin(1) >= 0.15]
     dial = omega[torch.linspace(0, len(omega) - 1, count).long()]
-    source = sciml_fm.draw_split(sciml_fm.Task.parse("SYS-3(1,10)"), "test", count, resolution=POINTS).source
+    source = sciml_fm.draw_split(sciml_fm.Task.parse("SYS-3(1,10)"), "test", count, resolution=points).source
     coefficients = system.coefficients(dial, source, torch.zeros(count, 0)).to(source.dtype)
     prediction = operator.predict(source, coefficients, system)
     return sciml_fm.relative_error(prediction, system.solve(source, coefficients)).mean().item()
@@ -202,12 +202,21 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=128, help="test examples of each task")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--operators", action="store_true", help="measure what ships between resonances, no variant")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
     if unknown := [name for name in names if name not in VARIANTS]:
         parser.error(f"expected variants among {', '.join(VARIANTS)}, got {', '.join(unknown)}")
     torch.set_num_threads(1)
     results = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.exists() else {}
+    if arguments.operators:
+        results["operators"] = {
+            name: between_resonances(operator, 512, 128)
+            for name, operator in ((name, sciml_fm.load_operator(name)) for name in sciml_fm.shipped_operators())
+            if operator.normalization.knows(sciml_fm.find_system("SYS-3"))
+        }
+        write_json(arguments.json, results)
+        return
     for name in names:
         if name not in results:
             results[name] = measure(VARIANTS[name], arguments.steps, arguments.count, arguments.seed)
