@@ -55,6 +55,7 @@ def record_of(run, identity):
         "validation": run.validation,
         "test": run.test,
         "test_resolution": run.test_resolution,
+        "symmetries": run.symmetries,
         "shipped_parent": None if own else run.parent,
         "error": error,
         "median": 0.9 * error,
@@ -361,7 +362,8 @@ def test_details_have_every_parameter():
     assert details.identity == record["identity"]
     assert details.title == "SYS-1(5,10), fine-tuned, 64 examples"
     assert rows["test, mean"] == f"{record['error']:.3%}".replace("%", " %")
-    assert rows["steps"] == "250"
+    assert rows["steps"] == str(BUDGETS["laptop"].steps_for(64))
+    assert rows["trained on turned examples"] == "True"
     assert rows["examples seen"] == "256,000"
     assert rows["ships as"] == "sys-1"
     assert rows["hardware"] == "a test machine"

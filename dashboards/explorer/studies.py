@@ -393,6 +393,7 @@ LABELS = {
     "resolution": "resolution (from, points)",
     "validation": "validation examples",
     "test": "test examples",
+    "symmetries": "trained on turned examples",
     "parent": "pre-trained on",
     "pretraining_examples": "examples seen",
     "pretraining_seed": "seed of pre-training",
