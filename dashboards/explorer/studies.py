@@ -481,6 +481,8 @@ def _value(key: str, value: Any) -> str:
     """A value of a record as text."""
     if value is None or value == []:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if key in SECTIONS["Errors"]:
         return _percent(value)
     if key in ("seconds", "total_seconds"):
