@@ -92,7 +92,7 @@ def test_question_2(budget):
 def test_question_3(budget):
     chosen = BUDGETS[budget]
     expected = [
-        grid(TRAINED[system], task, BOTH, chosen.examples if shift == "medium" else chosen.other_examples)
+        grid(TRAINED[system], task, BOTH, chosen.examples if shift == "medium" else chosen.few_examples)
         for system in (1, 2)
         for shift, task in SHIFTS[system].items()
     ]
