@@ -8,7 +8,7 @@ import shlex
 import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import h5py
 import torch
@@ -39,6 +39,7 @@ from .training.losses import LOSSES
 from .training.recipes import PAPER_LEARNING_RATES, RECIPES
 from .training.transfer import fine_tune, train_from_scratch
 from .training.transfer import pretrain as pretrain_operator
+from .training.unlabelled import UNLABELLED
 
 app = typer.Typer(
     help="Pre-train neural operators on PDEs and measure how they transfer.",
@@ -223,14 +224,17 @@ def _schedule(text: str) -> int | dict[float, int]:
 def adapt(
     operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
     task: Annotated[str, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'.")],
-    examples: Annotated[int, typer.Option(help="Downstream examples.")] = 64,
+    examples: Annotated[int | None, typer.Option(help="Downstream examples; 64 where not given.")] = None,
     output: Annotated[Path | None, typer.Option(help="Bundle to write.")] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 200,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    physics: Annotated[bool, typer.Option("--physics", help="Use no labels: fresh sources and the equation.")] = False,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps; 200 where not given, 300 by --physics.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="1e-3 where not given, 3e-3 by --physics.")] = None,
     loss: Loss = None,
     grid: Annotated[bool, typer.Option("--grid", help="Try the paper's five learning rates.")] = False,
-    resolution: Annotated[int, typer.Option(help="Points of the downstream examples.")] = 64,
+    resolution: Annotated[
+        int | None, typer.Option(help="Points to train on; 64, by --physics 32 and for the last steps 64.")
+    ] = None,
     validation_count: Annotated[int, typer.Option(help="Validation examples.")] = 64,
     test_count: Annotated[int, typer.Option(help="Test examples, at 128 x 128.")] = 256,
     symmetries: Annotated[
@@ -240,35 +244,55 @@ def adapt(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Fine-tune an operator (or train its twin from scratch) on a few examples and measure it before and after."""
+    """Fine-tune an operator (or train its twin from scratch) on a few examples and measure it before and after.
+
+    With --physics it sees no solved example: the residual of the equation is made small on fresh sources, and the
+    weights are chosen by it too. The test examples alone are solved.
+    """
+    if physics and examples is not None:
+        raise ValueError("--physics uses no labels and takes no --examples; leave one of them out")
+    if physics and scratch:
+        raise ValueError(
+            "--physics fine-tunes and does not start from random weights; leave out --scratch, or use "
+            f"sciml-fm pretrain '{task}' --loss physics"
+        )
     pretrained = load_operator(operator, _device(device))
     chosen = Task.parse(task)
     if output is not None:
         _check_output(output)
-    data = draw_split(chosen, "train", examples, seed=seed, resolution=resolution)
-    validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=resolution)
+    points, count = 64 if resolution is None else resolution, 0 if physics else 64 if examples is None else examples
+    validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=points)
+    if steps is None:
+        steps = UNLABELLED.steps if physics else 200
     config = TrainConfig(steps=steps, learning_rate=learning_rate, loss=loss, validate_every=max(1, steps // 20))
     start = train_from_scratch if scratch else fine_tune
+    data: dict[str, Any]
+    if physics:
+        data = {"unlabelled": chosen, "resolution": resolution}
+    else:
+        data = {"data": draw_split(chosen, "train", count, seed=seed, resolution=points), "system": chosen.system}
     before = evaluate_operator(pretrained, chosen, count=test_count, seed=seed)["error"]
     with _training_bar(task) as callback:
         result = start(
-            pretrained, data, system=chosen.system, validation=validation, config=config, seed=seed,
+            pretrained, **data, validation=validation, config=config, seed=seed,
             learning_rates=PAPER_LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
         )  # fmt: skip
     after = evaluate_operator(result.operator, chosen, count=test_count, seed=seed)["error"]
-    result.operator.card |= {"downstream_task": task, "command": _command(), "errors": {task: after}}
+    card = result.operator.card
+    card |= {"downstream_task": task, "command": _command(), "errors": {task: after}}
     if output is not None:
         result.operator.save(output)
     summary = {
-        "operator": operator, "task": task, "examples": examples, "start": "scratch" if scratch else "fine-tuned",
-        "zero_shot_error": before, "error": after, "learning_rate": result.learning_rate,
-        "seconds": result.operator.card["seconds"], "output": str(output) if output else None,
+        "operator": operator, "task": task, "examples": count, "start": "scratch" if scratch else "fine-tuned",
+        "loss": card["loss"], "zero_shot_error": before, "error": after, "learning_rate": result.learning_rate,
+        "seconds": card["seconds"], "output": str(output) if output else None,
     }  # fmt: skip
     if as_json:
         print(json.dumps(summary))
         return
+    shown = f"0 labels, {card['loss']} loss" if physics else f"{count} examples"
     console.print(
-        f"{task}, {examples} examples: zero-shot {before:.2%}, {summary['start']} {after:.2%} "
+        f"{task}, {shown}: zero-shot {before:.2%}, {summary['start']} {after:.2%} "
         f"(learning rate {result.learning_rate:g}, {summary['seconds']:.0f} s)"
     )
 

@@ -32,10 +32,26 @@ def system(request):
     return SYSTEMS[request.param]
 
 
+@pytest.fixture(params=list(PAPER_TASKS))
+def paper_system(request):
+    """Each of the paper's systems."""
+    return SYSTEMS[request.param]
+
+
 @pytest.fixture
 def task(system):
-    """The paper's pre-training task of the system."""
-    return Task.parse(PAPER_TASKS[system.name]["pre-training"])
+    """The pre-training task of the system; all of its dial where nothing is trained on it."""
+    return Task(system, *system.shifts.get("pre-training", (system.dialled.low, system.dialled.high)))
+
+
+@pytest.fixture
+def times():
+    """Function of a factor, a system and its coefficients: those of the operator times the factor."""
+
+    def multiplied(factor, system, coefficients):
+        return torch.tensor([factor ** (name != "exponent") for name in system.coefficient_names]) * coefficients
+
+    return multiplied
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +61,11 @@ def small_operator():
     def make(*labels, kind="dimensionless", width=8, modes=4, gate_width=8, seed=0, **card):
         tasks = [Task.parse(label) for label in labels or ("SYS-1(1,5)",)]
         normalization = fit_normalization(kind, tasks, count=64)
-        config = FNOConfig(normalization.in_channels, width=width, modes=modes, gate_width=gate_width)
+        config = FNOConfig(
+            normalization.in_channels, width=width, modes=modes,
+            gate_width=gate_width if normalization.channel_names else 0,
+            mode_channels=normalization.channels("modes"),
+        )  # fmt: skip
         model = FNO(config, torch.Generator().manual_seed(seed))
         card = {"tasks": [task.label for task in tasks], "recipe": "ours", "size": "tiny", "seed": seed, **card}
         return Operator(model, normalization, card)

@@ -11,6 +11,7 @@ from sciml_fm_core.models import blocks, fused
 from sciml_fm_core.models import fno as fno_module
 from sciml_fm_core.models.base import apply_together
 from sciml_fm_core.models.blocks import plain_trunk
+from sciml_fm_core.models.conditioning import Conditioning
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
 
@@ -20,19 +21,27 @@ def make(seed=0, dtype=torch.float64, **settings):
     return FNO(config, torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def textbook(model, inputs):
-    """The Fourier neural operator as papers write it: channels first, full FFTs, complex weights."""
+def textbook(model, inputs, values=None):
+    """The Fourier neural operator as papers write it: channels first, full FFTs, complex weights.
+
+    With values (batch, p, p // 2 + 1, c) on modes, the network of them makes complex factors of the mixed modes.
+    """
     n, m, d = inputs.shape[-1], model.config.modes, model.config.width
     hidden = functional.conv2d(inputs, model.lift.weight[..., None, None], model.lift.bias)
     gates = None
     if model.gates is not None:
         raw = model.gates.layers(inputs[:, 1:].mean(dim=(2, 3))).view(-1, model.config.depth, 3, d)[..., None, None]
+    factors = None if values is None else torch.view_as_complex(model.mode_gates(values).transpose(-1, -2).contiguous())
     for i in range(model.config.depth):
         hidden_hat = torch.fft.rfft2(hidden)
         weight = torch.complex(*model.spectral[i].weight.unbind(0)).view(2 * m, m, d, d)
         mixed = torch.zeros_like(hidden_hat)
         mixed[:, :, :m, :m] = torch.einsum("biyx,yxio->boyx", hidden_hat[:, :, :m, :m], weight[:m])
         mixed[:, :, -m:, :m] = torch.einsum("biyx,yxio->boyx", hidden_hat[:, :, -m:, :m], weight[m:])
+        if factors is not None:
+            factor = factors[:, :, :, i].permute(0, 3, 1, 2)
+            mixed[:, :, :m, :m] *= factor[:, :, :m, :m]
+            mixed[:, :, -m:, :m] *= factor[:, :, -m:, :m]
         spectral = torch.fft.irfft2(mixed, s=(n, n))
         pointwise = functional.conv2d(hidden, model.pointwise[i].weight[..., None, None], model.pointwise[i].bias)
         if model.gates is not None:
@@ -95,6 +104,52 @@ def test_one_network_in_all_forms(dtype, gate_width, depth, monkeypatch):
     expected = values_and_gradients(lambda x: textbook(model, x), [model], inputs)
     check(values_and_gradients(model, [model], inputs), expected, dtype)
     check(plain(monkeypatch, lambda: values_and_gradients(model, [model], inputs)), expected, dtype)
+
+
+def told(values):
+    """Values on modes, and no scalars, for one network or for several."""
+    return Conditioning(values.new_empty(*values.shape[:-3], 0), modes=values)
+
+
+@pytest.mark.usefixtures("row_size")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("gate_width", [0, 5])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_factors_of_modes_in_all_forms(dtype, gate_width, depth, monkeypatch):
+    model = make(dtype=dtype, gate_width=gate_width, depth=depth, mode_channels=3, mode_gate_width=6)
+    inputs, values = inputs_of(2, 4, 16, 16, dtype=dtype), torch.randn(2, 10, 6, 3, dtype=dtype)
+    expected = values_and_gradients(lambda x: textbook(model, x, values), [model], inputs)
+    check(values_and_gradients(lambda x: model(x, told(values)), [model], inputs), expected, dtype)
+    forms = plain(monkeypatch, lambda: values_and_gradients(lambda x: model(x, told(values)), [model], inputs))
+    check(forms, expected, dtype)
+    with torch.no_grad():
+        check([model(inputs, told(values))], expected[:1], dtype)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_factors_of_modes_of_several_networks(shared, monkeypatch):
+    models = [make(seed, mode_channels=2, mode_gate_width=4) for seed in range(3)]
+    several = () if shared else (3,)
+    inputs, values = inputs_of(*several, 2, 4, 16, 16, dtype=torch.float64), torch.randn(*several, 2, 10, 6, 2).double()
+
+    def alone(x):
+        own = [(x, values) if shared else (x[i], values[i]) for i in range(3)]
+        return torch.stack([textbook(model, *case) for model, case in zip(models, own, strict=True)])
+
+    def together(x):
+        return apply_together(models, x, told(values))
+
+    expected = values_and_gradients(alone, models, inputs)
+    check(values_and_gradients(together, models, inputs), expected, torch.float64)
+    check(plain(monkeypatch, lambda: values_and_gradients(together, models, inputs)), expected, torch.float64)
+
+
+def test_values_on_modes_that_do_not_fit_are_refused():
+    inputs, values = inputs_of(2, 4, 16, 16, dtype=torch.float64), torch.randn(2, 10, 6, 3).double()
+    with pytest.raises(ValueError, match="expects 0 values on each mode, got 3"):
+        make()(inputs, told(values))
+    with pytest.raises(ValueError, match="expects 2 values on each mode, got 0"):
+        make(mode_channels=2)(inputs)
 
 
 @pytest.mark.usefixtures("row_size")
@@ -192,11 +247,12 @@ def test_networks_of_unequal_shape_are_refused():
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_network_is_the_same():
     """The plain form is what is compiled; a backend that only traces needs no compiler on the machine."""
-    model, inputs = make(gate_width=5), inputs_of(2, 4, 16, 16, dtype=torch.float64)
+    model = make(gate_width=5, mode_channels=3)
+    inputs, known = inputs_of(2, 4, 16, 16, dtype=torch.float64), told(torch.randn(2, 10, 6, 3).double())
     compiled = torch.compile(fno_module.network_of, backend="eager")
-    expected = values_and_gradients(model, [model], inputs)
+    expected = values_and_gradients(lambda x: model(x, known), [model], inputs)
     check(
-        values_and_gradients(lambda x: apply_together([model], x, network=compiled)[0], [model], inputs),
+        values_and_gradients(lambda x: apply_together([model], x, known, compiled)[0], [model], inputs),
         expected,
         torch.float64,
     )

@@ -105,6 +105,17 @@ def test_pretrain_adapt_evaluate_and_info(run, tmp_path):
     code, out, _ = run("adapt", "own.safetensors", "SYS-1(5,10)", "--scratch", "--grid", *options)
     assert code == 0
     assert "scratch" in out
+    code, out, _ = run(
+        "adapt", "own.safetensors", "SYS-1(5,10)", "--physics", "--output", "blind.safetensors", "--json", *options
+    )
+    assert code == 0
+    blind = json.loads(out)
+    assert (blind["examples"], blind["loss"], blind["start"]) == (0, "physics", "fine-tuned")
+    card = load_operator(tmp_path / "blind.safetensors").card
+    assert (card["labels"], card["loss"], card["downstream_examples"]) == ("none", "physics", 0)
+    code, out, _ = run("adapt", "own.safetensors", "SYS-1(5,10)", "--physics", "--loss", "residual", *options)
+    assert code == 0
+    assert "0 labels, residual loss: zero-shot" in out.replace("\n", " ")
 
     code, out, err = run("evaluate", "tuned.safetensors", "SYS-1(5,10)", "--count", 2, "--json")
     assert (code, err) == (0, "")
@@ -283,7 +294,7 @@ def refused(result, message):
 
 
 TASK_MISTAKES = [
-    ("SYS-9(1,5)", "expected one of poisson (SYS-1), advection_diffusion (SYS-2), helmholtz (SYS-3), got 'SYS-9'"),
+    ("SYS-9(1,5)", "expected one of poisson (SYS-1), advection_diffusion (SYS-2), helmholtz (SYS-3), "),
     ("heat(1,5)", "got 'heat'"),
     ("SYS-1", "expected SYSTEM(low,high) such as 'SYS-1(1,5)'"),
     ("SYS-1(5,1)", "expected low <= high, got 5 > 1; swap them"),
@@ -390,11 +401,25 @@ def test_wrong_systems_and_names(run, bundle, tmp_path):
     generate(Task.parse("SYS-3(1,10)"), tmp_path / "data.h5", 4, resolution=8)
     refused(run("evaluate", bundle, "SYS-3(1,10)", "--count", 2), "was trained for poisson, got helmholtz")
     refused(run("adapt", bundle, "SYS-3(1,10)", "--examples", 2), "was trained for poisson, got helmholtz")
+    refused(run("adapt", bundle, "SYS-3(1,10)", "--physics"), "was trained for poisson, got helmholtz")
     refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one dataset file for each task")
-    refused(run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"), "recipe: expected one of ours, paper, got 'theirs'")
+    refused(
+        run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"), "recipe: expected one of ours, symbol, paper, got 'theirs'"
+    )
     refused(run("pretrain", "SYS-1(1,5)", "--size", "2M"), "size: expected one of")
     refused(run("pretrain", "SYS-1(1,5)", "--steps", 0), "expected steps and intervals of at least 1")
     refused(run("generate", "SYS-1(1,5)", "--split", "dev"), "split: expected one of train, validation, test")
+
+
+def test_labels_and_their_absence_contradict_each_other(run, bundle):
+    label = "SYS-1(5,10)"
+    refused(run("adapt", bundle, label, "--physics", "--examples", 2), "uses no labels and takes no --examples")
+    refused(run("adapt", bundle, label, "--physics", "--scratch"), "sciml-fm pretrain 'SYS-1(5,10)' --loss physics")
+    refused(
+        run("adapt", bundle, label, "--physics", "--loss", "squared", "--test-count", 2),
+        "expected a loss that needs no labels, physics or residual, got 'squared'",
+    )
+    refused(run("adapt", bundle, label, "--physics", "--steps", 0), "expected steps and intervals of at least 1")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -245,6 +245,26 @@ def test_fine_tuned_to_the_end(page):
     assert tuned < scratch, "three steps from a pre-trained operator beat three from random weights"
 
 
+def test_fine_tuned_without_labels_beside_a_result_with_them(page):
+    steps = page.get_by_role("textbox", name="Steps")
+    choose(page, 3, "8")
+    steps.fill("2")
+    steps.press("Enter")
+    page.get_by_role("button", name="Fine-tune").click()
+    expect(shown(page, "adapt-status")).to_contain_text("8 examples, 2 steps")
+    choose(page, 3, "no labels (equation only)")
+    expect(steps).to_have_value("300")
+    steps.fill("2")
+    steps.press("Enter")
+    page.get_by_role("button", name="Fine-tune").click()
+    expect(shown(page, "adapt-status")).to_contain_text("0 labels, physics loss, 2 steps")
+    expect(shown(page, "kept-fine_tuned")).to_have_text(re.compile(r"%$"))
+    expect(shown(page, "fine_tuned-error")).to_have_text(re.compile(r"%$"))
+    expect(shown(page, "from_scratch-error")).to_have_text("–")
+    page.get_by_role("slider").last.press("ArrowRight")
+    expect(shown(page, "adapt-status")).to_contain_text("8 examples, 2 steps")
+
+
 def test_fine_tuning_cancelled(page):
     steps = page.get_by_role("textbox", name="Steps")
     steps.fill("2000")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sciml_fm_core import SYSTEMS, System, Task, new_operator
+from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers
@@ -21,6 +22,7 @@ from sciml_fm_core.physics.system import Evolution
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
+from bokeh.models import BoxAnnotation
 from explorer import text
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
 from explorer.compute import RESOLUTION, coarse_to_fine, compute, sweep_sources
@@ -33,7 +35,10 @@ from explorer.state import EXAMPLE_COUNTS, LEARNING_RATES, ExploreState, default
 
 PATIENCE = 120
 """Seconds after which a background job counts as hung; test machines share their cores."""
-TASKS = {"poisson": "SYS-1(1,5)", "advection_diffusion": "SYS-2(0.2,1)", "helmholtz": "SYS-3(1,10)"}
+TASKS = {
+    "poisson": "SYS-1(1,5)", "advection_diffusion": "SYS-2(0.2,1)", "helmholtz": "SYS-3(1,10)",
+    "fractional_laplacian": "FRAC(0.5,1)", "screened_poisson": "SCREENED(0.1,5)", "biharmonic_advection": "BIHARM(0,5)",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +78,9 @@ def state_of(bundles, operators):
     return lambda name: ExploreState(bundles, lambda bundle: operators[bundle.name], system_name=name)
 
 
-def adapted(operator, *, low=5.0, high=10.0, examples=8, finished=0.0):
+def adapted(operator, *, low=5.0, high=10.0, examples=8, finished=0.0, physics=False):
     """A kept result, without any training."""
-    settings = AdaptSettings(Task(SYSTEMS["poisson"], low, high), examples, steps=3, learning_rate=1e-3)
+    settings = AdaptSettings(Task(SYSTEMS["poisson"], low, high), examples, 3, 1e-3, physics)
     operators = {"fine_tuned": operator.copy(), "from_scratch": operator.copy()}
     return Adapted(settings, operators, {}, {"zero_shot": 1.0}, finished)
 
@@ -92,7 +97,7 @@ def test_a_frame_is_the_exact_solution_and_the_prediction_of_the_operator(state_
     assert source.abs().max() <= 1.0
     solution = system.solve(source, coefficients)
     assert torch.allclose(torch.from_numpy(frame.solution), solution, rtol=1e-4, atol=1e-4 * solution.abs().max())
-    assert frame.solution_residual < 1e-9
+    assert frame.solution_residual < 1e-8  # rounding, times the largest symbol: 5e7 times the smallest
     zero_shot = frame.predictions["zero_shot"]
     expected = operators[state.bundle_name].predict(source, coefficients, system)
     assert torch.allclose(torch.from_numpy(zero_shot.values), expected, rtol=1e-4, atol=1e-6)
@@ -227,6 +232,82 @@ def test_shift_follows_the_range_of_the_chosen_bundle(small_operator, bundles, o
     assert state.shift == "inside"
 
 
+def told_symbols(*labels, name="symbol", **card):
+    """A bundle whose operator is told the symbol of any equation."""
+    return replace(bundle_on(*labels, name=name, **card), normalization="symbol")
+
+
+def test_an_operator_that_is_told_the_symbol_knows_every_system(bundles, system):
+    own, others = told_symbols("SYS-1(1,5)", name="one"), bundle_on("SYS-2(0.2,1)", name="two")
+    assert own.knows(system)
+    assert others.knows(system) == (system.name == "advection_diffusion")
+    state = ExploreState(bundles | {"one": own}, system_name=system.name)
+    assert own in state.bundles_of(system)
+
+
+def test_mixed_operators_stand_first_where_none_was_trained_on_the_equation():
+    one, many = told_symbols("SYS-1(1,5)", name="a"), told_symbols("SYS-1(1,5)", "SYS-3(1,10)", name="b")
+    trained = told_symbols("FRAC(0.5,1)", name="c")
+    state = ExploreState({bundle.name: bundle for bundle in (one, many, trained)})
+    assert [b.name for b in state.bundles_of(SYSTEMS["poisson"])] == ["a", "b", "c"]
+    assert [b.name for b in state.bundles_of(SYSTEMS["fractional_laplacian"])] == ["c", "b", "a"]
+    assert [b.name for b in state.bundles_of(SYSTEMS["screened_poisson"])] == ["b", "a", "c"]
+
+
+def test_what_was_never_trained_on_is_said_so(bundles):
+    own = told_symbols("SYS-1(1,5)", name="own")
+    state = ExploreState({"own": own}, system_name="biharmonic_advection")
+    assert (state.bundle_name, state.trained_range, state.shift) == ("own", None, "unseen")
+    assert (state.dial, state.window) == (1, (0.8, 1.2))
+    controls = DialControls(state)
+    assert "Never trained on this equation" in controls.badge.object
+    assert "trained here" not in controls.strip.object
+    assert "never trained on this equation; downstream ranges: weak 0–1, strong 1–5, whole 0–5" in controls.strip.object
+    assert "256,000 examples seen; never trained on this equation" in SystemControls(state).card.object
+    errors = DialErrors(lambda _: None)
+    errors.set_scale(state.scale, state.trained_range)
+    assert not errors.figure.select(type=BoxAnnotation)
+    state.choose_system("poisson")
+    assert (state.trained_range, state.shift) == ((1, 5), "inside")
+    assert "never" not in SystemControls(state).card.object
+    errors.set_scale(state.scale, state.trained_range)
+    assert errors.figure.select(type=BoxAnnotation)
+    state.choose_system("helmholtz")  # the range that others are trained on is none of this operator
+    assert (state.trained_range, state.shift) == (None, "unseen")
+
+
+def test_an_equation_met_in_fine_tuning_was_trained_on():
+    tuned = told_symbols("SYS-1(1,5)", kind="fine-tuned", downstream=Task.parse("FRAC(0.5,1)"), downstream_examples=8)
+    fractional = SYSTEMS["fractional_laplacian"]
+    assert tuned.trained_range(fractional) == tuned.opening_range(fractional) == (0.5, 1)
+    assert tuned.history_on(fractional) == tuned.history
+    assert tuned.trained_range(SYSTEMS["helmholtz"]) is None
+    assert tuned.trained_range(SYSTEMS["poisson"]) == (1, 5)
+
+
+def test_an_equation_never_seen_is_predicted_swept_and_fine_tuned(monkeypatch, tmp_path, small_operator):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    small_operator("SYS-1(1,5)", kind="symbol", modes=8, recipe="symbol").save(tmp_path / "own.safetensors")
+    small_operator("SYS-1(1,5)").save(tmp_path / "told-coefficients.safetensors")
+    found, _ = find_bundles()
+    state = ExploreState({name: bundle for name, bundle in found.items() if not bundle.shipped})
+    state.choose_system("biharmonic_advection")
+    assert [bundle.name for bundle in state.bundles_of(state.system)] == ["own"]
+    frame = compute(state.query())
+    assert np.isfinite(frame.predictions["zero_shot"].relative_error)
+    sources, dial = sweep_sources(state.system), torch.tensor(state.scale.sweep(3))
+    along = error_map([state.loader()()], sources.source, dial, sources.parameters, state.system)
+    assert torch.isfinite(along).all()
+    state.param.update(examples=8, steps=2)
+    final = run_to_end(AdaptJob(state.loader(), state.settings(), lambda _: None, JobQueue()))
+    assert final.stage == "done", final.message
+    state.keep((state.system_name, state.bundle_name), final.result)
+    assert set(compute(state.query()).predictions) == set(PREDICTIONS)
+    tuned = final.result.operators["fine_tuned"].save(tmp_path / "tuned.safetensors")
+    again = next(bundle for bundle in find_bundles()[0].values() if bundle.path == tuned)
+    assert again.knows(state.system)
+
+
 def test_dials_cover_their_range_and_snap_to_their_values(system):
     dial = system.dialled
     values = dial.values()
@@ -324,8 +405,8 @@ def test_a_system_from_outside_opens_with_its_dial_texts_and_equation(state, bih
     assert SystemControls(state).system.options["Thin plate (SYS-4)"] == "biharmonic"
     state.choose_system("biharmonic")
     assert (state.dial, state.window) == (1.27, (1.0, 1.6))
-    assert state.trained_range == (0.1, 4)  # no shift is named: the whole dial
-    assert state.shift == "inside"
+    assert state.trained_range is None  # no range is named for pre-training, and there is no operator
+    assert state.shift == "unseen"
     controls = DialControls(state)
     assert (controls.slider.label, controls.slider.description) == ("Stiffness b", "Of the plate.")
     assert (controls.slider.start, controls.slider.end, controls.slider.value) == (0.1, 4, 1.27)
@@ -642,11 +723,41 @@ def test_a_result_with_the_same_settings_replaces_the_former(state, operators):
     assert list(state.adapted.values()) == [second]
 
 
+def test_results_with_and_without_labels_are_kept_beside_each_other(state, operators):
+    owner = ("poisson", "poisson")
+    zero, blind, few = (
+        adapted(operators["poisson"], examples=examples, physics=physics)
+        for examples, physics in ((0, False), (0, True), (8, False))
+    )
+    for result in (few, blind, zero):
+        state.keep(owner, result)
+    assert list(state.adapted.values()) == [zero, blind, few]
+    assert [result.settings.given for result in state.adapted.values()] == [
+        "0 examples", "0 labels, physics loss", "8 examples",
+    ]  # fmt: skip
+
+
+def test_training_with_and_without_labels_has_settings_of_its_own(state):
+    state.param.update(steps=77, learning_rate=1e-4)
+    state.choose_examples(0, physics=True)
+    asked = state.settings()
+    assert (asked.physics, asked.examples, asked.steps, asked.learning_rate) == (True, 0, 300, 3e-3)
+    assert state.learning_rate in LEARNING_RATES
+    state.steps = 150
+    state.choose_examples(8)
+    asked = state.settings()
+    assert (asked.physics, asked.examples, asked.steps, asked.learning_rate) == (False, 8, 77, 1e-4)
+    state.choose_examples(16)
+    assert state.steps == 77
+    state.choose_examples(0, physics=True)
+    assert state.steps == 150
+
+
 # Jobs ---------------------------------------------------------------------------------------------------------------
 
 
-def settings(task="SYS-1(5,10)", *, examples=8, steps=3, learning_rate=1e-3):
-    return AdaptSettings(Task.parse(task), examples, steps, learning_rate)
+def settings(task="SYS-1(5,10)", *, examples=8, steps=3, learning_rate=1e-3, physics=False):
+    return AdaptSettings(Task.parse(task), examples, steps, learning_rate, physics)
 
 
 def run_to_end(job):
@@ -706,6 +817,20 @@ def test_no_examples_are_the_zero_shot_model_itself(operators):
     assert final.stage == "done", final.message
     assert set(final.result.operators) == {"fine_tuned"}
     assert final.result.errors["fine_tuned"] == final.result.errors["zero_shot"]
+
+
+def test_the_equation_takes_the_place_of_examples(operators):
+    told = []
+    asked = settings("SYS-1(5,10)", examples=0, steps=2, physics=True)
+    final = run_to_end(AdaptJob(lambda: operators["poisson"], asked, told.append, JobQueue()))
+    assert final.stage == "done", final.message
+    assert set(final.result.operators) == {"fine_tuned"}, "no twin"
+    assert set(final.result.errors) == {"zero_shot", "fine_tuned"}
+    assert final.result.errors["fine_tuned"] != final.result.errors["zero_shot"]
+    card = final.result.operators["fine_tuned"].card
+    assert (card["labels"], card["loss"]) == ("none", "physics")
+    assert "training from scratch" not in {state.stage for state in told}
+    assert set(final.curves) == {"fine_tuned"}
 
 
 def test_a_cancelled_job_keeps_nothing(operators):

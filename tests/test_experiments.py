@@ -22,6 +22,7 @@ from sciml_fm_core.study.experiments import (
     physics_shift,
     results,
     seeds,
+    unseen,
 )
 from sciml_fm_core.study.records import read_table, shipped_tables, write_table
 from sciml_fm_core.study.runs import PretrainingRun, identity, run_study
@@ -160,6 +161,23 @@ def test_what_ships_covers_the_experiments_of_its_budget():
             assert not missing, f"{experiment} at budget {name} lacks {len(missing)} records"
 
 
+def test_unseen(budget):
+    chosen, expected = BUDGETS[budget], set()
+    size = "1M" if "1M" in chosen.sizes else "64K"
+    for held_out in TRAINED.values():
+        others = " + ".join(tasks for tasks in TRAINED.values() if tasks != held_out)
+        for recipe in ("symbol", "ours"):
+            expected |= grid(others, held_out, BOTH, chosen.few_examples, recipe=recipe, size=size)
+    for task in ("FRAC(0.5,2)", "SCREENED(0.1,5)", "BIHARM(0,5)"):
+        expected |= grid(ALL_THREE, task, BOTH, chosen.few_examples, recipe="symbol")
+    runs = unseen(budget)
+    assert points(runs) == expected
+    own = [run for run in runs if run.task in TRAINED.values()]
+    assert {run.parent.steps for run in own} == {chosen.pretraining_steps}
+    for run in own:  # told coefficients, it has inputs for those of the third equation
+        assert run.parent.inputs_for == ("" if run.parent.recipe == "symbol" else run.task)
+
+
 def test_points_that_figures_share_are_one_run(budget):
     names = {name: {identity(run) for run in make(budget)} for name, make in EXPERIMENTS.items()}
     medium = {
@@ -245,8 +263,9 @@ def test_steps_by_examples():
 def tiny(small_operator, tmp_path_factory):
     """A budget of small operators and a step or two."""
     folder, parents = tmp_path_factory.mktemp("parents"), {}
-    for tasks, recipe in ((TRAINED[1], "paper"), *((tasks, "ours") for tasks in (*TRAINED.values(), ALL_THREE))):
-        kind = "paper" if recipe == "paper" else "dimensionless"
+    others = (TRAINED[1], "paper"), (ALL_THREE, "symbol")
+    for tasks, recipe in (*others, *((tasks, "ours") for tasks in (*TRAINED.values(), ALL_THREE))):
+        kind = "dimensionless" if recipe == "ours" else recipe
         operator = small_operator(*tasks.split(" + "), kind=kind, recipe=recipe)
         parents[tasks, recipe] = str(operator.save(folder / f"{len(parents)}.safetensors"))
     return Budget(

@@ -112,5 +112,5 @@ def test_what_cannot_be_imported_is_left_out_and_said(plugins, message, tmp_path
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment, check=True
     )
-    assert done.stdout == "3\n"
+    assert done.stdout == "6\n"
     assert re.search(message, done.stderr)

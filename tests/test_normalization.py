@@ -3,15 +3,18 @@
 import pytest
 import torch
 
-from sciml_fm_core import SYSTEMS, Task
+from sciml_fm_core import SYSTEMS, Evolution, Task
 from sciml_fm_core.models.normalization import (
+    VARIATIONS,
     DimensionlessNormalization,
     PaperNormalization,
+    SymbolNormalization,
     fit_normalization,
     normalization_from_dict,
 )
+from sciml_fm_core.physics.spectral import laplacian
 
-KINDS = ("paper", "dimensionless")
+KINDS = ("paper", "dimensionless", "symbol")
 LABELS = ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)")
 
 
@@ -75,21 +78,21 @@ def test_paper_needs_a_median_for_each_channel():
 # The dimensionless one ------------------------------------------------------------------------------------------------
 
 
-def test_scaling_source_and_operator_together_changes_nothing(task, examples):
+def test_scaling_source_and_operator_together_changes_nothing(task, examples, times):
     normalization = fit_normalization("dimensionless", [task], count=64)
     first = normalization.encode(examples.source, examples.coefficients, task.system)
-    scaled = normalization.encode(7 * examples.source, 7 * examples.coefficients, task.system)
+    scaled = normalization.encode(7 * examples.source, times(7.0, task.system, examples.coefficients), task.system)
     encoded_close(first, scaled)
     torch.testing.assert_close(first.scale, scaled.scale, rtol=1e-12, atol=0)
 
 
-def test_scaling_the_source_alone_scales_the_output(task, examples):
+def test_scaling_the_source_alone_scales_the_output(task, examples, times):
     normalization = fit_normalization("dimensionless", [task], count=64)
     first = normalization.encode(examples.source, examples.coefficients, task.system)
     scaled = normalization.encode(7 * examples.source, examples.coefficients, task.system)
     encoded_close(first, scaled)
     torch.testing.assert_close(7 * first.scale, scaled.scale, rtol=1e-12, atol=0)
-    slower = normalization.encode(examples.source, 7 * examples.coefficients, task.system)
+    slower = normalization.encode(examples.source, times(7.0, task.system, examples.coefficients), task.system)
     encoded_close(first, slower)
     torch.testing.assert_close(first.scale / 7, slower.scale, rtol=1e-12, atol=0)
 
@@ -143,10 +146,84 @@ def test_zero_source_stays_finite(task, examples):
             torch.zeros_like(examples.source), examples.coefficients, task.system
         )
         assert encoded.field.abs().max() == 0
-        assert torch.isfinite(encoded.scalars).all()
+        assert all(torch.isfinite(tensor).all() for tensor in encoded if tensor is not None)
 
 
-# Mixtures, and both kinds ---------------------------------------------------------------------------------------------
+# The symbol -----------------------------------------------------------------------------------------------------------
+
+
+def divide(encoded):
+    """The network that has understood: it finds z in what it is told of each mode, and divides by it."""
+    size, (cosine, sine) = 1 / encoded.modes[..., 3] - 1, encoded.modes[..., 1:3].unbind(-1)
+    inverse = torch.where(cosine**2 + sine**2 > 0.5, torch.complex(cosine, -sine) / size, 0)
+    n = encoded.field.shape[-1]
+    return torch.fft.irfft2(torch.fft.rfft2(encoded.field) * inverse[:, None], s=(n, n))
+
+
+@pytest.mark.parametrize("varied", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_is_told_of_the_symbol_is_the_equation(task, examples, generator, varied, sign):
+    """Dividing by what is told gives the exact solution, in every equivalent description that a training draws."""
+    variation = torch.rand(33, VARIATIONS, generator=generator, dtype=torch.float64) if varied else None
+    encoded = fit_normalization("symbol", [task], count=4).encode(
+        sign * examples.source, examples.coefficients, task.system, variation=variation
+    )
+    torch.testing.assert_close(encoded.decode(divide(encoded)), sign * examples.solution, rtol=1e-9, atol=1e-9)
+
+
+def test_an_evolution_is_told_by_its_multiplier(generator):
+    class Decay(Evolution):
+        coefficient_names = ("time",)
+        zero_mean = False
+
+        def symbol(self, coefficients, n):
+            return laplacian(n, like=coefficients).expand(*coefficients.shape[:-1], -1, -1) / 1000
+
+    source, coefficients = torch.rand(3, 32, 32, dtype=torch.float64, generator=generator), torch.ones(3, 1).double()
+    normalization = SymbolNormalization((SYSTEMS["poisson"],))
+    encoded = normalization.encode(source, coefficients, Decay())
+    exact = Decay().solve(source, coefficients)  # up to where what is told of the smallest multipliers saturates
+    torch.testing.assert_close(encoded.decode(divide(encoded)), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_sources_and_their_negatives_look_alike(task, examples):
+    normalization = fit_normalization("symbol", [task], count=4)
+    first, other = (
+        normalization.encode(sign * examples.source, examples.coefficients, task.system) for sign in (1, -1)
+    )
+    assert torch.equal(first.field, other.field)
+    output = torch.randn(33, 1, 32, 32, dtype=torch.float64)
+    assert torch.equal(first.decode(output), -other.decode(output))
+
+
+def test_the_mean_is_that_of_the_equation_whatever_the_network_says():
+    system = SYSTEMS["helmholtz"]
+    source = torch.rand(33, 32, 32, dtype=torch.float64)
+    coefficients = torch.tensor([[0.01, 3.0]], dtype=torch.float64).expand(33, 2)
+    encoded = SymbolNormalization((system,)).encode(source, coefficients, system)
+    assert encoded.field.mean(dim=(-2, -1)).abs().max() < 1e-14
+    decoded = encoded.decode(torch.rand(33, 1, 32, 32, dtype=torch.float64))
+    torch.testing.assert_close(decoded.mean(dim=(-2, -1)), -source.mean(dim=(-2, -1)) / 3)
+
+
+def test_variations_are_the_factors_that_are_promised(task, examples):
+    normalization = fit_normalization("symbol", [task], count=4)
+    plain = normalization.encode(examples.source, examples.coefficients, task.system)
+    for numbers, factor in (((0.5, 0.9), 1), ((0.0, 0.9), 0.25), ((1.0, 0.1), -4)):
+        variation = torch.tensor([numbers], dtype=torch.float64).expand(33, -1)
+        varied = normalization.encode(examples.source, examples.coefficients, task.system, variation=variation)
+        torch.testing.assert_close(varied.scale, plain.scale / factor)
+
+
+def test_operators_told_the_symbol_know_every_system():
+    normalization = fit_normalization("symbol", [Task.parse("SYS-1(1,5)")], count=4)
+    assert normalization.resolve(None) is SYSTEMS["poisson"]
+    assert normalization.resolve("SYS-3") is SYSTEMS["helmholtz"]
+    assert (normalization.in_channels, normalization.channels("modes"), normalization.channel_names) == (1, 5, ())
+    assert not fit_normalization("paper", [Task.parse("SYS-1(1,5)")], count=4).knows(SYSTEMS["helmholtz"])
+
+
+# Mixtures, and all kinds ---------------------------------------------------------------------------------------------
 
 
 def test_mixed_paper_channels():
@@ -207,7 +284,7 @@ def test_plain_values_round_trip(kind, labels, generator):
 
 def test_same_seed_same_statistics():
     task = Task.parse("SYS-1(1,5)")
-    for kind in KINDS:
+    for kind in ("paper", "dimensionless"):
         first, again, other = (fit_normalization(kind, [task], seed=s, count=16).to_dict() for s in (0, 0, 1))
         assert first == again != other
 

@@ -24,6 +24,7 @@ STUDIES = {
     "q4_mixed_operators": "within 1.5 times its specialist",
     "seeds": "the worst fine-tuned run is better than the best run from scratch",
     "architectures": "Zero-shot, ",
+    "unseen": "With 4 examples its error is at most a third of training from scratch's on",
 }
 """The notebooks of the study, and what the paragraph on each says."""
 

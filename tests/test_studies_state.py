@@ -22,7 +22,7 @@ from explorer.studies import FIGURES, OTHERS, StudiesState
 
 SHIPPED = {
     "sys-1": (SYS_1, "ours", 256_000), "sys-1-paper": (SYS_1, "paper", 256_000), "sys-2": (SYS_2, "ours", 384_000),
-    "sys-3": (SYS_3, "ours", 384_000), "mixed": (MIXTURE, "ours", 864_000),
+    "sys-3": (SYS_3, "ours", 384_000), "mixed": (MIXTURE, "ours", 864_000), "symbol": (MIXTURE, "symbol", 1_000_000),
 }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ class Killed(Exception):
 CHANGES = {
     PretrainingRun: {
         "tasks": "SYS-1(1,6)", "recipe": "paper", "size": "256K", "seed": 1, "steps": 3, "batch_size": 5,
-        "resolution": ((0.0, 32),), "architecture": "unet",
+        "resolution": ((0.0, 32),), "architecture": "unet", "inputs_for": "SYS-2(0.2,1)",
     },
     AdaptationRun: {
         "parent": PRETRAINING, "task": "SYS-1(2,3)", "start": "from scratch", "examples": 5, "seed": 1, "steps": 7,
@@ -514,7 +514,7 @@ def test_runs_that_make_no_sense(quick, changes, message):
 
 
 def test_pretraining_that_makes_no_sense():
-    with pytest.raises(ValueError, match="recipe: expected one of ours, paper, got 'theirs'"):
+    with pytest.raises(ValueError, match="recipe: expected one of ours, symbol, paper, got 'theirs'"):
         PretrainingRun("SYS-1(1,5)", recipe="theirs")
     with pytest.raises(ValueError, match=r"expected SYSTEM\(low,high\)"):
         PretrainingRun("SYS-1")

@@ -8,7 +8,7 @@ from sciml_fm_core.physics import sampling
 from sciml_fm_core.physics.helmholtz import Helmholtz
 from sciml_fm_core.physics.sampling import RESOLVED
 from sciml_fm_core.physics.spectral import resample, wavenumbers
-from sciml_fm_core.physics.tasks import shift_of
+from sciml_fm_core.physics.tasks import shift_of, tasks_of
 
 
 def stream(seed=5):
@@ -59,6 +59,7 @@ def test_junk_is_no_label(text):
         ("SYS-2(-1,5)", "expected a finite range of the advection ratio above 0"),
         ("SYS-2(0,5)", "expected a finite range of the advection ratio above 0"),
         ("SYS-1(1,1e999)", "expected a finite range of the eigenvalue"),
+        ("BIHARM(-1,5)", "expected a finite range of the advection strength of at least 0"),
         ("SYS-3(1.5,5)", "wavenumber is drawn as a whole number; round the range"),
     ],
 )
@@ -143,7 +144,9 @@ def test_modes_left_out_on_a_fine_grid_are_below_rounding(task):
     """In float64, where rounding hides nothing: the modes that the smaller grid does not resolve."""
     examples = task.sample(8, 128, stream(), dtype=torch.float64)
     kept = resample(resample(examples.solution, RESOLVED), 128)
-    assert (kept - examples.solution).abs().max() < 1e-8 * examples.solution.abs().max()
+    weakly_damped = task.system.name == "fractional_laplacian"  # the shorter a wave, the more the others damp it
+    limit = torch.finfo(torch.float32).eps if weakly_damped else 1e-8
+    assert (kept - examples.solution).abs().max() < limit * examples.solution.abs().max()
 
 
 def test_a_resonant_mode_is_removed_on_a_fine_grid_too():
@@ -281,7 +284,7 @@ def test_sampling_needs_a_generator_a_count_and_an_even_grid():
         ("poisson", 1, "inside"), ("poisson", 5, "inside"), ("poisson", 7.5, "mild"), ("poisson", 10, "medium"),
         ("poisson", 10.1, "large"), ("advection_diffusion", 0.19, "mild"), ("advection_diffusion", 1.6, "medium"),
         ("advection_diffusion", 5, "large"), ("helmholtz", 10, "inside"), ("helmholtz", 4.5, "between"),
-        ("helmholtz", 12, "mild"),
+        ("helmholtz", 12, "mild"), ("fractional_laplacian", 1, "unseen"),
     ],
 )  # fmt: skip
 def test_shift_of_a_value(name, value, expected):
@@ -291,3 +294,13 @@ def test_shift_of_a_value(name, value, expected):
 def test_shift_from_another_training_range():
     assert shift_of(SYSTEMS["poisson"], 9, (1, 10)) == "inside"
     assert shift_of(SYSTEMS["poisson"], 1, (4, 10)) == "large"
+    assert shift_of(SYSTEMS["fractional_laplacian"], 1, (0.5, 1.5)) == "inside"
+
+
+def test_nothing_is_trained_on_the_equations_beside_the_papers(system):
+    assert ("pre-training" in tasks_of(system)) == (system.name in PAPER_TASKS)
+    dial = system.dialled
+    for low, high in system.shifts.values():
+        assert dial.low <= low < high <= dial.high
+    if system.name not in PAPER_TASKS:
+        assert tasks_of(system)["whole"] == Task(system, dial.low, dial.high).label

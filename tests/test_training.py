@@ -3,20 +3,21 @@
 import itertools
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from sciml_fm_core import Examples, FixedBatches, FreshBatches, Task, TrainConfig, draw_split, fit
-from sciml_fm_core.evaluation.errors import mean_errors
 from sciml_fm_core.training import loop as training_module
 from sciml_fm_core.training import precision as precision_module
 from sciml_fm_core.training.config import COMPILE_STEPS
 from sciml_fm_core.training.loop import Member, fit_together
-from sciml_fm_core.training.losses import training_loss
+from sciml_fm_core.training.losses import mean_losses, training_loss
 from sciml_fm_core.training.precision import compiles
 
 TASK = Task.parse("SYS-1(1,5)")
+mean_errors = partial(mean_losses, loss="relative")
 
 
 def fresh(seed=0, batch_size=4, n=16, **settings):
@@ -125,11 +126,11 @@ def test_weights_of_lowest_validation_error_are_kept(small_operator, monkeypatch
     operator, snapshots = small_operator(), []
     errors = iter([0.5, 0.2, 0.3, 0.2, 0.4])
 
-    def measured(operators, sets):
+    def measured(operators, sets, loss):
         snapshots.append(weights(operators[0]))
         return [next(errors)]
 
-    monkeypatch.setattr(training_module, "mean_errors", measured)
+    monkeypatch.setattr(training_module, "mean_losses", measured)
     history = fit(operator, fresh(), TrainConfig(steps=10, validate_every=2), validation=held_out())
     assert (history.best_error, history.best_step) == (0.2, 4)
     assert same(weights(operator), snapshots[1])
@@ -349,7 +350,7 @@ def test_loss_that_is_not_finite_ends_with_an_error(small_operator):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "absolute"}, "loss: expected one of relative, squared, got 'absolute'"),
+        ({"loss": "absolute"}, "loss: expected one of relative, squared, residual, physics, got 'absolute'"),
         ({"precision": "half"}, "precision: expected one of float32, tf32, bfloat16, got 'half'"),
         ({"steps": 0}, "expected steps and intervals of at least 1"),
         ({"report_every": 0}, "expected steps and intervals of at least 1"),

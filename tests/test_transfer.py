@@ -257,19 +257,18 @@ def test_every_shift_of_the_paper_is_measured(small_operator):
     }  # fmt: skip
 
 
-def map_of(system, count=3, points=4, n=32):
-    """Sources of a system and values of its dial and parameters."""
-    task = Task.parse(PAPER_TASKS[system.name]["pre-training"])
+def map_of(task, count=3, points=4, n=32):
+    """Sources of a task and values of its dial and parameters."""
     source = task.sample(count, n, torch.Generator().manual_seed(0)).source
     dial = torch.linspace(task.low, task.high, points, dtype=torch.float64).round()
-    parameters = torch.rand(points, 1, len(system.parameters), generator=torch.Generator().manual_seed(1)) + 1
+    parameters = torch.rand(points, 1, len(task.system.parameters), generator=torch.Generator().manual_seed(1)) + 1
     return source, dial.clamp(min=0.5), parameters
 
 
-def test_error_map_is_the_error_at_every_point(small_operator, system, monkeypatch):
-    labels = [PAPER_TASKS[system.name]["pre-training"]]
+def test_error_map_is_the_error_at_every_point(small_operator, task, monkeypatch):
+    system, labels = task.system, [task.label]
     operators = [small_operator(*labels), small_operator(*labels, seed=1), small_operator(*labels, width=6)]
-    source, dial, parameters = map_of(system)
+    source, dial, parameters = map_of(task)
     errors = error_map(operators, source, dial, parameters)
     assert errors.shape == (3, 4)
     for i, value in enumerate(dial):
@@ -291,17 +290,17 @@ def test_error_map_leaves_out_what_a_source_cannot_reach(small_operator):
     assert errors.isnan().tolist() == [[True, False]]
 
 
-def test_error_map_of_a_trained_operator_rises_out_of_its_range(system):
-    name = {"poisson": "sys-1", "advection_diffusion": "sys-2", "helmholtz": "sys-3"}[system.name]
-    task = Task.parse(PAPER_TASKS[system.name]["pre-training"])
-    source, _, parameters = map_of(system, n=64)
+def test_error_map_of_a_trained_operator_rises_out_of_its_range(paper_system):
+    name = {"poisson": "sys-1", "advection_diffusion": "sys-2", "helmholtz": "sys-3"}[paper_system.name]
+    task = Task.parse(PAPER_TASKS[paper_system.name]["pre-training"])
+    source, _, parameters = map_of(task, n=64)
     dial = torch.tensor([task.high / 2, 2 * task.high], dtype=torch.float64)
     inside, outside = error_map([load_operator(name)], source, dial, parameters[:1])[0]
     assert inside < 0.05 < outside
 
 
 def test_error_map_refuses_wrong_shapes(small_operator):
-    source, dial, parameters = map_of(SYSTEMS["poisson"])
+    source, dial, parameters = map_of(NEAR)
     operator = small_operator()
     message = r"expected at least one operator, sources \(s, n, n\) .*, got {}, {} and \(4,\)"
     with pytest.raises(ValueError, match=message.format(1, r"\(32, 32\)")):
@@ -330,6 +329,7 @@ def test_pretraining_writes_its_card(monkeypatch, recipe):
     assert card["best_validation_error"] == history.best_error
     assert operator.normalization.kind == RECIPES[recipe].normalization
     assert bool(operator.model.config.gate_width) == (recipe == "ours")
+    assert bool(operator.model.config.mode_channels) == (recipe == "symbol")
 
 
 def test_pretraining_on_files(monkeypatch, tmp_path):
@@ -345,10 +345,31 @@ def test_pretraining_on_files(monkeypatch, tmp_path):
 
 
 def test_unknown_recipes_and_sizes_are_refused():
-    with pytest.raises(ValueError, match="recipe: expected one of ours, paper, got 'theirs'"):
+    with pytest.raises(ValueError, match="recipe: expected one of ours, symbol, paper, got 'theirs'"):
         new_operator([NEAR], recipe="theirs")
     with pytest.raises(ValueError, match="size: expected one of 64K, 256K, 1M, 16M, 256M, got '2M'"):
         new_operator([NEAR], size="2M")
+
+
+def test_inputs_for_an_equation_that_it_is_not_trained_on():
+    """Channels of both, scaled to the values of both; what it was not trained on can be told, and is heard."""
+    other = Task.parse("SYS-2(0.2,1)")
+    alone, wide = new_operator([NEAR], size="64K"), new_operator([NEAR], size="64K", inputs_for=[other])
+    assert wide.card == alone.card
+    names = wide.normalization.channel_names
+    assert set(names) - set(alone.normalization.channel_names) == {"advection_x", "advection_y"}
+    examples = draw_split(other, "test", 8, resolution=32)
+    encoded = wide.normalization.encode(examples.source, examples.coefficients, other.system)
+    assert encoded.scalars.abs().max() < 3
+    flowing = wide.predict(examples.source, examples.coefficients, other.system)
+    still = examples.coefficients * torch.tensor([1.0, 1, 1, 0, 0])
+    assert relative_error(wide.predict(examples.source, still, other.system), flowing).min() > 1e-4
+    config = TrainConfig(steps=2)
+    trained, _ = pretrain(
+        [NEAR], config, size="64K", batch_size=4, resolution=16, validation_count=2, inputs_for=[other]
+    )
+    assert (trained.card["tasks"], trained.card["examples_seen"]) == (["SYS-1(1,5)"], 8)
+    assert trained.normalization.to_dict() == wide.normalization.to_dict()
 
 
 # A new system ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from .state import EXAMPLE_COUNTS, LEARNING_RATES, ExploreState
 STAGES = {"testing": "Testing on held-out examples", "cancelled": "Cancelled, nothing kept"}
 """Stages of a job for which its own word is not enough."""
 GRID = "grid"
+EQUATION = "equation"
 
 
 class AdaptView:
@@ -36,8 +37,11 @@ class AdaptView:
         self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
         small = {"size": "small", "width": 110}
         self.examples = pmui.Select(
-            label="Examples", options={f"{count}": count for count in EXAMPLE_COUNTS}, value=state.examples, **small,
-            description="Solved examples of the new physics that the model may see; 0 is the zero-shot model itself.",
+            label="Examples", size="small", width=240,
+            options={"no labels (equation only)": EQUATION} | {f"{count}": count for count in EXAMPLE_COUNTS},
+            value=EQUATION if state.physics else state.examples,
+            description="Solved examples of the new physics that the model may see; 0 is the zero-shot model itself. "
+            "Without labels it makes the residual of the equation small on fresh sources; no solution is shown to it.",
         )  # fmt: skip
         self.low = pmui.FloatInput(label="Adapt from", step=0.1, **small)
         self.high = pmui.FloatInput(label="to", step=0.1, **small)
@@ -64,7 +68,7 @@ class AdaptView:
         )  # fmt: skip
         self._show_status("Nothing run yet.")
 
-        self.examples.param.watch(lambda e: state.param.update(examples=e.new), "value")
+        self.examples.param.watch(self._examples_chosen, "value")
         self.low.param.watch(lambda e: self._window_edited(), "value")
         self.high.param.watch(lambda e: self._window_edited(), "value")
         self.rate.param.watch(self._rate_chosen, "value")
@@ -73,6 +77,7 @@ class AdaptView:
         self.cancel.on_click(lambda _: self.stop())
         self.kept.param.watch(self._kept_chosen, "value")
         state.param.watch(lambda *_: self.refresh(), ["window", "kept", "shown", "system_name", "bundle_name"])
+        state.param.watch(lambda *_: self._follow_training(), ["steps", "learning_rate", "try_grid"])
         self.refresh()
 
     # Settings -------------------------------------------------------------------------------------------------------
@@ -82,6 +87,14 @@ class AdaptView:
         if self._following or low is None or high is None or (low, high) == self.state.window:
             return
         self.state.param.update(window=(low, high), window_follows=False)
+
+    def _examples_chosen(self, event) -> None:
+        physics = event.new == EQUATION
+        self.state.choose_examples(0 if physics else event.new, physics=physics)
+
+    def _follow_training(self) -> None:
+        self.rate.value = GRID if self.state.try_grid else self.state.learning_rate
+        self.steps.value = self.state.steps
 
     def _rate_chosen(self, event) -> None:
         if event.new == GRID:
@@ -176,7 +189,7 @@ class AdaptView:
     def layout(self) -> pn.viewable.Viewable:
         """The card."""
         return pn.Column(
-            Html(text.title("Fine-tune on a few examples", "and train the same network from scratch")),
+            Html(text.title("Fine-tune on a few examples, or none", "beside the same network from scratch")),
             pn.FlexBox(self.examples, self.low, self.high, self.rate, self.steps, align_items="center", margin=0),
             pn.Row(self.run, self.cancel, margin=0),
             self.bar,
@@ -189,7 +202,8 @@ class AdaptView:
 
 def _result_label(adapted: Adapted) -> str:
     task = adapted.settings.task
-    return f"{adapted.settings.examples} on {task.low:g}–{task.high:g}"
+    given = "0 labels, physics" if adapted.settings.physics else f"{adapted.settings.examples}"
+    return f"{given} on {task.low:g}–{task.high:g}"
 
 
 def _summary(adapted: Adapted) -> str:
@@ -199,7 +213,4 @@ def _summary(adapted: Adapted) -> str:
         for key, error in adapted.errors.items()
     )
     rate = "; learning rate " + " and ".join(f"{rate:g}" for rate in rates.values()) if rates else ""
-    return (
-        f"Mean error on held-out {settings.task.label}, {settings.examples} examples, "
-        f"{settings.steps} steps{rate}: {errors}"
-    )
+    return f"Mean error on held-out {settings.task.label}, {settings.given}, {settings.steps} steps{rate}: {errors}"

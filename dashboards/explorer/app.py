@@ -139,7 +139,7 @@ class Explorer:
         if outcome.query.system is not state.system:
             return  # overtaken by a change of system
         show(self.notice, "")
-        self.fields.paint(outcome, f"{state.current.settings.examples} examples" if state.current else "")
+        self.fields.paint(outcome, state.current.settings.given if state.current else "")
         show(self.system.equation, text.equation(state.system, outcome.coefficients))
         self.errors.set_present(
             outcome.query.dial,

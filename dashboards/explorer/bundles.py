@@ -36,6 +36,11 @@ class Bundle:
     architecture: str = "fno"
     downstream: Task | None = None
     downstream_examples: int = 0
+    normalization: str = "dimensionless"
+
+    def knows(self, system: System) -> bool:
+        """Whether it can be applied to a system: it has the inputs for it, or is told any equation by its symbol."""
+        return self.normalization == "symbol" or system.name in self.systems
 
     @property
     def label(self) -> str:
@@ -44,7 +49,8 @@ class Bundle:
         if self.kind != "pre-trained":
             kind = self._adaptation.replace(" examples of ", " of ")
         architecture = () if self.architecture == "fno" else (self.architecture,)
-        recipe = {"ours": "our recipe", "paper": "the paper's recipe"}.get(self.recipe, self.recipe)
+        names = {"ours": "our recipe", "paper": "the paper's recipe", "symbol": "told the symbol"}
+        recipe = names.get(self.recipe, self.recipe)
         return f"{self.name}: " + ", ".join((kind, *architecture, self.size, recipe))
 
     @property
@@ -68,22 +74,32 @@ class Bundle:
         """Changes when the file does: the key under which its weights may be cached."""
         return str(self.path), self.path.stat().st_mtime
 
-    def trained_range(self, system: System) -> tuple[float, float]:
-        """Range of the dial it was pre-trained on; the system's own where the card does not say."""
-        tasks = [task for task in self.tasks if task.system.name == system.name]
-        if not tasks:
+    def trained_range(self, system: System) -> tuple[float, float] | None:
+        """Range of the dial it was pre-trained on, None where it was never trained on the equation.
+
+        That of the downstream task where it met the equation only there; the system's own where the card names none.
+        """
+        if not self.tasks and system.name in self.systems:
             return pretraining_range(system)
-        return min(task.low for task in tasks), max(task.high for task in tasks)
+        tasks = [task for task in self.tasks if task.system.name == system.name] or self._downstream_of(system)
+        return (min(task.low for task in tasks), max(task.high for task in tasks)) if tasks else None
 
     def opening_range(self, system: System) -> tuple[float, float]:
         """Range of the dial that it is shown in at first: of the downstream task, where it was adapted to one."""
-        if self.downstream is not None and self.downstream.system.name == system.name:
-            return self.downstream.low, self.downstream.high
-        return self.trained_range(system)
+        for task in self._downstream_of(system):
+            return task.low, task.high
+        return self.trained_range(system) or pretraining_range(system)
+
+    def _downstream_of(self, system: System) -> list[Task]:
+        return [task for task in (self.downstream,) if task is not None and task.system.name == system.name]
+
+    def history_on(self, system: System) -> str:
+        """`history`, and that it was never trained on a system where that is so."""
+        return self.history + ("" if self.trained_range(system) else "; never trained on this equation")
 
 
 def pretraining_range(system: System) -> tuple[float, float]:
-    """Range of the dial that operators are pre-trained on; the whole dial where the system names none."""
+    """Range of the dial to pre-train on; the whole dial where the system names none."""
     return system.shifts.get(PRETRAINING, (system.dialled.low, system.dialled.high))
 
 
@@ -126,6 +142,7 @@ def _read(name: str, path: Path, *, shipped: bool) -> Bundle:
         name=name,
         path=path,
         systems=tuple(header["normalization"]["systems"]),
+        normalization=header["normalization"]["kind"],
         tasks=tuple(map(Task.parse, tasks)),
         recipe=card.get("recipe", "own recipe"),
         size=card.get("size", "own size"),

@@ -55,7 +55,8 @@ class SystemControls:
         self.model = pmui.Select(
             label="Pre-trained model",
             sizing_mode="stretch_width",
-            description="A specialist knows this system only, a mixed model several.",
+            description="A specialist was trained on one equation, a mixed model on several. Those that are told the "
+            "symbol of an equation can be applied to any, also one that they were never trained on.",
         )
         self.equation, self.card = Html(), Html()
         self.system.param.watch(lambda event: self._choose_system(event.new), "value")
@@ -86,7 +87,8 @@ class SystemControls:
         bundle = self.state.bundle
         if bundle is None:
             return text.message("No trained operator knows this system.", "error")
-        return f"<div data-test='card' style='font-size:12px;opacity:.85'>{escape(bundle.history)}</div>"
+        history = escape(bundle.history_on(self.state.system))
+        return f"<div data-test='card' style='font-size:12px;opacity:.85'>{history}</div>"
 
     def layout(self) -> list:
         """Its parts, from top to bottom."""

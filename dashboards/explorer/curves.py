@@ -30,8 +30,8 @@ class DialErrors:
         self._on_pick = on_pick
         self.pane = pn.pane.Bokeh(height=300, **WIDE)
 
-    def set_scale(self, dial: Parameter, trained: tuple[float, float]) -> None:
-        """Start a new chart for a dial, with the pre-training band."""
+    def set_scale(self, dial: Parameter, trained: tuple[float, float] | None) -> None:
+        """Start a new chart for a dial, with the pre-training band where there is one."""
         fig = figure(
             height=300, sizing_mode="stretch_width", y_axis_type="log", x_range=(dial.low, dial.high),
             x_axis_type="log" if dial.logarithmic else "linear", tools="xwheel_zoom,xpan,reset,save",
@@ -40,8 +40,11 @@ class DialErrors:
         fig.name = "Error along the dial"
         fig.xaxis.axis_label, fig.yaxis.axis_label = dial.title, "relative error"
         fig.yaxis.formatter = NumeralTickFormatter(format="0.[0000]%")
-        band = BoxAnnotation(left=trained[0], right=trained[1], fill_color="#0072B2", fill_alpha=0.14, line_color=None)
-        fig.add_layout(band)
+        if trained:
+            left, right = trained
+            fig.add_layout(
+                BoxAnnotation(left=left, right=right, fill_color="#0072B2", fill_alpha=0.14, line_color=None)
+            )
         self._value = Span(location=dial.low, dimension="height", line_color="#D55E00", line_width=2)
         fig.add_layout(self._value)
         self._curves, self._marks, renderers = {}, {}, []

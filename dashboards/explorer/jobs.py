@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import relative_error
@@ -31,23 +32,32 @@ PUBLISH_SECONDS = 0.15
 class AdaptSettings:
     """What to adapt to: a task, how many of its examples, for how many steps, at which learning rate.
 
-    A learning rate of None tries the paper's grid and keeps the best on validation.
+    A learning rate of None tries the paper's grid and keeps the best on validation. With ``physics`` there are no
+    examples: the equation takes their place.
     """
 
     task: Task
     examples: int
     steps: int
     learning_rate: float | None
+    physics: bool = False
 
     @property
-    def key(self) -> tuple[float, float, int]:
+    def key(self) -> tuple[float, float, int, bool]:
         """Results with the same key replace each other."""
-        return self.task.low, self.task.high, self.examples
+        return self.task.low, self.task.high, self.examples, self.physics
+
+    @property
+    def given(self) -> str:
+        """What the operator is given of the task, in words."""
+        return "0 labels, physics loss" if self.physics else f"{self.examples} examples"
 
 
 @dataclass(frozen=True)
 class Adapted:
     """A fine-tuned operator and its from-scratch twin, trained on the same examples for the same steps.
+
+    Without labels there is no twin.
 
     All by key of `PREDICTIONS`; ``errors`` are mean relative errors on held-out examples of the task.
     """
@@ -59,7 +69,7 @@ class Adapted:
     finished: float
 
     @property
-    def key(self) -> tuple[float, float, int]:
+    def key(self) -> tuple[float, float, int, bool]:
         """As `AdaptSettings.key`."""
         return self.settings.key
 
@@ -131,6 +141,8 @@ QUEUE = JobQueue()
 class AdaptJob(threading.Thread):
     """Fine-tunes a copy of an operator, then trains its from-scratch twin, and publishes its state as it goes.
 
+    Without labels it fine-tunes only.
+
     Args:
         load: gives the pre-trained operator; called in the thread, the operator is not changed.
         settings: what to adapt to.
@@ -188,11 +200,14 @@ class AdaptJob(threading.Thread):
         operator = self._load()
         system = settings.task.system
         test = draw_split(settings.task, "test", TEST_COUNT, resolution=RESOLUTION)
-        if settings.examples == 0:
+        if settings.examples == 0 and not settings.physics:
             error = self._error(operator, test)
             errors = {"zero_shot": error, "fine_tuned": error}
             return Adapted(settings, {"fine_tuned": operator}, {}, errors, time.monotonic())
-        train = draw_split(settings.task, "train", settings.examples, resolution=RESOLUTION)
+        given: dict[str, Any] = {"unlabelled": settings.task}
+        if not settings.physics:
+            train = draw_split(settings.task, "train", settings.examples, resolution=RESOLUTION)
+            given = {"data": train, "system": system, "resolution": _coarse_first(operator)}
         validation = draw_split(settings.task, "validation", VALIDATION_COUNT, resolution=RESOLUTION)
         self.check()
         rates = list(PAPER_LEARNING_RATES) if settings.learning_rate is None else [settings.learning_rate]
@@ -203,18 +218,16 @@ class AdaptJob(threading.Thread):
             report_every=1,
         )
         adaptations: dict[str, Adaptation] = {}
-        trained = [predictor for predictor in PREDICTIONS.values() if predictor.train]
+        trained = [p for p in PREDICTIONS.values() if p.train and (p.unlabelled or not settings.physics)]
         for number, predictor in enumerate(trained):
             self.publish(stage=predictor.stage)
             adaptations[predictor.key] = predictor.train(
                 operator,
-                train,
-                system=system,
+                **given,
                 validation=validation,
                 config=config,
                 batch_size=BATCH_SIZE,
                 learning_rates=rates if len(rates) > 1 else None,
-                resolution=_coarse_first(operator),
                 callback=self._follow(predictor.key, number, len(trained)),
             )
             self.check()

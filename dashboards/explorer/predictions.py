@@ -25,6 +25,7 @@ class Predictor:
         empty: what its field says while it has no operator.
         loader: from the state of the page, a function that gives its operator, or None where there is none.
         train: how a fine-tuning job makes its operator, called as `fine_tune`; None where no job does.
+        unlabelled: whether `train` can do without labels, by ``unlabelled=task``.
         stage: what the page says meanwhile.
         adapted: its operator changes with the result of a fine-tuning that is shown.
         saturates: it may be so much worse that its errors do not count for the common colour scale.
@@ -37,6 +38,7 @@ class Predictor:
     empty: str
     loader: Callable[[ExploreState], Callable[[], Operator] | None]
     train: Callable[..., Adaptation] | None = None
+    unlabelled: bool = False
     stage: str = ""
     adapted: bool = True
     saturates: bool = False
@@ -70,6 +72,7 @@ _ENTRIES = (
         empty="Nothing fine-tuned yet",
         loader=_kept("fine_tuned"),
         train=fine_tune,
+        unlabelled=True,
         stage="fine-tuning",
     ),
     Predictor(

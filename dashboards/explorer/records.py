@@ -107,10 +107,10 @@ def operator_of(record: dict) -> tuple:
 
 
 def by_architecture(records: Iterable[dict]) -> list[dict]:
-    """The records that compare architectures: those with settings under which several were run."""
-    groups: dict[str, list[dict]] = {}
+    """The records that compare architectures: of the same pre-training, task and settings as others of another one."""
+    groups: dict[tuple, list[dict]] = {}
     for record in records:
-        groups.setdefault(settings_of(record), []).append(record)
+        groups.setdefault((record["parent"], record["task"], settings_of(record)), []).append(record)
     several = [group for group in groups.values() if len({record["architecture"] for record in group}) > 1]
     return [record for group in several for record in group]
 

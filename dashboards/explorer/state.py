@@ -10,8 +10,9 @@ import param
 
 from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.parameter import Parameter
-from sciml_fm_core.physics.system import SYSTEMS, System
-from sciml_fm_core.physics.tasks import Task, shift_of
+from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
+from sciml_fm_core.physics.tasks import UNSEEN, Task, shift_of
+from sciml_fm_core.training.unlabelled import UNLABELLED
 
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
 from .compute import Query
@@ -41,6 +42,7 @@ class ExploreState(param.Parameterized):
     gaussians = param.List(default=[], doc="rows (x, y, amplitude) of the drawn source")
 
     examples = param.Selector(default=32, objects=list(EXAMPLE_COUNTS))
+    physics = param.Boolean(default=False, doc="no labels at all: the equation takes the place of examples")
     window = param.NumericTuple(default=(1.0, 2.0), length=2, doc="range of the dial to adapt to")
     window_follows = param.Boolean(default=True, doc="the window moves with the dial until it is edited")
     learning_rate = param.Selector(default=1e-3, objects=list(LEARNING_RATES))
@@ -55,6 +57,9 @@ class ExploreState(param.Parameterized):
         self.bundles = bundles
         self._load = load or (lambda bundle: load_operator(bundle.path))
         self._parameters_of: dict[str, dict[str, float]] = {}
+        self._training_with: dict[bool, dict[str, Any]] = {
+            True: {"steps": UNLABELLED.steps, "learning_rate": UNLABELLED.learning_rate, "try_grid": False}
+        }
         self.choose_system(values.pop("system_name", self.system_name))
         self.param.update(**values)
 
@@ -72,17 +77,21 @@ class ExploreState(param.Parameterized):
 
     @property
     def bundle(self) -> Bundle | None:
-        """The pre-trained operator chosen, None where no bundle knows the system."""
+        """The trained operator chosen, None where no bundle knows the system."""
         return self.bundles.get(self.bundle_name) if self.bundle_name else None
 
     def bundles_of(self, system: System) -> list[Bundle]:
-        """Bundles that know a system: shipped, pre-trained, specialists and our recipe before the others."""
+        """Bundles that know a system: shipped, pre-trained, specialists and our recipe before the others.
+
+        Those that never saw it stand behind those that did, and among them the mixed ones first: they saw more.
+        """
 
         def rank(bundle: Bundle) -> tuple:
             adapted, mixed = bundle.kind != "pre-trained", len(bundle.systems) > 1
-            return not bundle.shipped, adapted, mixed, bundle.recipe != "ours", bundle.name
+            unseen = bundle.trained_range(system) is None
+            return not bundle.shipped, adapted, unseen, mixed != unseen, bundle.recipe != "ours", bundle.name
 
-        return sorted((b for b in self.bundles.values() if system.name in b.systems), key=rank)
+        return sorted((bundle for bundle in self.bundles.values() if bundle.knows(system)), key=rank)
 
     def choose_system(self, name: str) -> None:
         """Change the system with its dial, parameters and bundle, in one step."""
@@ -127,6 +136,18 @@ class ExploreState(param.Parameterized):
         """Set one of ``system.parameters``; angles in radians."""
         self.parameters = {**self.parameters, name: float(value)}
 
+    def choose_examples(self, examples: int, *, physics: bool = False) -> None:
+        """Choose how many solved examples there are, or none and the equation alone.
+
+        With labels and without, steps and learning rate differ: each way comes back with what was set for it.
+        """
+        updates: dict[str, Any] = {"examples": examples, "physics": physics}
+        if physics != self.physics:
+            now = {name: getattr(self, name) for name in ("steps", "learning_rate", "try_grid")}
+            self._training_with[self.physics] = now
+            updates |= self._training_with[physics]
+        self.param.update(**updates)
+
     def place_gaussians(self, rows: list[tuple[float, float, float]]) -> None:
         """Draw the source by hand."""
         self.param.update(drawn=True, gaussians=[tuple(map(float, row)) for row in rows])
@@ -138,16 +159,20 @@ class ExploreState(param.Parameterized):
     # What follows ---------------------------------------------------------------------------------------------------
 
     @property
-    def trained_range(self) -> tuple[float, float]:
-        """Range of the dial that the chosen operator was pre-trained on."""
+    def trained_range(self) -> tuple[float, float] | None:
+        """Range of the dial that the chosen operator was pre-trained on, None where it never saw the equation.
+
+        Without an operator, the range that the system names for pre-training.
+        """
         if self.bundle is not None:
             return self.bundle.trained_range(self.system)
-        return pretraining_range(self.system)
+        return self.system.shifts.get(PRETRAINING)
 
     @property
     def shift(self) -> str:
         """As `shift_of`."""
-        return shift_of(self.system, self.dial, self.trained_range)
+        trained = self.trained_range
+        return shift_of(self.system, self.dial, trained) if trained else UNSEEN
 
     def loader(self) -> Callable[[], Operator]:
         """A function that gives the chosen operator; it is shared and must not be changed.
@@ -212,6 +237,7 @@ class ExploreState(param.Parameterized):
         return AdaptSettings(
             task=Task(self.system, low, high),
             examples=self.examples,
+            physics=self.physics,
             steps=self.steps,
             learning_rate=None if self.try_grid else self.learning_rate,
         )
@@ -229,7 +255,8 @@ def opening_dial(system: System, bundle: Bundle | None) -> float:
 
 def default_window(system: System, dial: float) -> tuple[float, float]:
     """A range about a dial value: a quarter of it to either side, whole numbers where tasks draw them."""
-    scale, (low, high) = system.dialled, sorted((dial / 1.25, dial * 1.25))
+    scale = system.dialled
+    low, high = sorted((dial / 1.25, dial * 1.25 or scale.values()[1]))  # about 0 there is no quarter of it
     if scale.whole:
         return float(max(scale.low, math.floor(low))), float(math.ceil(min(scale.high, high)))
     return max(scale.low, min(dial, float(f"{low:.2g}"))), min(scale.high, max(dial, float(f"{high:.2g}")))

@@ -29,7 +29,7 @@ SHIFTS = {
 }
 """System and name of the shift of each downstream task of the paper."""
 ORDER = ("none", "mild", "medium", "large")
-RECIPE_NAMES = {"ours": "our recipe", "paper": "the paper's recipe"}
+RECIPE_NAMES = {"ours": "our recipe", "paper": "the paper's recipe", "symbol": "told the symbol"}
 MAIN_SIZE = "1M"
 """Size of the networks where the size is not the question."""
 HOW_TO_START = "papermill notebooks/q1_downstream_data.ipynb out.ipynb -p rerun True"
@@ -310,6 +310,16 @@ def architectures(records: Records) -> dict[str, Picture]:
     )
 
 
+def unseen(records: Records) -> dict[str, Picture]:
+    """Tasks of equations that the pre-training never saw, by every recipe."""
+
+    def never_saw(record: dict) -> bool:
+        trained = {label.partition("(")[0].strip() for label in record["parent"].split(" + ")}
+        return Task.parse(record["task"]).system.label not in trained
+
+    return _by_task(_first_seed([record for record in records if record["parent"] and never_saw(record)]), _simple)
+
+
 def others(records: Records) -> dict[str, Picture]:
     """What no figure of the paper draws: one's own tasks, pre-trainings and seeds."""
     drawn = {
@@ -361,6 +371,12 @@ FIGURES = {
         "Architectures",
         "Does another network transfer better? An FNO, a U-Net and a vision transformer, pre-trained for equal time.",
         architectures,
+    ),
+    "unseen": Figure(
+        "unseen",
+        "Equations never seen",
+        "Can an operator solve an equation that it was not trained on? Told its coefficients, or its Fourier symbol.",
+        unseen,
     ),
     OTHERS: Figure(
         None,

@@ -16,6 +16,7 @@ SHIFTS = {
     "mild": ("Mild shift", "#9a6a00"),
     "medium": ("Medium shift", "#c04a00"),
     "large": ("Large shift", "#b3261e"),
+    "unseen": ("Never trained on this equation", "#6a3d9a"),
 }
 
 
@@ -48,23 +49,27 @@ def badge(shift: str) -> str:
     )
 
 
-def strip(system: System, value: float, trained: tuple[float, float]) -> str:
-    """The range under a dial: band of the pre-training range, the named downstream ranges, the present value."""
+def strip(system: System, value: float, trained: tuple[float, float] | None) -> str:
+    """The range under a dial: band of the pre-training range, the named downstream ranges, the present value.
+
+    There is no band where nothing was trained on the equation.
+    """
     width, top = 300.0, 12.0
 
     def x(v: float) -> float:
         return width * system.dialled.position(v)
 
-    low, high = trained
-    half = 36.0  # of the width of the text
-    middle = min(max((x(low) + x(high)) / 2, half), width - half)
-    shapes = [
-        f"<rect x='{x(low):.1f}' y='0' width='{max(2.0, x(high) - x(low)):.1f}' height='{top}' rx='2' fill='#0072B2' "
-        "fill-opacity='0.35'/>",
-        f"<line x1='0' x2='{width}' y1='{top}' y2='{top}' stroke='currentColor' stroke-opacity='0.35'/>",
-        f"<text x='{middle:.1f}' y='{top - 2.5}' font-size='9' text-anchor='middle' fill='currentColor'>"
-        "pre-trained here</text>",
-    ]
+    shapes = [f"<line x1='0' x2='{width}' y1='{top}' y2='{top}' stroke='currentColor' stroke-opacity='0.35'/>"]
+    if trained:
+        left, right = map(x, trained)
+        half = 36.0  # of the width of the text
+        middle = min(max((left + right) / 2, half), width - half)
+        shapes += [
+            f"<rect x='{left:.1f}' y='0' width='{max(2.0, right - left):.1f}' height='{top}' rx='2' fill='#0072B2' "
+            "fill-opacity='0.35'/>",
+            f"<text x='{middle:.1f}' y='{top - 2.5}' font-size='9' text-anchor='middle' fill='currentColor'>"
+            "pre-trained here</text>",
+        ]
     shifts = {name: f"{ends[0]:g}–{ends[1]:g}" for name, ends in system.shifts.items() if name != PRETRAINING}
     for row, (name, ends) in enumerate(shifts.items()):
         left, right = map(x, system.shifts[name])
@@ -80,9 +85,9 @@ def strip(system: System, value: float, trained: tuple[float, float]) -> str:
     shapes.append(
         f"<line x1='{x(value):.1f}' x2='{x(value):.1f}' y1='0' y2='{height}' stroke='#D55E00' stroke-width='2'/>"
     )
-    description = f"{system.dial_name} {value:g}; pre-trained on {low:g} to {high:g}; downstream ranges: " + (
-        ", ".join(f"{name} {ends}" for name, ends in shifts.items()) or "none"
-    )
+    history = f"pre-trained on {trained[0]:g} to {trained[1]:g}" if trained else "never trained on this equation"
+    ranges = ", ".join(f"{name} {ends}" for name, ends in shifts.items()) or "none"
+    description = f"{system.dial_name} {value:g}; {history}; downstream ranges: {ranges}"
     return (
         f"<svg viewBox='0 0 {width} {height}' width='100%' role='img' aria-label='{escape(description)}' "
         f"style='overflow:visible;display:block'><title>{escape(description)}</title>{''.join(shapes)}</svg>"

@@ -22,7 +22,7 @@ from sciml_fm_core.files import write_json
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.sampling import check_resolution
 from sciml_fm_core.physics.system import SYSTEMS, System, find_system
-from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 
 from .splits import CHUNK, check_split, stream
 
@@ -159,7 +159,7 @@ class DatasetFile:
 
     Args:
         path: a file written by `generate`, or by the paper's released code.
-        system: of a file without attributes, where its number of coefficients does not tell.
+        system: of a file without attributes; where None, the system of the paper with that number of coefficients.
 
     Raises:
         ValueError: if the file is missing, truncated, foreign or of a newer layout.
@@ -207,7 +207,7 @@ class DatasetFile:
             system = find_system(system)
         columns = self._tensor.shape[1]
         if system is None:
-            fitting = [s for s in SYSTEMS.values() if len(s.coefficient_names) == columns]
+            fitting = [SYSTEMS[name] for name in PAPER_TASKS if len(SYSTEMS[name].coefficient_names) == columns]
             if len(fitting) != 1:
                 raise ValueError(
                     f"dataset {self.path}: {columns} coefficients could be {[s.name for s in fitting]}; name the system"

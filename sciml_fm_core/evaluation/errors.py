@@ -10,24 +10,14 @@ from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.models.operator import Operator, predict_together
-from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import check_finite
-from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.system import SYSTEMS, System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 
 from .metrics import relative_error
 
 MAP_POINTS = 2**21
 """Grid points of the solutions that `error_map` holds at once."""
-
-
-def mean_errors(operators: Sequence[Operator], sets: Sequence[tuple[System, Examples]]) -> list[float]:
-    """The paper's metric mu of each operator: mean relative error over all examples of all sets."""
-    errors = []
-    for system, examples in sets:
-        predictions = predict_together(operators, examples.source, examples.coefficients, system)
-        errors.append(relative_error(predictions, examples.solution.expand_as(predictions)).cpu())
-    return torch.cat(errors, dim=1).mean(dim=1).tolist()
 
 
 def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, device="cpu"):
@@ -78,9 +68,11 @@ def evaluate(
 
 
 def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
-    """Mean relative error on the operator's own tasks, and on each named shift of its systems."""
+    """Mean relative error on the operator's own tasks, on each named shift of its systems, and on those of every other
+    system that it takes without having been trained on it."""
     labels = operator.tasks
-    for system in operator.systems:
+    others = (system for system in SYSTEMS.values() if operator.normalization.knows(system))
+    for system in dict.fromkeys([*operator.systems, *others]):
         labels += tasks_of(system).values()
     return {
         label: evaluate(operator, Task.parse(label), count=count, resolution=resolution, seed=seed)["error"]

@@ -114,6 +114,11 @@ class Model(nn.Module):
         return 4
 
     @property
+    def mode_points(self) -> int | None:
+        """Points in each direction of the grid on whose modes it wants values; None for the grid of the fields."""
+        return None
+
+    @property
     def parameter_count(self) -> int:
         """Number of real parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -229,6 +234,12 @@ def apply_together(
         raise ValueError(
             f"inputs: expected (batch, {first.config.in_channels}, n, n) counting what is told of the equation, "
             f"got {tuple(fields.shape[1:])} and {told} more"
+        )
+    values = 0 if conditioning.modes is None else conditioning.modes.shape[-1]
+    if values != first.config.mode_channels:
+        raise ValueError(
+            f"inputs: this network expects {first.config.mode_channels} values on each mode, got {values}; "
+            "encode the examples by the operator's own normalisation"
         )
     n, least = check_grid(fields, "inputs"), first.smallest_grid
     if n < least:

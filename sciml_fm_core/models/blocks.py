@@ -25,6 +25,7 @@ class Block(NamedTuple):
         weight: (members, c, d), of the pointwise convolution; c = d channels after the first block.
         mean: (batch, members, d).
         spectral_gate, gate: (batch, members, d), or None.
+        mode_gate: (2 m * m, 2, batch, members, d), complex factors of the modes of the convolution, or None.
     """
 
     spectral: Tensor
@@ -32,6 +33,7 @@ class Block(NamedTuple):
     mean: Tensor
     spectral_gate: Tensor | None = None
     gate: Tensor | None = None
+    mode_gate: Tensor | None = None
 
 
 class Head(NamedTuple):
@@ -136,6 +138,12 @@ def mix_modes(spectrum: Tensor, weight: Tensor) -> Tensor:
     return mixed.view(modes, members, 2, batch, -1).permute(0, 2, 3, 1, 4)
 
 
+def complex_product(first: Tensor, second: Tensor) -> Tensor:
+    """Product of complex numbers, (modes, 2, ...) each, with real and imaginary part along the second axis."""
+    (real, imag), (other_real, other_imag) = first.unbind(1), second.unbind(1)
+    return torch.stack([real * other_real - imag * other_imag, real * other_imag + imag * other_real], dim=1)
+
+
 def plain_trunk(
     fields: Tensor,
     spectrum: Tensor,
@@ -165,6 +173,8 @@ def plain_trunk(
         mixed = mix_modes(spectrum, block.spectral)
         if block.spectral_gate is not None:
             mixed = mixed * block.spectral_gate  # here, where it is smallest
+        if block.mode_gate is not None:
+            mixed = complex_product(mixed, block.mode_gate)
         mixed[0, 0] += len(fields) ** 2 * block.mean
         convolved = synthesise(mixed, matrices)
         product = _by_member(hidden, block.weight, pointwise if number else None)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .base import Model, ModelConfig, apply_together
 from .blocks import Block, FourierMatrices, Head, analyse, fourier_matrices, mix_modes, plain_trunk, synthesise
-from .conditioning import Conditioning, Gates, bounded_scale
+from .conditioning import Conditioning, Gates, ModeGates, bounded_scale, complex_factors
 from .fused import fused_trunk
 
 
@@ -32,16 +32,19 @@ class FNOConfig(ModelConfig):
         modes: modes m kept in each direction: ky in [-m, m), kx in [0, m).
         depth: number of blocks.
         projection: hidden channels of the last pointwise network; 2 d where None.
+        mode_gate_width: hidden width of the network that makes complex factors of the convolutions' modes from the
+            values on them, where there are `mode_channels`.
     """
 
     width: int = 16
     modes: int = 16
     depth: int = 4
     projection: int | None = None
+    mode_gate_width: int = 32
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("width", "modes", "depth"):
+        for name in ("width", "modes", "depth", "mode_gate_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"FNOConfig: expected {name} of at least 1, got {getattr(self, name)}")
         if self.projection is not None and self.projection < 1:
@@ -67,14 +70,15 @@ class SpectralConvolution(nn.Module):
     """Linear map of the channels of each kept mode: ``v_hat(k) = u_hat(k) W(k)``, other modes removed.
 
     The weight has shape (2, 2 m * m, d, d): real and imaginary part, mode (ky, kx) with ky = 0 .. m-1, -m .. -1, input
-    channel, output channel.
+    channel, output channel. It is random on each mode at first, or ``alike`` on all of them.
     """
 
-    def __init__(self, width: int, modes: int, generator: torch.Generator | None = None):
+    def __init__(self, width: int, modes: int, generator: torch.Generator | None = None, *, alike: bool = False):
         super().__init__()
         self.modes = modes
-        weight = torch.randn(2, 2 * modes * modes, width, width, generator=generator)
-        self.weight = nn.Parameter(weight / math.sqrt(2 * width))
+        count = 2 * modes * modes
+        weight = torch.randn(2, 1 if alike else count, width, width, generator=generator)
+        self.weight = nn.Parameter(weight.repeat(1, count // weight.shape[1], 1, 1) / math.sqrt(2 * width))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Apply to hidden (n, n, batch, d)."""
@@ -98,17 +102,24 @@ class FNO(Model):
     config_type = FNOConfig
     config: FNOConfig
     sizes = SIZES
+    takes_modes = True
 
     def __init__(self, config: FNOConfig, generator: torch.Generator | None = None):
         super().__init__(config)
         d, projection = config.width, config.projection_width
         self.lift = nn.Linear(config.in_channels, d)
-        self.spectral = nn.ModuleList(SpectralConvolution(d, config.modes, generator) for _ in range(config.depth))
+        # Told what each mode is, the network begins with the same rule for all of them: what one learns serves all.
+        alike = config.mode_channels > 0
+        self.spectral = nn.ModuleList(
+            SpectralConvolution(d, config.modes, generator, alike=alike) for _ in range(config.depth)
+        )
         self.pointwise = nn.ModuleList(nn.Linear(d, d) for _ in range(config.depth))
         self.project = nn.Linear(d, projection)
         self.output = nn.Linear(projection, 1)
         gates = config.depth * 3 * d
         self.gates = Gates(config.in_channels - 1, gates, config.gate_width) if config.gate_width else None
+        told = config.mode_channels, config.depth, d, config.mode_gate_width
+        self.mode_gates = ModeGates(*told) if config.mode_channels else None
         if generator is not None:
             for layer in self.modules():
                 if isinstance(layer, nn.Linear):
@@ -124,6 +135,11 @@ class FNO(Model):
     @property
     def smallest_grid(self):
         return max(4, 2 * self.config.modes)
+
+    @property
+    def mode_points(self):
+        """One more mode than it keeps: the Nyquist mode of a grid, where odd derivatives are zero, is none of them."""
+        return 2 * self.config.modes + 2
 
     def forward(self, fields: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         """As `Model.forward`; scalars may also be given as further fields that are constant in space.
@@ -146,12 +162,15 @@ class FNO(Model):
             both = max(len(maps), len(fields))
             fields = torch.cat([fields.expand(both, *fields.shape[1:]), maps.expand(both, *maps.shape[1:])], dim=2)
         scalars = scalars if scalars.ndim == 3 else scalars.unsqueeze(0)
+        modes = conditioning.modes
+        if modes is not None:
+            modes = modes if modes.ndim == 5 else modes.unsqueeze(0)
         matrices = fourier_matrices(fields.shape[-1], config.modes, fields.dtype, fields.device)
         members = [model.tensors() for model in models]
         if _at_once(fields.device):
-            return network(config, _stack(members), matrices, fields, scalars)
+            return network(config, _stack(members), matrices, fields, scalars, modes)
         outputs = [
-            network(config, _stack([member]), matrices, _of_member(fields, i), _of_member(scalars, i))
+            network(config, _stack([member]), matrices, *(_of_member(given, i) for given in (fields, scalars, modes)))
             for i, member in enumerate(members)
         ]
         return torch.cat(outputs)
@@ -202,9 +221,16 @@ class FNO(Model):
         return model
 
 
-def _of_member(values: Tensor, number: int) -> Tensor:
+def _of_member(values: Tensor | None, number: int) -> Tensor | None:
     """Values of one member, or those that all share, with the axis of members."""
-    return values if len(values) == 1 else values[number : number + 1]
+    return values if values is None or len(values) == 1 else values[number : number + 1]
+
+
+def _kept(values: Tensor, modes: int) -> Tensor:
+    """Values (members, batch, p, p // 2 + 1, c) on the modes that spectral convolutions keep, in their order:
+    (2 m * m, batch, members, c)."""
+    kept = torch.cat([values[:, :, :modes, :modes], values[:, :, -modes:, :modes]], dim=2)
+    return kept.flatten(2, 3).permute(2, 1, 0, 3).contiguous()
 
 
 def _at_once(device: torch.device) -> bool:
@@ -228,6 +254,7 @@ def network_of(
     matrices: FourierMatrices,
     inputs: Tensor,
     constants: Tensor,
+    modes: Tensor | None = None,
     pointwise: torch.dtype | None = None,
 ) -> Tensor:
     """The Fourier neural operator as a function of its stacked parameters, see `FNO.apply_members`.
@@ -247,13 +274,15 @@ def network_of(
     if config.gate_width:
         maps = inputs[:, :, 1:].mean(dim=(-2, -1)).transpose(0, 1)  # a coefficient map is constant: its value
         gates = list(zip(*gates_of(config, parameters, torch.cat([maps, constants], dim=-1)), strict=True))
+    mode_gates: Sequence = [None] * config.depth if modes is None else mode_gates_of(config, parameters, modes)
     blocks = []
     for i, (spectral_gate, gate, shift) in enumerate(gates):
         weight, mean = parameters[f"pointwise.{i}.weight"], parameters[f"pointwise.{i}.bias"].unsqueeze(0)
         if i == 0:
             mean, weight = _linear(lifted_mean, weight, mean), torch.bmm(weight, known)
         mean = (mean if gate is None else mean * gate + shift).expand(*spectrum.shape[2:])
-        blocks.append(Block(parameters[f"spectral.{i}.weight"], weight.transpose(1, 2), mean, spectral_gate, gate))
+        spectral = parameters[f"spectral.{i}.weight"]
+        blocks.append(Block(spectral, weight.transpose(1, 2), mean, spectral_gate, gate, mode_gates[i]))
     project, output = (parameters[f"{name}.weight"].transpose(1, 2) for name in ("project", "output"))
     head = Head(project, parameters["project.bias"], output, parameters["output.bias"])
     if inputs.device.type == "cpu" and pointwise is None and not torch.compiler.is_compiling():
@@ -265,19 +294,32 @@ def network_of(
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Each member's linear layer (member, out, in) on features (..., member or 1, in): (..., member, out)."""
+    if len(weight) == features.shape[-2] == 1:  # no copies of the values on thousands of modes
+        return functional.linear(features, weight[0], None if bias is None else bias[0])
     product = torch.einsum("...ki,koi->...ko", features.expand(*features.shape[:-2], len(weight), -1), weight)
     return product if bias is None else product + bias
 
 
 def gates_of(config: FNOConfig, parameters: dict[str, Tensor], constants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Spectral and pointwise gates, in (0, 2), and shifts of all blocks, each (depth, batch, member, d)."""
-    layers = [(parameters[f"gates.layers.{i}.weight"], parameters[f"gates.layers.{i}.bias"]) for i in (0, 2, 4)]
-    features = constants
-    for weight, bias in layers[:-1]:
-        features = functional.gelu(_linear(features, weight, bias))
-    gates = _linear(features, *layers[-1]).unflatten(-1, (config.depth, 3, config.width))
+    gates = _layers("gates", parameters, constants).unflatten(-1, (config.depth, 3, config.width))
     spectral, pointwise, shift = gates.permute(3, 2, 0, 1, 4).contiguous()
     return bounded_scale(spectral), bounded_scale(pointwise), torch.tanh(shift / 2)
+
+
+def mode_gates_of(config: FNOConfig, parameters: dict[str, Tensor], modes: Tensor) -> Sequence[Tensor]:
+    """Complex factors of the modes of each block, (2 m * m, 2, batch, member, d), from values on all modes of a grid,
+    (member or 1, batch, p, p // 2 + 1, c)."""
+    factors = complex_factors(_layers("mode_gates", parameters, _kept(modes, config.modes)), config.depth)
+    return factors.permute(3, 0, 4, 1, 2, 5).contiguous().unbind(0)
+
+
+def _layers(name: str, parameters: dict[str, Tensor], features: Tensor) -> Tensor:
+    """What each member's `Gates` or `ModeGates` makes of features (..., member or 1, in): (..., member, out)."""
+    layers = [(parameters[f"{name}.layers.{i}.weight"], parameters[f"{name}.layers.{i}.bias"]) for i in (0, 2, 4)]
+    for weight, bias in layers[:-1]:
+        features = functional.gelu(_linear(features, weight, bias))
+    return _linear(features, *layers[-1])
 
 
 def _read_released(path: Path) -> dict[str, Tensor]:

@@ -33,9 +33,9 @@ def fused_trunk(
     spectrum = spectrum.squeeze(3).contiguous()  # (2 m * m, 2, batch, d)
     parameters: list[Tensor | None] = [tensor[0] for tensor in head]
     for block in blocks:
-        spectral, weight, *others = block
+        spectral, weight, *others, mode_gate = block
         gates = (None if tensor is None else tensor[:, 0] for tensor in others)
-        parameters += [spectral[:, :, 0], weight[0], *gates]
+        parameters += [spectral[:, :, 0], weight[0], *gates, None if mode_gate is None else mode_gate[:, :, :, 0]]
     arguments = matrices, fields, spectrum, *parameters
     solution = _Trunk.apply(*arguments) if torch.is_grad_enabled() else _Trunk.forward(None, *arguments)
     return solution.unsqueeze(-1)
@@ -146,7 +146,7 @@ class _Spectral:
 
 
 class _Trunk(torch.autograd.Function):
-    """Arguments: matrices, fields, spectrum, the head's four, then five of each block, all for one member."""
+    """Arguments: matrices, fields, spectrum, the head's four, then six of each block, all for one member."""
 
     @staticmethod
     def forward(ctx, matrices, fields, spectrum, *parameters):
@@ -160,10 +160,12 @@ class _Trunk(torch.autograd.Function):
         old, kept = fields.view(n, n, -1), []
         for number, block in enumerate(blocks):
             spectral.turn(spectrum)
-            unscaled = mixed if block.spectral_gate is None or ctx is None else work.take(spectrum, *spectrum.shape)
+            gated = block.spectral_gate is not None or block.mode_gate is not None
+            in_place = not gated or (ctx is None and block.mode_gate is None)
+            unscaled = mixed if in_place else work.take(spectrum, *spectrum.shape)
             spectral.mix(spectrum, block.spectral, out=unscaled)
-            if block.spectral_gate is not None:
-                torch.mul(unscaled, block.spectral_gate, out=mixed)
+            if gated:
+                _apply_gates(unscaled, block, out=mixed)
             mixed[0, 0].add_(block.mean, alpha=points)
             columns = spectral.synthesise(mixed)
             if number == len(blocks) - 1:
@@ -212,15 +214,13 @@ class _Trunk(torch.autograd.Function):
         for number in reversed(range(len(blocks))):
             block, (spectrum, unscaled, *_) = blocks[number], ctx.kept[number]
             spectral.analyse(rows, out=mixed)  # a transform along y is the transpose of the inverse
-            mean_gradient, spectral_gate_gradient = mixed[0, 0] * points, None
-            if block.spectral_gate is not None:
-                torch.mul(unscaled, mixed, out=spectrum_gradient)
-                spectral_gate_gradient = spectrum_gradient.sum((0, 1))
-                mixed *= block.spectral_gate
+            mean_gradient = mixed[0, 0] * points
+            spectral_gate_gradient, mode_gate_gradient = _gates_backward(unscaled, block, mixed, spectrum_gradient)
             spectral.turn(spectrum)
             weight_gradient = spectral.mix_backward(spectrum, block.spectral, mixed, out=spectrum_gradient)
             pointwise_gradient, gate_gradient = _pointwise_gradients(block, products[number])
-            found[:0] = [weight_gradient, pointwise_gradient, mean_gradient, spectral_gate_gradient, gate_gradient]
+            found[:0] = [weight_gradient, pointwise_gradient, mean_gradient]
+            found[3:3] = [spectral_gate_gradient, gate_gradient, mode_gate_gradient]
             if number == 0:
                 break
             columns = spectral.synthesise(spectrum_gradient)
@@ -238,7 +238,43 @@ class _Trunk(torch.autograd.Function):
 
 def _blocks_of(parameters: Sequence[Any]) -> list[Block]:
     """Blocks of one member, without the axis of members."""
-    return [Block(*parameters[first : first + 5]) for first in range(4, len(parameters), 5)]
+    return [Block(*parameters[first : first + 6]) for first in range(4, len(parameters), 6)]
+
+
+def _complex_product(first: Tensor, second: Tensor, out: Tensor, sign: int = 1) -> None:
+    """`blocks.complex_product` into another tensor; with a sign of -1 of the complex conjugate of the second."""
+    (real, imag), (other_real, other_imag) = first.unbind(1), second.unbind(1)
+    torch.mul(real, other_real, out=out[:, 0]).addcmul_(imag, other_imag, value=-sign)
+    torch.mul(imag, other_real, out=out[:, 1]).addcmul_(real, other_imag, value=sign)
+
+
+def _apply_gates(spectrum: Tensor, block: Block, out: Tensor) -> None:
+    """``out = mode_gate * spectral_gate * spectrum``, of the gates that the block has."""
+    if block.mode_gate is not None:
+        _complex_product(spectrum, block.mode_gate, out)
+    if block.spectral_gate is not None:
+        torch.mul(spectrum if block.mode_gate is None else out, block.spectral_gate, out=out)
+
+
+def _gates_backward(
+    spectrum: Tensor, block: Block, gradient: Tensor, buffer: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of both gates; the gradient, of what `_apply_gates` gave, becomes that of the spectrum."""
+    spectral_gate_gradient = mode_gate_gradient = None
+    if block.spectral_gate is not None:
+        ungated = spectrum
+        if block.mode_gate is not None:
+            ungated = torch.empty_like(spectrum)
+            _complex_product(spectrum, block.mode_gate, ungated)
+        torch.mul(ungated, gradient, out=buffer)
+        spectral_gate_gradient = buffer.sum((0, 1))
+        gradient *= block.spectral_gate
+    if block.mode_gate is not None:
+        mode_gate_gradient = torch.empty_like(gradient)
+        _complex_product(gradient, spectrum, mode_gate_gradient, sign=-1)
+        buffer.copy_(gradient)
+        _complex_product(buffer, block.mode_gate, gradient, sign=-1)
+    return spectral_gate_gradient, mode_gate_gradient
 
 
 def _head_forward(work, columns, old, block, head, last, matrices) -> Tensor:

@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import parseval_weights, wavenumbers
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 
-from .conditioning import CONDITIONERS, Conditioning
+from .conditioning import CONDITIONERS, SYMBOL_CHANNELS, Conditioning, symbol_features
 
 
 class Encoded(NamedTuple):
     """Network inputs of a batch, and what turns its output v into a solution: ``u = scale * v``.
 
     ``field`` (batch, 1, n, n); ``scalars``, ``modes`` and ``fields`` as in `Conditioning`; ``scale`` (batch,);
-    ``zero_mean`` (batch,) marks the examples whose output has its mean subtracted.
+    ``zero_mean`` (batch,) marks the examples whose output has its mean subtracted; ``mean`` (batch,), where it is
+    known, is that of the solution, and added.
     """
 
     field: Tensor
@@ -29,6 +31,7 @@ class Encoded(NamedTuple):
     zero_mean: Tensor
     modes: Tensor | None = None
     fields: Tensor | None = None
+    mean: Tensor | None = None
 
     @property
     def conditioning(self) -> Conditioning:
@@ -39,14 +42,15 @@ class Encoded(NamedTuple):
         """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n)."""
         output = output.squeeze(-3)
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
-        return (output - mean[..., None, None]) * self.scale[..., None, None]
+        solution = (output - mean[..., None, None]) * self.scale[..., None, None]
+        return solution if self.mean is None else solution + self.mean[..., None, None]
 
     @staticmethod
     def combine(function: Callable[[list[Tensor]], Tensor], parts: Sequence[Encoded]) -> Encoded:
         """Parts concatenated or stacked, tensor by tensor; what none of them has stays None."""
         columns = zip(*parts, strict=True)
         made = [None if column[0] is None else function(list(column)) for column in columns]
-        return Encoded(*made)  # type: ignore[arg-type] # only the last two may be None
+        return Encoded(*made)  # type: ignore[arg-type] # only the last three may be None
 
 
 def _root_mean_square(field: Tensor) -> Tensor:
@@ -76,19 +80,38 @@ class Normalization(ABC):
     def channel_names(self) -> tuple[str, ...]:
         """Names of the scalars."""
 
-    def encode(self, source: Tensor, coefficients: Tensor, system: System) -> Encoded:
-        """Inputs for sources (batch, n, n) with coefficients (batch, c) of one of the systems."""
-        encoded = self._scaled(source, coefficients, system)
-        if not self.conditioners:
-            return encoded
-        n, axis = source.shape[-1], {"modes": -1, "fields": -3}
-        made = [(CONDITIONERS[kind].part, CONDITIONERS[kind].values) for kind in self.conditioners]
-        parts = {part: [values(coefficients, system, n) for p, values in made if p == part] for part in axis}
-        return encoded._replace(**{part: torch.cat(found, axis[part]) for part, found in parts.items() if found})
+    def encode(
+        self,
+        source: Tensor,
+        coefficients: Tensor,
+        system: System,
+        *,
+        mode_points: int | None = None,
+        variation: Tensor | None = None,
+    ) -> Encoded:
+        """Inputs for sources (batch, n, n) with coefficients (batch, c) of one of the systems.
+
+        Args:
+            source, coefficients, system: the examples.
+            mode_points: grid on whose modes the network wants values, see `Model.mode_points`; the source's where None.
+            variation: in training, numbers in [0, 1), shape (batch, VARIATIONS), that choose one of many equivalent
+                descriptions of each example, where the normalisation has several.
+        """
+        n = source.shape[-1]
+        encoded = self._scaled(source, coefficients, system, mode_points or n, variation)
+        points, axis = {"modes": mode_points or n, "fields": n}, {"modes": -1, "fields": -3}
+        for kind in self.conditioners:
+            part = CONDITIONERS[kind].part
+            values = CONDITIONERS[kind].values(coefficients, system, points[part])
+            known = getattr(encoded, part)
+            encoded = encoded._replace(**{part: values if known is None else torch.cat([known, values], axis[part])})
+        return encoded
 
     @abstractmethod
-    def _scaled(self, source: Tensor, coefficients: Tensor, system: System) -> Encoded:
-        """The source, the scalars and the scale, without what the conditioners make."""
+    def _scaled(
+        self, source: Tensor, coefficients: Tensor, system: System, mode_points: int, variation: Tensor | None
+    ) -> Encoded:
+        """`encode` without what the conditioners make."""
 
     def to_dict(self) -> dict:
         """Plain values from which `normalization_from_dict` builds the same normalisation."""
@@ -109,8 +132,12 @@ class Normalization(ABC):
         """Input channels of the network: the source, fields and scalars."""
         return 1 + self.channels("fields") + len(self.channel_names)
 
+    def knows(self, system: System) -> bool:
+        """Whether examples of a system can be encoded: of those that the operator was trained for."""
+        return system.name in [known.name for known in self.systems]
+
     def resolve(self, system: System | str | None) -> System:
-        """The system meant, checked to be one the operator was trained for.
+        """The system meant, checked to be one that the operator `knows`.
 
         Raises:
             ValueError: if it is not, or none is named and there are several.
@@ -122,7 +149,7 @@ class Normalization(ABC):
                 )
             return self.systems[0]
         found = find_system(system) if isinstance(system, str) else system
-        if found.name not in [s.name for s in self.systems]:
+        if not self.knows(found):
             raise ValueError(
                 f"system: this operator was trained for {', '.join(s.name for s in self.systems)}, got {found.name}"
             )
@@ -179,7 +206,7 @@ class PaperNormalization(Normalization):
             return coefficients
         return self._arrange(system.shared(coefficients), system.shared_names)
 
-    def _scaled(self, source, coefficients, system):
+    def _scaled(self, source, coefficients, system, mode_points, variation):
         g = _root_mean_square(source) / self.source_rms
         medians = torch.tensor(self.coefficient_medians, dtype=source.dtype, device=source.device)
         scalars = self._raw(coefficients, system) / g[:, None] / medians
@@ -233,7 +260,7 @@ class DimensionlessNormalization(Normalization):
     def channel_names(self):
         return _union(system.feature_names for system in self.systems)
 
-    def _scaled(self, source, coefficients, system):
+    def _scaled(self, source, coefficients, system, mode_points, variation):
         g = _root_mean_square(source)
         features = self._arrange(system.features(coefficients), system.feature_names)
         centre, spread = features.new_tensor(self.centre), features.new_tensor(self.spread)
@@ -246,6 +273,98 @@ class DimensionlessNormalization(Normalization):
 
     def _statistics(self):
         return {"centre": list(self.centre), "spread": list(self.spread)}
+
+
+VARIATIONS = 2
+"""Numbers that choose an equivalent description of an example: the size and the sign of a factor."""
+
+LARGEST_FACTOR = 4.0
+"""An operator is multiplied by up to this, or divided by it, in training; see `SymbolNormalization`."""
+
+
+SMALLEST_MULTIPLIER = 1e-100
+"""What an evolution damps further than this is told as if it were damped by this."""
+
+
+def symbol_scale(symbol: Tensor) -> Tensor:
+    """Size S of an operator on long waves, shape (...), from its symbol on the modes of a grid (..., n, n // 2 + 1).
+
+    The logarithm of S is the mean of ``log(|symbol(k) - symbol(0)| / |k|^2)`` over 0 < |k| <= 4, in which waves of all
+    lengths count alike (weights 1 / |k|^2): of ``-div(K grad u)`` it is the size of K, also where K has a direction, or
+    a term ``c u`` or a flow is added. Nothing but the symbol is used.
+
+    >>> kx, ky = wavenumbers(32)
+    >>> round(symbol_scale(3 * (kx**2 + ky**2) - 7).item(), 12)
+    3.0
+    """
+    n = symbol.shape[-2]
+    kx, ky = wavenumbers(n, device=symbol.device)
+    length = kx**2 + ky**2
+    weights = parseval_weights(n, device=symbol.device) / length.clamp(min=1)
+    weights = weights.masked_fill((length == 0) | (length > LONG_WAVES**2), 0)
+    size = (symbol - symbol[..., :1, :1]).abs()
+    size = torch.maximum(size, 1e-3 * symbol.abs()).clamp(min=1e-300) / length.clamp(min=1)
+    return torch.exp((weights * size.log()).sum((-2, -1)) / weights.sum())
+
+
+LONG_WAVES = 4
+"""Wavenumber up to which `symbol_scale` looks."""
+
+
+class SymbolNormalization(Normalization):
+    """The network is told the equation itself: its Fourier symbol, mode by mode, and no list of coefficients.
+
+    The mean is no work of the network: integrated over the torus, the equation says ``symbol(0) mean(u) = mean(f)``.
+    For the rest, with f' = f - mean(f), g = rms(f'), S the `symbol_scale` and ``z(k) = symbol(k) / S``, the field is
+    f' / g, the values on modes are `symbol_features` of z, of 1 on k = 0, and the output times g / S, without its mean,
+    is added. The symbol is that of the solution operator, ``1 / multiplier(k)``: an evolution over a time has one too.
+
+    Since nothing that it is told is particular to a system, an operator takes every system, also those it was never
+    trained for. How well depends on the values of z that its training has seen, and an exact symmetry of linear
+    equations makes them broader for nothing: ``(a L)(u / a) = f``. A training draws a factor a of either sign,
+    log-uniform in [1/4, 4], for each example. Another, ``L (-u) = -f``, is built in: a source is turned to the sign
+    in which its largest value is positive, so that -f gives -u to the bit.
+    """
+
+    kind = "symbol"
+    channel_names = ()
+
+    @classmethod
+    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> SymbolNormalization:
+        """Nothing is fitted; the examples name the systems."""
+        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners)
+
+    def knows(self, system):
+        return True
+
+    def channels(self, part):
+        return super().channels(part) + (SYMBOL_CHANNELS if part == "modes" else 0)
+
+    def _scaled(self, source, coefficients, system, mode_points, variation):
+        mean = source.mean(dim=(-2, -1), keepdim=True)
+        field = source - mean
+        turned = field.amax(dim=(-2, -1)) + field.amin(dim=(-2, -1)) < 0
+        g = _root_mean_square(field) * torch.where(turned, -1, 1)
+        multiplier, null = system.solution_multiplier(coefficients, mode_points)
+        vanishing = multiplier.abs() < SMALLEST_MULTIPLIER
+        symbol = (1 / multiplier.masked_fill(null, 1).masked_fill(vanishing, SMALLEST_MULTIPLIER)).masked_fill(null, 0)
+        scale = symbol_scale(symbol)
+        if variation is not None:
+            size, sign = variation.double().unbind(-1)
+            scale = scale * LARGEST_FACTOR ** (2 * size - 1) * torch.where(sign < 0.5, -1, 1)
+        z, scale = symbol / scale[:, None, None], scale.to(source.dtype)
+        z[:, 0, 0] = 1  # a network that is told what it has no use for may be led astray by it
+        return Encoded(
+            (field / g[:, None, None])[:, None],
+            source.new_empty(len(source), 0),
+            g / scale,
+            torch.ones_like(g),
+            symbol_features(z).to(source.dtype),
+            mean=mean[:, 0, 0] * multiplier[:, 0, 0].real.to(source.dtype),
+        )
+
+    def _statistics(self):
+        return {}
 
 
 def normalization_from_dict(values: dict) -> Normalization:
@@ -261,8 +380,8 @@ def normalization_from_dict(values: dict) -> Normalization:
     return KINDS[kind](systems, **values)
 
 
-KINDS: dict[str, type[PaperNormalization] | type[DimensionlessNormalization]] = {
-    cls.kind: cls for cls in (PaperNormalization, DimensionlessNormalization)
+KINDS: dict[str, type[PaperNormalization] | type[DimensionlessNormalization] | type[SymbolNormalization]] = {
+    cls.kind: cls for cls in (PaperNormalization, DimensionlessNormalization, SymbolNormalization)
 }
 
 

@@ -176,15 +176,27 @@ def _averaged(operators: Sequence[Operator], source: Tensor, coefficients: Tenso
     return torch.stack(solutions).mean(dim=0)
 
 
-def encode_together(operators: Sequence[Operator], parts: Sequence[tuple[System, Tensor, Tensor]]) -> Encoded:
+def encode_together(
+    operators: Sequence[Operator],
+    parts: Sequence[tuple[System, Tensor, Tensor]],
+    variation: Tensor | None = None,
+) -> Encoded:
     """Network inputs of a batch, given in parts of (system, source, coefficients), for several operators.
 
     Without a leading dimension where all share one normalisation, so that it is computed once; else (operators, ...).
+    The variation, of all parts together, is as in `Normalization.encode`.
     """
     normalizations = list(dict.fromkeys(operator.normalization for operator in operators))
+    points = operators[0].model.mode_points
+    sizes = [len(source) for _, source, _ in parts]
+    variations = [None] * len(parts) if variation is None else variation.split(sizes)
     encoded = [
         Encoded.combine(
-            torch.cat, [each.encode(source, coefficients, system) for system, source, coefficients in parts]
+            torch.cat,
+            [
+                each.encode(source, coefficients, system, mode_points=points, variation=own)
+                for (system, source, coefficients), own in zip(parts, variations, strict=True)
+            ],
         )
         for each in normalizations
     ]

@@ -1,3 +1,5 @@
 """What is solved: Fourier calculus, sources, systems of PDEs, and tasks that draw solved examples of them."""
 
-from . import poisson, advection_diffusion, helmholtz  # noqa: F401, I001 - registers them, in the order of the paper
+# Importing a system registers it: those of the paper in its order, then equations that no operator is trained on.
+from . import poisson, advection_diffusion, helmholtz  # noqa: F401, I001
+from . import fractional_laplacian, screened_poisson, biharmonic_advection  # noqa: F401

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import MappingProxyType
 
 import torch
@@ -10,20 +9,17 @@ from torch import Tensor
 
 from .diffusion import (
     DIFFUSION_FEATURES,
-    FULL_TURN,
+    FLOW_DIRECTION,
     PRINCIPAL_AXIS,
     check_positive_definite,
     diffusion_features,
     diffusion_symbol,
+    mean_diffusion,
     rotated_diffusion,
     tensor_in_latex,
 )
 from .parameter import Parameter
-from .spectral import (
-    derivative_wavenumbers,
-    parseval_weights,
-    transform,
-)
+from .spectral import advection_symbol, parseval_weights, transform
 from .symmetries import Geometry
 from .system import System
 
@@ -57,7 +53,7 @@ class AdvectionDiffusion(System):
         {"pre-training": (0.2, 1), "none": (0.2, 0.4), "mild": (0.4, 1.6), "medium": (1, 2), "large": (2, 5)}
     )
     parameters = (
-        Parameter("flow direction", 0, FULL_TURN, start=math.radians(20), help="Direction of v.", angle=True),
+        FLOW_DIRECTION,
         Parameter(
             "eigenvalue", 1, 5, start=2.0, label="Diffusion eigenvalue", help="Ratio of the eigenvalues of K.", step=0.1
         ),
@@ -68,21 +64,18 @@ class AdvectionDiffusion(System):
 
     def symbol(self, coefficients, n):
         diffusion = diffusion_symbol(coefficients[..., :3], n)
-        return torch.complex(diffusion, self._advection_symbol(coefficients[..., 3:], n).expand(diffusion.shape))
+        return torch.complex(diffusion, advection_symbol(coefficients[..., 3:], n).expand(diffusion.shape))
 
-    @staticmethod
-    def _advection_symbol(velocity: Tensor, n: int) -> Tensor:
-        """Imaginary part of the symbol: ``2 pi (v1 kx + v2 ky)``."""
-        dx, dy = derivative_wavenumbers(n, dtype=velocity.dtype, device=velocity.device)
-        v1, v2 = (2 * torch.pi * velocity[..., i, None, None] for i in range(2))
-        return v1 * dx + v2 * dy
+    def preconditioner(self, coefficients, n):
+        """See `mean_diffusion`."""
+        return mean_diffusion(coefficients, n)
 
     def dial(self, source, coefficients):
         """Psi of the solution, by Parseval in float64."""
         n = source.shape[-1]
         coefficients = coefficients.double()
         diffusion = diffusion_symbol(coefficients[..., :3], n)
-        advection = self._advection_symbol(coefficients[..., 3:], n)
+        advection = advection_symbol(coefficients[..., 3:], n)
         energy = self._energy(source.double()) / (diffusion**2 + advection**2).clamp(min=1e-300)
         energy[..., 0, 0] = 0
         ratio = (advection**2 * energy).sum((-2, -1)) / (diffusion**2 * energy).sum((-2, -1))
@@ -135,7 +128,7 @@ class AdvectionDiffusion(System):
         half = min(max(int((shells.flip(0).cumsum(0) > rounding).sum()), 2), half)
         energy = torch.cat([energy[..., :half, : half + 1], energy[..., -half:, : half + 1]], dim=-2)
         direction = torch.stack([torch.cos(angle.double()), torch.sin(angle.double())], dim=-1)
-        unit_advection = self._advection_symbol(direction, 2 * half)
+        unit_advection = advection_symbol(direction, 2 * half)
         # Far below the largest, an advection symbol is rounding in cos or sin of a flow along an axis.
         unit_advection.masked_fill_(unit_advection.abs() < 1e-12 * torch.pi * n, 0)
         diffused_symbol = diffusion_symbol(diffusion.double(), 2 * half)

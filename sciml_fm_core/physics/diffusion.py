@@ -11,6 +11,7 @@ from torch import Tensor
 from .parameter import Parameter
 from .spectral import (
     derivative_wavenumbers,
+    laplacian,
     wavenumbers,
 )
 
@@ -18,6 +19,8 @@ DIFFUSIVITY = 0.01
 """Smallest eigenvalue of the diffusion tensor in every task of the paper."""
 
 FULL_TURN = 2 * torch.pi
+
+FLOW_DIRECTION = Parameter("flow direction", 0, FULL_TURN, start=math.radians(20), help="Direction of v.", angle=True)
 
 PRINCIPAL_AXIS = Parameter(
     "principal axis",
@@ -43,6 +46,16 @@ def diffusion_symbol(tensor: Tensor, n: int) -> Tensor:
     dx, dy = derivative_wavenumbers(n, dtype=tensor.dtype, device=tensor.device)
     k11, k22, k12 = (4 * torch.pi**2 * tensor[..., i, None, None] for i in range(3))
     return torch.addcmul(k11 * kx**2 + k22 * ky**2, 2 * k12 * dy, dx)
+
+
+def mean_diffusion(tensor: Tensor, n: int) -> Tensor:
+    """``4 pi^2 kappa |k|^2`` with kappa = (K11 + K22) / 2 in float64, the mean mode counted with those of |k| = 1.
+
+    As a preconditioner it uses the mean diffusivity alone: neither how K is turned, nor how unequal its eigenvalues
+    are, nor a velocity.
+    """
+    kappa = (tensor[..., 0] + tensor[..., 1]).double() / 2
+    return kappa[..., None, None] * laplacian(n, like=kappa).clamp(min=4 * torch.pi**2)
 
 
 def check_positive_definite(tensor: Tensor, name: str) -> None:

@@ -35,6 +35,10 @@ class Examples(NamedTuple):
             return self
         return Examples(resample(self.source, n), self.coefficients, resample(self.solution, n), self.dial)
 
+    def without_solution(self) -> Examples:
+        """The same sources and coefficients with NaN for solutions: what must not depend on labels cannot then."""
+        return self._replace(solution=torch.full_like(self.solution[:1, :1, :1], torch.nan).expand_as(self.solution))
+
     @property
     def size(self) -> int:
         """Number of examples (``len`` is that of the tuple)."""

@@ -12,6 +12,7 @@ from .diffusion import (
     check_positive_definite,
     diffusion_features,
     diffusion_symbol,
+    mean_diffusion,
     rotated_diffusion,
     tensor_in_latex,
 )
@@ -47,6 +48,10 @@ class Poisson(System):
 
     def symbol(self, coefficients, n):
         return diffusion_symbol(coefficients, n)
+
+    def preconditioner(self, coefficients, n):
+        """See `mean_diffusion`."""
+        return mean_diffusion(coefficients, n)
 
     def dial(self, source, coefficients):
         """Ratio of the eigenvalues of K, at least 1."""

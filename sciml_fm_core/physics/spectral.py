@@ -62,6 +62,18 @@ def derivative_wavenumbers(n: int, *, dtype: torch.dtype = torch.float64, device
     return kx.masked_fill(kx.abs() == n // 2, 0), ky.masked_fill(ky.abs() == n // 2, 0)
 
 
+def advection_symbol(velocity: Tensor, n: int) -> Tensor:
+    """Imaginary part of the symbol of ``v . grad``, ``2 pi (v1 kx + v2 ky)``, shape (..., n, n // 2 + 1).
+
+    Args:
+        velocity: v, shape (..., 2).
+        n: number of points in each direction.
+    """
+    dx, dy = derivative_wavenumbers(n, dtype=velocity.dtype, device=velocity.device)
+    v1, v2 = (2 * torch.pi * velocity[..., i, None, None] for i in range(2))
+    return v1 * dx + v2 * dy
+
+
 def transform(field: Tensor) -> Tensor:
     """Real Fourier transform of (..., n, n) to (..., n, n // 2 + 1); half precision is computed in float32."""
     return torch.fft.rfft2(field if field.dtype in (torch.float32, torch.float64) else field.float())

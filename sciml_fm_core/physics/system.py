@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .examples import Examples
 from .parameter import Parameter
-from .spectral import check_finite, check_grid, inverse_transform, transform
+from .spectral import check_finite, check_grid, inverse_transform, parseval_weights, transform, wavenumbers
 from .symmetries import ELEMENTS, Geometry, turned_field
 
 SYSTEMS: dict[str, System] = {}
@@ -33,8 +33,8 @@ class System(ABC):
 
     A subclass declares the class attributes below and implements `symbol`. Where the dial is no coefficient of that
     name it implements `dial` and `coefficients` too. It may override `multiplier`, which says how a mode of the source
-    becomes that of the solution, and `features`, `scale` and `shared`, which tell a neural operator how to see the
-    coefficients.
+    becomes that of the solution, `features`, `scale` and `shared`, which tell a neural operator how to see the
+    coefficients, and `preconditioner`, which weighs the residual where there are no solutions to learn from.
 
     >>> import torch
     >>> poisson = SYSTEMS["poisson"]
@@ -58,7 +58,8 @@ class System(ABC):
     dialled: ClassVar[Parameter]
     """The physical parameter that tasks vary."""
     shifts: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
-    """Named ranges of the dial: ``pre-training``, then downstream ones, such as ``medium``."""
+    """Named ranges of the dial: ``pre-training``, then downstream ones, such as ``medium``. An equation that operators
+    are to meet untrained has no ``pre-training``."""
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     """What else fixes the coefficients, each drawn uniformly in its range."""
     constants: ClassVar[Mapping[str, float]] = MappingProxyType({})
@@ -221,6 +222,26 @@ class System(ABC):
             symbol = symbol.to(dtype)
         return self.multiplier(symbol.masked_fill(null, 1), coefficients.double()).masked_fill(null, 0), null
 
+    def preconditioner(self, coefficients: Tensor, n: int) -> Tensor:
+        """Size P(k) > 0 of the operator on waves of each length, shape (..., n, n // 2 + 1), for coefficients (..., c).
+
+        The residual of a mode is its error times the symbol, which grows with k: in the plain residual short waves
+        count thousands of times as much as the long ones that make up most of a solution. Divided by P, an error
+        counts about alike wherever it is, without the operator being inverted.
+
+        Here P is the mean of ``|symbol|`` over all modes of about the same length: those with |k| < 3/2, the mean
+        among them, then those nearest to 2, 3, ... So it stays away from zero where the symbol vanishes in one mode.
+        It uses how large the symbol is on each of these shells, and neither its direction, nor its sign, nor its
+        phase. Of a positive operator that treats all directions alike that is nearly the whole symbol, and the
+        residual divided by P nearly the error: that asks for as much knowledge as solving does.
+        """
+        kx, ky = wavenumbers(n, device=coefficients.device)
+        shell = torch.hypot(kx, ky).round().long().clamp(min=1).flatten() - 1
+        count = parseval_weights(n, device=coefficients.device).expand(n, -1).flatten()
+        size = count * self.symbol(coefficients.double(), n).abs().flatten(-2)
+        total = size.new_zeros(*size.shape[:-1], int(shell.max()) + 1).index_add(-1, shell, size)
+        return (total / torch.bincount(shell, count))[..., shell].unflatten(-1, (n, n // 2 + 1))
+
     def residual(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
         """Signed residual ``L u - f``, shape (..., n, n), zero for the exact solution.
 
@@ -331,6 +352,13 @@ class Evolution(System):
 
     def residual_hat(self, solution_hat, source_hat, symbol, coefficients):
         return solution_hat - self.multiplier(symbol, coefficients).to(source_hat.dtype) * source_hat
+
+    def preconditioner(self, coefficients, n):
+        """One: the residual of an evolution is formed with its exact propagator, and so is the error itself.
+
+        To train on it is to train on solutions under another name.
+        """
+        return coefficients.new_ones(*coefficients.shape[:-1], n, n // 2 + 1, dtype=torch.float64)
 
     def scale(self, coefficients):
         return torch.ones_like(coefficients[..., 0])

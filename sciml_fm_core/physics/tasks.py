@@ -134,7 +134,7 @@ def parse_mixture(label: str) -> list[Task]:
 
 
 def tasks_of(system: System) -> dict[str, str]:
-    """Labels of a system's tasks by the names of their shifts, pre-training first.
+    """Labels of a system's tasks by the names of their shifts, pre-training first where the system has such a range.
 
     >>> tasks_of(find_system("SYS-3"))
     {'pre-training': 'SYS-3(1,10)', 'none': 'SYS-3(1,5)', 'medium': 'SYS-3(5,12)'}
@@ -148,10 +148,15 @@ PAPER_TASKS: dict[str, dict[str, str]] = {
 """Pre-training task and downstream shifts of the paper's systems."""
 
 
+UNSEEN = "unseen"
+"""What `shift_of` says of an equation that nothing was trained on."""
+
+
 def shift_of(system: System, value: float, trained: tuple[float, float] | None = None) -> str:
     """Name of the shift at one value of the dial: ``inside`` the pre-training range, ``mild``, ``medium`` or ``large``.
 
-    ``between`` is inside the range too, but between the whole numbers that an integer dial was trained on.
+    ``between`` is inside the range too, but between the whole numbers that an integer dial was trained on. Where there
+    is no such range, nothing was trained on the equation at all: ``unseen``.
 
     Outside the range, the distance to its nearer end is compared, on a logarithmic scale, with the upper ends of the
     paper's downstream ranges for SYS-1: 1.5 times the end of the range is mild, 2 times medium, beyond it large.
@@ -159,9 +164,12 @@ def shift_of(system: System, value: float, trained: tuple[float, float] | None =
     Args:
         system: the PDE.
         value: value of the dial.
-        trained: pre-training range; the system's own by default.
+        trained: pre-training range; the system's own by default, where it has one.
     """
-    low, high = trained or system.shifts.get(PRETRAINING, (system.dialled.low, system.dialled.high))
+    trained = trained or system.shifts.get(PRETRAINING)
+    if trained is None:
+        return UNSEEN
+    low, high = trained
     if low <= value <= high:
         between = system.dialled.whole and not float(value).is_integer()
         return "between" if between else "inside"

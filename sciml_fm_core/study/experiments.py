@@ -1,4 +1,5 @@
-"""The paper's experiments as grids of runs: downstream data, model size, shifted physics, mixed operators, seeds.
+"""Experiments as grids of runs: the paper's on downstream data, model size, shifted physics, mixed operators and seeds,
+and this project's on architectures and on equations never seen.
 
 Each function returns the runs of one figure at a budget, and `study.run_study` does what is missing of them. A point
 that two figures share is the same run.
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.physics.system import SYSTEMS
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
 from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES
 
 from .engine import GridProgress
@@ -80,12 +82,17 @@ class Budget:
 SYS_1, SYS_2, SYS_3 = (PAPER_TASKS[name]["pre-training"] for name in ("poisson", "advection_diffusion", "helmholtz"))
 ARCHITECTURES = ("fno", "unet", "vit")
 MIXTURE = f"{SYS_1} + {SYS_2} + {SYS_3}"
+UNSEEN = tuple(
+    tasks_of(SYSTEMS[name])["whole"] for name in ("fractional_laplacian", "screened_poisson", "biharmonic_advection")
+)
+"""Tasks of equations that no operator that ships was trained on."""
 SHIPPED = {
     (SYS_1, "ours"): "sys-1",
     (SYS_1, "paper"): "sys-1-paper",
     (SYS_2, "ours"): "sys-2",
     (SYS_3, "ours"): "sys-3",
     (MIXTURE, "ours"): "mixed",
+    (MIXTURE, "symbol"): "symbol",
 }
 
 BUDGETS: dict[str, Budget] = {
@@ -234,9 +241,31 @@ def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     for architecture, steps in steps_of:
         parent = PretrainingRun(
             SYS_1, steps=steps, batch_size=chosen.pretraining_batch, resolution=chosen.resolution,
-            size="1M" if "1M" in chosen.sizes else chosen.sizes[0], architecture=architecture,
+            size=_size(chosen), architecture=architecture,
         )  # fmt: skip
         runs += _curve(chosen, parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
+    return runs
+
+
+def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+    """Equations that the pre-training never saw: each of the paper's held out in turn, and those of `UNSEEN`.
+
+    An operator of the paper's other two systems meets the third, in its pre-training range. By the recipe that is told
+    coefficients it has inputs for those of the third; by the recipe that is told the symbol it needs none. The mixture
+    of all three meets the equations beside them.
+    """
+    chosen = _budget(budget)
+    runs, systems = [], (SYS_1, SYS_2, SYS_3)
+    for held_out in systems:
+        others = " + ".join(tasks for tasks in systems if tasks != held_out)
+        for recipe in ("symbol", "ours"):
+            parent = PretrainingRun(
+                others, recipe, _size(chosen), steps=chosen.pretraining_steps, batch_size=chosen.pretraining_batch,
+                resolution=chosen.resolution[:1], inputs_for=held_out if recipe == "ours" else "",
+            )  # fmt: skip
+            runs += _curve(chosen, parent, held_out, chosen.few_examples)
+    for task in UNSEEN:
+        runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, chosen.few_examples)
     return runs
 
 
@@ -247,6 +276,7 @@ EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
     "q4_mixed_operators": mixed_operators,
     "seeds": seeds,
     "architectures": architectures,
+    "unseen": unseen,
 }
 """The experiments by the names of their notebooks."""
 
@@ -298,6 +328,11 @@ def _budget(budget: str | Budget) -> Budget:
 
 def _parent(budget: Budget, tasks: str, recipe: str) -> str | PretrainingRun:
     return budget.parents.get((tasks, recipe)) or _pretraining(budget, tasks, recipe, "1M")
+
+
+def _size(budget: Budget) -> str:
+    """Of networks where the size is not the question."""
+    return "1M" if "1M" in budget.sizes else budget.sizes[0]
 
 
 def _pretraining(budget: Budget, tasks: str, recipe: str, size: str) -> PretrainingRun:

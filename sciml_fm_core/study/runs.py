@@ -50,6 +50,7 @@ class PretrainingRun:
         tasks: a task or a mixture, such as ``SYS-1(1,5) + SYS-2(0.2,1)``.
         recipe, size, seed, steps, batch_size, architecture: as in `pretrain`.
         resolution: schedule of (progress, points).
+        inputs_for: a task or a mixture that it is not trained on, whose coefficients it has inputs for; empty for none.
     """
 
     tasks: str
@@ -60,11 +61,18 @@ class PretrainingRun:
     batch_size: int = 32
     resolution: Schedule = ((0.0, 32), (0.85, 64))
     architecture: str = "fno"
+    inputs_for: str = ""
 
     def __post_init__(self):
         parse_mixture(self.tasks)
+        _ = self.further
         find_model(self.architecture)
         find_recipe(self.recipe)
+
+    @property
+    def further(self) -> list[Task]:
+        """The tasks of `inputs_for`."""
+        return parse_mixture(self.inputs_for) if self.inputs_for else []
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class AdaptationRun:
 
 
 Run = PretrainingRun | AdaptationRun
-_CAME_LATER = {"architecture": "fno", "symmetries": False}
+_CAME_LATER = {"architecture": "fno", "inputs_for": "", "symmetries": False}
 """Fields that count only where they differ from this: runs that were recorded before them keep their identity."""
 
 
@@ -202,6 +210,7 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
             parse_mixture(run.tasks), config, recipe=run.recipe, architecture=run.architecture, size=run.size,
             seed=run.seed,
             batch_size=run.batch_size, resolution=dict(run.resolution), device=device, checkpoint=checkpoint,
+            inputs_for=run.further,
         )  # fmt: skip
         operator.save(path)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from .losses import find_loss
+from .losses import LABEL_FREE, find_loss
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -25,7 +25,8 @@ class TrainConfig:
         steps: optimiser steps.
         learning_rate: at the start; decays to 0 over the steps as half a cosine. The recipe's where None, as are the
             loss and the warmup.
-        loss: a name in `LOSSES`, such as ``relative``, the mean of ||u - u0|| / ||u0||; or ``squared``, the paper's.
+        loss: a name in `LOSSES`, such as ``relative``, the mean of ||u - u0|| / ||u0||; ``squared``, the paper's; or
+            ``physics``, which needs no solutions.
         warmup: steps over which the learning rate rises from 0.
         validate_every: steps between validations, where there are validation examples.
         report_every: steps between calls of the callback.
@@ -37,6 +38,8 @@ class TrainConfig:
         precision: of the steps; validation and what is saved are float32. ``tf32`` rounds the factors of every product
             to 10 bits on a GPU that has TF32; ``bfloat16`` those of the pointwise products of hidden channels to 7, and
             their results, and keeps transforms and modes in float32.
+        validate_by: the loss whose mean over validation examples chooses weights and learning rate. Where None, it is
+            ``relative``, the paper's error; or the loss itself where that needs no solutions.
     """
 
     steps: int = 1000
@@ -49,18 +52,25 @@ class TrainConfig:
     checkpoint_every: int = 500
     compile: bool | None = None
     precision: str = "float32"
+    validate_by: str | None = None
 
     def __post_init__(self):
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.loss is not None:
-            find_loss(self.loss)
+        for name in (self.loss, self.validate_by):
+            if name is not None:
+                find_loss(name)
         if self.steps < 1 or min(self.validate_every, self.report_every, self.checkpoint_every) < 1:
             raise ValueError("TrainConfig: expected steps and intervals of at least 1")
         if self.learning_rate is not None and not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate: expected a finite number above 0, got {self.learning_rate}")
         if self.time_limit is not None and self.time_limit <= 0:
             raise ValueError(f"time_limit: expected seconds above 0, got {self.time_limit}")
+
+    @property
+    def validation_loss(self) -> str:
+        """What `validate_by` says or leaves open."""
+        return self.validate_by or (self.loss if self.loss in LABEL_FREE and self.loss else "relative")
 
     def completed(self, **defaults: Any) -> TrainConfig:
         """With these values for the fields that are None."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.batches import Batches
-from sciml_fm_core.evaluation.errors import mean_errors
-from sciml_fm_core.models.normalization import Encoded
+from sciml_fm_core.data.splits import stream
+from sciml_fm_core.models.normalization import VARIATIONS, Encoded
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
@@ -22,7 +22,7 @@ from sciml_fm_core.physics.system import System
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import Callback, History, Progress, TrainConfig
 from .distributed import ALONE, Processes
-from .losses import training_loss
+from .losses import mean_losses, training_loss
 from .member import Member
 from .precision import products_in, trained_network
 from .recipes import recipe_of
@@ -178,7 +178,7 @@ class _Training:
         factor = self.used_factor = self.factor
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
-        encoded, parts = _batch(self.active, self.data, self.steps_taken, self.progress)
+        encoded, parts = _batch(self.active, self.data, self.steps_taken, self.progress, self.processes)
         models = [member.operator.model for member in self.active]
         self.optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient: Adam leaves it alone
         with products_in(self.config.precision):
@@ -207,7 +207,8 @@ class _Training:
             return
         errors = [math.nan] * len(self.active)
         if self.processes.first:
-            errors = mean_errors([member.operator for member in self.active], self.validation)
+            operators = [member.operator for member in self.active]
+            errors = mean_losses(operators, self.validation, self.config.validation_loss)
         errors = self.processes.broadcast(errors)
         for member, error in zip(self.active, errors, strict=True):
             member.keep_best(error, self.steps_taken)
@@ -267,7 +268,7 @@ Parts = list[tuple[System, Examples]]
 
 
 def _batch(
-    members: list[Member], data: Batches | None, step: int, progress: float
+    members: list[Member], data: Batches | None, step: int, progress: float, processes: Processes
 ) -> tuple[Encoded, Parts | list[Parts]]:
     """Inputs and examples of a step: made once where the members share their data, else for each member."""
 
@@ -278,7 +279,10 @@ def _batch(
 
     def encode(those: list[Member], parts: Parts) -> Encoded:
         inputs = [(system, examples.source, examples.coefficients) for system, examples in parts]
-        return encode_together([member.operator for member in those], inputs)
+        # drawn for the whole batch, of which each rank has every world-size-th example
+        count, ranks = sum(examples.size for _, examples in parts), processes.world_size
+        drawn = torch.rand(count * ranks, VARIATIONS, generator=stream(0, "variation", step))[processes.rank :: ranks]
+        return encode_together([member.operator for member in those], inputs, drawn.to(inputs[0][1].device))
 
     if all(member.data is None for member in members):
         parts = parts_of(data)

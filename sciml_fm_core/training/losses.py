@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import check_grid, parseval_weights, transform
 from sciml_fm_core.physics.system import System
 
 
@@ -33,8 +36,19 @@ LOSSES: dict[str, Loss] = {}
 """The known losses by name, see `register_loss`."""
 
 
-def register_loss(function: Loss) -> Loss:
+MEASURED = 256
+"""Examples on which `mean_losses` measures at once, so that memory stays flat in their number."""
+
+LABEL_FREE: set[str] = set()
+"""Names of the losses that read no solution: what is trained by one is validated by it too, unless asked otherwise."""
+
+
+def register_loss(function: Loss, *, labels: bool = True) -> Loss:
     """Make a function a loss that `TrainConfig` knows by the function's name.
+
+    Args:
+        function: the loss.
+        labels: whether it reads the solutions of its batch; False for ``@partial(register_loss, labels=False)``.
 
     >>> @register_loss
     ... def largest_error(prediction, batch):
@@ -42,6 +56,7 @@ def register_loss(function: Loss) -> Loss:
     >>> del LOSSES["largest_error"]
     """
     LOSSES[function.__name__] = function
+    (LABEL_FREE.discard if labels else LABEL_FREE.add)(function.__name__)
     return function
 
 
@@ -55,6 +70,42 @@ def relative(prediction: Tensor, batch: Batch) -> Tensor:
 def squared(prediction: Tensor, batch: Batch) -> Tensor:
     """The paper's: the squared error summed over the grid."""
     return (prediction - batch.solution).square().sum(dim=(-2, -1))
+
+
+@partial(register_loss, labels=False)
+def residual(prediction: Tensor, batch: Batch) -> Tensor:
+    """``||L u - f|| / ||f||`` over the modes that L does not annihilate; no solution is read.
+
+    The symbol grows with the wavenumber, and with it the weight of an error: see `physics`.
+    """
+    return _residual(prediction, batch, preconditioned=False)
+
+
+@partial(register_loss, labels=False)
+def physics(prediction: Tensor, batch: Batch) -> Tensor:
+    """``||(L u - f) / P|| / ||f / P||`` over the modes that L does not annihilate; no solution is read.
+
+    Mode by mode the residual is divided by P = `System.preconditioner`, whose docstring says what knowledge of L it
+    uses. An error e of one mode counts as ``|symbol / P| |e|``.
+    """
+    return _residual(prediction, batch, preconditioned=True)
+
+
+def _residual(prediction: Tensor, batch: Batch, *, preconditioned: bool) -> Tensor:
+    system, n = batch.system, check_grid(prediction, "prediction")
+    symbol, null = system.symbol_and_null(batch.coefficients, n)
+    source_hat, coefficients = transform(batch.source), batch.coefficients.double()
+    residual_hat = system.residual_hat(transform(prediction), source_hat, symbol, coefficients)
+    weights = parseval_weights(n, device=prediction.device).sqrt()
+    if preconditioned:
+        weights = weights / system.preconditioner(coefficients, n)
+        weights = weights / weights.amax(dim=(-2, -1), keepdim=True)  # for float32; both norms share the factor
+    weights = weights.masked_fill(null, 0).to(source_hat.real.dtype)
+    return _norm(weights * residual_hat) / _norm(weights * source_hat)
+
+
+def _norm(field_hat: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(torch.view_as_real(field_hat), dim=(-3, -2, -1))
 
 
 def find_loss(name: str) -> Loss:
@@ -76,3 +127,15 @@ def training_loss(prediction: Tensor, parts: Sequence[tuple[System, Examples]], 
         function(own, Batch(system, *examples)) for own, (system, examples) in zip(predictions, parts, strict=True)
     ]
     return torch.cat(values, dim=-1).mean(dim=-1)
+
+
+@torch.no_grad()
+def mean_losses(operators: Sequence[Operator], sets: Sequence[tuple[System, Examples]], loss: str) -> list[float]:
+    """Mean of a loss of each operator's predictions over all examples of all sets."""
+    function, values = find_loss(loss), []
+    for system, examples in sets:
+        predictions = predict_together(operators, examples.source, examples.coefficients, system)
+        for start in range(0, examples.size, MEASURED):
+            part = slice(start, start + MEASURED)
+            values.append(function(predictions[:, part], Batch(system, *examples.take(part))).cpu())
+    return torch.cat(values, dim=1).mean(dim=1).tolist()

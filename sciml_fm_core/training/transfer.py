@@ -13,7 +13,7 @@ import torch
 from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches, TurnedBatches
 from sciml_fm_core.data.hdf5 import DatasetFile
 from sciml_fm_core.data.splits import stream
-from sciml_fm_core.evaluation.errors import mean_errors, validation_sets
+from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
 from sciml_fm_core.models.operator import Operator
@@ -25,8 +25,10 @@ from .cards import training_card
 from .config import Callback, History, TrainConfig
 from .distributed import ALONE, Processes
 from .loop import fit, fit_together
+from .losses import mean_losses
 from .member import Member
 from .recipes import HALVE_AT, find_recipe, recipe_of
+from .unlabelled import unlabelled_config, unlabelled_data
 
 
 def new_operator(
@@ -37,8 +39,12 @@ def new_operator(
     size: str = "1M",
     seed: int = 0,
     device: str | torch.device = "cpu",
+    inputs_for: Sequence[Task] = (),
 ) -> Operator:
     """Untrained operator for tasks.
+
+    With `inputs_for` it has input channels for the coefficients of further tasks too, scaled to their values: a network
+    that is told coefficients can later take those of an equation that it was not trained on.
 
     >>> new_operator([Task.parse("SYS-1(1,5)")], size="64K").model.parameter_count
     109073
@@ -49,7 +55,8 @@ def new_operator(
     chosen, model = find_recipe(recipe), find_model(architecture)
     if size not in model.sizes:
         raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
-    normalization = fit_normalization(chosen.normalization, list(tasks), conditioners=chosen.conditioners, seed=seed)
+    told = [*tasks, *inputs_for]
+    normalization = fit_normalization(chosen.normalization, told, conditioners=chosen.conditioners, seed=seed)
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width,
@@ -77,6 +84,7 @@ def pretrain(
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
+    inputs_for: Sequence[Task] = (),
 ) -> tuple[Operator, History]:
     """Train an operator for one or several tasks, on fresh examples or on files.
 
@@ -94,6 +102,7 @@ def pretrain(
         device: where to train.
         callback, checkpoint: as in `fit`.
         processes: several that call this together and share each batch, see `distributed.started_by_torchrun`.
+        inputs_for: further tasks whose coefficients it has inputs for, and none of whose examples it is trained on.
 
     Returns:
         The operator, with its card, and the history.
@@ -105,7 +114,9 @@ def pretrain(
     chosen = find_recipe(recipe)
     config = (config or TrainConfig()).completed(learning_rate=find_model(architecture).learning_rate)
     config = config.completed(**chosen.settings)
-    operator = new_operator(tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device)
+    operator = new_operator(
+        tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device, inputs_for=inputs_for
+    )
     batch_size = batch_size or chosen.batch_size
     last = data[0].resolution if data else resolution if isinstance(resolution, int) else list(resolution.values())[-1]
     batches: Batches
@@ -170,14 +181,15 @@ Data: TypeAlias = Examples | DatasetFile
 
 def fine_tune(
     operator: Operator,
-    data: Data,
+    data: Data | None = None,
     *,
+    unlabelled: Task | None = None,
     system: System | str | None = None,
     validation: Examples | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     halve_at: Sequence[float] = HALVE_AT,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
     symmetries: bool = True,
@@ -200,31 +212,54 @@ def fine_tune(
     >>> tuned.operator.card["kind"], tuned.operator.card["parent"]["tasks"]
     ('fine-tuned', ['SYS-1(1,5)'])
 
+    Without labels, ``unlabelled`` takes the place of the data: fresh sources and coefficients of a task at every step,
+    trained and validated by the ``physics`` loss, see `training.unlabelled`.
+
+    >>> task, config = Task.parse("SYS-1(5,10)"), TrainConfig(steps=2)
+    >>> tuned = fine_tune(load_operator("sys-1"), unlabelled=task, config=config, batch_size=4)
+    >>> tuned.operator.card["labels"], tuned.operator.card["loss"], tuned.operator.card["downstream_examples"]
+    ('none', 'physics', 0)
+
     Args:
         operator: the pre-trained operator.
         data: downstream examples, in memory or a file.
+        unlabelled: the downstream task, where no solutions are used.
         system: which system they belong to, for an operator of several.
-        validation: examples on which weights and learning rate are chosen; without them the last weights are kept.
-        config: how to train; by default 200 steps. What it leaves open: the recipe's loss, `ADAPT_LEARNING_RATE`.
+        validation: examples on which weights and learning rate are chosen; without them the last weights are kept. With
+            ``unlabelled`` their solutions are not used, and some are drawn where none are given.
+        config: how to train; by default 200 steps. What it leaves open: the recipe's loss, `ADAPT_LEARNING_RATE`. With
+            ``unlabelled`` the default, and what is left open, are those of `UNLABELLED`.
         learning_rates: grid to try instead of the learning rate of `config`, all at once in one batched training.
         halve_at: fractions of the training at which the worse half of the grid is dropped; () to train all to the end.
-        batch_size: at most; with no more examples than that, every step sees all of them.
-        resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None.
-        seed: seed of the shuffling and of the symmetries.
+        batch_size: at most; with no more examples than that, every step sees all of them. 128 where None, or 32 fresh
+            ones without labels.
+        resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None, or without
+            labels the schedule of `unlabelled_data`.
+        seed: seed of the shuffling and of the symmetries, or of the fresh examples.
         symmetries: train on each example as it is turned by a random symmetry of the square, another in each step,
-            where the system declares its symmetries: eight times the examples, for nothing.
+            where the system declares its symmetries: eight times the examples, for nothing. Fresh examples need none.
         callback, checkpoint: as in `fit`.
 
     Raises:
-        ValueError: if the operator does not know the system, or several rates are given without validation.
+        ValueError: if the operator does not know the system, several rates are given without validation, there are both
+            data and an unlabelled task or neither, or the latter is to be learned by a loss that needs labels.
     """
-    resolved = operator.normalization.resolve(_system_of(data, system))
-    batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
-    drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
+    batches: Batches
+    if data is not None and unlabelled is None:
+        resolved = operator.normalization.resolve(_system_of(data, system))
+        size = LABELLED_BATCH if batch_size is None else batch_size
+        batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
+        about = _about_data(data, batches)
+        batches = TurnedBatches(batches, seed=seed) if symmetries else batches
+    elif unlabelled is not None and data is None:
+        resolved, config = operator.normalization.resolve(unlabelled.system), unlabelled_config(config)
+        batches, validation, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, validation)
+    else:
+        raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
     result = _adapt(
-        operator.copy, resolved, drawn, validation, config, learning_rates, halve_at, LINE, callback, checkpoint
-    )  # fmt: skip
-    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", batches, data, config)
+        operator.copy, resolved, batches, validation, config, learning_rates, halve_at, LINE, callback, checkpoint
+    )
+    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", resolved, about, config)
     return result
 
 
@@ -237,7 +272,7 @@ def train_from_scratch(
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     halve_at: Sequence[float] = HALVE_AT,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
     symmetries: bool = True,
@@ -259,14 +294,17 @@ def train_from_scratch(
         model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
         return Operator(model, normalization, operator.card)
 
-    batches = FixedBatches([(resolved, data)], batch_size, resolution=resolution, seed=seed, device=operator.device)
+    size = LABELLED_BATCH if batch_size is None else batch_size
+    batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
     drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
     result = _adapt(fresh, resolved, drawn, validation, config, learning_rates, halve_at, (), callback, checkpoint)
-    result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", batches, data, config)
+    about = _about_data(data, batches)
+    result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", resolved, about, config)
     return result
 
 
 ADAPT_LEARNING_RATE = 1e-3
+LABELLED_BATCH = 128
 
 LINE = (0.25, 0.5, 0.75)
 """Where between the start and the trained weights of a fine-tuning others are tried. Beyond the trained ones (1.25) was
@@ -311,7 +349,7 @@ def _adapt(
     )
     tried = {m.learning_rate: None if m.status == "diverged" else m.history.best_error for m in members}
     chosen = min((member for member in members if member.status != "diverged"), key=lambda member: member.score)
-    return _with_best_weights(chosen, start(), line, held_out, tried)
+    return _with_best_weights(chosen, start(), line, held_out, config.validation_loss, tried)
 
 
 def _with_best_weights(
@@ -319,6 +357,7 @@ def _with_best_weights(
     start: Operator,
     line: Sequence[float],
     validation: Sequence[tuple[System, Examples]],
+    loss: str,
     tried: dict[float, float | None],
 ) -> Adaptation:
     """The trained weights, or those of its start or between both where they are better on validation."""
@@ -328,7 +367,8 @@ def _with_best_weights(
             member.operator, history, member.learning_rate, tried, history.rows[-1]["step"], 1.0, None
         )  # fmt: skip
     others = {0.0: start} | {share: _between(start, member.operator, share) for share in line}
-    errors = dict(zip(others, mean_errors(list(others.values()), validation), strict=True)) | {1.0: history.best_error}
+    measured = mean_losses(list(others.values()), validation, loss)
+    errors = dict(zip(others, measured, strict=True)) | {1.0: history.best_error}
     share = min((each for each in errors if math.isfinite(errors[each])), key=lambda each: errors[each])
     operator = {**others, 1.0: member.operator}[share]
     operator.model.eval()
@@ -346,25 +386,28 @@ def _between(start: Operator, end: Operator, share: float) -> Operator:
     return operator
 
 
+def _about_data(data: Data, batches: FixedBatches) -> dict:
+    """What a card says of labelled examples."""
+    task = data.attributes.get("task") if isinstance(data, DatasetFile) else None
+    return {"downstream_task": task, "downstream_examples": batches.count, "batch_size": batches.batch_size}
+
+
 def _adapted_card(
     result: Adaptation,
     origin: Operator,
     kind: str,
     relation: str,
-    batches: FixedBatches,
-    data: Data,
+    system: System,
+    about: dict,
     config: TrainConfig | None,
 ) -> dict:
     """A card of its own: what the training of its origin reached says nothing about it, and is nested."""
-    ((system, _),) = batches.sets
     of_origin = {key: value for key, value in origin.card.items() if key != "curve"}
     return {
         "kind": kind,
         **{key: origin.card.get(key) for key in ("recipe", "architecture", "size")},
         "system": system.name,
-        "downstream_task": data.attributes.get("task") if isinstance(data, DatasetFile) else None,
-        "downstream_examples": batches.count,
-        "batch_size": batches.batch_size,
+        **about,
         "learning_rate": result.learning_rate,
         "loss": (config and config.loss) or recipe_of(origin).loss,
         **training_card(result.history, result.operator),

@@ -1,0 +1,77 @@
+"""A flow over a plate that resists bending: the biharmonic operator with advection."""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+
+import torch
+
+from .diffusion import DIFFUSIVITY, FLOW_DIRECTION
+from .parameter import Parameter
+from .spectral import advection_symbol, laplacian
+from .symmetries import Geometry
+from .system import System
+
+
+class BiharmonicAdvection(System):
+    """``b lap^2 u + v . grad u = f``; dial: the advection strength ``P = |v| / (2 pi)^3 b``.
+
+    P is the ratio of both terms on the longest wave along the flow; on a wave of wavenumber k it is ``P / |k|^3``. The
+    stiffness ``b = 0.01 / 4 pi^2`` damps the longest wave as a diffusivity of 0.01 does. At P = 0 the operator is the
+    biharmonic one.
+    """
+
+    name = "biharmonic_advection"
+    label = "BIHARM"
+    title = "Biharmonic with advection"
+    equation = r"b\,\Delta^2 u + v \cdot \nabla u = f"
+    coefficient_names = ("stiffness", "v1", "v2")
+    constants = MappingProxyType({"stiffness": DIFFUSIVITY / (4 * math.pi**2)})
+    dialled = Parameter(
+        "advection strength",
+        0,
+        5,
+        start=1,
+        label="Advection strength P",
+        help="How strongly the flow carries the longest wave, compared with the stiffness that damps it; 0 is the "
+        "biharmonic operator alone.",
+        step=0.05,
+        minimum=0,
+    )
+    shifts = MappingProxyType({"weak": (0, 1), "strong": (1, 5), "whole": (0, 5)})
+    parameters = (FLOW_DIRECTION,)
+    zero_mean = True
+    geometry = Geometry(vectors=(("v1", "v2"),))
+
+    def symbol(self, coefficients, n):
+        bending = coefficients[..., 0, None, None] * laplacian(n, like=coefficients) ** 2
+        return torch.complex(bending, advection_symbol(coefficients[..., 1:], n).expand(bending.shape))
+
+    def dial(self, source, coefficients):
+        return torch.linalg.vector_norm(self.features(coefficients), dim=-1)
+
+    def coefficients(self, dial, source, parameters):
+        stiffness, direction = torch.full_like(dial, self.constants["stiffness"]), parameters[..., 0]
+        speed = dial * (2 * torch.pi) ** 3 * stiffness
+        return torch.stack([stiffness, speed * torch.cos(direction), speed * torch.sin(direction)], dim=-1)
+
+    def check_coefficients(self, coefficients):
+        if not (coefficients[..., 0] > 0).all():
+            raise ValueError(f"coefficients: {self.name} expects a stiffness above 0")
+
+    @property
+    def feature_names(self):
+        return ("advection_x", "advection_y")
+
+    def features(self, coefficients):
+        """``v / (2 pi)^3 b``: as for SYS-2, the ratio of advection to damping on the longest wave along each axis."""
+        return coefficients[..., 1:] / ((2 * torch.pi) ** 3 * coefficients[..., :1])
+
+    def scale(self, coefficients):
+        speed = torch.linalg.vector_norm(coefficients[..., 1:], dim=-1)
+        return (2 * torch.pi) ** 4 * coefficients[..., 0] + 2 * torch.pi * speed
+
+    def equation_with(self, coefficients):
+        b, v1, v2 = (f"{coefficients[name]:.3g}" for name in self.coefficient_names)
+        return rf"{self.equation},\quad b = {b},\; v = \begin{{pmatrix}} {v1} \\ {v2} \end{{pmatrix}}"

@@ -1,0 +1,84 @@
+"""Adaptation without labels: fresh sources and coefficients of a task, and the residual of its equation.
+
+Nothing of a solution reaches the training or the choice of weights: `WithoutSolutions` puts NaN in its place. What is
+used instead is the equation: its symbol, and the preconditioner of the physics loss. On the systems of this package the
+exact solver needs no more than the symbol, so this shows what a network can learn from an equation, not that a network
+is needed for it.
+
+Sources and coefficients are drawn by the task, which is more than an equation: for SYS-2 the velocity that gives an
+asked dial is found from the symbol and the source (`AdvectionDiffusion.speed`), and the sampler's rule of SYS-3 turns
+away sources whose solution is too large. Both shape which equations are seen, and neither shows the network a solution.
+(The sampler serves labelled training too, so it solves what it draws; here that is thrown away.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sciml_fm_core.data.batches import Batches, FreshBatches
+from sciml_fm_core.evaluation.errors import validation_sets
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.tasks import Task
+
+from .config import TrainConfig
+from .losses import LABEL_FREE
+
+UNLABELLED = TrainConfig(steps=300, learning_rate=3e-3, loss="physics", validate_every=20)
+"""How to adapt without labels. The learning rate may be larger than with a few labels: no example is seen twice."""
+
+BATCH_SIZE = 32
+VALIDATION_COUNT = 64
+
+
+class WithoutSolutions:
+    """Batches that have NaN in place of the solutions."""
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
+        """As the batches given."""
+        return [(system, examples.without_solution()) for system, examples in self.batches.batch(step, progress)]
+
+
+def unlabelled_config(config: TrainConfig | None) -> TrainConfig:
+    """`UNLABELLED`, or what a configuration leaves open of it.
+
+    Raises:
+        ValueError: if its loss, or what it validates by, needs labels.
+    """
+    config = (config or UNLABELLED).completed(learning_rate=UNLABELLED.learning_rate, loss=UNLABELLED.loss, warmup=0)
+    for name in (config.loss, config.validation_loss):
+        if name not in LABEL_FREE:
+            raise ValueError(f"unlabelled: expected a loss that needs no labels, {_names()}, got {name!r}")
+    return config
+
+
+def _names() -> str:
+    return " or ".join(sorted(LABEL_FREE))
+
+
+def unlabelled_data(
+    task: Task,
+    operator: Operator,
+    batch_size: int | None = None,
+    resolution: int | Mapping[float, int] | None = None,
+    seed: int = 0,
+    validation: Examples | None = None,
+) -> tuple[WithoutSolutions, Examples, dict]:
+    """Batches to train on, validation examples, and what a card says of both.
+
+    Where no resolution is given, most steps are made on the coarsest grid that resolves the network's modes, of at
+    least 32 points, and the last 15 % on twice as many. Where no validation examples are, `VALIDATION_COUNT` are drawn
+    at the last resolution.
+    """
+    coarse, batch_size = max(32, operator.model.smallest_grid), BATCH_SIZE if batch_size is None else batch_size
+    schedule = {0.0: resolution} if isinstance(resolution, int) else resolution or {0.0: coarse, 0.85: 2 * coarse}
+    batches = FreshBatches([task], batch_size, resolution=schedule, seed=seed, device=operator.device)
+    if validation is None:
+        last = schedule[max(schedule)]
+        ((_, validation),) = validation_sets([task], VALIDATION_COUNT, resolution=last, device=operator.device)
+    about = {"downstream_task": task.label, "downstream_examples": 0, "labels": "none", "batch_size": batch_size}
+    return WithoutSolutions(batches), validation.without_solution(), about
