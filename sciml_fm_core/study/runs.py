@@ -118,7 +118,7 @@ class AdaptationRun:
 
 
 Run = PretrainingRun | AdaptationRun
-_CAME_LATER = {"architecture": "fno", "inputs_for": "", "symmetries": False}
+_CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": ""}
 """Fields that count only where they differ from this: runs that were recorded before them keep their identity."""
 
 
