@@ -22,6 +22,7 @@ from sciml_fm_core import (
     draw_split,
     generate,
 )
+from sciml_fm_core.data.batches import CurriculumBatches
 from sciml_fm_core.data.hdf5 import ATTRIBUTES, write_released
 from sciml_fm_core.data.splits import CHUNK, stream
 
@@ -376,6 +377,25 @@ def test_fresh_batches_follow_a_schedule_of_resolutions():
     batches = FreshBatches([POISSON], 2, resolution={0: 8, 0.5: 16})
     sizes = [batches.batch(0, progress)[0][1].source.shape[-1] for progress in (0, 0.49, 0.5, 1)]
     assert sizes == [8, 8, 16, 16]
+
+
+def test_a_curriculum_moves_the_dial_to_its_task():
+    """From the easiest range to that of the task in the first half; by equal factors on a logarithmic dial."""
+    easy, hard = Task.parse("SYS-1(1,3)"), Task.parse("SYS-1(11,15)")
+    batches = CurriculumBatches(easy, hard, 64, resolution=8)
+    for progress, (low, high) in {0: (1, 3), 0.2: (5, 7.8), 0.5: (11, 15), 0.9: (11, 15)}.items():
+        ((system, examples),) = batches.batch(3, progress)
+        assert system is hard.system
+        assert low <= examples.dial.min() < examples.dial.max() <= high
+        assert examples.dial.max() - examples.dial.min() > 0.8 * (high - low)
+    plain = FreshBatches([hard], 64, resolution=8).batch(3, 0)[0][1]
+    assert torch.equal(batches.batch(3, 1.0)[0][1].source, plain.source)
+    flow = CurriculumBatches(Task.parse("SYS-2(0.1,0.2)"), Task.parse("SYS-2(1.6,3.2)"), 2, resolution=8)
+    assert (flow.task_at(0.25).low, flow.task_at(0.25).high) == pytest.approx((0.4, 0.8))
+    waves = CurriculumBatches(Task.parse("SYS-3(1,2)"), Task.parse("SYS-3(5,12)"), 2, resolution=8)
+    assert waves.task_at(0.1).label == "SYS-3(2,4)"
+    with pytest.raises(ValueError, match=r"two tasks of one system, got SYS-1\(1,3\) and SYS-3\(5,12\)"):
+        CurriculumBatches(easy, Task.parse("SYS-3(5,12)"), 2)
 
 
 def test_fresh_batches_check_their_settings():

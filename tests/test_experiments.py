@@ -8,8 +8,8 @@ from sciml_fm_core import shipped_operators
 from sciml_fm_core.models.operator import read_header
 from sciml_fm_core.study import experiments as experiments_module
 from sciml_fm_core.study import runs as study_module
+from sciml_fm_core.study.equation_runs import EquationRun
 from sciml_fm_core.study.experiments import (
-    ALL_EXPERIMENTS,
     BUDGETS,
     EXPERIMENTS,
     HALVED_EXPERIMENTS,
@@ -20,6 +20,7 @@ from sciml_fm_core.study.experiments import (
     headline,
     mixed_operators,
     model_size,
+    physics_loss,
     physics_shift,
     results,
     seeds,
@@ -171,7 +172,7 @@ def test_what_ships_covers_the_experiments_of_its_budget():
     for name, path in tables.items():
         known = {record["identity"] for record in read_table(path)}
         for experiment in COVERED:
-            missing = [run for run in ALL_EXPERIMENTS[experiment](name) if identity(run) not in known]
+            missing = [run for run in EXPERIMENTS[experiment](name) if identity(run) not in known]
             assert not missing, f"{experiment} at budget {name} lacks {len(missing)} records"
 
 
@@ -238,7 +239,7 @@ def test_budgets_set_the_runs(budget):
 
 def test_both_starts_have_equal_trials(budget):
     """Of learning rates, of which none is dropped but where the budget says so of records made before."""
-    for name, make in ALL_EXPERIMENTS.items():
+    for name, make in EXPERIMENTS.items():
         trials, halved = {}, HALVED_EXPERIMENTS if budget == "laptop" else ()
         for run in make(budget):
             trials.setdefault((run.parent, run.task, run.examples, run.seed, run.symmetries), {})[run.start] = (
@@ -313,7 +314,65 @@ def test_results_are_those_that_ship_where_they_cover_the_experiment(tiny, tmp_p
     assert results("seeds", "tiny", rerun=True, folder=tmp_path / "study") == made
     write_table(marked[1:], table)  # one is missing
     assert results("seeds", "tiny", folder=tmp_path / "study") == made
-    with pytest.raises(ValueError, match=r"experiment: expected one of q1_downstream_data, .*, headline, got 'q9'"):
+    with pytest.raises(
+        ValueError, match=r"experiment: expected one of q1_downstream_data, .*, headline, physics_loss, got 'q9'"
+    ):
         results("q9", "tiny")
     with pytest.raises(ValueError, match=r"budget: expected one of smoke, .*, got 'huge'"):
         results("seeds", "huge")
+
+
+# Without labels -------------------------------------------------------------------------------------------------------
+
+
+def test_learning_from_equations_alone(budget):
+    chosen, runs = BUDGETS[budget], physics_loss(budget)
+    assert len(set(map(identity, runs))) == len(runs)
+    for system, parent in ((1, "sys-1"), (2, "sys-2")):
+        windows = [SHIFTS[system][shift] for shift in ("none", "medium", "large")]
+        own = [run for run in runs if run.task in SHIFTS[system].values()]
+        trained = {(run.task, run.loss, run.easiest) for run in own if not run.parent}
+        expected = {(task, loss, "") for task in windows for loss in ("residual", "physics", "relative")}
+        assert trained == expected | {(windows[-1], loss, windows[0]) for loss in ("residual", "physics")}
+        tuned = {(run.task, run.loss, run.parent, run.steps) for run in own if run.parent}
+        assert tuned == {
+            (windows[1], loss, parent, steps) for loss in ("residual", "physics") for steps in chosen.tuning_steps
+        }
+        alike = {(run.steps, run.size, run.resolution, run.learning_rate) for run in own if not run.parent}
+        assert alike == {(chosen.equation_steps, chosen.equation_size, chosen.resolution[:1], 5e-3)}
+    assert {(run.validation, run.test, run.batch_size) for run in runs} == {
+        (chosen.validation, chosen.test, chosen.batch_size)
+    }
+
+
+def test_records_of_learning_from_equations_alone(tmp_path):
+    shared = {"steps": 3, "batch_size": 2, "validation": 2, "test": 4, "test_resolution": 32}
+    runs = [
+        EquationRun("SYS-1(5,10)", "physics", size="64K", easiest="SYS-1(1,5)", **shared),
+        EquationRun("SYS-1(5,10)", "relative", size="64K", **shared),
+        EquationRun("SYS-1(5,10)", "physics", "sys-1", size="", learning_rate=1e-12, **shared),
+    ]
+    blind, labelled, tuned = records = run_study(runs, tmp_path / "study")
+    assert [record["labels"] for record in records] == [0, 6, 0]
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    assert all(record["kind"] == "equation" and record["cpu_seconds"] > 0 for record in records)
+    assert blind["error_before"] is labelled["error_before"] is None
+    assert tuned["error"] == pytest.approx(tuned["error_before"], rel=1e-3)
+    assert tuned["error"] < 0.1 < blind["error"]
+    assert blind["validation_loss"] != pytest.approx(blind["error"], rel=1e-3)
+    before = (tmp_path / "study" / f"{identity(runs[0])}.json").read_bytes()
+    assert run_study(runs, tmp_path / "study") == records
+    assert (tmp_path / "study" / f"{identity(runs[0])}.json").read_bytes() == before
+    with pytest.raises(ValueError, match="loss: expected one of"):
+        EquationRun("SYS-1(5,10)", "none")
+    with pytest.raises(ValueError, match=r"expected a shipped operator or the path of a bundle as parent, got 'none'"):
+        run_study([EquationRun("SYS-1(5,10)", "physics", "none")], tmp_path / "study")
+
+
+def test_results_from_equations_alone_ship_in_a_table_of_their_own(tmp_path, monkeypatch):
+    runs = physics_loss("smoke")
+    table = write_table([{"identity": identity(run), "error": 0.5} for run in runs], tmp_path / "table.csv")
+    monkeypatch.setattr(experiments_module, "shipped_tables", lambda: {"smoke-equation": table})
+    found = results("physics_loss", "smoke", folder=tmp_path / "none")
+    assert [record["identity"] for record in found] == [identity(run) for run in runs]
+    assert not (tmp_path / "none").exists()

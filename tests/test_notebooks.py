@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sciml_fm_core import Task, load_operator, relative_error
-from sciml_fm_core.study.experiments import EXPERIMENTS
+from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import identity
 
@@ -119,6 +119,20 @@ def test_studies(tmp_path, name, claim):
     exported = {path.suffix for path in (tmp_path / "out").iterdir()}
     assert exported == {".csv", ".png", ".svg"}
     assert figures(notebook), "pictures, which need neither a kernel nor a network"
+
+
+def test_physics_loss(tmp_path):
+    notebook = execute("physics_loss.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
+    runs, records = physics_loss("smoke"), read_table(tmp_path / "out" / "records.csv")
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    shown = text(notebook)
+    for system in ("SYS-1", "SYS-2"):
+        assert f"**{system}.** From {system}(" in shown
+    for record in records:
+        assert f"{record['error']:.2%}" in shown, "computed, not canned"
+    assert f"{records[-1]['error_before']:.2%}" in shown
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
+    assert figures(notebook)
 
 
 def test_data(tmp_path):

@@ -103,6 +103,15 @@ def test_without_any_records_there_is_nothing_to_draw(places):
     assert state.summary == ""
 
 
+def test_records_of_another_kind_are_left_to_their_notebook(places, monkeypatch):
+    folder, runs = places
+    other = {"identity": "f" * 16, "kind": "equation", "task": "SYS-1(5,10)", "loss": "physics", "error": 0.01}
+    table = write_table([other], runs / "laptop-equation.csv")
+    monkeypatch.setattr("explorer.records.shipped_tables", lambda: {"laptop-equation": table})
+    (folder / f"{other['identity']}.json").write_text(json.dumps(other), encoding="utf-8")
+    assert find_sources(runs) == ({}, [])
+
+
 def test_results_that_ship_come_first_and_own_ones_after(places, monkeypatch):
     folder, runs = places
     shipped = write_table(records_of("q1_downstream_data"), runs / "laptop.csv")

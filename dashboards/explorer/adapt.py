@@ -189,7 +189,7 @@ class AdaptView:
     def layout(self) -> pn.viewable.Viewable:
         """The card."""
         return pn.Column(
-            Html(text.title("Fine-tune on a few examples, or none", "beside the same network from scratch")),
+            Html(text.title("Fine-tune on few examples or none", "beside a twin from scratch")),
             pn.FlexBox(self.examples, self.low, self.high, self.rate, self.steps, align_items="center", margin=0),
             pn.Row(self.run, self.cancel, margin=0),
             self.bar,

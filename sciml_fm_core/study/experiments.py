@@ -7,18 +7,21 @@ that two figures share is the same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
 from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES
+from sciml_fm_core.training.unlabelled import UNLABELLED
 
 from .engine import GridProgress
+from .equation_runs import KIND as EQUATION
+from .equation_runs import EquationRun
 from .records import read_table, shipped_tables
-from .runs import STARTS, AdaptationRun, PretrainingRun, Schedule, identity, run_study
+from .runs import STARTS, AdaptationRun, PretrainingRun, Recorded, Schedule, identity, run_study
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Each is trained to its end, from both starts: to drop rates early drops what wins late, mostly from scratch. The best
@@ -44,6 +47,8 @@ class Budget:
         seeds: downstream seeds of the seed experiment.
         parents: pre-trained operators by task and recipe; trained by the study where absent.
         validation, test, batch_size: see `AdaptationRun`.
+        equation_steps, equation_size: of training from random weights without labels.
+        tuning_steps: of fine-tuning without labels, one run for each.
         architecture_steps: pre-training steps of each architecture, which take the same time; `pretraining_steps` each
             where they were not measured.
         settings: what single experiments set otherwise, by their names.
@@ -67,6 +72,9 @@ class Budget:
     batch_size: int = 32
     architecture_steps: tuple[tuple[str, int], ...] = ()
     symmetries: bool = False
+    equation_steps: int = 300
+    equation_size: str = "256K"
+    tuning_steps: tuple[int, ...] = (50, 150, 300)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, experiment: str) -> Budget:
@@ -105,11 +113,13 @@ HALVED: dict[str, Any] = {
 scratch (docs/results.md). They stay until they are made anew; what compares starts fairly is ``headline``."""
 HALVED_EXPERIMENTS = ("q1_downstream_data", "q2_model_size", "q3_physics_shift", "q4_mixed_operators", "seeds")
 
+SMOKE = Budget(
+    (4,), (4,), (4,), ((4, 2),), (1e-3,), (), ((0.0, 32),), ("64K",), (0, 1), 2, 4, SHIPPED, 2, 2, 32, 4,
+    equation_steps=2, equation_size="64K", tuning_steps=(1, 2),
+)  # fmt: skip
 BUDGETS: dict[str, Budget] = {
     # seconds: only shows that everything runs
-    "smoke": Budget(
-        (4,), (4,), (4,), ((4, 2),), (1e-3,), (), ((0.0, 32),), ("64K",), (0, 1), 2, 4, SHIPPED, 2, 2, 32, 4
-    ),
+    "smoke": SMOKE,
     # minutes on two cores, from the operators that ship
     "laptop": Budget(
         (8, 64, 512, 2048),
@@ -142,6 +152,9 @@ BUDGETS: dict[str, Budget] = {
         test_resolution=128,
         batch_size=64,
         symmetries=True,
+        equation_steps=20_000,
+        equation_size="1M",
+        tuning_steps=(100, 300, 1000, 3000),
     ),
     # the paper's own: 32K examples, batch 128, 500 epochs = 128,000 steps at the largest size
     "paper": Budget(
@@ -157,6 +170,9 @@ BUDGETS: dict[str, Budget] = {
         test=4096,
         test_resolution=128,
         batch_size=128,
+        equation_steps=128_000,
+        equation_size="1M",
+        tuning_steps=(100, 1000, 10_000),
     ),
 }
 
@@ -274,6 +290,33 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     return runs
 
 
+def physics_loss(budget: str | Budget = "laptop") -> list[EquationRun]:
+    """Learning from the equation alone, at points further and further along the dials of SYS-1 and SYS-2.
+
+    From random weights by the plain residual, by the preconditioned one and, to compare, by labels without end; at the
+    far end of the dial also with a curriculum along it. Then from the operators that ship, at the medium shift.
+    """
+    chosen = _budget(budget, "physics_loss")
+    runs = []
+    common: dict[str, Any] = {"batch_size": chosen.batch_size, "validation": chosen.validation, "test": chosen.test}
+    common |= {"test_resolution": chosen.test_resolution}
+    made = common | {"size": chosen.equation_size, "steps": chosen.equation_steps, "resolution": chosen.resolution[:1]}
+    for system, parent in (("poisson", "sys-1"), ("advection_diffusion", "sys-2")):
+        near, medium, far = (PAPER_TASKS[system][shift] for shift in ("none", "medium", "large"))
+        for task in (near, medium, far):
+            runs += [EquationRun(task, loss, **made) for loss in ("residual", "physics", "relative")]
+        runs += [EquationRun(far, loss, easiest=near, **made) for loss in ("residual", "physics")]
+        runs += [
+            EquationRun(
+                medium, loss, parent, size="", steps=steps, learning_rate=cast(float, UNLABELLED.learning_rate),
+                resolution=chosen.resolution, **common,
+            )
+            for loss in ("residual", "physics")
+            for steps in chosen.tuning_steps
+        ]  # fmt: skip
+    return runs
+
+
 EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
     "q1_downstream_data": downstream_data,
     "q2_model_size": model_size,
@@ -282,11 +325,26 @@ EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
     "seeds": seeds,
     "architectures": architectures,
     "unseen": unseen,
+    "headline": headline,
 }
 """The experiments by the names of their notebooks."""
 
-ALL_EXPERIMENTS = EXPERIMENTS | {"headline": headline}
-"""With those that have no notebook of their own."""
+EQUATION_EXPERIMENTS: dict[str, Callable[..., list[EquationRun]]] = {"physics_loss": physics_loss}
+"""Those that learn from equations alone: their records have computing in the place of examples, and they ship in tables
+of their own, such as ``laptop-equation``."""
+
+
+def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
+    """Experiment by name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = EXPERIMENTS.get(name) or EQUATION_EXPERIMENTS.get(name)
+    if found is None:
+        known = ", ".join([*EXPERIMENTS, *EQUATION_EXPERIMENTS])
+        raise ValueError(f"experiment: expected one of {known}, got {name!r}")
+    return found
 
 
 def results(
@@ -303,7 +361,7 @@ def results(
     """Records of an experiment: those that ship with the package where they cover it, else computed.
 
     Args:
-        experiment: a key of `ALL_EXPERIMENTS`.
+        experiment: a key of `EXPERIMENTS` or `EQUATION_EXPERIMENTS`.
         budget: a key of `BUDGETS`.
         rerun: compute them, even if they ship.
         folder, processes, scheduler, device, callback: as in `run_study`; what the folder holds is not computed again.
@@ -311,10 +369,9 @@ def results(
     Raises:
         ValueError: on an unknown experiment or budget.
     """
-    if experiment not in ALL_EXPERIMENTS:
-        raise ValueError(f"experiment: expected one of {', '.join(ALL_EXPERIMENTS)}, got {experiment!r}")
-    runs = ALL_EXPERIMENTS[experiment](budget)
-    shipped = shipped_tables().get(budget)
+    runs = find_experiment(experiment)(budget)
+    table = f"{budget}-{EQUATION}" if experiment in EQUATION_EXPERIMENTS else budget
+    shipped = shipped_tables().get(table)
     if shipped is not None and not rerun:
         known = {record["identity"]: record for record in read_table(shipped)}
         names = [identity(run) for run in runs]

@@ -69,6 +69,42 @@ def error_curves(
     return _styled(hv.Overlay(parts), dict(**common, **_across(width), height=420), common | plain)
 
 
+def error_lines(
+    records: Sequence[dict],
+    x: Callable[[dict], float],
+    axis: str,
+    label: Callable[[dict], str],
+    title: str = "",
+    *,
+    level: float | None = None,
+    ticks: Sequence[tuple[float, str]] | None = None,
+    ylim: tuple[float, float] | None = None,
+) -> hv.Overlay:
+    """Error against any number of a record on logarithmic axes, a line for each label; one point alone is a star.
+
+    A dotted line marks a level, such as the error that a training starts from. Ticks are positions and what they say.
+    """
+    low, high = ylim or _error_range(records)
+    across, parts = hv.Dimension(axis.replace(" ", "_"), label=axis), []
+    positions = sorted({x(record) for record in records})
+    ends = positions[0] / 1.3, positions[-1] * 1.3
+    if level is not None:
+        dotted = hv.Curve([(at, level) for at in ends], across, Y)
+        parts.append(_styled(dotted, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
+    for name, colour in _colours(records, label).items():
+        own = sorted((x(record), record["error"]) for record in records if label(record) == name)
+        line, points = hv.Curve(own, across, Y, label=name), hv.Scatter(own, across, Y, label=name)
+        alone = len(own) == 1
+        parts.append(_styled(line, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
+        bokeh = dict(color=colour, marker="star" if alone else "circle", size=16 if alone else 8, tools=["hover"])
+        plain = dict(color=colour, marker="*" if alone else "o", s=160 if alone else 30)
+        parts.append(_styled(points, bokeh, plain))
+    common = dict(logx=True, logy=True, show_grid=True, title=title, legend_position="top_right", xlim=ends)
+    common |= dict(ylim=(low, high)) | (dict(xticks=list(ticks)) if ticks else {})
+    drawn = dict(fig_size=170, aspect=1.3, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
+    return _styled(hv.Overlay(parts), dict(**common, width=WIDTH // 2 + 40, height=360), common | drawn)
+
+
 def error_panels(
     records: Sequence[dict], panel: Callable[[dict], str], label: Callable[[dict], str], columns: int = 2
 ) -> hv.Layout:

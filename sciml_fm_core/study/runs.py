@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -29,17 +29,17 @@ from sciml_fm_core.files import write_json
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_operators
 from sciml_fm_core.physics.tasks import Task, parse_mixture
-from sciml_fm_core.training.cards import hardware
+from sciml_fm_core.training.cards import hardware, versions
 from sciml_fm_core.training.checkpoints import CheckpointError
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES, find_recipe
 from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
 
 from .engine import GridProgress, Job, open_executor, run_jobs
+from .equation_runs import EquationRun, Schedule, learn_and_measure
 from .records import read_record
 
 STARTS = ("fine-tuned", "from scratch")
-Schedule = tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ class AdaptationRun:
             )
 
 
-Run = PretrainingRun | AdaptationRun
+Run = PretrainingRun | AdaptationRun | EquationRun
+Recorded = AdaptationRun | EquationRun
+"""A run that a study asks for; operators are made for it as it needs them."""
 _CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": ""}
 """Fields that count only where they differ from this: runs that were recorded before them keep their identity."""
 
@@ -133,6 +135,8 @@ def _configuration(run: Run) -> dict[str, Any]:
     if isinstance(run, AdaptationRun):
         parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
         values["parent"] = {"identity": parent}
+    elif isinstance(run, EquationRun) and run.parent:
+        values["parent"] = {"identity": _digest(run.parent)}
     return values
 
 
@@ -144,7 +148,7 @@ def _digest(parent: str) -> str:
 
 
 def run_study(
-    runs: Iterable[AdaptationRun],
+    runs: Iterable[Recorded],
     folder: str | Path,
     *,
     processes: int = 1,
@@ -178,8 +182,10 @@ def run_study(
 
 def _job(run: Run, folder: Path, device: str) -> Job:
     path = _path(folder, run)
-    if isinstance(run, AdaptationRun) and isinstance(run.parent, str) and run.parent not in shipped_operators():
-        run = replace(run, parent=str(Path(run.parent).absolute()))  # a cluster's worker may be in another folder
+    parent = None if isinstance(run, PretrainingRun) else run.parent
+    if isinstance(parent, str) and parent and parent not in shipped_operators():
+        whole = str(Path(parent).absolute())  # a cluster's worker may be in another folder
+        run = replace(cast(Recorded, run), parent=whole)
     starts_from = run.parent if isinstance(run, AdaptationRun) else None
     needs = [_job(starts_from, folder, device)] if isinstance(starts_from, PretrainingRun) else []
     return Job(path.stem, path, partial(_execute, run, folder, device), needs)
@@ -213,6 +219,8 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
             inputs_for=run.further,
         )  # fmt: skip
         operator.save(path)
+    elif isinstance(run, EquationRun):
+        write_json(path, learn_and_measure(run, path.stem, device))
     else:
         write_json(path, adapt_and_measure(run, folder, device, checkpoint))
 
@@ -273,7 +281,7 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
         **chosen,
         "total_seconds": round(time.monotonic() - began, 2),
         "hardware": hardware(operator.device),
-        "versions": {"sciml_fm": __version__, "torch": torch.__version__.split("+")[0]},
+        "versions": versions(),
     }
 
 

@@ -21,9 +21,14 @@ def training_card(history: History, operator: Operator) -> dict:
         "best_validation_error": history.best_error,
         "parameters": operator.model.parameter_count,
         "hardware": hardware(operator.device),
-        "versions": {"sciml_fm": __version__, "torch": torch.__version__.split("+")[0]},
+        "versions": versions(),
         "curve": [[row["step"], round(row["validation_error"], 6)] for row in history.rows if row["validation_error"]],
     }
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of torch."""
+    return {"sciml_fm": __version__, "torch": torch.__version__.split("+")[0]}
 
 
 def hardware(device: torch.device) -> str:
