@@ -164,6 +164,8 @@ def test_headline(budget):
         assert points(found) == expected
     assert len({identity(run) for run in runs}) == len(runs)
     assert {run.halve_at for run in runs} == {()}
+    told = [run for run in runs if parent_of(run)[1] == "symbol"]
+    assert points(told) == grid(ALL_THREE, task, TUNED, (), "symbol")
 
 
 def test_what_ships_covers_the_experiments_of_its_budget():

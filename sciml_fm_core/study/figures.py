@@ -7,9 +7,10 @@ package imports this one, which alone needs HoloViews.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 import holoviews as hv
 import numpy as np
@@ -47,12 +48,14 @@ def error_curves(
     colour: Callable[[dict], str] | None = None,
     ylim: tuple[float, float] | None = None,
     legend: str = "right",
+    levels: Mapping[str, float] = MappingProxyType({}),
 ) -> hv.Overlay:
     """Error against examples on logarithmic axes, one curve for each label; no examples is a star at the left.
 
     Several seeds of a point are drawn as their median and the band between their quartiles (between the extremes where
     there are fewer than four). Curves that train from scratch are dashed. Curves share a colour where `colour` says the
-    same of them; without it each has its own. A width of None is that of the page.
+    same of them; without it each has its own. A width of None is that of the page. Levels are errors that no examples
+    stand behind: dotted lines with a name.
     """
     parts, colours = [], _colours(records, colour or label)
     counts = sorted({record["examples"] for record in records if record["examples"]}) or [1]
@@ -61,10 +64,15 @@ def error_curves(
         own = [record for record in records if label(record) == name]
         dashed = all(record["start"] == "from scratch" for record in own)
         parts += _curve(own, name, colours[(colour or label)(own[0])], dashed, origin)
+    ends = origin / 1.3, counts[-1] * 1.4
+    for (name, error), tint in zip(levels.items(), reversed(COLOURS), strict=False):
+        line = hv.Curve([(end, error) for end in ends], X, Y, label=name)
+        drawn = dict(color=tint, line_dash="dotted", line_width=2), dict(color=tint, linestyle=":", linewidth=2)
+        parts.append(_styled(line, *drawn))
     ticks = [(origin, "0"), *((count, f"{count:,}") for count in counts)]
-    low, high = ylim or _error_range(records)
+    low, high = ylim or _error_range([*records, *({"error": error} for error in levels.values())])
     common = dict(logx=True, logy=True, show_grid=True, title=title, xticks=ticks, legend_position=legend)
-    common |= dict(xlim=(origin / 1.3, counts[-1] * 1.4), ylim=(low, high))
+    common |= dict(xlim=ends, ylim=(low, high))
     plain = dict(fig_size=200, aspect=1.7, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
     return _styled(hv.Overlay(parts), dict(**common, **_across(width), height=420), common | plain)
 
