@@ -1,5 +1,6 @@
-"""Insert the numbers of docs/results.md from the shipped records and cards; --check tells whether they are there."""
+"""Insert the numbers of the pages of docs from the recorded runs and cards; --check tells whether they are there."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from sciml_fm_core.study.records import read_table, shipped_tables
 CONTROL = 0.0093
 """Error of the run that the page repeats: SYS-1(5,10), from scratch, 2,048 examples, no learning rate dropped."""
 
-PAGE = Path(__file__).with_name("results.md")
+FOLDER = Path(__file__).parent
+REACH = json.loads((FOLDER.parent / "benchmarks" / "results" / "reach.json").read_text(encoding="utf-8"))
 RECORDS = [{"architecture": "fno"} | record for record in read_table(shipped_tables()["laptop"])]
 CARDS = {name: read_header(path)["card"] for name, path in shipped_operators().items()}
 
@@ -83,9 +85,45 @@ def operators() -> str:
     return f"{measured}; trained on {card['hardware']}, seed {card['seed']}.\n\n{table(header, rows)}"
 
 
-def filled(text: str) -> str:
+def reach() -> str:
+    """Zero-shot errors of the operators that are told the symbol, and of those that are told coefficients."""
+    names = [name for name, card in CARDS.items() if card["recipe"] != "paper"]
+    labels = list(dict.fromkeys(label for name in names for label in CARDS[name]["errors"]))
+    rows = [
+        [label, *(percent(CARDS[name]["errors"][label]) if label in CARDS[name]["errors"] else "" for name in names)]
+        for label in labels
+    ]
+    between = REACH["operators"]
+    rows.append(["SYS-3 between", *(percent(between[name]) if name in between else "" for name in names)])
+    told = ["", *(f"{CARDS[name]['examples_seen']:,} examples" for name in names)]
+    card = CARDS["symbol"]
+    origin = f"Mean relative errors on {card['errors_measured_on']}; `{card['command']}` on {card['hardware']}."
+    return f"{origin}\n\n{table(['task', *(f'`{name}`' for name in names)], [told, *rows])}"
+
+
+def ablation() -> str:
+    """What each change of the recipe does, from benchmarks/results/reach.json."""
+    first = REACH["shipped"]
+    labels = list(first["errors"])
+    rows = [
+        [one["words"], *(percent(one["errors"][label]) if label in one["errors"] else "" for label in labels)]
+        for name, one in REACH.items()
+        if name != "operators"
+    ]
+    origin = (
+        f"One change at a time; each variant {first['steps']:,} steps on {first['examples']:,} fresh examples of the "
+        f"mixture at 32 x 32, seed {first['seed']}; zero-shot errors on {first['count']} test examples at 32 x 32. "
+        f"{first['hardware']}, torch {first['torch']}; `python benchmarks/reach.py`."
+    )
+    return f"{origin}\n\n{table(['variant', *labels], rows)}"
+
+
+PAGES = {"results.md": (study, architectures, operators), "reach.md": (reach, ablation)}
+
+
+def filled(text: str, sections: tuple) -> str:
     """The page with every section made anew."""
-    for make in (study, architectures, operators):
+    for make in sections:
         begin, end = f"<!-- {make.__name__} -->", f"<!-- /{make.__name__} -->"
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}"
@@ -93,7 +131,10 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    before = PAGE.read_text(encoding="utf-8")
-    if "--check" in sys.argv:
-        sys.exit(0 if filled(before) == before else f"{PAGE.name}: not up to date; run python docs/fill_numbers.py")
-    PAGE.write_text(filled(before), encoding="utf-8")
+    for name, sections in PAGES.items():
+        before = (FOLDER / name).read_text(encoding="utf-8")
+        after = filled(before, sections)
+        if "--check" not in sys.argv:
+            (FOLDER / name).write_text(after, encoding="utf-8")
+        elif after != before:
+            sys.exit(f"{name}: not up to date; run python docs/fill_numbers.py")

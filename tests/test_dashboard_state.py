@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sciml_fm_core import SYSTEMS, System, Task, new_operator
+from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers
@@ -282,6 +283,29 @@ def test_an_equation_met_in_fine_tuning_was_trained_on():
     assert tuned.history_on(fractional) == tuned.history
     assert tuned.trained_range(SYSTEMS["helmholtz"]) is None
     assert tuned.trained_range(SYSTEMS["poisson"]) == (1, 5)
+
+
+def test_an_equation_never_seen_is_predicted_swept_and_fine_tuned(monkeypatch, tmp_path, small_operator):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    small_operator("SYS-1(1,5)", kind="symbol", modes=8, recipe="symbol").save(tmp_path / "own.safetensors")
+    small_operator("SYS-1(1,5)").save(tmp_path / "told-coefficients.safetensors")
+    found, _ = find_bundles()
+    state = ExploreState({name: bundle for name, bundle in found.items() if not bundle.shipped})
+    state.choose_system("biharmonic_advection")
+    assert [bundle.name for bundle in state.bundles_of(state.system)] == ["own"]
+    frame = compute(state.query())
+    assert np.isfinite(frame.predictions["zero_shot"].relative_error)
+    sources, dial = sweep_sources(state.system), torch.tensor(state.scale.sweep(3))
+    along = error_map([state.loader()()], sources.source, dial, sources.parameters, state.system)
+    assert torch.isfinite(along).all()
+    state.param.update(examples=8, steps=2)
+    final = run_to_end(AdaptJob(state.loader(), state.settings(), lambda _: None, JobQueue()))
+    assert final.stage == "done", final.message
+    state.keep((state.system_name, state.bundle_name), final.result)
+    assert set(compute(state.query()).predictions) == set(PREDICTIONS)
+    tuned = final.result.operators["fine_tuned"].save(tmp_path / "tuned.safetensors")
+    again = next(bundle for bundle in find_bundles()[0].values() if bundle.path == tuned)
+    assert again.knows(state.system)
 
 
 def test_dials_cover_their_range_and_snap_to_their_values(system):

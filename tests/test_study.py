@@ -85,7 +85,7 @@ CHANGES = {
     AdaptationRun: {
         "parent": PRETRAINING, "task": "SYS-1(2,3)", "start": "from scratch", "examples": 5, "seed": 1, "steps": 7,
         "batch_size": 5, "learning_rates": (1e-9, 2e-2), "halve_at": (0.5,), "resolution": ((0.0, 16), (0.5, 32)),
-        "validation": 5, "test": 9, "test_resolution": 32,
+        "validation": 5, "test": 9, "test_resolution": 32, "symmetries": True,
     },
 }  # fmt: skip
 
@@ -125,6 +125,16 @@ def test_identity_is_of_the_version(quick, monkeypatch):
     monkeypatch.setattr(study_module, "__version__", "99.0")
     assert identity(PRETRAINING) != before[0]
     assert identity(quick()) != before[1]
+
+
+def test_identities_of_recorded_runs_stay(monkeypatch):
+    """As they were before `AdaptationRun.symmetries` and `PretrainingRun.architecture`."""
+    monkeypatch.setattr(study_module, "__version__", "0.1.0")
+    monkeypatch.setattr(study_module, "_digest", lambda parent: "0" * 16)
+    pretraining = PretrainingRun("SYS-1(1,5)")
+    assert identity(pretraining) == "92c8ea0ac2627ff5"
+    assert identity(AdaptationRun("sys-1", "SYS-1(5,10)", "fine-tuned", 64)) == "b5950cb6a73abc05"
+    assert identity(AdaptationRun(pretraining, "SYS-1(5,10)", "fine-tuned", 64)) == "01a51acb81e93ae5"
 
 
 # Done once ------------------------------------------------------------------------------------------------------------
@@ -364,26 +374,42 @@ def test_untrained_record_is_where_training_from_scratch_begins(quick, bundle, t
     assert records[0]["error"] != pytest.approx(errors_of(load_operator(bundle), test).mean().item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("symmetries", [False, True])
 @pytest.mark.parametrize("start", study_module.STARTS)
-def test_adaptation_record(quick, bundle, tmp_path, start):
-    run = quick(start=start, examples=6, seed=3, steps=30, learning_rates=(1e-9, 1e-2, 1e-8))
+def test_adaptation_record(quick, bundle, tmp_path, start, symmetries):
+    run = quick(
+        start=start, examples=6, seed=3, steps=30, learning_rates=(1e-9, 1e-2, 1e-8), symmetries=symmetries
+    )  # fmt: skip
     (record,) = run_study([run], tmp_path / "study")
     for field in fields(run):
         if field.name != "parent":
             assert record[field.name] == json.loads(json.dumps(getattr(run, field.name))), field.name
     assert record["tried"].keys() == {"1e-09", "0.01", "1e-08"}
     assert record["learning_rate"] == float(min(record["tried"], key=record["tried"].get)) == 1e-2
-    assert record["validation_error"] == record["tried"]["0.01"] == min(error for _, error in record["curve"])
+    assert record["validation_error"] <= record["tried"]["0.01"] == min(error for _, error in record["curve"])
     assert [step for step, _ in record["curve"]] == list(range(2, 31, 2))
 
     validation = draw_split(FAR, "validation", 4, resolution=16)
     again = (fine_tune if start == "fine-tuned" else train_from_scratch)(
         load_operator(bundle), draw_split(FAR, "train", 6, seed=3, resolution=16), validation=validation,
         config=TrainConfig(steps=30, validate_every=2), learning_rates=[1e-2], batch_size=4, seed=3,
-    ).operator  # fmt: skip
-    assert record["validation_error"] == pytest.approx(errors_of(again, validation).mean().item(), rel=1e-3)
+        symmetries=symmetries,
+    )  # fmt: skip
+    assert (record["chosen_step"], record["interpolation"]) == (again.chosen_step, again.interpolation)
+    assert record["validation_error"] == pytest.approx(errors_of(again.operator, validation).mean().item(), rel=1e-3)
     test = draw_split(FAR, "test", 8, resolution=16)
-    assert record["error"] == pytest.approx(errors_of(again, test).mean().item(), rel=1e-3)
+    assert record["error"] == pytest.approx(errors_of(again.operator, test).mean().item(), rel=1e-3)
+
+
+def test_no_fine_tuned_record_is_worse_than_its_start_on_validation(quick, bundle, tmp_path):
+    (record,) = run_study([quick(learning_rates=(1.0, 3.0))], tmp_path / "study")
+    validation = draw_split(FAR, "validation", 4, resolution=16)
+    untouched = errors_of(load_operator(bundle), validation).mean().item()
+    assert min(record["tried"].values()) > untouched  # rates that ruin it
+    assert record["validation_error"] == pytest.approx(untouched, rel=1e-5)
+    assert (record["chosen_step"], record["interpolation"]) == (0, 0.0)
+    (zero_shot,) = run_study([quick(examples=0)], tmp_path / "study")
+    assert record["error"] == pytest.approx(zero_shot["error"], rel=1e-6)
 
 
 def test_training_resolution_and_measuring_resolution_are_apart(quick, bundle, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Transfer: zero-shot, fine-tuning, from scratch, the learning-rate grid, and a new system through all of it."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -29,6 +30,7 @@ from sciml_fm_core import (
 from sciml_fm_core.evaluation import errors as errors_module
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import wavenumbers
+from sciml_fm_core.training import transfer as transfer_module
 
 NEAR, FAR = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(5,10)")
 QUICK = TrainConfig(steps=30, learning_rate=3e-3, validate_every=5)
@@ -135,9 +137,10 @@ def test_grid_keeps_the_rate_that_is_best_on_validation(small_operator, downstre
     result = fine_tune(small_operator(), data, validation=validation, config=QUICK, learning_rates=rates)
     assert set(result.tried) == set(rates)
     assert result.learning_rate == min(rates, key=result.tried.get) == 3e-3
-    assert error(result.operator, validation) == pytest.approx(result.tried[3e-3], rel=1e-4)
+    assert error(result.operator, validation) == pytest.approx(result.validation_error, rel=1e-4)
+    assert result.validation_error <= result.tried[3e-3]
     alone = fine_tune(small_operator(), data, validation=validation, config=QUICK, learning_rates=[3e-3])
-    assert error(alone.operator, validation) == pytest.approx(result.tried[3e-3], rel=1e-3)  # each rate starts afresh
+    assert alone.tried[3e-3] == pytest.approx(result.tried[3e-3], rel=1e-3)  # each rate starts afresh
 
 
 def test_grid_needs_validation(small_operator, downstream):
@@ -158,6 +161,74 @@ def test_stopping_ends_the_grid(small_operator, downstream):
     )
     assert result.history.stopped
     assert result.history.rows[-1]["step"] <= QUICK.report_every
+
+
+# Choice of the weights ------------------------------------------------------------------------------------------------
+
+
+def test_the_untouched_start_is_a_candidate(small_operator, downstream):
+    """A rate that ruins the weights leaves them as they were; so does training from scratch."""
+    data, validation = downstream
+    parent = small_operator()
+    ruinous = TrainConfig(steps=3, learning_rate=3.0, validate_every=1)
+    result = fine_tune(parent, data, validation=validation, config=ruinous)
+    assert (result.chosen_step, result.interpolation) == (0, 0.0)
+    assert same(weights(result.operator), weights(parent))
+    assert result.validation_error == pytest.approx(error(parent, validation), rel=1e-5)
+    assert result.tried[3.0] > result.validation_error  # what that rate reached is recorded all the same
+    card = result.operator.card
+    assert (card["chosen_step"], card["interpolation"]) == (0, 0.0)
+    assert card["best_validation_error"] == result.validation_error
+    scratch = train_from_scratch(parent, data, validation=validation, config=ruinous)
+    assert scratch.chosen_step == 0
+    begun = train_from_scratch(parent, data, config=TrainConfig(steps=1, learning_rate=1e-30)).operator
+    assert same(weights(scratch.operator), weights(begun))
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e-2, 3e-2, 1e-1])
+def test_fine_tuned_is_never_worse_than_its_start_on_validation(small_operator, downstream, rate):
+    data, validation = downstream
+    parent = small_operator()
+    result = fine_tune(parent, data, validation=validation, config=replace(QUICK, learning_rate=rate))
+    assert error(result.operator, validation) <= error(parent, validation) * (1 + 1e-6)
+    assert result.validation_error == pytest.approx(error(result.operator, validation), rel=1e-5)
+    assert result.validation_error <= result.history.best_error
+
+
+def test_weights_are_chosen_along_the_line_from_the_start(small_operator, downstream, monkeypatch):
+    data, validation = downstream
+    parent = small_operator()
+    monkeypatch.setattr(transfer_module, "LINE", ())
+    plain = fine_tune(parent, data, validation=validation, config=QUICK)
+    assert (plain.chosen_step, plain.interpolation) == (plain.history.best_step, 1.0)
+    shares = [0.1 * tenth for tenth in range(1, 20) if tenth != 10]
+    monkeypatch.setattr(transfer_module, "LINE", shares)
+    result = fine_tune(parent, data, validation=validation, config=QUICK)
+    start, end = weights(parent), weights(plain.operator)
+
+    def at(share):
+        operator = parent.copy()
+        operator.model.load_state_dict({key: start[key] + share * (end[key] - start[key]) for key in start})
+        return error(operator, validation)
+
+    errors = {share: at(share) for share in (0.0, 1.0, *shares)}
+    assert result.interpolation == min(errors, key=errors.get) not in (0.0, 1.0)
+    assert error(result.operator, validation) == pytest.approx(min(errors.values()), rel=1e-4)
+    assert result.chosen_step == plain.chosen_step
+    assert not result.operator.model.training
+
+
+def test_training_from_scratch_tries_no_line(small_operator, downstream, monkeypatch):
+    data, validation = downstream
+    monkeypatch.setattr(transfer_module, "LINE", tuple(i / 50 for i in range(1, 100) if i != 50))
+    result = train_from_scratch(small_operator(), data, validation=validation, config=QUICK)
+    assert (result.chosen_step, result.interpolation) == (result.history.best_step, 1.0)
+
+
+def test_without_validation_the_last_weights_are_kept(small_operator, downstream):
+    result = fine_tune(small_operator(), downstream[0], config=QUICK)
+    assert (result.chosen_step, result.interpolation, result.validation_error) == (QUICK.steps, 1.0, None)
+    assert "best_validation_error" in result.operator.card
 
 
 # Zero-shot and pre-training -------------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ class Bundle:
         if self.kind != "pre-trained":
             kind = self._adaptation.replace(" examples of ", " of ")
         architecture = () if self.architecture == "fno" else (self.architecture,)
-        recipe = {"ours": "our recipe", "paper": "the paper's recipe"}.get(self.recipe, self.recipe)
+        names = {"ours": "our recipe", "paper": "the paper's recipe", "symbol": "told the symbol"}
+        recipe = names.get(self.recipe, self.recipe)
         return f"{self.name}: " + ", ".join((kind, *architecture, self.size, recipe))
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.equation_runs import KIND as EQUATION
-from sciml_fm_core.study.experiments import BUDGETS, fair
+from sciml_fm_core.study.experiments import BUDGETS
 from sciml_fm_core.study.records import read_record, read_table, shipped_tables
 from sciml_fm_core.study.runs import STARTS
 
@@ -25,6 +25,7 @@ OPERATOR = ("parent", "recipe", "architecture", "size", "pretraining_examples", 
 """Keys of a record that tell one pre-trained operator from another."""
 SETTINGS = (
     "batch_size", "learning_rates", "halve_at", "resolution", "validation", "test", "test_resolution",
+    "symmetries",
 )  # fmt: skip
 """Keys that are the same in all runs of a budget: errors are compared only where these agree."""
 KINDS = {"identity": str, "parent": str, "task": str, "start": str, "examples": int, "seed": int, "error": (int, float)}
@@ -77,7 +78,9 @@ def find_sources(runs: str | Path = "runs") -> tuple[dict[str, Source], list[str
 
 def split_by_settings(place: str, records: list[dict]) -> list[Source]:
     """The records of a table or folder as sources, one for each set of settings; those of budgets first."""
-    known = {settings_of(vars(each)): name for name, budget in BUDGETS.items() for each in (budget, fair(budget))}
+    known = {
+        settings_of(vars(each)): name for name, budget in BUDGETS.items() for each in (budget.for_architectures, budget)
+    }  # fmt: skip
     groups: dict[str, list[dict]] = {}
     for record in records:
         settings = settings_of(record)
@@ -127,7 +130,7 @@ def checked(record: dict) -> dict:
         raise ValueError(f"{name}: an unknown start, {record['start']!r}")
     if not (math.isfinite(record["error"]) and record["error"] > 0 and record["examples"] >= 0):
         raise ValueError(f"{name}: error {record['error']} with {record['examples']} examples cannot be drawn")
-    return {"architecture": "fno"} | record | {"task": Task.parse(record["task"]).label}
+    return {"architecture": "fno", "symmetries": False} | record | {"task": Task.parse(record["task"]).label}
 
 
 def _one(path: Path, problems: list[str]) -> list[dict]:

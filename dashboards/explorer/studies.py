@@ -409,6 +409,7 @@ LABELS = {
     "resolution": "resolution (from, points)",
     "validation": "validation examples",
     "test": "test examples",
+    "symmetries": "trained on turned examples",
     "parent": "pre-trained on",
     "pretraining_examples": "examples seen",
     "pretraining_seed": "seed of pre-training",
@@ -496,6 +497,8 @@ def _value(key: str, value: Any) -> str:
     """A value of a record as text."""
     if value is None or value == []:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if key in SECTIONS["Errors"]:
         return _percent(value)
     if key in ("seconds", "total_seconds"):

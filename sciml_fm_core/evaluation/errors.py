@@ -11,7 +11,7 @@ from torch import Tensor
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.spectral import check_finite
-from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.system import SYSTEMS, System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 
 from .metrics import relative_error
@@ -68,9 +68,11 @@ def evaluate(
 
 
 def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
-    """Mean relative error on the operator's own tasks, and on each named shift of its systems."""
+    """Mean relative error on the operator's own tasks, on each named shift of its systems, and on those of every other
+    system that it takes without having been trained on it."""
     labels = operator.tasks
-    for system in operator.systems:
+    others = (system for system in SYSTEMS.values() if operator.normalization.knows(system))
+    for system in dict.fromkeys([*operator.systems, *others]):
         labels += tasks_of(system).values()
     return {
         label: evaluate(operator, Task.parse(label), count=count, resolution=resolution, seed=seed)["error"]

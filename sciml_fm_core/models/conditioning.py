@@ -67,24 +67,25 @@ CONDITIONERS: dict[str, Conditioner] = {}
 """Conditioners by kind."""
 
 
-SYMBOL_CHANNELS = 4
+SYMBOL_CHANNELS = 5
 """Number of `symbol_features`."""
 
 
 def symbol_features(z: Tensor) -> Tensor:
-    """What a network is told of a normalised Fourier symbol z = symbol / scale, shape (..., 4) for z of shape (...).
+    """What a network is told of a normalised Fourier symbol z = symbol / scale, shape (..., 5) for z of shape (...).
 
-    ``asinh(log |z|)``, cosine and sine of the phase of z, and ``1 / (1 + |z|)``. All are bounded or grow slowly: an
-    equation never seen stays within reach. A mode that the operator annihilates, z = 0, has no phase.
+    ``asinh(log |z|)``, cosine and sine of the phase of z, ``1 / (1 + |z|)`` and ``log |z|``. All are bounded or grow
+    slowly: an equation never seen stays within reach. A mode that the operator annihilates, z = 0, has no phase.
 
     >>> symbol_features(torch.tensor([1.0, 0.0])).tolist()[0]
-    [0.0, 1.0, 0.0, 0.5]
+    [0.0, 1.0, 0.0, 0.5, 0.0]
     """
     size = z.abs()
     known = size.clamp(1e-6, 1e6)
     real, imag = (z.real, z.imag) if z.is_complex() else (z, torch.zeros_like(z))
-    divisor = torch.where(size > 0, size, 1)
-    return torch.stack([torch.asinh(torch.log(known)), real / divisor, imag / divisor, 1 / (1 + known)], dim=-1)
+    divisor, logarithm = torch.where(size > 0, size, 1), torch.log(known)
+    features = (torch.asinh(logarithm), real / divisor, imag / divisor, 1 / (1 + known), logarithm)
+    return torch.stack(features, dim=-1)
 
 
 class SymbolOnModes(Conditioner):
@@ -122,18 +123,31 @@ class ModeGates(nn.Module):
 
     Values (..., c) to (..., blocks, 2, width), real and imaginary part. Where a network is told the Fourier symbol of
     an equation, this is where it learns to divide by it; what it learns on one mode serves all others, so that an
-    equation never seen is one whose modes have been seen.
+    equation never seen is one whose modes have been seen. It makes complex numbers of order one and, for each block,
+    the logarithm of their common size, see `complex_factors`: sizes are multiplied by adding what it makes, and a
+    power of |z|, for which log |z| is told, stays one beyond the sizes that were seen.
     """
 
     def __init__(self, values: int, blocks: int, width: int, hidden: int):
         super().__init__()
         self.blocks, self.width = blocks, width
-        last = nn.Linear(hidden, blocks * 2 * width)
+        last = nn.Linear(hidden, blocks * (1 + 2 * width))
         self.layers = nn.Sequential(nn.Linear(values, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), last)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Factors of the modes, unbounded."""
-        return self.layers(values).unflatten(-1, (self.blocks, 2, self.width))
+        """Factors of the modes."""
+        return complex_factors(self.layers(values), self.blocks)
+
+
+LARGEST_LOGARITHM = 3.0
+"""Of the size of a block's factors: a symbol outside all that was seen cannot make them explode."""
+
+
+def complex_factors(output: Tensor, blocks: int) -> Tensor:
+    """Factors (..., blocks, 2, width) from the output (..., blocks * (1 + 2 width)) of the layers of `ModeGates`."""
+    logarithm, factors = output.split([blocks, output.shape[-1] - blocks], dim=-1)
+    size = torch.exp(logarithm.clamp(-LARGEST_LOGARITHM, LARGEST_LOGARITHM))
+    return factors.unflatten(-1, (blocks, 2, -1)) * size[..., None, None]
 
 
 def bounded_scale(gate: Tensor) -> Tensor:

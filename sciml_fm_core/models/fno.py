@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from .base import Model, ModelConfig, apply_together
 from .blocks import Block, FourierMatrices, Head, analyse, fourier_matrices, mix_modes, plain_trunk, synthesise
-from .conditioning import Conditioning, Gates, ModeGates, bounded_scale
+from .conditioning import Conditioning, Gates, ModeGates, bounded_scale, complex_factors
 from .fused import fused_trunk
 
 
@@ -70,14 +70,15 @@ class SpectralConvolution(nn.Module):
     """Linear map of the channels of each kept mode: ``v_hat(k) = u_hat(k) W(k)``, other modes removed.
 
     The weight has shape (2, 2 m * m, d, d): real and imaginary part, mode (ky, kx) with ky = 0 .. m-1, -m .. -1, input
-    channel, output channel.
+    channel, output channel. It is random on each mode at first, or ``alike`` on all of them.
     """
 
-    def __init__(self, width: int, modes: int, generator: torch.Generator | None = None):
+    def __init__(self, width: int, modes: int, generator: torch.Generator | None = None, *, alike: bool = False):
         super().__init__()
         self.modes = modes
-        weight = torch.randn(2, 2 * modes * modes, width, width, generator=generator)
-        self.weight = nn.Parameter(weight / math.sqrt(2 * width))
+        count = 2 * modes * modes
+        weight = torch.randn(2, 1 if alike else count, width, width, generator=generator)
+        self.weight = nn.Parameter(weight.repeat(1, count // weight.shape[1], 1, 1) / math.sqrt(2 * width))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Apply to hidden (n, n, batch, d)."""
@@ -107,7 +108,11 @@ class FNO(Model):
         super().__init__(config)
         d, projection = config.width, config.projection_width
         self.lift = nn.Linear(config.in_channels, d)
-        self.spectral = nn.ModuleList(SpectralConvolution(d, config.modes, generator) for _ in range(config.depth))
+        # Told what each mode is, the network begins with the same rule for all of them: what one learns serves all.
+        alike = config.mode_channels > 0
+        self.spectral = nn.ModuleList(
+            SpectralConvolution(d, config.modes, generator, alike=alike) for _ in range(config.depth)
+        )
         self.pointwise = nn.ModuleList(nn.Linear(d, d) for _ in range(config.depth))
         self.project = nn.Linear(d, projection)
         self.output = nn.Linear(projection, 1)
@@ -289,7 +294,7 @@ def network_of(
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Each member's linear layer (member, out, in) on features (..., member or 1, in): (..., member, out)."""
-    if len(weight) == features.shape[-2] == 1:  # three times faster on values of thousands of modes
+    if len(weight) == features.shape[-2] == 1:  # no copies of the values on thousands of modes
         return functional.linear(features, weight[0], None if bias is None else bias[0])
     product = torch.einsum("...ki,koi->...ko", features.expand(*features.shape[:-2], len(weight), -1), weight)
     return product if bias is None else product + bias
@@ -305,9 +310,7 @@ def gates_of(config: FNOConfig, parameters: dict[str, Tensor], constants: Tensor
 def mode_gates_of(config: FNOConfig, parameters: dict[str, Tensor], modes: Tensor) -> Sequence[Tensor]:
     """Complex factors of the modes of each block, (2 m * m, 2, batch, member, d), from values on all modes of a grid,
     (member or 1, batch, p, p // 2 + 1, c)."""
-    factors = _layers("mode_gates", parameters, _kept(modes, config.modes)).unflatten(
-        -1, (config.depth, 2, config.width)
-    )
+    factors = complex_factors(_layers("mode_gates", parameters, _kept(modes, config.modes)), config.depth)
     return factors.permute(3, 0, 4, 1, 2, 5).contiguous().unbind(0)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import parseval_weights, wavenumbers
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 
@@ -281,13 +282,42 @@ LARGEST_FACTOR = 4.0
 """An operator is multiplied by up to this, or divided by it, in training; see `SymbolNormalization`."""
 
 
+SMALLEST_MULTIPLIER = 1e-100
+"""What an evolution damps further than this is told as if it were damped by this."""
+
+
+def symbol_scale(symbol: Tensor) -> Tensor:
+    """Size S of an operator on long waves, shape (...), from its symbol on the modes of a grid (..., n, n // 2 + 1).
+
+    The logarithm of S is the mean of ``log(|symbol(k) - symbol(0)| / |k|^2)`` over 0 < |k| <= 4, in which waves of all
+    lengths count alike (weights 1 / |k|^2): of ``-div(K grad u)`` it is the size of K, also where K has a direction, or
+    a term ``c u`` or a flow is added. Nothing but the symbol is used.
+
+    >>> kx, ky = wavenumbers(32)
+    >>> round(symbol_scale(3 * (kx**2 + ky**2) - 7).item(), 12)
+    3.0
+    """
+    n = symbol.shape[-2]
+    kx, ky = wavenumbers(n, device=symbol.device)
+    length = kx**2 + ky**2
+    weights = parseval_weights(n, device=symbol.device) / length.clamp(min=1)
+    weights = weights.masked_fill((length == 0) | (length > LONG_WAVES**2), 0)
+    size = (symbol - symbol[..., :1, :1]).abs()
+    size = torch.maximum(size, 1e-3 * symbol.abs()).clamp(min=1e-300) / length.clamp(min=1)
+    return torch.exp((weights * size.log()).sum((-2, -1)) / weights.sum())
+
+
+LONG_WAVES = 4
+"""Wavenumber up to which `symbol_scale` looks."""
+
+
 class SymbolNormalization(Normalization):
     """The network is told the equation itself: its Fourier symbol, mode by mode, and no list of coefficients.
 
     The mean is no work of the network: integrated over the torus, the equation says ``symbol(0) mean(u) = mean(f)``.
-    For the rest, with f' = f - mean(f), g = rms(f'), S the system's `scale` and ``z(k) = symbol(k) / S``, the field is
-    f' / g, the values on modes are `symbol_features` of z, and the output times g / S, without its mean, is added. The
-    symbol is that of the solution operator, ``1 / multiplier(k)``, so an evolution over a time has one too.
+    For the rest, with f' = f - mean(f), g = rms(f'), S the `symbol_scale` and ``z(k) = symbol(k) / S``, the field is
+    f' / g, the values on modes are `symbol_features` of z, of 1 on k = 0, and the output times g / S, without its mean,
+    is added. The symbol is that of the solution operator, ``1 / multiplier(k)``: an evolution over a time has one too.
 
     Since nothing that it is told is particular to a system, an operator takes every system, also those it was never
     trained for. How well depends on the values of z that its training has seen, and an exact symmetry of linear
@@ -312,14 +342,18 @@ class SymbolNormalization(Normalization):
 
     def _scaled(self, source, coefficients, system, mode_points, variation):
         mean = source.mean(dim=(-2, -1), keepdim=True)
-        field, scale = source - mean, system.scale(coefficients)
+        field = source - mean
         turned = field.amax(dim=(-2, -1)) + field.amin(dim=(-2, -1)) < 0
         g = _root_mean_square(field) * torch.where(turned, -1, 1)
-        if variation is not None:
-            size, sign = variation.unbind(-1)
-            scale = scale * LARGEST_FACTOR ** (2 * size - 1) * torch.where(sign < 0.5, -1, 1)
         multiplier, null = system.solution_multiplier(coefficients, mode_points)
-        z = (1 / multiplier.masked_fill(null, 1)).masked_fill(null, 0) / scale.double()[:, None, None]
+        vanishing = multiplier.abs() < SMALLEST_MULTIPLIER
+        symbol = (1 / multiplier.masked_fill(null, 1).masked_fill(vanishing, SMALLEST_MULTIPLIER)).masked_fill(null, 0)
+        scale = symbol_scale(symbol)
+        if variation is not None:
+            size, sign = variation.double().unbind(-1)
+            scale = scale * LARGEST_FACTOR ** (2 * size - 1) * torch.where(sign < 0.5, -1, 1)
+        z, scale = symbol / scale[:, None, None], scale.to(source.dtype)
+        z[:, 0, 0] = 1  # a network that is told what it has no use for may be led astray by it
         return Encoded(
             (field / g[:, None, None])[:, None],
             source.new_empty(len(source), 0),

@@ -23,6 +23,9 @@ from .equation_runs import EquationRun
 from .records import read_table, shipped_tables
 from .runs import STARTS, AdaptationRun, PretrainingRun, Recorded, Schedule, identity, run_study
 
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""Each is trained to its end, from both starts: to drop rates early drops what wins late, mostly from scratch. The best
+is seldom at either end."""
 COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
 PAPER_SIZES = ("64K", "1M", "16M", "256M")
 EXAMPLES = tuple(2**power for power in range(3, 16))
@@ -35,10 +38,10 @@ class Budget:
 
     Attributes:
         examples: downstream examples at the medium shifts, where the paper asks about data.
-        other_examples: at the other shifts, and for sizes.
-        few_examples: for mixtures and seeds.
+        other_examples: for sizes and architectures, and for seeds of SYS-1.
+        few_examples: at the other shifts, for mixtures, and for seeds of SYS-2.
         steps: optimiser steps by number of examples: ``(up to, steps)`` in rising order.
-        learning_rates, halve_at: see `AdaptationRun`.
+        learning_rates, halve_at, symmetries: see `AdaptationRun`.
         resolution: schedule of the adaptations and of the study's own pre-training.
         sizes: of the model-size experiment, each pre-trained with `pretraining_steps`.
         seeds: downstream seeds of the seed experiment.
@@ -48,14 +51,15 @@ class Budget:
         tuning_steps: of fine-tuning without labels, one run for each.
         architecture_steps: pre-training steps of each architecture, which take the same time; `pretraining_steps` each
             where they were not measured.
+        architecture_settings: what the comparison of architectures sets otherwise.
     """
 
     examples: tuple[int, ...]
     other_examples: tuple[int, ...]
     few_examples: tuple[int, ...]
     steps: tuple[tuple[int, int], ...]
-    learning_rates: tuple[float, ...] = PAPER_LEARNING_RATES
-    halve_at: tuple[float, ...] = (0.1, 0.3)
+    learning_rates: tuple[float, ...] = LEARNING_RATES
+    halve_at: tuple[float, ...] = ()
     resolution: Schedule = COARSE_FIRST
     sizes: tuple[str, ...] = PAPER_SIZES
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -67,6 +71,14 @@ class Budget:
     test_resolution: int = 64
     batch_size: int = 32
     architecture_steps: tuple[tuple[str, int], ...] = ()
+    symmetries: bool = False
+    architecture_settings: dict[str, Any] = field(default_factory=lambda: {"learning_rates": LEARNING_RATES[1:]})
+
+    @property
+    def for_architectures(self) -> Budget:
+        """The settings of the comparison of architectures."""
+        return replace(self, **self.architecture_settings)
+
     equation_steps: int = 300
     equation_size: str = "256K"
     tuning_steps: tuple[int, ...] = (50, 150, 300)
@@ -104,14 +116,21 @@ BUDGETS: dict[str, Budget] = {
         (8, 64, 512, 2048),
         (8, 64, 512),
         (8, 64),
-        ((8, 150), (64, 250), (512, 500), (2048, 1000)),
-        (1e-4, 3e-4, 1e-3, 3e-3),
+        ((8, 100), (64, 200), (512, 400), (2048, 800)),
+        resolution=((0.0, 32), (0.95, 64)),
         sizes=("64K", "256K", "1M"),
         seeds=(0, 1, 2),
         pretraining_steps=1500,
         parents=SHIPPED,
         # 400 s of one core of an AMD EPYC, at 16.2, 4.1 and 7.3 steps/s
         architecture_steps=(("fno", 6500), ("unet", 1650), ("vit", 2900)),
+        symmetries=True,
+        architecture_settings={  # as its records were made
+            "steps": ((8, 150), (64, 250), (512, 500)),
+            "learning_rates": LEARNING_RATES[1:],
+            "resolution": COARSE_FIRST,
+            "symmetries": False,
+        },
     ),
     # hours on one data-centre GPU
     "gpu": Budget(
@@ -119,7 +138,6 @@ BUDGETS: dict[str, Budget] = {
         (8, 32, 128, 512, 2048, 8192),
         (8, 32, 128, 512, 2048, 8192),
         ((64, 500), (1024, 2000), (32768, 8000)),
-        (*PAPER_LEARNING_RATES, 3e-3),
         resolution=((0.0, 64), (0.7, 128)),
         sizes=("64K", "1M", "16M"),
         pretraining_steps=40_000,
@@ -128,6 +146,7 @@ BUDGETS: dict[str, Budget] = {
         test=4096,
         test_resolution=128,
         batch_size=64,
+        symmetries=True,
         equation_steps=20_000,
         equation_size="1M",
         tuning_steps=(100, 300, 1000, 3000),
@@ -138,7 +157,7 @@ BUDGETS: dict[str, Budget] = {
         EXAMPLES,
         EXAMPLES,
         tuple((count, 500 * max(1, count // 128)) for count in EXAMPLES),
-        halve_at=(),
+        PAPER_LEARNING_RATES,
         resolution=((0.0, 128),),
         pretraining_steps=128_000,
         pretraining_batch=128,
@@ -180,7 +199,7 @@ def physics_shift(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     runs = []
     for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion")):
         for shift in ("none", "mild", "medium", "large"):
-            examples = chosen.examples if shift == "medium" else chosen.other_examples
+            examples = chosen.examples if shift == "medium" else chosen.few_examples
             runs += _curve(chosen, _parent(chosen, tasks, "ours"), PAPER_TASKS[system][shift], examples)
     return runs
 
@@ -203,31 +222,37 @@ def mixed_operators(budget: str | Budget = "laptop") -> list[AdaptationRun]:
 def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Figure B.3: the medium shifts with several draws of the downstream examples, shuffles and random weights."""
     chosen = _budget(budget)
+    curves = [(SYS_1, "poisson", chosen.other_examples), (SYS_2, "advection_diffusion", chosen.few_examples)]
     return [
         run
-        for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion"))
+        for tasks, system, examples in curves
         for seed in chosen.seeds
         for run in _curve(
-            chosen,
-            _parent(chosen, tasks, "ours"),
-            PAPER_TASKS[system]["medium"],
-            chosen.few_examples,
-            seed=seed,
+            chosen, _parent(chosen, tasks, "ours"), PAPER_TASKS[system]["medium"], examples, seed=seed
         )
-    ]
+    ]  # fmt: skip
 
 
-def fair(budget: Budget) -> Budget:
-    """The budget without halving, and with learning rates further up.
+def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+    """Labelled examples against error on SYS-1(5,10): what each of our changes to few-shot training is worth.
 
-    What suits one architecture, or a training from scratch, early on need not suit another.
+    Both recipes fine-tuned without the symmetries of the square, then ours with them, and its twin from scratch, with
+    them too. The latter two are the runs of `downstream_data`, and of `seeds` for the other seeds.
     """
-    return replace(budget, halve_at=(), learning_rates=(3e-4, 1e-3, 3e-3, 1e-2))
+    chosen = _budget(budget)
+    task, runs = PAPER_TASKS["poisson"]["medium"], []
+    for recipe in ("paper", "ours"):
+        parent = _parent(chosen, SYS_1, recipe)
+        runs += _curve(replace(chosen, symmetries=False), parent, task, chosen.examples, STARTS[:1])
+    for seed in chosen.seeds:
+        examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
+        runs += _curve(replace(chosen, symmetries=True), _parent(chosen, SYS_1, "ours"), task, examples, seed=seed)
+    return list(dict.fromkeys(runs))
 
 
 def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Networks of other architectures, pre-trained on SYS-1(1,5) for equal time, at the medium shift."""
-    chosen = _budget(budget)
+    chosen = _budget(budget).for_architectures
     runs = []
     steps_of = chosen.architecture_steps or tuple((name, chosen.pretraining_steps) for name in ARCHITECTURES)
     for architecture, steps in steps_of:
@@ -235,7 +260,7 @@ def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
             SYS_1, steps=steps, batch_size=chosen.pretraining_batch, resolution=chosen.resolution,
             size=_size(chosen), architecture=architecture,
         )  # fmt: skip
-        runs += _curve(fair(chosen), parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
+        runs += _curve(chosen, parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
     return runs
 
 
@@ -246,7 +271,7 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     coefficients it has inputs for those of the third; by the recipe that is told the symbol it needs none. The mixture
     of all three meets the equations beside them.
     """
-    chosen = fair(_budget(budget))
+    chosen = _budget(budget)
     runs, systems = [], (SYS_1, SYS_2, SYS_3)
     for held_out in systems:
         others = " + ".join(tasks for tasks in systems if tasks != held_out)
@@ -271,7 +296,7 @@ def physics_loss(budget: str | Budget = "laptop") -> list[EquationRun]:
     runs = []
     common: dict[str, Any] = {"batch_size": chosen.batch_size, "validation": chosen.validation, "test": chosen.test}
     common |= {"test_resolution": chosen.test_resolution}
-    made = common | {"size": chosen.equation_size, "steps": chosen.equation_steps, "resolution": chosen.resolution[:1]}
+    made = common | {"size": chosen.equation_size, "steps": chosen.equation_steps}
     for system, parent in (("poisson", "sys-1"), ("advection_diffusion", "sys-2")):
         near, medium, far = (PAPER_TASKS[system][shift] for shift in ("none", "medium", "large"))
         for task in (near, medium, far):
@@ -280,7 +305,7 @@ def physics_loss(budget: str | Budget = "laptop") -> list[EquationRun]:
         runs += [
             EquationRun(
                 medium, loss, parent, size="", steps=steps, learning_rate=cast(float, UNLABELLED.learning_rate),
-                resolution=chosen.resolution, **common,
+                resolution=COARSE_FIRST, **common,
             )
             for loss in ("residual", "physics")
             for steps in chosen.tuning_steps
@@ -299,6 +324,9 @@ EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
 }
 """The experiments by the names of their notebooks."""
 
+ALL_EXPERIMENTS = EXPERIMENTS | {"headline": headline}
+"""With those that have no notebook of their own."""
+
 EQUATION_EXPERIMENTS: dict[str, Callable[..., list[EquationRun]]] = {"physics_loss": physics_loss}
 """Those that learn from equations alone: their records have computing in the place of examples, and they ship in tables
 of their own, such as ``laptop-equation``."""
@@ -310,9 +338,9 @@ def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
     Raises:
         ValueError: if there is none.
     """
-    found = EXPERIMENTS.get(name) or EQUATION_EXPERIMENTS.get(name)
+    found = ALL_EXPERIMENTS.get(name) or EQUATION_EXPERIMENTS.get(name)
     if found is None:
-        known = ", ".join([*EXPERIMENTS, *EQUATION_EXPERIMENTS])
+        known = ", ".join([*ALL_EXPERIMENTS, *EQUATION_EXPERIMENTS])
         raise ValueError(f"experiment: expected one of {known}, got {name!r}")
     return found
 
@@ -331,7 +359,7 @@ def results(
     """Records of an experiment: those that ship with the package where they cover it, else computed.
 
     Args:
-        experiment: a key of `EXPERIMENTS` or `EQUATION_EXPERIMENTS`.
+        experiment: a key of `ALL_EXPERIMENTS` or `EQUATION_EXPERIMENTS`.
         budget: a key of `BUDGETS`.
         rerun: compute them, even if they ship.
         folder, processes, scheduler, device, callback: as in `run_study`; what the folder holds is not computed again.
@@ -395,6 +423,7 @@ def _curve(budget, parent, task, examples, starts=STARTS, seed=0) -> list[Adapta
             validation=budget.validation,
             test=budget.test,
             test_resolution=budget.test_resolution,
+            symmetries=budget.symmetries,
         )
         for start in starts
         for count in (0, *examples)

@@ -89,6 +89,7 @@ class AdaptationRun:
         learning_rates: grid, one of which is chosen on validation; halved on the way at ``halve_at``.
         resolution: schedule of (progress, points) of the training.
         validation, test: numbers of examples, on ``test_resolution`` points; test examples have seed 0.
+        symmetries: whether the training turns its examples, as in `fine_tune`.
     """
 
     parent: str | PretrainingRun
@@ -104,6 +105,7 @@ class AdaptationRun:
     validation: int = 64
     test: int = 256
     test_resolution: int = 64
+    symmetries: bool = False
 
     def __post_init__(self):
         Task.parse(self.task)
@@ -118,6 +120,8 @@ class AdaptationRun:
 Run = PretrainingRun | AdaptationRun | EquationRun
 Recorded = AdaptationRun | EquationRun
 """A run that a study asks for; operators are made for it as it needs them."""
+_CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": ""}
+"""Fields that count only where they differ from this: runs that were recorded before them keep their identity."""
 
 
 def identity(run: Run) -> str:
@@ -127,9 +131,7 @@ def identity(run: Run) -> str:
 
 
 def _configuration(run: Run) -> dict[str, Any]:
-    # A field that came later counts where it says something: runs that were recorded before keep their identity.
-    came_later = {("architecture", "fno"), ("inputs_for", "")}
-    values = {key: value for key, value in asdict(run).items() if key == "parent" or (key, value) not in came_later}
+    values = {key: value for key, value in asdict(run).items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
     if isinstance(run, AdaptationRun):
         parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
         values["parent"] = {"identity": parent}
@@ -233,6 +235,7 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
     n = run.test_resolution
     validation = draw_split(task, "validation", run.validation, seed=0, resolution=n)
     chosen: dict[str, Any] = {"learning_rate": None, "tried": {}, "curve": [], "validation_error": None, "seconds": 0.0}
+    chosen |= {"chosen_step": 0, "interpolation": 0.0}
     if run.examples:
         data = draw_split(task, "train", run.examples, seed=run.seed, resolution=dict(run.resolution)[_last(run)])
         every = max(1, run.steps // 15)  # reported as often, so that the curve is exact
@@ -241,14 +244,16 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
         result = start(
             parent, data, system=system, validation=validation, config=config, learning_rates=run.learning_rates,
             halve_at=run.halve_at, batch_size=run.batch_size, resolution=dict(run.resolution), seed=run.seed,
-            checkpoint=checkpoint,
+            symmetries=run.symmetries, checkpoint=checkpoint,
         )  # fmt: skip
         operator, history = result.operator, result.history
         chosen = {
             "learning_rate": result.learning_rate,
             "tried": {f"{rate:g}": error for rate, error in result.tried.items()},
             "curve": [[row["step"], row["validation_error"]] for row in history.rows if row["validation_error"]],
-            "validation_error": history.best_error,
+            "validation_error": result.validation_error,
+            "chosen_step": result.chosen_step,
+            "interpolation": result.interpolation,
             "seconds": round(history.seconds, 2),
         }
     elif run.start == "fine-tuned":
