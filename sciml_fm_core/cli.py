@@ -29,7 +29,7 @@ from .models.operator import load_operator, read_header, shipped_operators
 from .physics.tasks import Task
 from .study.batch_file import plan
 from .study.engine import GridProgress
-from .study.experiments import ALL_EXPERIMENTS, BUDGETS, find_experiment
+from .study.experiments import BUDGETS, EXPERIMENTS, find_experiment
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.runs import run_study
@@ -378,7 +378,7 @@ def study(
 
     physics_loss, whose records are of another kind, is run where it is named.
     """
-    makers = [find_experiment(name) for name in experiments or ALL_EXPERIMENTS]
+    makers = [find_experiment(name) for name in experiments or EXPERIMENTS]
     if output is not None:
         _check_output(output)
     runs = list(dict.fromkeys(run for make in makers for run in make(budget)))

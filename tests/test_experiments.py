@@ -10,9 +10,9 @@ from sciml_fm_core.study import experiments as experiments_module
 from sciml_fm_core.study import runs as study_module
 from sciml_fm_core.study.equation_runs import EquationRun
 from sciml_fm_core.study.experiments import (
-    ALL_EXPERIMENTS,
     BUDGETS,
     EXPERIMENTS,
+    HALVED_EXPERIMENTS,
     MIXTURE,
     Budget,
     architectures,
@@ -38,7 +38,7 @@ SHIFTS = {
 }
 PAPER_EXAMPLES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 PAPER_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
-COVERED = ("q1_downstream_data", "q3_physics_shift", "q4_mixed_operators", "seeds", "headline")
+COVERED = ("q1_downstream_data", "q2_model_size", "q3_physics_shift", "q4_mixed_operators", "seeds", "architectures")
 """Experiments whose records ship."""
 BOTH, TUNED = ("fine-tuned", "from scratch"), ("fine-tuned",)
 
@@ -94,7 +94,7 @@ def test_question_2(budget):
 def test_question_3(budget):
     chosen = BUDGETS[budget]
     expected = [
-        grid(TRAINED[system], task, BOTH, chosen.examples if shift == "medium" else chosen.few_examples)
+        grid(TRAINED[system], task, BOTH, chosen.examples if shift == "medium" else chosen.other_examples)
         for system in (1, 2)
         for shift, task in SHIFTS[system].items()
     ]
@@ -118,10 +118,8 @@ def test_question_4(budget):
 
 def test_seeds(budget):
     chosen = BUDGETS[budget]
-    examples = {1: chosen.other_examples, 2: chosen.few_examples}
-    assert set(chosen.few_examples) <= set(chosen.other_examples) <= set(chosen.examples)
     expected = [
-        grid(TRAINED[system], SHIFTS[system]["medium"], BOTH, examples[system], seed=seed)
+        grid(TRAINED[system], SHIFTS[system]["medium"], BOTH, chosen.few_examples, seed=seed)
         for system in (1, 2)
         for seed in chosen.seeds
     ]
@@ -147,7 +145,7 @@ def test_unseen(budget):
 
 
 def test_headline(budget):
-    """Every curve has the same points, those with symmetries of several seeds; these are the runs of other figures."""
+    """Every curve has the same points, and those with symmetries several seeds of few examples."""
     chosen, task, runs = BUDGETS[budget], "SYS-1(5,10)", headline(budget)
     first, *others = chosen.seeds
     for recipe, start, symmetries in (
@@ -162,12 +160,10 @@ def test_headline(budget):
         ]  # fmt: skip
         expected = grid(TRAINED[1], task, (start,), chosen.examples, recipe, seed=first)
         for seed in others if symmetries else ():
-            expected |= grid(TRAINED[1], task, (start,), chosen.other_examples, recipe, seed=seed)
+            expected |= grid(TRAINED[1], task, (start,), chosen.few_examples, recipe, seed=seed)
         assert points(found) == expected
     assert len({identity(run) for run in runs}) == len(runs)
-    if chosen.symmetries:
-        known = {identity(run) for run in (*downstream_data(budget), *seeds(budget))}
-        assert {identity(run) for run in runs if run.symmetries} <= known
+    assert {run.halve_at for run in runs} == {()}
 
 
 def test_what_ships_covers_the_experiments_of_its_budget():
@@ -176,7 +172,7 @@ def test_what_ships_covers_the_experiments_of_its_budget():
     for name, path in tables.items():
         known = {record["identity"] for record in read_table(path)}
         for experiment in COVERED:
-            missing = [run for run in ALL_EXPERIMENTS[experiment](name) if identity(run) not in known]
+            missing = [run for run in EXPERIMENTS[experiment](name) if identity(run) not in known]
             assert not missing, f"{experiment} at budget {name} lacks {len(missing)} records"
 
 
@@ -229,8 +225,8 @@ def test_the_papers_own_budget():
 
 
 def test_budgets_set_the_runs(budget):
-    for make in EXPERIMENTS.values():
-        chosen = BUDGETS[budget].for_architectures if make is architectures else BUDGETS[budget]
+    for name, make in EXPERIMENTS.items():
+        chosen = BUDGETS[budget].of(name)
         for run in make(budget):
             assert (run.learning_rates, run.halve_at, run.resolution, run.symmetries) == (
                 chosen.learning_rates, chosen.halve_at, chosen.resolution, chosen.symmetries,
@@ -242,15 +238,15 @@ def test_budgets_set_the_runs(budget):
 
 
 def test_both_starts_have_equal_trials(budget):
-    """Of learning rates, none of which is dropped, from the rates of fine-tuning to those of training from scratch."""
-    for make in ALL_EXPERIMENTS.values():
-        trials = {}
+    """Of learning rates, of which none is dropped but where the budget says so of records made before."""
+    for name, make in EXPERIMENTS.items():
+        trials, halved = {}, HALVED_EXPERIMENTS if budget == "laptop" else ()
         for run in make(budget):
             trials.setdefault((run.parent, run.task, run.examples, run.seed, run.symmetries), {})[run.start] = (
                 run.learning_rates, run.halve_at, run.steps,
             )  # fmt: skip
         assert all(len(set(by_start.values())) == 1 for by_start in trials.values())
-        assert {run.halve_at for run in make(budget)} == {()}
+        assert {run.halve_at for run in make(budget)} == {(0.1, 0.3) if name in halved else ()}
 
 
 def test_steps_by_examples():
@@ -318,7 +314,9 @@ def test_results_are_those_that_ship_where_they_cover_the_experiment(tiny, tmp_p
     assert results("seeds", "tiny", rerun=True, folder=tmp_path / "study") == made
     write_table(marked[1:], table)  # one is missing
     assert results("seeds", "tiny", folder=tmp_path / "study") == made
-    with pytest.raises(ValueError, match=r"experiment: expected one of q1_downstream_data, .*, physics_loss, got 'q9'"):
+    with pytest.raises(
+        ValueError, match=r"experiment: expected one of q1_downstream_data, .*, headline, physics_loss, got 'q9'"
+    ):
         results("q9", "tiny")
     with pytest.raises(ValueError, match=r"budget: expected one of smoke, .*, got 'huge'"):
         results("seeds", "huge")
