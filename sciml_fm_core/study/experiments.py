@@ -302,7 +302,7 @@ def physics_loss(budget: str | Budget = "laptop") -> list[EquationRun]:
     runs = []
     common: dict[str, Any] = {"batch_size": chosen.batch_size, "validation": chosen.validation, "test": chosen.test}
     common |= {"test_resolution": chosen.test_resolution}
-    made = common | {"size": chosen.equation_size, "steps": chosen.equation_steps, "resolution": chosen.resolution[:1]}
+    made = common | {"size": chosen.equation_size, "steps": chosen.equation_steps}
     for system, parent in (("poisson", "sys-1"), ("advection_diffusion", "sys-2")):
         near, medium, far = (PAPER_TASKS[system][shift] for shift in ("none", "medium", "large"))
         for task in (near, medium, far):
@@ -311,7 +311,7 @@ def physics_loss(budget: str | Budget = "laptop") -> list[EquationRun]:
         runs += [
             EquationRun(
                 medium, loss, parent, size="", steps=steps, learning_rate=cast(float, UNLABELLED.learning_rate),
-                resolution=chosen.resolution, **common,
+                resolution=COARSE_FIRST, **common,
             )
             for loss in ("residual", "physics")
             for steps in chosen.tuning_steps
