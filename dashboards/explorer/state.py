@@ -81,15 +81,17 @@ class ExploreState(param.Parameterized):
         return self.bundles.get(self.bundle_name) if self.bundle_name else None
 
     def bundles_of(self, system: System) -> list[Bundle]:
-        """Bundles that know a system: shipped, pre-trained, specialists and our recipe before the others.
+        """Bundles that know a system: shipped, pre-trained, and told the symbol before the others.
 
-        Those that never saw it stand behind those that did, and among them the mixed ones first: they saw more.
+        Of those that are told the symbol, and of those that never saw the system, the mixed ones stand first: they saw
+        more. Of the others the specialists do, and our recipe before the paper's.
         """
 
         def rank(bundle: Bundle) -> tuple:
             adapted, mixed = bundle.kind != "pre-trained", len(bundle.systems) > 1
-            unseen = bundle.trained_range(system) is None
-            return not bundle.shipped, adapted, unseen, mixed != unseen, bundle.recipe != "ours", bundle.name
+            told, unseen = bundle.recipe == "symbol", bundle.trained_range(system) is None
+            first = not bundle.shipped, adapted, not told, unseen and not told
+            return *first, mixed != (told or unseen), bundle.recipe != "ours", bundle.name
 
         return sorted((bundle for bundle in self.bundles.values() if bundle.knows(system)), key=rank)
 
