@@ -79,8 +79,10 @@ def find_sources(runs: str | Path = "runs") -> tuple[dict[str, Source], list[str
 def split_by_settings(place: str, records: list[dict]) -> list[Source]:
     """The records of a table or folder as sources, one for each set of settings; those of budgets first."""
     known = {
-        settings_of(vars(each)): name for name, budget in BUDGETS.items() for each in (budget.for_architectures, budget)
-    }  # fmt: skip
+        settings_of(vars(each)): name
+        for name, budget in BUDGETS.items()
+        for each in (budget, *(budget.of(experiment) for experiment in budget.settings))
+    }
     groups: dict[str, list[dict]] = {}
     for record in records:
         settings = settings_of(record)
