@@ -1,12 +1,15 @@
 """Insert the numbers of the pages of docs from the recorded runs and cards; --check tells whether they are there."""
 
 import json
+import statistics
 import sys
 from pathlib import Path
 
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.study.analysis import error_of, examples_to_reach, select, table
+from sciml_fm_core.study.experiments import EXPERIMENTS
 from sciml_fm_core.study.records import read_table, shipped_tables
+from sciml_fm_core.study.runs import identity
 
 CONTROL = 0.0093
 """Error of the run that the page repeats: SYS-1(5,10), from scratch, 2,048 examples, no learning rate dropped."""
@@ -36,6 +39,33 @@ def _operator_and_task(record: dict) -> tuple:
     return tuple(record[key] for key in ("parent", "recipe", "size", "pretraining_examples", "task"))
 
 
+def headline() -> str:
+    """Error against labelled examples on SYS-1(5,10), every learning rate trained to its end."""
+    runs = {identity(run): run for run in EXPERIMENTS["headline"]("laptop")}
+    found = [record for record in RECORDS if record["identity"] in runs and record["recipe"] != "symbol"]
+    ways = {
+        "the paper's recipe, fine-tuned": ("paper", "fine-tuned", False),
+        "`ours`, fine-tuned": ("ours", "fine-tuned", False),
+        "`ours`, fine-tuned, symmetries": ("ours", "fine-tuned", True),
+        "`ours`, from scratch, symmetries": ("ours", "from scratch", True),
+    }
+    counts, rows = sorted({record["examples"] for record in found}), []
+    reached = []
+    for name, way in ways.items():
+        own = [r for r in found if (r["recipe"], r["start"], bool(r.get("symmetries"))) == way]
+        cells, medians = [], []
+        for count in counts:
+            errors = sorted(record["error"] for record in select(own, examples=count))
+            medians.append({"examples": count, "error": statistics.median(errors)})
+            seeds = f" ({percent(errors[0])} to {percent(errors[-1])})" if len(set(errors)) > 1 else ""
+            cells.append(percent(medians[-1]["error"]) + seeds)
+        rows.append([name, *cells])
+        enough = examples_to_reach(medians, 0.01)
+        reached.append(f"{name} {'not reached' if enough is None else f'about {enough:,.0f}'}")
+    notes = f"Labelled examples for 1 %, interpolated on medians: {'; '.join(reached)}."
+    return f"{origin(found, 'headline ')}\n\n{table(['', *(f'{c:,} examples' for c in counts)], rows)}\n\n{notes}"
+
+
 def study() -> str:
     """Error against examples for the medium shifts, how often fine-tuning harmed, and what a dropped rate did."""
     halved = [record for record in RECORDS if record["halve_at"]]
@@ -63,7 +93,8 @@ def study() -> str:
 
 def architectures() -> str:
     """Three networks of about 1M parameters, pre-trained for about equal time."""
-    found, rows = [record for record in RECORDS if not record["halve_at"]], []
+    runs = {identity(run) for run in EXPERIMENTS["architectures"]("laptop")}
+    found, rows = [record for record in RECORDS if record["identity"] in runs], []
     columns = [*(("fine-tuned", count) for count in (0, 8, 64, 512)), ("from scratch", 512)]
     for name in dict.fromkeys(record["architecture"] for record in found):
         own = select(found, architecture=name)
@@ -101,6 +132,23 @@ def reach() -> str:
     return f"{origin}\n\n{table(['task', *(f'`{name}`' for name in names)], [told, *rows])}"
 
 
+def unseen() -> str:
+    """Each system held out in turn, and the equations beside the paper's: before and after a few examples."""
+    runs = {identity(run) for run in EXPERIMENTS["unseen"]("laptop")}
+    found, rows = [record for record in RECORDS if record["identity"] in runs], []
+    for parent, recipe, task in dict.fromkeys((r["parent"], r["recipe"], r["task"]) for r in found):
+        own = select(found, parent=parent, recipe=recipe, task=task)
+        tuned, scratch = (
+            {record["examples"]: record["error"] for record in select(own, start=start)}
+            for start in ("fine-tuned", "from scratch")
+        )
+        errors = [*(tuned[count] for count in (0, 8, 64)), *(scratch[count] for count in (8, 64))]
+        ratio = f"{tuned[64] / scratch[64]:.2f}"
+        rows.append([parent, f"`{recipe}`", task, *map(percent, errors), ratio])
+    header = ["pre-trained on", "recipe", "measured on", "0", "8", "64", "scratch, 8", "scratch, 64", "ratio at 64"]
+    return f"{origin(found, 'unseen ')}\n\n{table(header, rows)}"
+
+
 def ablation() -> str:
     """What each change of the recipe does, from benchmarks/results/reach.json."""
     first = REACH["shipped"]
@@ -118,7 +166,7 @@ def ablation() -> str:
     return f"{origin}\n\n{table(['variant', *labels], rows)}"
 
 
-PAGES = {"results.md": (study, architectures, operators), "reach.md": (reach, ablation)}
+PAGES = {"results.md": (headline, study, architectures, operators), "reach.md": (reach, unseen, ablation)}
 
 
 def filled(text: str, sections: tuple) -> str:
