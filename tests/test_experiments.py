@@ -230,9 +230,10 @@ def test_budgets_set_the_runs(budget):
     for name, make in EXPERIMENTS.items():
         chosen = BUDGETS[budget].of(name)
         for run in make(budget):
-            assert (run.learning_rates, run.halve_at, run.resolution, run.symmetries) == (
-                chosen.learning_rates, chosen.halve_at, chosen.resolution, chosen.symmetries,
+            assert (run.learning_rates, run.halve_at, run.resolution) == (
+                chosen.learning_rates, chosen.halve_at, chosen.resolution,
             )  # fmt: skip
+            assert run.symmetries == chosen.symmetries or name == "headline"  # which compares with and without
             assert (run.validation, run.test, run.test_resolution, run.batch_size) == (
                 chosen.validation, chosen.test, chosen.test_resolution, chosen.batch_size,
             )  # fmt: skip
