@@ -39,10 +39,10 @@ bench: install
 	$(BIN)/python benchmarks/run.py $(if $(RELEASED),--released $(RELEASED))
 	$(BIN)/python benchmarks/report.py
 
-# Retrain the operators that ship, with the commands on their cards; about three hours on two cores. Each resumes
+# Retrain the operators that ship, with the commands on their cards; about four hours on two cores. Each resumes
 # from its checkpoint. A 32 x 32 grid resolves these solutions, so most steps are taken there, at a quarter of the cost; the
 # last ones, at 64 x 64, unlearn the aliasing of its GELUs, and the operators then carry over to any finer grid unchanged.
-OPERATORS := sys-1 sys-2 sys-3 mixed sys-1-paper
+OPERATORS := symbol sys-1-symbol sys-1 sys-2 sys-3 mixed sys-1-paper
 
 weights: $(OPERATORS:%=runs/weights/%.safetensors)
 	cp $^ sciml_fm_core/weights/
@@ -51,6 +51,8 @@ runs/weights/%.safetensors: | install
 	mkdir -p runs/weights
 	$(BIN)/sciml-fm pretrain --resolution 0:32,0.85:64 --output $@ --checkpoint runs/weights/$*.checkpoint $(RECIPE_$*)
 
+RECIPE_symbol := "SYS-1(1,5)" "SYS-2(0.2,1)" "SYS-3(1,10)" --recipe symbol --steps 24000 --resolution 0:32,0.9:64
+RECIPE_sys-1-symbol := "SYS-1(1,5)" --recipe symbol --steps 8000 --resolution 0:32,0.9:64
 RECIPE_sys-1 := "SYS-1(1,5)" --steps 8000
 RECIPE_sys-2 := "SYS-2(0.2,1)" --steps 12000
 RECIPE_sys-3 := "SYS-3(1,10)" --steps 12000 --resolution 0:32,0.7:64
