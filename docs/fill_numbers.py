@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.study.analysis import error_of, examples_to_reach, select, table
-from sciml_fm_core.study.experiments import EXPERIMENTS
+from sciml_fm_core.study.experiments import EXPERIMENTS, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.runs import identity
 
@@ -41,7 +41,7 @@ def _operator_and_task(record: dict) -> tuple:
 
 def headline() -> str:
     """Error against labelled examples on SYS-1(5,10), every learning rate trained to its end."""
-    runs = {identity(run): run for run in EXPERIMENTS["headline"]("laptop")}
+    runs = {identity(run): run for run in find_experiment("headline")("laptop")}
     found = [record for record in RECORDS if record["identity"] in runs and record["recipe"] != "symbol"]
     ways = {
         "the paper's recipe, fine-tuned": ("paper", "fine-tuned", False),

@@ -371,16 +371,18 @@ def test_details_have_every_parameter():
     assert details.identity == record["identity"]
     assert details.title == "SYS-1(5,10), fine-tuned, 64 examples"
     assert rows["test, mean"] == f"{record['error']:.3%}".replace("%", " %")
-    assert rows["steps"] == str(BUDGETS["laptop"].steps_for(64))
-    assert rows["trained on turned examples"] == "yes"
+    chosen = BUDGETS["laptop"].of("q1_downstream_data")
+    assert rows["steps"] == str(chosen.steps_for(64))
+    assert rows["trained on turned examples"] == ("yes" if chosen.symmetries else "no")
     assert rows["examples seen"] == "256,000"
     assert rows["ships as"] == "sys-1"
     assert rows["hardware"] == "a test machine"
     assert rows["versions"] == "sciml_fm 0.1.0, torch 2.11.0"
-    assert rows["resolution (from, points)"] == "0%: 32, 95%: 64"
+    assert rows["resolution (from, points)"] == ", ".join(f"{at:.0%}: {n}" for at, n in chosen.resolution)
     assert rows["note"] == "beside"
     tried = dict(details.sections["Learning rates tried, with validation error"])
-    assert set(tried) == {"0.01  (chosen)", "0.003", "0.001", "0.0003", "0.0001"}
+    assert {float(name.removesuffix("  (chosen)")) for name in tried} == set(chosen.learning_rates)
+    assert sum(name.endswith("  (chosen)") for name in tried) == 1
     assert details.curve == tuple(map(tuple, record["curve"]))
     assert len(rows) >= len(record) - len(("tried", "curve", "identity"))
 

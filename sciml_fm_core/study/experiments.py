@@ -75,7 +75,9 @@ class Budget:
     equation_steps: int = 600
     equation_size: str = "256K"
     tuning_steps: tuple[int, ...] = (50, 150, 300)
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {"architectures": {"learning_rates": LEARNING_RATES[1:]}}
+    )
 
     def of(self, experiment: str) -> Budget:
         """The budget with the settings of one experiment."""
@@ -327,9 +329,11 @@ EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
     "seeds": seeds,
     "architectures": architectures,
     "unseen": unseen,
-    "headline": headline,
 }
 """The experiments by the names of their notebooks."""
+
+HEADLINE: dict[str, Callable[..., list[AdaptationRun]]] = {"headline": headline}
+"""Beside them: it has a notebook, and no figure of its own on the studies page."""
 
 EQUATION_EXPERIMENTS: dict[str, Callable[..., list[EquationRun]]] = {"physics_loss": physics_loss}
 """Those that learn from equations alone: their records have computing in the place of examples, and they ship in tables
@@ -342,9 +346,10 @@ def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
     Raises:
         ValueError: if there is none.
     """
-    found = EXPERIMENTS.get(name) or EQUATION_EXPERIMENTS.get(name)
+    labelled = EXPERIMENTS | HEADLINE
+    found = labelled.get(name) or EQUATION_EXPERIMENTS.get(name)
     if found is None:
-        known = ", ".join([*EXPERIMENTS, *EQUATION_EXPERIMENTS])
+        known = ", ".join([*labelled, *EQUATION_EXPERIMENTS])
         raise ValueError(f"experiment: expected one of {known}, got {name!r}")
     return found
 
