@@ -72,7 +72,7 @@ class Budget:
     batch_size: int = 32
     architecture_steps: tuple[tuple[str, int], ...] = ()
     symmetries: bool = False
-    equation_steps: int = 300
+    equation_steps: int = 600
     equation_size: str = "256K"
     tuning_steps: tuple[int, ...] = (50, 150, 300)
     settings: dict[str, dict[str, Any]] = field(

@@ -86,13 +86,13 @@ def error_lines(
     *,
     level: float | None = None,
     ticks: Sequence[tuple[float, str]] | None = None,
-    ylim: tuple[float, float] | None = None,
+    legend: str = "top_right",
 ) -> hv.Overlay:
     """Error against any number of a record on logarithmic axes, a line for each label; one point alone is a star.
 
     A dotted line marks a level, such as the error that a training starts from. Ticks are positions and what they say.
     """
-    low, high = ylim or _error_range(records)
+    low, high = _error_range([*records, *([] if level is None else [{"error": level}])])
     across, parts = hv.Dimension(axis.replace(" ", "_"), label=axis), []
     positions = sorted({x(record) for record in records})
     ends = positions[0] / 1.3, positions[-1] * 1.3
@@ -107,8 +107,10 @@ def error_lines(
         bokeh = dict(color=colour, marker="star" if alone else "circle", size=16 if alone else 8, tools=["hover"])
         plain = dict(color=colour, marker="*" if alone else "o", s=160 if alone else 30)
         parts.append(_styled(points, bokeh, plain))
-    common = dict(logx=True, logy=True, show_grid=True, title=title, legend_position="top_right", xlim=ends)
-    common |= dict(ylim=(low, high)) | (dict(xticks=list(ticks)) if ticks else {})
+    common = dict(
+        logx=True, logy=True, show_grid=True, title=title, legend_position=legend, xlim=ends, ylim=(low, high)
+    )
+    common |= dict(xticks=list(ticks or _round_ticks(*ends)))
     drawn = dict(fig_size=170, aspect=1.3, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
     return _styled(hv.Overlay(parts), dict(**common, width=WIDTH // 2 + 40, height=360), common | drawn)
 
@@ -139,9 +141,14 @@ def _error_range(records: Sequence[dict]) -> tuple[float, float]:
 
 def _percent_ticks(low: float, high: float) -> list[tuple[float, str]]:
     """Errors at which a logarithmic axis is labelled: 1, 2 and 5 in each power of ten, or 1 alone on a long axis."""
+    return [(value, f"{100 * value:g} %") for value, _ in _round_ticks(low, high)]
+
+
+def _round_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Round values at which a logarithmic axis is labelled."""
     digits = (1, 2, 5) if high / low < 1000 else (1,)
-    values = [digit * 10.0**power for power in range(-6, 4) for digit in digits]
-    return [(value, f"{100 * value:g} %") for value in values if low <= value <= high]
+    values = [digit * 10.0**power for power in range(-6, 7) for digit in digits]
+    return [(value, f"{value:g}") for value in values if low <= value <= high]
 
 
 def _across(width: int | None) -> dict:
