@@ -142,6 +142,8 @@ def unseen() -> str:
             {record["examples"]: record["error"] for record in select(own, start=start)}
             for start in ("fine-tuned", "from scratch")
         )
+        if not {8, 64} <= tuned.keys() & scratch.keys():
+            continue  # not all of its runs are recorded yet
         errors = [*(tuned[count] for count in (0, 8, 64)), *(scratch[count] for count in (8, 64))]
         ratio = f"{tuned[64] / scratch[64]:.2f}"
         rows.append([parent, f"`{recipe}`", task, *map(percent, errors), ratio])
