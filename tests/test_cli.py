@@ -404,7 +404,8 @@ def test_wrong_systems_and_names(run, bundle, tmp_path):
     refused(run("adapt", bundle, "SYS-3(1,10)", "--physics"), "was trained for poisson, got helmholtz")
     refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one dataset file for each task")
     refused(
-        run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"), "recipe: expected one of ours, symbol, paper, got 'theirs'"
+        run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"),
+        "recipe: expected one of ours, symbol, paper, symbol-translated, got 'theirs'",
     )
     refused(run("pretrain", "SYS-1(1,5)", "--size", "2M"), "size: expected one of")
     refused(run("pretrain", "SYS-1(1,5)", "--steps", 0), "expected steps and intervals of at least 1")

@@ -5,6 +5,7 @@ import torch
 
 from sciml_fm_core import SYSTEMS, Evolution, Task
 from sciml_fm_core.models.normalization import (
+    TRANSLATIONS,
     VARIATIONS,
     DimensionlessNormalization,
     PaperNormalization,
@@ -169,6 +170,35 @@ def test_what_is_told_of_the_symbol_is_the_equation(task, examples, generator, v
         sign * examples.source, examples.coefficients, task.system, variation=variation
     )
     torch.testing.assert_close(encoded.decode(divide(encoded)), sign * examples.solution, rtol=1e-9, atol=1e-9)
+
+
+def test_a_translated_operator_is_another_description_of_the_same_solution(task, generator):
+    """The network is told another equation and makes another field, which is brought back exactly."""
+    examples = task.sample(33, 32, generator, dtype=torch.float64)
+    examples = examples.resampled(16).resampled(32)  # no wave at the Nyquist wavenumber
+    normalization = fit_normalization("symbol", [task], count=4, translated=0.5)
+    variation = torch.rand(33, VARIATIONS + TRANSLATIONS, generator=generator, dtype=torch.float64)
+    encoded = normalization.encode(examples.source, examples.coefficients, task.system, variation=variation)
+    moved = variation[:, VARIATIONS] < 0.5
+    assert moved.any()
+    assert not moved.all()
+    assert torch.equal(encoded.shift != 0, moved[:, None].expand(33, 2))
+    made = divide(encoded)
+    torch.testing.assert_close(encoded.decode(made), examples.solution, rtol=1e-9, atol=1e-9)
+    where_it_is = encoded._replace(shift=None).decode(made)
+    error = torch.linalg.vector_norm(where_it_is - examples.solution, dim=(1, 2))
+    assert torch.equal(error / torch.linalg.vector_norm(examples.solution, dim=(1, 2)) > 1e-3, moved)
+    imaginary = encoded.modes[:, 1:5, 1:5, 2].abs().amax((1, 2))
+    assert (imaginary[moved] > 0.1).all(), "phases that a real symbol has not"
+    again = normalization_from_dict(normalization.to_dict())
+    assert again.translated == 0.5
+    plain = again.encode(examples.source, examples.coefficients, task.system)
+    assert plain.shift is None, "a prediction is told the equation itself"
+
+
+def test_the_share_of_translated_examples_is_a_share():
+    with pytest.raises(ValueError, match=r"expected a share of translated examples in \[0, 1\], got 2"):
+        SymbolNormalization((SYSTEMS["poisson"],), translated=2)
 
 
 def test_an_evolution_is_told_by_its_multiplier(generator):

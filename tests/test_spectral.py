@@ -12,6 +12,7 @@ from sciml_fm_core.physics.spectral import (
     parseval_weights,
     resample,
     transform,
+    translate,
     wavenumbers,
 )
 
@@ -85,6 +86,23 @@ def test_parseval(n):
     field = torch.randn(3, n, n, dtype=torch.float64)
     energy = (transform(field).abs() ** 2 * parseval_weights(n)).sum(dim=(-2, -1)) / n**2
     torch.testing.assert_close(energy, field.square().sum(dim=(-2, -1)), rtol=1e-13, atol=0)
+
+
+def test_translation_is_exact_and_by_whole_points_a_roll():
+    points = torch.arange(16, dtype=torch.float64) / 16
+    x, y = points[None, :], points[:, None]
+    shift = torch.tensor([0.3, -0.11], dtype=torch.float64)
+
+    def wave(x, y):
+        return torch.cos(2 * torch.pi * (3 * x - 5 * y) + 0.4)
+
+    torch.testing.assert_close(translate(wave(x, y), shift), wave(x + 0.3, y - 0.11), rtol=0, atol=1e-13)
+    field = resample(torch.randn(3, 8, 8, dtype=torch.float64), 16)
+    shifts = torch.tensor([[0.25, 0], [0, 0.5], [-0.125, 0.0625]], dtype=torch.float64)
+    rolled = [torch.roll(u, tuple(by), (-1, -2)) for u, by in zip(field, [(-4, 0), (0, -8), (2, -1)], strict=True)]
+    torch.testing.assert_close(translate(field, shifts), torch.stack(rolled), rtol=0, atol=1e-13)
+    noise = torch.randn(16, 16, dtype=torch.float64)  # with its Nyquist modes
+    torch.testing.assert_close(translate(translate(noise, shift), -shift), noise, rtol=0, atol=1e-13)
 
 
 def test_transform_and_back_is_the_identity():

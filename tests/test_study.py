@@ -516,7 +516,9 @@ def test_runs_that_make_no_sense(quick, changes, message):
 
 
 def test_pretraining_that_makes_no_sense():
-    with pytest.raises(ValueError, match="recipe: expected one of ours, symbol, paper, got 'theirs'"):
+    with pytest.raises(
+        ValueError, match="recipe: expected one of ours, symbol, paper, symbol-translated, got 'theirs'"
+    ):
         PretrainingRun("SYS-1(1,5)", recipe="theirs")
     with pytest.raises(ValueError, match=r"expected SYSTEM\(low,high\)"):
         PretrainingRun("SYS-1")

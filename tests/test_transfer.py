@@ -345,7 +345,9 @@ def test_pretraining_on_files(monkeypatch, tmp_path):
 
 
 def test_unknown_recipes_and_sizes_are_refused():
-    with pytest.raises(ValueError, match="recipe: expected one of ours, symbol, paper, got 'theirs'"):
+    with pytest.raises(
+        ValueError, match="recipe: expected one of ours, symbol, paper, symbol-translated, got 'theirs'"
+    ):
         new_operator([NEAR], recipe="theirs")
     with pytest.raises(ValueError, match="size: expected one of 64K, 256K, 1M, 16M, 256M, got '2M'"):
         new_operator([NEAR], size="2M")

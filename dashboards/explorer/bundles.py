@@ -10,6 +10,8 @@ from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import Task
 
+from .text import RECIPE_NAMES
+
 FOLDER_VARIABLE = "SCIML_FM_OPERATORS"
 """Environment variable that names the folder of the user's own bundles."""
 DEFAULT_FOLDER = "runs"
@@ -49,8 +51,7 @@ class Bundle:
         if self.kind != "pre-trained":
             kind = self._adaptation.replace(" examples of ", " of ")
         architecture = () if self.architecture == "fno" else (self.architecture,)
-        names = {"ours": "our recipe", "paper": "the paper's recipe", "symbol": "told the symbol"}
-        recipe = names.get(self.recipe, self.recipe)
+        recipe = RECIPE_NAMES.get(self.recipe, self.recipe)
         return f"{self.name}: " + ", ".join((kind, *architecture, self.size, recipe))
 
     @property

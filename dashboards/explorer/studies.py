@@ -19,6 +19,7 @@ from sciml_fm_core.study.experiments import EXPERIMENTS, SYS_1
 from sciml_fm_core.study.runs import STARTS, AdaptationRun, PretrainingRun
 
 from .records import OPERATOR, SETTINGS, Source, by_architecture, operator_of
+from .text import RECIPE_NAMES
 
 Records = Sequence[dict]
 SHIFTS = {
@@ -29,7 +30,6 @@ SHIFTS = {
 }
 """System and name of the shift of each downstream task of the paper."""
 ORDER = ("none", "mild", "medium", "large")
-RECIPE_NAMES = {"ours": "our recipe", "paper": "the paper's recipe", "symbol": "told the symbol"}
 MAIN_SIZE = "1M"
 """Size of the networks where the size is not the question."""
 HOW_TO_START = "papermill notebooks/q1_downstream_data.ipynb out.ipynb -p rerun True"

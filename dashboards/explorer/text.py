@@ -10,6 +10,12 @@ from latex2mathml.converter import convert
 
 from sciml_fm_core.physics.system import PRETRAINING, System
 
+RECIPE_NAMES = {
+    "ours": "our recipe",
+    "paper": "the paper's recipe",
+    "symbol": "told the symbol",
+    "symbol-translated": "told the symbol, with translations",
+}
 SHIFTS = {
     "inside": ("Inside the pre-training range", "#00795c"),
     "between": ("Inside, between the whole numbers trained on", "#9a6a00"),

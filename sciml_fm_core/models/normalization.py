@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import parseval_weights, wavenumbers
+from sciml_fm_core.physics.spectral import parseval_weights, translate, translation_symbol, wavenumbers
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 
@@ -22,7 +22,8 @@ class Encoded(NamedTuple):
 
     ``field`` (batch, 1, n, n); ``scalars``, ``modes`` and ``fields`` as in `Conditioning`; ``scale`` (batch,);
     ``zero_mean`` (batch,) marks the examples whose output has its mean subtracted; ``mean`` (batch,), where it is
-    known, is that of the solution, and added.
+    known, is that of the solution, and added; ``shift`` (batch, 2), where the network makes a translated solution,
+    brings it back.
     """
 
     field: Tensor
@@ -32,6 +33,7 @@ class Encoded(NamedTuple):
     modes: Tensor | None = None
     fields: Tensor | None = None
     mean: Tensor | None = None
+    shift: Tensor | None = None
 
     @property
     def conditioning(self) -> Conditioning:
@@ -41,6 +43,8 @@ class Encoded(NamedTuple):
     def decode(self, output: Tensor) -> Tensor:
         """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n)."""
         output = output.squeeze(-3)
+        if self.shift is not None:
+            output = translate(output, self.shift)
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
         solution = (output - mean[..., None, None]) * self.scale[..., None, None]
         return solution if self.mean is None else solution + self.mean[..., None, None]
@@ -50,7 +54,7 @@ class Encoded(NamedTuple):
         """Parts concatenated or stacked, tensor by tensor; what none of them has stays None."""
         columns = zip(*parts, strict=True)
         made = [None if column[0] is None else function(list(column)) for column in columns]
-        return Encoded(*made)  # type: ignore[arg-type] # only the last three may be None
+        return Encoded(*made)  # type: ignore[arg-type] # only the last four may be None
 
 
 def _root_mean_square(field: Tensor) -> Tensor:
@@ -277,6 +281,8 @@ class DimensionlessNormalization(Normalization):
 
 VARIATIONS = 2
 """Numbers that choose an equivalent description of an example: the size and the sign of a factor."""
+TRANSLATIONS = 3
+"""Numbers beside them that choose a translation: whether there is one, and how far in x and y."""
 
 LARGEST_FACTOR = 4.0
 """An operator is multiplied by up to this, or divided by it, in training; see `SymbolNormalization`."""
@@ -324,15 +330,29 @@ class SymbolNormalization(Normalization):
     equations makes them broader for nothing: ``(a L)(u / a) = f``. A training draws a factor a of either sign,
     log-uniform in [1/4, 4], for each example. Another, ``L (-u) = -f``, is built in: a source is turned to the sign
     in which its largest value is positive, so that -f gives -u to the bit.
+
+    With `translated`, a training describes that share of its examples by an operator followed by a translation T too:
+    ``(L T)(T^-1 u) = f``. The symbol of L T is that of L times ``exp(2 pi i k . a)``, with a uniform on the torus: a
+    network that is trained on diffusion alone is told every phase, as a flow has them, for nothing.
     """
 
     kind = "symbol"
     channel_names = ()
 
+    def __init__(self, systems, conditioners: Sequence[str] = (), translated: float = 0.0):
+        super().__init__(systems, conditioners)
+        if not 0 <= translated <= 1:
+            raise ValueError(
+                f"symbol normalization: expected a share of translated examples in [0, 1], got {translated}"
+            )
+        self.translated = float(translated)
+
     @classmethod
-    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> SymbolNormalization:
+    def fit(
+        cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = (), translated: float = 0.0
+    ) -> SymbolNormalization:
         """Nothing is fitted; the examples name the systems."""
-        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners)
+        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners, translated)
 
     def knows(self, system):
         return True
@@ -350,8 +370,13 @@ class SymbolNormalization(Normalization):
         symbol = (1 / multiplier.masked_fill(null, 1).masked_fill(vanishing, SMALLEST_MULTIPLIER)).masked_fill(null, 0)
         scale = symbol_scale(symbol)
         if variation is not None:
-            size, sign = variation.double().unbind(-1)
+            size, sign = variation[:, :VARIATIONS].double().unbind(-1)
             scale = scale * LARGEST_FACTOR ** (2 * size - 1) * torch.where(sign < 0.5, -1, 1)
+        shift = None
+        if variation is not None and self.translated:
+            chosen, *how_far = variation[:, VARIATIONS:].double().unbind(-1)
+            shift = torch.stack(how_far, dim=-1) * (chosen < self.translated)[:, None]
+            symbol = symbol * translation_symbol(shift, mode_points)
         z, scale = symbol / scale[:, None, None], scale.to(source.dtype)
         z[:, 0, 0] = 1  # a network that is told what it has no use for may be led astray by it
         return Encoded(
@@ -361,10 +386,11 @@ class SymbolNormalization(Normalization):
             torch.ones_like(g),
             symbol_features(z).to(source.dtype),
             mean=mean[:, 0, 0] * multiplier[:, 0, 0].real.to(source.dtype),
+            shift=shift,
         )
 
     def _statistics(self):
-        return {}
+        return {"translated": self.translated} if self.translated else {}
 
 
 def normalization_from_dict(values: dict) -> Normalization:
@@ -386,7 +412,13 @@ KINDS: dict[str, type[PaperNormalization] | type[DimensionlessNormalization] | t
 
 
 def fit_normalization(
-    kind: str, tasks: list[Task], *, conditioners: Sequence[str] = (), seed: int = 0, count: int = 4096
+    kind: str,
+    tasks: list[Task],
+    *,
+    conditioners: Sequence[str] = (),
+    seed: int = 0,
+    count: int = 4096,
+    **options: float,
 ) -> Normalization:
     """Normalisation of a kind, with its statistics taken over freshly drawn examples of the tasks.
 
@@ -396,4 +428,5 @@ def fit_normalization(
     if kind not in KINDS:
         raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {kind!r}")
     generator = torch.Generator().manual_seed(seed)
-    return KINDS[kind].fit([(task.system, task.sample(count, 32, generator)) for task in tasks], conditioners)
+    examples = [(task.system, task.sample(count, 32, generator)) for task in tasks]
+    return KINDS[kind].fit(examples, conditioners, **options)

@@ -84,6 +84,31 @@ def inverse_transform(field_hat: Tensor, n: int) -> Tensor:
     return torch.fft.irfft2(field_hat, s=(n, n))
 
 
+def translation_symbol(shift: Tensor, n: int) -> Tensor:
+    """Symbol of the translation ``u(x) -> u(x + a)``, ``exp(2 pi i k . a)``, shape (..., n, n // 2 + 1).
+
+    Waves at the Nyquist wavenumber stay where they are in that direction, see `derivative_wavenumbers`.
+
+    Args:
+        shift: a, shape (..., 2).
+        n: number of points in each direction.
+    """
+    angle = advection_symbol(shift, n)
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def translate(field: Tensor, shift: Tensor) -> Tensor:
+    """The field ``u(x + a)``, by trigonometric interpolation; shapes (..., n, n) and (..., 2).
+
+    >>> field = torch.arange(16.0).view(4, 4)
+    >>> torch.allclose(translate(translate(field, torch.tensor([0.3, 0.1])), torch.tensor([-0.3, -0.1])), field)
+    True
+    """
+    n = check_grid(field)
+    field_hat = transform(field)
+    return inverse_transform(field_hat * translation_symbol(shift, n).to(field_hat.dtype), n).to(field.dtype)
+
+
 def parseval_weights(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
     """Multiplicity of each stored mode, shape (1, n // 2 + 1): sum |u|^2 = sum weights |u_hat|^2 / n^2."""
     weights = torch.full((1, n // 2 + 1), 2.0, dtype=dtype, device=device)

@@ -276,14 +276,14 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Equations that the pre-training never saw: each of the paper's held out in turn, and those of `UNSEEN`.
 
     An operator of the paper's other two systems meets the third, in its pre-training range. By the recipe that is told
-    coefficients it has inputs for those of the third; by the recipe that is told the symbol it needs none. The mixture
-    of all three meets the equations beside them.
+    coefficients it has inputs for those of the third; by the recipes that are told the symbol it needs none. The
+    mixture of all three meets the equations beside them.
     """
     chosen = _budget(budget, "unseen")
     runs, systems = [], (SYS_1, SYS_2, SYS_3)
     for held_out in systems:
         others = " + ".join(tasks for tasks in systems if tasks != held_out)
-        for recipe in ("symbol", "ours"):
+        for recipe in ("symbol-translated", "symbol", "ours"):
             parent = PretrainingRun(
                 others, recipe, _size(chosen), steps=chosen.pretraining_steps, batch_size=chosen.pretraining_batch,
                 resolution=chosen.resolution[:1], inputs_for=held_out if recipe == "ours" else "",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciml_fm_core.data.batches import Batches
 from sciml_fm_core.data.splits import stream
-from sciml_fm_core.models.normalization import VARIATIONS, Encoded
+from sciml_fm_core.models.normalization import TRANSLATIONS, VARIATIONS, Encoded
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
@@ -281,8 +281,11 @@ def _batch(
         inputs = [(system, examples.source, examples.coefficients) for system, examples in parts]
         # drawn for the whole batch, of which each rank has every world-size-th example
         count, ranks = sum(examples.size for _, examples in parts), processes.world_size
-        drawn = torch.rand(count * ranks, VARIATIONS, generator=stream(0, "variation", step))[processes.rank :: ranks]
-        return encode_together([member.operator for member in those], inputs, drawn.to(inputs[0][1].device))
+        generator = stream(0, "variation", step)
+        # one after the other: what is trained without translations sees the same factors
+        drawn = [torch.rand(count * ranks, numbers, generator=generator) for numbers in (VARIATIONS, TRANSLATIONS)]
+        variation = torch.cat(drawn, dim=1)[processes.rank :: ranks].to(inputs[0][1].device)
+        return encode_together([member.operator for member in those], inputs, variation)
 
     if all(member.data is None for member in members):
         parts = parts_of(data)

@@ -56,7 +56,9 @@ def new_operator(
     if size not in model.sizes:
         raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
     told = [*tasks, *inputs_for]
-    normalization = fit_normalization(chosen.normalization, told, conditioners=chosen.conditioners, seed=seed)
+    normalization = fit_normalization(
+        chosen.normalization, told, conditioners=chosen.conditioners, seed=seed, **chosen.options
+    )
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width,
