@@ -455,15 +455,15 @@ def equal_time(record: Record) -> None:
         record.add("equal time", name, error, "error", seconds=seconds, examples_seen=seen, **case)
 
     cases: list[tuple[str, str, int | dict[float, int], dict]] = [
-        ("ours", "ours", 64, {}),
-        ("ours, coarse grid first", "ours", {0.0: 32, 0.85: 64}, {}),
+        ("ours", "dimensionless", 64, {}),
+        ("ours, coarse grid first", "dimensionless", {0.0: 32, 0.85: 64}, {}),
         ("paper's recipe", "paper", 64, {}),
     ]
     if record.device.type == "cuda":  # what fewer bits and compilation do to the error
         cases += [
-            ("ours, compiled", "ours", 64, {"compile": True}),
-            ("ours, tf32", "ours", 64, {"precision": "tf32"}),
-            ("ours, bfloat16", "ours", 64, {"precision": "bfloat16"}),
+            ("ours, compiled", "dimensionless", 64, {"compile": True}),
+            ("ours, tf32", "dimensionless", 64, {"precision": "tf32"}),
+            ("ours, bfloat16", "dimensionless", 64, {"precision": "bfloat16"}),
         ]
     for name, recipe, resolution, settings in cases:
         config = TrainConfig(

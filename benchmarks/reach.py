@@ -120,7 +120,7 @@ class Variant:
 
 VARIANTS = {
     "shipped": Variant("as it ships"),
-    "coefficients": Variant("told the coefficients instead (recipe `ours`)", recipe="ours"),
+    "coefficients": Variant("told the coefficients instead (recipe `dimensionless`)", recipe="dimensionless"),
     "unvaried": Variant("no factors in training", (kind(Unvaried),)),
     "one-sign": Variant("factors of one sign", (kind(OfOneSign),)),
     "factor-16": Variant("factors of up to 16", (lambda: patch.object(normalization, "LARGEST_FACTOR", 16.0),)),

@@ -7,12 +7,9 @@ from pathlib import Path
 
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.study.analysis import error_of, examples_to_reach, select, table
-from sciml_fm_core.study.experiments import EXPERIMENTS, find_experiment
+from sciml_fm_core.study.experiments import EXPERIMENTS, PATIENCE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.runs import identity
-
-CONTROL = 0.0093
-"""Error of the run that the page repeats: SYS-1(5,10), from scratch, 2,048 examples, no learning rate dropped."""
 
 FOLDER = Path(__file__).parent
 REACH = json.loads((FOLDER.parent / "benchmarks" / "results" / "reach.json").read_text(encoding="utf-8"))
@@ -45,17 +42,27 @@ def headline() -> str:
     found = [record for record in RECORDS if record["identity"] in runs and record["recipe"] != "symbol"]
     ways = {
         "the paper's recipe, fine-tuned": ("paper", "fine-tuned", False),
-        "`ours`, fine-tuned": ("ours", "fine-tuned", False),
-        "`ours`, fine-tuned, symmetries": ("ours", "fine-tuned", True),
-        "`ours`, from scratch, symmetries": ("ours", "from scratch", True),
+        "`dimensionless`, fine-tuned": ("dimensionless", "fine-tuned", False),
+        "`dimensionless`, fine-tuned, symmetries": ("dimensionless", "fine-tuned", True),
+        "`dimensionless`, from scratch, symmetries": ("dimensionless", "from scratch", True),
     }
     counts, rows = sorted({record["examples"] for record in found}), []
+    usual = {record["examples"]: record["steps"] for record in select(found, start="fine-tuned")}
+    curves = {
+        name: [r for r in found if (r["recipe"], r["start"], bool(r.get("symmetries"))) == way]
+        for name, way in ways.items()
+    }
+    last = list(ways)[-1]
+    curves[f"{last}, {PATIENCE} times the steps"] = [r for r in found if r["steps"] > usual[r["examples"]]]
+    curves[last] = [r for r in curves[last] if r["steps"] == usual[r["examples"]]]
     reached = []
-    for name, way in ways.items():
-        own = [r for r in found if (r["recipe"], r["start"], bool(r.get("symmetries"))) == way]
+    for name, own in curves.items():
         cells, medians = [], []
         for count in counts:
             errors = sorted(record["error"] for record in select(own, examples=count))
+            if not errors:
+                cells.append("")
+                continue
             medians.append({"examples": count, "error": statistics.median(errors)})
             seeds = f" ({percent(errors[0])} to {percent(errors[-1])})" if len(set(errors)) > 1 else ""
             cells.append(percent(medians[-1]["error"]) + seeds)
@@ -67,28 +74,34 @@ def headline() -> str:
 
 
 def study() -> str:
-    """Error against examples for the medium shifts, how often fine-tuning harmed, and what a dropped rate did."""
-    halved = [record for record in RECORDS if record["halve_at"]]
-    counts, rows = (0, 8, 64, 512, 2048), []
-    for task, parent in (("SYS-1(5,10)", "sys-1"), ("SYS-1(5,10)", "sys-1-paper"), ("SYS-2(1,2)", "sys-2")):
+    """Error against examples at the medium shifts by each recipe, examples for levels, how often fine-tuning harmed."""
+    runs = {identity(run) for run in EXPERIMENTS["q1_downstream_data"]("laptop")}
+    found = [record for record in RECORDS if record["identity"] in runs]
+    counts, rows = sorted({record["examples"] for record in found}), []
+    for task, parent in dict.fromkeys((record["task"], record["shipped_parent"]) for record in found):
         for start in ("fine-tuned", "from scratch"):
-            found = select(halved, task=task, start=start, seed=0, shipped_parent=parent)
-            errors = {record["examples"]: record["error"] for record in found}
-            rows.append([task, f"`{parent}`", start, *(percent(errors[count]) for count in counts)])
-    tuned = select(halved, start="fine-tuned")
+            own = select(found, task=task, start=start, shipped_parent=parent)
+            errors = {record["examples"]: record["error"] for record in own}
+            enough = [examples_to_reach(own, level) for level in (0.05, 0.02, 0.01)]
+            cells = [percent(errors[count]) if count in errors else "" for count in counts]
+            rows.append([task, f"`{parent}`", start, *cells, *("" if e is None else f"{e:,.0f}" for e in enough)])
+    tuned = [record for record in RECORDS if record["start"] == "fine-tuned" and "chosen_step" in record]
+    tuned = [record for record in tuned if not record["halve_at"]]
     zero = {_operator_and_task(record): record["error"] for record in tuned if not record["examples"]}
-    tried = [record for record in tuned if record["examples"]]
-    worse = sum(record["error"] > zero[_operator_and_task(record)] for record in tried)
-    medium = select(halved, task="SYS-1(5,10)", seed=0, shipped_parent="sys-1")
-    recorded = error_of(medium, start="from scratch", examples=2048)
-    enough = examples_to_reach(select(medium, start="fine-tuned"), CONTROL) or float("nan")
+    tried = [r for r in tuned if r["examples"] and _operator_and_task(r) in zero]
+    worse = [r["error"] / zero[_operator_and_task(r)] for r in tried if r["error"] > zero[_operator_and_task(r)]]
+    rates = [
+        r["learning_rate"] for r in RECORDS if r["start"] == "from scratch" and r["examples"] and not r["halve_at"]
+    ]
     notes = (
-        f"In {worse} of {len(tried)} records the fine-tuned operator is worse than the untouched one. From scratch, "
-        f"2,048 examples of SYS-1(5,10) gave {100 * recorded:.2f} % here, {100 * CONTROL:.2f} % in the repeat below, "
-        f"which fine-tuning reaches with about {enough:.0f} examples, {2048 / enough:.0f} times fewer."
+        f"Of {len(tried)} fine-tunings on this page that had the untouched start as a candidate, {len(worse)} ended "
+        "with a larger test error than it"
+        + (f", at most {max(worse):.2f} times" if worse else "")
+        + f". From scratch the highest rate, 1e-2, was chosen in {rates.count(0.01)} of {len(rates)} trainings."
     )
-    header = ["task", "operator", "start", *(f"{count:,} examples" for count in counts)]
-    return f"{origin(halved, '')}\n\n{table(header, rows)}\n\n{notes}"
+    levels = [f"for {level}" for level in ("5 %", "2 %", "1 %")]
+    header = ["task", "operator", "start", *(f"{count:,} examples" for count in counts), *levels]
+    return f"{origin(found, 'q1_downstream_data ')}\n\n{table(header, rows)}\n\n{notes}"
 
 
 def architectures() -> str:

@@ -22,11 +22,12 @@ from .plugins import load_plugins
 from .training.config import History, Progress, TrainConfig
 from .training.loop import fit
 from .training.losses import LOSSES, register_loss
-from .training.recipes import PAPER_LEARNING_RATES, RECIPES
+from .training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES, RECIPES
 from .training.transfer import Adaptation, fine_tune, new_operator, pretrain, train_from_scratch
 
 __all__ = [
     "FNO",
+    "LEARNING_RATES",
     "LOSSES",
     "MODELS",
     "PAPER_LEARNING_RATES",

@@ -36,7 +36,7 @@ from .study.runs import run_study
 from .training.config import PRECISIONS, Progress, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.losses import LOSSES
-from .training.recipes import PAPER_LEARNING_RATES, RECIPES
+from .training.recipes import LEARNING_RATES, RECIPES
 from .training.transfer import fine_tune, train_from_scratch
 from .training.transfer import pretrain as pretrain_operator
 from .training.unlabelled import UNLABELLED
@@ -147,7 +147,7 @@ def generate(
 def pretrain(
     tasks: Annotated[list[str], typer.Argument(help="One or more tasks, such as 'SYS-1(1,5)'.")],
     output: Annotated[Path, typer.Option(help="Bundle to write.")] = Path("operator.safetensors"),
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "ours",
+    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "dimensionless",
     architecture: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "fno",
     size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}, where the architecture has it.")] = "1M",
     loss: Loss = None,
@@ -231,7 +231,7 @@ def adapt(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; 200 where not given, 300 by --physics.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="1e-3 where not given, 3e-3 by --physics.")] = None,
     loss: Loss = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Try the paper's five learning rates.")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="Try five learning rates, 1e-4 to 1e-2.")] = False,
     resolution: Annotated[
         int | None, typer.Option(help="Points to train on; 64, by --physics 32 and for the last steps 64.")
     ] = None,
@@ -275,7 +275,7 @@ def adapt(
     with _training_bar(task) as callback:
         result = start(
             pretrained, **data, validation=validation, config=config, seed=seed,
-            learning_rates=PAPER_LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
+            learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
         )  # fmt: skip
     after = evaluate_operator(result.operator, chosen, count=test_count, seed=seed)["error"]
     card = result.operator.card

@@ -67,7 +67,13 @@ def small_operator():
             mode_channels=normalization.channels("modes"),
         )  # fmt: skip
         model = FNO(config, torch.Generator().manual_seed(seed))
-        card = {"tasks": [task.label for task in tasks], "recipe": "ours", "size": "tiny", "seed": seed, **card}
+        card = {
+            "tasks": [task.label for task in tasks],
+            "recipe": "dimensionless",
+            "size": "tiny",
+            "seed": seed,
+            **card,
+        }
         return Operator(model, normalization, card)
 
     return make

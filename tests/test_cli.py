@@ -131,7 +131,7 @@ def test_pretrain_adapt_evaluate_and_info(run, tmp_path):
 
     code, out, err = run("info", "own.safetensors")
     assert (code, err) == (0, "")
-    for text in ("pre-trained", "ours", "SYS-1(10,20)"):
+    for text in ("pre-trained", "dimensionless", "SYS-1(10,20)"):
         assert text in out
 
 
@@ -405,7 +405,7 @@ def test_wrong_systems_and_names(run, bundle, tmp_path):
     refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one dataset file for each task")
     refused(
         run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"),
-        "recipe: expected one of ours, symbol, paper, symbol-translated, got 'theirs'",
+        "recipe: expected one of dimensionless, symbol, paper, symbol-translated, got 'theirs'",
     )
     refused(run("pretrain", "SYS-1(1,5)", "--size", "2M"), "size: expected one of")
     refused(run("pretrain", "SYS-1(1,5)", "--steps", 0), "expected steps and intervals of at least 1")

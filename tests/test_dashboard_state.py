@@ -31,7 +31,7 @@ from explorer.curves import DialErrors
 from explorer.fields import FieldsView
 from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
 from explorer.predictions import PREDICTIONS, Predictor
-from explorer.state import EXAMPLE_COUNTS, LEARNING_RATES, ExploreState, default_window
+from explorer.state import EXAMPLE_COUNTS, ExploreState, default_window
 
 PATIENCE = 120
 """Seconds after which a background job counts as hung; test machines share their cores."""
@@ -57,7 +57,7 @@ def bundles(operators, tmp_path_factory):
             path=operator.save(folder / f"{name}.safetensors"),
             systems=tuple(system.name for system in operator.systems),
             tasks=tuple(Task.parse(label) for label in operator.card["tasks"]),
-            recipe="ours",
+            recipe="dimensionless",
             size="tiny",
             examples_seen=0,
             shipped=False,
@@ -223,7 +223,9 @@ def test_shift_grows_with_the_distance_from_the_pre_training_range(state_of, sys
 
 
 def test_shift_follows_the_range_of_the_chosen_bundle(small_operator, bundles, operators, tmp_path):
-    wide = Bundle("wide", tmp_path, ("poisson",), (Task.parse("SYS-1(1,20)"),), "ours", "tiny", 0, shipped=False)
+    wide = Bundle(
+        "wide", tmp_path, ("poisson",), (Task.parse("SYS-1(1,20)"),), "dimensionless", "tiny", 0, shipped=False
+    )
     state = ExploreState(bundles | {"wide": wide}, lambda bundle: operators["poisson"], dial=15.0)
     assert state.bundle_name == "poisson"
     assert state.shift == "large"
@@ -350,9 +352,10 @@ def test_settings_refuse_a_window_the_wrong_way_round(state):
 
 
 def test_settings_take_the_grid_as_no_learning_rate(state):
-    state.param.update(examples=16, steps=7, learning_rate=LEARNING_RATES[0])
+    lowest = min(state.param.learning_rate.objects)
+    state.param.update(examples=16, steps=7, learning_rate=lowest)
     settings = state.settings()
-    assert (settings.examples, settings.steps, settings.learning_rate) == (16, 7, LEARNING_RATES[0])
+    assert (settings.examples, settings.steps, settings.learning_rate) == (16, 7, lowest)
     state.try_grid = True
     assert state.settings().learning_rate is None
 
@@ -429,7 +432,9 @@ def test_every_position_of_such_a_dial_is_kept(state, biharmonic):
 
 def test_an_evolution_is_solved_and_predicted(state, heat, small_operator):
     operator = small_operator("SYS-5(0.05,0.2)")
-    bundle = Bundle("own", Path(), ("heat",), (Task.parse("SYS-5(0.05,0.2)"),), "ours", "tiny", 0, shipped=False)
+    bundle = Bundle(
+        "own", Path(), ("heat",), (Task.parse("SYS-5(0.05,0.2)"),), "dimensionless", "tiny", 0, shipped=False
+    )
     state = ExploreState({"own": bundle}, lambda _: operator, system_name="heat")
     frame = compute(state.query())
     decay = np.exp(-0.015 * 0.1 * 4 * np.pi**2 * (np.fft.fftfreq(128, 1 / 128)[:, None] ** 2 + np.arange(65) ** 2))
@@ -556,14 +561,14 @@ def test_broken_files_among_the_users_bundles_are_named_and_passed_over(monkeypa
     assert found["sys-1"].shipped
     assert not found["own"].shipped
     assert "01_pretrain/operator" in found  # as a notebook leaves it
-    assert found["own"].label == "own: specialist, 1M, our recipe"
+    assert found["own"].label == "own: specialist, 1M, told the coefficients"
     state = ExploreState({"own": found["own"]}, system_name="helmholtz")
     assert compute(state.query()).predictions["zero_shot"] is not None
 
 
 def test_a_changed_file_has_another_version(bundles, operators, tmp_path):
     path = operators["poisson"].save(tmp_path / "own.safetensors")
-    bundle = Bundle("own", path, ("poisson",), (), "ours", "tiny", 0, shipped=False)
+    bundle = Bundle("own", path, ("poisson",), (), "dimensionless", "tiny", 0, shipped=False)
     before = bundle.version
     os.utime(path, (1, 1))
     assert bundle.version != before
@@ -574,7 +579,7 @@ def bundle_on(*labels, name="own", **card):
     """A bundle of Poisson and advection-diffusion operators, without a file."""
     tasks = tuple(map(Task.parse, labels))
     systems = tuple(dict.fromkeys(task.system.name for task in tasks))
-    return Bundle(name, Path(), systems, tasks, "ours", "1M", 256_000, shipped=False, **card)
+    return Bundle(name, Path(), systems, tasks, "dimensionless", "1M", 256_000, shipped=False, **card)
 
 
 @pytest.mark.parametrize(
@@ -611,8 +616,14 @@ def test_a_dial_that_was_not_moved_opens_anew_with_another_operator():
     assert state.dial == 12
 
 
-PARENT = {"kind": "pre-trained", "tasks": ["SYS-1(1,5)"], "recipe": "ours", "size": "1M", "examples_seen": 256_000}
-ADAPTED = {"recipe": "ours", "size": "1M", "system": "poisson", "downstream_task": "SYS-1(5,10)"}
+PARENT = {
+    "kind": "pre-trained",
+    "tasks": ["SYS-1(1,5)"],
+    "recipe": "dimensionless",
+    "size": "1M",
+    "examples_seen": 256_000,
+}
+ADAPTED = {"recipe": "dimensionless", "size": "1M", "system": "poisson", "downstream_task": "SYS-1(5,10)"}
 ADAPTED |= {"downstream_examples": 64, "learning_rate": 1e-3, "examples_seen": 640}
 
 
@@ -621,37 +632,37 @@ ADAPTED |= {"downstream_examples": 64, "learning_rate": 1e-3, "examples_seen": 6
     [
         (
             PARENT | {"architecture": "U-Net"},
-            "own: specialist, U-Net, 1M, our recipe",
+            "own: specialist, U-Net, 1M, told the coefficients",
             "Pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),
         (
             ADAPTED | {"kind": "fine-tuned", "parent": PARENT},
-            "own: fine-tuned on 64 of SYS-1(5,10), 1M, our recipe",
+            "own: fine-tuned on 64 of SYS-1(5,10), 1M, told the coefficients",
             "Fine-tuned on 64 examples of SYS-1(5,10); pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),
         (
             ADAPTED | {"kind": "fine-tuned", "parent": ADAPTED | {"kind": "fine-tuned", "parent": PARENT}},
-            "own: fine-tuned on 64 of SYS-1(5,10), 1M, our recipe",
+            "own: fine-tuned on 64 of SYS-1(5,10), 1M, told the coefficients",
             "Fine-tuned on 64 examples of SYS-1(5,10); pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),
         (
             ADAPTED | {"kind": "fine-tuned", "parent": PARENT, "downstream_task": None},
-            "own: fine-tuned on 64 examples, 1M, our recipe",
+            "own: fine-tuned on 64 examples, 1M, told the coefficients",
             "Fine-tuned on 64 examples; pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),
         (
             ADAPTED | {"kind": "from scratch", "twin_of": PARENT},
-            "own: from scratch on 64 of SYS-1(5,10), 1M, our recipe",
+            "own: from scratch on 64 of SYS-1(5,10), 1M, told the coefficients",
             "Trained from scratch on 64 examples of SYS-1(5,10)",
             (5, 10),
         ),
         (  # as it was written before adapted operators had a card of their own
             PARENT | {"kind": "fine-tuned", "parent": PARENT, "downstream_examples": 8, "examples_seen": 96},
-            "own: fine-tuned on 8 examples, 1M, our recipe",
+            "own: fine-tuned on 8 examples, 1M, told the coefficients",
             "Fine-tuned on 8 examples; pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),
@@ -742,7 +753,7 @@ def test_training_with_and_without_labels_has_settings_of_its_own(state):
     state.choose_examples(0, physics=True)
     asked = state.settings()
     assert (asked.physics, asked.examples, asked.steps, asked.learning_rate) == (True, 0, 300, 3e-3)
-    assert state.learning_rate in LEARNING_RATES
+    assert state.learning_rate in state.param.learning_rate.objects
     state.steps = 150
     state.choose_examples(8)
     asked = state.settings()

@@ -74,10 +74,7 @@ def test_python_of_the_readme(tmp_path):
 
 
 def test_python_of_the_results(tmp_path):
-    repeat, code = re.findall(r"```python\n(.*?)```", RESULTS, re.DOTALL)
-    repeat = repeat.replace("halve_at=()", "halve_at=(), steps=2, examples=8, test=4")  # instead of seven minutes
-    done = run([sys.executable, "-c", repeat], tmp_path)
-    assert re.fullmatch(r"[\d.]+% with learning rate [\d.]+\n", done.stdout), done.stderr
+    (code,) = re.findall(r"```python\n(.*?)```", RESULTS, re.DOTALL)
     (printed,) = re.findall(r"```text\n(.*?)```", RESULTS, re.DOTALL)
     done = run([sys.executable, "-c", code], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ from sciml_fm_core.study.experiments import (
     EXPERIMENTS,
     HALVED_EXPERIMENTS,
     MIXTURE,
+    PATIENCE,
     Budget,
     architectures,
     downstream_data,
@@ -66,7 +67,7 @@ def points(runs):
     return set(found)
 
 
-def grid(tasks, task, starts, examples, recipe="ours", size="1M", seed=0):
+def grid(tasks, task, starts, examples, recipe="dimensionless", size="1M", seed=0):
     """Points of a curve from each start, with zero-shot and untrained."""
     return {(tasks, recipe, size, task, start, count, seed) for start in starts for count in (0, *examples)}
 
@@ -79,6 +80,8 @@ def test_question_1(budget):
     expected = grid(TRAINED[1], "SYS-1(5,10)", BOTH, examples)
     expected |= grid(TRAINED[1], "SYS-1(5,10)", BOTH, examples, recipe="paper")
     expected |= grid(TRAINED[2], "SYS-2(1,2)", BOTH, examples)
+    for task in ("SYS-1(5,10)", "SYS-2(1,2)"):
+        expected |= grid(ALL_THREE, task, BOTH, BUDGETS[budget].other_examples, recipe="symbol")
     assert points(downstream_data(budget)) == expected
 
 
@@ -100,7 +103,8 @@ def test_question_3(budget):
         for system in (1, 2)
         for shift, task in SHIFTS[system].items()
     ]
-    assert len(expected) == 8
+    expected += [grid(ALL_THREE, task, TUNED, (), "symbol") for system in (1, 2) for task in SHIFTS[system].values()]
+    assert len(expected) == 16
     assert points(physics_shift(budget)) == set.union(*expected)
 
 
@@ -110,6 +114,7 @@ def test_question_4(budget):
         for shift in ("none", "medium"):
             task, examples = SHIFTS[system][shift], BUDGETS[budget].few_examples
             expected |= grid(trained, task, BOTH, examples) | grid(ALL_THREE, task, TUNED, examples)
+            expected |= grid(ALL_THREE, task, TUNED, (), "symbol")
     runs = mixed_operators(budget)
     assert points(runs) == expected
     assert {run.task for run in runs} == {
@@ -134,7 +139,7 @@ def test_unseen(budget):
     size = "1M" if "1M" in chosen.sizes else "64K"
     for held_out in TRAINED.values():
         others = " + ".join(tasks for tasks in TRAINED.values() if tasks != held_out)
-        for recipe in ("symbol-translated", "symbol", "ours"):
+        for recipe in ("symbol-translated", "symbol", "dimensionless"):
             expected |= grid(others, held_out, BOTH, chosen.few_examples, recipe=recipe, size=size)
     for task in ("FRAC(0.5,2)", "SCREENED(0.1,5)", "BIHARM(0,5)"):
         expected |= grid(ALL_THREE, task, BOTH, chosen.few_examples, recipe="symbol")
@@ -143,7 +148,7 @@ def test_unseen(budget):
     own = [run for run in runs if run.task in TRAINED.values()]
     assert {run.parent.steps for run in own} == {chosen.pretraining_steps}
     for run in own:  # told coefficients, it has inputs for those of the third equation
-        assert run.parent.inputs_for == (run.task if run.parent.recipe == "ours" else "")
+        assert run.parent.inputs_for == (run.task if run.parent.recipe == "dimensionless" else "")
 
 
 def test_headline(budget):
@@ -152,13 +157,14 @@ def test_headline(budget):
     first, *others = chosen.seeds
     for recipe, start, symmetries in (
         ("paper", "fine-tuned", False),
-        ("ours", "fine-tuned", False),
-        ("ours", "fine-tuned", True),
-        ("ours", "from scratch", True),
+        ("dimensionless", "fine-tuned", False),
+        ("dimensionless", "fine-tuned", True),
+        ("dimensionless", "from scratch", True),
     ):
         found = [
             run for run in runs
             if (parent_of(run)[1], run.start, run.symmetries) == (recipe, start, symmetries)
+            if run.steps == chosen.steps_for(run.examples)
         ]  # fmt: skip
         expected = grid(TRAINED[1], task, (start,), chosen.examples, recipe, seed=first)
         for seed in others if symmetries else ():
@@ -168,6 +174,12 @@ def test_headline(budget):
     assert {run.halve_at for run in runs} == {()}
     told = [run for run in runs if parent_of(run)[1] == "symbol"]
     assert points(told) == grid(ALL_THREE, task, TUNED, (), "symbol")
+    longer = [run for run in runs if run.steps > chosen.steps_for(run.examples)]
+    assert {(run.start, run.steps) for run in longer} <= {
+        ("from scratch", PATIENCE * chosen.steps_for(count)) for count in chosen.examples
+    }
+    if budget == "laptop":
+        assert [run.examples for run in longer] == []
 
 
 def test_what_ships_covers_the_experiments_of_its_budget():
@@ -182,19 +194,26 @@ def test_what_ships_covers_the_experiments_of_its_budget():
 
 
 def test_points_that_figures_share_are_one_run(budget):
+    if budget == "laptop" and HALVED_EXPERIMENTS:
+        pytest.skip("some figures are of records made before, which share none with the others")
     names = {name: {identity(run) for run in make(budget)} for name, make in EXPERIMENTS.items()}
     medium = {
         identity(run) for run in downstream_data(budget)
-        if parent_of(run) == ("SYS-1(1,5)", "ours", "1M") or run.task == "SYS-2(1,2)"
+        if parent_of(run)[1:] == ("dimensionless", "1M")
+        or (parent_of(run)[1] == "symbol" and run.start == "fine-tuned" and not run.examples)
     }  # fmt: skip
-    assert len(medium) == 4 * (1 + len(BUDGETS[budget].examples))
+    assert len(medium) == 4 * (1 + len(BUDGETS[budget].examples)) + 2
     assert names["q1_downstream_data"] & names["q3_physics_shift"] == medium
     in_q4 = {
         identity(run) for run in mixed_operators(budget)
         if run.task in ("SYS-1(5,10)", "SYS-2(1,2)") and parent_of(run)[0] != ALL_THREE
     }  # fmt: skip
     assert len(in_q4) == 4 * (1 + len(BUDGETS[budget].few_examples))
-    assert names["q1_downstream_data"] & names["q4_mixed_operators"] == in_q4
+    told = {
+        identity(run) for run in mixed_operators(budget)
+        if run.task in ("SYS-1(5,10)", "SYS-2(1,2)") and parent_of(run)[1] == "symbol"
+    }  # fmt: skip
+    assert names["q1_downstream_data"] & names["q4_mixed_operators"] == in_q4 | told
     first = {identity(run) for run in seeds(budget) if run.seed == 0}
     assert names["q1_downstream_data"] & names["seeds"] == first
     assert first
@@ -236,7 +255,8 @@ def test_budgets_set_the_runs(budget):
             assert (run.learning_rates, run.halve_at, run.resolution) == (
                 chosen.learning_rates, chosen.halve_at, chosen.resolution,
             )  # fmt: skip
-            assert run.symmetries == chosen.symmetries or name == "headline"  # which compares with and without
+            # the headline compares with and without; the paper's recipe is as published
+            assert run.symmetries == chosen.symmetries or name == "headline" or parent_of(run)[1] == "paper"
             assert (run.validation, run.test, run.test_resolution, run.batch_size) == (
                 chosen.validation, chosen.test, chosen.test_resolution, chosen.batch_size,
             )  # fmt: skip
@@ -268,8 +288,8 @@ def tiny(small_operator, tmp_path_factory):
     """A budget of small operators and a step or two."""
     folder, parents = tmp_path_factory.mktemp("parents"), {}
     others = (TRAINED[1], "paper"), (ALL_THREE, "symbol")
-    for tasks, recipe in (*others, *((tasks, "ours") for tasks in (*TRAINED.values(), ALL_THREE))):
-        kind = "dimensionless" if recipe == "ours" else recipe
+    for tasks, recipe in (*others, *((tasks, "dimensionless") for tasks in (*TRAINED.values(), ALL_THREE))):
+        kind = "dimensionless" if recipe == "dimensionless" else recipe
         operator = small_operator(*tasks.split(" + "), kind=kind, recipe=recipe)
         parents[tasks, recipe] = str(operator.save(folder / f"{len(parents)}.safetensors"))
     return Budget(
@@ -299,9 +319,11 @@ def test_every_experiment_runs_and_repeats_nothing(tiny, tmp_path, monkeypatch):
 
 def test_smoke_budget_runs_from_what_ships(tmp_path):
     records = run_study([run for run in downstream_data("smoke") if run.task == "SYS-1(5,10)"], tmp_path / "study")
-    assert {record["shipped_parent"] for record in records} == {"sys-1", "sys-1-paper"}
+    assert {record["shipped_parent"] for record in records} == {"sys-1", "sys-1-paper", "symbol"}
     zero_shot, untrained = (
-        next(r["error"] for r in records if r["start"] == start and not r["examples"] and r["recipe"] == "ours")
+        next(
+            r["error"] for r in records if r["start"] == start and not r["examples"] and r["recipe"] == "dimensionless"
+        )
         for start in BOTH
     )
     assert zero_shot < 0.1 < untrained

@@ -82,7 +82,7 @@ def test_a_clicked_point_opens_its_run(browser, address, folder, records):
         page.goto(f"{address}/studies")
         expect(shown(page, "details")).to_contain_text("Click a point")
         choose(page, 0, f"{folder}, laptop")
-        wanted = {"task": "SYS-1(5,10)", "start": "fine-tuned", "examples": 64, "recipe": "ours"}
+        wanted = {"task": "SYS-1(5,10)", "start": "fine-tuned", "examples": 64, "recipe": "dimensionless"}
         open_run(page, records, **wanted)
         expect(shown(page, "details")).to_contain_text("SYS-1(5,10), fine-tuned, 64 examples")
         expect(shown(page, "notebook")).to_have_text("notebooks/q1_downstream_data.ipynb")

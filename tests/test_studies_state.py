@@ -21,9 +21,13 @@ from explorer.records import RECORDS_VARIABLE, checked, find_sources, split_by_s
 from explorer.studies import FIGURES, OTHERS, StudiesState
 
 SHIPPED = {
-    "sys-1": (SYS_1, "ours", 256_000), "sys-1-paper": (SYS_1, "paper", 256_000), "sys-2": (SYS_2, "ours", 384_000),
-    "sys-3": (SYS_3, "ours", 384_000), "mixed": (MIXTURE, "ours", 864_000), "symbol": (MIXTURE, "symbol", 1_000_000),
-}  # fmt: skip
+    "sys-1": (SYS_1, "dimensionless", 256_000),
+    "sys-1-paper": (SYS_1, "paper", 256_000),
+    "sys-2": (SYS_2, "dimensionless", 384_000),
+    "sys-3": (SYS_3, "dimensionless", 384_000),
+    "mixed": (MIXTURE, "dimensionless", 864_000),
+    "symbol": (MIXTURE, "symbol", 1_000_000),
+}
 
 
 def record_of(run, identity):
@@ -161,7 +165,7 @@ def test_files_that_cannot_be_read_are_left_out_with_a_message(places):
 
 
 def test_errors_are_compared_only_between_runs_with_the_same_settings():
-    own = [record | {"test": 7} for record in records_of("q1_downstream_data")]
+    own = [record | {"test": 7} for record in records_of("q1_downstream_data") if record["recipe"] != "paper"]
     sources = split_by_settings(
         "runs/study", [*own, *records_of("q1_downstream_data", budget="smoke"), *records_of("seeds")]
     )
@@ -174,7 +178,7 @@ def test_errors_are_compared_only_between_runs_with_the_same_settings():
 def test_of_a_point_that_was_computed_again_the_newest_is_drawn():
     (old, *rest) = records_of("q1_downstream_data")
     new = old | {"identity": "new", "versions": {"sciml_fm": "0.10.0"}}
-    newer_but_longer_ago = old | {"identity": "middle", "versions": {"sciml_fm": "0.9.0"}, "steps": 10_000}
+    newer_but_longer_ago = old | {"identity": "middle", "versions": {"sciml_fm": "0.9.0"}}
     state = state_over([new, newer_but_longer_ago, old, *rest])
     drawn = state.picture.records
     assert "new" in drawn
@@ -225,21 +229,27 @@ def names(chart):
 def test_curves_are_named_for_what_the_figure_asks():
     pictures = state_over(records_of(*EXPERIMENTS)).pictures
     assert names(pictures["q1_downstream_data"]["SYS-1(5,10)"].charts[0]) == [
-        "fine-tuned, our recipe", "fine-tuned, the paper's recipe",
-        "from scratch, our recipe", "from scratch, the paper's recipe",
+        "fine-tuned, told the coefficients", "fine-tuned, the paper's recipe", "fine-tuned, told the symbol",
+        "from scratch, told the coefficients", "from scratch, the paper's recipe", "from scratch, told the symbol",
     ]  # fmt: skip
-    assert names(pictures["q1_downstream_data"]["SYS-2(1,2)"].charts[0]) == ["fine-tuned", "from scratch"]
+    assert names(pictures["q1_downstream_data"]["SYS-2(1,2)"].charts[0]) == [
+        f"{start}, {told}" for start in runs.STARTS for told in ("told the coefficients", "told the symbol")
+    ]
     assert [names(chart) for chart in pictures["q2_model_size"]["SYS-1(5,10)"].charts] == [["64K", "256K", "1M"]] * 2
     shifts = pictures["q3_physics_shift"]["SYS-1(1,5) to none, mild, medium, large"]
     assert names(shifts.charts[0]) == [
-        "none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)",
-    ]  # fmt: skip
+        f"{shift}{told}"
+        for shift in ("none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)")
+        for told in ("", ", told the symbol")
+    ]
     assert shifts.pretraining == SYS_1
     assert len(shifts.downstream) == 4
     assert shifts.saved is not None
     mixed = pictures["q4_mixed_operators"]
     assert list(mixed)[-1] == "SYS-3(5,12)"
-    assert set(names(mixed["SYS-3(5,12)"].charts[0])) == {"mixed", "its own system alone", "from scratch"}
+    assert set(names(mixed["SYS-3(5,12)"].charts[0])) == {
+        "mixed", "mixed, told the symbol", "its own system alone", "from scratch",
+    }  # fmt: skip
     assert {record["seed"] for record in pictures["seeds"]["SYS-1(5,10)"].records.values()} == {0, 1, 2}
 
 
@@ -248,8 +258,9 @@ def test_own_operators_are_further_curves_that_say_how_they_differ():
     own = [
         record | {"identity": f"own{i}", "pretraining_examples": 48_000, "shipped_parent": None}
         for i, record in enumerate(records)
-        if record["task"] == "SYS-2(1,2)"
+        if record["task"] == "SYS-2(1,2)" and record["recipe"] == "dimensionless"
     ]
+    records = [record for record in records if record["recipe"] == "dimensionless"]
     chart = state_over(records + own).pictures["q1_downstream_data"]["SYS-2(1,2)"].charts[0]
     assert set(names(chart)) == {
         f"{start}, {seen} examples seen" for start in runs.STARTS for seen in ("384,000", "48,000")
@@ -365,7 +376,7 @@ def opened(records, **values):
 
 
 def test_details_have_every_parameter():
-    values = {"start": "fine-tuned", "examples": 64, "recipe": "ours"}
+    values = {"start": "fine-tuned", "examples": 64, "recipe": "dimensionless"}
     record, details = opened([r | {"note": "beside"} for r in records_of("q1_downstream_data")], **values)
     rows = {name: value for section in details.sections.values() for name, value in section}
     assert details.identity == record["identity"]
@@ -388,7 +399,7 @@ def test_details_have_every_parameter():
 
 
 def test_details_name_the_notebook_and_the_command_that_repeats_the_run():
-    _, details = opened(records_of("q1_downstream_data"), start="fine-tuned", examples=64, recipe="ours")
+    _, details = opened(records_of("q1_downstream_data"), start="fine-tuned", examples=64, recipe="dimensionless")
     assert details.notebook == "notebooks/q1_downstream_data.ipynb"
     assert (Path(__file__).parent.parent / details.notebook).is_file()
     assert details.command.startswith(
@@ -398,7 +409,7 @@ def test_details_name_the_notebook_and_the_command_that_repeats_the_run():
 
 
 def test_a_run_without_training_has_no_curve():
-    _, details = opened(records_of("q1_downstream_data"), start="fine-tuned", examples=0, recipe="ours")
+    _, details = opened(records_of("q1_downstream_data"), start="fine-tuned", examples=0, recipe="dimensionless")
     assert details.title.endswith("no examples")
     assert details.curve == ()
     assert not any("tried" in name for name in details.sections)
@@ -406,7 +417,7 @@ def test_a_run_without_training_has_no_curve():
 
 def test_a_run_of_no_budget_is_repeated_in_python():
     records = [record | {"test": 7} for record in records_of("q1_downstream_data")]
-    record, details = opened(records, start="from scratch", examples=64, recipe="ours")
+    record, details = opened(records, start="from scratch", examples=64, recipe="dimensionless")
     run = next(node for node in ast.walk(ast.parse(details.command)) if getattr(node, "targets", None))
     values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in run.value.keywords}
     repeated = runs.AdaptationRun(ast.literal_eval(run.value.args[0]), **values)
@@ -419,3 +430,20 @@ def test_every_notebook_named_is_there():
     folder = Path(__file__).parent.parent / "notebooks"
     assert all((folder / f"{figure.notebook}.ipynb").is_file() for figure in FIGURES.values() if figure.notebook)
     assert [key for key in FIGURES if key != OTHERS] == list(EXPERIMENTS)
+
+
+def test_trainings_that_take_other_steps_than_the_budget_stand_apart():
+    """As the headline's, from scratch for longer: on one curve with the others they would look like its points."""
+    records = records_of("q1_downstream_data")
+    longer = [record | {"identity": "longer", "steps": 10_000} for record in records[:1]]
+    sources = {source.name: source for source in split_by_settings("table", [*records, *longer])}
+    assert [record["identity"] for record in sources["table, own settings"].records] == ["longer"]
+    assert {record["identity"] for record in sources["table, laptop"].records} == {r["identity"] for r in records}
+
+
+def test_points_of_whole_grids_take_the_place_of_halved_ones():
+    (first, *rest) = records_of("q1_downstream_data")
+    budget = {"learning_rates": [1e-4, 3e-4, 1e-3, 3e-3], "halve_at": [0.1, 0.3], "symmetries": False}
+    halved = first | budget | {"identity": "halved", "resolution": [[0.0, 32], [0.85, 64]], "steps": 150}
+    (source,) = split_by_settings("table", [first, halved, *rest])
+    assert "halved" not in {record["identity"] for record in source.records}

@@ -21,6 +21,7 @@ from sciml_fm_core.study.analysis import examples_to_reach, savings
 from sciml_fm_core.study.engine import GridProgress
 from sciml_fm_core.study.records import read_folder, read_record, read_table, write_table
 from sciml_fm_core.study.runs import AdaptationRun, PretrainingRun, identity, run_study
+from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES
 
 ROOT = Path(__file__).resolve().parent.parent
 FAR = Task.parse("SYS-1(5,10)")
@@ -133,8 +134,9 @@ def test_identities_of_recorded_runs_stay(monkeypatch):
     monkeypatch.setattr(study_module, "_digest", lambda parent: "0" * 16)
     pretraining = PretrainingRun("SYS-1(1,5)")
     assert identity(pretraining) == "92c8ea0ac2627ff5"
-    assert identity(AdaptationRun("sys-1", "SYS-1(5,10)", "fine-tuned", 64)) == "b5950cb6a73abc05"
-    assert identity(AdaptationRun(pretraining, "SYS-1(5,10)", "fine-tuned", 64)) == "01a51acb81e93ae5"
+    halved = {"halve_at": (0.15, 0.4), "learning_rates": PAPER_LEARNING_RATES}
+    assert identity(AdaptationRun("sys-1", "SYS-1(5,10)", "fine-tuned", 64, **halved)) == "b5950cb6a73abc05"
+    assert identity(AdaptationRun(pretraining, "SYS-1(5,10)", "fine-tuned", 64, **halved)) == "01a51acb81e93ae5"
 
 
 # Done once ------------------------------------------------------------------------------------------------------------
@@ -360,7 +362,7 @@ def test_zero_shot_record(quick, bundle, tmp_path):
     assert record["percentile_90"] == pytest.approx(torch.quantile(errors, 0.9).item(), rel=1e-5)
     assert (record["learning_rate"], record["tried"], record["curve"]) == (None, {}, [])
     assert record["parameters"] == sum(parameter.numel() for parameter in operator.model.parameters())
-    assert (record["parent"], record["recipe"], record["size"]) == ("SYS-1(1,5)", "ours", "tiny")
+    assert (record["parent"], record["recipe"], record["size"]) == ("SYS-1(1,5)", "dimensionless", "tiny")
     assert record["identity"] == identity(run)
     assert read_record(tmp_path / "study" / f"{identity(run)}.json") == record
 
@@ -517,7 +519,7 @@ def test_runs_that_make_no_sense(quick, changes, message):
 
 def test_pretraining_that_makes_no_sense():
     with pytest.raises(
-        ValueError, match="recipe: expected one of ours, symbol, paper, symbol-translated, got 'theirs'"
+        ValueError, match="recipe: expected one of dimensionless, symbol, paper, symbol-translated, got 'theirs'"
     ):
         PretrainingRun("SYS-1(1,5)", recipe="theirs")
     with pytest.raises(ValueError, match=r"expected SYSTEM\(low,high\)"):

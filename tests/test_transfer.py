@@ -28,9 +28,11 @@ from sciml_fm_core import (
     train_from_scratch,
 )
 from sciml_fm_core.evaluation import errors as errors_module
+from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import wavenumbers
 from sciml_fm_core.training import transfer as transfer_module
+from sciml_fm_core.training.recipes import find_recipe
 
 NEAR, FAR = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(5,10)")
 QUICK = TrainConfig(steps=30, learning_rate=3e-3, validate_every=5)
@@ -328,8 +330,8 @@ def test_pretraining_writes_its_card(monkeypatch, recipe):
     assert [step for step, _ in card["curve"]] == [2, 4]
     assert card["best_validation_error"] == history.best_error
     assert operator.normalization.kind == RECIPES[recipe].normalization
-    assert bool(operator.model.config.gate_width) == (recipe == "ours")
-    assert bool(operator.model.config.mode_channels) == (recipe == "symbol")
+    assert bool(operator.model.config.gate_width) == (recipe == "dimensionless")
+    assert bool(operator.model.config.mode_channels) == recipe.startswith("symbol")
 
 
 def test_pretraining_on_files(monkeypatch, tmp_path):
@@ -346,7 +348,7 @@ def test_pretraining_on_files(monkeypatch, tmp_path):
 
 def test_unknown_recipes_and_sizes_are_refused():
     with pytest.raises(
-        ValueError, match="recipe: expected one of ours, symbol, paper, symbol-translated, got 'theirs'"
+        ValueError, match="recipe: expected one of dimensionless, symbol, paper, symbol-translated, got 'theirs'"
     ):
         new_operator([NEAR], recipe="theirs")
     with pytest.raises(ValueError, match="size: expected one of 64K, 256K, 1M, 16M, 256M, got '2M'"):
@@ -431,10 +433,10 @@ def test_a_new_system_goes_through_everything(monkeypatch, tmp_path, registry):
 
 def test_unset_fields_are_the_recipes():
     settings = {"size": "64K", "batch_size": 4, "resolution": 16, "validation_count": 2}
-    for recipe, rate, loss in (("paper", 1e-3, "squared"), ("ours", 5e-3, "relative")):
+    for recipe, rate, loss in (("paper", 1e-3, "squared"), ("dimensionless", 5e-3, "relative")):
         operator, history = pretrain([NEAR], TrainConfig(steps=2, report_every=1), recipe=recipe, **settings)
         assert (operator.card["loss"], operator.card["learning_rate"]) == (loss, rate)
-        warmup = {"paper": 1, "ours": 1 / 21}[recipe]
+        warmup = {"paper": 1, "dimensionless": 1 / 21}[recipe]
         assert history.rows[0]["learning_rate"] == pytest.approx(rate * warmup)
     paper, _ = pretrain([NEAR], TrainConfig(steps=2), recipe="paper", **settings)
     tuned = fine_tune(paper, draw_split(FAR, "train", 4, resolution=16), config=TrainConfig(steps=1)).operator
@@ -453,3 +455,17 @@ def test_cards_say_nothing_that_belongs_to_the_parent():
         assert (card["batch_size"], card["downstream_examples"], card["examples_seen"]) == (3, 4, 4)
         assert card[origin]["errors"] == parent.card["errors"]
         assert card[origin]["tasks"] == ["SYS-1(1,5)"]
+
+
+def test_a_recipe_is_known_by_its_former_name():
+    """Bundles, records and commands of earlier versions say ``ours``."""
+    assert find_recipe("ours") is find_recipe("dimensionless")
+    operator = new_operator([NEAR], recipe="ours", size="64K")
+    assert operator.card["recipe"] == "dimensionless"
+
+
+def test_what_ships_is_called_as_today():
+    """The files of these bundles keep the former name: their bytes are their identity."""
+    path = shipped_operators()["sys-1"]
+    assert b'\\"recipe\\": \\"ours\\"' in path.read_bytes()
+    assert read_header(path)["card"]["recipe"] == load_operator("sys-1").card["recipe"] == "dimensionless"

@@ -14,7 +14,7 @@ from .curves import LearningCurves
 from .jobs import Adapted, AdaptJob, JobState
 from .parts import WIDE, Html
 from .predictions import PREDICTIONS
-from .state import EXAMPLE_COUNTS, LEARNING_RATES, ExploreState
+from .state import EXAMPLE_COUNTS, ExploreState
 
 STAGES = {"testing": "Testing on held-out examples", "cancelled": "Cancelled, nothing kept"}
 """Stages of a job for which its own word is not enough."""
@@ -47,9 +47,9 @@ class AdaptView:
         self.high = pmui.FloatInput(label="to", step=0.1, **small)
         self.rate = pmui.Select(
             label="Learning rate", size="small", width=140,
-            options={f"{rate:g}": rate for rate in LEARNING_RATES} | {"try the grid": GRID},
+            options={f"{rate:g}": rate for rate in state.param.learning_rate.objects} | {"try the grid": GRID},
             value=GRID if state.try_grid else state.learning_rate,
-            description="The grid is the paper's, five rates: five times the work; the best on validation is kept.",
+            description="The grid has five rates, 1e-4 to 1e-2: five times the work; the best on validation is kept.",
         )  # fmt: skip
         self.steps = pmui.IntInput(
             label="Steps", value=state.steps, start=1, end=2000, step=10, description="Optimiser steps.", **small

@@ -14,7 +14,7 @@ from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.training.config import Progress, TrainConfig
-from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES
+from sciml_fm_core.training.recipes import LEARNING_RATES
 from sciml_fm_core.training.transfer import Adaptation
 
 from .predictions import PREDICTIONS
@@ -32,7 +32,7 @@ PUBLISH_SECONDS = 0.15
 class AdaptSettings:
     """What to adapt to: a task, how many of its examples, for how many steps, at which learning rate.
 
-    A learning rate of None tries the paper's grid and keeps the best on validation. With ``physics`` there are no
+    A learning rate of None tries a grid of them and keeps the best on validation. With ``physics`` there are no
     examples: the equation takes their place.
     """
 
@@ -210,7 +210,7 @@ class AdaptJob(threading.Thread):
             given = {"data": train, "system": system, "resolution": _coarse_first(operator)}
         validation = draw_split(settings.task, "validation", VALIDATION_COUNT, resolution=RESOLUTION)
         self.check()
-        rates = list(PAPER_LEARNING_RATES) if settings.learning_rate is None else [settings.learning_rate]
+        rates = list(LEARNING_RATES) if settings.learning_rate is None else [settings.learning_rate]
         config = TrainConfig(
             steps=settings.steps,
             learning_rate=rates[0],

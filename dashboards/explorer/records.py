@@ -78,15 +78,17 @@ def find_sources(runs: str | Path = "runs") -> tuple[dict[str, Source], list[str
 
 def split_by_settings(place: str, records: list[dict]) -> list[Source]:
     """The records of a table or folder as sources, one for each set of settings; those of budgets first."""
-    known = {
-        settings_of(vars(each)): name
+    known = {  # the paper's recipe is without symmetries at every budget
+        (paper, settings_of(vars(each) | ({"symmetries": False} if paper else {}))): name
         for name, budget in BUDGETS.items()
         for each in (budget, *(budget.of(experiment) for experiment in budget.settings))
+        for paper in (False, True)
     }
     groups: dict[str, list[dict]] = {}
     for record in records:
         settings = settings_of(record)
-        groups.setdefault(known.get(settings, settings), []).append(record)
+        name = known.get((record.get("recipe") == "paper", settings))
+        groups.setdefault(name if name and _steps_of(name, record) else settings, []).append(record)
     found, others = [], 0
     for settings in sorted(groups, key=lambda s: list(BUDGETS).index(s) if s in BUDGETS else len(BUDGETS)):
         budget = settings if settings in BUDGETS else None
@@ -97,6 +99,13 @@ def split_by_settings(place: str, records: list[dict]) -> list[Source]:
         name = place if place.endswith(f", {label}") else f"{place}, {label}"
         found.append(Source(name, budget, tuple(kept), len(groups[settings]) - len(kept)))
     return found
+
+
+def _steps_of(budget: str, record: dict) -> bool:
+    """Whether a record has the steps that a budget gives its examples; else it is one's own, or trained longer."""
+    chosen = BUDGETS[budget]
+    budgets = (chosen, *(chosen.of(experiment) for experiment in chosen.settings))
+    return record.get("steps") in {each.steps_for(record["examples"]) for each in budgets}
 
 
 def settings_of(values: dict) -> str:
@@ -166,12 +175,14 @@ def _drawable(records: list[dict], problems: list[str]) -> list[dict]:
 
 
 def _latest(records: list[dict]) -> list[dict]:
-    """One record for each point: of the newest version, then of the most steps."""
+    """One record for each point and its settings, of the newest version, then of the most steps; none of a halved grid
+    where there is one of a whole grid."""
     points: dict[tuple, dict] = {}
     for record in sorted(records, key=lambda r: (_version(r), r.get("steps") or 0)):
         point = tuple(record[key] for key in ("task", "start", "examples", "seed"))
         points[operator_of(record), point, settings_of(record)] = record
-    return list(points.values())
+    whole = {key[:2] for key, record in points.items() if not record.get("halve_at")}
+    return [record for key, record in points.items() if not record.get("halve_at") or key[:2] not in whole]
 
 
 def _version(record: dict) -> tuple[int, ...]:

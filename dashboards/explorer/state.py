@@ -12,6 +12,7 @@ from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
 from sciml_fm_core.physics.tasks import UNSEEN, Task, shift_of
+from sciml_fm_core.training.recipes import LEARNING_RATES
 from sciml_fm_core.training.unlabelled import UNLABELLED
 
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
@@ -20,7 +21,6 @@ from .jobs import Adapted, AdaptSettings
 from .predictions import PREDICTIONS
 
 EXAMPLE_COUNTS = (0, 8, 16, 32, 64, 128, 256, 512)
-LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 
 
 class ExploreState(param.Parameterized):
@@ -46,7 +46,7 @@ class ExploreState(param.Parameterized):
     window = param.NumericTuple(default=(1.0, 2.0), length=2, doc="range of the dial to adapt to")
     window_follows = param.Boolean(default=True, doc="the window moves with the dial until it is edited")
     learning_rate = param.Selector(default=1e-3, objects=list(LEARNING_RATES))
-    try_grid = param.Boolean(default=False, doc="try every learning rate of the paper's grid, keep the best")
+    try_grid = param.Boolean(default=False, doc="try every learning rate of the grid, keep the best")
     steps = param.Integer(default=60, bounds=(1, 2000))
 
     kept = param.Dict(default={}, doc="adapted operators by (system, bundle), then by their key")
@@ -84,14 +84,14 @@ class ExploreState(param.Parameterized):
         """Bundles that know a system: shipped, pre-trained, and told the symbol before the others.
 
         Of those that are told the symbol, and of those that never saw the system, the mixed ones stand first: they saw
-        more. Of the others the specialists do, and our recipe before the paper's.
+        more. Of the others the specialists do, and those told the coefficients before the paper's.
         """
 
         def rank(bundle: Bundle) -> tuple:
             adapted, mixed = bundle.kind != "pre-trained", len(bundle.systems) > 1
             told, unseen = bundle.recipe == "symbol", bundle.trained_range(system) is None
             first = not bundle.shipped, adapted, not told, unseen and not told
-            return *first, mixed != (told or unseen), bundle.recipe != "ours", bundle.name
+            return *first, mixed != (told or unseen), bundle.recipe != "dimensionless", bundle.name
 
         return sorted((bundle for bundle in self.bundles.values() if bundle.knows(system)), key=rank)
 

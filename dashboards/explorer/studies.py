@@ -15,7 +15,7 @@ import param
 from sciml_fm_core.models.base import MODELS
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
-from sciml_fm_core.study.experiments import EXPERIMENTS, SYS_1
+from sciml_fm_core.study.experiments import EXPERIMENTS, MIXTURE, SYS_1
 from sciml_fm_core.study.runs import STARTS, AdaptationRun, PretrainingRun
 
 from .records import OPERATOR, SETTINGS, Source, by_architecture, operator_of
@@ -107,7 +107,16 @@ def _specialist(record: dict) -> bool:
 
 
 def _ours(record: dict) -> bool:
-    return record.get("recipe") == "ours"
+    return record.get("recipe") == "dimensionless"
+
+
+def _told_the_symbol(record: dict) -> bool:
+    """Of the mixture that is told the symbol, which has no specialists."""
+    return record.get("recipe") == "symbol" and record["parent"] == MIXTURE
+
+
+def _zero_shot_told(record: dict) -> bool:
+    return _told_the_symbol(record) and record["start"] == "fine-tuned" and not record["examples"]
 
 
 def _first_seed(records: Records) -> list[dict]:
@@ -217,7 +226,7 @@ def _dial_of(task: str) -> str:
 
 def _medium(records: Records, systems: Iterable[str] = ("poisson", "advection_diffusion")) -> list[dict]:
     wanted = {PAPER_TASKS[system]["medium"] for system in systems}
-    return [record for record in records if record["task"] in wanted and _specialist(record)]
+    return [r for r in records if r["task"] in wanted and (_specialist(r) or _told_the_symbol(r))]
 
 
 def downstream_data(records: Records) -> dict[str, Picture]:
@@ -243,15 +252,20 @@ def physics_shift(records: Records) -> dict[str, Picture]:
     pictures = {}
     for system in ("poisson", "advection_diffusion"):
         labels = [PAPER_TASKS[system][shift] for shift in ORDER]
-        own = [r for r in records if r["task"] in labels and _specialist(r) and _ours(r)]
+        own = [r for r in records if r["task"] in labels and ((_specialist(r) and _ours(r)) or _zero_shot_told(r))]
         own = sorted(_first_seed(_main(own)), key=lambda r: (labels.index(r["task"]), r["examples"]))
         tasks = tuple(dict.fromkeys(record["task"] for record in own))
         if len(tasks) > 1:
-            charts = _by_start(_pretraining(system), own, lambda r: f"{_shift(r)} {r['task']}")
+            charts = _by_start(_pretraining(system), own, _shift_and_task)
             pictures[f"{_pretraining(system)} to {', '.join(map(_shift_of, tasks))}"] = Picture(
                 _pretraining(system), tasks, charts, _comparable(own, charts[0].names)
             )
     return pictures
+
+
+def _shift_and_task(record: dict) -> str:
+    told = ", told the symbol" if _told_the_symbol(record) else ""
+    return f"{_shift(record)} {record['task']}{told}"
 
 
 def _shift_of(task: str) -> str:
@@ -272,12 +286,13 @@ def mixed_operators(records: Records) -> dict[str, Picture]:
     """Question 4: an operator pre-trained on several systems against specialists, inside and outside their ranges."""
 
     def kind(record: dict) -> str:
+        if _told_the_symbol(record):
+            return "mixed, told the symbol"
         mixed = "mixed" if "+" in record["parent"] else "its own system alone"
         return "from scratch" if record["start"] == "from scratch" else mixed
 
-    own = [
-        r for r in records if _shift(r) in ("none", "medium") and _ours(r) and ("+" in r["parent"] or _specialist(r))
-    ]
+    shifted = [r for r in records if _shift(r) in ("none", "medium")]
+    own = [r for r in shifted if (_ours(r) and ("+" in r["parent"] or _specialist(r))) or _zero_shot_told(r)]
     own = _first_seed(_main(own))
     mixed = {record["task"] for record in own if "+" in record["parent"]}
     return _by_task(

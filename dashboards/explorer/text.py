@@ -11,7 +11,7 @@ from latex2mathml.converter import convert
 from sciml_fm_core.physics.system import PRETRAINING, System
 
 RECIPE_NAMES = {
-    "ours": "our recipe",
+    "dimensionless": "told the coefficients",
     "paper": "the paper's recipe",
     "symbol": "told the symbol",
     "symbol-translated": "told the symbol, with translations",

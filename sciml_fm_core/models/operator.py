@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sciml_fm_core.files import atomic_path, save_tensors
+from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.physics.spectral import check_grid
 from sciml_fm_core.physics.symmetries import inverse, turned_field
 from sciml_fm_core.physics.system import System
@@ -235,7 +236,7 @@ def read_header(path: Path) -> dict:
             f"operator {path}: format version {header['version']}, this package reads up to {FORMAT_VERSION}; "
             "upgrade sciml-fm"
         )
-    return header
+    return header | {"card": with_recipe_of_today(header["card"])}
 
 
 def load_operator(name_or_path: str | Path, device: torch.device | str | None = None) -> Operator:

@@ -43,7 +43,7 @@ class EquationRun:
     loss: str
     parent: str = ""
     easiest: str = ""
-    recipe: str = "ours"
+    recipe: str = "dimensionless"
     size: str = "256K"
     seed: int = 0
     steps: int = 300

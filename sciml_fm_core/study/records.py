@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sciml_fm_core.files import atomic_path
+from sciml_fm_core.former_names import with_recipe_of_today
 
 # Records --------------------------------------------------------------------------------------------------------------
 
@@ -24,7 +25,7 @@ def read_record(path: str | Path) -> dict:
         raise ValueError(f"record {path}: not readable ({error}); remove it and run the study again") from error
     if not isinstance(record, dict) or "identity" not in record:
         raise ValueError(f"record {path}: a JSON file, but not a record of a study; move it elsewhere")
-    return record
+    return with_recipe_of_today(record)
 
 
 def read_folder(folder: str | Path) -> list[dict]:
@@ -63,7 +64,8 @@ def read_table(path: str | Path) -> list[dict]:
     header, *rows = lines or [[]]
     if "identity" not in header or any(len(row) != len(header) for row in rows):
         raise ValueError(f"table {path}: not a whole table of a study; write it again from its records")
-    return [{key: _parsed(value) for key, value in zip(header, row, strict=True) if value} for row in rows]
+    records = [{key: _parsed(value) for key, value in zip(header, row, strict=True) if value} for row in rows]
+    return [with_recipe_of_today(record) for record in records]
 
 
 def _text(value) -> str:

@@ -26,13 +26,14 @@ from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.files import write_json
+from sciml_fm_core.former_names import as_first_named
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_operators
 from sciml_fm_core.physics.tasks import Task, parse_mixture
 from sciml_fm_core.training.cards import hardware, versions
 from sciml_fm_core.training.checkpoints import CheckpointError
 from sciml_fm_core.training.config import TrainConfig
-from sciml_fm_core.training.recipes import HALVE_AT, PAPER_LEARNING_RATES, find_recipe
+from sciml_fm_core.training.recipes import LEARNING_RATES, find_recipe
 from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
 
 from .engine import GridProgress, Job, open_executor, run_jobs
@@ -54,7 +55,7 @@ class PretrainingRun:
     """
 
     tasks: str
-    recipe: str = "ours"
+    recipe: str = "dimensionless"
     size: str = "1M"
     seed: int = 0
     steps: int = 2000
@@ -99,8 +100,8 @@ class AdaptationRun:
     seed: int = 0
     steps: int = 300
     batch_size: int = 32
-    learning_rates: tuple[float, ...] = PAPER_LEARNING_RATES
-    halve_at: tuple[float, ...] = HALVE_AT
+    learning_rates: tuple[float, ...] = LEARNING_RATES
+    halve_at: tuple[float, ...] = ()
     resolution: Schedule = ((0.0, 32), (0.7, 64))
     validation: int = 64
     test: int = 256
@@ -132,6 +133,8 @@ def identity(run: Run) -> str:
 
 def _configuration(run: Run) -> dict[str, Any]:
     values = {key: value for key, value in asdict(run).items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
+    if "recipe" in values:
+        values["recipe"] = as_first_named(values["recipe"])
     if isinstance(run, AdaptationRun):
         parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
         values["parent"] = {"identity": parent}

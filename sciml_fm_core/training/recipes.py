@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sciml_fm_core import former_names
 from sciml_fm_core.models.operator import Operator
 
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""The grid of this project: the best rate is seldom at either end, neither fine-tuned nor from scratch."""
 PAPER_LEARNING_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
 """The paper's grid; one is chosen on validation for every model, dataset size and start."""
-
-HALVE_AT = (0.15, 0.4)
-"""Where a grid is halved: five rates cost as many steps as 2.6 trained to the end."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,29 @@ class Recipe:
 
 
 RECIPES = {
-    "ours": Recipe("dimensionless", 128, "relative", 5e-3, 32, warmup=20),
+    "dimensionless": Recipe("dimensionless", 128, "relative", 5e-3, 32, warmup=20),
     "symbol": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20),
     "paper": Recipe("paper", 0, "squared", 1e-3, 128),
     "symbol-translated": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20, translated=0.5),
 }
-"""``paper`` reproduces the study; ``ours`` is told the coefficients as scale-free numbers, through bounded gates;
-``symbol`` is told the equation, mode by mode, and takes equations that it was never trained on; ``symbol-translated``
-is told half of them followed by a translation, and so knows the symbols of flows without having seen one."""
+"""``paper`` reproduces the study; ``dimensionless`` is told the coefficients as scale-free numbers, through bounded
+gates; ``symbol`` is told the equation, mode by mode, and takes equations that it was never trained on;
+``symbol-translated`` is told half of them followed by a translation, and so knows the symbols of flows without having
+seen one."""
 
 
 def recipe_of(operator: Operator) -> Recipe:
-    """The recipe an operator was made by; ours where its card names none that is known."""
-    return RECIPES.get(operator.card.get("recipe", ""), RECIPES["ours"])
+    """The recipe an operator was made by; `dimensionless` where its card names none that is known."""
+    return RECIPES.get(operator.card.get("recipe", ""), RECIPES["dimensionless"])
 
 
 def find_recipe(name: str) -> Recipe:
-    """Recipe by name.
+    """Recipe by its name, or by a former one.
 
     Raises:
         ValueError: if there is none.
     """
+    name = former_names.RECIPES.get(name, name)
     if name not in RECIPES:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
     return RECIPES[name]

@@ -14,6 +14,7 @@ from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches, Turn
 from sciml_fm_core.data.hdf5 import DatasetFile
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
+from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
 from sciml_fm_core.models.operator import Operator
@@ -27,14 +28,14 @@ from .distributed import ALONE, Processes
 from .loop import fit, fit_together
 from .losses import mean_losses
 from .member import Member
-from .recipes import HALVE_AT, find_recipe, recipe_of
+from .recipes import find_recipe, recipe_of
 from .unlabelled import unlabelled_config, unlabelled_data
 
 
 def new_operator(
     tasks: Sequence[Task],
     *,
-    recipe: str = "ours",
+    recipe: str = "dimensionless",
     architecture: str = "fno",
     size: str = "1M",
     seed: int = 0,
@@ -67,6 +68,7 @@ def new_operator(
     )
     labels = [task.label for task in tasks]
     card = {"tasks": labels, "recipe": recipe, "architecture": architecture, "size": size, "seed": seed}
+    card = with_recipe_of_today(card)
     return Operator(model.create(config, stream(seed, "weights")), normalization, card).to(device)
 
 
@@ -74,7 +76,7 @@ def pretrain(
     tasks: Sequence[Task],
     config: TrainConfig | None = None,
     *,
-    recipe: str = "ours",
+    recipe: str = "dimensionless",
     architecture: str = "fno",
     size: str = "1M",
     seed: int = 0,
@@ -190,7 +192,7 @@ def fine_tune(
     validation: Examples | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
-    halve_at: Sequence[float] = HALVE_AT,
+    halve_at: Sequence[float] = (),
     batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
@@ -232,7 +234,8 @@ def fine_tune(
         config: how to train; by default 200 steps. What it leaves open: the recipe's loss, `ADAPT_LEARNING_RATE`. With
             ``unlabelled`` the default, and what is left open, are those of `UNLABELLED`.
         learning_rates: grid to try instead of the learning rate of `config`, all at once in one batched training.
-        halve_at: fractions of the training at which the worse half of the grid is dropped; () to train all to the end.
+        halve_at: fractions of the training at which the worse half of the grid is dropped. It saves work, and can drop
+            a rate that starts slowly and wins late, mostly from scratch; so none is dropped by default.
         batch_size: at most; with no more examples than that, every step sees all of them. 128 where None, or 32 fresh
             ones without labels.
         resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None, or without
@@ -273,7 +276,7 @@ def train_from_scratch(
     validation: Examples | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
-    halve_at: Sequence[float] = HALVE_AT,
+    halve_at: Sequence[float] = (),
     batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
