@@ -179,7 +179,7 @@ def test_headline(budget):
         ("from scratch", PATIENCE * chosen.steps_for(count)) for count in chosen.examples
     }
     if budget == "laptop":
-        assert [run.examples for run in longer] == []
+        assert [run.examples for run in longer] == [64, 512]
 
 
 def test_what_ships_covers_the_experiments_of_its_budget():

@@ -276,7 +276,7 @@ def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
             replace(chosen, symmetries=True), _parent(chosen, SYS_1, "dimensionless"), task, examples, seed=seed
         )
     longer = replace(chosen, steps=tuple((most, PATIENCE * steps) for most, steps in chosen.steps))
-    patient: list[int] = []
+    patient = [count for count in chosen.examples if min(chosen.few_examples) < count <= max(chosen.other_examples)]
     runs += _curve(longer, _parent(chosen, SYS_1, "dimensionless"), task, patient, STARTS[1:])[1:]
     runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, (), STARTS[:1])
     return list(dict.fromkeys(runs))

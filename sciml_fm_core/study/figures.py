@@ -116,14 +116,27 @@ def error_lines(
 
 
 def error_panels(
-    records: Sequence[dict], panel: Callable[[dict], str], label: Callable[[dict], str], columns: int = 2
+    records: Sequence[dict],
+    panel: Callable[[dict], str],
+    label: Callable[[dict], str],
+    columns: int = 2,
+    *,
+    colour: Callable[[dict], str] | None = None,
 ) -> hv.Layout:
-    """`error_curves` on common axes, a panel for each group of records, with its name as the title."""
+    """`error_curves` on common axes, a panel for each group of records, with its name as the title.
+
+    The legend stands beside the last panel, where it hides no point.
+    """
     ylim, names = _error_range(records), list(dict.fromkeys(panel(record) for record in records))
     drawn = [
         error_curves(
-            [r for r in records if panel(r) == name], label, name, WIDTH // columns + 40, ylim=ylim, legend="top_right"
-        ).opts(show_legend=name == names[0])
+            [r for r in records if panel(r) == name],
+            label,
+            name,
+            WIDTH // columns + (300 if name == names[-1] else 40),
+            ylim=ylim,
+            colour=colour,
+        ).opts(show_legend=name == names[-1])
         for name in names
     ]
     return panels(drawn, columns, fig_size=130, hspace=0.25, vspace=0.4)
