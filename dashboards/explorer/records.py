@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.equation_runs import KIND as EQUATION
-from sciml_fm_core.study.experiments import BUDGETS
+from sciml_fm_core.study.experiments import BUDGETS, Budget
 from sciml_fm_core.study.records import read_record, read_table, shipped_tables
 from sciml_fm_core.study.runs import STARTS
 
@@ -80,15 +80,15 @@ def split_by_settings(place: str, records: list[dict]) -> list[Source]:
     """The records of a table or folder as sources, one for each set of settings; those of budgets first."""
     known = {  # the paper's recipe is without symmetries at every budget
         (paper, settings_of(vars(each) | ({"symmetries": False} if paper else {}))): name
-        for name, budget in BUDGETS.items()
-        for each in (budget, *(budget.of(experiment) for experiment in budget.settings))
+        for name in BUDGETS
+        for each in _variants(name)
         for paper in (False, True)
     }
     groups: dict[str, list[dict]] = {}
     for record in records:
         settings = settings_of(record)
         name = known.get((record.get("recipe") == "paper", settings))
-        groups.setdefault(name if name and _steps_of(name, record) else settings, []).append(record)
+        groups.setdefault(name if name and _has_its_steps(name, record) else settings, []).append(record)
     found, others = [], 0
     for settings in sorted(groups, key=lambda s: list(BUDGETS).index(s) if s in BUDGETS else len(BUDGETS)):
         budget = settings if settings in BUDGETS else None
@@ -101,11 +101,15 @@ def split_by_settings(place: str, records: list[dict]) -> list[Source]:
     return found
 
 
-def _steps_of(budget: str, record: dict) -> bool:
-    """Whether a record has the steps that a budget gives its examples; else it is one's own, or trained longer."""
+def _variants(budget: str) -> list[Budget]:
+    """A budget, and as its single experiments set it."""
     chosen = BUDGETS[budget]
-    budgets = (chosen, *(chosen.of(experiment) for experiment in chosen.settings))
-    return record.get("steps") in {each.steps_for(record["examples"]) for each in budgets}
+    return [chosen, *(chosen.of(experiment) for experiment in chosen.settings)]
+
+
+def _has_its_steps(budget: str, record: dict) -> bool:
+    """Whether a record has the steps that a budget gives its examples; else it is one's own, or trained longer."""
+    return record.get("steps") in {each.steps_for(record["examples"]) for each in _variants(budget)}
 
 
 def settings_of(values: dict) -> str:

@@ -9,7 +9,7 @@ from sciml_fm_core import former_names
 from sciml_fm_core.models.operator import Operator
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""The grid of this project: the best rate is seldom at either end, neither fine-tuned nor from scratch."""
+"""The grid of this project. From scratch its highest rate is chosen most often (docs/results.md counts them)."""
 PAPER_LEARNING_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
 """The paper's grid; one is chosen on validation for every model, dataset size and start."""
 
