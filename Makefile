@@ -5,7 +5,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore test lint weights bench clean
+.PHONY: install explore test lint weights bench release-check clean
 
 install: $(STAMP)
 
@@ -16,13 +16,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
-# `--show` would open a window for each page: the first one is opened here, as soon as the server answers.
 explore: install
-	@echo "Opening http://localhost:$(PORT)/explore and /studies (Ctrl-C stops it)"
-	@for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 1; \
-	  $(BIN)/python -c "import socket; socket.create_connection(('localhost', $(PORT)), 1)" 2>/dev/null && \
-	  { $(BIN)/python -m webbrowser http://localhost:$(PORT)/explore >/dev/null; break; }; done &
-	$(BIN)/panel serve dashboards/explore.py dashboards/studies.py --index explore --port $(PORT) --allow-websocket-origin localhost:$(PORT) --allow-websocket-origin 127.0.0.1:$(PORT)
+	$(BIN)/sciml-fm explore --port $(PORT)
 
 test: lint
 	$(BIN)/python -m pytest
@@ -38,6 +33,10 @@ bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[bench]'
 	$(BIN)/python benchmarks/run.py $(if $(RELEASED),--released $(RELEASED))
 	$(BIN)/python benchmarks/report.py
+
+# The wheel and the sdist in fresh environments of their own, see docs/release.md; about ten minutes.
+release-check: install
+	SCIML_FM_FRESH=1 $(BIN)/python -m pytest tests/test_package.py
 
 # Retrain the operators that ship, with the commands on their cards; about four hours on two cores. Each resumes
 # from its checkpoint. A 32 x 32 grid resolves these solutions, so most steps are taken there, at a quarter of the cost; the

@@ -1,4 +1,4 @@
-"""Command line: ``sciml-fm generate | pretrain | adapt | evaluate | info | operators | study | batch | bench``."""
+"""Command line: ``sciml-fm COMMAND``; ``sciml-fm --help`` lists the commands."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from ._version import __version__
+from .companions import copy_notebooks, serve_dashboard
 from .data.hdf5 import DatasetFile
 from .data.hdf5 import generate as write_dataset
 from .data.splits import draw_split
@@ -57,6 +59,21 @@ Scheduler = Annotated[
     typer.Option(help="Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md."),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; all where not given.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"sciml-fm {__version__}, torch {torch.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 def _device(name: str) -> str:
@@ -428,6 +445,25 @@ def batch(
         if not summary.executed:
             console.print("failures run again only with --retry-failed")
         raise typer.Exit(1)
+
+
+@app.command()
+def explore(
+    port: Annotated[int, typer.Option(help="Port of the server on this machine.", min=1, max=65535)] = 5006,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Serve the dashboard on this machine until Ctrl-C: /explore and /studies."""
+    console.print(f"http://localhost:{port}/explore and /studies (Ctrl-C stops it)", highlight=False)
+    serve_dashboard(port, browser)
+
+
+@app.command()
+def notebooks(
+    folder: Annotated[Path, typer.Argument(help="Folder to copy them to; made where it is missing.")],
+) -> None:
+    """Copy the notebooks to a folder of your own; what is there and differs is not overwritten."""
+    copied = copy_notebooks(folder)
+    console.print(f"{len(copied)} files in {folder}; open them with: jupyter lab {folder}", highlight=False)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -1,0 +1,83 @@
+"""Dashboards and notebooks, which travel with the package: where they are, opened and copied."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import shutil
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from pathlib import Path
+
+START_SECONDS = 60.0
+"""How long a browser waits for the server to answer."""
+
+
+def companion_folder(name: str) -> Path:
+    """The folder ``dashboards`` or ``notebooks``: in the installed package, or beside it in a checkout.
+
+    >>> (companion_folder("dashboards") / "explore.py").is_file()
+    True
+
+    Raises:
+        ValueError: if there is none.
+    """
+    package = Path(__file__).resolve().parent
+    found = next((folder for folder in (package / name, package.parent / name) if folder.is_dir()), None)
+    if found is None:
+        raise ValueError(f"{name}: not installed beside {package}; install sciml-fm from its wheel or a checkout")
+    return found
+
+
+def serve_dashboard(port: int, browser: bool) -> None:
+    """Serve the pages on this machine until interrupted, and open the first where a browser is asked for.
+
+    Raises:
+        ValueError: if the port is taken, or the dashboard's packages are not installed.
+    """
+    missing = [name for name in ("panel", "holoviews", "panel_material_ui") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"explore: {', '.join(missing)} not installed; pip install 'sciml-fm[dashboard]'")
+    if _answers(port):
+        raise ValueError(f"explore: port {port} is taken by another server; choose another one with --port")
+    pages = [str(companion_folder("dashboards") / f"{page}.py") for page in ("explore", "studies")]
+    origins = [
+        option for host in ("localhost", "127.0.0.1") for option in ("--allow-websocket-origin", f"{host}:{port}")
+    ]
+    if browser:
+        threading.Thread(target=_open_when_ready, args=(port,), daemon=True).start()
+    sys.argv = ["panel", "serve", *pages, "--index", "explore", "--port", str(port), *origins]
+    runpy.run_module("panel", run_name="__main__", alter_sys=True)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _open_when_ready(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(port):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.3)
+    webbrowser.open(f"http://localhost:{port}/explore")
+
+
+def copy_notebooks(folder: str | Path) -> list[Path]:
+    """Copy the notebooks and their batch file into a folder, which is made; returns the copies.
+
+    Raises:
+        FileExistsError: if one is there already and differs, which may be work of one's own; nothing is copied.
+    """
+    folder, sources = Path(folder), companion_folder("notebooks")
+    pairs = [(path, folder / path.name) for path in sorted(sources.iterdir()) if path.suffix in (".ipynb", ".yaml")]
+    for source, target in pairs:
+        if target.exists() and target.read_bytes() != source.read_bytes():
+            raise FileExistsError(f"notebooks: {target} is there and differs; choose another folder or move it away")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(source, target)) for source, target in pairs]

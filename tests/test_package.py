@@ -1,0 +1,146 @@
+"""What people install: the wheel without a checkout, and what the sdist holds.
+
+The wheel goes into an environment of its own that borrows the packages of this one; with SCIML_FM_FRESH=1 (`make
+release-check`) it installs its own from the registry, and the sdist runs the README's first command.
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sciml_fm_core import shipped_operators
+from sciml_fm_core._version import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+FRESH = bool(os.environ.get("SCIML_FM_FRESH"))
+SECONDS = 1200 if FRESH else 240
+
+CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+"""No checkout is to be found."""
+
+pytestmark = pytest.mark.timeout(2 * SECONDS)
+
+
+def call(*command, cwd, **environment):
+    """Output of a command that must succeed."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd, env=CLEAN | environment, capture_output=True, text=True, timeout=SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Folder with the wheel and the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    call(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", folder, cwd=ROOT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory):
+    """Scripts of an environment with the wheel, and an empty folder to work in."""
+    folder = tmp_path_factory.mktemp("user")
+    call(sys.executable, "-m", "venv", folder / "environment", cwd=folder)
+    scripts = folder / "environment" / "bin"
+    (wheel,) = built.glob("*.whl")
+    if FRESH:
+        wanted = ["--constraint", ROOT / "constraints.txt", f"{wheel}[dashboard,notebooks]"]
+    else:
+        site = call(scripts / "python", "-c", "import site; print(site.getsitepackages()[0])", cwd=folder).strip()
+        (Path(site) / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+        wanted = ["--no-deps", wheel]
+    call(scripts / "python", "-m", "pip", "install", "--quiet", *wanted, cwd=folder)
+    (folder / "work").mkdir()
+    return scripts, folder / "work"
+
+
+@contextmanager
+def serving(*command, cwd):
+    """A server started by a command, told to stop at the end; gives its address."""
+    port = 5700 + os.getpid() % 200
+    server = subprocess.Popen([*map(str, command), "--port", str(port), "--no-browser"], cwd=cwd, env=CLEAN)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def page(url):
+    """The page once it is served."""
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                return answer.read().decode()
+        except OSError:
+            assert time.monotonic() < deadline, f"{url} does not answer"
+            time.sleep(0.5)
+
+
+def test_the_wheel_works_without_a_checkout(installed):
+    scripts, work = installed
+    where = call(scripts / "python", "-c", "import sciml_fm_core; print(sciml_fm_core.__file__)", cwd=work)
+    assert where.startswith(str(scripts.parent)), "the installed package, not this checkout"
+    assert f"sciml-fm {__version__}, torch" in call(scripts / "sciml-fm", "--version", cwd=work)
+    assert all(name in call(scripts / "sciml-fm", "operators", cwd=work, COLUMNS="200") for name in shipped_operators())
+    told = call(
+        scripts / "sciml-fm", "evaluate", "symbol", "FRAC(0.5,2)", "--count", 8, "--resolution", 32, "--json", cwd=work
+    )
+    assert '"error"' in told
+
+
+def test_the_wheel_brings_the_notebooks(installed):
+    scripts, work = installed
+    call(scripts / "sciml-fm", "notebooks", "mine", cwd=work)
+    names = {path.name for path in (work / "mine").iterdir()}
+    assert names == {path.name for path in (ROOT / "notebooks").iterdir() if path.suffix in (".ipynb", ".yaml")}
+    call(scripts / "sciml-fm", "notebooks", "mine", cwd=work)  # nothing differs
+    own = work / "mine" / "00_data.ipynb"
+    own.write_text(own.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    refused = subprocess.run(
+        [scripts / "sciml-fm", "notebooks", "mine"], cwd=work, env=CLEAN, capture_output=True, text=True, timeout=60
+    )
+    assert refused.returncode == 2
+    assert "is there and differs" in refused.stderr
+    grid = "- notebook: mine/seeds.ipynb\n  parameters: {budget: smoke, processes: 1, device: cpu}\n"
+    (work / "grid.yaml").write_text(f"runs:\n{grid}", encoding="utf-8")
+    assert "1 of 1 done" in call(scripts / "sciml-fm", "batch", "grid.yaml", cwd=work)
+
+
+def test_the_wheel_brings_the_dashboard(installed):
+    scripts, work = installed
+    with serving(scripts / "sciml-fm", "explore", cwd=work) as address:
+        assert "Explore pre-trained neural operators" in page(f"{address}/explore")
+        assert "Studies" in page(f"{address}/studies")
+
+
+def test_the_citation_is_of_this_version():
+    assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8").split("\n")
+
+
+def test_the_sdist_holds_what_the_two_commands_need(built, tmp_path):
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tree,) = tmp_path.iterdir()
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is the sdist itself")
+    tracked = set(call("git", "ls-files", cwd=ROOT).split("\n")) - {""}
+    missing = {name for name in tracked if not (tree / name).is_file() and not name.startswith((".ci/", ".pre-commit"))}
+    assert not missing
+    if FRESH:
+        call("make", "install", cwd=tree)
+        with serving(tree / ".venv" / "bin" / "sciml-fm", "explore", cwd=tree) as address:
+            assert "Explore pre-trained neural operators" in page(f"{address}/explore")
