@@ -5,13 +5,14 @@ import torch
 
 from sciml_fm_core import SYSTEMS, Evolution, Task
 from sciml_fm_core.models.normalization import (
-    TRANSLATIONS,
+    COMPOSITIONS,
     VARIATIONS,
     DimensionlessNormalization,
     PaperNormalization,
     SymbolNormalization,
     fit_normalization,
     normalization_from_dict,
+    second_operator,
 )
 from sciml_fm_core.physics.spectral import laplacian
 
@@ -172,33 +173,46 @@ def test_what_is_told_of_the_symbol_is_the_equation(task, examples, generator, v
     torch.testing.assert_close(encoded.decode(divide(encoded)), sign * examples.solution, rtol=1e-9, atol=1e-9)
 
 
-def test_a_translated_operator_is_another_description_of_the_same_solution(task, generator):
-    """The network is told another equation and makes another field, which is brought back exactly."""
+def numbers_of_second_operators(count, generator):
+    """As a training draws them: every other example has one."""
+    numbers = torch.rand(count, COMPOSITIONS, generator=generator, dtype=torch.float64)
+    numbers[:, 0] = torch.arange(count) % 2
+    return numbers
+
+
+def test_a_composed_operator_is_another_description_of_the_same_solution(task, generator):
+    """The network is told another equation and another source, and makes the same solution of them."""
     examples = task.sample(33, 32, generator, dtype=torch.float64)
     examples = examples.resampled(16).resampled(32)  # no wave at the Nyquist wavenumber
-    normalization = fit_normalization("symbol", [task], count=4, translated=0.5)
-    variation = torch.rand(33, VARIATIONS + TRANSLATIONS, generator=generator, dtype=torch.float64)
-    encoded = normalization.encode(examples.source, examples.coefficients, task.system, variation=variation)
-    moved = variation[:, VARIATIONS] < 0.5
-    assert moved.any()
-    assert not moved.all()
-    assert torch.equal(encoded.shift != 0, moved[:, None].expand(33, 2))
-    made = divide(encoded)
-    torch.testing.assert_close(encoded.decode(made), examples.solution, rtol=1e-9, atol=1e-9)
-    where_it_is = encoded._replace(shift=None).decode(made)
-    error = torch.linalg.vector_norm(where_it_is - examples.solution, dim=(1, 2))
-    assert torch.equal(error / torch.linalg.vector_norm(examples.solution, dim=(1, 2)) > 1e-3, moved)
-    imaginary = encoded.modes[:, 1:5, 1:5, 2].abs().amax((1, 2))
-    assert (imaginary[moved] > 0.1).all(), "phases that a real symbol has not"
-    again = normalization_from_dict(normalization.to_dict())
-    assert again.translated == 0.5
-    plain = again.encode(examples.source, examples.coefficients, task.system)
-    assert plain.shift is None, "a prediction is told the equation itself"
+    normalization = fit_normalization("symbol", [task], count=4)
+    factors = torch.rand(33, VARIATIONS, generator=generator, dtype=torch.float64)
+    second = numbers_of_second_operators(33, generator)
+    plain, composed = (
+        normalization.encode(examples.source, examples.coefficients, task.system, variation=variation)
+        for variation in (factors, torch.cat([factors, second], dim=1))
+    )
+    torch.testing.assert_close(composed.decode(divide(composed)), examples.solution, rtol=1e-9, atol=1e-9)
+    differs = (composed.field - plain.field).abs().amax((1, 2, 3)) > 1e-3
+    assert torch.equal(differs, second[:, 0] > 0)
+    imaginary = composed.modes[:, 1:5, 1:5, 2].abs().amax((1, 2))
+    assert (imaginary[differs] > 0.1).all(), "phases that a real symbol has not"
 
 
-def test_the_share_of_translated_examples_is_a_share():
-    with pytest.raises(ValueError, match=r"expected a share of translated examples in \[0, 1\], got 2"):
-        SymbolNormalization((SYSTEMS["poisson"],), translated=2)
+def test_second_operators_can_be_inverted_and_reach_what_a_diffusion_lacks(generator):
+    """Both signs, small sizes and every phase, and never zero."""
+    numbers = numbers_of_second_operators(500, generator)
+    symbol, chosen = second_operator(numbers, 32), numbers[:, 0] > 0
+    assert (symbol[~chosen] == 1).all()
+    assert (symbol[chosen].abs() >= 0.1 / 2048).all()
+    assert (symbol.abs() <= 128.9).all()
+    numbers[:, 1:3] = 0  # no translation
+    real = second_operator(numbers, 32)
+    assert real.imag.abs().max() == 0
+    turned = (real.real[chosen, 1:5, 1:5] < 0).any(2).any(1)
+    assert 0.5 < turned.double().mean() < 1
+    assert (real.abs() < 0.05).any()
+    coarse = second_operator(numbers, 16)
+    torch.testing.assert_close(coarse[:, :8, :8], real[:, :8, :8], msg="the same operator on every grid")
 
 
 def test_an_evolution_is_told_by_its_multiplier(generator):

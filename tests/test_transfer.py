@@ -28,6 +28,7 @@ from sciml_fm_core import (
     train_from_scratch,
 )
 from sciml_fm_core.evaluation import errors as errors_module
+from sciml_fm_core.models import normalization as normalization_module
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import wavenumbers
@@ -334,6 +335,23 @@ def test_pretraining_writes_its_card(monkeypatch, recipe):
     assert bool(operator.model.config.mode_channels) == recipe.startswith("symbol")
 
 
+def test_second_operators_are_for_pretraining(monkeypatch):
+    """They make it broad; few-shot training meets one equation, and is told that alone."""
+    monkeypatch.setitem(SIZES, "tiny", {"width": 4, "modes": 4})
+    calls, second_operator = [], normalization_module.second_operator
+    monkeypatch.setattr(normalization_module, "second_operator", lambda *a: calls.append(1) or second_operator(*a))
+    settings = {"recipe": "symbol-composed", "size": "tiny", "batch_size": 4, "resolution": 16, "validation_count": 4}
+    operator, _ = pretrain([NEAR], TrainConfig(steps=3), **settings)
+    assert len(calls) == 2 * 3  # of the source and of the symbol, in each step
+    data = NEAR.sample(4, 16, torch.Generator().manual_seed(0))
+    for start in (fine_tune, train_from_scratch):
+        start(operator, data, config=TrainConfig(steps=2))
+    pretrain([NEAR], TrainConfig(steps=2), **settings | {"recipe": "symbol"})
+    assert len(calls) == 6
+    with pytest.raises(ValueError, match=r"composed: expected a share in \[0, 1\], got 2"):
+        TrainConfig(composed=2)
+
+
 def test_pretraining_on_files(monkeypatch, tmp_path):
     monkeypatch.setitem(SIZES, "tiny", {"width": 4, "modes": 4})
     path = generate(NEAR, tmp_path / "data.h5", 10, resolution=16)
@@ -348,7 +366,7 @@ def test_pretraining_on_files(monkeypatch, tmp_path):
 
 def test_unknown_recipes_and_sizes_are_refused():
     with pytest.raises(
-        ValueError, match="recipe: expected one of dimensionless, symbol, paper, symbol-translated, got 'theirs'"
+        ValueError, match="recipe: expected one of dimensionless, symbol, paper, symbol-composed, got 'theirs'"
     ):
         new_operator([NEAR], recipe="theirs")
     with pytest.raises(ValueError, match="size: expected one of 64K, 256K, 1M, 16M, 256M, got '2M'"):

@@ -14,7 +14,7 @@ RECIPE_NAMES = {
     "dimensionless": "told the coefficients",
     "paper": "the paper's recipe",
     "symbol": "told the symbol",
-    "symbol-translated": "told the symbol, with translations",
+    "symbol-composed": "told the symbol, of compositions too",
 }
 SHIFTS = {
     "inside": ("Inside the pre-training range", "#00795c"),

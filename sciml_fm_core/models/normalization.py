@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import parseval_weights, translate, translation_symbol, wavenumbers
+from sciml_fm_core.physics.spectral import (
+    inverse_transform,
+    parseval_weights,
+    transform,
+    translation_symbol,
+    wavenumbers,
+)
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 
@@ -22,8 +28,7 @@ class Encoded(NamedTuple):
 
     ``field`` (batch, 1, n, n); ``scalars``, ``modes`` and ``fields`` as in `Conditioning`; ``scale`` (batch,);
     ``zero_mean`` (batch,) marks the examples whose output has its mean subtracted; ``mean`` (batch,), where it is
-    known, is that of the solution, and added; ``shift`` (batch, 2), where the network makes a translated solution,
-    brings it back.
+    known, is that of the solution, and added.
     """
 
     field: Tensor
@@ -33,7 +38,6 @@ class Encoded(NamedTuple):
     modes: Tensor | None = None
     fields: Tensor | None = None
     mean: Tensor | None = None
-    shift: Tensor | None = None
 
     @property
     def conditioning(self) -> Conditioning:
@@ -43,8 +47,6 @@ class Encoded(NamedTuple):
     def decode(self, output: Tensor) -> Tensor:
         """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n)."""
         output = output.squeeze(-3)
-        if self.shift is not None:
-            output = translate(output, self.shift)
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
         solution = (output - mean[..., None, None]) * self.scale[..., None, None]
         return solution if self.mean is None else solution + self.mean[..., None, None]
@@ -54,7 +56,7 @@ class Encoded(NamedTuple):
         """Parts concatenated or stacked, tensor by tensor; what none of them has stays None."""
         columns = zip(*parts, strict=True)
         made = [None if column[0] is None else function(list(column)) for column in columns]
-        return Encoded(*made)  # type: ignore[arg-type] # only the last four may be None
+        return Encoded(*made)  # type: ignore[arg-type] # only the last three may be None
 
 
 def _root_mean_square(field: Tensor) -> Tensor:
@@ -99,7 +101,8 @@ class Normalization(ABC):
             source, coefficients, system: the examples.
             mode_points: grid on whose modes the network wants values, see `Model.mode_points`; the source's where None.
             variation: in training, numbers in [0, 1), shape (batch, VARIATIONS), that choose one of many equivalent
-                descriptions of each example, where the normalisation has several.
+                descriptions of each example, where the normalisation has several; and the numbers of
+                `second_operator`, where it composes.
         """
         n = source.shape[-1]
         encoded = self._scaled(source, coefficients, system, mode_points or n, variation)
@@ -281,8 +284,8 @@ class DimensionlessNormalization(Normalization):
 
 VARIATIONS = 2
 """Numbers that choose an equivalent description of an example: the size and the sign of a factor."""
-TRANSLATIONS = 3
-"""Numbers beside them that choose a translation: whether there is one, and how far in x and y."""
+COMPOSITIONS = 5
+"""Numbers beside them that choose a second operator, see `second_operator`."""
 
 LARGEST_FACTOR = 4.0
 """An operator is multiplied by up to this, or divided by it, in training; see `SymbolNormalization`."""
@@ -317,6 +320,29 @@ LONG_WAVES = 4
 """Wavenumber up to which `symbol_scale` looks."""
 
 
+def second_operator(numbers: Tensor, n: int) -> Tensor:
+    """Symbol of an operator M that follows that of an equation, shape (batch, n, n // 2 + 1).
+
+    ``M(k) = exp(2 pi i k . a) (|k|^2 - c) / (|k|^2 + b)``: a translation, uniform on the torus, after a filter that
+    turns the sign of long waves and lets little through of those near ``|k|^2 = c``. It can be inverted: c, about
+    log-uniform in [1, 64], is 0.1 or more away from every whole number, as ``|k|^2`` is one. b is log-uniform in
+    [1/2, 64].
+
+    Args:
+        numbers: shape (batch, `COMPOSITIONS`): 1 where there is such an operator and 0 where the symbol is 1; and what
+            chooses a, c and b, uniform in [0, 1).
+        n: points in each direction of the grid whose modes it is for.
+    """
+    chosen, ax, ay, at, damping = numbers.double().unbind(-1)
+    zero, b = 64.0**at, 0.5 * 128.0**damping
+    zero = zero.floor() + 0.1 + 0.8 * zero.frac()
+    kx, ky = wavenumbers(n, device=numbers.device)
+    length = kx**2 + ky**2
+    filtered = (length - zero[:, None, None]) / (length + b[:, None, None])
+    symbol = translation_symbol(torch.stack((ax, ay), dim=-1), n) * filtered
+    return torch.where((chosen > 0)[:, None, None], symbol, 1)
+
+
 class SymbolNormalization(Normalization):
     """The network is told the equation itself: its Fourier symbol, mode by mode, and no list of coefficients.
 
@@ -331,28 +357,18 @@ class SymbolNormalization(Normalization):
     log-uniform in [1/4, 4], for each example. Another, ``L (-u) = -f``, is built in: a source is turned to the sign
     in which its largest value is positive, so that -f gives -u to the bit.
 
-    With `translated`, a training describes that share of its examples by an operator followed by a translation T too:
-    ``(L T)(T^-1 u) = f``. The symbol of L T is that of L times ``exp(2 pi i k . a)``, with a uniform on the torus: a
-    network that is trained on diffusion alone is told every phase, as a flow has them, for nothing.
+    A pre-training may describe some of its examples by an operator that is followed by another, too, which is as exact:
+    ``(M L) u = M f``, with M from `second_operator`. A network that is trained on diffusion alone is told every phase,
+    as a flow has them, and both signs and small sizes of z, as waves near a resonance have them, for nothing.
     """
 
     kind = "symbol"
     channel_names = ()
 
-    def __init__(self, systems, conditioners: Sequence[str] = (), translated: float = 0.0):
-        super().__init__(systems, conditioners)
-        if not 0 <= translated <= 1:
-            raise ValueError(
-                f"symbol normalization: expected a share of translated examples in [0, 1], got {translated}"
-            )
-        self.translated = float(translated)
-
     @classmethod
-    def fit(
-        cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = (), translated: float = 0.0
-    ) -> SymbolNormalization:
+    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> SymbolNormalization:
         """Nothing is fitted; the examples name the systems."""
-        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners, translated)
+        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners)
 
     def knows(self, system):
         return True
@@ -362,21 +378,23 @@ class SymbolNormalization(Normalization):
 
     def _scaled(self, source, coefficients, system, mode_points, variation):
         mean = source.mean(dim=(-2, -1), keepdim=True)
-        field = source - mean
+        field, following = source - mean, None
+        if variation is not None and variation.shape[1] > VARIATIONS:
+            following = variation[:, VARIATIONS:]
+            field_hat, n = transform(field), field.shape[-1]
+            field_hat = field_hat * second_operator(following, n).to(field_hat.dtype)
+            field = inverse_transform(field_hat, n).to(field.dtype)
         turned = field.amax(dim=(-2, -1)) + field.amin(dim=(-2, -1)) < 0
         g = _root_mean_square(field) * torch.where(turned, -1, 1)
         multiplier, null = system.solution_multiplier(coefficients, mode_points)
         vanishing = multiplier.abs() < SMALLEST_MULTIPLIER
         symbol = (1 / multiplier.masked_fill(null, 1).masked_fill(vanishing, SMALLEST_MULTIPLIER)).masked_fill(null, 0)
+        if following is not None:
+            symbol = symbol * second_operator(following, mode_points)
         scale = symbol_scale(symbol)
         if variation is not None:
             size, sign = variation[:, :VARIATIONS].double().unbind(-1)
             scale = scale * LARGEST_FACTOR ** (2 * size - 1) * torch.where(sign < 0.5, -1, 1)
-        shift = None
-        if variation is not None and self.translated:
-            chosen, *how_far = variation[:, VARIATIONS:].double().unbind(-1)
-            shift = torch.stack(how_far, dim=-1) * (chosen < self.translated)[:, None]
-            symbol = symbol * translation_symbol(shift, mode_points)
         z, scale = symbol / scale[:, None, None], scale.to(source.dtype)
         z[:, 0, 0] = 1  # a network that is told what it has no use for may be led astray by it
         return Encoded(
@@ -386,11 +404,10 @@ class SymbolNormalization(Normalization):
             torch.ones_like(g),
             symbol_features(z).to(source.dtype),
             mean=mean[:, 0, 0] * multiplier[:, 0, 0].real.to(source.dtype),
-            shift=shift,
         )
 
     def _statistics(self):
-        return {"translated": self.translated} if self.translated else {}
+        return {}
 
 
 def normalization_from_dict(values: dict) -> Normalization:
@@ -418,7 +435,6 @@ def fit_normalization(
     conditioners: Sequence[str] = (),
     seed: int = 0,
     count: int = 4096,
-    **options: float,
 ) -> Normalization:
     """Normalisation of a kind, with its statistics taken over freshly drawn examples of the tasks.
 
@@ -429,4 +445,4 @@ def fit_normalization(
         raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {kind!r}")
     generator = torch.Generator().manual_seed(seed)
     examples = [(task.system, task.sample(count, 32, generator)) for task in tasks]
-    return KINDS[kind].fit(examples, conditioners, **options)
+    return KINDS[kind].fit(examples, conditioners)

@@ -24,10 +24,13 @@ class TrainConfig:
     Attributes:
         steps: optimiser steps.
         learning_rate: at the start; decays to 0 over the steps as half a cosine. The recipe's where None, as are the
-            loss and the warmup.
+            loss, the warmup and the share.
         loss: a name in `LOSSES`, such as ``relative``, the mean of ||u - u0|| / ||u0||; ``squared``, the paper's; or
             ``physics``, which needs no solutions.
         warmup: steps over which the learning rate rises from 0.
+        composed: share of the examples that are described by an operator that is followed by another, for networks
+            that are told the symbol, see `SymbolNormalization`. It broadens a pre-training; few-shot training, which
+            meets one equation, has none.
         validate_every: steps between validations, where there are validation examples.
         report_every: steps between calls of the callback.
         time_limit: seconds after which the decay has reached 0 and training ends, whatever `steps`; None for no limit.
@@ -46,6 +49,7 @@ class TrainConfig:
     learning_rate: float | None = None
     loss: str | None = None
     warmup: int | None = None
+    composed: float | None = None
     validate_every: int = 100
     report_every: int = 10
     time_limit: float | None = None
@@ -64,6 +68,8 @@ class TrainConfig:
             raise ValueError("TrainConfig: expected steps and intervals of at least 1")
         if self.learning_rate is not None and not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate: expected a finite number above 0, got {self.learning_rate}")
+        if self.composed is not None and not 0 <= self.composed <= 1:
+            raise ValueError(f"composed: expected a share in [0, 1], got {self.composed}")
         if self.time_limit is not None and self.time_limit <= 0:
             raise ValueError(f"time_limit: expected seconds above 0, got {self.time_limit}")
 

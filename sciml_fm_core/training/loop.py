@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciml_fm_core.data.batches import Batches
 from sciml_fm_core.data.splits import stream
-from sciml_fm_core.models.normalization import TRANSLATIONS, VARIATIONS, Encoded
+from sciml_fm_core.models.normalization import COMPOSITIONS, VARIATIONS, Encoded
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
@@ -178,7 +178,9 @@ class _Training:
         factor = self.used_factor = self.factor
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
-        encoded, parts = _batch(self.active, self.data, self.steps_taken, self.progress, self.processes)
+        encoded, parts = _batch(
+            self.active, self.data, self.steps_taken, self.progress, self.processes, self.config.composed or 0.0
+        )
         models = [member.operator.model for member in self.active]
         self.optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient: Adam leaves it alone
         with products_in(self.config.precision):
@@ -268,7 +270,7 @@ Parts = list[tuple[System, Examples]]
 
 
 def _batch(
-    members: list[Member], data: Batches | None, step: int, progress: float, processes: Processes
+    members: list[Member], data: Batches | None, step: int, progress: float, processes: Processes, composed: float
 ) -> tuple[Encoded, Parts | list[Parts]]:
     """Inputs and examples of a step: made once where the members share their data, else for each member."""
 
@@ -282,9 +284,12 @@ def _batch(
         # drawn for the whole batch, of which each rank has every world-size-th example
         count, ranks = sum(examples.size for _, examples in parts), processes.world_size
         generator = stream(0, "variation", step)
-        # one after the other: what is trained without translations sees the same factors
-        drawn = [torch.rand(count * ranks, numbers, generator=generator) for numbers in (VARIATIONS, TRANSLATIONS)]
-        variation = torch.cat(drawn, dim=1)[processes.rank :: ranks].to(inputs[0][1].device)
+        variation = torch.rand(count * ranks, VARIATIONS, generator=generator)
+        if composed:
+            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator)
+            second[:, 0] = second[:, 0] < composed
+            variation = torch.cat([variation, second], dim=1)
+        variation = variation[processes.rank :: ranks].to(inputs[0][1].device)
         return encode_together([member.operator for member in those], inputs, variation)
 
     if all(member.data is None for member in members):

@@ -21,10 +21,9 @@ class Recipe:
     Attributes:
         normalization: kind of the normalisation, see `models.normalization`.
         gate_width: hidden width of the network that modulates hidden channels by the scalars; 0 for none.
-        loss, learning_rate, warmup: what `TrainConfig` leaves open.
+        loss, learning_rate, warmup, composed: what `TrainConfig` leaves open.
         batch_size: examples in a batch.
         conditioners: kinds of what is told of the equation beside scalars, see `models.conditioning`.
-        translated: share of the examples that a training describes by a translated operator, see `SymbolNormalization`.
     """
 
     normalization: str
@@ -34,29 +33,24 @@ class Recipe:
     batch_size: int
     warmup: int = 0
     conditioners: tuple[str, ...] = ()
-    translated: float = 0.0
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What its normalisation is given beside the tasks."""
-        return {"translated": self.translated} if self.translated else {}
+    composed: float = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
         """The fields of `TrainConfig` that it sets."""
-        return {"loss": self.loss, "learning_rate": self.learning_rate, "warmup": self.warmup}
+        return {name: getattr(self, name) for name in ("loss", "learning_rate", "warmup", "composed")}
 
 
 RECIPES = {
     "dimensionless": Recipe("dimensionless", 128, "relative", 5e-3, 32, warmup=20),
     "symbol": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20),
     "paper": Recipe("paper", 0, "squared", 1e-3, 128),
-    "symbol-translated": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20, translated=0.5),
+    "symbol-composed": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20, composed=0.5),
 }
 """``paper`` reproduces the study; ``dimensionless`` is told the coefficients as scale-free numbers, through bounded
 gates; ``symbol`` is told the equation, mode by mode, and takes equations that it was never trained on;
-``symbol-translated`` is told half of them followed by a translation, and so knows the symbols of flows without having
-seen one."""
+``symbol-composed`` is told half of them followed by another operator in pre-training, and so knows the symbols of flows
+and of waves near a resonance without having seen one."""
 
 
 def recipe_of(operator: Operator) -> Recipe:

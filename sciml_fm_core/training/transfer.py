@@ -57,9 +57,7 @@ def new_operator(
     if size not in model.sizes:
         raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
     told = [*tasks, *inputs_for]
-    normalization = fit_normalization(
-        chosen.normalization, told, conditioners=chosen.conditioners, seed=seed, **chosen.options
-    )
+    normalization = fit_normalization(chosen.normalization, told, conditioners=chosen.conditioners, seed=seed)
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width,
@@ -334,7 +332,7 @@ def _adapt(
 ) -> Adaptation:
     first = start()
     config = (config or TrainConfig(steps=200, validate_every=10)).completed(
-        learning_rate=ADAPT_LEARNING_RATE, loss=recipe_of(first).loss, warmup=0
+        learning_rate=ADAPT_LEARNING_RATE, loss=recipe_of(first).loss, warmup=0, composed=0.0
     )
     rates = list(learning_rates or [cast(float, config.learning_rate)])
     if len(rates) > 1 and validation is None:
