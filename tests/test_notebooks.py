@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sciml_fm_core import Task, load_operator, relative_error
+from sciml_fm_core.study.display import results_folder
 from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import identity
@@ -19,7 +20,7 @@ ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 STUDIES = {
     "q1_downstream_data": "the lowest error that both starts reach",
-    "q2_model_size": "Each was pre-trained on",
+    "q2_model_size": "each was pre-trained on",
     "q3_physics_shift": "are beyond every operator trained from scratch",
     "q4_mixed_operators": "within 1.5 times its specialist",
     "seeds": "the worst fine-tuned run is better than the best run from scratch",
@@ -119,6 +120,18 @@ def test_studies(tmp_path, name, claim):
     exported = {path.suffix for path in (tmp_path / "out").iterdir()}
     assert exported == {".csv", ".png", ".svg"}
     assert figures(notebook), "pictures, which need neither a kernel nor a network"
+
+
+def test_results_go_beside_the_notebooks_whoever_starts_them(tmp_path, monkeypatch):
+    """As JupyterLab does, in their own folder, and as papermill does, where it is called."""
+    monkeypatch.chdir(tmp_path)
+    assert results_folder("runs/study") == Path("runs/study")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "00_data.ipynb").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert results_folder("runs/study").resolve() == tmp_path / "runs" / "study"
+    assert results_folder("../other") == Path("../other")
+    assert results_folder(tmp_path / "x") == tmp_path / "x"
 
 
 def test_physics_loss(tmp_path):

@@ -13,6 +13,17 @@ from .figures import export
 from .records import write_table
 
 
+def results_folder(path: str | Path) -> Path:
+    """Where a notebook writes: a relative path is taken beside the folder of the notebooks, whoever starts them.
+
+    JupyterLab starts a notebook in its own folder, papermill where it is called; the dashboard looks for ``runs`` where
+    it was started, beside the notebooks.
+    """
+    path = Path(path)
+    among_notebooks = Path("00_data.ipynb").is_file()
+    return Path("..", path) if among_notebooks and not path.is_absolute() and ".." not in path.parts else path
+
+
 def show(*paragraphs: str) -> None:
     """Display paragraphs of Markdown."""
     display(Markdown("\n\n".join(paragraphs)))
@@ -47,7 +58,8 @@ def run_experiment(experiment: str, budget: str, **options) -> list[dict]:
             f"{progress.done} of {progress.total} runs" + ("" if left is None else f", about {left / 60:.0f} min left")
         )
 
-    Path(options.get("folder", "runs/study")).parent.mkdir(parents=True, exist_ok=True)
+    options["folder"] = results_folder(options.get("folder", "runs/study"))
+    options["folder"].parent.mkdir(parents=True, exist_ok=True)
     records = results(experiment, budget, callback=follow, **options)
     first, hardware = records[0], sorted({record["hardware"] for record in records})
     minutes = sum(record["total_seconds"] for record in records) / 60
@@ -61,5 +73,6 @@ def run_experiment(experiment: str, budget: str, **options) -> list[dict]:
 
 def leave(records: list[dict], figures: dict[str, hv.Dimensioned], output: str) -> None:
     """Write the figures as PNG and SVG and the records as a table, and list the files."""
-    paths = [*export(figures, output), write_table(records, Path(output) / "records.csv")]
+    folder = results_folder(output)
+    paths = [*export(figures, folder), write_table(records, folder / "records.csv")]
     print(*[path.name for path in paths], sep="\n")
