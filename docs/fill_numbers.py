@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.study.analysis import error_of, examples_to_reach, select, table
-from sciml_fm_core.study.experiments import EXPERIMENTS, PATIENCE, find_experiment
+from sciml_fm_core.study.experiments import PATIENCE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.runs import identity
 
@@ -28,7 +28,7 @@ def origin(records: list[dict], experiments: str) -> str:
     return (
         f"{len(records)} runs, {hours:.1f} process hours on {one['hardware']}, torch {one['versions']['torch']}, seed "
         f"0 unless said; errors on {one['test']} test examples at {one['test_resolution']} x {one['test_resolution']}. "
-        f"Made by `sciml-fm study {experiments}--budget laptop`."
+        f"Made by `sciml-fm study {experiments}--budget laptop --rerun`."
     )
 
 
@@ -38,8 +38,7 @@ def _operator_and_task(record: dict) -> tuple:
 
 def headline() -> str:
     """Error against labelled examples on SYS-1(5,10), every learning rate trained to its end."""
-    runs = {identity(run): run for run in find_experiment("headline")("laptop")}
-    found = [record for record in RECORDS if record["identity"] in runs and record["recipe"] != "symbol"]
+    found = [record for record in _recorded("headline") if record["recipe"] != "symbol"]
     ways = {
         "the paper's recipe, fine-tuned": ("paper", "fine-tuned", False),
         "`dimensionless`, fine-tuned": ("dimensionless", "fine-tuned", False),
@@ -75,8 +74,7 @@ def headline() -> str:
 
 def study() -> str:
     """Error against examples at the medium shifts by each recipe, examples for levels, how often fine-tuning harmed."""
-    runs = {identity(run) for run in EXPERIMENTS["q1_downstream_data"]("laptop")}
-    found = [record for record in RECORDS if record["identity"] in runs]
+    found = _recorded("q1_downstream_data")
     counts, rows = sorted({record["examples"] for record in found}), []
     for task, parent in dict.fromkeys((record["task"], record["shipped_parent"]) for record in found):
         for start in ("fine-tuned", "from scratch"):
@@ -85,17 +83,14 @@ def study() -> str:
             enough = [examples_to_reach(own, level) for level in (0.05, 0.02, 0.01)]
             cells = [percent(errors[count]) if count in errors else "" for count in counts]
             rows.append([task, f"`{parent}`", start, *cells, *("" if e is None else f"{e:,.0f}" for e in enough)])
-    tuned = [record for record in RECORDS if record["start"] == "fine-tuned" and "chosen_step" in record]
-    tuned = [record for record in tuned if not record["halve_at"]]
+    tuned = select(RECORDS, start="fine-tuned")
     zero = {_operator_and_task(record): record["error"] for record in tuned if not record["examples"]}
     tried = [r for r in tuned if r["examples"] and _operator_and_task(r) in zero]
     worse = [r["error"] / zero[_operator_and_task(r)] for r in tried if r["error"] > zero[_operator_and_task(r)]]
-    rates = [
-        r["learning_rate"] for r in RECORDS if r["start"] == "from scratch" and r["examples"] and not r["halve_at"]
-    ]
+    rates = [record["learning_rate"] for record in select(RECORDS, start="from scratch") if record["examples"]]
     notes = (
-        f"Of {len(tried)} fine-tunings on this page that had the untouched start as a candidate, {len(worse)} ended "
-        "with a larger test error than it"
+        f"Of all {len(tried)} fine-tunings recorded, {len(worse)} ended with a larger test error than the untouched "
+        "start, which is among the candidates on validation"
         + (f", at most {max(worse):.2f} times" if worse else "")
         + f". From scratch the highest rate, 1e-2, was chosen in {rates.count(0.01)} of {len(rates)} trainings."
     )
@@ -104,10 +99,67 @@ def study() -> str:
     return f"{origin(found, 'q1_downstream_data ')}\n\n{table(header, rows)}\n\n{notes}"
 
 
+def _recorded(experiment: str) -> list[dict]:
+    """The records of an experiment, in the order of its runs."""
+    known = {record["identity"]: record for record in RECORDS}
+    return [
+        known[name] for name in dict.fromkeys(map(identity, find_experiment(experiment)("laptop"))) if name in known
+    ]
+
+
+def _cells(own: list[dict], columns: list[tuple[str, int]]) -> list[str]:
+    """Errors of starts and examples, empty where there is none."""
+    errors = {(record["start"], record["examples"]): percent(record["error"]) for record in own}
+    return [errors.get(column, "") for column in columns]
+
+
+def _columns(*counts: int) -> tuple[list[tuple[str, int]], list[str]]:
+    """Fine-tuned with no and with so many examples, from scratch with so many; and what the columns are called."""
+    columns = [("fine-tuned", 0), *((start, n) for start in ("fine-tuned", "from scratch") for n in counts)]
+    return columns, ["zero-shot", *(f"{start}, {count}" for start, count in columns[1:])]
+
+
+def sizes() -> str:
+    """Networks of several sizes, pre-trained for equal steps."""
+    found, rows = _recorded("q2_model_size"), []
+    columns, names = _columns(8, 64, 512)
+    for task, size in dict.fromkeys((record["task"], record["size"]) for record in found):
+        own = select(found, task=task, size=size)
+        rows.append([task, size, f"{own[0]['parameters']:,}", *_cells(own, columns)])
+    pretraining = f"Each pre-trained on {found[0]['pretraining_examples']:,} examples of its system."
+    header = ["task", "size", "parameters", *names]
+    return f"{pretraining} {origin(found, 'q2_model_size ')}\n\n{table(header, rows)}"
+
+
+def shifts() -> str:
+    """How far the physics moved, and what it costs."""
+    found, rows = _recorded("q3_physics_shift"), []
+    columns, names = _columns(8, 64, 512)
+    for task in dict.fromkeys(record["task"] for record in found):
+        own, told = (select(found, task=task, recipe=recipe) for recipe in ("dimensionless", "symbol"))
+        rows.append([task, *_cells(own, columns), *_cells(told, columns[:1])])
+    return f"{origin(found, 'q3_physics_shift ')}\n\n{table(['task', *names, '`symbol`, zero-shot'], rows)}"
+
+
+def mixture() -> str:
+    """One operator for three systems against an operator for each."""
+    found, rows = _recorded("q4_mixed_operators"), []
+    columns, names = _columns(8, 64)
+    header = ["task", *(f"specialist, {name}" for name in names[:3]), *(f"mixed, {name}" for name in names[:3])]
+    for task in dict.fromkeys(record["task"] for record in found):
+        own = select(found, task=task)
+        specialist, mixed, told = (
+            [r for r in own if r["shipped_parent"] in names]
+            for names in (("sys-1", "sys-2", "sys-3"), ("mixed",), ("symbol",))
+        )
+        cells = [*_cells(specialist, columns[:3]), *_cells(mixed, columns[:3]), *_cells(specialist, columns[3:])]
+        rows.append([task, *cells, *_cells(told, columns[:1])])
+    return f"{origin(found, 'q4_mixed_operators ')}\n\n{table([*header, *names[3:], '`symbol`, zero-shot'], rows)}"
+
+
 def architectures() -> str:
     """Three networks of about 1M parameters, pre-trained for about equal time."""
-    runs = {identity(run) for run in EXPERIMENTS["architectures"]("laptop")}
-    found, rows = [record for record in RECORDS if record["identity"] in runs], []
+    found, rows = _recorded("architectures"), []
     columns = [*(("fine-tuned", count) for count in (0, 8, 64, 512)), ("from scratch", 512)]
     for name in dict.fromkeys(record["architecture"] for record in found):
         own = select(found, architecture=name)
@@ -147,19 +199,17 @@ def reach() -> str:
 
 def unseen() -> str:
     """Each system held out in turn, and the equations beside the paper's: before and after a few examples."""
-    runs = {identity(run) for run in EXPERIMENTS["unseen"]("laptop")}
-    found, rows = [record for record in RECORDS if record["identity"] in runs], []
-    for parent, recipe, task in dict.fromkeys((r["parent"], r["recipe"], r["task"]) for r in found):
-        own = select(found, parent=parent, recipe=recipe, task=task)
-        tuned, scratch = (
-            {record["examples"]: record["error"] for record in select(own, start=start)}
-            for start in ("fine-tuned", "from scratch")
-        )
-        if not {8, 64} <= tuned.keys() & scratch.keys():
-            continue  # not all of its runs are recorded yet
+    found, rows = _recorded("unseen"), []
+    names = ("parent", "recipe", "task", "pretraining_examples")
+    for values in dict.fromkeys(tuple(record[name] for name in names) for record in found):
+        parent, recipe, task, seen = values
+        own = select(found, start="fine-tuned", **dict(zip(names, values, strict=True)))
+        tuned = {record["examples"]: record["error"] for record in own}
+        twin = select(found, start="from scratch", recipe=recipe, task=task)
+        scratch = {record["examples"]: record["error"] for record in twin}
         errors = [*(tuned[count] for count in (0, 8, 64)), *(scratch[count] for count in (8, 64))]
         ratio = f"{tuned[64] / scratch[64]:.2f}"
-        rows.append([parent, f"`{recipe}`", task, *map(percent, errors), ratio])
+        rows.append([f"{seen:,} of {parent}", f"`{recipe}`", task, *map(percent, errors), ratio])
     header = ["pre-trained on", "recipe", "measured on", "0", "8", "64", "scratch, 8", "scratch, 64", "ratio at 64"]
     return f"{origin(found, 'unseen ')}\n\n{table(header, rows)}"
 
@@ -181,7 +231,10 @@ def ablation() -> str:
     return f"{origin}\n\n{table(['variant', *labels], rows)}"
 
 
-PAGES = {"results.md": (headline, study, architectures, operators), "reach.md": (reach, unseen, ablation)}
+PAGES = {
+    "results.md": (headline, study, sizes, shifts, mixture, architectures, operators),
+    "reach.md": (reach, unseen, ablation),
+}
 
 
 def filled(text: str, sections: tuple) -> str:

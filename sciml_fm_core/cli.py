@@ -31,10 +31,9 @@ from .models.operator import load_operator, read_header, shipped_operators
 from .physics.tasks import Task
 from .study.batch_file import plan
 from .study.engine import GridProgress
-from .study.experiments import BUDGETS, EXPERIMENTS, find_experiment
+from .study.experiments import BUDGETS, EXPERIMENTS, find_experiment, results
 from .study.notebooks import run_batch
 from .study.records import write_table
-from .study.runs import run_study
 from .training.config import PRECISIONS, Progress, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.losses import LOSSES
@@ -387,33 +386,36 @@ def study(
         "runs/study"
     ),
     output: Annotated[Path | None, typer.Option(help="Table of all records to write, CSV.")] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Compute also what ships with the package.")] = False,
     processes: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
     scheduler: Scheduler = None,
     device: Device = "auto",
 ) -> None:
-    """Run the paper's experiments, without notebooks: what is missing of their runs, and a table of the records.
+    """Run the paper's experiments, without notebooks: what neither ships nor is in the folder, and a table of all.
 
     physics_loss, whose records are of another kind, is run where it is named.
     """
-    makers = [find_experiment(name) for name in experiments or EXPERIMENTS]
+    names = list(experiments or EXPERIMENTS)
+    total = len({run for name in names for run in find_experiment(name)(budget)})
     if output is not None:
         _check_output(output)
-    runs = list(dict.fromkeys(run for make in makers for run in make(budget)))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with Bar(TextColumn(budget), BarColumn(), TextColumn("{task.completed}/{task.total} runs"), console=console) as bar:
-        line = bar.add_task("study", total=len(runs))
+        line = bar.add_task("study", total=total)
 
         def show(progress: GridProgress) -> None:
             bar.update(line, completed=progress.done, total=progress.total)
 
         with _interrupted_kindly():
-            records = run_study(
-                runs, folder, processes=processes, scheduler=scheduler,
+            records = results(
+                names, budget, rerun=rerun, folder=folder, processes=processes, scheduler=scheduler,
                 device=device if scheduler else _device(device), callback=show,
             )  # fmt: skip
+        bar.update(line, total=total, completed=total)
     if output is not None:
         write_table(records, output)
-    console.print(f"{len(records)} records in {folder}")
+    made = sum((folder / f"{record['identity']}.json").is_file() for record in records)
+    console.print(f"{len(records)} records: {made} in {folder}, {len(records) - made} that ship with the package")
 
 
 @app.command()

@@ -246,13 +246,18 @@ def test_study_runs_what_is_missing_and_writes_its_table(run, tmp_path):
     code, out, _ = run(*command, "--output", "table.csv")
     assert code == 0
     runs = EXPERIMENTS["q2_model_size"]("smoke")
-    assert f"{len(runs)} records in runs/records" in out
+    assert f"{len(runs)} records: {len(runs)} in runs/records, 0 that ship with the package" in out
     assert [record["identity"] for record in read_table(tmp_path / "table.csv")] == [identity(each) for each in runs]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "records").iterdir()}
     assert run(*command)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "records").iterdir()} == before
     refused(run(*command, "--output", "table.csv"), "exists already and is left as it is")
     refused(run("study", "q9"), "experiment: expected one of q1_downstream_data, q2_model_size")
+    code, out, _ = run("study", "q1_downstream_data", "--output", "shipped.csv", "--folder", "runs/none")
+    assert code == 0, "nothing is computed that ships"
+    runs = EXPERIMENTS["q1_downstream_data"]("laptop")
+    assert f"{len(runs)} records: 0 in runs/none, {len(runs)} that ship with the package" in out
+    assert len(read_table(tmp_path / "shipped.csv")) == len(runs)
 
 
 def test_bench_hands_its_options_to_the_benchmarks_of_the_checkout(run, tmp_path, monkeypatch):
@@ -405,7 +410,7 @@ def test_wrong_systems_and_names(run, bundle, tmp_path):
     refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one dataset file for each task")
     refused(
         run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"),
-        "recipe: expected one of dimensionless, symbol, paper, symbol-translated, got 'theirs'",
+        "recipe: expected one of dimensionless, symbol, paper, symbol-composed, got 'theirs'",
     )
     refused(run("pretrain", "SYS-1(1,5)", "--size", "2M"), "size: expected one of")
     refused(run("pretrain", "SYS-1(1,5)", "--steps", 0), "expected steps and intervals of at least 1")

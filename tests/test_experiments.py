@@ -13,9 +13,10 @@ from sciml_fm_core.study.experiments import (
     BUDGETS,
     EQUATION_EXPERIMENTS,
     EXPERIMENTS,
-    HALVED_EXPERIMENTS,
+    LONGER,
     MIXTURE,
     PATIENCE,
+    REPEATS,
     Budget,
     architectures,
     downstream_data,
@@ -88,11 +89,15 @@ def test_question_1(budget):
 def test_question_2(budget):
     chosen = BUDGETS[budget]
     runs = model_size(budget)
-    expected = [grid(TRAINED[1], "SYS-1(5,10)", BOTH, chosen.other_examples, size=size) for size in chosen.sizes]
+    expected = [
+        grid(TRAINED[system], SHIFTS[system]["medium"], BOTH, chosen.other_examples, size=size)
+        for system in (1, 2)
+        for size in chosen.sizes
+    ]
     assert points(runs) == set.union(*expected)
     parents = {run.parent for run in runs}
-    assert len(parents) == len(chosen.sizes)
-    assert len({replace(parent, size="") for parent in parents}) == 1  # equal but for their size
+    assert len(parents) == 2 * len(chosen.sizes)
+    assert len({replace(parent, size="") for parent in parents}) == 2  # equal but for system and size
     assert {parent.steps for parent in parents} == {chosen.pretraining_steps}
 
 
@@ -139,12 +144,17 @@ def test_unseen(budget):
     size = "1M" if "1M" in chosen.sizes else "64K"
     for held_out in TRAINED.values():
         others = " + ".join(tasks for tasks in TRAINED.values() if tasks != held_out)
-        for recipe in ("symbol-translated", "symbol", "dimensionless"):
+        for recipe in ("symbol-composed", "symbol", "dimensionless"):
             expected |= grid(others, held_out, BOTH, chosen.few_examples, recipe=recipe, size=size)
     for task in ("FRAC(0.5,2)", "SCREENED(0.1,5)", "BIHARM(0,5)"):
         expected |= grid(ALL_THREE, task, BOTH, chosen.few_examples, recipe="symbol")
-    runs = unseen(budget)
+    everything = unseen(budget)
+    longer = [run for run in everything if getattr(run.parent, "steps", 0) > chosen.pretraining_steps]
+    runs = [run for run in everything if run not in longer]
     assert points(runs) == expected
+    others = f"{TRAINED[1]} + {TRAINED[2]}"
+    assert points(longer) == grid(others, TRAINED[3], TUNED, chosen.few_examples, "symbol-composed", size)
+    assert {run.parent.steps for run in longer} == {LONGER * chosen.pretraining_steps}
     own = [run for run in runs if run.task in TRAINED.values()]
     assert {run.parent.steps for run in own} == {chosen.pretraining_steps}
     for run in own:  # told coefficients, it has inputs for those of the third equation
@@ -152,9 +162,8 @@ def test_unseen(budget):
 
 
 def test_headline(budget):
-    """Every curve has the same points, and those with symmetries several seeds of few examples."""
+    """Every curve has the same points, and those with symmetries several seeds of all but the most."""
     chosen, task, runs = BUDGETS[budget], "SYS-1(5,10)", headline(budget)
-    first, *others = chosen.seeds
     for recipe, start, symmetries in (
         ("paper", "fine-tuned", False),
         ("dimensionless", "fine-tuned", False),
@@ -166,9 +175,9 @@ def test_headline(budget):
             if (parent_of(run)[1], run.start, run.symmetries) == (recipe, start, symmetries)
             if run.steps == chosen.steps_for(run.examples)
         ]  # fmt: skip
-        expected = grid(TRAINED[1], task, (start,), chosen.examples, recipe, seed=first)
-        for seed in others if symmetries else ():
-            expected |= grid(TRAINED[1], task, (start,), chosen.few_examples, recipe, seed=seed)
+        expected = grid(TRAINED[1], task, (start,), chosen.examples, recipe)
+        for seed in chosen.seeds[1:REPEATS] if symmetries else ():
+            expected |= grid(TRAINED[1], task, (start,), chosen.other_examples, recipe, seed=seed)
         assert points(found) == expected
     assert len({identity(run) for run in runs}) == len(runs)
     assert {run.halve_at for run in runs} == {()}
@@ -179,7 +188,7 @@ def test_headline(budget):
         ("from scratch", PATIENCE * chosen.steps_for(count)) for count in chosen.examples
     }
     if budget == "laptop":
-        assert [run.examples for run in longer] == [64, 512]
+        assert [(run.examples, run.seed) for run in longer] == [(n, seed) for seed in (0, 1, 2) for n in (64, 512)]
 
 
 def test_what_ships_covers_the_experiments_of_its_budget():
@@ -194,8 +203,6 @@ def test_what_ships_covers_the_experiments_of_its_budget():
 
 
 def test_points_that_figures_share_are_one_run(budget):
-    if budget == "laptop" and HALVED_EXPERIMENTS:
-        pytest.skip("some figures are of records made before, which share none with the others")
     names = {name: {identity(run) for run in make(budget)} for name, make in EXPERIMENTS.items()}
     medium = {
         identity(run) for run in downstream_data(budget)
@@ -244,7 +251,9 @@ def test_the_papers_own_budget():
     assert {run.parent.size for run in model_size("paper")} == {"64K", "1M", "16M", "256M"}
     parents = {run.parent for run in runs}
     assert all(isinstance(parent, PretrainingRun) for parent in parents)  # none that ships: trained as the paper's
-    assert {(parent.steps, parent.batch_size) for parent in parents} == {(500 * 32768 // 128, 128)}
+    steps = 500 * 32768 // 128
+    assert {(parent.steps, parent.batch_size) for parent in parents} == {(steps, 128), (LONGER * steps, 128)}
+    assert {run.task for run in runs if run.parent.steps > steps} == {TRAINED[3]}
     assert {run.seed for run in seeds("paper")} == {0, 1, 2, 3, 4}
 
 
@@ -264,15 +273,15 @@ def test_budgets_set_the_runs(budget):
 
 
 def test_both_starts_have_equal_trials(budget):
-    """Of learning rates, of which none is dropped but where the budget says so of records made before."""
-    for name, make in EXPERIMENTS.items():
-        trials, halved = {}, HALVED_EXPERIMENTS if budget == "laptop" else ()
+    """Of learning rates, of which none is dropped on the way."""
+    for make in EXPERIMENTS.values():
+        trials = {}
         for run in make(budget):
             trials.setdefault((run.parent, run.task, run.examples, run.seed, run.symmetries), {})[run.start] = (
                 run.learning_rates, run.halve_at, run.steps,
             )  # fmt: skip
         assert all(len(set(by_start.values())) == 1 for by_start in trials.values())
-        assert {run.halve_at for run in make(budget)} == {(0.1, 0.3) if name in halved else ()}
+        assert {run.halve_at for run in make(budget)} == {()}
 
 
 def test_steps_by_examples():
@@ -341,7 +350,7 @@ def test_results_are_those_that_ship_where_they_cover_the_experiment(tiny, tmp_p
     assert not (tmp_path / "none").exists()
     assert results("seeds", "tiny", rerun=True, folder=tmp_path / "study") == made
     write_table(marked[1:], table)  # one is missing
-    assert results("seeds", "tiny", folder=tmp_path / "study") == made
+    assert results("seeds", "tiny", folder=tmp_path / "study") == [*marked[:0:-1], made[-1]]
     with pytest.raises(
         ValueError, match=r"experiment: expected one of q1_downstream_data, .*, headline, physics_loss, got 'q9'"
     ):

@@ -66,8 +66,7 @@ def address(folder, tmp_path_factory):
 
 def open_run(page, records, **values):
     """Click the point of the record with these values until its run is open."""
-    found = [r for r in records if all(r[key] == value for key, value in values.items())]
-    record = min(found, key=lambda r: bool(r["halve_at"]))  # what is drawn where both are there
+    record = next(r for r in records if all(r[key] == value for key, value in values.items()))
     identity, deadline = page.get_by_text(record["identity"], exact=True), time.monotonic() + TIMEOUT / 1000
     page.wait_for_function(f"identity => ({POINT})(identity) !== null", arg=record["identity"])
     while not identity.is_visible() and time.monotonic() < deadline:

@@ -235,7 +235,9 @@ def test_curves_are_named_for_what_the_figure_asks():
     assert names(pictures["q1_downstream_data"]["SYS-2(1,2)"].charts[0]) == [
         f"{start}, {told}" for start in runs.STARTS for told in ("told the coefficients", "told the symbol")
     ]
-    assert [names(chart) for chart in pictures["q2_model_size"]["SYS-1(5,10)"].charts] == [["64K", "256K", "1M"]] * 2
+    sizes = pictures["q2_model_size"]
+    assert list(sizes) == ["SYS-1(5,10)", "SYS-2(1,2)"]
+    assert [names(chart) for each in sizes.values() for chart in each.charts] == [["64K", "256K", "1M"]] * 4
     shifts = pictures["q3_physics_shift"]["SYS-1(1,5) to none, mild, medium, large"]
     assert names(shifts.charts[0]) == [
         f"{shift}{told}"
@@ -250,7 +252,7 @@ def test_curves_are_named_for_what_the_figure_asks():
     assert set(names(mixed["SYS-3(5,12)"].charts[0])) == {
         "mixed", "mixed, told the symbol", "its own system alone", "from scratch",
     }  # fmt: skip
-    assert {record["seed"] for record in pictures["seeds"]["SYS-1(5,10)"].records.values()} == {0, 1, 2}
+    assert {record["seed"] for record in pictures["seeds"]["SYS-1(5,10)"].records.values()} == {0, 1, 2, 3, 4}
 
 
 def test_own_operators_are_further_curves_that_say_how_they_differ():
@@ -330,8 +332,8 @@ def test_choices_stay_where_the_new_ones_have_them(state):
     state.choose_task("SYS-2(1,2)")
     state.choose_figure("seeds")
     assert state.task == "SYS-2(1,2)", "this figure has the task too"
-    state.choose_figure("q2_model_size")
-    assert state.task == "SYS-1(5,10)"
+    state.choose_figure("q3_physics_shift")
+    assert state.task == "SYS-1(1,5) to none, mild, medium, large"
     state.choose_source("table, smoke")
     assert (state.figure, state.task) == ("q1_downstream_data", "SYS-1(5,10)"), "the only figure of these results"
 
@@ -439,11 +441,3 @@ def test_trainings_that_take_other_steps_than_the_budget_stand_apart():
     sources = {source.name: source for source in split_by_settings("table", [*records, *longer])}
     assert [record["identity"] for record in sources["table, own settings"].records] == ["longer"]
     assert {record["identity"] for record in sources["table, laptop"].records} == {r["identity"] for r in records}
-
-
-def test_points_of_whole_grids_take_the_place_of_halved_ones():
-    (first, *rest) = records_of("q1_downstream_data")
-    budget = {"learning_rates": [1e-4, 3e-4, 1e-3, 3e-3], "halve_at": [0.1, 0.3], "symmetries": False}
-    halved = first | budget | {"identity": "halved", "resolution": [[0.0, 32], [0.85, 64]], "steps": 150}
-    (source,) = split_by_settings("table", [first, halved, *rest])
-    assert "halved" not in {record["identity"] for record in source.records}

@@ -179,14 +179,12 @@ def _drawable(records: list[dict], problems: list[str]) -> list[dict]:
 
 
 def _latest(records: list[dict]) -> list[dict]:
-    """One record for each point and its settings, of the newest version, then of the most steps; none of a halved grid
-    where there is one of a whole grid."""
+    """One record for each point and its settings, of the newest version, then of the most steps."""
     points: dict[tuple, dict] = {}
     for record in sorted(records, key=lambda r: (_version(r), r.get("steps") or 0)):
         point = tuple(record[key] for key in ("task", "start", "examples", "seed"))
         points[operator_of(record), point, settings_of(record)] = record
-    whole = {key[:2] for key, record in points.items() if not record.get("halve_at")}
-    return [record for key, record in points.items() if not record.get("halve_at") or key[:2] not in whole]
+    return list(points.values())
 
 
 def _version(record: dict) -> tuple[int, ...]:

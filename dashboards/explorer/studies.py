@@ -15,7 +15,7 @@ import param
 from sciml_fm_core.models.base import MODELS
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
-from sciml_fm_core.study.experiments import EXPERIMENTS, MIXTURE, SYS_1
+from sciml_fm_core.study.experiments import EXPERIMENTS, MIXTURE
 from sciml_fm_core.study.runs import STARTS, AdaptationRun, PretrainingRun
 
 from .records import OPERATOR, SETTINGS, Source, by_architecture, operator_of
@@ -224,8 +224,8 @@ def _dial_of(task: str) -> str:
     return tasks_of(Task.parse(task).system).get(PRETRAINING, task)
 
 
-def _medium(records: Records, systems: Iterable[str] = ("poisson", "advection_diffusion")) -> list[dict]:
-    wanted = {PAPER_TASKS[system]["medium"] for system in systems}
+def _medium(records: Records) -> list[dict]:
+    wanted = {PAPER_TASKS[system]["medium"] for system in ("poisson", "advection_diffusion")}
     return [r for r in records if r["task"] in wanted and (_specialist(r) or _told_the_symbol(r))]
 
 
@@ -235,16 +235,17 @@ def downstream_data(records: Records) -> dict[str, Picture]:
 
 
 def model_size(records: Records) -> dict[str, Picture]:
-    """Question 2: operators of several sizes, pre-trained alike, at the medium shift of SYS-1."""
-    medium = [record for record in _first_seed(_medium(records, ["poisson"])) if _ours(record)]
+    """Question 2: operators of several sizes, pre-trained alike, at the medium shifts."""
+    medium = [record for record in _first_seed(_medium(records)) if _ours(record)]
     families = _families(medium)
     drawn = [record for record in medium if _pretrained_alike(record) in families]
     drawn.sort(key=lambda r: (r.get("parameters") or 0, r["examples"]))
-    if not drawn:
-        return {}
-    task = PAPER_TASKS["poisson"]["medium"]
-    charts = _by_start(f"{SYS_1} to {task}", drawn, lambda r: r.get("size") or "own size")
-    return {task: Picture(SYS_1, (task,), charts)}
+
+    def picture(task: str, own: list[dict]) -> Picture:
+        charts = _by_start(f"{_dial_of(task)} to {task}", own, lambda r: r.get("size") or "own size")
+        return Picture(_dial_of(task), (task,), charts)
+
+    return _by_task(drawn, picture)
 
 
 def physics_shift(records: Records) -> dict[str, Picture]:

@@ -101,17 +101,6 @@ SHIPPED = {
     (MIXTURE, "symbol"): "symbol",
 }
 
-HALVED: dict[str, Any] = {
-    "steps": ((8, 150), (64, 250), (512, 500), (2048, 1000)),
-    "learning_rates": LEARNING_RATES[:-1],
-    "halve_at": (0.1, 0.3),
-    "resolution": COARSE_FIRST,
-    "symmetries": False,
-}
-"""How some laptop records were made. Their halving drops winners, mostly of training from scratch (docs/results.md).
-They stay until they are made anew."""
-HALVED_EXPERIMENTS = ("q2_model_size", "q3_physics_shift", "q4_mixed_operators")
-
 SMOKE = Budget(
     (4,), (4,), (4,), ((4, 2),), (1e-3,), (), ((0.0, 32),), ("64K",), (0, 1), 2, 4, SHIPPED, 2, 2, 32, 4,
     equation_steps=2, equation_size="64K", tuning_steps=(1, 2),
@@ -127,17 +116,21 @@ BUDGETS: dict[str, Budget] = {
         ((8, 100), (512, 400), (2048, 800)),
         resolution=((0.0, 32), (0.95, 64)),
         sizes=("64K", "256K", "1M"),
-        seeds=(0, 1, 2),
+        seeds=(0, 1, 2, 3, 4),
         pretraining_steps=1500,
         parents=SHIPPED,
         # 400 s of one core of an AMD EPYC, at 16.2, 4.1 and 7.3 steps/s
         architecture_steps=(("fno", 6500), ("unet", 1650), ("vit", 2900)),
         symmetries=True,
-        settings=dict.fromkeys(HALVED_EXPERIMENTS, HALVED)
-        | {
+        settings={
             "unseen": {"steps": ((8, 100), (64, 200))},
-            # for more steps and without symmetries, as fair to both starts
-            "architectures": HALVED | {"learning_rates": LEARNING_RATES[1:], "halve_at": ()},
+            # for other steps and without symmetries, as fair to both starts
+            "architectures": {
+                "steps": ((8, 150), (64, 250), (512, 500), (2048, 1000)),
+                "learning_rates": LEARNING_RATES[1:],
+                "resolution": COARSE_FIRST,
+                "symmetries": False,
+            },
         },
     ),
     # hours on one data-centre GPU
@@ -202,9 +195,10 @@ def model_size(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Question 2 (Figure 4): the same for networks of several sizes, each pre-trained by the study in equal steps."""
     chosen = _budget(budget, "q2_model_size")
     runs = []
-    for size in chosen.sizes:
-        parent = _pretraining(chosen, SYS_1, "dimensionless", size)
-        runs += _curve(chosen, parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
+    for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion")):
+        for size in chosen.sizes:
+            parent = _pretraining(chosen, tasks, "dimensionless", size)
+            runs += _curve(chosen, parent, PAPER_TASKS[system]["medium"], chosen.other_examples)
     return runs
 
 
@@ -255,30 +249,31 @@ def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
 
 PATIENCE = 4
 """How many times longer the headline trains from scratch beside its equal steps."""
+REPEATS = 3
+"""Seeds of the points that the headline is computed from."""
 
 
 def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Labelled examples against error on SYS-1(5,10): what each of our changes to few-shot training is worth.
 
     Both recipes fine-tuned without the symmetries of the square, then ours with them, and its twin from scratch, with
-    them too; of the latter two, and of few examples, several seeds. From scratch also `PATIENCE` times as long: it
-    gains more from further steps, so that what is saved depends on them. The mixture told the symbol has no labels of
-    this task at all.
+    them too; of the latter two, but for the most examples, `REPEATS` seeds. From scratch also `PATIENCE` times as long:
+    it gains more from further steps, so that what is saved depends on them. The mixture told the symbol has no labels
+    of this task at all.
     """
     chosen = _budget(budget, "headline")
-    task, runs = PAPER_TASKS["poisson"]["medium"], []
+    task = PAPER_TASKS["poisson"]["medium"]
+    runs = _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, (), STARTS[:1])
     for recipe in ("paper", "dimensionless"):
         parent = _parent(chosen, SYS_1, recipe)
         runs += _curve(replace(chosen, symmetries=False), parent, task, chosen.examples, STARTS[:1])
-    for seed in chosen.seeds:
-        examples = chosen.examples if seed == chosen.seeds[0] else chosen.few_examples
-        runs += _curve(
-            replace(chosen, symmetries=True), _parent(chosen, SYS_1, "dimensionless"), task, examples, seed=seed
-        )
+    parent, chosen = _parent(chosen, SYS_1, "dimensionless"), replace(chosen, symmetries=True)
     longer = replace(chosen, steps=tuple((most, PATIENCE * steps) for most, steps in chosen.steps))
     patient = [count for count in chosen.examples if min(chosen.few_examples) < count <= max(chosen.other_examples)]
-    runs += _curve(longer, _parent(chosen, SYS_1, "dimensionless"), task, patient, STARTS[1:])[1:]
-    runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, (), STARTS[:1])
+    for seed in chosen.seeds[:REPEATS]:
+        examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
+        runs += _curve(chosen, parent, task, examples, seed=seed)
+        runs += _curve(longer, parent, task, patient, STARTS[1:], seed)[1:]
     return list(dict.fromkeys(runs))
 
 
@@ -296,23 +291,31 @@ def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     return runs
 
 
+LONGER = 3
+"""How many times longer the operator that meets SYS-3 is pre-trained, beside its equal steps."""
+
+
 def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Equations that the pre-training never saw: each of the paper's held out in turn, and those of `UNSEEN`.
 
     An operator of the paper's other two systems meets the third, in its pre-training range. By the recipe that is told
-    coefficients it has inputs for those of the third; by the recipes that are told the symbol it needs none. The
-    mixture of all three meets the equations beside them.
+    coefficients it has inputs for those of the third; by the recipes that are told the symbol it needs none. The one
+    that meets SYS-3, the hardest, is also pre-trained `LONGER` times as long. The mixture of all three meets the
+    equations beside them.
     """
     chosen = _budget(budget, "unseen")
     runs, systems = [], (SYS_1, SYS_2, SYS_3)
     for held_out in systems:
         others = " + ".join(tasks for tasks in systems if tasks != held_out)
-        for recipe in ("symbol-translated", "symbol", "dimensionless"):
+        for recipe in ("symbol-composed", "symbol", "dimensionless"):
             parent = PretrainingRun(
                 others, recipe, _size(chosen), steps=chosen.pretraining_steps, batch_size=chosen.pretraining_batch,
                 resolution=chosen.resolution[:1], inputs_for=held_out if recipe == "dimensionless" else "",
             )  # fmt: skip
             runs += _curve(chosen, parent, held_out, chosen.few_examples)
+            if (held_out, recipe) == (SYS_3, "symbol-composed"):
+                longer = replace(parent, steps=LONGER * parent.steps)
+                runs += _curve(chosen, longer, held_out, chosen.few_examples, STARTS[:1])
     for task in UNSEEN:
         runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, chosen.few_examples)
     return runs
@@ -379,7 +382,7 @@ def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
 
 
 def results(
-    experiment: str,
+    experiments: str | Sequence[str],
     budget: str = "laptop",
     *,
     rerun: bool = False,
@@ -389,26 +392,26 @@ def results(
     device: str = "cpu",
     callback: Callable[[GridProgress], None] | None = None,
 ) -> list[dict]:
-    """Records of an experiment: those that ship with the package where they cover it, else computed.
+    """Records of an experiment, or of several: those that ship with the package, and the rest computed.
 
     Args:
-        experiment: a key of `EXPERIMENTS` or `EQUATION_EXPERIMENTS`.
+        experiments: keys of `EXPERIMENTS` or `EQUATION_EXPERIMENTS`.
         budget: a key of `BUDGETS`.
-        rerun: compute them, even if they ship.
+        rerun: compute all, even those that ship.
         folder, processes, scheduler, device, callback: as in `run_study`; what the folder holds is not computed again.
 
     Raises:
         ValueError: on an unknown experiment or budget.
     """
-    runs = find_experiment(experiment)(budget)
-    table = f"{budget}-{EQUATION}" if experiment in EQUATION_EXPERIMENTS else budget
-    shipped = shipped_tables().get(table)
-    if shipped is not None and not rerun:
-        known = {record["identity"]: record for record in read_table(shipped)}
-        names = [identity(run) for run in runs]
-        if all(name in known for name in names):
-            return [known[name] for name in names]
-    return run_study(runs, folder, processes=processes, scheduler=scheduler, device=device, callback=callback)
+    makers = [find_experiment(name) for name in ([experiments] if isinstance(experiments, str) else experiments)]
+    runs = {identity(run): run for make in makers for run in make(budget)}
+    tables = [] if rerun else [shipped_tables().get(name) for name in (budget, f"{budget}-{EQUATION}")]
+    known = {record["identity"]: record for table in tables if table for record in read_table(table)}
+    missing = [run for name, run in runs.items() if name not in known]
+    if missing:
+        how: dict[str, Any] = {"processes": processes, "scheduler": scheduler, "device": device, "callback": callback}
+        known |= {record["identity"]: record for record in run_study(missing, folder, **how)}
+    return [known[name] for name in runs]
 
 
 def _budget(budget: str | Budget, experiment: str) -> Budget:

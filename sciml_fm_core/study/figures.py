@@ -187,23 +187,25 @@ def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: fl
         band = hv.Area([(count, low[count], high[count]) for count in counts], X, [Y, "upper"])
         bokeh = dict(fill_color=colour, fill_alpha=0.2, line_alpha=0)
         parts.append(_styled(band, bokeh, dict(color=colour, facecolor=colour, alpha=0.2, linewidth=0)))
-    curve = hv.Curve([(count, middle[count]) for count in counts], X, Y, label=name)
-    bokeh = dict(color=colour, line_dash="dashed" if dashed else "solid", line_width=2)
-    parts.append(_styled(curve, bokeh, dict(color=colour, linestyle="--" if dashed else "-", linewidth=2)))
-    shown = [record for record in records if record["examples"]]
-    parts.append(_points(shown, colour, [record["examples"] for record in shown], "circle", "o", 8, 30))
+    if counts:
+        curve = hv.Curve([(count, middle[count]) for count in counts], X, Y, label=name)
+        bokeh = dict(color=colour, line_dash="dashed" if dashed else "solid", line_width=2)
+        parts.append(_styled(curve, bokeh, dict(color=colour, linestyle="--" if dashed else "-", linewidth=2)))
+        shown = [record for record in records if record["examples"]]
+        parts.append(_points(shown, colour, [record["examples"] for record in shown], "circle", "o", 8, 30))
     without = [record for record in records if not record["examples"]]
     if without:
-        parts.append(_points(without, colour, [origin] * len(without), "star", "*", 16, 160))
+        named = "" if counts else name  # a star alone needs the legend
+        parts.append(_points(without, colour, [origin] * len(without), "star", "*", 16, 160, named))
     return parts
 
 
-def _points(records: list[dict], colour: str, x: list[float], marker: str, symbol: str, size: int, area: int):
+def _points(records: list[dict], colour: str, x: list[float], marker: str, symbol: str, size: int, area: int, label=""):
     details = [name for name in HOVER if name not in ("examples", "error")]
     rows = [
         (at, r["error"], r["examples"], *(r.get(name) for name in details)) for at, r in zip(x, records, strict=True)
     ]
-    points = hv.Scatter(rows, X, [Y, "number", *details])
+    points = hv.Scatter(rows, X, [Y, "number", *details], label=label)
     bokeh = dict(color=colour, marker=marker, size=size, tools=["hover"])
     return _styled(points, bokeh, dict(color=colour, marker=symbol, s=area))
 
