@@ -453,10 +453,13 @@ def batch(
 def explore(
     port: Annotated[int, typer.Option(help="Port of the server on this machine.", min=1, max=65535)] = 5006,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    origin: Annotated[
+        list[str] | None, typer.Option(help="Behind a proxy: host by which browsers know it, '*' for any.")
+    ] = None,
 ) -> None:
     """Serve the dashboard on this machine until Ctrl-C: /explore and /studies."""
     console.print(f"http://localhost:{port}/explore and /studies (Ctrl-C stops it)", highlight=False)
-    serve_dashboard(port, browser)
+    serve_dashboard(port, browser, origin or [])
 
 
 @app.command()

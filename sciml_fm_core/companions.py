@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
 START_SECONDS = 60.0
@@ -32,8 +33,10 @@ def companion_folder(name: str) -> Path:
     return found
 
 
-def serve_dashboard(port: int, browser: bool) -> None:
+def serve_dashboard(port: int, browser: bool, origins: Sequence[str] = ()) -> None:
     """Serve the pages on this machine until interrupted, and open the first where a browser is asked for.
+
+    Browsers may connect from this machine, and from the further origins, such as the host of a proxy.
 
     Raises:
         ValueError: if the port is taken, or the dashboard's packages are not installed.
@@ -44,12 +47,11 @@ def serve_dashboard(port: int, browser: bool) -> None:
     if _answers(port):
         raise ValueError(f"explore: port {port} is taken by another server; choose another one with --port")
     pages = [str(companion_folder("dashboards") / f"{page}.py") for page in ("explore", "studies")]
-    origins = [
-        option for host in ("localhost", "127.0.0.1") for option in ("--allow-websocket-origin", f"{host}:{port}")
-    ]
+    allowed = [f"localhost:{port}", f"127.0.0.1:{port}", *origins]
+    options = [text for origin in allowed for text in ("--allow-websocket-origin", origin)]
     if browser:
         threading.Thread(target=_open_when_ready, args=(port,), daemon=True).start()
-    sys.argv = ["panel", "serve", *pages, "--index", "explore", "--port", str(port), *origins]
+    sys.argv = ["panel", "serve", *pages, "--index", "explore", "--port", str(port), *options]
     runpy.run_module("panel", run_name="__main__", alter_sys=True)
 
 

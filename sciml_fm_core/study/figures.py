@@ -266,11 +266,11 @@ def savings_figure(
         apart = 1.15 ** (number + 1 - len(colours))  # to the left: right of the line would be a loss
         own = [s for s in savings([record for record in records if label(record) == name]) if s.examples]
         limits += [value for saving in own for value in (saving.examples, saving.from_scratch)]
-        dots = hv.Scatter([(apart * s.examples, s.from_scratch) for s in own if not s.beyond], *axes, label=name)
+        dots = hv.Scatter([(apart * s.examples, s.from_scratch) for s in own], *axes, label=name)
         beyond = [(apart * s.examples, s.from_scratch) for s in own if s.beyond]
         stems = hv.Segments([(x, y, x, 1.6 * y) for x, y in beyond], [*axes, "x1", "y1"])
         parts.append(_styled(stems, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
-        heads = hv.Scatter([(x, 1.6 * y) for x, y in beyond], *axes, label=name)
+        heads = hv.Scatter([(x, 1.6 * y) for x, y in beyond], *axes)
         for points, marker, symbol in ((dots, "circle", "o"), (heads, "triangle", "^")):
             bokeh = dict(color=colour, marker=marker, size=11, tools=["hover"])
             parts.append(_styled(points, bokeh, dict(color=colour, marker=symbol, s=60)))
