@@ -103,7 +103,7 @@ def test_commands_of_the_readme(tmp_path):
 def test_commands_are_understood(page):
     """Also those that open a server, need a cluster or take hours: targets and options exist, values are parsed."""
     commands = typer.main.get_command(cli.app).commands
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for program, *arguments in lines_of(page.read_text(encoding="utf-8")):
         if program == "make":
             assert arguments[0] in targets
