@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +24,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist; make it first")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    here = platform.node()
+    partial = path.with_name(f".{path.name}.{here}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, path)
+        _remove_what_killed_writers_left(path, here)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _remove_what_killed_writers_left(path: Path, here: str) -> None:
+    """Temporary files of this path by processes of this machine that are no more; those of other machines may live."""
+    for left in path.parent.glob(f".{glob.escape(f'{path.name}.{here}')}.*.partial"):
+        process = left.name.split(".")[-2]
+        if process.isdigit() and not _runs(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True
 
 
 def write_json(path: str | Path, values: dict) -> None:

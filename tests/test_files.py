@@ -1,0 +1,42 @@
+"""Writing files: complete or absent, and nothing left behind by a writer that was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from sciml_fm_core.files import atomic_path, write_json
+
+KILLED = """
+import os, signal
+from sciml_fm_core.files import atomic_path
+with atomic_path("x[1].json") as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".partial"
+    alive = left.with_name(left.name.replace(left.name.split(".")[-2], str(os.getppid())))
+    alive.touch()  # of a process that still writes
+    write_json(tmp_path / "x[1].json", {"a": 1})
+    assert set(tmp_path.iterdir()) == {tmp_path / "x[1].json", alive}
+    assert json.loads((tmp_path / "x[1].json").read_text(encoding="utf-8")) == {"a": 1}
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    try:
+        with atomic_path(path) as partial:
+            partial.write_text("half", encoding="utf-8")
+            raise RuntimeError("stopped")
+    except RuntimeError:
+        pass
+    assert list(tmp_path.iterdir()) == [path]
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
