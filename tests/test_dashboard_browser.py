@@ -86,12 +86,17 @@ def browser():
         browser.close()
 
 
+def free_port():
+    """A port of this machine that no server has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def served(folder, *pages, **environment):
     """A real server of pages, which logs into a folder; gives its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = (folder / "server.log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-m", "panel", "serve", *pages, "--port", str(port),

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from test_dashboard_browser import free_port
 
 from sciml_fm_core import shipped_operators
 from sciml_fm_core._version import __version__
@@ -68,7 +69,7 @@ def installed(built, tmp_path_factory):
 @contextmanager
 def serving(*command, cwd):
     """A server started by a command, told to stop at the end; gives its address."""
-    port = 5700 + os.getpid() % 200
+    port = free_port()
     server = subprocess.Popen([*map(str, command), "--port", str(port), "--no-browser"], cwd=cwd, env=CLEAN)
     try:
         yield f"http://127.0.0.1:{port}"

@@ -10,13 +10,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import (
-    inverse_transform,
-    parseval_weights,
-    transform,
-    translation_symbol,
-    wavenumbers,
-)
+from sciml_fm_core.physics.spectral import filter_modes, parseval_weights, translation_symbol, wavenumbers
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 
@@ -381,9 +375,7 @@ class SymbolNormalization(Normalization):
         field, following = source - mean, None
         if variation is not None and variation.shape[1] > VARIATIONS:
             following = variation[:, VARIATIONS:]
-            field_hat, n = transform(field), field.shape[-1]
-            field_hat = field_hat * second_operator(following, n).to(field_hat.dtype)
-            field = inverse_transform(field_hat, n).to(field.dtype)
+            field = filter_modes(field, second_operator(following, field.shape[-1]))
         turned = field.amax(dim=(-2, -1)) + field.amin(dim=(-2, -1)) < 0
         g = _root_mean_square(field) * torch.where(turned, -1, 1)
         multiplier, null = system.solution_multiplier(coefficients, mode_points)

@@ -97,16 +97,19 @@ def translation_symbol(shift: Tensor, n: int) -> Tensor:
     return torch.polar(torch.ones_like(angle), angle)
 
 
-def translate(field: Tensor, shift: Tensor) -> Tensor:
-    """The field ``u(x + a)``, by trigonometric interpolation; shapes (..., n, n) and (..., 2).
+def filter_modes(field: Tensor, symbol: Tensor) -> Tensor:
+    """The field whose Fourier modes are multiplied by a symbol; shapes (..., n, n) and (..., n, n // 2 + 1).
+
+    By `translation_symbol` it is the field ``u(x + a)``, by trigonometric interpolation.
 
     >>> field = torch.arange(16.0).view(4, 4)
-    >>> torch.allclose(translate(translate(field, torch.tensor([0.3, 0.1])), torch.tensor([-0.3, -0.1])), field)
+    >>> there, back = (translation_symbol(torch.tensor(a), 4) for a in ([0.3, 0.1], [-0.3, -0.1]))
+    >>> torch.allclose(filter_modes(filter_modes(field, there), back), field)
     True
     """
     n = check_grid(field)
     field_hat = transform(field)
-    return inverse_transform(field_hat * translation_symbol(shift, n).to(field_hat.dtype), n).to(field.dtype)
+    return inverse_transform(field_hat * symbol.to(field_hat.dtype), n).to(field.dtype)
 
 
 def parseval_weights(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:

@@ -179,7 +179,7 @@ class _Training:
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
         encoded, parts = _batch(
-            self.active, self.data, self.steps_taken, self.progress, self.processes, self.config.composed or 0.0
+            self.active, self.data, self.steps_taken, self.progress, self.processes, cast(float, self.config.composed)
         )
         models = [member.operator.model for member in self.active]
         self.optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient: Adam leaves it alone
