@@ -93,6 +93,19 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def wait_until_it_answers(url, server, log):
+    """Wait until a server answers; what it logged is the reason if it does not."""
+    deadline = time.monotonic() + TIMEOUT / 1000
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            alive = server.poll() is None and time.monotonic() < deadline
+            assert alive, log.read_text()
+            time.sleep(0.5)
+
+
 @contextmanager
 def served(folder, *pages, **environment):
     """A real server of pages, which logs into a folder; gives its address."""
@@ -106,16 +119,8 @@ def served(folder, *pages, **environment):
         stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + TIMEOUT / 1000
     try:
-        while True:
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                alive = server.poll() is None and time.monotonic() < deadline
-                assert alive, (folder / "server.log").read_text()
-                time.sleep(0.5)
+        wait_until_it_answers(url, server, folder / "server.log")
         yield url
     finally:
         server.terminate()

@@ -1,13 +1,21 @@
-"""The notebooks run with papermill, leave what they promise, and refuse bad parameters before they compute anything."""
+"""The notebooks run with papermill, leave what they promise, and refuse bad parameters before they compute anything.
+
+What they show is counted in a browser without network: exported to HTML, and in JupyterLab.
+"""
 
 import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 import torch
+from nbconvert import HTMLExporter
+from playwright.sync_api import sync_playwright
+from test_dashboard_browser import ARGUMENTS, TIMEOUT, chromium, free_port, wait_until_it_answers
 
 from sciml_fm_core import Task, load_operator, relative_error
 from sciml_fm_core.study.display import results_folder
@@ -55,13 +63,28 @@ def execute(name, tmp_path, **parameters):
     return nbformat.read(executed, as_version=4)
 
 
-def figures(notebook):
-    """Number of pictures in the executed notebook."""
-    return sum(
+def figures(notebook, tmp_path):
+    """Number of pictures that the executed notebook shows as HTML, in a browser that has no network."""
+    page_file = tmp_path / "executed.html"
+    page_file.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    made = sum(
         output.get("data", {}).get("text/html", "").count("data:image/png;base64")
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
+    with sync_playwright() as playwright:  # not longer: papermill wants the event loop for itself
+        browser = playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
+        context = browser.new_context(offline=True)
+        page = context.new_page()
+        page.goto(page_file.as_uri(), wait_until="domcontentloaded")
+        shown = page.evaluate(SHOWN)
+        browser.close()
+    assert shown == made, "no picture is left out or broken"
+    return shown
+
+
+SHOWN = """() => Array.from(document.images).filter(
+  image => image.complete && image.naturalWidth > 100 && image.getBoundingClientRect().height > 50).length"""
 
 
 def predicts(bundle, label):
@@ -82,7 +105,7 @@ def test_pretrain(tmp_path):
     assert record["curve"]
     assert predicts(tmp_path / "out" / "operator.safetensors", "SYS-1(1,5)")
     assert load_operator(tmp_path / "out" / "operator.safetensors").card["errors"] == record["errors"]
-    assert figures(notebook) >= 3, "the data, the learning curve and the fields are shown"
+    assert figures(notebook, tmp_path) >= 3, "the data, the learning curve and the fields are shown"
 
 
 def test_adapt(tmp_path):
@@ -96,7 +119,7 @@ def test_adapt(tmp_path):
     assert 0 < record["zero_shot_error"] < 0.5
     assert predicts(tmp_path / "out" / "fine_tuned.safetensors", "SYS-1(5,10)")
     assert predicts(tmp_path / "out" / "from_scratch.safetensors", "SYS-1(5,10)")
-    assert figures(notebook) >= 2, "the error against examples and the fields are shown"
+    assert figures(notebook, tmp_path) >= 2, "the error against examples and the fields are shown"
 
 
 def text(notebook):
@@ -119,7 +142,7 @@ def test_studies(tmp_path, name, claim):
     assert name in ("seeds",) or f"{zero_shot:.2%}" in shown, "computed, not canned"
     exported = {path.suffix for path in (tmp_path / "out").iterdir()}
     assert exported == {".csv", ".png", ".svg"}
-    assert figures(notebook), "pictures, which need neither a kernel nor a network"
+    assert figures(notebook, tmp_path), "pictures, which need neither a kernel nor a network"
 
 
 def test_results_go_beside_the_notebooks_whoever_starts_them(tmp_path, monkeypatch):
@@ -145,14 +168,49 @@ def test_physics_loss(tmp_path):
         assert f"{record['error']:.2%}" in shown, "computed, not canned"
     assert f"{records[-1]['error_before']:.2%}" in shown
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
-    assert figures(notebook)
+    assert figures(notebook, tmp_path)
 
 
 def test_data(tmp_path):
     notebook = execute("00_data.ipynb", tmp_path, count=8, resolution=32)
-    assert figures(notebook) >= 3
+    assert figures(notebook, tmp_path) >= 3
     assert "Largest relative residual" in text(notebook)
     assert len(list((tmp_path / "out").glob("*.svg"))) == 5
+
+
+def test_lab(tmp_path):
+    """As a class sees it: in JupyterLab, without network; answers are hidden until they are asked for."""
+    notebook = execute("lab.ipynb", tmp_path)
+    assert figures(notebook, tmp_path) == 4
+    settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}', encoding="utf-8")  # cells out of sight are drawn too
+    port, log = free_port(), tmp_path / "server.log"
+    with log.open("w") as written:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--allow-root",
+             "--IdentityProvider.token=", f"--LabApp.user_settings_dir={tmp_path / 'settings'}"],
+            cwd=tmp_path, stdout=written, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        wait_until_it_answers(f"http://127.0.0.1:{port}/api", server, log)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
+            page = browser.new_page()
+            page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
+            page.goto(f"http://127.0.0.1:{port}/lab/tree/executed.ipynb")
+            page.wait_for_function(f"({SHOWN})() == 4", timeout=TIMEOUT)
+            answers = page.locator(".jp-OutputArea details")
+            assert answers.count() == 5
+            inside = answers.nth(2).locator("table")
+            assert not inside.is_visible()
+            answers.nth(2).locator("summary").click()
+            inside.wait_for(timeout=TIMEOUT)
+            assert "omega" in inside.inner_text()
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
 
 
 @pytest.mark.parametrize(

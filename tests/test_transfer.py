@@ -360,8 +360,22 @@ def test_pretraining_on_files(monkeypatch, tmp_path):
         operator, history = pretrain([NEAR], config, size="tiny", batch_size=4, data=[file], validation_count=4)
         assert history.examples_seen == 10  # 4 + 4 + 2
         assert operator.card["data"] == ["data.h5"]
-        with pytest.raises(ValueError, match="expected one dataset file for each task, of its system"):
+        with pytest.raises(ValueError, match="expected one set of examples for each task, of its system"):
             pretrain([Task.parse("SYS-3(1,10)")], config, size="tiny", data=[file])
+
+
+def test_pretraining_on_fixed_examples(monkeypatch):
+    """Each is read as often as there are epochs, and they need not be in a file."""
+    monkeypatch.setitem(SIZES, "tiny", {"width": 4, "modes": 4})
+    tasks = [NEAR, Task.parse("SYS-3(1,10)")]
+    data = [draw_split(task, "train", 4, resolution=16) for task in tasks]
+    settings = dict(size="tiny", batch_size=4, validation_count=4)
+    operator, history = pretrain(tasks, TrainConfig(steps=6), data=data, **settings)
+    assert history.examples_seen == 3 * 8
+    assert operator.card["data"] == ["4 drawn examples", "4 drawn examples"]
+    assert operator.card["resolution"] == 16
+    with pytest.raises(ValueError, match="expected one set of examples for each task"):
+        pretrain(tasks, TrainConfig(steps=1), data=data[:1], **settings)
 
 
 def test_unknown_recipes_and_sizes_are_refused():

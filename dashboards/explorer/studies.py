@@ -119,11 +119,6 @@ def _zero_shot_told(record: dict) -> bool:
     return _told_the_symbol(record) and record["start"] == "fine-tuned" and not record["examples"]
 
 
-def _first_seed(records: Records) -> list[dict]:
-    seed = min((record["seed"] for record in records), default=0)
-    return [record for record in records if record["seed"] == seed]
-
-
 def _pretrained_alike(record: dict) -> tuple:
     return tuple(record.get(name) for name in ("parent", "recipe", "pretraining_examples", "pretraining_seed"))
 
@@ -231,12 +226,12 @@ def _medium(records: Records) -> list[dict]:
 
 def downstream_data(records: Records) -> dict[str, Picture]:
     """Question 1: the medium shifts, by every recipe."""
-    return _by_task(_first_seed(_main(_medium(records))), _simple)
+    return _by_task(_main(_medium(records)), _simple)
 
 
 def model_size(records: Records) -> dict[str, Picture]:
     """Question 2: operators of several sizes, pre-trained alike, at the medium shifts."""
-    medium = [record for record in _first_seed(_medium(records)) if _ours(record)]
+    medium = [record for record in _medium(records) if _ours(record)]
     families = _families(medium)
     drawn = [record for record in medium if _pretrained_alike(record) in families]
     drawn.sort(key=lambda r: (r.get("parameters") or 0, r["examples"]))
@@ -254,7 +249,7 @@ def physics_shift(records: Records) -> dict[str, Picture]:
     for system in ("poisson", "advection_diffusion"):
         labels = [PAPER_TASKS[system][shift] for shift in ORDER]
         own = [r for r in records if r["task"] in labels and ((_specialist(r) and _ours(r)) or _zero_shot_told(r))]
-        own = sorted(_first_seed(_main(own)), key=lambda r: (labels.index(r["task"]), r["examples"]))
+        own = sorted(_main(own), key=lambda r: (labels.index(r["task"]), r["examples"]))
         tasks = tuple(dict.fromkeys(record["task"] for record in own))
         if len(tasks) > 1:
             charts = _by_start(_pretraining(system), own, _shift_and_task)
@@ -294,7 +289,7 @@ def mixed_operators(records: Records) -> dict[str, Picture]:
 
     shifted = [r for r in records if _shift(r) in ("none", "medium")]
     own = [r for r in shifted if (_ours(r) and ("+" in r["parent"] or _specialist(r))) or _zero_shot_told(r)]
-    own = _first_seed(_main(own))
+    own = _main(own)
     mixed = {record["task"] for record in own if "+" in record["parent"]}
     return _by_task(
         [record for record in own if record["task"] in mixed],
@@ -333,7 +328,7 @@ def unseen(records: Records) -> dict[str, Picture]:
         trained = {label.partition("(")[0].strip() for label in record["parent"].split(" + ")}
         return Task.parse(record["task"]).system.label not in trained
 
-    return _by_task(_first_seed([record for record in records if record["parent"] and never_saw(record)]), _simple)
+    return _by_task([record for record in records if record["parent"] and never_saw(record)], _simple)
 
 
 def others(records: Records) -> dict[str, Picture]:

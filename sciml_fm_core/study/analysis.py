@@ -1,13 +1,12 @@
-"""What records show: examples saved, examples to an error."""
+"""What records show: medians over seeds, examples saved, examples to an error."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-# What the records show -----------------------------------------------------------------------------------------------
 
 
 def select(records: Sequence[dict], **values: Any) -> list[dict]:
@@ -29,6 +28,18 @@ def error_of(records: Sequence[dict], **values: Any) -> float:
     if len(found) != 1:
         raise ValueError(f"records: expected one with {values}, got {len(found)}")
     return found[0]["error"]
+
+
+def median_errors(records: Sequence[dict]) -> dict[int, float]:
+    """Median error over the seeds at each number of examples, in rising order.
+
+    >>> median_errors([{"examples": 64, "error": 0.02}, {"examples": 8, "error": 0.1}, {"examples": 8, "error": 0.3}])
+    {8: 0.2, 64: 0.02}
+    """
+    errors: dict[int, list[float]] = {}
+    for record in records:
+        errors.setdefault(record["examples"], []).append(record["error"])
+    return {count: statistics.median(errors[count]) for count in sorted(errors)}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -55,21 +66,21 @@ class Saving:
 
 
 def savings(records: Sequence[dict]) -> list[Saving]:
-    """`Saving` of each fine-tuned point (Figure B.1), from the records of one curve of each start.
+    """`Saving` of each fine-tuned point (Figure B.1), from the records of one curve of each start, medians over seeds.
 
     The curve from scratch is made monotone first: with more examples it counts as no worse than with fewer.
 
     Raises:
         ValueError: if either start is missing.
     """
-    scratch = {r["examples"]: r["error"] for r in records if r["start"] == "from scratch" and r["examples"]}
-    tuned = {r["examples"]: r["error"] for r in records if r["start"] == "fine-tuned"}
+    scratch = median_errors([r for r in records if r["start"] == "from scratch" and r["examples"]])
+    tuned = median_errors([r for r in records if r["start"] == "fine-tuned"])
     if not scratch or not tuned:
         raise ValueError("savings: expected records of both starts, fine-tuned and from scratch")
-    counts = sorted(scratch)
+    counts = list(scratch)
     errors = [min(scratch[count] for count in counts[: i + 1]) for i in range(len(counts))]
     found = []
-    for examples, error in sorted(tuned.items()):
+    for examples, error in tuned.items():
         beyond = error < errors[-1]
         if beyond or error >= errors[0]:
             needed = float(counts[-1] if beyond else counts[0])
@@ -82,11 +93,11 @@ def savings(records: Sequence[dict]) -> list[Saving]:
 
 
 def examples_to_reach(records: Sequence[dict], error: float) -> float | None:
-    """Examples at which one curve first reaches an error, interpolated on logarithmic axes; None where it does not.
+    """Examples at which the curve of medians first reaches an error, interpolated on logarithmic axes, or None.
 
     Zero where it is reached without any.
     """
-    points = sorted((record["examples"], record["error"]) for record in records)
+    points = list(median_errors(records).items())
     for i, (count, reached) in enumerate(points):
         if reached <= error:
             if i == 0 or not points[i - 1][0]:

@@ -29,6 +29,11 @@ def show(*paragraphs: str) -> None:
     display(Markdown("\n\n".join(paragraphs)))
 
 
+def show_answer(*paragraphs: str) -> None:
+    """Display paragraphs of Markdown that the reader opens by a click."""
+    show("<details><summary><b>Answer</b></summary>", *paragraphs, "</details>")
+
+
 def status_line():
     """Function that displays a line of Markdown, and replaces it when it is called again."""
     shown = display(Markdown("starting"), display_id=True)

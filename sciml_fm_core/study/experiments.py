@@ -48,6 +48,8 @@ class Budget:
         tuning_steps: of fine-tuning without labels, one run for each.
         architecture_steps: pre-training steps of each architecture, which take the same time; `pretraining_steps` each
             where they were not measured.
+        pretraining_examples: examples of each task that the study's own pre-training reads again and again; 0 for fresh
+            ones in every step.
         settings: what single experiments set otherwise, by their names.
     """
 
@@ -72,6 +74,7 @@ class Budget:
     equation_steps: int = 600
     equation_size: str = "256K"
     tuning_steps: tuple[int, ...] = (50, 150, 300)
+    pretraining_examples: int = 0
     settings: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"architectures": {"learning_rates": LEARNING_RATES[1:]}}
     )
@@ -162,6 +165,7 @@ BUDGETS: dict[str, Budget] = {
         resolution=((0.0, 128),),
         pretraining_steps=128_000,
         pretraining_batch=128,
+        pretraining_examples=32_768,
         validation=4096,
         test=4096,
         test_resolution=128,
@@ -173,8 +177,15 @@ BUDGETS: dict[str, Budget] = {
 }
 
 
+REPEATS = 3
+"""Seeds of the points that the headline and its like are computed from."""
+
+
 def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
-    """Question 1 (Figure 3): error against downstream examples at the medium shifts, by both recipes for SYS-1."""
+    """Question 1 (Figure 3): error against downstream examples at the medium shifts, by both recipes for SYS-1.
+
+    `REPEATS` seeds of the specialists, but for the most examples.
+    """
     chosen = _budget(budget, "q1_downstream_data")
     curves = [
         (SYS_1, "dimensionless", "poisson"),
@@ -185,10 +196,12 @@ def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     for tasks, recipe, system in curves:
         # the paper's recipe as published: without the symmetries of the square
         settings = replace(chosen, symmetries=chosen.symmetries and recipe != "paper")
-        runs += _curve(settings, _parent(chosen, tasks, recipe), PAPER_TASKS[system]["medium"], chosen.examples)
+        for seed in chosen.seeds[:REPEATS]:
+            examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
+            runs += _curve(settings, _parent(chosen, tasks, recipe), PAPER_TASKS[system]["medium"], examples, seed=seed)
     for system in ("poisson", "advection_diffusion"):
         runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system]["medium"], chosen.other_examples)
-    return runs
+    return _once(runs)
 
 
 def model_size(budget: str | Budget = "laptop") -> list[AdaptationRun]:
@@ -211,6 +224,8 @@ def physics_shift(budget: str | Budget = "laptop") -> list[AdaptationRun]:
             examples = chosen.examples if shift == "medium" else chosen.other_examples
             runs += _curve(chosen, _parent(chosen, tasks, "dimensionless"), PAPER_TASKS[system][shift], examples)
             runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system][shift], (), STARTS[:1])
+            if system == "poisson":
+                runs += _curve(chosen, _parent(chosen, tasks, "paper"), PAPER_TASKS[system][shift], (), STARTS[:1])
     return runs
 
 
@@ -249,8 +264,6 @@ def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
 
 PATIENCE = 4
 """How many times longer the headline trains from scratch beside its equal steps."""
-REPEATS = 3
-"""Seeds of the points that the headline is computed from."""
 
 
 def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
@@ -274,7 +287,7 @@ def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
         examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
         runs += _curve(chosen, parent, task, examples, seed=seed)
         runs += _curve(longer, parent, task, patient, STARTS[1:], seed)[1:]
-    return list(dict.fromkeys(runs))
+    return _once(runs)
 
 
 def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
@@ -300,8 +313,8 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
 
     An operator of the paper's other two systems meets the third, in its pre-training range. By the recipe that is told
     coefficients it has inputs for those of the third; by the recipes that are told the symbol it needs none. The one
-    that meets SYS-3, the hardest, is also pre-trained `LONGER` times as long. The mixture of all three meets the
-    equations beside them.
+    that meets SYS-3, the hardest, is also pre-trained `LONGER` times as long. The recipe that is told compositions has
+    `REPEATS` seeds of the examples, the others one. The mixture of all three meets the equations beside them.
     """
     chosen = _budget(budget, "unseen")
     runs, systems = [], (SYS_1, SYS_2, SYS_3)
@@ -312,13 +325,14 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
                 others, recipe, _size(chosen), steps=chosen.pretraining_steps, batch_size=chosen.pretraining_batch,
                 resolution=chosen.resolution[:1], inputs_for=held_out if recipe == "dimensionless" else "",
             )  # fmt: skip
-            runs += _curve(chosen, parent, held_out, chosen.few_examples)
-            if (held_out, recipe) == (SYS_3, "symbol-composed"):
-                longer = replace(parent, steps=LONGER * parent.steps)
-                runs += _curve(chosen, longer, held_out, chosen.few_examples, STARTS[:1])
+            for seed in chosen.seeds[: REPEATS if recipe == "symbol-composed" else 1]:
+                runs += _curve(chosen, parent, held_out, chosen.few_examples, seed=seed)
+                if (held_out, recipe) == (SYS_3, "symbol-composed"):
+                    longer = replace(parent, steps=LONGER * parent.steps)
+                    runs += _curve(chosen, longer, held_out, chosen.few_examples, STARTS[:1], seed)
     for task in UNSEEN:
         runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, chosen.few_examples)
-    return runs
+    return _once(runs)
 
 
 def physics_loss(budget: str | Budget = "laptop") -> list[EquationRun]:
@@ -439,7 +453,13 @@ def _pretraining(budget: Budget, tasks: str, recipe: str, size: str) -> Pretrain
         steps=budget.pretraining_steps,
         batch_size=budget.pretraining_batch,
         resolution=budget.resolution,
+        fixed_examples=budget.pretraining_examples,
     )
+
+
+def _once(runs: list[AdaptationRun]) -> list[AdaptationRun]:
+    """Without the runs that several seeds share: without examples fine-tuning has none."""
+    return list(dict.fromkeys(runs))
 
 
 def _curve(budget, parent, task, examples, starts=STARTS, seed=0) -> list[AdaptationRun]:

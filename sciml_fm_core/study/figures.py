@@ -86,16 +86,19 @@ def error_lines(
     *,
     level: float | None = None,
     ticks: Sequence[tuple[float, str]] | None = None,
-    legend: str = "top_right",
+    legend: str | None = "top_right",
+    even: bool = False,
 ) -> hv.Overlay:
-    """Error against any number of a record on logarithmic axes, a line for each label; one point alone is a star.
+    """Error against any number of a record, a line for each label; one point alone is a star.
 
-    A dotted line marks a level, such as the error that a training starts from. Ticks are positions and what they say.
+    The error has a logarithmic axis, and so has the number unless it is `even`. A dotted line marks a level, such as
+    the error that a training starts from. Ticks are positions and what they say. Without a legend the title says all.
     """
     low, high = _error_range([*records, *([] if level is None else [{"error": level}])])
     across, parts = hv.Dimension(axis.replace(" ", "_"), label=axis), []
     positions = sorted({x(record) for record in records})
-    ends = positions[0] / 1.3, positions[-1] * 1.3
+    margin = 0.05 * (positions[-1] - positions[0])
+    ends = (positions[0] - margin, positions[-1] + margin) if even else (positions[0] / 1.3, positions[-1] * 1.3)
     if level is not None:
         dotted = hv.Curve([(at, level) for at in ends], across, Y)
         parts.append(_styled(dotted, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
@@ -107,11 +110,10 @@ def error_lines(
         bokeh = dict(color=colour, marker="star" if alone else "circle", size=16 if alone else 8, tools=["hover"])
         plain = dict(color=colour, marker="*" if alone else "o", s=160 if alone else 30)
         parts.append(_styled(points, bokeh, plain))
-    common = dict(
-        logx=True, logy=True, show_grid=True, title=title, legend_position=legend, xlim=ends, ylim=(low, high)
-    )
-    common |= dict(xticks=list(ticks or _round_ticks(*ends)))
-    drawn = dict(fig_size=170, aspect=1.3, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
+    common = dict(logx=not even, logy=True, show_grid=True, title=title, xlim=ends, ylim=(low, high))
+    common |= dict(show_legend=legend is not None, legend_position=legend or "right")
+    common |= dict(xticks=list(ticks or _round_ticks(*ends)), ylabel="mean relative error")
+    drawn = dict(fig_size=170, aspect=0.7 if even else 1.3, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
     return _styled(hv.Overlay(parts), dict(**common, width=WIDTH // 2 + 40, height=360), common | drawn)
 
 

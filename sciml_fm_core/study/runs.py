@@ -52,6 +52,7 @@ class PretrainingRun:
         recipe, size, seed, steps, batch_size, architecture: as in `pretrain`.
         resolution: schedule of (progress, points).
         inputs_for: a task or a mixture that it is not trained on, whose coefficients it has inputs for; empty for none.
+        fixed_examples: of each task, read again and again at the last resolution; 0 for fresh ones in every step.
     """
 
     tasks: str
@@ -63,8 +64,11 @@ class PretrainingRun:
     resolution: Schedule = ((0.0, 32), (0.85, 64))
     architecture: str = "fno"
     inputs_for: str = ""
+    fixed_examples: int = 0
 
     def __post_init__(self):
+        if self.fixed_examples < 0:
+            raise ValueError(f"run: expected fixed examples of at least 0, got {self.fixed_examples}")
         parse_mixture(self.tasks)
         _ = self.further
         find_model(self.architecture)
@@ -121,7 +125,7 @@ class AdaptationRun:
 Run = PretrainingRun | AdaptationRun | EquationRun
 Recorded = AdaptationRun | EquationRun
 """A run that a study asks for; operators are made for it as it needs them."""
-_CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": ""}
+_CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": "", "fixed_examples": 0}
 """Fields that count only where they differ from this: runs that were recorded before them keep their identity."""
 
 
@@ -215,11 +219,17 @@ def _execute(run: Run, folder: Path, device: str) -> None:
 def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: str) -> None:
     if isinstance(run, PretrainingRun):
         config = TrainConfig(steps=run.steps, validate_every=max(20, run.steps // 20))
+        tasks, last = parse_mixture(run.tasks), dict(run.resolution)[_last(run)]
+        fixed = [
+            draw_split(task, "train", run.fixed_examples, seed=run.seed, resolution=last)
+            for task in tasks
+            if run.fixed_examples
+        ]
         operator, _ = pretrain(
-            parse_mixture(run.tasks), config, recipe=run.recipe, architecture=run.architecture, size=run.size,
+            tasks, config, recipe=run.recipe, architecture=run.architecture, size=run.size,
             seed=run.seed,
             batch_size=run.batch_size, resolution=dict(run.resolution), device=device, checkpoint=checkpoint,
-            inputs_for=run.further,
+            inputs_for=run.further, data=fixed,
         )  # fmt: skip
         operator.save(path)
     elif isinstance(run, EquationRun):
@@ -288,7 +298,7 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
     }
 
 
-def _last(run: AdaptationRun) -> float:
+def _last(run: PretrainingRun | AdaptationRun) -> float:
     return max(start for start, _ in run.resolution)
 
 

@@ -31,6 +31,8 @@ from .member import Member
 from .recipes import find_recipe, recipe_of
 from .unlabelled import unlabelled_config, unlabelled_data
 
+Data: TypeAlias = Examples | DatasetFile
+
 
 def new_operator(
     tasks: Sequence[Task],
@@ -80,7 +82,7 @@ def pretrain(
     seed: int = 0,
     batch_size: int | None = None,
     resolution: int | Mapping[float, int] = 64,
-    data: Sequence[DatasetFile] = (),
+    data: Sequence[Data] = (),
     validation_count: int = 256,
     device: str | torch.device = "cpu",
     callback: Callback | None = None,
@@ -88,7 +90,7 @@ def pretrain(
     processes: Processes = ALONE,
     inputs_for: Sequence[Task] = (),
 ) -> tuple[Operator, History]:
-    """Train an operator for one or several tasks, on fresh examples or on files.
+    """Train an operator for one or several tasks, on fresh examples or on fixed ones, in memory or in files.
 
     Args:
         tasks: what to learn; several make a mixed operator.
@@ -99,7 +101,7 @@ def pretrain(
         seed: seed of the weights and of the examples.
         batch_size: the recipe's where None.
         resolution: of fresh examples; a number or a schedule, see `FreshBatches`.
-        data: dataset files to train on instead of fresh examples, one for each task.
+        data: examples to read again and again instead of fresh ones, a set for each task, in memory or a file.
         validation_count: validation examples for each task, from their own stream, at the last resolution.
         device: where to train.
         callback, checkpoint: as in `fit`.
@@ -120,13 +122,17 @@ def pretrain(
         tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device, inputs_for=inputs_for
     )
     batch_size = batch_size or chosen.batch_size
-    last = data[0].resolution if data else resolution if isinstance(resolution, int) else list(resolution.values())[-1]
+    last = resolution if isinstance(resolution, int) else list(resolution.values())[-1]
     batches: Batches
     share = processes.rank, processes.world_size
     if data:
-        if [file.system.name for file in data] != [task.system.name for task in tasks]:
-            raise ValueError("pretrain: expected one dataset file for each task, of its system, in the same order")
-        sets = [(file.system, file) for file in data]
+        last = resolution = data[0].take(slice(0, 1)).source.shape[-1]
+        known = [
+            task.system if isinstance(one, Examples) else one.system for one, task in zip(data, tasks, strict=False)
+        ]
+        if len(data) != len(tasks) or [s.name for s in known] != [task.system.name for task in tasks]:
+            raise ValueError("pretrain: expected one set of examples for each task, of its system, in the same order")
+        sets = list(zip(known, data, strict=True))
         batches = FixedBatches(sets, batch_size, seed=seed, device=device, share=share)
     else:
         batches = FreshBatches(tasks, batch_size, resolution=resolution, seed=seed, device=device, share=share)
@@ -144,7 +150,8 @@ def pretrain(
         "kind": "pre-trained",
         "batch_size": batch_size,
         "resolution": resolution if isinstance(resolution, int) else {str(k): v for k, v in resolution.items()},
-        "data": [file.path.name for file in data] or "fresh examples",
+        "data": [one.path.name if isinstance(one, DatasetFile) else f"{one.size:,} drawn examples" for one in data]
+        or "fresh examples",
         "learning_rate": config.learning_rate,
         "loss": config.loss,
         "precision": config.precision,
@@ -176,9 +183,6 @@ class Adaptation:
     chosen_step: int
     interpolation: float
     validation_error: float | None
-
-
-Data: TypeAlias = Examples | DatasetFile
 
 
 def fine_tune(
