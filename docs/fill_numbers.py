@@ -1,18 +1,37 @@
-"""Insert the numbers of the pages of docs from the recorded runs and cards; --check tells whether they are there."""
+"""Insert the numbers of the README and of the pages of docs from recorded runs and from cards.
+
+python docs/fill_numbers.py            # insert
+python docs/fill_numbers.py --check    # only tell whether they are there
+python docs/fill_numbers.py --record   # run what the README shows, about two minutes, keep what is printed, insert
+"""
 
 import json
+import re
+import shlex
 import statistics
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import torch
+
+from sciml_fm_core.files import write_json
 from sciml_fm_core.models.operator import read_header, shipped_operators
-from sciml_fm_core.study.analysis import error_of, examples_to_reach, select, table
+from sciml_fm_core.study.analysis import error_of, examples_to_reach, median_errors, select, table
 from sciml_fm_core.study.experiments import PATIENCE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.runs import identity
+from sciml_fm_core.training.cards import hardware
 
 FOLDER = Path(__file__).parent
-REACH = json.loads((FOLDER.parent / "benchmarks" / "results" / "reach.json").read_text(encoding="utf-8"))
+README, PRINTED = FOLDER.parent / "README.md", FOLDER / "readme.json"
+NUMBER = re.compile(r"(zero-shot|fine-tuned|mean relative error) [\d.]+%")
+"""A number of the README: it is that of the same name among what the command or the snippet printed."""
+REACH, NORMALIZATIONS, REPEATED = (
+    json.loads((FOLDER.parent / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    for name in ("reach", "normalizations", "repeat")
+)
 RECORDS = [{"architecture": "fno"} | record for record in read_table(shipped_tables()["laptop"])]
 CARDS = {name: read_header(path)["card"] for name, path in shipped_operators().items()}
 
@@ -20,6 +39,14 @@ CARDS = {name: read_header(path)["card"] for name, path in shipped_operators().i
 def percent(value: float) -> str:
     """Two significant digits."""
     return f"{100 * value:.2g} %" if value < 0.995 else f"{100 * value:.0f} %"
+
+
+def spread(errors: list[float]) -> str:
+    """The median, with the lowest and the highest where there are several; empty where there is none."""
+    if not errors:
+        return ""
+    low, high = percent(min(errors)), percent(max(errors))
+    return percent(statistics.median(errors)) + (f" ({low} to {high})" if low != high else "")
 
 
 def origin(records: list[dict], experiments: str) -> str:
@@ -56,17 +83,8 @@ def headline() -> str:
     curves[last] = [r for r in curves[last] if r["steps"] == usual[r["examples"]]]
     reached = []
     for name, own in curves.items():
-        cells, medians = [], []
-        for count in counts:
-            errors = sorted(record["error"] for record in select(own, examples=count))
-            if not errors:
-                cells.append("")
-                continue
-            medians.append({"examples": count, "error": statistics.median(errors)})
-            seeds = f" ({percent(errors[0])} to {percent(errors[-1])})" if len(set(errors)) > 1 else ""
-            cells.append(percent(medians[-1]["error"]) + seeds)
-        rows.append([name, *cells])
-        enough = examples_to_reach(medians, 0.01)
+        rows.append([name, *(spread([record["error"] for record in select(own, examples=count)]) for count in counts)])
+        enough = examples_to_reach(own, 0.01)
         reached.append(f"{name} {'not reached' if enough is None else f'about {enough:,.0f}'}")
     notes = f"Labelled examples for 1 %, interpolated on medians: {'; '.join(reached)}."
     return f"{origin(found, 'headline ')}\n\n{table(['', *(f'{c:,} examples' for c in counts)], rows)}\n\n{notes}"
@@ -79,9 +97,8 @@ def study() -> str:
     for task, parent in dict.fromkeys((record["task"], record["shipped_parent"]) for record in found):
         for start in ("fine-tuned", "from scratch"):
             own = select(found, task=task, start=start, shipped_parent=parent)
-            errors = {record["examples"]: record["error"] for record in own}
             enough = [examples_to_reach(own, level) for level in (0.05, 0.02, 0.01)]
-            cells = [percent(errors[count]) if count in errors else "" for count in counts]
+            cells = [spread([record["error"] for record in select(own, examples=count)]) for count in counts]
             rows.append([task, f"`{parent}`", start, *cells, *("" if e is None else f"{e:,.0f}" for e in enough)])
     tuned = select(RECORDS, start="fine-tuned")
     zero = {_operator_and_task(record): record["error"] for record in tuned if not record["examples"]}
@@ -109,8 +126,7 @@ def _recorded(experiment: str) -> list[dict]:
 
 def _cells(own: list[dict], columns: list[tuple[str, int]]) -> list[str]:
     """Errors of starts and examples, empty where there is none."""
-    errors = {(record["start"], record["examples"]): percent(record["error"]) for record in own}
-    return [errors.get(column, "") for column in columns]
+    return [spread([r["error"] for r in select(own, start=start, examples=count)]) for start, count in columns]
 
 
 def _columns(*counts: int) -> tuple[list[tuple[str, int]], list[str]]:
@@ -136,9 +152,10 @@ def shifts() -> str:
     found, rows = _recorded("q3_physics_shift"), []
     columns, names = _columns(8, 64, 512)
     for task in dict.fromkeys(record["task"] for record in found):
-        own, told = (select(found, task=task, recipe=recipe) for recipe in ("dimensionless", "symbol"))
-        rows.append([task, *_cells(own, columns), *_cells(told, columns[:1])])
-    return f"{origin(found, 'q3_physics_shift ')}\n\n{table(['task', *names, '`symbol`, zero-shot'], rows)}"
+        own, *others = (select(found, task=task, recipe=recipe) for recipe in ("dimensionless", "paper", "symbol"))
+        rows.append([task, *_cells(own, columns), *(_cells(other, columns[:1])[0] for other in others)])
+    header = ["task", *names, "`sys-1-paper`, zero-shot", "`symbol`, zero-shot"]
+    return f"{origin(found, 'q3_physics_shift ')}\n\n{table(header, rows)}"
 
 
 def mixture() -> str:
@@ -200,16 +217,14 @@ def reach() -> str:
 def unseen() -> str:
     """Each system held out in turn, and the equations beside the paper's: before and after a few examples."""
     found, rows = _recorded("unseen"), []
-    names = ("parent", "recipe", "task", "pretraining_examples")
+    names, columns = ("parent", "recipe", "task", "pretraining_examples"), _columns(8, 64)[0]
     for values in dict.fromkeys(tuple(record[name] for name in names) for record in found):
         parent, recipe, task, seen = values
-        own = select(found, start="fine-tuned", **dict(zip(names, values, strict=True)))
-        tuned = {record["examples"]: record["error"] for record in own}
+        tuned = select(found, start="fine-tuned", **dict(zip(names, values, strict=True)))
         twin = select(found, start="from scratch", recipe=recipe, task=task)
-        scratch = {record["examples"]: record["error"] for record in twin}
-        errors = [*(tuned[count] for count in (0, 8, 64)), *(scratch[count] for count in (8, 64))]
-        ratio = f"{tuned[64] / scratch[64]:.2f}"
-        rows.append([f"{seen:,} of {parent}", f"`{recipe}`", task, *map(percent, errors), ratio])
+        ratio = f"{median_errors(tuned)[64] / median_errors(twin)[64]:.2f}"
+        cells = [*_cells(tuned, columns[:3]), *_cells(twin, columns[3:])]
+        rows.append([f"{seen:,} of {parent}", f"`{recipe}`", task, *cells, ratio])
     header = ["pre-trained on", "recipe", "measured on", "0", "8", "64", "scratch, 8", "scratch, 64", "ratio at 64"]
     return f"{origin(found, 'unseen ')}\n\n{table(header, rows)}"
 
@@ -231,8 +246,47 @@ def ablation() -> str:
     return f"{origin}\n\n{table(['variant', *labels], rows)}"
 
 
+def normalizations() -> str:
+    """What normalising is worth, from benchmarks/results/normalizations.json."""
+    labels = [label for run in NORMALIZATIONS["paper"]["runs"].values() for label in run["errors"]]
+    rows = []
+    for one in NORMALIZATIONS.values():
+        errors = {label: error for run in one["runs"].values() for label, error in run["errors"].items()}
+        rates = ", ".join(f"{run['learning_rate']:g}" for run in one["runs"].values())
+        rows.append([one["words"], *(percent(errors[label]) for label in labels), rates])
+    first = next(iter(NORMALIZATIONS["paper"]["runs"].values()))
+    tried = " and ".join(first["tried"])
+    made = (
+        f"Each variant {first['steps']:,} steps on {first['examples']:,} fresh examples of SYS-1(1,5), and of "
+        f"SYS-2(0.2,1), at 32 x 32, at the learning rates {tried}, each to its end, one chosen on validation; seed "
+        f"{first['seed']}; zero-shot errors on {first['count']} test examples at 32 x 32. {first['hardware']}, torch "
+        f"{first['torch']}; `python benchmarks/normalizations.py`."
+    )
+    return f"{made}\n\n{table(['variant', *labels, 'rates chosen'], rows)}"
+
+
+def repeat() -> str:
+    """Random points run again, every rate by itself, from benchmarks/results/repeat.json."""
+    rows, beaten = [], []
+    for point in REPEATED["points"]:
+        best = min(point["tested"], key=point["tested"].get)
+        beaten.append(point["tested"][point["chosen"]] / point["tested"][best] - 1)
+        about = f"{point['task']}, `{point['recipe']}`, {point['start']}, seed {point['seed']}"
+        errors = [f"{100 * point[name]:.3g} %" for name in ("recorded", "repeated")]
+        rows.append([about, point["examples"], point["chosen"], *errors, best, f"{100 * point['tested'][best]:.3g} %"])
+    header = ["point", "examples", "rate chosen", "recorded", "again", "best on test", "its error"]
+    first, worst = REPEATED["points"][0], max(beaten)
+    notes = (
+        f"{len(rows)} points drawn at random (seed {REPEATED['seed']}) from those whose pre-trained operator ships, "
+        f"every rate trained again by itself; {first['hardware']}, torch {first['torch']}; "
+        f"`python benchmarks/repeat.py`. On the test examples, which choose nothing, another rate would have been "
+        f"better by more than 3 % at {sum(share > 0.03 for share in beaten)} of them, at most by {100 * worst:.1f} %."
+    )
+    return f"{notes}\n\n{table(header, rows)}"
+
+
 PAGES = {
-    "results.md": (headline, study, sizes, shifts, mixture, architectures, operators),
+    "results.md": (headline, study, repeat, sizes, shifts, mixture, architectures, normalizations, operators),
     "reach.md": (reach, unseen, ablation),
 }
 
@@ -246,11 +300,52 @@ def filled(text: str, sections: tuple) -> str:
     return text
 
 
+def shown_in_readme(text: str) -> dict[str, list[str]]:
+    """What the README shows with numbers: its snippet, and commands, as arguments for Python by their own words."""
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    lines = [line.split("#")[0].strip() for line in text.splitlines() if line.startswith("sciml-fm") and "%" in line]
+    return {"python": ["-c", snippet]} | {line: ["-m", "sciml_fm_core.cli", *shlex.split(line)[1:]] for line in lines}
+
+
+def record_readme() -> None:
+    """Run what the README shows, in an empty folder, and keep what it prints."""
+    printed = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, arguments in shown_in_readme(README.read_text(encoding="utf-8")).items():
+            done = subprocess.run(
+                [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=True
+            )  # fmt: skip
+            printed[name] = " ".join(done.stdout.split())
+            print(f"{name}: {printed[name]}", flush=True)
+    where = {"hardware": hardware(torch.device("cpu")), "torch": torch.__version__.split("+")[0]}
+    write_json(PRINTED, where | {"printed": printed})
+
+
+def filled_readme(text: str) -> str:
+    """The README with each number as it was printed."""
+    printed = json.loads(PRINTED.read_text(encoding="utf-8"))["printed"]
+
+    def lines():
+        for line in text.splitlines(keepends=True):
+            name = "python" if line.startswith("prints `") else line.split("#")[0].strip()
+            found = {match[1]: match[0] for match in NUMBER.finditer(printed.get(name, ""))}
+            yield NUMBER.sub(lambda match, found=found: found[match[1]], line) if name in printed else line
+
+    return "".join(lines())
+
+
+def filled_pages() -> dict[Path, str]:
+    """The README and the pages, with all numbers."""
+    pages = {FOLDER / name: sections for name, sections in PAGES.items()}
+    texts = {path: filled(path.read_text(encoding="utf-8"), sections) for path, sections in pages.items()}
+    return {README: filled_readme(README.read_text(encoding="utf-8"))} | texts
+
+
 if __name__ == "__main__":
-    for name, sections in PAGES.items():
-        before = (FOLDER / name).read_text(encoding="utf-8")
-        after = filled(before, sections)
+    if "--record" in sys.argv:
+        record_readme()
+    for path, after in filled_pages().items():
         if "--check" not in sys.argv:
-            (FOLDER / name).write_text(after, encoding="utf-8")
-        elif after != before:
-            sys.exit(f"{name}: not up to date; run python docs/fill_numbers.py")
+            path.write_text(after, encoding="utf-8")
+        elif after != path.read_text(encoding="utf-8"):
+            sys.exit(f"{path.name}: not up to date; run python docs/fill_numbers.py")

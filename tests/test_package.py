@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from test_dashboard_browser import free_port
+from test_extending import FILES
 
 from sciml_fm_core import shipped_operators
 from sciml_fm_core._version import __version__
@@ -125,6 +126,38 @@ def test_the_wheel_brings_the_dashboard(installed):
     with serving(scripts / "sciml-fm", "explore", cwd=work) as address:
         assert "Explore pre-trained neural operators" in page(f"{address}/explore")
         assert "Studies" in page(f"{address}/studies")
+
+
+OWN = """
+import sys
+from sciml_fm_core.companions import companion_folder
+sys.path.insert(0, str(companion_folder("dashboards")))
+from explorer.bundles import find_bundles
+from explorer.compute import compute
+from explorer.state import ExploreState
+state = ExploreState(find_bundles()[0])
+state.choose_system("biharmonic")
+state.choose_bundle("own")
+print(compute(state.query()).predictions["zero_shot"].relative_error)
+"""
+"""The explore page, without a browser, shows the operator ``own`` for the system of the plugin."""
+
+
+def test_the_wheel_takes_plugins_and_own_operators(installed):
+    """A package beside it brings an equation by its entry point, and an operator is trained for that."""
+    scripts, work = installed
+    site = Path(call(scripts / "python", "-c", "import site; print(site.getsitepackages()[0])", cwd=work).strip())
+    (site / "plates.py").write_text(FILES["biharmonic.py"], encoding="utf-8")
+    about = site / "plates-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plates\nVersion: 1.0\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text("[sciml_fm.systems]\nplates = plates\n", encoding="utf-8")
+    options = ["--steps", 2, "--batch-size", 2, "--test-count", 2, "--resolution", 32, "--size", "64K"]
+    (work / "runs").mkdir(exist_ok=True)
+    own = work / "runs" / "own.safetensors"
+    call(scripts / "sciml-fm", "pretrain", "BIHARMONIC(0.5,2)", *options, "--output", own, cwd=work)
+    assert "BIHARMONIC(0.5,2)" in call(scripts / "sciml-fm", "info", own, cwd=work)
+    assert float(call(scripts / "python", "-c", OWN, cwd=work)) > 0
 
 
 def test_the_citation_is_of_this_version():

@@ -194,14 +194,13 @@ def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     ]
     runs = []
     for tasks, recipe, system in curves:
-        # the paper's recipe as published: without the symmetries of the square
-        settings = replace(chosen, symmetries=chosen.symmetries and recipe != "paper")
+        settings = _published(chosen) if recipe == "paper" else chosen
         for seed in chosen.seeds[:REPEATS]:
             examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
             runs += _curve(settings, _parent(chosen, tasks, recipe), PAPER_TASKS[system]["medium"], examples, seed=seed)
     for system in ("poisson", "advection_diffusion"):
         runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system]["medium"], chosen.other_examples)
-    return _once(runs)
+    return runs
 
 
 def model_size(budget: str | Budget = "laptop") -> list[AdaptationRun]:
@@ -225,7 +224,8 @@ def physics_shift(budget: str | Budget = "laptop") -> list[AdaptationRun]:
             runs += _curve(chosen, _parent(chosen, tasks, "dimensionless"), PAPER_TASKS[system][shift], examples)
             runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system][shift], (), STARTS[:1])
             if system == "poisson":
-                runs += _curve(chosen, _parent(chosen, tasks, "paper"), PAPER_TASKS[system][shift], (), STARTS[:1])
+                own = _published(chosen), _parent(chosen, tasks, "paper")
+                runs += _curve(*own, PAPER_TASKS[system][shift], (), STARTS[:1])
     return runs
 
 
@@ -287,7 +287,7 @@ def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
         examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
         runs += _curve(chosen, parent, task, examples, seed=seed)
         runs += _curve(longer, parent, task, patient, STARTS[1:], seed)[1:]
-    return _once(runs)
+    return list(dict.fromkeys(runs))
 
 
 def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
@@ -332,7 +332,7 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
                     runs += _curve(chosen, longer, held_out, chosen.few_examples, STARTS[:1], seed)
     for task in UNSEEN:
         runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, chosen.few_examples)
-    return _once(runs)
+    return runs
 
 
 def physics_loss(budget: str | Budget = "laptop") -> list[EquationRun]:
@@ -436,6 +436,11 @@ def _budget(budget: str | Budget, experiment: str) -> Budget:
     return BUDGETS[budget].of(experiment)
 
 
+def _published(budget: Budget) -> Budget:
+    """For the paper's recipe: without the symmetries of the square."""
+    return replace(budget, symmetries=False)
+
+
 def _parent(budget: Budget, tasks: str, recipe: str) -> str | PretrainingRun:
     return budget.parents.get((tasks, recipe)) or _pretraining(budget, tasks, recipe, "1M")
 
@@ -455,11 +460,6 @@ def _pretraining(budget: Budget, tasks: str, recipe: str, size: str) -> Pretrain
         resolution=budget.resolution,
         fixed_examples=budget.pretraining_examples,
     )
-
-
-def _once(runs: list[AdaptationRun]) -> list[AdaptationRun]:
-    """Without the runs that several seeds share: without examples fine-tuning has none."""
-    return list(dict.fromkeys(runs))
 
 
 def _curve(budget, parent, task, examples, starts=STARTS, seed=0) -> list[AdaptationRun]:
