@@ -19,8 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 explore: install
 	$(BIN)/sciml-fm explore --port $(PORT)
 
+# As many tests at a time as there are cores; plain pytest runs them one by one.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -242,7 +242,7 @@ def test_curves_are_named_for_what_the_figure_asks():
     assert names(shifts.charts[0]) == [
         f"{shift}{told}"
         for shift in ("none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)")
-        for told in ("", ", told the symbol")
+        for told in ("", ", the paper's recipe", ", told the symbol")
     ]
     assert shifts.pretraining == SYS_1
     assert len(shifts.downstream) == 4
@@ -341,7 +341,7 @@ def test_choices_stay_where_the_new_ones_have_them(state):
 def test_a_choice_that_is_not_there_changes_nothing(state):
     before = dict(state.param.values())
     state.choose_source("elsewhere")
-    state.choose_figure("seeds")
+    state.choose_figure("unseen")
     state.choose_task("SYS-3(5,12)")
     state.choose_figure(None)
     state.open("nobody")
@@ -370,8 +370,9 @@ def test_another_picture_closes_the_run(state):
 
 
 def opened(records, **values):
-    """Details of the one drawn run with these values."""
+    """Details of the one drawn run of the first seed with these values."""
     state = state_over(records)
+    values = {"seed": 0} | values
     (record,) = (r for r in state.picture.records.values() if all(r.get(k) == v for k, v in values.items()))
     state.open(record["identity"])
     return record, state.details

@@ -81,7 +81,7 @@ class Killed(Exception):
 CHANGES = {
     PretrainingRun: {
         "tasks": "SYS-1(1,6)", "recipe": "paper", "size": "256K", "seed": 1, "steps": 3, "batch_size": 5,
-        "resolution": ((0.0, 32),), "architecture": "unet", "inputs_for": "SYS-2(0.2,1)",
+        "resolution": ((0.0, 32),), "architecture": "unet", "inputs_for": "SYS-2(0.2,1)", "fixed_examples": 8,
     },
     AdaptationRun: {
         "parent": PRETRAINING, "task": "SYS-1(2,3)", "start": "from scratch", "examples": 5, "seed": 1, "steps": 7,

@@ -115,8 +115,16 @@ def _told_the_symbol(record: dict) -> bool:
     return record.get("recipe") == "symbol" and record["parent"] == MIXTURE
 
 
+def _zero_shot(record: dict) -> bool:
+    return record["start"] == "fine-tuned" and not record["examples"]
+
+
 def _zero_shot_told(record: dict) -> bool:
-    return _told_the_symbol(record) and record["start"] == "fine-tuned" and not record["examples"]
+    return _told_the_symbol(record) and _zero_shot(record)
+
+
+def _zero_shot_of_the_paper(record: dict) -> bool:
+    return record.get("recipe") == "paper" and _specialist(record) and _zero_shot(record)
 
 
 def _pretrained_alike(record: dict) -> tuple:
@@ -248,8 +256,10 @@ def physics_shift(records: Records) -> dict[str, Picture]:
     pictures = {}
     for system in ("poisson", "advection_diffusion"):
         labels = [PAPER_TASKS[system][shift] for shift in ORDER]
-        own = [r for r in records if r["task"] in labels and ((_specialist(r) and _ours(r)) or _zero_shot_told(r))]
-        own = sorted(_main(own), key=lambda r: (labels.index(r["task"]), r["examples"]))
+        beside = [r for r in records if _zero_shot_told(r) or _zero_shot_of_the_paper(r)]
+        specialists = [r for r in records if _specialist(r) and _ours(r)]
+        own = [r for r in [*specialists, *beside] if r["task"] in labels]
+        own = sorted(_main(own), key=lambda r: (labels.index(r["task"]), str(r.get("recipe")), r["examples"]))
         tasks = tuple(dict.fromkeys(record["task"] for record in own))
         if len(tasks) > 1:
             charts = _by_start(_pretraining(system), own, _shift_and_task)
@@ -260,7 +270,7 @@ def physics_shift(records: Records) -> dict[str, Picture]:
 
 
 def _shift_and_task(record: dict) -> str:
-    told = ", told the symbol" if _told_the_symbol(record) else ""
+    told = "" if _ours(record) else f", {_text_of('recipe', record.get('recipe'))}"
     return f"{_shift(record)} {record['task']}{told}"
 
 

@@ -19,15 +19,15 @@ def select(records: Sequence[dict], **values: Any) -> list[dict]:
 
 
 def error_of(records: Sequence[dict], **values: Any) -> float:
-    """The error of the one record with these values.
+    """The error of the one record with these values, or the median where several differ in their seed.
 
     Raises:
-        ValueError: if there is none, or several.
+        ValueError: if there is none, or several of one seed.
     """
     found = select(records, **values)
-    if len(found) != 1:
-        raise ValueError(f"records: expected one with {values}, got {len(found)}")
-    return found[0]["error"]
+    if not found or (len(found) > 1 and len({record["seed"] for record in found}) < len(found)):
+        raise ValueError(f"records: expected one of each seed with {values}, got {len(found)}")
+    return statistics.median(record["error"] for record in found)
 
 
 def median_errors(records: Sequence[dict]) -> dict[int, float]:
