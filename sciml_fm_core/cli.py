@@ -249,8 +249,10 @@ def adapt(
     loss: Loss = None,
     grid: Annotated[bool, typer.Option("--grid", help="Try five learning rates, 1e-4 to 1e-2.")] = False,
     resolution: Annotated[
-        int | None, typer.Option(help="Points to train on; 64, by --physics 32 and for the last steps 64.")
+        str | None,
+        typer.Option(help="Points to train on, or a schedule; 64, by --physics 0:32,0.85:64."),
     ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples in a step; at most all of them.")] = None,
     validation_count: Annotated[int, typer.Option(help="Validation examples.")] = 64,
     test_count: Annotated[int, typer.Option(help="Test examples, at 128 x 128.")] = 256,
     symmetries: Annotated[
@@ -276,7 +278,9 @@ def adapt(
     chosen = Task.parse(task)
     if output is not None:
         _check_output(output)
-    points, count = 64 if resolution is None else resolution, 0 if physics else 64 if examples is None else examples
+    schedule = _schedule(resolution) if resolution else None
+    points = schedule[max(schedule)] if isinstance(schedule, dict) else schedule or 64
+    count = 0 if physics else 64 if examples is None else examples
     validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=points)
     if steps is None:
         steps = UNLABELLED.steps if physics else 200
@@ -284,14 +288,14 @@ def adapt(
     start = train_from_scratch if scratch else fine_tune
     data: dict[str, Any]
     if physics:
-        data = {"unlabelled": chosen, "resolution": resolution}
+        data = {"unlabelled": chosen}
     else:
         data = {"data": draw_split(chosen, "train", count, seed=seed, resolution=points), "system": chosen.system}
     before = evaluate_operator(pretrained, chosen, count=test_count, seed=seed)["error"]
     with _training_bar(task) as callback:
         result = start(
-            pretrained, **data, validation=validation, config=config, seed=seed,
-            learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
+            pretrained, **data, resolution=schedule, batch_size=batch_size, validation=validation, config=config,
+            seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
         )  # fmt: skip
     after = evaluate_operator(result.operator, chosen, count=test_count, seed=seed)["error"]
     card = result.operator.card
