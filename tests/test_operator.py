@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sciml_fm_core import FNO, FNOConfig, Operator, Task, evaluate, load_operator, shipped_operators
+from sciml_fm_core import FNO, FNOConfig, Operator, Task, evaluate, load_operator, relative_error, shipped_operators
 from sciml_fm_core.models import operator as operator_module
 from sciml_fm_core.models.operator import read_header
+from sciml_fm_core.models.packed import BLOCK, pack, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)")
@@ -161,7 +162,7 @@ def test_bundles_load_and_predict_where_cuda_is_hidden(small_operator, tmp_path)
 def test_newer_format(small_operator, tmp_path):
     path = small_operator().save(tmp_path / "bundle.safetensors")
     rewrite_header(path, lambda header: header | {"version": 99})
-    with pytest.raises(ValueError, match="format version 99, this package reads up to 2; upgrade sciml-fm"):
+    with pytest.raises(ValueError, match="format version 99, this package reads up to 3; upgrade sciml-fm"):
         load_operator(path)
 
 
@@ -379,3 +380,46 @@ def test_shipped_operator_predicts_on_coarse_grids(name, n):
         prediction = operator.predict(source, coefficients, system)
         error = torch.linalg.vector_norm(prediction - solution, dim=(1, 2)) / solution.norm(dim=(1, 2))
         assert error.median() < 0.3
+
+
+# Packed ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbers", [1, 63, 64, 1000])
+def test_eight_bits_are_a_part_in_250_of_the_largest_of_a_block(numbers, generator):
+    weights = {"w": torch.randn(numbers, generator=generator), "zero": torch.zeros(3, 5)}
+    kept = unpack(pack(weights))
+    assert torch.equal(kept["zero"], weights["zero"])
+    for first in range(0, numbers, BLOCK):
+        block = slice(first, first + BLOCK)
+        largest = weights["w"][block].abs().max()
+        assert (kept["w"][block] - weights["w"][block]).abs().max() <= largest / 250
+
+
+def test_a_packed_bundle_is_a_quarter_of_the_size_and_predicts_nearly_the_same(tmp_path, small_operator):
+    operator, examples = small_operator(width=16, modes=8), draw("SYS-1(1,5)")
+    plain = operator.save(tmp_path / "plain.safetensors")
+    path = operator.save(tmp_path / "packed.safetensors", packed=True)
+    assert path.stat().st_size < 0.32 * plain.stat().st_size
+    exact, near = (load_operator(each).predict(examples.source, examples.coefficients) for each in (plain, path))
+    assert relative_error(near, exact).max() < 0.05
+    again = load_operator(path).save(tmp_path / "again.safetensors", packed=True)
+    assert torch.equal(load_operator(again).predict(examples.source, examples.coefficients), near)
+
+
+def test_a_packed_difference_needs_the_parent_that_it_was_made_with(tmp_path):
+    operator = load_operator("sys-1")
+    with torch.no_grad():
+        operator.model.lift.weight += 0.001
+    path = operator.save(tmp_path / "tuned.safetensors", packed=True, parent="sys-1")
+    examples = draw("SYS-1(1,5)", n=32)
+    whole, packed = (each.predict(examples.source, examples.coefficients) for each in (operator, load_operator(path)))
+    assert relative_error(packed, whole).max() < 1e-4
+    other = tmp_path / "other.safetensors"
+    for change, message in (({"digest": "0" * 16}, "has changed"), ({"parent": "gone"}, "gone, which does not ship")):
+        other.write_bytes(path.read_bytes())
+        rewrite_header(other, lambda header, change=change: header | {"packed": header["packed"] | change})
+        with pytest.raises(ValueError, match=message):
+            load_operator(other)
+    with pytest.raises(ValueError, match="expected a parent with the same network, symbol has another one"):
+        operator.save(tmp_path / "no.safetensors", packed=True, parent="symbol")

@@ -7,6 +7,7 @@ seed, command, hardware, errors). Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from copy import deepcopy
@@ -25,9 +26,12 @@ from sciml_fm_core.physics.system import System
 
 from .base import Model, apply_together, find_model
 from .normalization import Encoded, Normalization, normalization_from_dict
+from .packed import pack, unpack
 
 FORMAT = "sciml-fm operator"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""That of packed bundles; plain ones are still written as `PLAIN_VERSION`, which earlier releases read."""
+PLAIN_VERSION = 2
 BATCH_POINTS = 2**20
 """Predictions are made in batches of about this many grid points, so that memory stays flat in their number."""
 
@@ -107,26 +111,35 @@ class Operator:
         """
         return predict_together([self], source, coefficients, system, symmetries=symmetries)[0]
 
-    def save(self, path: str | Path, *, half: bool = False) -> Path:
+    def save(self, path: str | Path, *, half: bool = False, packed: bool = False, parent: str | None = None) -> Path:
         """Write the bundle atomically. A parametrized network is written as the plain one that it stands for.
 
         Args:
             path: file to write, usually ``*.safetensors``.
             half: store the weights as float16 (half the size, about three digits).
+            packed: store them in eight bits (a quarter of the size), see `models.packed`.
+            parent: name of the shipped operator that it was tuned from: packed is then the difference to it, which is
+                small, and so what eight bits leave of it is exact enough. Without the parent it cannot be loaded.
 
         Raises:
-            ValueError: if the folder does not exist.
+            ValueError: if the folder does not exist, or the parent does not ship or has another network.
         """
         state = {key: value.detach().cpu() for key, value in self.model.plain().state_dict().items()}
         header = {
             "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "version": FORMAT_VERSION if packed else PLAIN_VERSION,
             "architecture": self.model.architecture,
             "config": self.model.config.to_dict(),
             "normalization": self.normalization.to_dict(),
             "card": self.card,
         }
-        if half:
+        if packed:
+            origin = _parent_of({"parent": parent}, path) if parent else None
+            if origin is not None and origin.model.config != self.model.config:
+                raise ValueError(f"packed: expected a parent with the same network, {parent} has another one")
+            state = pack(state, origin.model.state_dict() if origin else None)
+            header["packed"] = {"parent": parent, "digest": parent and _digest(shipped_operators()[parent])}
+        elif half:
             state = {key: value.half() for key, value in state.items()}
         with atomic_path(path) as partial:
             save_tensors(state, partial, header)
@@ -213,6 +226,28 @@ def shipped_operators() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
+def shipped_adaptations() -> dict[str, Path]:
+    """Names and files of the fine-tuned operators that ship, and of their twins from scratch: each is packed."""
+    folder = Path(str(resources.files("sciml_fm_core"))) / "weights" / "adapted"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _parent_of(about: dict, path: str | Path) -> Operator:
+    """The shipped operator that a packed one is the difference to, checked to be the one it was packed with."""
+    name = about["parent"]
+    if name not in shipped_operators():
+        raise ValueError(f"operator {path}: it is the difference to {name}, which does not ship; keep it whole instead")
+    if about.get("digest") not in (None, _digest(shipped_operators()[name])):
+        raise ValueError(
+            f"operator {path}: the operator {name} that it is the difference to has changed; make it again"
+        )
+    return load_operator(name)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
 def read_header(path: Path) -> dict:
     """Format, configuration, normalisation and card of a bundle, without its weights.
 
@@ -253,7 +288,7 @@ def load_operator(name_or_path: str | Path, device: torch.device | str | None = 
         ValueError: if there is no such operator, or the file is damaged, foreign or of a newer format.
     """
     shipped = shipped_operators()
-    path = shipped.get(str(name_or_path)) or Path(name_or_path)
+    path = (shipped | shipped_adaptations()).get(str(name_or_path)) or Path(name_or_path)
     if not path.is_file() and not path.suffix:
         raise ValueError(
             f"operator: expected one of {', '.join(shipped) or 'none shipped'}, or the path of a bundle; "
@@ -265,7 +300,11 @@ def load_operator(name_or_path: str | Path, device: torch.device | str | None = 
         model = architecture(architecture.config_type(**header["config"]))
         normalization = normalization_from_dict(header["normalization"])
         with safe_open(path, framework="pt") as file:
-            model.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if about := header.get("packed"):
+            origin = _parent_of(about, path) if about["parent"] else None
+            state = unpack(state, origin.model.state_dict() if origin else None)
+        model.load_state_dict({key: value.float() for key, value in state.items()})
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"operator {path}: weights and configuration do not fit each other ({error})") from error
     return Operator(model, normalization, header["card"]).to(device or "cpu")
