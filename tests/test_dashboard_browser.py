@@ -27,43 +27,18 @@ NO_BROWSER = (
     "or its path in CHROMIUM_PATH"
 )
 
-# The image of a figure by name: how many points, their range, whether it is shown, and how many Gaussians are on it.
-IMAGE = """name => {
-  for (const document of Bokeh.documents)
-    for (const model of document._all_models.values())
-      if (model.type == 'Figure' && model.name == name) {
-        const image = model.renderers.find(r => r.glyph.type == 'Image')
-        const values = Array.from(image.data_source.data.image[0])
-        const points = model.renderers.find(r => r.glyph.type == 'Scatter')
-        return {points: values.length, low: Math.min(...values), high: Math.max(...values),
-                sum: values.reduce((a, b) => a + Math.abs(b), 0), visible: image.visible,
-                gaussians: points ? points.data_source.data.x.length : 0}
-      }
-  return null
-}"""
-
-# Where a figure is on the page.
-BOX = """name => {
-  const find = views => {
-    for (const view of views) {
-      if (view.model.type == 'Figure' && view.model.name == name) return view
-      const inner = find(view.child_views || [])
-      if (inner) return inner
-    }
-    return null
-  }
-  const box = find([...(Bokeh.index.roots || Object.values(Bokeh.index))]).el.getBoundingClientRect()
-  return {x: box.x, y: box.y, width: box.width, height: box.height}
-}"""
-
-# Points of the zero-shot curve along the dial: the last thing that appears when the page opens.
-CURVE = """() => {
-  for (const document of Bokeh.documents)
-    for (const model of document._all_models.values())
-      if (model.type == 'Figure' && model.name == 'Error along the dial')
-        return Math.max(...model.renderers.map(r => r.data_source.data.x.length))
-  return 0
-}"""
+# The stage, which is in a shadow root; and what a canvas of it shows, as a number that changes with it.
+STAGE = """() => {
+  const search = root => { for (const element of root.querySelectorAll('*')) {
+    if (element.classList.contains('operator-stage')) return element
+    const inner = element.shadowRoot && search(element.shadowRoot)
+    if (inner) return inner } return null }
+  return search(document) }"""
+FIELD = f"""name => {{
+  const canvas = ({STAGE})().querySelector(`canvas[aria-label="${{name}}"]`)
+  if (!canvas.width || canvas.style.visibility === 'hidden') return null
+  const {{data}} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+  return data.reduce((sum, value, i) => (31 * sum + value) % 1000003, 7) }}"""
 
 pytestmark = pytest.mark.browser
 
@@ -136,9 +111,9 @@ def served(folder, *pages, **environment):
 
 
 @contextmanager
-def watched(browser, url):
+def watched(browser, url, size=(1500, 1150)):
     """A fresh page; it fails the test if anything went wrong in the browser or was asked of another host."""
-    context = browser.new_context(viewport={"width": 1500, "height": 1150})
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     context.set_default_timeout(TIMEOUT)
     page = context.new_page()
     expect.set_options(timeout=TIMEOUT)
@@ -175,7 +150,7 @@ def page(browser, address):
     with watched(browser, address.removesuffix("/explore")) as page:
         page.goto(address)
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-        page.wait_for_function(f"({CURVE})() > 20")
+        expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^(2[0-9])$"))
         yield page
 
 
@@ -184,15 +159,20 @@ def shown(page, name):
     return page.locator(f"[data-test={name}]")
 
 
+def field(page, name):
+    """What a field shows; None where there is nothing."""
+    return page.evaluate(FIELD, name)
+
+
 def wait_for(page, name, condition):
-    """Wait until the image of a figure meets a condition; returns it."""
+    """Wait until a field meets a condition; returns what it shows."""
     deadline = time.monotonic() + TIMEOUT / 1000
     while time.monotonic() < deadline:
-        image = page.evaluate(IMAGE, name)
-        if condition(image):
-            return image
+        seen = field(page, name)
+        if condition(seen):
+            return seen
         page.wait_for_timeout(100)
-    raise AssertionError(f"{name} stayed {image}")
+    raise AssertionError(f"{name} stayed {seen}")
 
 
 def choose(page, number, text):
@@ -201,113 +181,179 @@ def choose(page, number, text):
     page.get_by_text(text, exact=True).last.click()
 
 
+def dial(page):
+    """The slider under the error curve."""
+    return page.locator(".dial input")
+
+
+def train(page, *, steps, examples=None):
+    """Open the training settings, set them, and start."""
+    run = page.get_by_role("button", name="Fine-tune", exact=True)
+    if not run.is_visible():
+        page.get_by_text("Train live").click()
+    if examples is not None:
+        page.get_by_label("Examples", exact=True).select_option(examples)
+    box = page.get_by_role("textbox", name="Steps")
+    box.fill(str(steps))
+    box.press("Enter")
+    run.click()
+
+
 def percent(text: str) -> float:
     return float(text.removesuffix("%").replace(",", ""))
 
 
 def test_fields_are_shown(page):
-    for name in ("Source f", "Spectral solution u", "Zero-shot", "Error of Zero-shot"):
-        image = page.evaluate(IMAGE, name)
-        assert image["visible"], name
-        assert image["points"] == 128**2
-        assert image["low"] < image["high"]
-    assert not page.evaluate(IMAGE, "Fine-tuned")["visible"], "nothing is shown that was not trained"
-    expect(shown(page, "shift")).to_have_text("Inside the pre-training range")
+    for name in ("Source f", "Exact u", "Zero-shot", "Error of Zero-shot"):
+        assert field(page, name) is not None, name
+    assert field(page, "Exact u") != field(page, "Source f")
+    assert field(page, "Fine-tuned") is None, "nothing is shown that was not trained"
+    expect(shown(page, "sentence")).to_contain_text("inside the range of pre-training, 1 to 5")
     expect(shown(page, "fine_tuned-error")).to_have_text("–")
     assert percent(shown(page, "zero_shot-error").inner_text()) < 5
 
 
-def test_dial_moved(page):
-    before, inside = page.evaluate(IMAGE, "Spectral solution u"), shown(page, "zero_shot-error").inner_text()
-    page.get_by_role("slider").first.focus()
+def test_dial_turned_by_keyboard(page):
+    before, inside = field(page, "Exact u"), shown(page, "zero_shot-error").inner_text()
+    dial(page).focus()
     page.keyboard.press("End")
-    expect(shown(page, "shift")).to_have_text("Large shift")
+    expect(shown(page, "sentence")).to_contain_text("4 times beyond the range of pre-training")
     expect(shown(page, "zero_shot-error")).not_to_have_text(inside)
-    wait_for(page, "Spectral solution u", lambda image: image != before)
+    wait_for(page, "Exact u", lambda seen: seen != before)
     assert percent(shown(page, "zero_shot-error").inner_text()) > percent(inside)
+    page.keyboard.press("PageDown")  # a tenth of the range
+    expect(dial(page)).to_have_attribute("aria-valuetext", "18.1")
+    page.keyboard.press("ArrowLeft")
+    expect(dial(page)).to_have_attribute("aria-valuetext", "18")
+    page.keyboard.press("Home")
+    expect(shown(page, "sentence")).to_contain_text("= 1, inside the range")
 
 
-def test_source_placed(page):
-    before = page.evaluate(IMAGE, "Source f")
-    choose(page, 2, "Dipole")
-    dipole = wait_for(page, "Source f", lambda image: image["sum"] != before["sum"] and image["gaussians"] == 2)
-    box = page.evaluate(BOX, "Source f")
-    page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + 0.2 * box["height"])
-    wait_for(page, "Source f", lambda image: image["sum"] != dipole["sum"] and image["gaussians"] == 3)
+def test_dial_dragged_on_the_curve(page):
+    """The last value is the one that is painted, and the handle stays where it was let go."""
+    box = page.locator(".dial svg").bounding_box()
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 60)
+    page.mouse.down()
+    for share in range(25, 85, 5):
+        page.mouse.move(box["x"] + share / 100 * box["width"], box["y"] + 60)
+    page.mouse.up()
+    value = dial(page).get_attribute("aria-valuetext")
+    assert 15 < float(value) < 18
+    expect(page.locator(".operator-stage")).to_have_attribute("data-dial", value)
+    page.wait_for_timeout(500)
+    expect(dial(page)).to_have_attribute("aria-valuetext", value)
+
+
+def test_source_drawn(page):
+    before = field(page, "Source f")
+    shown(page, "draw").check()
+    expect(shown(page, "notice")).to_contain_text("The source is empty")
+    box = page.locator("canvas[aria-label='Source f']").bounding_box()
+
+    def at(x, y):
+        return box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"]
+
+    page.mouse.click(*at(0.3, 0.7))
+    one = wait_for(page, "Source f", lambda seen: seen != before)
+    expect(shown(page, "sentence")).to_contain_text("Gaussians at places of your own")
+    page.get_by_role("button", name="Sign of the next Gaussian: positive").click()
+    page.mouse.click(*at(0.7, 0.3))
+    two = wait_for(page, "Source f", lambda seen: seen != one)
+    expect(shown(page, "sentence")).to_contain_text("negative Gaussians, which no training source had")
+    page.mouse.move(*at(0.7, 0.3))
+    page.mouse.down()
+    page.mouse.move(*at(0.5, 0.5), steps=5)
+    page.mouse.up()
+    moved = wait_for(page, "Source f", lambda seen: seen != two)
+    second = page.get_by_role("button", name=re.compile(r"Gaussian 2, x 0\.(49|50|51)"))
+    second.focus()
+    page.keyboard.press("ArrowRight")
+    shifted = wait_for(page, "Source f", lambda seen: seen != moved)
+    page.get_by_role("button", name="Gaussian 2").press("Delete")
+    wait_for(page, "Source f", lambda seen: seen == one and seen != shifted)
     page.get_by_role("button", name="Clear").click()
     expect(shown(page, "notice")).to_contain_text("The source is empty")
-    wait_for(page, "Source f", lambda image: image["gaussians"] == 0)
+    assert page.locator(".handles circle").count() == 0
+    shown(page, "draw").uncheck()
+    wait_for(page, "Source f", lambda seen: seen == before)
+
+
+def test_hover_and_cut(page):
+    box = page.locator("canvas[aria-label='Zero-shot']").bounding_box()
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
+    expect(page.locator(".readout")).to_have_text(re.compile(r"x 0\.25, y 0\.7\d.*f .*u .*zero-shot "))
+    before = page.locator(".cut .exact").get_attribute("d")
+    page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
+    expect(page.locator(".where")).to_contain_text("y = 0.7")
+    assert page.locator(".cut .exact").get_attribute("d") != before
 
 
 def test_fine_tuned_to_the_end(page):
-    choose(page, 3, "8")
-    steps = page.get_by_role("textbox", name="Steps")
-    steps.fill("3")
-    steps.press("Enter")
-    expect(steps).to_have_value(re.compile(r"^(3|2,000)$"))
-    page.get_by_role("button", name="Fine-tune").click()
+    train(page, steps=3, examples="8")
     expect(shown(page, "kept-fine_tuned")).to_have_text(re.compile(r"%$"))
     expect(shown(page, "adapt-status")).to_contain_text("8 examples, 3 steps")
-    expect(shown(page, "fine_tuned-error")).to_have_text(re.compile(r"%$"))
-    expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
-    wait_for(page, "Fine-tuned", lambda image: image["visible"])
+    for name in ("fine_tuned", "from_scratch"):
+        expect(shown(page, f"{name}-error")).to_have_text(re.compile(r"%$"))
+    wait_for(page, "Fine-tuned", lambda seen: seen is not None)
     tuned, scratch = (percent(shown(page, f"{name}-error").inner_text()) for name in ("fine_tuned", "from_scratch"))
     assert tuned < scratch, "three steps from a pre-trained operator beat three from random weights"
+    page.locator(".examples").get_by_label("0", exact=True).check(force=True)
+    expect(shown(page, "fine_tuned-error")).to_have_text("–")
 
 
 def test_fine_tuned_without_labels_beside_a_result_with_them(page):
-    steps = page.get_by_role("textbox", name="Steps")
-    choose(page, 3, "8")
-    steps.fill("2")
-    steps.press("Enter")
-    page.get_by_role("button", name="Fine-tune").click()
+    train(page, steps=2, examples="8")
     expect(shown(page, "adapt-status")).to_contain_text("8 examples, 2 steps")
-    choose(page, 3, "no labels (equation only)")
-    expect(steps).to_have_value("300")
-    steps.fill("2")
-    steps.press("Enter")
-    page.get_by_role("button", name="Fine-tune").click()
+    page.get_by_label("Examples", exact=True).select_option("no labels (equation only)")
+    expect(page.get_by_role("textbox", name="Steps")).to_have_value("300")
+    train(page, steps=2)
     expect(shown(page, "adapt-status")).to_contain_text("0 labels, physics loss, 2 steps")
     expect(shown(page, "kept-fine_tuned")).to_have_text(re.compile(r"%$"))
     expect(shown(page, "fine_tuned-error")).to_have_text(re.compile(r"%$"))
     expect(shown(page, "from_scratch-error")).to_have_text("–")
-    page.get_by_role("slider").last.press("ArrowRight")
+    page.locator(".examples label", has_text="8 on").click()
     expect(shown(page, "adapt-status")).to_contain_text("8 examples, 2 steps")
+    expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
 
 
 def test_fine_tuning_cancelled(page):
-    steps = page.get_by_role("textbox", name="Steps")
-    steps.fill("2000")
-    steps.press("Enter")
-    expect(steps).to_have_value(re.compile(r"^(3|2,000)$"))
-    page.get_by_role("button", name="Fine-tune").click()
+    train(page, steps=2000)
     expect(shown(page, "adapt-status")).to_contain_text("Fine-tuning")
     page.get_by_role("button", name="Cancel").click()
     expect(shown(page, "adapt-status")).to_contain_text("Cancelled, nothing kept")
-    expect(page.get_by_role("button", name="Fine-tune")).to_be_enabled()
+    expect(page.get_by_role("button", name="Fine-tune", exact=True)).to_be_enabled()
     expect(shown(page, "fine_tuned-error")).to_have_text("–")
 
 
 def test_system_switched(page):
-    before = page.evaluate(IMAGE, "Spectral solution u")
-    choose(page, 0, "Helmholtz (SYS-3)")
-    expect(shown(page, "equation").locator("math").first).to_contain_text(re.compile(r"−0.01\s*Δu"))
-    expect(page.get_by_role("slider", name="Wavenumber")).to_be_visible()
-    helmholtz = wait_for(page, "Spectral solution u", lambda image: image != before)
-    choose(page, 0, "Advection–diffusion (SYS-2)")
-    expect(page.get_by_role("slider", name="Advection ratio")).to_be_visible()
-    wait_for(page, "Spectral solution u", lambda image: image != helmholtz)
+    before = field(page, "Exact u")
+    page.locator(".bar label", has_text="Helmholtz").click()
+    expect(page.locator(".bar .equation math").first).to_contain_text("ω")
+    expect(dial(page)).to_have_attribute("aria-label", "Wavenumber ω")
+    expect(page.locator(".resonance").first).to_be_visible()
+    helmholtz = wait_for(page, "Exact u", lambda seen: seen not in (before, None))
+    page.get_by_role("radio", name="Helmholtz").press("ArrowLeft")
+    expect(dial(page)).to_have_attribute("aria-label", "Advection ratio Ψ")
+    wait_for(page, "Exact u", lambda seen: seen not in (helmholtz, None))
     expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
 
 
-def test_click_on_the_error_curve_goes_there(page):
-    value = page.get_by_role("slider").first
-    before = value.get_attribute("aria-valuenow")
-    deadline = time.monotonic() + TIMEOUT / 1000
-    while value.get_attribute("aria-valuenow") == before and time.monotonic() < deadline:
-        # The page grows while it loads: click where the curve is now.
-        box = page.evaluate(BOX, "Error along the dial")
-        page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + 0.5 * box["height"])
-        page.wait_for_timeout(2000)
-    assert float(value.get_attribute("aria-valuenow")) > 12
-    expect(shown(page, "shift")).to_have_text("Large shift")
+def test_model_chosen_by_keyboard(page):
+    model = page.get_by_label("Model")
+    before = shown(page, "zero_shot-error").inner_text()
+    model.select_option("sys-1-paper")
+    expect(shown(page, "zero_shot-error")).not_to_have_text(before)
+    assert percent(shown(page, "zero_shot-error").inner_text()) < 5
+
+
+@pytest.mark.parametrize("size", [(1366, 768), (1920, 1080), (390, 844)])
+def test_everything_is_on_the_first_screen(browser, address, size):
+    """Nothing is cut off at the right, and on a wide screen nothing lies below."""
+    with watched(browser, address.removesuffix("/explore"), size) as page:
+        page.goto(address)
+        expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+        for name in ("Error of Zero-shot", "From scratch"):
+            box = page.locator(f"canvas[aria-label='{name}']").bounding_box()
+            assert box["x"] + box["width"] <= size[0] + 1
+            assert size[0] < 700 or box["y"] + box["height"] <= size[1] + 1, (name, box)

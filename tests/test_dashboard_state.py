@@ -22,15 +22,14 @@ from sciml_fm_core.physics.system import Evolution
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
-from bokeh.models import BoxAnnotation
 from explorer import text
+from explorer.app import Explorer, mean_at
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
 from explorer.compute import RESOLUTION, coarse_to_fine, compute, sweep_sources
-from explorer.controls import DialControls, SystemControls
-from explorer.curves import DialErrors
-from explorer.fields import FieldsView
+from explorer.controls import ParameterControls
 from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
 from explorer.predictions import PREDICTIONS, Predictor
+from explorer.stage import frame_message, pack, setup_message, ticks, unpack
 from explorer.state import EXAMPLE_COUNTS, ExploreState, default_window
 
 PATIENCE = 120
@@ -105,7 +104,6 @@ def test_a_frame_is_the_exact_solution_and_the_prediction_of_the_operator(state_
         np.linalg.norm(zero_shot.values - frame.solution) / np.linalg.norm(frame.solution), rel=1e-4
     )
     assert zero_shot.residual > 0
-    assert zero_shot.milliseconds > 0
     assert frame.predictions["fine_tuned"] is frame.predictions["from_scratch"] is None
 
 
@@ -261,19 +259,14 @@ def test_what_was_never_trained_on_is_said_so(bundles):
     state = ExploreState({"own": own}, system_name="biharmonic_advection")
     assert (state.bundle_name, state.trained_range, state.shift) == ("own", None, "unseen")
     assert (state.dial, state.window) == (1, (0.8, 1.2))
-    controls = DialControls(state)
-    assert "Never trained on this equation" in controls.badge.object
-    assert "trained here" not in controls.strip.object
-    assert "never trained on this equation; downstream ranges: weak 0–1, strong 1–5, whole 0–5" in controls.strip.object
-    assert "256,000 examples seen; never trained on this equation" in SystemControls(state).card.object
-    errors = DialErrors(lambda _: None)
-    errors.set_scale(state.scale, state.trained_range)
-    assert not errors.figure.select(type=BoxAnnotation)
+    told = setup_message(state)
+    assert told["trained"] is None
+    assert "never trained on this equation" in text.sentence(state.system, 1, None, 0.1, None, 1.0, None)
+    assert "256,000 examples seen; never trained on this equation" in ParameterControls(state).card.object
     state.choose_system("poisson")
     assert (state.trained_range, state.shift) == ((1, 5), "inside")
-    assert "never" not in SystemControls(state).card.object
-    errors.set_scale(state.scale, state.trained_range)
-    assert errors.figure.select(type=BoxAnnotation)
+    assert "never" not in ParameterControls(state).card.object
+    assert setup_message(state)["trained"] == (1, 5)
     state.choose_system("helmholtz")  # the range that others are trained on is none of this operator
     assert (state.trained_range, state.shift) == (None, "unseen")
 
@@ -405,16 +398,15 @@ def heat(registry):
 
 
 def test_a_system_from_outside_opens_with_its_dial_texts_and_equation(state, biharmonic):
-    assert SystemControls(state).system.options["Thin plate (SYS-4)"] == "biharmonic"
+    offered = {one["value"]: (one["label"], one["title"]) for one in setup_message(state)["systems"]}
+    assert offered["biharmonic"] == ("Thin plate", "SYS-4")
     state.choose_system("biharmonic")
     assert (state.dial, state.window) == (1.27, (1.0, 1.6))
     assert state.trained_range is None  # no range is named for pre-training, and there is no operator
     assert state.shift == "unseen"
-    controls = DialControls(state)
-    assert (controls.slider.label, controls.slider.description) == ("Stiffness b", "Of the plate.")
-    assert (controls.slider.start, controls.slider.end, controls.slider.value) == (0.1, 4, 1.27)
-    assert controls.slider.step == pytest.approx(0.039)
-    assert "downstream ranges: none" in controls.strip.object
+    dial = setup_message(state)["dial"]
+    assert (dial["title"], dial["low"], dial["high"], dial["value"]) == ("Stiffness b", 0.1, 4, 1.27)
+    assert dial["values"][1] - dial["values"][0] == pytest.approx(0.039)
     equation = text.equation(state.system, compute(state.query()).coefficients)
     assert "<math" in equation
     assert "1.27" in equation
@@ -441,9 +433,10 @@ def test_an_evolution_is_solved_and_predicted(state, heat, small_operator):
     exact = np.fft.irfft2(decay * np.fft.rfft2(frame.source.astype(float)), s=(128, 128))
     np.testing.assert_allclose(frame.solution, exact, atol=1e-6)
     assert frame.predictions["zero_shot"].values.shape == (128, 128)
-    controls = DialControls(state)
-    assert list(controls.slider.values) == state.scale.values()
-    assert "medium: 0.2–0.5" in controls.strip.object
+    dial = setup_message(state)["dial"]
+    assert dial["logarithmic"]
+    assert dial["ticks"] == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+    controls = ParameterControls(state)
     tilt = controls.parameters["tilt"]
     assert (tilt.label, tilt.description, tilt.start, tilt.end, tilt.value) == ("Tilt (°)", "Of nothing.", 0, 90, 45)
     tilt.value = 60
@@ -451,7 +444,7 @@ def test_an_evolution_is_solved_and_predicted(state, heat, small_operator):
 
 
 def test_half_a_turn_is_all_of_an_axis_and_a_whole_one_of_a_direction(state_of):
-    sliders = DialControls(state_of("advection_diffusion")).parameters
+    sliders = ParameterControls(state_of("advection_diffusion")).parameters
     assert {name: (slider.label, slider.end) for name, slider in sliders.items()} == {
         "flow direction": ("Flow direction (°)", 360),
         "eigenvalue": ("Diffusion eigenvalue", 5),
@@ -460,12 +453,78 @@ def test_half_a_turn_is_all_of_an_axis_and_a_whole_one_of_a_direction(state_of):
 
 
 def test_a_moving_slider_is_not_sent_back(state):
-    slider = DialControls(state).slider
-    slider.value = 3.3000000000000003
-    assert state.dial == 3.3
-    assert slider.value == 3.3000000000000003
-    state.set_dial(7)
-    assert slider.value == 7
+    slider = ParameterControls(state).parameters["principal axis"]
+    slider.value = 33.300000000000004
+    assert state.parameters["principal axis"] == pytest.approx(math.radians(33.3))
+    assert slider.value == 33.300000000000004
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_ticks_are_round_and_not_too_many(name):
+    dial = SYSTEMS[name].dialled
+    found = ticks(dial)
+    assert 4 <= len(found) <= 17
+    assert all(dial.low <= value <= dial.high for value in found)
+
+
+# The stage ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_keeps_fields_to_a_part_in_60000(generator):
+    fields = {"a": torch.randn(8, 8, generator=generator).numpy(), "flat": np.full((8, 8), 3.0, np.float32)}
+    header, arrays = unpack(pack({"kind": "frame", "points": 8, "text": "ω"}, fields))
+    assert (header["kind"], header["text"]) == ("frame", "ω")
+    assert list(arrays) == ["a", "flat"]
+    for name, values in fields.items():
+        np.testing.assert_allclose(arrays[name], values, atol=np.ptp(values) / 60_000 + 1e-6)
+
+
+def test_a_frame_is_sent_as_the_exact_solution_and_signed_errors(state):
+    frame = compute(state.query())
+    header, arrays = unpack(pack(*frame_message(frame, "a sentence", "8 examples")))
+    zero_shot = frame.predictions["zero_shot"]
+    assert list(arrays) == ["source", "solution", "zero_shot"]
+    limit = np.ptp(zero_shot.error) / 60_000 + np.ptp(frame.solution) / 60_000
+    np.testing.assert_allclose(arrays["solution"] + arrays["zero_shot"], zero_shot.values, atol=limit)
+    assert header["numbers"]["zero_shot"]["error"] == zero_shot.relative_error
+    assert header["dial"] == state.dial
+    assert header["rms"] == pytest.approx(np.sqrt((frame.solution**2).mean()))
+
+
+@pytest.mark.parametrize(
+    ("system", "values", "says"),
+    [
+        ("poisson", {"dial": 3}, "inside the range of pre-training, 1 to 5. Zero-shot, this example is off by 5 %"),
+        ("poisson", {"dial": 10}, "2 times beyond the range of pre-training"),
+        ("poisson", {"dial": 10, "mean": 0.09}, "5 %, the mean of eight random sources 9 %."),
+        ("poisson", {"gaussians": [(0, 0, 1), (0.5, 0, -1)]}, "negative Gaussians, which no training source had"),
+        ("poisson", {"gaussians": [(0, 0, 1)]}, "Gaussians at places of your own"),
+        ("helmholtz", {"dial": 2, "largest": 9.27}, "Its solution reaches 9.27: examples above 2 were dropped"),
+        ("helmholtz", {"dial": 4.5}, "between the whole numbers trained on"),
+    ],
+)
+def test_the_sentence_names_every_distance(system, values, says):
+    given = {"dial": 3, "trained": (1, 5), "error": 0.05, "mean": None, "largest": 1.0, "gaussians": None} | values
+    assert says in text.sentence(SYSTEMS[system], **given)
+
+
+def test_the_mean_lies_between_its_neighbours():
+    assert mean_at(2, []) is None
+    assert mean_at(4, [(1, 0.1), (3, 0.2)]) is None
+    assert mean_at(3, [(1, 0.1), (3, 0.2)]) == pytest.approx(0.2)
+
+
+def test_what_the_stage_says_is_checked(state):
+    """Anybody can send anything to a server: what makes no sense changes nothing."""
+    explorer = Explorer(state)
+    before = dict(state.param.values())
+    nonsense = (
+        {"dial": "x"}, {"dial": None}, {"system": "nowhere"}, {"model": "none"}, {"result": "7"}, {"gaussians": 3},
+        {"gaussians": [[1, 2]]}, {"gaussians": [[0.1, float("nan"), 1]]}, {"painted": []}, {"__class__": 1}, {},
+    )  # fmt: skip
+    for message in nonsense:
+        explorer._heard(message)
+    assert dict(state.param.values()) == before
 
 
 # Predictions --------------------------------------------------------------------------------------------------------
@@ -476,31 +535,18 @@ def test_a_fourth_prediction_is_one_entry(state, operators, monkeypatch):
     monkeypatch.setitem(PREDICTIONS, fourth.key, fourth)
     frame = compute(state.query())
     assert list(frame.predictions) == ["zero_shot", "fine_tuned", "from_scratch", "mixed"]
-    view = FieldsView(lambda _: None)
-    view.paint(frame)
-    assert view.fields["mixed"].glyph.visible
-    assert not view.fields["fine_tuned"].glyph.visible
-    assert view.errors["mixed"].figure.name == "Error of Mixed"
-    np.testing.assert_array_equal(view.cuts["mixed"].data["y"], frame.predictions["mixed"].values[RESOLUTION // 2])
-    curves = DialErrors(lambda _: None)
-    curves.set_scale(state.scale, state.trained_range)
-    curves.set_curve("mixed", [(2.0, 0.1), (1.0, 0.2)])
-    curves.set_present(2.0, {"mixed": 0.1})
+    _, arrays = frame_message(frame, "", "")
+    assert list(arrays) == ["source", "solution", "zero_shot", "mixed"]
+    assert setup_message(state)["predictors"][-1]["name"] == "Mixed"
 
 
-def test_a_spread_is_a_band_in_the_cut(state):
+def test_a_spread_is_sent_beside_its_prediction(state):
     frame = compute(state.query())
     certain = frame.predictions["zero_shot"]
     spread = np.full_like(certain.values, 0.25)
-    view = FieldsView(lambda _: None)
-    view.paint(replace(frame, predictions={"zero_shot": replace(certain, spread=spread)}))
-    cut, row = view.cuts["zero_shot"].data, certain.values[RESOLUTION // 2]
-    np.testing.assert_array_equal(cut["low"], row - 0.25)
-    np.testing.assert_array_equal(cut["high"], row + 0.25)
-    view.paint(frame)
-    assert np.isnan(cut["low"]).all()
-    assert np.isnan(cut["high"]).all()
-    np.testing.assert_array_equal(cut["y"], row)
+    sent = replace(frame, predictions={"zero_shot": replace(certain, spread=spread)})
+    assert np.array_equal(frame_message(sent, "", "")[1]["zero_shot-spread"], spread)
+    assert "zero_shot-spread" not in frame_message(frame, "", "")[1]
 
 
 # Systems and bundles ------------------------------------------------------------------------------------------------
@@ -600,9 +646,7 @@ def test_the_dial_opens_inside_the_range_that_the_operator_knows(label, dial):
     state = ExploreState({"own": bundle}, system_name=bundle.systems[0])
     assert state.dial == pytest.approx(dial, rel=0.03)
     assert state.scale.snap(state.dial) == state.dial
-    assert "pre-trained here" in DialControls(state).strip.object
     assert state.window[0] <= state.dial <= state.window[1]
-    DialErrors(lambda _: None).set_scale(state.scale, state.trained_range)
 
 
 def test_a_dial_that_was_not_moved_opens_anew_with_another_operator():

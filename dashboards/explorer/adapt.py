@@ -36,8 +36,8 @@ class AdaptView:
         self._following = self._pending = False
         self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
         small = {"size": "small", "width": 110}
-        self.examples = pmui.Select(
-            label="Examples", size="small", width=240,
+        self.examples = pn.widgets.Select(
+            label="Examples", width=200,
             options={"no labels (equation only)": EQUATION} | {f"{count}": count for count in EXAMPLE_COUNTS},
             value=EQUATION if state.physics else state.examples,
             description="Solved examples of the new physics that the model may see; 0 is the zero-shot model itself. "
@@ -45,8 +45,8 @@ class AdaptView:
         )  # fmt: skip
         self.low = pmui.FloatInput(label="Adapt from", step=0.1, **small)
         self.high = pmui.FloatInput(label="to", step=0.1, **small)
-        self.rate = pmui.Select(
-            label="Learning rate", size="small", width=140,
+        self.rate = pn.widgets.Select(
+            label="Learning rate", width=140,
             options={f"{rate:g}": rate for rate in state.param.learning_rate.objects} | {"try the grid": GRID},
             value=GRID if state.try_grid else state.learning_rate,
             description="The grid has five rates, 1e-4 to 1e-2: five times the work; the best on validation is kept.",
@@ -62,10 +62,6 @@ class AdaptView:
         )  # fmt: skip
         self.status = Html()
         self.curves = LearningCurves()
-        self.kept = pmui.DiscreteSlider(
-            label="Kept results: examples", options={"none": None}, value=None, disabled=True,
-            description="Walk along the results of this session.", sizing_mode="stretch_width", margin=(4, 18),
-        )  # fmt: skip
         self._show_status("Nothing run yet.")
 
         self.examples.param.watch(self._examples_chosen, "value")
@@ -75,8 +71,7 @@ class AdaptView:
         self.steps.param.watch(lambda e: state.param.update(steps=e.new) if e.new else None, "value")
         self.run.on_click(lambda _: self.start())
         self.cancel.on_click(lambda _: self.stop())
-        self.kept.param.watch(self._kept_chosen, "value")
-        state.param.watch(lambda *_: self.refresh(), ["window", "kept", "shown", "system_name", "bundle_name"])
+        state.param.watch(lambda *_: self.refresh(), ["kept", "shown", "system_name", "bundle_name"])
         state.param.watch(lambda *_: self._follow_training(), ["steps", "learning_rate", "try_grid"])
         self.refresh()
 
@@ -102,29 +97,21 @@ class AdaptView:
         else:
             self.state.param.update(try_grid=False, learning_rate=event.new)
 
-    def _kept_chosen(self, event) -> None:
-        if event.new is not None and event.new != self.state.shown:
-            self.state.shown = event.new
-
     def refresh(self) -> None:
         """Follow the state."""
         state = self.state
-        if (self.low.value, self.high.value) != state.window:
-            # A window half changed would look like one that the visitor edited.
-            self._following = True
-            self.low.value, self.high.value = state.window
-            self._following = False
-        results = state.adapted
-        options = {_result_label(adapted): key for key, adapted in results.items()} or {"none": None}
-        shown = state.shown if state.shown in results else None
-        if self.kept.options != options:
-            self.kept.param.update(options=options, value=shown if results else None)
-        elif self.kept.value != shown:
-            self.kept.value = shown
-        self.kept.disabled = len(results) < 2
+        self.follow_window()
         if self.job is None or self.job.state.over:
             current = state.current
             self._show_status(_summary(current) if current else "Nothing run yet for this system and model.")
+
+    def follow_window(self) -> None:
+        """Show the window as it is; not at every move of the dial, which would have to wait for it."""
+        if (self.low.value, self.high.value) != self.state.window:
+            # A window half changed would look like one that the visitor edited.
+            self._following = True
+            self.low.value, self.high.value = self.state.window
+            self._following = False
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -195,15 +182,8 @@ class AdaptView:
             self.bar,
             self.status,
             self.curves.pane,
-            self.kept,
             **WIDE,
         )
-
-
-def _result_label(adapted: Adapted) -> str:
-    task = adapted.settings.task
-    given = "0 labels, physics" if adapted.settings.physics else f"{adapted.settings.examples}"
-    return f"{given} on {task.low:g}–{task.high:g}"
 
 
 def _summary(adapted: Adapted) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
 
+import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 import torch
@@ -21,22 +24,14 @@ from sciml_fm_core.physics.system import System
 from . import text
 from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
-from .compute import Frame, coarse_to_fine, compute, sweep_sources
-from .controls import DialControls, SourceControls, SystemControls
-from .curves import DialErrors
-from .fields import FieldsView
-from .parts import Html, column, show
+from .compute import Frame, Query, coarse_to_fine, compute, sweep_sources
+from .controls import ParameterControls, SourceControls
+from .parts import Html
 from .predictions import PREDICTIONS
+from .stage import MOST_GAUSSIANS, Stage, frame_message, setup_message
 from .state import ExploreState
 
 TITLE = "Explore pre-trained neural operators"
-INTRODUCTION = """
-<div style='font-size:14px;line-height:1.45'>A neural operator was pre-trained to solve a PDE for parameters in one
-range. <b>Turn the dial</b> out of that range and see where its predictions break; <b>fine-tune</b> on a few examples
-and see how little mends them, beside the same network trained from scratch. The spectral solver is exact and far
-faster than any network on these equations: nothing here is about speed, but about what networks learn and how it
-transfers.</div>
-"""
 
 FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
 """One warm thread for the fields of all sessions: a prediction uses every core as it is."""
@@ -45,6 +40,10 @@ SWEEP_BATCH = 4
 """Values of the dial measured at once: the curve grows while the rest is still measured."""
 
 PUBLISH_MILLISECONDS = 120
+PATIENCE_SECONDS = 0.5
+"""How long the next frame waits for a browser to say that it has painted the last one."""
+SETTLED_MILLISECONDS = 300
+"""After a move that no other follows for so long, what is not on the stage follows too."""
 
 log = logging.getLogger(__name__)
 
@@ -66,28 +65,74 @@ class Explorer:
         except RuntimeError:
             self._loop = None  # outside a server
         self._thread = threading.get_ident()
-        self.notice = Html(text.message("; ".join(problems)) if problems else "")
-        self.system = SystemControls(self.state)
-        self.dial = DialControls(self.state)
+        self.problems = Html(text.message("; ".join(problems)) if problems else "")
+        self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4))
+        self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
-        self.fields = FieldsView(self.source.edited)
-        self.errors = DialErrors(self.state.set_dial)
         self.adapt = AdaptView(self.state, self.on_loop)
-        self._wanted = self._painted = 0
+        self._wanted = self._computed = self._sent = self._seen = 0
+        self._acknowledged = asyncio.Event()
         self._task: asyncio.Task | None = None
+        self._settling: Callable | None = None
         self._sweep_stop = Event()
         self._known_curves: dict[tuple, list[tuple[float, float]]] = {}
 
-        self.state.param.watch(
+        state = self.state
+        state.param.watch(
             lambda *_: self.request_frame(),
             ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians", "shown"],
         )
-        self.state.param.watch(lambda *_: self._new_scale(), ["system_name", "bundle_name"])
-        self.state.param.watch(lambda *_: self.request_sweep(), ["system_name", "bundle_name", "shown"])
-        self._new_scale()
-        self._paint(self._attempt())
-        pn.state.onload(self.request_sweep)
+        state.param.watch(lambda *_: self._set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn"])
+        state.param.watch(lambda *_: self.request_sweep(), ["system_name", "bundle_name", "shown"])
         pn.state.on_session_destroyed(lambda _: self.close())
+
+    # What the browser says ------------------------------------------------------------------------------------------
+
+    def _heard(self, message: dict) -> None:
+        """Act on a message of the stage; what makes no sense is left alone, as anybody can send anything."""
+        for name, value in message.items():
+            act = getattr(self, f"_hear_{name}", None)
+            try:
+                if act is not None:
+                    act(value)
+            except (TypeError, ValueError, KeyError, IndexError):
+                log.warning("the stage sent %s = %.80r, which is left alone", name, value)
+
+    def _hear_ready(self, _value) -> None:
+        self._set_up()
+        self.request_frame()
+        self.request_sweep()
+
+    def _hear_painted(self, number: int) -> None:
+        self._seen = max(self._seen, int(number))
+        self._acknowledged.set()
+
+    def _hear_dial(self, value: float) -> None:
+        if self.state.scale.snap(float(value)) != self.state.dial:
+            self.state.set_dial(float(value))
+
+    def _hear_system(self, name: str) -> None:
+        if name != self.state.system_name:
+            self.state.choose_system(name)
+
+    def _hear_model(self, name: str) -> None:
+        if name in self.state.bundles and name != self.state.bundle_name:
+            self.state.choose_bundle(name)
+
+    def _hear_result(self, value: str) -> None:
+        self.state.shown = None if value == "none" else list(self.state.adapted)[int(value)]
+
+    def _hear_random(self, _value) -> None:
+        self.state.draw_random(self.state.seed)
+
+    def _hear_gaussians(self, rows: list) -> None:
+        placed = [tuple(map(float, row)) for row in rows[:MOST_GAUSSIANS]]
+        if not all(len(row) == 3 and all(map(math.isfinite, row)) for row in placed):
+            raise ValueError("expected rows (x, y, amplitude) of finite numbers")
+        self.state.place_gaussians([(x % 1, y % 1, max(-1.0, min(1.0, a))) for x, y, a in placed])
+
+    def _set_up(self) -> None:
+        self.stage.tell("setup", **setup_message(self.state))
 
     def on_loop(self, function: Callable[[], None]) -> None:
         """Run a function on the session's event loop; may be called from any thread."""
@@ -114,16 +159,20 @@ class Explorer:
 
     async def _frames(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._painted != self._wanted:
-            self._painted = self._wanted
+        while self._computed != self._wanted:
+            self._computed = self._wanted
             query = self.state.query()
             outcome = await loop.run_in_executor(FRAMES, self._attempt, query)
-            self.on_loop(partial(self._paint, outcome))
+            if self._seen < self._sent:  # the browser still paints: a frame that waits here may yet be overtaken
+                self._acknowledged.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._acknowledged.wait(), PATIENCE_SECONDS)
+            self._paint(outcome)
 
-    def _attempt(self, query=None) -> Frame | str:
+    def _attempt(self, query: Query) -> Frame | str:
         """A frame, or the reason why there is none."""
         try:
-            return compute(query or self.state.query())
+            return compute(query)
         except (ValueError, ArithmeticError) as error:
             return str(error)
         except Exception:
@@ -132,26 +181,42 @@ class Explorer:
 
     def _paint(self, outcome: Frame | str) -> None:
         state = self.state
-        self.fields.show_points(state.gaussians if state.drawn else [])
+        self._sent += 1
         if isinstance(outcome, str):
-            self.notice.object = text.message(_kindly(outcome))
+            self.stage.tell("notice", id=self._sent, text=_kindly(outcome))
             return
-        if outcome.query.system is not state.system:
-            return  # overtaken by a change of system
-        show(self.notice, "")
-        self.fields.paint(outcome, state.current.settings.given if state.current else "")
-        show(self.system.equation, text.equation(state.system, outcome.coefficients))
-        self.errors.set_present(
-            outcome.query.dial,
-            {name: p.relative_error if p else None for name, p in outcome.predictions.items()},
+        query = outcome.query
+        given = state.current.settings.given if state.current else ""
+        header, arrays = frame_message(outcome, self._sentence(outcome), given)
+        self.stage.tell("frame", arrays, id=self._sent, last=self._computed == self._wanted, **header)
+        if self._document is not None and self._computed == self._wanted:
+            if self._settling is not None:
+                with contextlib.suppress(ValueError):  # it has run
+                    self._document.remove_timeout_callback(self._settling)
+            settled = partial(self._settled, query.system, outcome.coefficients)
+            self._settling = self._document.add_timeout_callback(settled, SETTLED_MILLISECONDS)
+
+    def _settled(self, system: System, coefficients: dict[str, float]) -> None:
+        """The dial rests: what is not on the stage follows."""
+        if system is self.state.system:
+            self.parameters.show_values(coefficients)
+            self.adapt.follow_window()
+
+    def _sentence(self, frame: Frame) -> str:
+        query, zero_shot = frame.query, frame.predictions.get("zero_shot")
+        state = self.state
+        known = self._known_curves.get((state.system_name, state.bundle_name, "zero_shot", None), [])
+        return text.sentence(
+            query.system,
+            query.dial,
+            state.trained_range,
+            zero_shot and zero_shot.relative_error,
+            mean_at(query.dial, known),
+            float(np.abs(frame.solution).max()),
+            query.gaussians,
         )
 
     # Error along the dial -------------------------------------------------------------------------------------------
-
-    def _new_scale(self) -> None:
-        state = self.state
-        self.errors.set_scale(state.scale, state.trained_range)
-        self.errors.set_present(state.dial, dict.fromkeys(PREDICTIONS))
 
     def request_sweep(self) -> None:
         """Measure the error along the dial anew, off the event loop; the curve fills in from coarse to fine."""
@@ -160,17 +225,17 @@ class Explorer:
         state = self.state
         query, values = state.query(), state.scale.sweep()
         wanted: dict[str, tuple[Callable[[], Operator], list[tuple[float, float]]]] = {}
-        result = state.current and state.current.finished
+        result, shown = state.current and (state.current.key, state.current.finished), {}
         for name, predictor in PREDICTIONS.items():
             load = query.operators[name]
             if load is None:
-                self.on_loop(partial(self.errors.set_curve, name, []))
                 continue
             key = (state.system_name, state.bundle_name, name, result if predictor.adapted else None)
             known = self._known_curves.setdefault(key, [])
-            self.on_loop(partial(self.errors.set_curve, name, list(known)))
+            shown[name] = sorted(known)
             if len(known) < len(values):
                 wanted[name] = load, known
+        self.stage.tell("curves", reset=True, curves=shown)
         if wanted:
             SWEEPS.submit(self._sweep, wanted, state.system, values, stop)
 
@@ -195,40 +260,49 @@ class Explorer:
                 dial = torch.tensor(batch, dtype=torch.float64)
                 found = error_map(operators, sources.source, dial, sources.parameters, system)
                 for (name, known), errors in zip(curves.items(), found.tolist(), strict=True):
-                    known += [point for point in zip(batch, errors, strict=True) if point[0] not in done[name]]
-                    self.on_loop(partial(self._show_curve, name, list(known), stop))
+                    pairs = zip(batch, errors, strict=True)
+                    known += [pair for pair in pairs if pair[0] not in done[name] and math.isfinite(pair[1])]
+                self.on_loop(partial(self._show_curves, {n: sorted(known) for n, known in curves.items()}, stop))
         except Exception:
             log.exception("measuring the error along the dial failed")
 
-    def _show_curve(self, name: str, points: list[tuple[float, float]], stop: Event) -> None:
+    def _show_curves(self, curves: dict[str, list[tuple[float, float]]], stop: Event) -> None:
         if not stop.is_set():
-            self.errors.set_curve(name, points)
+            self.stage.tell("curves", curves=curves)
 
     # Layout ---------------------------------------------------------------------------------------------------------
 
     def page(self) -> pmui.Page:
-        """The whole page."""
-        along = text.title(
-            "Error along the dial", "mean over 8 random sources; band: pre-training range; click to go there"
+        """The whole page: the stage, below it the training, and a drawer for what is set seldom."""
+        live = pmui.Accordion(
+            ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
         )
-        errors = column(Html(along, margin=0), self.errors.pane, share="3 1 0", margin=(0, 10))
-        adapt = column(self.adapt.layout(), share="2 1 0", margin=(0, 6))
         return pmui.Page(
             title=TITLE,
             header=[pn.pane.HTML(text.page_link("Studies", "studies"), margin=(0, 10))],
-            sidebar=[*self.system.layout(), self.dial.box, pmui.Divider(), *self.source.layout()],
+            sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
+            sidebar_open=False,
+            sx={
+                "& .MuiToolbar-root": {"minHeight": "46px !important", "height": "46px"},
+                "& h3": {"fontSize": "1.2rem"},
+            },
             sidebar_width=320,
-            main=[
-                pn.Column(
-                    Html(INTRODUCTION, margin=0),
-                    self.notice,
-                    self.fields.layout(),
-                    pn.Row(errors, adapt, sizing_mode="stretch_width", margin=(10, 0)),
-                    sizing_mode="stretch_width",
-                    margin=(4, 14),
-                )
-            ],
+            main=[pn.Column(self.problems, self.stage, live, sizing_mode="stretch_width", margin=(2, 10))],
         )
+
+
+def mean_at(dial: float, curve: list[tuple[float, float]]) -> float | None:
+    """Error between the neighbours of a value on a curve, on a logarithmic scale; None beyond its ends.
+
+    >>> mean_at(2, [(3, 0.04), (1, 0.01)])
+    0.02
+    """
+    below = max((point for point in curve if point[0] <= dial), default=None)
+    above = min((point for point in curve if point[0] >= dial), default=None)
+    if below is None or above is None:
+        return None
+    share = (dial - below[0]) / (above[0] - below[0]) if above[0] > below[0] else 0.0
+    return math.exp((1 - share) * math.log(below[1]) + share * math.log(above[1]))
 
 
 def _kindly(reason: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
-from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import SPARSITIES
@@ -50,15 +49,14 @@ class Query:
 class Prediction:
     """A predicted solution beside the exact one.
 
-    ``relative_error`` is ``||u - u0|| / ||u0||``, ``residual`` is ``||L u - f|| / ||f||``, ``milliseconds`` the time
-    the prediction took; ``spread`` is how far the values may be off, where the operator says so.
+    ``relative_error`` is ``||u - u0|| / ||u0||``, ``residual`` is ``||L u - f|| / ||f||``; ``spread`` is how far the
+    values may be off, where the operator says so.
     """
 
     values: np.ndarray
     error: np.ndarray
     relative_error: float
     residual: float
-    milliseconds: float
     spread: np.ndarray | None = None
 
 
@@ -70,7 +68,6 @@ class Frame:
     source: np.ndarray
     solution: np.ndarray
     solution_residual: float
-    solution_milliseconds: float
     coefficients: dict[str, float]
     predictions: dict[str, Prediction | None] = field(default_factory=dict)
 
@@ -104,37 +101,43 @@ def compute(query: Query) -> Frame:
     exact_source, exact_coefficients = source.double(), system.coefficients(dial, source.double(), parameters)
     coefficients = exact_coefficients.to(source.dtype)
 
-    started = time.perf_counter()
     exact = system.solve(exact_source, exact_coefficients)
-    milliseconds = 1e3 * (time.perf_counter() - started)
     residual = relative_residual(system.residual(exact, exact_source, exact_coefficients), exact_source).item()
     solution = exact.to(source.dtype)
 
+    found = _predict({key: load() for key, load in query.operators.items() if load}, system, source, coefficients)
     predictions = {
-        key: _predict(load(), system, source, coefficients, solution) if load else None
-        for key, load in query.operators.items()
+        key: _measured(found[key], solution, system, source, coefficients) if key in found else None
+        for key in query.operators
     }
     return Frame(
         query=query,
         source=source.numpy(),
         solution=solution.numpy(),
         solution_residual=residual,
-        solution_milliseconds=milliseconds,
         coefficients=dict(zip(system.coefficient_names, coefficients.tolist(), strict=True)),
         predictions=predictions,
     )
 
 
-def _predict(operator: Operator, system: System, source: Tensor, coefficients: Tensor, solution: Tensor) -> Prediction:
-    started = time.perf_counter()
-    prediction = operator.predict(source, coefficients, system)
-    milliseconds = 1e3 * (time.perf_counter() - started)
+def _predict(operators: dict[str, Operator], system: System, source: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
+    """Predictions by key; networks of equal shape are applied together."""
+    alike: dict[tuple, list[str]] = {}
+    for key, operator in operators.items():
+        alike.setdefault((type(operator.model), operator.model.config), []).append(key)
+    found: dict[str, Tensor] = {}
+    for keys in alike.values():
+        predicted = predict_together([operators[key] for key in keys], source, coefficients, system)
+        found |= dict(zip(keys, predicted, strict=True))
+    return found
+
+
+def _measured(prediction: Tensor, solution: Tensor, system: System, source: Tensor, coefficients: Tensor) -> Prediction:
     return Prediction(
         values=prediction.numpy(),
         error=(prediction - solution).numpy(),
         relative_error=relative_error(prediction, solution).item(),
         residual=relative_residual(system.residual(prediction, source, coefficients), source).item(),
-        milliseconds=milliseconds,
     )
 
 

@@ -48,6 +48,11 @@ class AdaptSettings:
         return self.task.low, self.task.high, self.examples, self.physics
 
     @property
+    def short(self) -> str:
+        """For a button."""
+        return f"{'no labels' if self.physics else self.examples} on {self.task.low:g}–{self.task.high:g}"
+
+    @property
     def given(self) -> str:
         """What the operator is given of the task, in words."""
         return "0 labels, physics loss" if self.physics else f"{self.examples} examples"
@@ -59,11 +64,12 @@ class Adapted:
 
     Without labels there is no twin.
 
-    All by key of `PREDICTIONS`; ``errors`` are mean relative errors on held-out examples of the task.
+    All by key of `PREDICTIONS`; ``errors`` are mean relative errors on held-out examples of the task. An operator that
+    ships is a function that loads it.
     """
 
     settings: AdaptSettings
-    operators: dict[str, Operator]
+    operators: dict[str, Operator | Callable[[], Operator]]
     learning_rates: dict[str, float]
     errors: dict[str, float]
     finished: float

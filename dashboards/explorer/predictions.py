@@ -28,7 +28,6 @@ class Predictor:
         unlabelled: whether `train` can do without labels, by ``unlabelled=task``.
         stage: what the page says meanwhile.
         adapted: its operator changes with the result of a fine-tuning that is shown.
-        saturates: it may be so much worse that its errors do not count for the common colour scale.
     """
 
     key: str
@@ -41,15 +40,14 @@ class Predictor:
     unlabelled: bool = False
     stage: str = ""
     adapted: bool = True
-    saturates: bool = False
 
 
 def _kept(key: str) -> Callable[[ExploreState], Callable[[], Operator] | None]:
     """Loader of an operator that a job has made: the one of the result shown."""
 
     def loader(state: ExploreState) -> Callable[[], Operator] | None:
-        operator = state.current.operators.get(key) if state.current else None
-        return operator and (lambda: operator)
+        found = state.current.operators.get(key) if state.current else None
+        return (lambda: found) if isinstance(found, Operator) else found
 
     return loader
 
@@ -84,7 +82,6 @@ _ENTRIES = (
         loader=_kept("from_scratch"),
         train=train_from_scratch,
         stage="training from scratch",
-        saturates=True,
     ),
 )
 PREDICTIONS: dict[str, Predictor] = {entry.key: entry for entry in _ENTRIES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 
 import torch
@@ -45,6 +46,18 @@ class Helmholtz(System):
     def symbol(self, coefficients, n):
         diffusivity, omega = coefficients[..., None, None].unbind(-3)
         return diffusivity * laplacian(n, like=coefficients) - omega
+
+    @property
+    def resonances(self):
+        """``omega = 4 pi^2 d |k|^2``, where |k|^2 is a sum of two squares.
+
+        >>> [round(value, 3) for value in Helmholtz().resonances[:3]]
+        [1.579, 1.974, 3.158]
+        """
+        dial, unit = self.dialled, 4 * math.pi**2 * DIFFUSIVITY
+        most = math.isqrt(int(dial.high / unit))
+        squares = {i * i + j * j for i in range(most + 1) for j in range(most + 1)}
+        return tuple(unit * square for square in sorted(squares) if dial.low <= unit * square <= dial.high)
 
     def preconditioner(self, coefficients, n):
         """``|4 pi^2 d |k|^2 - omega + omega i / 2|``, a complex-shifted Laplacian (Erlangga, Oosterlee & Vuik 2006).

@@ -121,6 +121,11 @@ class System(ABC):
         values = r",\; ".join(rf"\mathrm{{{names[name]}}} = {value:.4g}" for name, value in coefficients.items())
         return rf"{self.equation},\quad {values}" if values else self.equation
 
+    @property
+    def resonances(self) -> tuple[float, ...]:
+        """Values of the dial at which the symbol of a mode is zero; none of most equations."""
+        return ()
+
     # What a neural operator sees ------------------------------------------------------------------------------------
 
     @property

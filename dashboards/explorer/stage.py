@@ -1,0 +1,159 @@
+"""The stage: one component of the browser that shows a frame, turns the dial and draws the source; see stage.js.
+
+A frame is one binary message: the length of a header, the header as JSON, and an int16 array for each field with its
+middle and step. Predictions are sent as their signed errors, which keeps the small ones exact, and half the size.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import param
+from bokeh.palettes import Viridis256
+from holoviews.plotting.util import process_cmap
+from panel.custom import JSComponent
+
+from sciml_fm_core.physics.system import SYSTEMS
+
+from . import text
+from .compute import Frame
+from .predictions import PREDICTIONS
+from .state import ExploreState
+
+LEVELS = 32766
+DASHES = {"solid": "none", "dashed": "8 4", "dotted": "2 4", "dotdash": "2 4 8 4"}
+MOST_GAUSSIANS = 64
+"""Of a source drawn by hand."""
+
+log = logging.getLogger(__name__)
+
+
+def pack(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
+    """A message; each value of an array is off by at most a part in 65,000 of the array's range."""
+    fields, numbers = [], []
+    for name, values in arrays.items():
+        low, high = float(values.min()), float(values.max())
+        middle, step = (low + high) / 2, (high - low) / (2 * LEVELS) or 1.0
+        fields.append({"name": name, "middle": middle, "step": step})
+        numbers.append(np.round((values - middle) / step).astype("<i2").tobytes())
+    told = json.dumps(header | {"fields": fields}, allow_nan=False).encode()
+    return b"".join([struct.pack("<I", len(told)), told, *numbers])
+
+
+def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Inverse of `pack`, as the browser does it."""
+    (length,) = struct.unpack_from("<I", message)
+    header = json.loads(message[4 : 4 + length])
+    arrays, at = {}, 4 + length
+    for field in header["fields"]:
+        count = header["points"] ** 2
+        values = np.frombuffer(message, "<i2", count, at).reshape(header["points"], header["points"])
+        arrays[field["name"]] = field["middle"] + field["step"] * values
+        at += 2 * count
+    return header, arrays
+
+
+class Stage(JSComponent):
+    """The component. What the browser says is handed on as it comes: whoever listens must check it.
+
+    Args:
+        on_message: called with each message of the browser, a dictionary.
+    """
+
+    _esm = Path(__file__).parent / "stage.js"
+
+    palettes = param.Dict(default={"solution": list(Viridis256), "error": list(process_cmap("RdBu_r", 256))})
+
+    def __init__(self, on_message: Callable[[dict], None], **options):
+        super().__init__(**options)
+        self._on_message = on_message
+
+    def _handle_msg(self, data: Any) -> None:
+        if isinstance(data, dict):
+            self._on_message(data)
+
+    def tell(self, kind: str, arrays: dict[str, np.ndarray] | None = None, **header: Any) -> None:
+        """Send a message to every browser that shows the component."""
+        self._send_msg(pack({"kind": kind} | header, arrays or {}))
+
+
+def frame_message(frame: Frame, sentence: str, given: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of a frame; ``given`` says on what the adapted operators were trained."""
+    shown = {key: prediction for key, prediction in frame.predictions.items() if prediction is not None}
+    arrays = {"source": frame.source, "solution": frame.solution} | {key: p.error for key, p in shown.items()}
+    arrays |= {f"{key}-spread": p.spread for key, p in shown.items() if p.spread is not None}
+    header = {
+        "system": frame.query.system.name,
+        "dial": frame.query.dial,
+        "points": frame.source.shape[0],
+        "sentence": sentence,
+        "given": given,
+        "rms": float(np.sqrt(np.mean(frame.solution**2))) or 1.0,
+        "largest": float(frame.source.max()),
+        "residual": frame.solution_residual,
+        "numbers": {
+            key: {"error": _finite(p.relative_error), "residual": _finite(p.residual)} for key, p in shown.items()
+        },
+    }
+    return header, arrays
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def setup_message(state: ExploreState) -> dict[str, Any]:
+    """What the controls offer, and what is chosen; nothing of it depends on where the dial stands."""
+    dial, system = state.scale, state.system
+    results = [{"value": "none", "label": "0", "title": "the operator as it was pre-trained"}]
+    results += [
+        {"value": str(number), "label": adapted.settings.short, "title": adapted.settings.given}
+        for number, adapted in enumerate(state.adapted.values())
+    ]
+    keys = list(state.adapted)
+    current = state.current
+    return {
+        "systems": [
+            {"value": name, "label": one.title or name, "title": one.label} for name, one in SYSTEMS.items()
+        ],
+        "system": state.system_name,
+        "models": [{"value": one.name, "label": one.label} for one in state.bundles_of(system)],
+        "model": state.bundle_name,
+        "equation": text.plain_equation(system),
+        "dial": {
+            "low": dial.low, "high": dial.high, "logarithmic": dial.logarithmic, "whole": dial.whole,
+            "values": dial.values(), "ticks": ticks(dial), "title": dial.title, "value": state.dial,
+        },
+        "trained": state.trained_range,
+        "resonances": system.resonances,
+        "window": (current.settings.task.low, current.settings.task.high) if current else None,
+        "predictors": [
+            {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash], "empty": one.empty,
+             "adapted": one.adapted}
+            for one in PREDICTIONS.values()
+        ],
+        "results": results,
+        "shown": str(keys.index(state.shown)) if state.shown in keys else "none",
+        "drawn": state.drawn,
+        "gaussians": state.gaussians if state.drawn else [],
+    }  # fmt: skip
+
+
+def ticks(dial) -> list[float]:
+    """Round values along a dial, about ten of them."""
+    if dial.logarithmic:
+        powers = range(math.floor(math.log10(dial.low)), math.ceil(math.log10(dial.high)) + 1)
+        found = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    else:
+        rough = (dial.high - dial.low) / 10
+        step = min((digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5)), key=lambda s: abs(s - rough))
+        first = math.ceil(dial.low / step)
+        found = [round((first + i) * step, 10) for i in range(20)]
+    return sorted({dial.low, *(value for value in found if dial.low <= value <= dial.high)})
