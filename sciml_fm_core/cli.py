@@ -306,7 +306,8 @@ def adapt(
         made = load_operator(made.save(output, **form), _device(device))
     after = evaluate_operator(made, chosen, count=test_count, seed=seed)["error"]
     card = made.card
-    card |= {"downstream_task": task, "command": _command(), "errors": {task: after}}
+    card |= {"adapted_from": operator, "downstream_task": task, "steps": steps}
+    card |= {"command": _command(), "errors": {task: after}}
     if output is not None:
         made.save(output, **form)
     summary = {

@@ -278,6 +278,20 @@ def test_source_drawn(page):
     wait_for(page, "Source f", lambda seen: seen == before)
 
 
+def test_a_reload_keeps_the_page(page):
+    dial(page).focus()
+    for _ in range(3):
+        page.keyboard.press("PageUp")
+    page.get_by_label("Model").select_option("sys-1")
+    page.wait_for_url(re.compile(r"model=sys-1&dial=8\.7&"))
+    error = shown(page, "zero_shot-error").inner_text()
+    page.reload()
+    expect(shown(page, "zero_shot-error")).to_have_text(error)
+    expect(dial(page)).to_have_attribute("aria-valuetext", "8.7")
+    page.goto(page.url.replace("dial=8.7", "dial=soon"))
+    expect(page.get_by_role("alert").first).to_contain_text("dial=soon in the address is left out")
+
+
 def test_hover_and_cut(page):
     box = page.locator("canvas[aria-label='Zero-shot']").bounding_box()
     page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])

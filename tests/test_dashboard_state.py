@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
 from explorer.compute import RESOLUTION, coarse_to_fine, compute, sweep_sources
 from explorer.controls import ParameterControls
 from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
+from explorer.link import query_of, restore
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.stage import frame_message, pack, setup_message, ticks, unpack
 from explorer.state import EXAMPLE_COUNTS, ExploreState, default_window
@@ -525,6 +527,51 @@ def test_what_the_stage_says_is_checked(state):
     for message in nonsense:
         explorer._heard(message)
     assert dict(state.param.values()) == before
+
+
+# Links --------------------------------------------------------------------------------------------------------------
+
+
+def opened_at(bundles, query, kept=None):
+    """A fresh state at an address, and what was wrong with that."""
+    state = ExploreState(bundles, kept=kept or {})
+    return state, restore(state, dict(parse_qsl(query)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dial": 12.3, "seed": 9, "sparsity": 0.25},
+        {"drawn": True, "gaussians": [(0.125, 0.25, 1.0), (0.5, 0.75, -0.5)]},
+        {"bundle_name": "all", "parameters": {"principal axis": math.radians(35)}},
+    ],
+)
+def test_a_link_opens_the_page_as_it_was(bundles, operators, values):
+    state = ExploreState(bundles, **values)
+    kept = {("poisson", state.bundle_name): {adapted(operators["poisson"]).key: adapted(operators["poisson"])}}
+    state.param.update(kept=kept, shown=next(iter(kept["poisson", state.bundle_name])))
+    query = query_of(state)
+    assert len(query) < 200
+    again, problems = opened_at(bundles, query, kept)
+    assert not problems
+    assert query_of(again) == query
+    for name in ("system_name", "bundle_name", "dial", "drawn", "gaussians", "seed", "sparsity", "shown"):
+        if name in ("seed", "sparsity") and state.drawn:
+            continue
+        assert getattr(again, name) == getattr(state, name), name
+    assert again.parameters == pytest.approx(state.parameters, abs=1e-4)
+
+
+def test_what_a_link_says_wrongly_is_named_and_left_out(bundles):
+    wrong = "system=helmholtz&model=none&dial=99&seed=-1&sparsity=2&draw=1,2;3&p.axis=7&result=8:1:2&other=1"
+    state, problems = opened_at(bundles, wrong)
+    assert state.system_name == "helmholtz"
+    assert [problem.split("=")[0] for problem in problems] == ["model", "dial", "sparsity", "seed", "draw", "result"]
+    assert "dial=99 in the address is left out: expected a number from 1 to 15" in problems
+    fresh = ExploreState(bundles, system_name="helmholtz")
+    assert (state.dial, state.seed, state.drawn) == (fresh.dial, fresh.seed, False)
+    assert restore(state, {"dial": "nan"})
+    assert restore(state, {"draw": ";".join(["0,0,1"] * 65)})
 
 
 # Predictions --------------------------------------------------------------------------------------------------------

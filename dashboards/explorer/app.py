@@ -26,9 +26,11 @@ from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
 from .compute import Frame, Query, coarse_to_fine, compute, sweep_sources
 from .controls import ParameterControls, SourceControls
+from .link import gaussians, query_of, restore
 from .parts import Html
 from .predictions import PREDICTIONS
-from .stage import MOST_GAUSSIANS, Stage, frame_message, setup_message
+from .shipped import shipped_results
+from .stage import Stage, frame_message, setup_message
 from .state import ExploreState
 
 TITLE = "Explore pre-trained neural operators"
@@ -58,7 +60,9 @@ class Explorer:
 
     def __init__(self, state: ExploreState | None = None):
         bundles, problems = find_bundles()
-        self.state = state or ExploreState(bundles, shared_operator)
+        self.state = state or ExploreState(bundles, shared_operator, kept=shipped_results())
+        arguments = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()}
+        problems += restore(self.state, arguments)
         self._document = pn.state.curdoc
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -126,10 +130,7 @@ class Explorer:
         self.state.draw_random(self.state.seed)
 
     def _hear_gaussians(self, rows: list) -> None:
-        placed = [tuple(map(float, row)) for row in rows[:MOST_GAUSSIANS]]
-        if not all(len(row) == 3 and all(map(math.isfinite, row)) for row in placed):
-            raise ValueError("expected rows (x, y, amplitude) of finite numbers")
-        self.state.place_gaussians([(x % 1, y % 1, max(-1.0, min(1.0, a))) for x, y, a in placed])
+        self.state.place_gaussians(gaussians(rows))
 
     def _set_up(self) -> None:
         self.stage.tell("setup", **setup_message(self.state))
@@ -201,6 +202,7 @@ class Explorer:
         if system is self.state.system:
             self.parameters.show_values(coefficients)
             self.adapt.follow_window()
+            self.stage.tell("address", query=query_of(self.state))
 
     def _sentence(self, frame: Frame) -> str:
         query, zero_shot = frame.query, frame.predictions.get("zero_shot")

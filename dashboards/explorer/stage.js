@@ -99,6 +99,12 @@ export function render({model, el}) {
   const models = make('select', make('label', bar, {className: 'model'}, 'Model '), {})
   const equation = make('div', bar, {className: 'equation'})
   models.addEventListener('change', () => send({model: models.value}))
+  const share = make('button', bar, {type: 'button', className: 'share', hidden: true}, 'Copy link')
+  share.addEventListener('click', async () => {
+    await navigator.clipboard.writeText(location.href)
+    share.textContent = 'Copied'
+    setTimeout(() => { share.textContent = 'Copy link' }, 1500)
+  })
   const notice = make('div', root, {className: 'notice', role: 'alert'})
   notice.dataset.test = 'notice'
 
@@ -445,6 +451,10 @@ export function render({model, el}) {
     const message = unpack(event.data ?? event)
     if (message.kind === 'setup') configure(message)
     if (message.kind === 'notice') { notice.textContent = message.text; if (message.id != null) send({painted: message.id}) }
+    if (message.kind === 'address') {
+      history.replaceState(null, '', `?${message.query}`)
+      share.hidden = false
+    }
     if (message.kind === 'curves') { curves = message.reset ? message.curves : {...curves, ...message.curves}; drawChart() }
     if (message.kind === 'frame' && setup && message.system === setup.system) {
       frame = message
@@ -513,7 +523,7 @@ const STYLE = `
 .tools label { display: flex; align-items: center; gap: 4px; }
 .tools:not(:has(:checked)) button { display: none; }
 .under { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 2px 20px; align-items: center; }
-.tools button { font: inherit; background: transparent; color: inherit; border: 1px solid #8888; border-radius: 4px; padding: 1px 9px; cursor: pointer; }
+.share, .tools button { font: inherit; background: transparent; color: inherit; border: 1px solid #8888; border-radius: 4px; padding: 1px 9px; cursor: pointer; }
 .handles { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; }
 .handles circle { stroke: #fff; stroke-width: .008; }
 .handles .chosen { stroke-width: .014; }

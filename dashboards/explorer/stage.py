@@ -29,8 +29,6 @@ from .state import ExploreState
 
 LEVELS = 32766
 DASHES = {"solid": "none", "dashed": "8 4", "dotted": "2 4", "dotdash": "2 4 8 4"}
-MOST_GAUSSIANS = 64
-"""Of a source drawn by hand."""
 
 log = logging.getLogger(__name__)
 

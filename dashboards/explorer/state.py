@@ -60,6 +60,7 @@ class ExploreState(param.Parameterized):
         self._training_with: dict[bool, dict[str, Any]] = {
             True: {"steps": UNLABELLED.steps, "learning_rate": UNLABELLED.learning_rate, "try_grid": False}
         }
+        self.kept = values.pop("kept", {})
         self.choose_system(values.pop("system_name", self.system_name))
         self.param.update(**values)
 
@@ -103,9 +104,13 @@ class ExploreState(param.Parameterized):
         bundles = self.bundles_of(system)
         if self.bundle is not None and self.bundle in bundles and len(self.bundle.systems) > 1:
             chosen = self.bundle.name  # a mixed operator stays chosen
-        else:
-            chosen = bundles[0].name if bundles else None
+        else:  # one with something to show beside it, where there is one
+            first = [bundle for bundle in bundles if (name, bundle.name) in self.kept] or bundles
+            chosen = first[0].name if first else None
+        shown = self._latest(name, chosen)
         dial = opening_dial(system, self.bundles.get(chosen))
+        if shown is not None:
+            dial = amid(self.kept[name, chosen][shown].settings.task)
         self.param.update(
             system_name=name,
             bundle_name=chosen,
@@ -113,7 +118,7 @@ class ExploreState(param.Parameterized):
             parameters=parameters,
             window_follows=True,
             window=default_window(system, dial),
-            shown=self._latest(name, chosen),
+            shown=shown,
         )
 
     def choose_bundle(self, name: str) -> None:
@@ -215,7 +220,8 @@ class ExploreState(param.Parameterized):
 
     def _latest(self, system_name: str, bundle_name: str | None) -> tuple | None:
         results = self.kept.get((system_name, bundle_name), {})
-        return max(results, key=lambda key: results[key].finished) if results else None
+        # Of those that ship, which have no time, that of about thirty examples: few, and yet they help.
+        return max(results, key=lambda k: (results[k].finished, -abs(results[k].settings.examples - 32)), default=None)
 
     def query(self) -> Query:
         """The present point of the page."""
@@ -253,6 +259,11 @@ def opening_dial(system: System, bundle: Bundle | None) -> float:
         return dial.snap(dial.default)
     middle = math.sqrt(low * high) if dial.logarithmic else (low + high) / 2
     return dial.snap(round(middle) if dial.whole else middle)
+
+
+def amid(task: Task) -> float:
+    """A value of the dial inside a task's range."""
+    return task.system.dialled.snap(task.low if task.system.dialled.whole else (task.low + task.high) / 2)
 
 
 def default_window(system: System, dial: float) -> tuple[float, float]:

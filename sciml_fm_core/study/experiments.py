@@ -184,7 +184,7 @@ REPEATS = 3
 def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Question 1 (Figure 3): error against downstream examples at the medium shifts, by both recipes for SYS-1.
 
-    `REPEATS` seeds of our specialists, but for the most examples; one by the paper's recipe.
+    `REPEATS` seeds of the specialists, but for the most examples.
     """
     chosen = _budget(budget, "q1_downstream_data")
     curves = [
@@ -195,7 +195,7 @@ def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     runs = []
     for tasks, recipe, system in curves:
         settings = _published(chosen) if recipe == "paper" else chosen
-        for seed in chosen.seeds[: 1 if recipe == "paper" else REPEATS]:
+        for seed in chosen.seeds[:REPEATS]:
             examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
             runs += _curve(settings, _parent(chosen, tasks, recipe), PAPER_TASKS[system]["medium"], examples, seed=seed)
     for system in ("poisson", "advection_diffusion"):
