@@ -26,6 +26,7 @@ from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
 from .compute import Frame, Query, coarse_to_fine, compute, sweep_sources
 from .controls import ParameterControls, SourceControls
+from .lesson_card import LessonCard
 from .link import gaussians, query_of, restore
 from .parts import Html
 from .predictions import PREDICTIONS
@@ -69,15 +70,18 @@ class Explorer:
         except RuntimeError:
             self._loop = None  # outside a server
         self._thread = threading.get_ident()
-        self.problems = Html(text.message("; ".join(problems)) if problems else "")
         self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4))
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
         self.adapt = AdaptView(self.state, self.on_loop)
+        self.lesson = LessonCard(self.state, FRAMES)
+        problems += self.lesson.problems
+        self.problems = Html(text.message("; ".join(problems)) if problems else "")
         self._wanted = self._computed = self._sent = self._seen = 0
         self._acknowledged = asyncio.Event()
         self._task: asyncio.Task | None = None
         self._settling: Callable | None = None
+        self._last: Frame | None = None
         self._sweep_stop = Event()
         self._known_curves: dict[tuple, list[tuple[float, float]]] = {}
 
@@ -126,6 +130,9 @@ class Explorer:
     def _hear_result(self, value: str) -> None:
         self.state.shown = None if value == "none" else list(self.state.adapted)[int(value)]
 
+    def _hear_lesson(self, name: str) -> None:
+        self.lesson.open(name)
+
     def _hear_random(self, _value) -> None:
         self.state.draw_random(self.state.seed)
 
@@ -133,7 +140,8 @@ class Explorer:
         self.state.place_gaussians(gaussians(rows))
 
     def _set_up(self) -> None:
-        self.stage.tell("setup", **setup_message(self.state))
+        lessons = {"lessons": self.lesson.offered, "lesson": self.lesson.name}
+        self.stage.tell("setup", **setup_message(self.state), **lessons)
 
     def on_loop(self, function: Callable[[], None]) -> None:
         """Run a function on the session's event loop; may be called from any thread."""
@@ -186,7 +194,7 @@ class Explorer:
         if isinstance(outcome, str):
             self.stage.tell("notice", id=self._sent, text=_kindly(outcome))
             return
-        query = outcome.query
+        self._last, query = outcome, outcome.query
         given = state.current.settings.given if state.current else ""
         header, arrays = frame_message(outcome, self._sentence(outcome), given)
         self.stage.tell("frame", arrays, id=self._sent, last=self._computed == self._wanted, **header)
@@ -271,6 +279,8 @@ class Explorer:
     def _show_curves(self, curves: dict[str, list[tuple[float, float]]], stop: Event) -> None:
         if not stop.is_set():
             self.stage.tell("curves", curves=curves)
+            if self._last is not None and self._last.query.system is self.state.system:
+                self.stage.tell("sentence", text=self._sentence(self._last))
 
     # Layout ---------------------------------------------------------------------------------------------------------
 
@@ -289,7 +299,15 @@ class Explorer:
                 "& h3": {"fontSize": "1.2rem"},
             },
             sidebar_width=320,
-            main=[pn.Column(self.problems, self.stage, live, sizing_mode="stretch_width", margin=(2, 10))],
+            main=[
+                pn.Column(
+                    self.problems,
+                    pn.Row(self.stage, self.lesson.card, sizing_mode="stretch_width", margin=0),
+                    live,
+                    sizing_mode="stretch_width",
+                    margin=(2, 10),
+                )
+            ],
         )
 
 

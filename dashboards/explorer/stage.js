@@ -97,6 +97,8 @@ export function render({model, el}) {
   const bar = make('div', root, {className: 'bar'})
   const systems = make('fieldset', bar, {className: 'choice'}, make('legend', null, {}, 'Equation'))
   const models = make('select', make('label', bar, {className: 'model'}, 'Model '), {})
+  const lessons = make('select', make('label', bar, {className: 'model'}, 'Lesson '), {})
+  lessons.addEventListener('change', () => send({lesson: lessons.value}))
   const equation = make('div', bar, {className: 'equation'})
   models.addEventListener('change', () => send({model: models.value}))
   const share = make('button', bar, {type: 'button', className: 'share', hidden: true}, 'Copy link')
@@ -428,6 +430,10 @@ export function render({model, el}) {
     }
   }
 
+  function offer(menu, options, value) {
+    menu.replaceChildren(...options.map(one => make('option', null, {value: one.value, selected: one.value === value}, one.label)))
+  }
+
   // Messages ------------------------------------------------------------------------------------------------------------
   function configure(next) {
     const first = !setup || JSON.stringify(setup.predictors) !== JSON.stringify(next.predictors)
@@ -435,7 +441,9 @@ export function render({model, el}) {
     setup = next
     if (other) { frame = null; dialShown = null }
     radios(systems, 'system', setup.systems, setup.system, 'system')
-    models.replaceChildren(...setup.models.map(one => make('option', null, {value: one.value, selected: one.value === setup.model}, one.label)))
+    offer(models, setup.models, setup.model)
+    offer(lessons, setup.lessons ?? [], setup.lesson)
+    lessons.parentElement.hidden = !setup.lessons
     equation.innerHTML = setup.equation
     radios(examples, 'examples', setup.results, setup.shown, 'result')
     slider.max = setup.dial.values.length - 1
@@ -451,6 +459,7 @@ export function render({model, el}) {
     const message = unpack(event.data ?? event)
     if (message.kind === 'setup') configure(message)
     if (message.kind === 'notice') { notice.textContent = message.text; if (message.id != null) send({painted: message.id}) }
+    if (message.kind === 'sentence') set(sentence, message.text)
     if (message.kind === 'address') {
       history.replaceState(null, '', `?${message.query}`)
       share.hidden = false
@@ -483,7 +492,7 @@ const STYLE = `
 .choice span { display: inline-block; padding: 4px 10px; border: 1px solid #8888; cursor: pointer; border-radius: 4px; }
 .choice input:checked + span { background: #005a91; color: #fff; border-color: #005a91; }
 .choice input:focus-visible + span, .operator-stage :focus-visible { outline: 3px solid #d55e00; outline-offset: 1px; }
-.model select { font: inherit; padding: 3px; max-width: 25ch; background: transparent; color: inherit; border: 1px solid #8888; border-radius: 4px; }
+.model select { font: inherit; padding: 3px; max-width: 21ch; background: transparent; color: inherit; border: 1px solid #8888; border-radius: 4px; }
 .model select option { color: #000; background: #fff; }
 .equation math { font-size: 15px; }
 .notice { color: #b3261e; font-weight: 600; min-height: 0; }

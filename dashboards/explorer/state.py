@@ -55,7 +55,7 @@ class ExploreState(param.Parameterized):
     def __init__(self, bundles: dict[str, Bundle], load: Callable[[Bundle], Operator] | None = None, **values: Any):
         super().__init__()
         self.bundles = bundles
-        self._load = load or (lambda bundle: load_operator(bundle.path))
+        self.load = load or (lambda bundle: load_operator(bundle.path))
         self._parameters_of: dict[str, dict[str, float]] = {}
         self._training_with: dict[bool, dict[str, Any]] = {
             True: {"steps": UNLABELLED.steps, "learning_rate": UNLABELLED.learning_rate, "try_grid": False}
@@ -187,7 +187,7 @@ class ExploreState(param.Parameterized):
         Raises:
             ValueError: if no bundle knows the system.
         """
-        bundle, load = self.bundle, self._load
+        bundle, load = self.bundle, self.load
         if bundle is None:
             low, high = pretraining_range(self.system)
             task = f"{self.system.label}({low:g},{high:g})"

@@ -1,0 +1,125 @@
+"""Lessons: files that a teacher can write, numbers that are computed, and each of those that ship to its end."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
+sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
+
+from explorer.app import shared_operator
+from explorer.bundles import find_bundles
+from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
+from explorer.shipped import shipped_results
+from explorer.state import ExploreState
+from playwright.sync_api import expect
+from test_dashboard_browser import browser, served, shown, watched
+
+__all__ = ["browser"]  # a fixture
+
+LESSONS = sorted(FOLDER.glob("*.yaml"))
+OWN = """
+title: Own
+steps:
+  - text: Look.
+    at: system=poisson&dial=3
+    ask: Is it?
+    choices: [yes, no]
+    right: 1
+    answer: It is {zero_shot}.
+"""
+
+
+@pytest.fixture
+def state():
+    """The page on what ships."""
+    bundles = {name: bundle for name, bundle in find_bundles()[0].items() if bundle.shipped}
+    return ExploreState(bundles, shared_operator, kept=shipped_results())
+
+
+def percents(words):
+    return [float(value.replace(",", "")) for value in re.findall(r"([\d.,]+) %", words)]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_that_ships_is_of_4_to_8_steps_and_each_has_its_numbers(path, state):
+    lesson = read_lesson(path)
+    assert 4 <= len(lesson.steps) <= 8
+    assert lesson.about
+    for step in lesson.steps:
+        for query in (step.at, step.then or step.at):
+            assert open_at(state, query) == []
+        words = filled(step.answer, state)
+        assert "{" not in words
+        assert "–" not in words, "every number is there"
+
+
+def test_what_the_lessons_claim_is_what_comes_out(state):
+    """Leaving home: the numbers of the answers are those that the questions have as choices."""
+    lesson = read_lesson(FOLDER / "1-leaving-home.yaml")
+    found = []
+    for step in lesson.steps[:3]:
+        open_at(state, step.then or step.at)
+        found.append(percents(filled(step.answer, state))[0])
+    inside, end, outside = found
+    assert 0.1 < inside < 0.4
+    assert end < 4 * inside
+    assert 10 * end < outside < 40 * end
+
+
+def test_a_sheet_has_the_questions_before_the_answers(state):
+    lesson = read_lesson(LESSONS[0])
+    page = sheet(lesson, state)
+    questions, answers = page.split("<h1>Answers</h1>")
+    assert all(step.ask in questions for step in lesson.steps)
+    assert percents(answers)
+    assert not percents(re.sub("<li>.*?</li>", "", questions))
+
+
+def test_own_lessons_come_beside_those_that_ship_and_broken_ones_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    (tmp_path / "own.yaml").write_text(OWN, encoding="utf-8")
+    (tmp_path / "few.yaml").write_text(OWN.replace("right: 1", "right: 3"), encoding="utf-8")
+    (tmp_path / "number.yaml").write_text(OWN.replace("{zero_shot}", "{zeroshot}"), encoding="utf-8")
+    (tmp_path / "no.yaml").write_text("- nothing", encoding="utf-8")
+    lessons, problems = find_lessons()
+    assert len(lessons) == len(LESSONS) + 1
+    assert lessons["own"].steps[0].choices == ("yes", "no")
+    assert [problem.split(":")[0] for problem in problems] == [
+        "lesson few.yaml, step 1", "lesson no.yaml", "lesson number.yaml, step 1"
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A server of the explore page on what ships."""
+    folder = tmp_path_factory.mktemp("log")
+    with served(folder, "dashboards/explore.py", SCIML_FM_OPERATORS=str(folder)) as url:
+        yield f"{url}/explore"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_each_lesson_to_its_end(browser, address, path):
+    lesson = read_lesson(path)
+    with watched(browser, address.removesuffix("/explore")) as page:
+        page.goto(address)
+        expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+        page.get_by_label("Lesson").select_option(path.stem)
+        for number, step in enumerate(lesson.steps, 1):
+            card = page.locator(".lesson")
+            expect(card).to_contain_text(f"step {number} of {len(lesson.steps)}")
+            page.get_by_role("radio", name=step.choices[step.right - 1], exact=True).check()
+            page.get_by_role("button", name="Check").click()
+            expect(card).to_contain_text("Right.")
+            dial = re.search(r"dial=([\d.]+)", step.then or step.at)[1]
+            expect(page.locator(".operator-stage")).to_have_attribute("data-dial", dial)
+            if number < len(lesson.steps):
+                page.get_by_role("button", name="Next").click()
+        if "CI" not in os.environ:
+            with page.expect_download() as download:
+                page.get_by_text("Printable sheet").click()
+            assert "Answers" in Path(download.value.path()).read_text(encoding="utf-8")
