@@ -5,7 +5,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore test lint weights bench release-check clean
+.PHONY: install explore test lint weights bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -35,6 +35,10 @@ bench: install
 	$(BIN)/python benchmarks/run.py $(if $(RELEASED),--released $(RELEASED))
 	$(BIN)/python benchmarks/report.py
 
+# How fast the explore page answers in a real browser; a quiet machine, please. About eight minutes.
+bench-page: install
+	$(BIN)/python benchmarks/page.py
+
 # The wheel and the sdist in fresh environments of their own, see docs/release.md; about ten minutes.
 release-check: install
 	SCIML_FM_FRESH=1 $(BIN)/python -m pytest tests/test_package.py
@@ -58,6 +62,21 @@ RECIPE_sys-2 := "SYS-2(0.2,1)" --steps 12000
 RECIPE_sys-3 := "SYS-3(1,10)" --steps 12000 --resolution 0:32,0.7:64
 RECIPE_mixed := "SYS-1(1,5)" "SYS-2(0.2,1)" "SYS-3(1,10)" --steps 24000 --batch-size 36 --resolution 0:32,0.75:64
 RECIPE_sys-1-paper := "SYS-1(1,5)" --recipe paper --batch-size 32 --steps 8000
+
+# Fine-tune what the explore page shows at once, and train its twins from scratch; about an hour on one core.
+ADAPT := --grid --batch-size 32 --resolution 0:32,0.9:64 --packed
+TASK_sys-1 := SYS-1(8,12)
+TASK_sys-2 := SYS-2(1,2)
+TASK_sys-3 := SYS-3(11,12)
+ADAPTED := $(foreach n,8:100 32:200 128:400 512:600,$(foreach s,sys-1 sys-2 sys-3,$s:$n $s:$n:--scratch))
+
+adaptations: install
+	mkdir -p runs/adapted
+	set -e; for one in $(ADAPTED); do IFS=: read -r name examples steps how <<< "$$one"; \
+	    case $$name in sys-1) task="$(TASK_sys-1)";; sys-2) task="$(TASK_sys-2)";; *) task="$(TASK_sys-3)";; esac; \
+	    $(BIN)/sciml-fm adapt $$name "$$task" --examples $$examples --steps $$steps $(ADAPT) $$how \
+	        --output runs/adapted/$$name-$$examples$${how#-}.safetensors; done
+	cp runs/adapted/*.safetensors sciml_fm_core/weights/adapted/
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -113,12 +113,12 @@ def test_each_lesson_to_its_end(browser, address, path):
             card = page.locator(".lesson")
             expect(card).to_contain_text(f"step {number} of {len(lesson.steps)}")
             page.get_by_role("radio", name=step.choices[step.right - 1], exact=True).check()
-            page.get_by_role("button", name="Check").click()
+            page.get_by_role("button", name="Check", exact=True).click()
             expect(card).to_contain_text("Right.")
             dial = re.search(r"dial=([\d.]+)", step.then or step.at)[1]
             expect(page.locator(".operator-stage")).to_have_attribute("data-dial", dial)
             if number < len(lesson.steps):
-                page.get_by_role("button", name="Next").click()
+                page.get_by_role("button", name="Next", exact=True).click()
         if "CI" not in os.environ:
             with page.expect_download() as download:
                 page.get_by_text("Printable sheet").click()

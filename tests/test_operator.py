@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from sciml_fm_core import FNO, FNOConfig, Operator, Task, evaluate, load_operator, relative_error, shipped_operators
 from sciml_fm_core.models import operator as operator_module
 from sciml_fm_core.models.operator import read_header
-from sciml_fm_core.models.packed import BLOCK, pack, unpack
+from sciml_fm_core.models.packed import BLOCK, SMALL, pack, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)")
@@ -385,7 +385,7 @@ def test_shipped_operator_predicts_on_coarse_grids(name, n):
 # Packed ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("numbers", [1, 63, 64, 1000])
+@pytest.mark.parametrize("numbers", [1, SMALL - 1, SMALL, SMALL + 7])
 def test_eight_bits_are_a_part_in_250_of_the_largest_of_a_block(numbers, generator):
     weights = {"w": torch.randn(numbers, generator=generator), "zero": torch.zeros(3, 5)}
     kept = unpack(pack(weights))
@@ -397,10 +397,10 @@ def test_eight_bits_are_a_part_in_250_of_the_largest_of_a_block(numbers, generat
 
 
 def test_a_packed_bundle_is_a_quarter_of_the_size_and_predicts_nearly_the_same(tmp_path, small_operator):
-    operator, examples = small_operator(width=16, modes=8), draw("SYS-1(1,5)")
+    operator, examples = small_operator(width=16, modes=16), draw("SYS-1(1,5)", n=32)
     plain = operator.save(tmp_path / "plain.safetensors")
     path = operator.save(tmp_path / "packed.safetensors", packed=True)
-    assert path.stat().st_size < 0.32 * plain.stat().st_size
+    assert path.stat().st_size < 0.31 * plain.stat().st_size
     exact, near = (load_operator(each).predict(examples.source, examples.coefficients) for each in (plain, path))
     assert relative_error(near, exact).max() < 0.05
     again = load_operator(path).save(tmp_path / "again.safetensors", packed=True)

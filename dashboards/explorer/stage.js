@@ -254,7 +254,7 @@ export function render({model, el}) {
     for (const one of setup.predictors) {
       const column = make('section', columns, {className: 'misfit'})
       column.setAttribute('aria-label', `Error of ${one.name}`)
-      make('h3', column, {}, 'Error ', make('small', null, {}, 'white 0.1 %, full 100 % of RMS u'))
+      make('h3', column, {title: 'of the root mean square of u'}, 'Error ', make('small', null, {}, 'white 0.1 %, full 100 %'))
       errors[one.key] = new Field(column, `Error of ${one.name}`)
       watchField(errors[one.key], one.key)
     }
@@ -418,7 +418,7 @@ export function render({model, el}) {
   }
 
   // Examples ------------------------------------------------------------------------------------------------------------
-  const examples = make('fieldset', under, {className: 'choice examples'}, make('legend', null, {}, 'Fine-tuned on'))
+  const examples = make('fieldset', bar, {className: 'choice examples'}, make('legend', null, {}, 'Fine-tuned on'))
   function radios(parent, name, options, value, message) {
     const legend = parent.querySelector('legend')
     parent.replaceChildren(legend)
@@ -515,7 +515,7 @@ const STYLE = `
 .column { border-top: 3px solid; }
 .cut { grid-column: span 2; min-width: 0; }
 .cut { display: flex; flex-direction: column; }
-.cut svg { width: 100%; flex: 1; min-height: 100px; border: 1px solid #8884; box-sizing: border-box; }
+.cut svg { width: 100%; height: 0; flex: 1; min-height: 100px; border: 1px solid #8884; box-sizing: border-box; }
 .line { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; }
 .exact { stroke: #888; stroke-width: 5; stroke-opacity: .5; }
 .band { fill-opacity: .2; }
@@ -537,10 +537,10 @@ const STYLE = `
 .handles circle { stroke: #fff; stroke-width: .008; }
 .handles .chosen { stroke-width: .014; }
 .drawing { touch-action: none; cursor: crosshair; }
-@container (min-width: 1500px) { .operator-stage, .operator-stage h3, .sentence { font-size: 18px } .big { font-size: 28px } .operator-stage small, .readout { font-size: 15px } }
+@container (min-width: 1500px) { .columns { --side: max(130px, calc(50vh - 200px)) } .operator-stage, .operator-stage h3, .sentence { font-size: 18px } .big { font-size: 28px } .operator-stage small, .readout { font-size: 15px } }
 @container (max-width: 700px) {
   .columns { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .dial, .under { position: sticky; bottom: 0; z-index: 2; background: Canvas; order: 9; }
+  .dial { position: sticky; bottom: 0; z-index: 2; background: Canvas; order: 9; }
   .cut { grid-column: span 2; }
 }
 `
