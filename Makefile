@@ -5,7 +5,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore test lint weights bench bench-page release-check clean
+.PHONY: install explore test lint weights adaptations bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -65,17 +65,13 @@ RECIPE_sys-1-paper := "SYS-1(1,5)" --recipe paper --batch-size 32 --steps 8000
 
 # Fine-tune what the explore page shows at once, and train its twins from scratch; about an hour on one core.
 ADAPT := --grid --batch-size 32 --resolution 0:32,0.9:64 --packed
-TASK_sys-1 := SYS-1(8,12)
-TASK_sys-2 := SYS-2(1,2)
-TASK_sys-3 := SYS-3(11,12)
-ADAPTED := $(foreach n,8:100 32:200 128:400 512:600,$(foreach s,sys-1 sys-2 sys-3,$s:$n $s:$n:--scratch))
 
 adaptations: install
 	mkdir -p runs/adapted
-	set -e; for one in $(ADAPTED); do IFS=: read -r name examples steps how <<< "$$one"; \
-	    case $$name in sys-1) task="$(TASK_sys-1)";; sys-2) task="$(TASK_sys-2)";; *) task="$(TASK_sys-3)";; esac; \
-	    $(BIN)/sciml-fm adapt $$name "$$task" --examples $$examples --steps $$steps $(ADAPT) $$how \
-	        --output runs/adapted/$$name-$$examples$${how#-}.safetensors; done
+	set -e; for task in 'sys-1 SYS-1(8,12)' 'sys-2 SYS-2(1,2)' 'sys-3 SYS-3(11,12)'; do \
+	    for size in '8 100' '32 200' '128 400' '512 600'; do for how in '' --scratch; do set -- $$task $$size; \
+	    $(BIN)/sciml-fm adapt $$1 "$$2" --examples $$3 --steps $$4 $(ADAPT) $$how \
+	        --output runs/adapted/$$1-$$3$${how#-}.safetensors; done; done; done
 	cp runs/adapted/*.safetensors sciml_fm_core/weights/adapted/
 
 clean:

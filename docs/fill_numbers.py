@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from sciml_fm_core.files import write_json
-from sciml_fm_core.models.operator import read_header, shipped_operators
+from sciml_fm_core.models.operator import read_header, shipped_adaptations, shipped_operators
 from sciml_fm_core.study.analysis import error_of, examples_to_reach, median_errors, select, table
 from sciml_fm_core.study.experiments import PATIENCE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
@@ -28,9 +28,9 @@ FOLDER = Path(__file__).parent
 README, PRINTED = FOLDER.parent / "README.md", FOLDER / "readme.json"
 NUMBER = re.compile(r"(zero-shot|fine-tuned|mean relative error) [\d.]+%")
 """A number of the README: it is that of the same name among what the command or the snippet printed."""
-REACH, NORMALIZATIONS, REPEATED = (
+REACH, NORMALIZATIONS, REPEATED, PAGE = (
     json.loads((FOLDER.parent / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    for name in ("reach", "normalizations", "repeat")
+    for name in ("reach", "normalizations", "repeat", "page")
 )
 RECORDS = [{"architecture": "fno"} | record for record in read_table(shipped_tables()["laptop"])]
 CARDS = {name: read_header(path)["card"] for name, path in shipped_operators().items()}
@@ -285,9 +285,55 @@ def repeat() -> str:
     return f"{notes}\n\n{table(header, rows)}"
 
 
+def adapted() -> str:
+    """What was fine-tuned beforehand, and its twins from scratch, from their cards."""
+    cards = [read_header(path)["card"] for path in shipped_adaptations().values()]
+    tasks = list(dict.fromkeys((card["adapted_from"], card["downstream_task"]) for card in cards))
+    counts = sorted({card["downstream_examples"] for card in cards})
+    rows = []
+    for name, task in tasks:
+        for kind in ("fine-tuned", "from scratch"):
+            own = {
+                card["downstream_examples"]: card["errors"][task]
+                for card in cards
+                if (card["adapted_from"], card["downstream_task"], card["kind"]) == (name, task, kind)
+            }
+            rows.append([f"`{name}`", task, kind, *(percent(own[count]) for count in counts)])
+    header = ["operator", "task", "start", *(f"{count} examples" for count in counts)]
+    return (
+        f"Mean relative errors on 256 test examples at 128 x 128, of the weights as they ship; {cards[0]['hardware']}, "
+        f"seed 0; `make adaptations`.\n\n{table(header, rows)}"
+    )
+
+
+def page() -> str:
+    """How fast the explore page answers, from benchmarks/results/page.json."""
+    dial, held, sessions, memory = (PAGE[name] for name in ("dial", "held_key", "sessions", "memory"))
+    rows = [
+        ["dial to painted, median of moves", f"{dial['median_ms']:.0f} ms of {dial['moves']}"],
+        ["95th percentile", f"{dial['percentile_95_ms']:.0f} ms"],
+        [
+            "held key",
+            f"{held['frames_per_s']:.0f} frames a second, the last one {'right' if held['last_right'] else 'wrong'}",
+        ],
+        ["first painted page", f"{PAGE['first_page_s']:.1f} s after the server is up"],
+        [
+            f"{sessions['at_once']} sessions dialling at once, 95th percentile",
+            f"{sessions['percentile_95_ms']:.0f} ms, {sessions['dropped']} of {sessions['moves']} moves dropped",
+        ],
+        [
+            f"memory of the server, after 20 and after {memory['sessions']} sessions",
+            f"{memory['after_20_mb']} and {memory['at_end_mb']} MB",
+        ],
+    ]
+    where = f"{PAGE['hardware']}, {PAGE['cores']} cores, Chromium {PAGE['browser'].split('.')[0]}."
+    return f"{where}\n\n{table(['', ''], rows)}"
+
+
 PAGES = {
-    "results.md": (headline, study, repeat, sizes, shifts, mixture, architectures, normalizations, operators),
+    "results.md": (headline, study, repeat, sizes, shifts, mixture, architectures, normalizations, operators, adapted),
     "reach.md": (reach, unseen, ablation),
+    "dashboard.md": (page,),
 }
 
 

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import panel as pn
@@ -29,16 +31,20 @@ from .controls import ParameterControls, SourceControls
 from .lesson_card import LessonCard
 from .link import gaussians, query_of, restore
 from .parts import Html
-from .predictions import PREDICTIONS
 from .shipped import shipped_results
 from .stage import Stage, frame_message, setup_message
 from .state import ExploreState
 
 TITLE = "Explore pre-trained neural operators"
 
+torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+"""Half of the cores: the browser, a training and the server need the rest, and threads that wait for each other cost
+more than they bring."""
 FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
-"""One warm thread for the fields of all sessions: a prediction uses every core as it is."""
+"""One warm thread for the fields of all sessions, in the order in which they ask."""
 SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps")
+CURVES: WeakKeyDictionary[Operator, dict[str, list[tuple[float, float]]]] = WeakKeyDictionary()
+"""Errors along the dial that are known, by operator and system: sessions that share an operator share its curve."""
 SWEEP_BATCH = 4
 """Values of the dial measured at once: the curve grows while the rest is still measured."""
 
@@ -83,7 +89,7 @@ class Explorer:
         self._settling: Callable | None = None
         self._last: Frame | None = None
         self._sweep_stop = Event()
-        self._known_curves: dict[tuple, list[tuple[float, float]]] = {}
+        self._curves: dict[str, list[tuple[float, float]]] = {}
 
         state = self.state
         state.param.watch(
@@ -164,19 +170,26 @@ class Explorer:
         """Compute the fields anew; requests that arrive meanwhile are answered by one further frame, the latest."""
         self._wanted += 1
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._frames())
+            self._task = asyncio.get_running_loop().create_task(self._frames(self._begin()))
 
-    async def _frames(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._computed != self._wanted:
-            self._computed = self._wanted
-            query = self.state.query()
-            outcome = await loop.run_in_executor(FRAMES, self._attempt, query)
+    def _begin(self) -> Future[Frame | str]:
+        """The frame of the page as it is now; its computing begins before the event loop comes round."""
+        self._computed = self._wanted
+        return FRAMES.submit(self._attempt, self.state.query())
+
+    async def _frames(self, frame: Future[Frame | str]) -> None:
+        while True:
+            outcome = await asyncio.wrap_future(frame)
+            latest = self._computed == self._wanted
+            following = None if latest else self._begin()
             if self._seen < self._sent:  # the browser still paints: a frame that waits here may yet be overtaken
                 self._acknowledged.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._acknowledged.wait(), PATIENCE_SECONDS)
-            self._paint(outcome)
+            self._paint(outcome, latest)
+            if following is None and self._computed == self._wanted:
+                return
+            frame = following or self._begin()
 
     def _attempt(self, query: Query) -> Frame | str:
         """A frame, or the reason why there is none."""
@@ -188,7 +201,7 @@ class Explorer:
             log.exception("computing the fields failed")
             return "Computing the fields failed; the server's log says why."
 
-    def _paint(self, outcome: Frame | str) -> None:
+    def _paint(self, outcome: Frame | str, latest: bool) -> None:
         state = self.state
         self._sent += 1
         if isinstance(outcome, str):
@@ -197,8 +210,8 @@ class Explorer:
         self._last, query = outcome, outcome.query
         given = state.current.settings.given if state.current else ""
         header, arrays = frame_message(outcome, self._sentence(outcome), given)
-        self.stage.tell("frame", arrays, id=self._sent, last=self._computed == self._wanted, **header)
-        if self._document is not None and self._computed == self._wanted:
+        self.stage.tell("frame", arrays, id=self._sent, last=latest, **header)
+        if self._document is not None and latest:
             if self._settling is not None:
                 with contextlib.suppress(ValueError):  # it has run
                     self._document.remove_timeout_callback(self._settling)
@@ -215,13 +228,12 @@ class Explorer:
     def _sentence(self, frame: Frame) -> str:
         query, zero_shot = frame.query, frame.predictions.get("zero_shot")
         state = self.state
-        known = self._known_curves.get((state.system_name, state.bundle_name, "zero_shot", None), [])
         return text.sentence(
             query.system,
             query.dial,
             state.trained_range,
             zero_shot and zero_shot.relative_error,
-            mean_at(query.dial, known),
+            mean_at(query.dial, self._curves.get("zero_shot", [])),
             float(np.abs(frame.solution).max()),
             query.gaussians,
         )
@@ -232,52 +244,44 @@ class Explorer:
         """Measure the error along the dial anew, off the event loop; the curve fills in from coarse to fine."""
         self._sweep_stop.set()
         stop = self._sweep_stop = Event()
-        state = self.state
-        query, values = state.query(), state.scale.sweep()
-        wanted: dict[str, tuple[Callable[[], Operator], list[tuple[float, float]]]] = {}
-        result, shown = state.current and (state.current.key, state.current.finished), {}
-        for name, predictor in PREDICTIONS.items():
-            load = query.operators[name]
-            if load is None:
-                continue
-            key = (state.system_name, state.bundle_name, name, result if predictor.adapted else None)
-            known = self._known_curves.setdefault(key, [])
-            shown[name] = sorted(known)
-            if len(known) < len(values):
-                wanted[name] = load, known
-        self.stage.tell("curves", reset=True, curves=shown)
-        if wanted:
-            SWEEPS.submit(self._sweep, wanted, state.system, values, stop)
+        query, values = self.state.query(), self.state.scale.sweep()
+        self._curves = {}
+        self.stage.tell("curves", reset=True, curves={})
+        SWEEPS.submit(self._sweep, query, values, stop)
 
-    def _sweep(
-        self,
-        wanted: dict[str, tuple[Callable[[], Operator], list[tuple[float, float]]]],
-        system: System,
-        values: list[float],
-        stop: Event,
-    ) -> None:
+    def _sweep(self, query: Query, values: list[float], stop: Event) -> None:
         try:
-            operators = [load() for load, _ in wanted.values()]
-            curves = {name: known for name, (_, known) in wanted.items()}
-            sources = sweep_sources(system)
+            operators = {name: load() for name, load in query.operators.items() if load and not stop.is_set()}
+            curves = {
+                name: CURVES.setdefault(operator, {}).setdefault(query.system.name, [])
+                for name, operator in operators.items()
+            }
+            self._tell_curves(curves, stop)
+            sources = sweep_sources(query.system)
             done = {name: {value for value, _ in known} for name, known in curves.items()}
-            in_all = set.intersection(*done.values())
-            order = [values[index] for index in coarse_to_fine(len(values)) if values[index] not in in_all]
+            order = [values[index] for index in coarse_to_fine(len(values))]
             for first in range(0, len(order), SWEEP_BATCH):
                 batch = order[first : first + SWEEP_BATCH]
-                if stop.is_set():
-                    return
+                lacking = [name for name in curves if not done[name].issuperset(batch)]
+                if stop.is_set() or not lacking:
+                    continue
                 dial = torch.tensor(batch, dtype=torch.float64)
-                found = error_map(operators, sources.source, dial, sources.parameters, system)
-                for (name, known), errors in zip(curves.items(), found.tolist(), strict=True):
+                own = [operators[name] for name in lacking]
+                found = error_map(own, sources.source, dial, sources.parameters, query.system)
+                for name, errors in zip(lacking, found.tolist(), strict=True):
                     pairs = zip(batch, errors, strict=True)
-                    known += [pair for pair in pairs if pair[0] not in done[name] and math.isfinite(pair[1])]
-                self.on_loop(partial(self._show_curves, {n: sorted(known) for n, known in curves.items()}, stop))
+                    curves[name] += [pair for pair in pairs if pair[0] not in done[name] and math.isfinite(pair[1])]
+                self._tell_curves(curves, stop)
         except Exception:
             log.exception("measuring the error along the dial failed")
 
+    def _tell_curves(self, curves: dict[str, list[tuple[float, float]]], stop: Event) -> None:
+        shown = {name: sorted(set(known)) for name, known in curves.items()}
+        self.on_loop(partial(self._show_curves, shown, stop))
+
     def _show_curves(self, curves: dict[str, list[tuple[float, float]]], stop: Event) -> None:
         if not stop.is_set():
+            self._curves = curves
             self.stage.tell("curves", curves=curves)
             if self._last is not None and self._last.query.system is self.state.system:
                 self.stage.tell("sentence", text=self._sentence(self._last))
@@ -294,6 +298,7 @@ class Explorer:
             header=[pn.pane.HTML(text.page_link("Studies", "studies"), margin=(0, 10))],
             sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
             sidebar_open=False,
+            busy_indicator=None,
             sx={
                 "& .MuiToolbar-root": {"minHeight": "46px !important", "height": "46px"},
                 "& h3": {"fontSize": "1.2rem"},

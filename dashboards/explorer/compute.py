@@ -87,7 +87,7 @@ def make_source(query: Query) -> Tensor:
     return normalize(render(amplitudes, query.resolution), zero_mean=zero_mean)[0]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def compute(query: Query) -> Frame:
     """Solve exactly, predict with every operator there is, and measure.
 
@@ -106,17 +106,14 @@ def compute(query: Query) -> Frame:
     solution = exact.to(source.dtype)
 
     found = _predict({key: load() for key, load in query.operators.items() if load}, system, source, coefficients)
-    predictions = {
-        key: _measured(found[key], solution, system, source, coefficients) if key in found else None
-        for key in query.operators
-    }
+    measured = _measured(found, solution, system, source, coefficients) if found else {}
     return Frame(
         query=query,
         source=source.numpy(),
         solution=solution.numpy(),
         solution_residual=residual,
         coefficients=dict(zip(system.coefficient_names, coefficients.tolist(), strict=True)),
-        predictions=predictions,
+        predictions={key: measured.get(key) for key in query.operators},
     )
 
 
@@ -132,13 +129,17 @@ def _predict(operators: dict[str, Operator], system: System, source: Tensor, coe
     return found
 
 
-def _measured(prediction: Tensor, solution: Tensor, system: System, source: Tensor, coefficients: Tensor) -> Prediction:
-    return Prediction(
-        values=prediction.numpy(),
-        error=(prediction - solution).numpy(),
-        relative_error=relative_error(prediction, solution).item(),
-        residual=relative_residual(system.residual(prediction, source, coefficients), source).item(),
-    )
+def _measured(
+    found: dict[str, Tensor], solution: Tensor, system: System, source: Tensor, coefficients: Tensor
+) -> dict[str, Prediction]:
+    predictions = torch.stack(list(found.values()))
+    off = relative_error(predictions, solution.expand_as(predictions)).tolist()
+    sources, rows = source.expand_as(predictions), coefficients.expand(len(predictions), -1)
+    residual = relative_residual(system.residual(predictions, sources, rows), sources).tolist()
+    errors = predictions - solution
+    return {
+        key: Prediction(predictions[i].numpy(), errors[i].numpy(), off[i], residual[i]) for i, key in enumerate(found)
+    }
 
 
 @dataclass(frozen=True)

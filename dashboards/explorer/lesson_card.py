@@ -35,7 +35,7 @@ class LessonCard:
         self.next = pmui.Button(label="Next", variant="outlined", size="small")
         self.answer = pn.pane.Markdown(margin=(0, 10), sizing_mode="stretch_width")
         self.print = pn.widgets.FileDownload(
-            callback=self._sheet, filename="lesson.html", label="Printable sheet", button_type="light", width=260
+            callback=self._sheet, filename="lesson.html", label="Printable sheet", color="light", width=260
         )
         self.card = pn.Column(
             self.head, self.text, self.guess, pn.Row(self.check, self.back, self.next, margin=0), self.answer,

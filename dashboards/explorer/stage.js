@@ -43,16 +43,15 @@ function lookup(colours) { // hex colours as one 32-bit word a pixel, as canvase
 
 function unpack(data) {
   const bytes = data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const length = view.getUint32(0, true)
+  const length = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true)
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)))
-  let at = 4 + length
+  const numbers = new Int16Array(bytes.slice(4 + length).buffer) // little-endian, as every browser's machine is
   header.arrays = {}
-  for (const field of header.fields ?? []) {
-    const count = header.points ** 2, values = new Float32Array(count)
-    for (let i = 0; i < count; i++) values[i] = field.middle + field.step * view.getInt16(at + 2 * i, true)
-    header.arrays[field.name] = values
-    at += 2 * count
+  let at = 0
+  for (const {name, middle, step} of header.fields ?? []) {
+    const count = header.points ** 2, values = header.arrays[name] = new Float32Array(count)
+    for (let i = 0; i < count; i++) values[i] = middle + step * numbers[at + i]
+    at += count
   }
   return header
 }
@@ -67,8 +66,7 @@ class Field { // one canvas, its crosshair, and what is said where there is noth
     this.empty = make('div', this.frame, {className: 'empty'})
     this.label = label
   }
-  paint(values, points, table, position, says = '') {
-    this.values = values
+  paint(values, points, table, says = '') { // `table` gives the colour of a value
     this.empty.textContent = values ? '' : says
     this.canvas.style.visibility = values ? 'visible' : 'hidden'
     if (!values) return
@@ -78,10 +76,8 @@ class Field { // one canvas, its crosshair, and what is said where there is noth
       this.image = this.context.createImageData(points, points)
       this.pixels = new Uint32Array(this.image.data.buffer)
     }
-    const last = points - 1
-    for (let y = 0, i = 0; y < points; y++)
-      for (let x = 0, o = (last - y) * points; x < points; x++, i++, o++)
-        this.pixels[o] = table[position(values[i])]
+    for (let y = 0; y < points; y++) // row 0 is at the bottom
+      table(values, y * points, points, this.pixels, (points - 1 - y) * points)
     this.context.putImageData(this.image, 0, 0)
   }
 }
@@ -261,16 +257,34 @@ export function render({model, el}) {
     buildDrawing(parts.source.head, fields.source)
   }
 
-  const errorPosition = scale => value => { // 0.1 % is white, 100 % full, by powers of ten to either side
-    const size = Math.abs(value) / scale
-    const t = size > 1e-3 ? Math.min(1, Math.log10(size / 1e-3) / 3) : 0
-    return Math.round(127.5 + 127.5 * Math.sign(value) * t)
+  // Colours of a row of values. A logarithm is read off the bits of a float: its exponent, and linear between powers of 2.
+  const bits = new Int32Array(1), float = new Float32Array(bits.buffer)
+  const bitsOf = value => { float[0] = value; return bits[0] }
+  const logarithmic = scale => { // 0.1 % of the scale is white, 100 % full, to either side
+    const low = bitsOf(1e-3 * scale), factor = 127.5 / (bitsOf(scale) - low), colours = tables.error
+    return (values, from, count, pixels, to) => {
+      const words = new Int32Array(values.buffer, 4 * from, count)
+      for (let i = 0; i < count; i++) {
+        const t = ((words[i] & 0x7fffffff) - low) * factor
+        const size = t < 0 ? 0 : t > 127.5 ? 127.5 : t
+        pixels[to + i] = colours[(words[i] < 0 ? 127.5 - size : 127.5 + size) | 0]
+      }
+    }
   }
   const linear = (low, high) => {
-    const factor = (N_COLOURS - 1) / (high - low || 1)
-    return value => Math.min(N_COLOURS - 1, Math.max(0, (value - low) * factor)) | 0
+    const factor = (N_COLOURS - 1) / (high - low || 1), colours = tables.solution
+    return (values, from, count, pixels, to) => {
+      for (let i = 0; i < count; i++) {
+        const t = (values[from + i] - low) * factor
+        pixels[to + i] = colours[t < 0 ? 0 : t > N_COLOURS - 1 ? N_COLOURS - 1 : t | 0]
+      }
+    }
   }
-  const extent = values => { let low = Infinity, high = -Infinity; for (const v of values) { if (v < low) low = v; if (v > high) high = v } return [low, high] }
+  const extent = values => {
+    let low = Infinity, high = -Infinity
+    for (let i = 0; i < values.length; i++) { const v = values[i]; if (v < low) low = v; if (v > high) high = v }
+    return [low, high]
+  }
 
   function paint() {
     const {points, arrays} = frame, exact = arrays.solution
@@ -280,18 +294,19 @@ export function render({model, el}) {
     for (const one of setup.predictors) {
       const off = arrays[one.key]
       if (!off) continue
-      shown[one.key] = exact.map((value, i) => value + off[i])
+      const sum = shown[one.key] = new Float32Array(exact.length)
+      for (let i = 0; i < sum.length; i++) sum[i] = exact[i] + off[i]
       const [a, b] = extent(shown[one.key])
       low = Math.min(low, Math.max(a, limits[0])) // a prediction far off would flatten all others
       high = Math.max(high, Math.min(b, limits[1]))
     }
     frame.shown = shown
     frame.limits = [low, high]
-    fields.source.paint(arrays.source, points, tables.solution, linear(...extent(arrays.source)))
-    fields.solution.paint(exact, points, tables.solution, linear(low, high))
+    fields.source.paint(arrays.source, points, linear(...extent(arrays.source)))
+    fields.solution.paint(exact, points, linear(low, high))
     for (const one of setup.predictors) {
-      fields[one.key].paint(shown[one.key], points, tables.solution, linear(low, high), one.empty)
-      errors[one.key].paint(arrays[one.key], points, tables.error, errorPosition(frame.rms))
+      fields[one.key].paint(shown[one.key], points, linear(low, high), one.empty)
+      errors[one.key].paint(arrays[one.key], points, logarithmic(frame.rms))
       const numbers = frame.numbers[one.key]
       set(parts[one.key].big, numbers ? percent(numbers.error) : '–')
       parts[one.key].head.title = numbers ? `residual of the equation ${percent(numbers.residual)}${one.adapted ? `, ${frame.given}` : ''}` : ''

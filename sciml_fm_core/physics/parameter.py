@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -70,8 +71,12 @@ class Parameter:
         """Nearest of `values`."""
         if self.logarithmic:
             value = max(value, 1e-300)
-            return min(self.values(), key=lambda v: abs(math.log(v / value)))
-        return min(self.values(), key=lambda v: abs(v - value))
+            return min(self._values, key=lambda v: abs(math.log(v / value)))
+        return min(self._values, key=lambda v: abs(v - value))
+
+    @cached_property
+    def _values(self) -> tuple[float, ...]:
+        return tuple(self.values())
 
     def values(self) -> list[float]:
         """All values that a dial can take; two significant digits on a logarithmic one."""
