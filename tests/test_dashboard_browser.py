@@ -148,7 +148,7 @@ def address(tmp_path_factory):
 def page(browser, address):
     """A fresh explore page, ready."""
     with watched(browser, address.removesuffix("/explore")) as page:
-        page.goto(address)
+        page.goto(f"{address}?system=poisson&model=symbol&dial=3&result=none")
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
         expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^(2[0-9])$"))
         yield page
@@ -211,6 +211,21 @@ def test_fields_are_shown(page):
     expect(shown(page, "sentence")).to_contain_text("inside the range of pre-training, 1 to 5")
     expect(shown(page, "fine_tuned-error")).to_have_text("–")
     assert percent(shown(page, "zero_shot-error").inner_text()) < 5
+
+
+def test_the_page_opens_on_a_contrast(browser, address):
+    """Outside the range, with a fine-tuning that ships; others answer without any training."""
+    with watched(browser, address.removesuffix("/explore")) as page:
+        page.goto(address)
+        errors = {}
+        for name in ("zero_shot", "fine_tuned", "from_scratch"):
+            expect(shown(page, f"{name}-error")).to_have_text(re.compile(r"%$"))
+            errors[name] = percent(shown(page, f"{name}-error").inner_text())
+        assert errors["fine_tuned"] < errors["from_scratch"] < errors["zero_shot"]
+        expect(shown(page, "sentence")).to_contain_text("beyond the range of pre-training")
+        page.locator(".examples label", has_text="512 on").click()
+        expect(shown(page, "fine_tuned-error")).not_to_have_text(f"{errors['fine_tuned']:g} %")
+        assert percent(shown(page, "fine_tuned-error").inner_text()) < errors["fine_tuned"]
 
 
 def test_dial_turned_by_keyboard(page):
