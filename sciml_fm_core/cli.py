@@ -375,6 +375,7 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
 def operators() -> None:
     """List the operators that ship."""
     table = Table("name", "trained on", "recipe", "parameters", "examples", "error on its own task")
+    table.columns[0].no_wrap = True  # it is what other commands want, whole
     for name, path in shipped_operators().items():
         card = read_header(path)["card"]
         errors = card.get("errors", {})

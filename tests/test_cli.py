@@ -381,13 +381,13 @@ def test_newer_formats(run, small_operator, tmp_path):
     from sciml_fm_core.models import operator as operator_module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operator_module, "FORMAT_VERSION", 99)
+        patch.setattr(operator_module, "PLAIN_VERSION", 99)
         small_operator().save(tmp_path / "newer.safetensors")
     generate(Task.parse("SYS-1(1,5)"), tmp_path / "newer.h5", 4, resolution=8)
     with h5py.File(tmp_path / "newer.h5", "r+") as file:
         file.attrs["version"] = 99
     before = contents(tmp_path)
-    refused(run("info", "newer.safetensors"), "format version 99, this package reads up to 2; upgrade sciml-fm")
+    refused(run("info", "newer.safetensors"), "format version 99, this package reads up to 3; upgrade sciml-fm")
     refused(run("evaluate", "newer.safetensors", "SYS-1(1,5)"), "format version 99")
     refused(run("info", "newer.h5"), "layout version 99, this package reads up to 1; upgrade sciml-fm")
     assert contents(tmp_path) == before
@@ -407,7 +407,7 @@ def test_wrong_systems_and_names(run, bundle, tmp_path):
     refused(run("evaluate", bundle, "SYS-3(1,10)", "--count", 2), "was trained for poisson, got helmholtz")
     refused(run("adapt", bundle, "SYS-3(1,10)", "--examples", 2), "was trained for poisson, got helmholtz")
     refused(run("adapt", bundle, "SYS-3(1,10)", "--physics"), "was trained for poisson, got helmholtz")
-    refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one dataset file for each task")
+    refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one set of examples for each task")
     refused(
         run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"),
         "recipe: expected one of dimensionless, symbol, paper, symbol-composed, got 'theirs'",

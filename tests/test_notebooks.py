@@ -209,8 +209,8 @@ def test_lab(tmp_path):
             assert "omega" in inside.inner_text()
             browser.close()
     finally:
-        server.terminate()
-        server.wait(timeout=30)
+        server.kill()  # its kernel notices, and ends
+        server.wait(timeout=60)
 
 
 @pytest.mark.parametrize(
