@@ -29,7 +29,8 @@ class LessonCard:
         self.lessons, self.problems = find_lessons()
         self.name = NONE
         self.head, self.text = Html(), pn.pane.Markdown(margin=(0, 10), sizing_mode="stretch_width")
-        self.guess = pn.widgets.RadioBoxGroup(margin=(0, 10))
+        # A new group for each step: one whose options change while its card appears may be drawn without them.
+        self.guess, self.guesses = pn.widgets.RadioBoxGroup(), pn.Column(margin=0)
         self.check = pmui.Button(label="Check", variant="contained", size="small")
         self.back = pmui.Button(label="Back", variant="outlined", size="small")
         self.next = pmui.Button(label="Next", variant="outlined", size="small")
@@ -38,7 +39,7 @@ class LessonCard:
             callback=self._sheet, filename="lesson.html", label="Printable sheet", color="light", width=260
         )
         self.card = pn.Column(
-            self.head, self.text, self.guess, pn.Row(self.check, self.back, self.next, margin=0), self.answer,
+            self.head, self.text, self.guesses, pn.Row(self.check, self.back, self.next, margin=0), self.answer,
             self.print, width=290, visible=False, margin=(0, 0, 0, 10), css_classes=["lesson"],
         )  # fmt: skip
         self.number = 0
@@ -81,7 +82,8 @@ class LessonCard:
             f"<div>step {self.number + 1} of {len(lesson.steps)}</div>"
         )
         self.text.object = f"{step.text}\n\n**{step.ask}**"
-        self.guess.param.update(options=list(step.choices), value=None)
+        self.guess = pn.widgets.RadioBoxGroup(options=list(step.choices), value=None, margin=(0, 10))
+        self.guesses[:] = [self.guess]
         self.answer.object = ""
         self.print.filename = f"{self.name}.html"
         self.back.disabled, self.next.disabled = self.number == 0, self.number == len(lesson.steps) - 1
