@@ -11,8 +11,6 @@ learning rates to its end; the rate is chosen on validation. It is measured zero
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from variants import begin, variants_parser
 
 import sciml_fm_core as sciml_fm
 from sciml_fm_core.files import write_json
@@ -112,18 +111,8 @@ def measure(variant: Variant, label: str, steps: int, count: int, seed: int) -> 
 
 def main() -> None:
     """Measure what the results file lacks."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default=",".join(VARIANTS), help="names of variants, separated by commas")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--count", type=int, default=128, help="test examples of each task")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    names = arguments.only.split(",")
-    if unknown := [name for name in names if name not in VARIANTS]:
-        parser.error(f"expected variants among {', '.join(VARIANTS)}, got {', '.join(unknown)}")
-    torch.set_num_threads(1)
-    results = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.exists() else {}
+    parser = variants_parser(__doc__, VARIANTS, RESULTS)
+    arguments, names, results = begin(parser, VARIANTS)
     for name in names:
         own = results.setdefault(name, {"words": VARIANTS[name].words, "runs": {}})["runs"]
         for label in TESTS:

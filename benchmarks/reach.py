@@ -10,8 +10,6 @@ zero-shot. `docs/fill_numbers.py` puts the table into docs/reach.md.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,6 +21,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from variants import begin, variants_parser
 
 import sciml_fm_core as sciml_fm
 from sciml_fm_core.files import write_json
@@ -196,19 +195,9 @@ def measure(variant: Variant, steps: int, count: int, seed: int) -> dict:
 
 def main() -> None:
     """Measure what the results file lacks."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default=",".join(VARIANTS), help="names of variants, separated by commas")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--count", type=int, default=128, help="test examples of each task")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser = variants_parser(__doc__, VARIANTS, RESULTS)
     parser.add_argument("--operators", action="store_true", help="measure what ships between resonances, no variant")
-    arguments = parser.parse_args()
-    names = arguments.only.split(",")
-    if unknown := [name for name in names if name not in VARIANTS]:
-        parser.error(f"expected variants among {', '.join(VARIANTS)}, got {', '.join(unknown)}")
-    torch.set_num_threads(1)
-    results = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.exists() else {}
+    arguments, names, results = begin(parser, VARIANTS)
     if arguments.operators:
         results["operators"] = {
             name: between_resonances(operator, 512, 128)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -50,6 +51,11 @@ def _runs(process: int) -> bool:
     except OSError:  # it belongs to somebody else
         return True
     return True
+
+
+def file_digest(path: Path) -> str:
+    """What a file holds, as 16 hexadecimal digits."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def write_json(path: str | Path, values: dict) -> None:

@@ -270,13 +270,15 @@ class Explorer:
                 found = error_map(own, sources.source, dial, sources.parameters, query.system)
                 for name, errors in zip(lacking, found.tolist(), strict=True):
                     pairs = zip(batch, errors, strict=True)
-                    curves[name] += [pair for pair in pairs if pair[0] not in done[name] and math.isfinite(pair[1])]
+                    curves[name] += [pair for pair in pairs if pair[0] not in done[name]]
                 self._tell_curves(curves, stop)
         except Exception:
             log.exception("measuring the error along the dial failed")
 
     def _tell_curves(self, curves: dict[str, list[tuple[float, float]]], stop: Event) -> None:
-        shown = {name: sorted(set(known)) for name, known in curves.items()}
+        # What a source cannot reach is known too, as NaN, and not measured again.
+        finite = {name: {pair for pair in known if math.isfinite(pair[1])} for name, known in curves.items()}
+        shown = {name: sorted(known) for name, known in finite.items()}
         self.on_loop(partial(self._show_curves, shown, stop))
 
     def _show_curves(self, curves: dict[str, list[tuple[float, float]]], stop: Event) -> None:

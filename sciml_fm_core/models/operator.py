@@ -7,7 +7,6 @@ seed, command, hardware, errors). Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from copy import deepcopy
@@ -18,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sciml_fm_core.files import atomic_path, save_tensors
+from sciml_fm_core.files import atomic_path, file_digest, save_tensors
 from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.physics.spectral import check_grid
 from sciml_fm_core.physics.symmetries import inverse, turned_field
@@ -138,7 +137,7 @@ class Operator:
             if origin is not None and origin.model.config != self.model.config:
                 raise ValueError(f"packed: expected a parent with the same network, {parent} has another one")
             state = pack(state, origin.model.state_dict() if origin else None)
-            header["packed"] = {"parent": parent, "digest": parent and _digest(shipped_operators()[parent])}
+            header["packed"] = {"parent": parent, "digest": parent and file_digest(shipped_operators()[parent])}
         elif half:
             state = {key: value.half() for key, value in state.items()}
         with atomic_path(path) as partial:
@@ -237,15 +236,11 @@ def _parent_of(about: dict, path: str | Path) -> Operator:
     name = about["parent"]
     if name not in shipped_operators():
         raise ValueError(f"operator {path}: it is the difference to {name}, which does not ship; keep it whole instead")
-    if about.get("digest") not in (None, _digest(shipped_operators()[name])):
+    if about.get("digest") not in (None, file_digest(shipped_operators()[name])):
         raise ValueError(
             f"operator {path}: the operator {name} that it is the difference to has changed; make it again"
         )
     return load_operator(name)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def read_header(path: Path) -> dict:

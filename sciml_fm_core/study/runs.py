@@ -25,7 +25,7 @@ import torch
 from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
-from sciml_fm_core.files import write_json
+from sciml_fm_core.files import file_digest, write_json
 from sciml_fm_core.former_names import as_first_named
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_operators
@@ -151,7 +151,7 @@ def _digest(parent: str) -> str:
     path = shipped_operators().get(parent, Path(parent))
     if not path.is_file():
         raise ValueError(f"study: expected a shipped operator or the path of a bundle as parent, got {parent!r}")
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    return file_digest(path)
 
 
 def run_study(
