@@ -252,8 +252,8 @@ def test_dial_dragged_on_the_curve(page):
     for share in range(25, 85, 5):
         page.mouse.move(box["x"] + share / 100 * box["width"], box["y"] + 60)
     page.mouse.up()
+    expect(dial(page)).to_have_attribute("aria-valuetext", re.compile(r"^1[567]"))
     value = dial(page).get_attribute("aria-valuetext")
-    assert 15 < float(value) < 18
     expect(page.locator(".operator-stage")).to_have_attribute("data-dial", value)
     page.wait_for_timeout(500)
     expect(dial(page)).to_have_attribute("aria-valuetext", value)

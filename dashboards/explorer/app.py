@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
@@ -80,12 +80,14 @@ class Explorer:
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
         self.adapt = AdaptView(self.state, self.on_loop)
-        self.lesson = LessonCard(self.state, FRAMES)
+        self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
         problems += self.lesson.problems
         self.problems = Html(text.message("; ".join(problems)) if problems else "")
         self._wanted = self._computed = self._sent = self._seen = 0
         self._acknowledged = asyncio.Event()
         self._task: asyncio.Task | None = None
+        self._working: set[asyncio.Task] = set()
+        self._turn = 0
         self._settling: Callable | None = None
         self._last: Frame | None = None
         self._sweep_stop = Event()
@@ -109,8 +111,14 @@ class Explorer:
             try:
                 if act is not None:
                     act(value)
-            except (TypeError, ValueError, KeyError, IndexError):
+            except (TypeError, ValueError, KeyError, IndexError, OverflowError):
                 log.warning("the stage sent %s = %.80r, which is left alone", name, value)
+
+    def _later(self, work: Coroutine) -> None:
+        """Run what takes a while, on the event loop."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)  # a task that nobody holds may be collected
+        task.add_done_callback(self._working.discard)
 
     def _hear_ready(self, _value) -> None:
         self._set_up()
@@ -125,6 +133,9 @@ class Explorer:
         if self.state.scale.snap(float(value)) != self.state.dial:
             self.state.set_dial(float(value))
 
+    def _hear_turn(self, number: int) -> None:
+        self._turn = int(number)
+
     def _hear_system(self, name: str) -> None:
         if name != self.state.system_name:
             self.state.choose_system(name)
@@ -138,6 +149,12 @@ class Explorer:
 
     def _hear_lesson(self, name: str) -> None:
         self.lesson.open(name)
+
+    def _hear_step(self, number: int) -> None:
+        self.lesson.show(number)
+
+    def _hear_guess(self, number: int) -> None:
+        self._later(self.lesson.check(int(number)))
 
     def _hear_random(self, _value) -> None:
         self.state.draw_random(self.state.seed)
@@ -172,13 +189,14 @@ class Explorer:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._frames(self._begin()))
 
-    def _begin(self) -> Future[Frame | str]:
-        """The frame of the page as it is now; its computing begins before the event loop comes round."""
+    def _begin(self) -> tuple[int, Future[Frame | str]]:
+        """Turn of the dial and frame of the page as it is; the computing begins before the event loop comes round."""
         self._computed = self._wanted
-        return FRAMES.submit(self._attempt, self.state.query())
+        return self._turn, FRAMES.submit(self._attempt, self.state.query())
 
-    async def _frames(self, frame: Future[Frame | str]) -> None:
+    async def _frames(self, begun: tuple[int, Future[Frame | str]]) -> None:
         while True:
+            turn, frame = begun
             outcome = await asyncio.wrap_future(frame)
             latest = self._computed == self._wanted
             following = None if latest else self._begin()
@@ -186,10 +204,10 @@ class Explorer:
                 self._acknowledged.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._acknowledged.wait(), PATIENCE_SECONDS)
-            self._paint(outcome, latest)
+            self._paint(outcome, latest, turn)
             if following is None and self._computed == self._wanted:
                 return
-            frame = following or self._begin()
+            begun = following or self._begin()
 
     def _attempt(self, query: Query) -> Frame | str:
         """A frame, or the reason why there is none."""
@@ -201,7 +219,7 @@ class Explorer:
             log.exception("computing the fields failed")
             return "Computing the fields failed; the server's log says why."
 
-    def _paint(self, outcome: Frame | str, latest: bool) -> None:
+    def _paint(self, outcome: Frame | str, latest: bool, turn: int) -> None:
         state = self.state
         self._sent += 1
         if isinstance(outcome, str):
@@ -210,7 +228,7 @@ class Explorer:
         self._last, query = outcome, outcome.query
         given = state.current.settings.given if state.current else ""
         header, arrays = frame_message(outcome, self._sentence(outcome), given)
-        self.stage.tell("frame", arrays, id=self._sent, last=latest, **header)
+        self.stage.tell("frame", arrays, id=self._sent, turn=turn, **header)
         if self._document is not None and latest:
             if self._settling is not None:
                 with contextlib.suppress(ValueError):  # it has run
@@ -309,7 +327,7 @@ class Explorer:
             main=[
                 pn.Column(
                     self.problems,
-                    pn.Row(self.stage, self.lesson.card, sizing_mode="stretch_width", margin=0),
+                    self.stage,
                     live,
                     sizing_mode="stretch_width",
                     margin=(2, 10),

@@ -39,6 +39,9 @@ from .compute import compute, sweep_sources
 from .link import restore
 from .state import ExploreState
 
+markdown = MarkdownIt().render
+"""Text of a lesson as HTML."""
+
 FOLDER = Path(__file__).resolve().parent.parent / "lessons"
 VARIABLE = "SCIML_FM_LESSONS"
 """Environment variable that names a folder of further lessons."""
@@ -139,14 +142,13 @@ def filled(answer: str, state: ExploreState) -> str:
 
 def sheet(lesson: Lesson, state: ExploreState) -> str:
     """A lesson to print, as HTML: the questions, then on a page of their own the answers."""
-    as_html = MarkdownIt().render
     questions, answers = [], []
     for number, step in enumerate(lesson.steps, 1):
         choices = "".join(f"<li>{escape(choice)}</li>" for choice in step.choices)
-        questions.append(f"<h2>{number}.</h2>{as_html(step.text)}<p><b>{escape(step.ask)}</b></p><ul>{choices}</ul>")
+        questions.append(f"<h2>{number}.</h2>{markdown(step.text)}<p><b>{escape(step.ask)}</b></p><ul>{choices}</ul>")
         open_at(state, step.then or step.at)
         right = escape(step.choices[step.right - 1])
-        answers.append(f"<h2>{number}. {right}</h2>{as_html(filled(step.answer, state))}")
+        answers.append(f"<h2>{number}. {right}</h2>{markdown(filled(step.answer, state))}")
     style = "body{font:12pt/1.4 serif;max-width:45em;margin:2em auto}h2{font-size:1em}.answers{break-before:page}"
     return (
         f"<!doctype html><meta charset='utf-8'><title>{escape(lesson.title)}</title><style>{style}</style>"

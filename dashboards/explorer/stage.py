@@ -1,4 +1,4 @@
-"""The stage: one component of the browser that shows a frame, turns the dial and draws the source; see stage.js.
+"""The stage: one component of the browser that shows a frame, turns the dial and draws the source; see ``browser``.
 
 A frame is one binary message: the length of a header, the header as JSON, and an int16 array for each field with its
 middle and step. Predictions are sent as their signed errors, which keeps the small ones exact, and half the size.
@@ -27,13 +27,15 @@ from .compute import Frame
 from .predictions import PREDICTIONS
 from .state import ExploreState
 
+BROWSER = Path(__file__).parent / "browser"
+SCRIPTS = ("parts", "dial", "fields", "drawing", "lesson", "insight", "keep", "stage")
 LEVELS = 32766
 DASHES = {"solid": "none", "dashed": "8 4", "dotted": "2 4", "dotdash": "2 4 8 4"}
 
 log = logging.getLogger(__name__)
 
 
-def pack(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
+def pack(header: dict[str, Any], arrays: dict[str, np.ndarray], file: bytes = b"") -> bytes:
     """A message; each value of an array is off by at most a part in 65,000 of the array's range."""
     fields, numbers = [], []
     for name, values in arrays.items():
@@ -42,7 +44,7 @@ def pack(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
         fields.append({"name": name, "middle": middle, "step": step})
         numbers.append(np.round((values - middle) / step).astype("<i2").tobytes())
     told = json.dumps(header | {"fields": fields}, allow_nan=False).encode()
-    return b"".join([struct.pack("<I", len(told)), told, *numbers])
+    return b"".join([struct.pack("<I", len(told)), told, *numbers, file])
 
 
 def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -65,8 +67,9 @@ class Stage(JSComponent):
         on_message: called with each message of the browser, a dictionary.
     """
 
-    _esm = Path(__file__).parent / "stage.js"
+    _esm = "\n".join((BROWSER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
 
+    style = param.String(default=(BROWSER / "stage.css").read_text(encoding="utf-8"))
     palettes = param.Dict(default={"solution": list(Viridis256), "error": list(process_cmap("RdBu_r", 256))})
 
     def __init__(self, on_message: Callable[[dict], None], **options):
@@ -77,9 +80,9 @@ class Stage(JSComponent):
         if isinstance(data, dict):
             self._on_message(data)
 
-    def tell(self, kind: str, arrays: dict[str, np.ndarray] | None = None, **header: Any) -> None:
+    def tell(self, kind: str, arrays: dict[str, np.ndarray] | None = None, file: bytes = b"", **header: Any) -> None:
         """Send a message to every browser that shows the component."""
-        self._send_msg(pack({"kind": kind} | header, arrays or {}))
+        self._send_msg(pack({"kind": kind} | header, arrays or {}, file))
 
 
 def frame_message(frame: Frame, sentence: str, given: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -94,8 +97,8 @@ def frame_message(frame: Frame, sentence: str, given: str) -> tuple[dict[str, An
         "sentence": sentence,
         "given": given,
         "rms": float(np.sqrt(np.mean(frame.solution**2))) or 1.0,
-        "largest": float(frame.source.max()),
         "residual": frame.solution_residual,
+        "learning": [],
         "numbers": {
             key: {"error": _finite(p.relative_error), "residual": _finite(p.residual)} for key, p in shown.items()
         },
@@ -131,6 +134,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         },
         "trained": state.trained_range,
         "resonances": system.resonances,
+        "training": None,
         "window": (current.settings.task.low, current.settings.task.high) if current else None,
         "predictors": [
             {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash], "empty": one.empty,

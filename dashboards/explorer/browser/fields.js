@@ -1,0 +1,219 @@
+// The fields, their errors and the cut: one canvas each, painted through a table of colours.
+
+const N_COLOURS = 256
+const CUT_WIDTH = 400, CUT_HEIGHT = 190
+
+function lookup(colours) { // hex colours as one 32-bit word a pixel, as canvases keep them
+  return Uint32Array.from(colours, colour => {
+    const value = parseInt(colour.slice(1), 16)
+    return (255 << 24 | (value & 255) << 16 | (value >> 8 & 255) << 8 | value >> 16) >>> 0
+  })
+}
+
+// Colours of a row of values. A logarithm is read off the bits of a float: its exponent, and linear between powers of 2.
+const bits = new Int32Array(1), float = new Float32Array(bits.buffer)
+const bitsOf = value => { float[0] = value; return bits[0] }
+function logarithmic(scale, colours) { // 0.1 % of the scale is white, 100 % full, to either side
+  const low = bitsOf(1e-3 * scale), factor = 127.5 / (bitsOf(scale) - low)
+  return (values, from, count, pixels, to) => {
+    const words = new Int32Array(values.buffer, 4 * from, count)
+    for (let i = 0; i < count; i++) {
+      const t = ((words[i] & 0x7fffffff) - low) * factor
+      const size = t < 0 ? 0 : t > 127.5 ? 127.5 : t
+      pixels[to + i] = colours[(words[i] < 0 ? 127.5 - size : 127.5 + size) | 0]
+    }
+  }
+}
+function linear(low, high, colours) {
+  const factor = (N_COLOURS - 1) / (high - low || 1)
+  return (values, from, count, pixels, to) => {
+    for (let i = 0; i < count; i++) {
+      const t = (values[from + i] - low) * factor
+      pixels[to + i] = colours[t < 0 ? 0 : t > N_COLOURS - 1 ? N_COLOURS - 1 : t | 0]
+    }
+  }
+}
+function extent(values) {
+  let low = Infinity, high = -Infinity
+  for (let i = 0; i < values.length; i++) { const v = values[i]; if (v < low) low = v; if (v > high) high = v }
+  return [low, high]
+}
+
+class Field { // one canvas, its crosshair, and what is said where there is nothing to paint
+  constructor(parent, label) {
+    this.frame = make('div', parent, {className: 'field'})
+    this.canvas = make('canvas', this.frame, {role: 'img'})
+    this.canvas.setAttribute('aria-label', label)
+    this.cross = make('div', this.frame, {className: 'cross'})
+    this.row = make('div', this.frame, {className: 'row'})
+    this.empty = make('div', this.frame, {className: 'empty'})
+  }
+  paint(values, points, table, says = '') { // `table` gives the colour of a value
+    set(this.empty, values ? '' : says)
+    this.canvas.style.visibility = values ? 'visible' : 'hidden'
+    this.painted = Boolean(values)
+    if (!values) return
+    if (this.canvas.width !== points) {
+      this.canvas.width = this.canvas.height = points
+      this.context = this.canvas.getContext('2d')
+      this.image = this.context.createImageData(points, points)
+      this.pixels = new Uint32Array(this.image.data.buffer)
+    }
+    for (let y = 0; y < points; y++) // row 0 is at the bottom
+      table(values, y * points, points, this.pixels, (points - 1 - y) * points)
+    this.context.putImageData(this.image, 0, 0)
+  }
+  place(event) { // where on the unit square, y upwards
+    const box = this.canvas.getBoundingClientRect()
+    return [(event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height].map(v => Math.min(0.9999, Math.max(0, v)))
+  }
+}
+
+class Fields {
+  constructor(parent, palettes) {
+    this.colours = palettes
+    this.tables = {solution: lookup(palettes.solution), error: lookup(palettes.error)}
+    this.cutRow = 0.5
+    this.columns = make('div', parent, {className: 'columns'})
+    this.pair = make('div', null, {className: 'pair'}) // the predictions: on a phone, swiped beside the exact solution
+    this.switch = make('div', null, {className: 'switch'})
+    const fold = make('button', null, {type: 'button', ariaExpanded: 'false'}, 'Errors and cut')
+    this.below = make('div', null, {className: 'below'}, fold) // folded on a phone only
+    fold.addEventListener('click', () => { fold.ariaExpanded = String(this.below.classList.toggle('open')) })
+    this.panel = make('div', null, {className: 'panel', role: 'tabpanel', tabIndex: 0}) // what a tab shows instead
+    this.readout = make('div', parent, {className: 'readout', role: 'status'})
+  }
+
+  // Build the columns for a list of predictors, which changes with the page's plug-ins only.
+  build(predictors) {
+    this.predictors = predictors
+    this.fields = {}
+    this.errors = {}
+    this.parts = {}
+    this.lines = {}
+    this.columns.replaceChildren()
+    this.pair.replaceChildren()
+    this.switch.replaceChildren()
+    this.below.replaceChildren(this.below.firstChild)
+    for (const one of [{key: 'source', name: 'Source f', color: '#888888'}, {key: 'solution', name: 'Exact u', color: '#888888'}])
+      this.column(this.columns, one)
+    this.columns.append(this.pair, this.switch, this.below, this.panel)
+    for (const one of predictors) {
+      this.column(this.pair, one)
+      make('button', this.switch, {type: 'button'}, one.name).addEventListener('click', () =>
+        this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
+    }
+    const box = make('section', this.below, {className: 'cut'})
+    box.setAttribute('aria-label', 'Cut through the fields')
+    this.where = make('small', make('h3', box, {}, 'Cut '), {className: 'where'})
+    this.cut = draw('svg', box, {viewBox: `0 0 ${CUT_WIDTH} ${CUT_HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': 'Exact and predicted solutions along the cut'})
+    this.lines.solution = draw('path', this.cut, {class: 'line exact'})
+    for (const one of predictors) {
+      this.lines[`${one.key}-band`] = draw('path', this.cut, {fill: one.color, class: 'band'})
+      this.lines[one.key] = draw('path', this.cut, {stroke: one.color, 'stroke-dasharray': one.dash, class: 'line'})
+    }
+    for (const one of predictors) {
+      const section = make('section', this.below, {className: 'misfit'})
+      section.setAttribute('aria-label', `Error of ${one.name}`)
+      make('h3', section, {title: 'of the root mean square of u'}, 'Error ', make('small', null, {}, 'white 0.1 %, full 100 %'))
+      this.errors[one.key] = new Field(section, `Error of ${one.name}`)
+      this.watch(this.errors[one.key])
+    }
+  }
+  column(parent, {key, name, color}) {
+    const column = make('section', parent, {className: 'column', style: `border-color: ${color}`})
+    column.setAttribute('aria-label', name)
+    column.dataset.key = key
+    const head = make('div', column, {className: 'head'})
+    make('h3', head, {}, name)
+    const big = make('div', head, {className: 'big'})
+    big.dataset.test = `${key}-error`
+    this.fields[key] = new Field(column, name)
+    this.parts[key] = {column, head, big}
+    this.watch(this.fields[key], key !== 'source')
+  }
+  get all() { return [...Object.values(this.fields), ...Object.values(this.errors)] }
+
+  paint(frame) {
+    this.frame = frame
+    const {points, arrays} = frame, exact = arrays.solution, {solution, error} = this.tables
+    let [low, high] = extent(exact)
+    const span = high - low || 1, limits = [low - span / 2, high + span / 2]
+    const shown = frame.shown = {}
+    for (const {key} of this.predictors) {
+      const off = arrays[key]
+      if (!off) continue
+      const sum = shown[key] = new Float32Array(exact.length)
+      for (let i = 0; i < sum.length; i++) sum[i] = exact[i] + off[i]
+      const [a, b] = extent(sum)
+      low = Math.min(low, Math.max(a, limits[0])) // a prediction far off would flatten all others
+      high = Math.max(high, Math.min(b, limits[1]))
+    }
+    frame.limits = [low, high]
+    this.fields.source.paint(arrays.source, points, linear(...extent(arrays.source), solution))
+    this.fields.solution.paint(exact, points, linear(low, high, solution))
+    for (const one of this.predictors) {
+      this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), one.empty)
+      this.errors[one.key].paint(arrays[one.key], points, logarithmic(frame.rms, error))
+      const numbers = frame.numbers[one.key], {big, head, column} = this.parts[one.key]
+      set(big, numbers ? percent(numbers.error) : '–')
+      head.title = numbers ? `residual of the equation ${percent(numbers.residual)}${one.adapted ? `, ${frame.given}` : ''}` : ''
+      column.classList.toggle('bad', Boolean(numbers && numbers.error > 0.05))
+      column.classList.toggle('learning', frame.learning.includes(one.key))
+    }
+    this.parts.solution.head.title = `residual of the equation ${percent(frame.residual)}`
+    this.drawCut()
+  }
+
+  drawCut() {
+    const {frame, lines} = this
+    if (!frame) return
+    const {points, limits: [low, high], shown} = frame, row = Math.min(points - 1, Math.round(this.cutRow * points))
+    const y = value => (CUT_HEIGHT - 6 - (value - low) / (high - low || 1) * (CUT_HEIGHT - 12)).toFixed(1)
+    const x = i => (i / (points - 1) * CUT_WIDTH).toFixed(1)
+    const along = Array.from({length: points}, (_, i) => i)
+    const line = values => along.map(i => `${i ? 'L' : 'M'}${x(i)} ${y(values[row * points + i])}`).join('')
+    lines.solution.setAttribute('d', line(frame.arrays.solution))
+    for (const {key} of this.predictors) {
+      lines[key].setAttribute('d', shown[key] ? line(shown[key]) : '')
+      const spread = frame.arrays[`${key}-spread`]
+      let band = ''
+      if (spread && shown[key]) {
+        const lower = along.toReversed().map(i => `L${x(i)} ${y(shown[key][row * points + i] - spread[row * points + i])}`).join('')
+        band = `${line(shown[key].map((v, i) => v + spread[i]))}${lower}Z`
+      }
+      lines[`${key}-band`].setAttribute('d', band)
+    }
+    set(this.where, ` at y = ${(row / points).toFixed(2)}; grey: exact`)
+    for (const field of this.all) field.row.style.bottom = `${100 * this.cutRow}%`
+  }
+
+  watch(field, cuts = true) {
+    field.frame.addEventListener('pointermove', event => {
+      const {frame} = this
+      if (!frame || event.pointerType === 'touch') return
+      const [x, y] = field.place(event), {points, arrays} = frame
+      const i = Math.floor(y * points) * points + Math.floor(x * points)
+      for (const {cross} of this.all) Object.assign(cross.style, {left: `${100 * x}%`, bottom: `${100 * y}%`, display: 'block'})
+      const says = [`x ${x.toFixed(2)}, y ${y.toFixed(2)}`, `f ${number(arrays.source[i])}`, `u ${number(arrays.solution[i])}`]
+      for (const one of this.predictors) if (frame.shown[one.key]) says.push(`${one.name.toLowerCase()} ${number(frame.shown[one.key][i])}`)
+      this.readout.textContent = says.join('   ')
+    })
+    field.frame.addEventListener('pointerleave', () => {
+      for (const {cross} of this.all) cross.style.display = 'none'
+      this.readout.textContent = ''
+    })
+    if (!cuts) return
+    field.frame.addEventListener('click', event => { this.cutRow = field.place(event)[1]; this.drawCut() })
+    field.frame.tabIndex = 0 // by keyboard, the cut moves up and down
+    field.frame.setAttribute('role', 'group')
+    field.frame.setAttribute('aria-label', `${field.canvas.getAttribute('aria-label')}; arrows up and down move the cut`)
+    field.frame.addEventListener('keydown', event => {
+      const step = {ArrowUp: 1, ArrowDown: -1}[event.key]
+      if (!step) return
+      event.preventDefault()
+      this.cutRow = Math.min(0.9999, Math.max(0, this.cutRow + step / 32))
+      this.drawCut()
+    })
+  }
+}

@@ -1,0 +1,146 @@
+// In place of the errors: the atlas, the spectrum, or the error against the number of examples.
+
+const TABS = {errors: 'Errors', atlas: 'Atlas', spectrum: 'Spectrum', examples: 'Examples'}
+const ABOUT = {
+  atlas: 'Mean error over the dial and what lies across it; white is 0.1 %, full colour 100 %. Click to go there.',
+  spectrum: 'What each network makes of single waves, by their number |k|: its learned symbol beside the exact one.',
+  examples: 'Error on held-out examples of the window against the number of examples that were given. Click a point to show it.',
+}
+
+// A chart of lines over a common axis, logarithmic upwards. `lines` are {name, color, dash, points: [[x, y], ...]}.
+function lineChart(parent, {title, x, y, lines, ticks = null, marked = [], unit = value => `${value}`}) {
+  const box = make('figure', parent, {className: 'chart'}, make('figcaption', null, {}, title))
+  const size = {width: 400, height: 190, left: 52, right: 12, top: 6, bottom: 34}
+  const svg = draw('svg', box, {viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': title})
+  const xs = ticks ?? [...new Set(lines.flatMap(line => line.points.map(point => point[0])))]
+  const ys = lines.flatMap(line => line.points.map(point => point[1])).filter(value => value > 0)
+  let [low, high] = ys.length ? [Math.floor(Math.log10(Math.min(...ys))), Math.ceil(Math.log10(Math.max(...ys)))] : [-1, 0]
+  low = Math.max(low, high - 6) // below that it is rounding
+  if (low === high) low -= 1
+  const across = value => size.left + (xs.indexOf(value) + 0.5) / xs.length * (size.width - size.left - size.right)
+  const up = value => size.height - size.bottom - (Math.max(low, Math.log10(value)) - low) / (high - low) * (size.height - size.top - size.bottom)
+  for (let power = low; power <= high; power++) {
+    draw('line', svg, {x1: size.left, x2: size.width - size.right, y1: up(10 ** power), y2: up(10 ** power), class: 'grid'})
+    draw('text', svg, {x: size.left - 5, y: up(10 ** power) + 4, class: 'tick', 'text-anchor': 'end'}, unit(10 ** power))
+  }
+  for (const value of xs) draw('text', svg, {x: across(value), y: size.height - 20, class: 'tick', 'text-anchor': 'middle'}, `${value}`)
+  for (const value of marked) draw('path', svg, {d: `M${across(value)} ${size.height - size.bottom}l-4 -9h8z`, class: 'resonance'})
+  draw('text', svg, {x: (size.left + size.width) / 2, y: size.height - 4, class: 'tick', 'text-anchor': 'middle'}, x)
+  for (const {name, color, dash, points, act} of lines) {
+    const known = points.filter(point => point[1] > 0)
+    if (known.length > 1) draw('path', svg, {d: known.map(([a, b], i) => `${i ? 'L' : 'M'}${across(a).toFixed(1)} ${up(b).toFixed(1)}`).join(''), stroke: color, 'stroke-dasharray': dash, class: 'curve'})
+    for (const point of known) {
+      const dot = draw('circle', svg, {cx: across(point[0]), cy: up(point[1]), r: act ? 6 : 3, fill: color})
+      draw('title', dot, {}, `${name}, ${point[0]}: ${y(point[1])}${point[2] ? `, ${point[2]}` : ''}`)
+      if (!act) continue
+      dot.classList.add('choice-of')
+      dot.addEventListener('click', () => act(point))
+    }
+  }
+  return box
+}
+
+class Insight {
+  constructor(parent, fields, send) {
+    this.fields = fields
+    this.send = send
+    this.shown = 'errors'
+    this.list = make('div', parent, {className: 'tabs', role: 'tablist'})
+    this.list.setAttribute('aria-label', 'Below the fields')
+    this.tabs = Object.entries(TABS).map(([key, label]) => {
+      const tab = make('button', this.list, {type: 'button', role: 'tab', id: `tab-${key}`}, label)
+      tab.setAttribute('aria-controls', key === 'errors' ? 'errors' : 'insight')
+      tab.dataset.tab = key
+      tab.addEventListener('click', () => this.open(key))
+      return tab
+    })
+    this.list.addEventListener('keydown', event => {
+      const step = {ArrowRight: 1, ArrowLeft: -1}[event.key]
+      if (!step) return
+      const keys = Object.keys(TABS), next = keys[(keys.indexOf(this.shown) + step + keys.length) % keys.length]
+      this.open(next)
+      this.tabs[keys.indexOf(next)].focus()
+    })
+    fields.panel.id = 'insight'
+    fields.below.id = 'errors'
+    this.mark()
+  }
+  configure(setup) { this.setup = setup }
+  open(key) {
+    if (key === this.shown) return
+    this.shown = key
+    this.fields.panel.replaceChildren(make('p', null, {}, key === 'errors' ? '' : 'Measuring …'))
+    this.mark()
+    this.send({insight: key})
+  }
+  mark() {
+    for (const tab of this.tabs) {
+      const chosen = tab.dataset.tab === this.shown
+      tab.ariaSelected = String(chosen)
+      tab.tabIndex = chosen ? 0 : -1
+    }
+    this.fields.panel.setAttribute('aria-labelledby', `tab-${this.shown}`)
+    this.fields.columns.classList.toggle('insightful', this.shown !== 'errors')
+  }
+  show(message) {
+    if (message.tab !== this.shown || message.system !== this.setup.system) return
+    const {panel} = this.fields
+    panel.replaceChildren(make('p', null, {}, ABOUT[message.tab]))
+    this[message.tab](make('div', panel, {className: 'charts'}), message)
+    panel.dataset.shown = message.tab
+  }
+  known(values) { return this.setup.predictors.filter(one => values[one.key]) }
+
+  atlas(parent, {dial, across, errors, at}) {
+    const colours = this.fields.colours.error.slice(N_COLOURS / 2), degrees = across.angle ? 180 / Math.PI : 1
+    const name = value => number(value * degrees) + (across.angle ? '°' : '')
+    for (const one of this.known(errors)) {
+      const box = make('figure', parent, {className: 'chart'}, make('figcaption', null, {}, one.name))
+      const size = {width: 400, height: 190, left: 46, right: 8, top: 4, bottom: 34}
+      const svg = draw('svg', box, {viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': `Mean error of ${one.name} over ${dial.title} and ${across.title}`})
+      const w = (size.width - size.left - size.right) / dial.values.length, h = (size.height - size.top - size.bottom) / across.values.length
+      const left = i => size.left + i * w, top = j => size.height - size.bottom - (j + 1) * h
+      errors[one.key].forEach((row, j) => row.forEach((error, i) => {
+        if (error == null) return
+        const shade = Math.min(1, Math.max(0, Math.log10(error / 1e-3) / 3))
+        const cell = draw('rect', svg, {x: left(i), y: top(j), width: w + 0.3, height: h + 0.3, fill: colours[Math.round(shade * (colours.length - 1))], class: 'cell'})
+        draw('title', cell, {}, `${dial.title} ${number(dial.values[i])}, ${across.title} ${name(across.values[j])}: ${percent(error)}`)
+        cell.addEventListener('click', () => this.send({dial: dial.values[i], across: across.values[j]}))
+      }))
+      const nearest = (values, value) => values.reduce((best, other, i) => Math.abs(other - value) < Math.abs(values[best] - value) ? i : best, 0)
+      draw('rect', svg, {x: left(nearest(dial.values, at.dial)), y: top(nearest(across.values, at.across)), width: w, height: h, class: 'here'})
+      dial.values.forEach((value, i) => { if (i % 4 === 0) draw('text', svg, {x: left(i) + w / 2, y: size.height - 20, class: 'tick', 'text-anchor': 'middle'}, number(Number(value.toPrecision(2)))) })
+      across.values.forEach((value, j) => { if (j % 3 === 0) draw('text', svg, {x: size.left - 4, y: top(j) + h / 2 + 4, class: 'tick', 'text-anchor': 'end'}, name(value)) })
+      draw('text', svg, {x: (size.left + size.width) / 2, y: size.height - 4, class: 'tick', 'text-anchor': 'middle'}, dial.title)
+      draw('text', svg, {transform: `translate(10 ${size.height / 2 - 10}) rotate(-90)`, class: 'tick', 'text-anchor': 'middle'}, across.title)
+    }
+  }
+
+  spectrum(parent, {wavenumbers, resonant, operators, energy}) {
+    const marked = wavenumbers.filter((_, i) => resonant[i])
+    const lines = (name, values) => this.known(values).map(one => ({...one, points: wavenumbers.map((k, i) => [k, values[one.key][name][i]])}))
+    const x = 'wavenumber |k|'
+    lineChart(parent, {title: 'Gain, learned over exact', x, marked, lines: lines('gain', operators), y: number})
+    lineChart(parent, {title: 'Off: |learned / exact − 1|', x, marked, lines: lines('off', operators), y: percent, unit: percent})
+    lineChart(parent, {title: 'Leak into other waves', x, marked, lines: lines('leak', operators), y: percent, unit: percent})
+    const points = values => energy.wavenumbers.map((k, i) => [k, values[i]])
+    lineChart(parent, {title: 'Energy of u (grey) and of the errors', x, y: value => value.toExponential(1), unit: value => value.toExponential(0), lines: [
+      {name: 'Exact', color: '#888', dash: 'none', points: points(energy.solution)},
+      ...this.known(energy.errors).map(one => ({...one, points: points(energy.errors[one.key])})),
+    ]})
+  }
+
+  examples(parent, {windows}) {
+    if (!windows.length) parent.append(make('p', null, {}, 'Nothing was fine-tuned from this operator yet: “Train live” does.'))
+    for (const {task, zero_shot, curves, unlabelled} of windows) {
+      const act = ([, , , value]) => this.send({result: value})
+      const points = list => list.map(point => [point.examples, point.error, `${point.steps} steps`, point.value])
+      const all = [...Object.values(curves).flatMap(curve => curve.points), ...unlabelled]
+      const ticks = [...new Set([0, ...all.map(point => point.examples)])].sort((a, b) => a - b)
+      const lines = this.known(curves).map(one => ({...one, act, points: points(curves[one.key].points)}))
+      if (zero_shot) lines.push({name: 'Zero-shot', color: this.setup.predictors[0].color, dash: 'none', points: [[0, zero_shot]]})
+      if (unlabelled.length) lines.push({name: 'No labels', color: '#CC79A7', dash: 'none', act, points: points(unlabelled)})
+      lineChart(parent, {title: task, x: 'examples given', lines, ticks, y: percent, unit: percent})
+    }
+  }
+}

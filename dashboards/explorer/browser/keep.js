@@ -1,0 +1,84 @@
+// What leaves the page: its address, the fields, a picture, the commands that make them again.
+
+const SVG_STYLE = `text{font:13px system-ui,sans-serif;fill:#222}.title{font-size:15px;font-weight:600}
+.grid{stroke:#222;stroke-opacity:.13}.axis{stroke:#222}.tick{font-size:11px}.trained{fill:#0072b2;fill-opacity:.16}
+.resonance{fill:#cc79a7}.dot{fill:#0072b2}.window{fill:none;stroke:#009e73;stroke-width:2}.curve,.line{fill:none;stroke-width:2}
+.grip{fill:none}.exact{stroke:#888;stroke-width:5;stroke-opacity:.5}.band{fill-opacity:.2}.handle line{stroke:#d55e00;stroke-width:2}
+.handle circle{fill:#d55e00;stroke:#fff;stroke-width:2}.mark{stroke:#fff}`
+
+function save(name, type, bytes) {
+  const link = make('a', null, {href: URL.createObjectURL(new Blob([bytes], {type})), download: name})
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000)
+}
+
+// The dial, the fields, the errors and the cut as one picture; fields are embedded as they are painted.
+function picture(dial, fields, sentence) {
+  const side = 190, gap = 12, width = 5 * side + 4 * gap, svg = draw('svg', null, {xmlns: SVG, width, height: 660, viewBox: `0 0 ${width} 660`})
+  draw('style', svg, {}, SVG_STYLE)
+  draw('rect', svg, {width, height: 660, fill: '#fff'})
+  const inner = (node, x, y, w, h) => {
+    const copy = node.cloneNode(true)
+    for (const [name, value] of Object.entries({x, y, width: w, height: h, xmlns: SVG})) copy.setAttribute(name, value)
+    svg.append(copy)
+  }
+  inner(dial.chart, 0, 0, width, 130)
+  draw('text', svg, {x: 0, y: 150}, sentence)
+  const image = (field, title, note, x, y) => {
+    draw('text', svg, {x, y: y - 6, class: 'title'}, title)
+    if (note) draw('text', svg, {x: x + side, y: y - 6, 'text-anchor': 'end', class: 'title'}, note)
+    if (field.painted) draw('image', svg, {x, y, width: side, height: side, href: field.canvas.toDataURL()})
+    else draw('text', svg, {x: x + side / 2, y: y + side / 2, 'text-anchor': 'middle'}, field.empty.textContent)
+  }
+  const column = i => i * (side + gap)
+  Object.entries(fields.fields).forEach(([key, field], i) =>
+    image(field, fields.parts[key].column.getAttribute('aria-label'), fields.parts[key].big.textContent, column(i), 190))
+  draw('text', svg, {x: 0, y: 414, class: 'title'}, fields.where.parentElement.textContent)
+  inner(fields.cut, 0, 420, 2 * side + gap, side)
+  Object.values(fields.errors).forEach((field, i) => image(field, 'Error, white 0.1 %, full 100 %', '', column(i + 2), 420))
+  draw('text', svg, {x: 0, y: 640, class: 'tick'}, location.href)
+  return new XMLSerializer().serializeToString(svg)
+}
+
+async function saveAsPng(source) {
+  const image = new Image()
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source)}`
+  await image.decode()
+  const canvas = make('canvas', null, {width: 2 * image.width, height: 2 * image.height})
+  canvas.getContext('2d').drawImage(image, 0, 0, canvas.width, canvas.height)
+  canvas.toBlob(blob => save('sciml-fm.png', 'image/png', blob))
+}
+
+class Keep {
+  // `send({save: what})` asks the server for a file, which comes as a message; `drawn()` gives the picture.
+  constructor(parent, send, drawn) {
+    const menu = make('details', parent, {className: 'menu'}, make('summary', null, {}, 'Keep'))
+    const list = make('div', menu, {})
+    const entry = (name, act) => make('button', list, {type: 'button'}, name).addEventListener('click', () => { menu.open = false; act() })
+    const link = make('button', null, {type: 'button'}, 'Copy link')
+    link.addEventListener('click', async () => {
+      await navigator.clipboard.writeText(location.href)
+      link.textContent = 'Copied'
+      setTimeout(() => { link.textContent = 'Copy link' }, 1500)
+    })
+    list.append(link)
+    entry('Fields, HDF5', () => send({save: 'hdf5'}))
+    entry('Fields, NPZ', () => send({save: 'npz'}))
+    entry('Picture, PNG', () => saveAsPng(drawn()))
+    entry('Picture, SVG', () => save('sciml-fm.svg', 'image/svg+xml', drawn()))
+    entry('Python', () => send({save: 'python'}))
+    menu.addEventListener('keydown', event => { if (event.key === 'Escape') { menu.open = false; menu.firstChild.focus() } })
+    this.dialog = make('dialog', parent, {className: 'commands'})
+    this.dialog.setAttribute('aria-label', 'Commands that make this again')
+  }
+  receive({name, type, rest}) { // texts are shown, to be copied; files are saved
+    if (type !== 'text/x-python') return save(name, type, rest)
+    const text = new TextDecoder().decode(rest)
+    this.dialog.replaceChildren(make('pre', null, {tabIndex: 0}, text))
+    const copy = make('button', this.dialog, {type: 'button'}, 'Copy')
+    copy.addEventListener('click', async () => { await navigator.clipboard.writeText(text); copy.textContent = 'Copied' })
+    make('button', this.dialog, {type: 'button'}, 'Save').addEventListener('click', () => save(name, type, rest))
+    make('button', this.dialog, {type: 'button'}, 'Close').addEventListener('click', () => this.dialog.close())
+    this.dialog.showModal()
+  }
+}

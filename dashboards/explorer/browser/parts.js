@@ -1,0 +1,48 @@
+// The stage in the browser is these files, one after another, in the order that stage.py names; they share one scope.
+//
+// Python sends one binary message a frame (see stage.py) and hears {dial: 7.5}, {gaussians: [...]} and the like. Colours,
+// limits, hover, cut and crosshair are worked out here, without the server.
+
+const SVG = 'http://www.w3.org/2000/svg'
+
+function make(tag, parent, options = {}, ...children) {
+  const element = document.createElement(tag)
+  for (const [key, value] of Object.entries(options))
+    if (key in element && key !== 'style') element[key] = value
+    else element.setAttribute(key, value)
+  element.append(...children)
+  parent?.append(element)
+  return element
+}
+
+function draw(tag, parent, attributes = {}, text = '') {
+  const element = document.createElementNS(SVG, tag)
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value)
+  if (text) element.textContent = text
+  parent?.append(element)
+  return element
+}
+
+const set = (element, text) => { if (element.textContent !== text) element.textContent = text }
+
+const percent = value => value == null || !isFinite(value) ? '–'
+  : value >= 0.995 ? `${Math.round(100 * value).toLocaleString('en')} %`
+  : value >= 1e-4 ? `${Number((100 * value).toPrecision(2))} %` : `${(100 * value).toExponential(0)} %`
+const number = value => Number(value.toPrecision(4)).toString().replace('-', '−')
+
+// A message: length of the header, the header as JSON, then one int16 array a field, or the bytes of a file.
+function unpack(data) {
+  const bytes = data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+  const length = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true)
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)))
+  header.rest = bytes.slice(4 + length) // a copy, which begins at a multiple of two
+  const numbers = new Int16Array(header.rest.buffer, 0, header.rest.length >> 1) // little-endian, as every browser's machine is
+  header.arrays = {}
+  let at = 0
+  for (const {name, middle, step} of header.fields) {
+    const count = header.points ** 2, values = header.arrays[name] = new Float32Array(count)
+    for (let i = 0; i < count; i++) values[i] = middle + step * numbers[at + i]
+    at += count
+  }
+  return header
+}

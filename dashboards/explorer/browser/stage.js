@@ -1,0 +1,121 @@
+// The stage itself: what is chosen above, the dial, the fields, and what happens with a message.
+
+export function render({model, el}) {
+  const root = make('div', el, {className: 'operator-stage'})
+  make('style', root, {}, model.style)
+  const send = message => model.send_msg(message)
+  let setup = null, frame = null, turns = 0
+
+  // At once, and what follows within the same picture of the screen together with the next one.
+  let wanted = null, resting = true
+  function soon(message) {
+    wanted = {...wanted, ...message}
+    if (resting) flush()
+  }
+  function flush() {
+    send(wanted)
+    wanted = null
+    resting = false
+    requestAnimationFrame(() => { resting = true; if (wanted) flush() })
+  }
+
+  const bar = make('div', root, {className: 'bar'})
+  const systems = make('fieldset', bar, {className: 'choice systems'}, make('legend', null, {}, 'Equation'))
+  const menu = (name, message) => {
+    const select = make('select', make('label', bar, {className: 'model'}, `${name} `), {})
+    select.addEventListener('change', () => send({[message]: select.value}))
+    return select
+  }
+  const models = menu('Model', 'model'), lessons = menu('Lesson', 'lesson')
+  const equation = make('div', bar, {className: 'equation'})
+  const examples = make('fieldset', bar, {className: 'choice examples'}, make('legend', null, {}, 'Fine-tuned on'))
+  const tools = make('div', bar, {className: 'keep'})
+  const notice = make('div', root, {className: 'notice', role: 'alert'})
+  notice.dataset.test = 'notice'
+
+  const dial = new Dial(root, {
+    turn: value => soon({turn: ++turns, dial: value}),
+    window: (low, high) => soon({window: [low, high]}),
+  })
+  const under = make('div', root, {className: 'under'})
+  const sentence = make('p', under, {className: 'sentence', role: 'status'})
+  sentence.dataset.test = 'sentence'
+  const body = make('div', root, {className: 'body'})
+  const fields = new Fields(make('div', body, {className: 'main'}), model.palettes)
+  const insight = new Insight(under, fields, send)
+  const lesson = new Lesson(body, send)
+  const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent))
+  const present = make('button', tools, {type: 'button', className: 'present'}, 'Present')
+  present.addEventListener('click', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen())
+  root.addEventListener('fullscreenchange', () => set(present, document.fullscreenElement ? 'Leave' : 'Present'))
+  let drawing = null
+  new ResizeObserver(() => { // on a phone the examples stick to the bottom with the dial
+    if (root.clientWidth <= 700) dial.box.prepend(examples)
+    else bar.insertBefore(examples, tools)
+  }).observe(root)
+
+  function radios(parent, name, options, value, message) {
+    const legend = parent.querySelector('legend'), focused = parent.contains(root.getRootNode().activeElement)
+    parent.replaceChildren(legend)
+    for (const option of options) {
+      const label = make('label', parent, {title: option.title ?? ''})
+      const input = make('input', label, {type: 'radio', name: `${name}-${model.id ?? 'stage'}`, value: option.value, checked: option.value === value})
+      make('span', label, {}, option.label)
+      input.addEventListener('change', () => { if (input.checked) send({[message]: option.value}) })
+      if (focused && input.checked) input.focus()
+    }
+  }
+  function offer(select, options, value) {
+    select.replaceChildren(...options.map(one => make('option', null, {value: one.value, selected: one.value === value}, one.label)))
+  }
+
+  function configure(next) {
+    const first = !setup || JSON.stringify(setup.predictors) !== JSON.stringify(next.predictors)
+    if (setup?.system !== next.system) frame = null
+    setup = next
+    radios(systems, 'system', setup.systems, setup.system, 'system')
+    offer(models, setup.models, setup.model)
+    offer(lessons, setup.lessons, setup.lesson)
+    lessons.parentElement.hidden = setup.lessons.length < 2
+    equation.innerHTML = setup.equation
+    radios(examples, 'examples', setup.results, setup.shown, 'result')
+    if (first) {
+      fields.build(setup.predictors)
+      drawing = new Drawing(fields.parts.source.head, fields.fields.source, {change: rows => soon({gaussians: rows}), random: () => send({random: true})})
+    }
+    drawing.configure(setup)
+    dial.configure(setup)
+    insight.configure(setup)
+  }
+
+  function paint(message) {
+    frame = message
+    notice.textContent = ''
+    fields.paint(frame)
+    dial.mark(frame)
+    set(sentence, frame.sentence)
+    // A frame asked for before the last turn of the dial does not turn it back.
+    if (dial.held === null && frame.turn >= turns) dial.place(frame.dial)
+    root.dispatchEvent(new CustomEvent('stage-painted', {bubbles: true, composed: true, detail: {dial: frame.dial, index: setup.dial.values.indexOf(frame.dial), id: frame.id}}))
+    root.dataset.dial = frame.dial
+    root.dataset.painted = frame.id
+  }
+  const hear = {
+    setup: configure,
+    frame: message => { if (setup && message.system === setup.system) paint(message) },
+    notice: message => set(notice, message.text),
+    sentence: message => set(sentence, message.text),
+    curves: message => dial.show(message.curves, message.reset),
+    lesson: message => { lesson.show(message); root.classList.toggle('teaching', Boolean(message.title)) },
+    answer: message => lesson.reveal(message),
+    insight: message => insight.show(message),
+    file: message => keep.receive(message),
+    address: message => history.replaceState(null, '', `?${message.query}`),
+  }
+  model.on('msg:custom', event => {
+    const message = unpack(event.data ?? event)
+    hear[message.kind]?.(message)
+    if (message.id != null) send({painted: message.id})
+  })
+  send({ready: true})
+}
