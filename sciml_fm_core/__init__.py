@@ -9,6 +9,7 @@ from .data.hdf5 import DatasetFile, generate
 from .data.splits import draw_split
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, relative_error, relative_residual
+from .evaluation.symbols import LearnedSymbol, half_plane, learned_symbol
 from .models.base import MODELS, FixedGridModel, Model, ModelConfig
 from .models.conditioning import Conditioning
 from .models.fno import FNO, SIZES, FNOConfig
@@ -46,6 +47,7 @@ __all__ = [
     "FreshBatches",
     "Geometry",
     "History",
+    "LearnedSymbol",
     "Model",
     "ModelConfig",
     "Operator",
@@ -64,6 +66,8 @@ __all__ = [
     "fine_tune",
     "fit",
     "generate",
+    "half_plane",
+    "learned_symbol",
     "load_operator",
     "new_operator",
     "parse_mixture",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional
 
 from .base import Model, ModelConfig, apply_together
@@ -285,7 +286,9 @@ def network_of(
         blocks.append(Block(spectral, weight.transpose(1, 2), mean, spectral_gate, gate, mode_gates[i]))
     project, output = (parameters[f"{name}.weight"].transpose(1, 2) for name in ("project", "output"))
     head = Head(project, parameters["project.bias"], output, parameters["output.bias"])
-    if inputs.device.type == "cpu" and pointwise is None and not torch.compiler.is_compiling():
+    carries_tangent = unpack_dual(inputs).tangent is not None  # of `torch.func.jvp`, which the fused form cannot take
+    plain = pointwise is not None or torch.compiler.is_compiling() or carries_tangent
+    if inputs.device.type == "cpu" and not plain:
         solution = fused_trunk(fields, spectrum, blocks, head, matrices)
     else:
         solution = plain_trunk(fields, spectrum, blocks, head, matrices, pointwise)
