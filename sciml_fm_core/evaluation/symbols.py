@@ -90,6 +90,26 @@ def half_plane(max_wavenumber: int, *, per_shell: int | None = None) -> Tensor:
     return torch.tensor(chosen)
 
 
+def at_wavevectors(multiplier: Tensor, wavevectors: Tensor) -> Tensor:
+    """Values of a Fourier multiplier at wavevectors (kx, ky), shape (m,), complex128.
+
+    A real field has conjugate coefficients at k and -k, of which a real transform stores one.
+
+    >>> from sciml_fm_core.physics.spectral import wavenumbers
+    >>> kx, ky = wavenumbers(8)
+    >>> at_wavevectors(kx + 1j * ky, torch.tensor([[2, -1], [-2, 1]])).tolist()
+    [(2-1j), (2+1j)]
+
+    Args:
+        multiplier: on the modes of a real transform, shape (n, n // 2 + 1).
+        wavevectors: integers below the Nyquist wavenumber, shape (m, 2).
+    """
+    n, (kx, ky) = len(multiplier), wavevectors.unbind(-1)
+    mirrored = kx < 0
+    value = multiplier[torch.where(mirrored, -ky, ky) % n, kx.abs()].to(torch.complex128)
+    return torch.where(mirrored, value.conj(), value)
+
+
 @torch.no_grad()
 def learned_symbol(
     operator: Operator,
@@ -157,13 +177,13 @@ def learned_symbol(
     coefficients = coefficients.detach().double().cpu()
     known.check(torch.zeros(n, n, dtype=torch.float64), coefficients)
 
-    multiplier = known.solution_multiplier(coefficients, n)[0].to(torch.complex128)
+    multiplier = known.solution_multiplier(coefficients, n)[0]
     found = []
     for part in modes.split(max(1, HELD_POINTS // (2 * n**2))):
         response = _response(operator, known, coefficients, part, source, n)
         found.append(_projected(response, part))
     gain, leak = (torch.cat(column) for column in zip(*found, strict=True))
-    return LearnedSymbol(modes, gain, _at(multiplier, modes), leak)
+    return LearnedSymbol(modes, gain, at_wavevectors(multiplier, modes), leak)
 
 
 def _check_wavevectors(wavevectors: Tensor, n: int, system: System) -> None:
@@ -200,7 +220,7 @@ def _response(
         along = torch.func.vmap(
             lambda wave: torch.func.jvp(predict, (source,), (wave,))[1], chunk_size=max(1, CHUNK_POINTS // n**2)
         )
-        with sdpa_kernel(SDPBackend.MATH):  # PyTorch's fast attention has no forward derivative
+        with sdpa_kernel(SDPBackend.MATH):  # faster attention has no forward derivative
             response = along(waves)
     cosine, sine = response.double().chunk(2)
     # The sine of the mode k = 0 is no source: a network may give it a constant, but nothing answers to nothing.
@@ -216,11 +236,3 @@ def _projected(response: Tensor, wavevectors: Tensor) -> tuple[Tensor, Tensor]:
     amplitudes[mode] = 0  # what is left is summed up by itself: as a difference, a small leak would be rounding
     others = torch.linalg.vector_norm(amplitudes, dim=(-2, -1))
     return gain, others / torch.hypot(gain.abs(), others)
-
-
-def _at(multiplier: Tensor, wavevectors: Tensor) -> Tensor:
-    """Values at (kx, ky) of a multiplier on the modes of a real transform, (n, n // 2 + 1)."""
-    n, (kx, ky) = len(multiplier), wavevectors.unbind(-1)
-    mirrored = kx < 0  # stored at -k, as its conjugate
-    value = multiplier[torch.where(mirrored, -ky, ky) % n, kx.abs()]
-    return torch.where(mirrored, value.conj(), value)
