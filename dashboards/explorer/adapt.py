@@ -9,6 +9,8 @@ from functools import partial
 import panel as pn
 import panel_material_ui as pmui
 
+from sciml_fm_core.physics.system import SYSTEMS
+
 from . import text
 from .curves import LearningCurves
 from .jobs import Adapted, AdaptJob, JobState
@@ -54,6 +56,7 @@ class AdaptView:
         self.steps = pmui.IntInput(
             label="Steps", value=state.steps, start=1, end=2000, step=10, description="Optimiser steps.", **small
         )
+        self.follows = pn.widgets.Checkbox(label="the window follows the dial", value=state.window_follows)
         self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
         self.cancel = pmui.Button(label="Cancel", color="error", variant="outlined", icon="stop", disabled=True)
         self.bar = pmui.LinearProgress(
@@ -67,12 +70,14 @@ class AdaptView:
         self.examples.param.watch(self._examples_chosen, "value")
         self.low.param.watch(lambda e: self._window_edited(), "value")
         self.high.param.watch(lambda e: self._window_edited(), "value")
+        self.follows.param.watch(lambda event: state.follow_dial(event.new), "value")
         self.rate.param.watch(self._rate_chosen, "value")
         self.steps.param.watch(lambda e: state.param.update(steps=e.new) if e.new else None, "value")
         self.run.on_click(lambda _: self.start())
         self.cancel.on_click(lambda _: self.stop())
         state.param.watch(lambda *_: self.refresh(), ["kept", "shown", "system_name", "bundle_name"])
         state.param.watch(lambda *_: self._follow_training(), ["steps", "learning_rate", "try_grid"])
+        state.param.watch(lambda *_: self.follow_window(), "window_follows")
         self.refresh()
 
     # Settings -------------------------------------------------------------------------------------------------------
@@ -81,7 +86,10 @@ class AdaptView:
         low, high = self.low.value, self.high.value
         if self._following or low is None or high is None or (low, high) == self.state.window:
             return
-        self.state.param.update(window=(low, high), window_follows=False)
+        try:
+            self.state.set_window(low, high)
+        except ValueError as error:
+            self._show_status(f"The window: {error}.", "error")
 
     def _examples_chosen(self, event) -> None:
         physics = event.new == EQUATION
@@ -104,9 +112,11 @@ class AdaptView:
         if self.job is None or self.job.state.over:
             current = state.current
             self._show_status(_summary(current) if current else "Nothing run yet for this system and model.")
+            self.curves.paint(current.curves if current else {})
 
     def follow_window(self) -> None:
         """Show the window as it is; not at every move of the dial, which would have to wait for it."""
+        self.follows.value = self.state.window_follows
         if (self.low.value, self.high.value) != self.state.window:
             # A window half changed would look like one that the visitor edited.
             self._following = True
@@ -149,13 +159,16 @@ class AdaptView:
     def _follow(self, owner: tuple[str, str], job: JobState) -> None:
         self.bar.value = round(100 * job.fraction)
         self.curves.paint(job.curves)
+        elsewhere = owner != (self.state.system_name, self.state.bundle_name)
+        self.state.live = {} if job.over or elsewhere else job.operators
         if job.over:
             self.run.disabled, self.cancel.disabled = False, True
             self.bar.value = 100 if job.stage == "done" else 0
             if job.result is not None:
                 self.state.keep(owner, job.result)
-                self._show_status(_summary(job.result))
-                return
+                if not elsewhere:
+                    self._show_status(_summary(job.result))
+                    return
         words = STAGES.get(job.stage, job.stage.capitalize())
         if job.stage == "waiting":
             words += f": {job.ahead} before this one in the queue"
@@ -163,6 +176,8 @@ class AdaptView:
             words += f", about {math.ceil(job.seconds_left)} s left"
         if job.message:
             words += f": {job.message}"
+        if elsewhere:
+            words = f"{SYSTEMS[owner[0]].title}, {owner[1]}: {words}"
         self._show_status(words, "error" if job.stage == "failed" else "info")
 
     def _show_status(self, words: str, kind: str = "info") -> None:
@@ -177,7 +192,16 @@ class AdaptView:
         """The card."""
         return pn.Column(
             Html(text.title("Fine-tune on few examples or none", "beside a twin from scratch")),
-            pn.FlexBox(self.examples, self.low, self.high, self.rate, self.steps, align_items="center", margin=0),
+            pn.FlexBox(
+                self.examples,
+                self.low,
+                self.high,
+                self.follows,
+                self.rate,
+                self.steps,
+                align_items="center",
+                margin=0,
+            ),
             pn.Row(self.run, self.cancel, margin=0),
             self.bar,
             self.status,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,6 +29,8 @@ from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
 from .compute import Frame, Query, coarse_to_fine, compute, sweep_sources
 from .controls import ParameterControls, SourceControls
+from .exports import File, as_hdf5, as_npz, program
+from .insight import atlas, examples_curve, spectrum
 from .lesson_card import LessonCard
 from .link import gaussians, query_of, restore
 from .parts import Html
@@ -45,6 +48,11 @@ FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
 SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps")
 CURVES: WeakKeyDictionary[Operator, dict[str, list[tuple[float, float]]]] = WeakKeyDictionary()
 """Errors along the dial that are known, by operator and system: sessions that share an operator share its curve."""
+INSIGHTS = ThreadPoolExecutor(1, thread_name_prefix="insights")
+TABS = ("atlas", "spectrum", "examples")
+"""What the stage can show in place of the errors."""
+ROUGH_VALUES, ROUGH_SOURCES = 12, 2
+"""Of the curve of an operator that trains."""
 SWEEP_BATCH = 4
 """Values of the dial measured at once: the curve grows while the rest is still measured."""
 
@@ -92,14 +100,33 @@ class Explorer:
         self._last: Frame | None = None
         self._sweep_stop = Event()
         self._curves: dict[str, list[tuple[float, float]]] = {}
+        self._tab, self._insight_stop = "", Event()
+        self._atlas: dict[str, Any] = {}
+        self._rough: Future | None = None
 
         state = self.state
         state.param.watch(
             lambda *_: self.request_frame(),
-            ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians", "shown"],
+            [
+                "system_name",
+                "bundle_name",
+                "dial",
+                "parameters",
+                "drawn",
+                "seed",
+                "sparsity",
+                "gaussians",
+                "shown",
+                "live",
+            ],
         )
-        state.param.watch(lambda *_: self._set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn"])
+        state.param.watch(
+            lambda *_: self._set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn", "training"]
+        )
         state.param.watch(lambda *_: self.request_sweep(), ["system_name", "bundle_name", "shown"])
+        state.param.watch(lambda *_: self._set_up() if state.training else None, "window")
+        state.param.watch(self._live_changed, "live")
+        state.param.watch(lambda *_: self.request_insight(), ["system_name", "bundle_name", "shown", "kept"])
         pn.state.on_session_destroyed(lambda _: self.close())
 
     # What the browser says ------------------------------------------------------------------------------------------
@@ -156,6 +183,24 @@ class Explorer:
     def _hear_guess(self, number: int) -> None:
         self._later(self.lesson.check(int(number)))
 
+    def _hear_window(self, ends: list) -> None:
+        low, high = map(float, ends)
+        self.state.set_window(low, high)
+
+    def _hear_across(self, value: float) -> None:
+        parameters = self.state.system.parameters
+        if parameters:
+            self.state.set_parameter(parameters[0].name, parameters[0].snap(float(value)))
+        else:
+            self.state.param.update(sparsity=float(value), drawn=False)
+
+    def _hear_insight(self, tab: str) -> None:
+        self._tab = tab if tab in TABS else ""
+        self.request_insight()
+
+    def _hear_save(self, what: str) -> None:
+        self._later(self._save(SAVES[what]))
+
     def _hear_random(self, _value) -> None:
         self.state.draw_random(self.state.seed)
 
@@ -180,6 +225,7 @@ class Explorer:
         """Stop whatever still works for this session."""
         self.adapt.stop()
         self._sweep_stop.set()
+        self._insight_stop.set()
 
     # Fields ---------------------------------------------------------------------------------------------------------
 
@@ -227,7 +273,7 @@ class Explorer:
             return
         self._last, query = outcome, outcome.query
         given = state.current.settings.given if state.current else ""
-        header, arrays = frame_message(outcome, self._sentence(outcome), given)
+        header, arrays = frame_message(outcome, self._sentence(outcome), given, list(state.live))
         self.stage.tell("frame", arrays, id=self._sent, turn=turn, **header)
         if self._document is not None and latest:
             if self._settling is not None:
@@ -242,6 +288,10 @@ class Explorer:
             self.parameters.show_values(coefficients)
             self.adapt.follow_window()
             self.stage.tell("address", query=query_of(self.state))
+            if self._tab == "atlas":
+                self._show_atlas(self._atlas, self._insight_stop)
+            elif self._tab == "spectrum":
+                self.request_insight()
 
     def _sentence(self, frame: Frame) -> str:
         query, zero_shot = frame.query, frame.predictions.get("zero_shot")
@@ -306,6 +356,76 @@ class Explorer:
             if self._last is not None and self._last.query.system is self.state.system:
                 self.stage.tell("sentence", text=self._sentence(self._last))
 
+    def _live_changed(self, event) -> None:
+        """Follow the curve of an operator that trains, roughly: what it learns in its window, and forgets elsewhere."""
+        if not event.new:
+            self.request_sweep()
+        elif self._rough is None or self._rough.done():
+            self._sweep_stop.set()
+            values = self.state.scale.sweep(ROUGH_VALUES)
+            self._rough = SWEEPS.submit(self._measure_roughly, dict(event.new), self.state.system, values)
+
+    def _measure_roughly(self, operators: dict[str, Operator], system: System, values: list[float]) -> None:
+        try:
+            sources = sweep_sources(system, ROUGH_SOURCES)
+            dial = torch.tensor(values, dtype=torch.float64)
+            found = error_map(list(operators.values()), sources.source, dial, sources.parameters, system).tolist()
+        except Exception:
+            log.exception("measuring the error along the dial failed")
+            return
+        curves = {
+            name: [pair for pair in zip(values, errors, strict=True) if math.isfinite(pair[1])]
+            for name, errors in zip(operators, found, strict=True)
+        }
+        self.on_loop(lambda: self.stage.tell("curves", curves=curves) if self.state.live else None)
+
+    # Tabs -----------------------------------------------------------------------------------------------------------
+
+    def request_insight(self) -> None:
+        """Work out what the open tab shows, off the event loop."""
+        self._insight_stop.set()
+        stop = self._insight_stop = Event()
+        if self._tab:
+            INSIGHTS.submit(self._insight, self._tab, self.state.query(), stop)
+
+    def _insight(self, tab: str, query: Query, stop: Event) -> None:
+        if stop.is_set():  # while it waited
+            return
+        try:
+            if tab == "atlas":
+                atlas(query, stop, lambda found: self.on_loop(partial(self._show_atlas, found, stop)))
+                return
+            found = spectrum(query) if tab == "spectrum" else examples_curve(self.state)
+        except (ValueError, ArithmeticError) as error:
+            self.on_loop(partial(self.stage.tell, "notice", text=_kindly(str(error))))
+        except Exception:
+            log.exception("working out the tab %s failed", tab)
+        else:
+            self.on_loop(partial(self._show_insight, tab, found, stop))
+
+    def _show_insight(self, tab: str, found: dict[str, Any], stop: Event) -> None:
+        if stop.is_set():
+            return
+        if tab == "examples":
+            keys = [list(key) for key in self.state.adapted]
+            for window in found["windows"]:
+                for point in window["unlabelled"] + [p for curve in window["curves"].values() for p in curve["points"]]:
+                    point["value"] = str(keys.index(point["key"])) if point["key"] in keys else "none"
+        self.stage.tell("insight", tab=tab, **found)
+
+    def _show_atlas(self, found: dict[str, Any], stop: Event) -> None:
+        if found and not stop.is_set():
+            self._atlas, state = found, self.state
+            parameters = state.system.parameters
+            across = state.parameters[parameters[0].name] if parameters else state.sparsity
+            self.stage.tell("insight", tab="atlas", at={"dial": state.dial, "across": across}, **found)
+
+    # Files ----------------------------------------------------------------------------------------------------------
+
+    async def _save(self, make: Callable[[Explorer], File]) -> None:
+        file = await asyncio.get_running_loop().run_in_executor(FRAMES, make, self)
+        self.stage.tell("file", file=file.content, name=file.name, type=file.type)
+
     # Layout ---------------------------------------------------------------------------------------------------------
 
     def page(self) -> pmui.Page:
@@ -313,6 +433,7 @@ class Explorer:
         live = pmui.Accordion(
             ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
         )
+        live.param.watch(lambda event: self.state.param.update(training=bool(event.new)), "active")
         return pmui.Page(
             title=TITLE,
             header=[pn.pane.HTML(text.page_link("Studies", "studies"), margin=(0, 10))],
@@ -334,6 +455,15 @@ class Explorer:
                 )
             ],
         )
+
+
+SAVES: dict[str, Callable[[Explorer], File]] = {
+    "hdf5": lambda page: as_hdf5(compute(page.state.query()), query_of(page.state)),
+    "npz": lambda page: as_npz(compute(page.state.query()), query_of(page.state)),
+    "python": lambda page: program(page.state, query_of(page.state)),
+    "sheet": lambda page: File(f"{page.lesson.name}.html", "text/html", page.lesson.sheet()),
+}
+"""What the stage can ask to save."""
 
 
 def mean_at(dial: float, curve: list[tuple[float, float]]) -> float | None:

@@ -26,6 +26,12 @@ VALIDATION_COUNT = 16
 TEST_COUNT = 32
 PUBLISH_SECONDS = 0.15
 """Least time between two published states of a job."""
+LIVE_SECONDS = 0.4
+"""Least time between two copies of the operator in training."""
+
+Row = tuple[int, float, float | None]
+"""Step, loss and validation error of a learning curve."""
+Key = tuple[float, float, int, bool, int, float]
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,20 @@ class AdaptSettings:
     physics: bool = False
 
     @property
-    def key(self) -> tuple[float, float, int, bool]:
+    def key(self) -> Key:
         """Results with the same key replace each other."""
-        return self.task.low, self.task.high, self.examples, self.physics
+        return self.task.low, self.task.high, self.examples, self.physics, self.steps, self.learning_rate or 0.0
 
     @property
     def short(self) -> str:
         """For a button."""
         return f"{'no labels' if self.physics else self.examples} on {self.task.low:g}–{self.task.high:g}"
+
+    @property
+    def training(self) -> str:
+        """How it is trained, in words."""
+        rate = "best of the grid" if self.learning_rate is None else f"rate {self.learning_rate:g}"
+        return f"{self.steps} steps, {rate}"
 
     @property
     def given(self) -> str:
@@ -73,9 +85,13 @@ class Adapted:
     learning_rates: dict[str, float]
     errors: dict[str, float]
     finished: float
+    names: dict[str, str] = field(default_factory=dict)
+    """By which `load_operator` finds those that ship."""
+    curves: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    """Learning curves of those that were trained here, as `JobState.curves`."""
 
     @property
-    def key(self) -> tuple[float, float, int, bool]:
+    def key(self) -> Key:
         """As `AdaptSettings.key`."""
         return self.settings.key
 
@@ -90,6 +106,7 @@ class JobState:
         fraction: how much of it is done, 0 to 1.
         seconds_left: estimate, None where there is none yet.
         curves: rows (step, loss, validation error or None) of the present learning rate, by prediction.
+        operators: as the trainings have them now, copies, by prediction.
         message: why it failed.
         result: what came out of it.
     """
@@ -98,7 +115,8 @@ class JobState:
     ahead: int = 0
     fraction: float = 0.0
     seconds_left: float | None = None
-    curves: dict[str, tuple[tuple[int, float, float | None], ...]] = field(default_factory=dict)
+    curves: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    operators: dict[str, Operator] = field(default_factory=dict)
     message: str = ""
     result: Adapted | None = None
 
@@ -245,6 +263,7 @@ class AdaptJob(threading.Thread):
             errors={"zero_shot": self._error(operator, test)}
             | {name: self._error(adaptation.operator, test) for name, adaptation in adaptations.items()},
             finished=time.monotonic(),
+            curves=self.state.curves,
         )
 
     def _error(self, operator: Operator, test: Examples) -> float:
@@ -254,10 +273,15 @@ class AdaptJob(threading.Thread):
 
     def _follow(self, name: str, number: int, count: int) -> Callable[[Progress], bool]:
         """Callback of one of the trainings."""
-        rows: list[tuple[int, float, float | None]] = []
-        started = time.monotonic()
+        rows: list[Row] = []
+        started = copied = time.monotonic()
 
         def callback(progress: Progress) -> bool:
+            nonlocal copied
+            operators = self.state.operators
+            if progress.operator is not None and time.monotonic() - copied > LIVE_SECONDS:
+                operators = {**operators, name: progress.operator.copy()}
+                copied = time.monotonic()
             rows.append((progress.step, progress.loss, progress.validation_error))
             left = (time.monotonic() - started) * ((count - number) / progress.fraction - 1)
             self.publish(
@@ -265,6 +289,7 @@ class AdaptJob(threading.Thread):
                 fraction=(number + progress.fraction) / count,
                 seconds_left=left,
                 curves={**self.state.curves, name: tuple(rows)},
+                operators=operators,
             )
             return self._cancel.is_set()
 

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from sciml_fm_core.physics.system import SYSTEMS
 
+from .jobs import AdaptSettings
 from .state import ExploreState
 
 MOST_GAUSSIANS = 64
@@ -31,7 +32,7 @@ def query_of(state: ExploreState) -> str:
     else:
         values |= {"seed": state.seed, "sparsity": f"{state.sparsity:g}"}
     settings = state.current.settings if state.current else None
-    values["result"] = f"{settings.examples}:{settings.task.low:g}:{settings.task.high:g}" if settings else "none"
+    values["result"] = _result_name(settings) if settings else "none"
     return urlencode({key: value for key, value in values.items() if value is not None}, safe=":,;")
 
 
@@ -92,12 +93,15 @@ def _number(text: str, low: float, high: float) -> float:
     return value
 
 
+def _result_name(settings: AdaptSettings) -> str:
+    examples = "physics" if settings.physics else settings.examples
+    return f"{examples}:{settings.task.low:g}:{settings.task.high:g}"
+
+
 def _result(state: ExploreState, text: str) -> tuple | None:
     if text == "none":
         return None
-    examples, low, high = map(float, text.split(":"))
     for key, adapted in state.adapted.items():
-        settings = adapted.settings
-        if (settings.examples, settings.task.low, settings.task.high) == (examples, low, high):
+        if _result_name(adapted.settings) == text:
             return key
     raise ValueError("no such fine-tuning is here; train it live")

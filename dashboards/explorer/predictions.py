@@ -43,10 +43,11 @@ class Predictor:
 
 
 def _kept(key: str) -> Callable[[ExploreState], Callable[[], Operator] | None]:
-    """Loader of an operator that a job has made: the one of the result shown."""
+    """Loader of an operator that a job has made: the one in training now, or that of the result shown."""
 
     def loader(state: ExploreState) -> Callable[[], Operator] | None:
-        found = state.current.operators.get(key) if state.current else None
+        made = state.live or (state.current.operators if state.current else {})
+        found = made.get(key)
         return (lambda: found) if isinstance(found, Operator) else found
 
     return loader

@@ -21,10 +21,11 @@ def shipped_results() -> dict[tuple[str, str], dict[tuple, Adapted]]:
     for name, path in shipped_adaptations().items():
         card = read_header(path)["card"]
         task, kind = Task.parse(card["downstream_task"]), KEYS[card["kind"]]
-        settings = AdaptSettings(task, card["downstream_examples"], card["steps"], card["learning_rate"])
+        settings = AdaptSettings(task, card["downstream_examples"], card["steps"], None)
         own = found.setdefault((task.system.name, card["adapted_from"]), {})
         result = own.setdefault(settings.key, Adapted(settings, {}, {}, {}, 0.0))
         result.operators[kind] = partial(pn.state.as_cached, f"adapted {name}", load_operator, name_or_path=name)
+        result.names[kind] = name
         result.learning_rates[kind] = card["learning_rate"]
         result.errors[kind] = card["errors"][task.label]
     return {owner: dict(sorted(results.items())) for owner, results in found.items()}

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
 from .compute import Frame
+from .jobs import Adapted
 from .predictions import PREDICTIONS
 from .state import ExploreState
 
@@ -85,8 +86,17 @@ class Stage(JSComponent):
         self._send_msg(pack({"kind": kind} | header, arrays or {}, file))
 
 
-def frame_message(frame: Frame, sentence: str, given: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays of a frame; ``given`` says on what the adapted operators were trained."""
+def frame_message(
+    frame: Frame, sentence: str, given: str, learning: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of a frame.
+
+    Args:
+        frame: the fields and numbers.
+        sentence: what is said of it.
+        given: on what the adapted operators were trained.
+        learning: keys of those that are in training now.
+    """
     shown = {key: prediction for key, prediction in frame.predictions.items() if prediction is not None}
     arrays = {"source": frame.source, "solution": frame.solution} | {key: p.error for key, p in shown.items()}
     arrays |= {f"{key}-spread": p.spread for key, p in shown.items() if p.spread is not None}
@@ -98,7 +108,7 @@ def frame_message(frame: Frame, sentence: str, given: str) -> tuple[dict[str, An
         "given": given,
         "rms": float(np.sqrt(np.mean(frame.solution**2))) or 1.0,
         "residual": frame.solution_residual,
-        "learning": [],
+        "learning": list(learning),
         "numbers": {
             key: {"error": _finite(p.relative_error), "residual": _finite(p.residual)} for key, p in shown.items()
         },
@@ -115,7 +125,11 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
     dial, system = state.scale, state.system
     results = [{"value": "none", "label": "0", "title": "the operator as it was pre-trained"}]
     results += [
-        {"value": str(number), "label": adapted.settings.short, "title": adapted.settings.given}
+        {
+            "value": str(number),
+            "label": _button(adapted),
+            "title": f"{adapted.settings.given}, {adapted.settings.training}",
+        }
         for number, adapted in enumerate(state.adapted.values())
     ]
     keys = list(state.adapted)
@@ -134,7 +148,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         },
         "trained": state.trained_range,
         "resonances": system.resonances,
-        "training": None,
+        "training": state.window if state.training else None,
         "window": (current.settings.task.low, current.settings.task.high) if current else None,
         "predictors": [
             {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash], "empty": one.empty,
@@ -146,6 +160,10 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "drawn": state.drawn,
         "gaussians": state.gaussians if state.drawn else [],
     }  # fmt: skip
+
+
+def _button(adapted: Adapted) -> str:
+    return adapted.settings.short + ("" if adapted.names else f", {adapted.settings.training}")
 
 
 def ticks(dial) -> list[float]:

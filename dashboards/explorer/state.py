@@ -49,6 +49,8 @@ class ExploreState(param.Parameterized):
     try_grid = param.Boolean(default=False, doc="try every learning rate of the grid, keep the best")
     steps = param.Integer(default=60, bounds=(1, 2000))
 
+    training = param.Boolean(default=False, doc="the settings of a fine-tuning are open, so its window is shown")
+    live = param.Dict(default={}, doc="operators in training now, by key of PREDICTIONS, in place of those shown")
     kept = param.Dict(default={}, doc="adapted operators by (system, bundle), then by their key")
     shown = param.Parameter(default=None, doc="key of the adapted operators shown, None for none")
 
@@ -119,6 +121,7 @@ class ExploreState(param.Parameterized):
             window_follows=True,
             window=default_window(system, dial),
             shown=shown,
+            live={},
         )
 
     def choose_bundle(self, name: str) -> None:
@@ -126,7 +129,7 @@ class ExploreState(param.Parameterized):
 
         A dial that was not moved yet opens anew, inside the range of this operator.
         """
-        updates: dict[str, Any] = {"bundle_name": name, "shown": self._latest(self.system_name, name)}
+        updates: dict[str, Any] = {"bundle_name": name, "shown": self._latest(self.system_name, name), "live": {}}
         if self.dial == opening_dial(self.system, self.bundle):
             updates |= self._at(opening_dial(self.system, self.bundles[name]))
         self.param.update(**updates)
@@ -138,6 +141,26 @@ class ExploreState(param.Parameterized):
     def _at(self, dial: float) -> dict[str, Any]:
         """The dial and the window that follows it."""
         return {"dial": dial} | ({"window": default_window(self.system, dial)} if self.window_follows else {})
+
+    def set_window(self, low: float, high: float) -> None:
+        """Adapt to a range of the dial, which follows the dial no more.
+
+        Raises:
+            ValueError: if it is no range, or reaches beyond the dial.
+        """
+        scale = self.scale
+        if scale.whole:
+            low, high = round(low), round(high)
+        if not scale.low <= low < high <= scale.high:
+            raise ValueError(
+                f"expected a window inside {scale.low:g} to {scale.high:g}, lower end first, got {low:g} to {high:g}"
+            )
+        self.param.update(window=(float(low), float(high)), window_follows=False)
+
+    def follow_dial(self, follows: bool) -> None:
+        """Let the window move with the dial again, or keep it where it is."""
+        window = default_window(self.system, self.dial) if follows else self.window
+        self.param.update(window_follows=follows, window=window)
 
     def set_parameter(self, name: str, value: float) -> None:
         """Set one of ``system.parameters``; angles in radians."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .losses import LABEL_FREE, find_loss
+
+if TYPE_CHECKING:
+    from sciml_fm_core.models.operator import Operator
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -84,7 +87,10 @@ class TrainConfig:
 
 
 class Progress(NamedTuple):
-    """Where a training stands; what the callback gets. ``fraction`` of the steps, or of the time limit, is done."""
+    """Where a training stands; what the callback gets. ``fraction`` of the steps, or of the time limit, is done.
+
+    ``operator`` is the one in training itself: the next step changes it, so whoever keeps it takes a copy.
+    """
 
     step: int
     steps: int
@@ -94,6 +100,7 @@ class Progress(NamedTuple):
     learning_rate: float
     examples_per_second: float
     seconds_left: float
+    operator: Operator | None = None
 
 
 Callback = Callable[[Progress], bool | None]

@@ -249,7 +249,7 @@ class _Training:
         speed = self.examples / max(time.perf_counter() - self.resumed, 1e-9)
         left = self.seconds * (1 - self.progress) / self.progress
         shown = row["loss"], row["validation_error"], row["learning_rate"]
-        return Progress(self.steps_taken, self.config.steps, self.progress, *shown, speed, left)
+        return Progress(self.steps_taken, self.config.steps, self.progress, *shown, speed, left, leader.operator)
 
     def save(self) -> None:
         """Write the checkpoint, where there is to be one."""

@@ -81,7 +81,9 @@ class Fields {
     this.below = make('div', null, {className: 'below'}, fold) // folded on a phone only
     fold.addEventListener('click', () => { fold.ariaExpanded = String(this.below.classList.toggle('open')) })
     this.panel = make('div', null, {className: 'panel', role: 'tabpanel', tabIndex: 0}) // what a tab shows instead
-    this.readout = make('div', parent, {className: 'readout', role: 'status'})
+    this.middle = make('div', null, {className: 'middle'}) // between the fields and what is below them
+    this.readout = make('div', null, {className: 'readout'})
+    this.idle = '' // what is said while nothing is pointed at
   }
 
   // Build the columns for a list of predictors, which changes with the page's plug-ins only.
@@ -97,7 +99,8 @@ class Fields {
     this.below.replaceChildren(this.below.firstChild)
     for (const one of [{key: 'source', name: 'Source f', color: '#888888'}, {key: 'solution', name: 'Exact u', color: '#888888'}])
       this.column(this.columns, one)
-    this.columns.append(this.pair, this.switch, this.below, this.panel)
+    this.columns.append(this.pair, this.switch, this.middle, this.below, this.panel)
+    this.middle.append(this.readout)
     for (const one of predictors) {
       this.column(this.pair, one)
       make('button', this.switch, {type: 'button'}, one.name).addEventListener('click', () =>
@@ -201,7 +204,7 @@ class Fields {
     })
     field.frame.addEventListener('pointerleave', () => {
       for (const {cross} of this.all) cross.style.display = 'none'
-      this.readout.textContent = ''
+      this.readout.textContent = this.idle
     })
     if (!cuts) return
     field.frame.addEventListener('click', event => { this.cutRow = field.place(event)[1]; this.drawCut() })

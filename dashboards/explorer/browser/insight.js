@@ -8,10 +8,9 @@ const ABOUT = {
 }
 
 // A chart of lines over a common axis, logarithmic upwards. `lines` are {name, color, dash, points: [[x, y], ...]}.
-function lineChart(parent, {title, x, y, lines, ticks = null, marked = [], unit = value => `${value}`}) {
+function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [], unit = value => `${value}`}) {
   const box = make('figure', parent, {className: 'chart'}, make('figcaption', null, {}, title))
-  const size = {width: 400, height: 190, left: 52, right: 12, top: 6, bottom: 34}
-  const svg = draw('svg', box, {viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': title})
+  const svg = draw('svg', box, {width: size.width, height: size.height, viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': title})
   const xs = ticks ?? [...new Set(lines.flatMap(line => line.points.map(point => point[0])))]
   const ys = lines.flatMap(line => line.points.map(point => point[1])).filter(value => value > 0)
   let [low, high] = ys.length ? [Math.floor(Math.log10(Math.min(...ys))), Math.ceil(Math.log10(Math.max(...ys)))] : [-1, 0]
@@ -27,7 +26,7 @@ function lineChart(parent, {title, x, y, lines, ticks = null, marked = [], unit 
   for (const value of marked) draw('path', svg, {d: `M${across(value)} ${size.height - size.bottom}l-4 -9h8z`, class: 'resonance'})
   draw('text', svg, {x: (size.left + size.width) / 2, y: size.height - 4, class: 'tick', 'text-anchor': 'middle'}, x)
   for (const {name, color, dash, points, act} of lines) {
-    const known = points.filter(point => point[1] > 0)
+    const known = points.filter(point => point[1] >= 10 ** low)
     if (known.length > 1) draw('path', svg, {d: known.map(([a, b], i) => `${i ? 'L' : 'M'}${across(a).toFixed(1)} ${up(b).toFixed(1)}`).join(''), stroke: color, 'stroke-dasharray': dash, class: 'curve'})
     for (const point of known) {
       const dot = draw('circle', svg, {cx: across(point[0]), cy: up(point[1]), r: act ? 6 : 3, fill: color})
@@ -41,11 +40,11 @@ function lineChart(parent, {title, x, y, lines, ticks = null, marked = [], unit 
 }
 
 class Insight {
-  constructor(parent, fields, send) {
+  constructor(fields, send) {
     this.fields = fields
     this.send = send
     this.shown = 'errors'
-    this.list = make('div', parent, {className: 'tabs', role: 'tablist'})
+    this.list = make('div', fields.middle, {className: 'tabs', role: 'tablist'})
     this.list.setAttribute('aria-label', 'Below the fields')
     this.tabs = Object.entries(TABS).map(([key, label]) => {
       const tab = make('button', this.list, {type: 'button', role: 'tab', id: `tab-${key}`}, label)
@@ -69,7 +68,7 @@ class Insight {
   open(key) {
     if (key === this.shown) return
     this.shown = key
-    this.fields.panel.replaceChildren(make('p', null, {}, key === 'errors' ? '' : 'Measuring …'))
+    this.fields.panel.replaceChildren(key === 'errors' ? '' : 'Measuring …')
     this.mark()
     this.send({insight: key})
   }
@@ -81,23 +80,27 @@ class Insight {
     }
     this.fields.panel.setAttribute('aria-labelledby', `tab-${this.shown}`)
     this.fields.columns.classList.toggle('insightful', this.shown !== 'errors')
+    this.fields.readout.textContent = this.fields.idle = ABOUT[this.shown] ?? ''
   }
   show(message) {
     if (message.tab !== this.shown || message.system !== this.setup.system) return
     const {panel} = this.fields
-    panel.replaceChildren(make('p', null, {}, ABOUT[message.tab]))
+    panel.replaceChildren()
     this[message.tab](make('div', panel, {className: 'charts'}), message)
     panel.dataset.shown = message.tab
+  }
+  size(count) { // of one of several charts beside each other, as high as the fields are
+    const width = Math.max(260, Math.min(460, this.fields.panel.clientWidth / count - 12))
+    return {width, height: Math.max(170, this.fields.fields.solution.frame.clientHeight), left: 52, right: 12, top: 6, bottom: 34}
   }
   known(values) { return this.setup.predictors.filter(one => values[one.key]) }
 
   atlas(parent, {dial, across, errors, at}) {
-    const colours = this.fields.colours.error.slice(N_COLOURS / 2), degrees = across.angle ? 180 / Math.PI : 1
+    const size = this.size(3), colours = this.fields.colours.error.slice(N_COLOURS / 2), degrees = across.angle ? 180 / Math.PI : 1
     const name = value => number(value * degrees) + (across.angle ? '°' : '')
     for (const one of this.known(errors)) {
       const box = make('figure', parent, {className: 'chart'}, make('figcaption', null, {}, one.name))
-      const size = {width: 400, height: 190, left: 46, right: 8, top: 4, bottom: 34}
-      const svg = draw('svg', box, {viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': `Mean error of ${one.name} over ${dial.title} and ${across.title}`})
+      const svg = draw('svg', box, {width: size.width, height: size.height, viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': `Mean error of ${one.name} over ${dial.title} and ${across.title}`})
       const w = (size.width - size.left - size.right) / dial.values.length, h = (size.height - size.top - size.bottom) / across.values.length
       const left = i => size.left + i * w, top = j => size.height - size.bottom - (j + 1) * h
       errors[one.key].forEach((row, j) => row.forEach((error, i) => {
@@ -117,14 +120,14 @@ class Insight {
   }
 
   spectrum(parent, {wavenumbers, resonant, operators, energy}) {
-    const marked = wavenumbers.filter((_, i) => resonant[i])
+    const size = this.size(4), marked = wavenumbers.filter((_, i) => resonant[i])
     const lines = (name, values) => this.known(values).map(one => ({...one, points: wavenumbers.map((k, i) => [k, values[one.key][name][i]])}))
     const x = 'wavenumber |k|'
-    lineChart(parent, {title: 'Gain, learned over exact', x, marked, lines: lines('gain', operators), y: number})
-    lineChart(parent, {title: 'Off: |learned / exact − 1|', x, marked, lines: lines('off', operators), y: percent, unit: percent})
-    lineChart(parent, {title: 'Leak into other waves', x, marked, lines: lines('leak', operators), y: percent, unit: percent})
+    lineChart(parent, {size, title: 'Gain, learned over exact', x, marked, lines: lines('gain', operators), y: number})
+    lineChart(parent, {size, title: 'Off: |learned / exact − 1|', x, marked, lines: lines('off', operators), y: percent, unit: percent})
+    lineChart(parent, {size, title: 'Leak into other waves', x, marked, lines: lines('leak', operators), y: percent, unit: percent})
     const points = values => energy.wavenumbers.map((k, i) => [k, values[i]])
-    lineChart(parent, {title: 'Energy of u (grey) and of the errors', x, y: value => value.toExponential(1), unit: value => value.toExponential(0), lines: [
+    lineChart(parent, {size, title: 'Energy of u (grey) and of the errors', x, y: value => value.toExponential(1), unit: value => value.toExponential(0), lines: [
       {name: 'Exact', color: '#888', dash: 'none', points: points(energy.solution)},
       ...this.known(energy.errors).map(one => ({...one, points: points(energy.errors[one.key])})),
     ]})
@@ -140,7 +143,7 @@ class Insight {
       const lines = this.known(curves).map(one => ({...one, act, points: points(curves[one.key].points)}))
       if (zero_shot) lines.push({name: 'Zero-shot', color: this.setup.predictors[0].color, dash: 'none', points: [[0, zero_shot]]})
       if (unlabelled.length) lines.push({name: 'No labels', color: '#CC79A7', dash: 'none', act, points: points(unlabelled)})
-      lineChart(parent, {title: task, x: 'examples given', lines, ticks, y: percent, unit: percent})
+      lineChart(parent, {title: task, size: this.size(3), x: 'examples given', lines, ticks, y: percent, unit: percent})
     }
   }
 }

@@ -42,7 +42,7 @@ export function render({model, el}) {
   sentence.dataset.test = 'sentence'
   const body = make('div', root, {className: 'body'})
   const fields = new Fields(make('div', body, {className: 'main'}), model.palettes)
-  const insight = new Insight(under, fields, send)
+  const insight = new Insight(fields, send)
   const lesson = new Lesson(body, send)
   const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent))
   const present = make('button', tools, {type: 'button', className: 'present'}, 'Present')

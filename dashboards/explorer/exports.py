@@ -1,0 +1,120 @@
+"""What leaves the page as a file: the fields, and a program that makes them again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from sciml_fm_core import __version__
+
+from .compute import Frame
+from .state import ExploreState
+
+
+@dataclass(frozen=True)
+class File:
+    """A file for the browser to save."""
+
+    name: str
+    type: str
+    content: bytes
+
+
+def arrays_of(frame: Frame) -> dict[str, np.ndarray]:
+    """Fields by name, float32, row i at y = i / n: ``source``, ``solution``, predictions by their keys."""
+    shown = {key: found.values for key, found in frame.predictions.items() if found is not None}
+    return {"source": frame.source, "solution": frame.solution} | shown
+
+
+def facts_of(frame: Frame, address: str) -> dict[str, str | float]:
+    """What the fields are of: the equation, its coefficients, errors, and the page's address."""
+    query = frame.query
+    errors = {f"error of {key}": p.relative_error for key, p in frame.predictions.items() if p is not None}
+    return {
+        "equation": query.system.equation,
+        "system": query.system.name,
+        query.system.dialled.title: query.dial,
+        **frame.coefficients,
+        **errors,
+        "address": address,
+        "sciml-fm": __version__,
+    }
+
+
+def as_hdf5(frame: Frame, address: str) -> File:
+    """The fields as datasets, what they are of as attributes."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs.update(facts_of(frame, address))
+        for name, values in arrays_of(frame).items():
+            file.create_dataset(name, data=values)
+    return File("sciml-fm.h5", "application/x-hdf5", buffer.getvalue())
+
+
+def as_npz(frame: Frame, address: str) -> File:
+    """The fields and what they are of, for ``numpy.load``."""
+    buffer = io.BytesIO()
+    facts: Mapping[str, np.ndarray] = {name: np.asarray(value) for name, value in facts_of(frame, address).items()}
+    np.savez_compressed(buffer, **arrays_of(frame), **facts)  # type: ignore[arg-type] # names are not its options
+    return File("sciml-fm.npz", "application/zip", buffer.getvalue())
+
+
+def program(state: ExploreState, address: str) -> File:
+    """A Python program that makes the fields on the page again, and the command of the notebook on the same window."""
+    query, system, current = state.query(), state.system, state.current
+    parameters = ", ".join(f"{value!r}" for value in query.parameters)
+    if query.gaussians is None:
+        source = (
+            f'amplitudes = draw_amplitudes(torch.tensor([{query.sparsity!r}]), stream({query.seed}, "explore"))\n'
+            f"source = normalize(render(amplitudes, {query.resolution}), zero_mean=system.zero_mean)[0]"
+        )
+    else:
+        source = f"source = place({list(query.gaussians)!r}, {query.resolution}, zero_mean=system.zero_mean)"
+    operators = {"zero_shot": _name(state)} if state.bundle else {}
+    notes = []
+    if current:
+        operators |= current.names
+        if not current.names:
+            notes.append("# What was trained live on the page is not here; this trains its like:")
+            notes.append(f"# {_training(state)}")
+    if state.bundle:
+        task = current.settings.task.label if current else f"{system.label}({state.window[0]:g},{state.window[1]:g})"
+        notes += [
+            "# Error against the number of examples on this window, as a notebook:",
+            f"# papermill notebooks/02_adapt.ipynb adapted.ipynb -p operator {_name(state)} -p task '{task}'",
+        ]
+    text = f'''"""{system.title or system.name} at {query.dial:g}, as it was on the explore page: ?{address}"""
+
+import torch
+
+import sciml_fm_core as sciml_fm
+from sciml_fm_core.data.splits import stream
+from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
+
+system = sciml_fm.SYSTEMS["{system.name}"]
+{source}
+dial, parameters = torch.tensor({query.dial!r}, dtype=torch.float64), torch.tensor([{parameters}], dtype=torch.float64)
+coefficients = system.coefficients(dial, source.double(), parameters)
+solution = system.solve(source.double(), coefficients)
+for key, name in {operators!r}.items():
+    operator = sciml_fm.load_operator(name)
+    prediction = operator.predict(source, coefficients.to(source.dtype), system)
+    print(key, f"{{sciml_fm.relative_error(prediction.double(), solution):.4%}}")
+'''
+    return File("sciml_fm_page.py", "text/x-python", "\n".join([text, *notes, ""] if notes else [text]).encode())
+
+
+def _name(state: ExploreState) -> str:
+    assert state.bundle is not None
+    return state.bundle.name if state.bundle.shipped else str(state.bundle.path)
+
+
+def _training(state: ExploreState) -> str:
+    settings = state.current.settings if state.current else state.settings()
+    what = "--physics" if settings.physics else f"--examples {settings.examples}"
+    rate = "--grid" if settings.learning_rate is None else f"--learning-rate {settings.learning_rate:g}"
+    return f"sciml-fm adapt {_name(state)} '{settings.task.label}' {what} --steps {settings.steps} {rate}"
