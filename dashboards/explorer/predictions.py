@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.study.colours import MEANING
 from sciml_fm_core.training.transfer import Adaptation, fine_tune, train_from_scratch
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ _ENTRIES = (
     Predictor(
         key="zero_shot",
         name="Zero-shot",
-        color="#0072B2",
+        color=MEANING["zero-shot"][0],
         dash="solid",
         empty="No trained operator",
         loader=lambda state: state.loader() if state.bundle else None,
@@ -66,7 +67,7 @@ _ENTRIES = (
     Predictor(
         key="fine_tuned",
         name="Fine-tuned",
-        color="#009E73",
+        color=MEANING["fine-tuned"][0],
         dash="dashed",
         empty="Nothing fine-tuned yet",
         loader=_kept("fine_tuned"),
@@ -77,7 +78,7 @@ _ENTRIES = (
     Predictor(
         key="from_scratch",
         name="From scratch",
-        color="#D55E00",
+        color=MEANING["from scratch"][0],
         dash="dotted",
         empty="Nothing trained yet",
         loader=_kept("from_scratch"),
@@ -86,4 +87,4 @@ _ENTRIES = (
     ),
 )
 PREDICTIONS: dict[str, Predictor] = {entry.key: entry for entry in _ENTRIES}
-"""The predictions by key, in the order of the page; the colours are Okabe and Ito's, told apart with any vision."""
+"""The predictions by key, in the order of the page."""

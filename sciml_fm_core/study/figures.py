@@ -20,8 +20,8 @@ from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.physics.tasks import Task
 
 from .analysis import savings
+from .colours import MEANING, OTHERS, colours_of, without_examples
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
 HOVER = (
     "examples",
     "error",
@@ -54,10 +54,10 @@ def error_curves(
 
     Several seeds of a point are drawn as their median and the band between their quartiles (between the extremes where
     there are fewer than four). Curves that train from scratch are dashed. Curves share a colour where `colour` says the
-    same of them; without it each has its own. A width of None is that of the page. Levels are errors that no examples
-    stand behind: dotted lines with a name.
+    same of them, else each has its own, by `colours_of`. A width of None is that of the page. Levels are errors that no
+    examples stand behind: dotted lines with a name.
     """
-    parts, colours = [], _colours(records, colour or label)
+    parts, colours = [], colours_of(map(colour or label, records))
     counts = sorted({record["examples"] for record in records if record["examples"]}) or [1]
     origin = counts[0] / 2  # where 0 is drawn on a logarithmic axis
     for name in dict.fromkeys(label(record) for record in records):
@@ -65,7 +65,7 @@ def error_curves(
         dashed = all(record["start"] == "from scratch" for record in own)
         parts += _curve(own, name, colours[(colour or label)(own[0])], dashed, origin)
     ends = origin / 1.3, counts[-1] * 1.4
-    for (name, error), tint in zip(levels.items(), reversed(COLOURS), strict=False):
+    for (name, error), tint in zip(levels.items(), reversed(OTHERS), strict=False):
         line = hv.Curve([(end, error) for end in ends], X, Y, label=name)
         drawn = dict(color=tint, line_dash="dotted", line_width=2), dict(color=tint, linestyle=":", linewidth=2)
         parts.append(_styled(line, *drawn))
@@ -102,7 +102,7 @@ def error_lines(
     if level is not None:
         dotted = hv.Curve([(at, level) for at in ends], across, Y)
         parts.append(_styled(dotted, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
-    for name, colour in _colours(records, label).items():
+    for name, colour in colours_of(map(label, records)).items():
         own = sorted((x(record), record["error"]) for record in records if label(record) == name)
         line, points = hv.Curve(own, across, Y, label=name), hv.Scatter(own, across, Y, label=name)
         alone = len(own) == 1
@@ -142,11 +142,6 @@ def error_panels(
         for name in names
     ]
     return panels(drawn, columns, fig_size=130, hspace=0.25, vspace=0.4)
-
-
-def _colours(records: Sequence[dict], name: Callable[[dict], str]) -> dict[str, str]:
-    names = dict.fromkeys(name(record) for record in records)
-    return {key: COLOURS[number % len(COLOURS)] for number, key in enumerate(names)}
 
 
 def _error_range(records: Sequence[dict]) -> tuple[float, float]:
@@ -198,7 +193,7 @@ def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: fl
     without = [record for record in records if not record["examples"]]
     if without:
         named = "" if counts else name  # a star alone needs the legend
-        parts.append(_points(without, colour, [origin] * len(without), "star", "*", 16, 160, named))
+        parts.append(_points(without, without_examples(colour), [origin] * len(without), "star", "*", 16, 160, named))
     return parts
 
 
@@ -236,18 +231,18 @@ def strip(pretraining: str, downstream: Sequence[str], count: int = 2000, width:
         [np.linspace(low, high, n, endpoint=False) for (low, high), n in zip(pairwise(ends), bins, strict=True)]
         + [ends[-1:]]
     )
-    parts = []
-    for number, task in enumerate(tasks):
+    alone = MEANING["fine-tuned"] if len(downstream) == 1 else OTHERS
+    colours, parts = [MEANING["zero-shot"][0], *(alone[n % len(alone)] for n in range(len(downstream)))], []
+    for task, colour in zip(tasks, colours, strict=True):
         dial = (
             draw_split(task, "train", count, resolution=16)
             .dial.double()
             .clamp(task.low, task.high - (not whole) * 1e-9)
         )
         density, _ = np.histogram(dial, edges, density=True)
-        colour = "#777777" if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
         histogram = hv.Histogram((edges, density), kdims=task.system.dial_name, label=task.label)
-        bokeh = dict(fill_color=colour, fill_alpha=0.45, line_alpha=0)
-        parts.append(_styled(histogram, bokeh, dict(facecolor=colour, alpha=0.45, edgecolor="none")))
+        bokeh = dict(fill_color=colour, fill_alpha=0.6, line_alpha=0)
+        parts.append(_styled(histogram, bokeh, dict(facecolor=colour, alpha=0.6, edgecolor="none")))
     common = dict(yaxis=None, legend_position="right")
     return _styled(
         hv.Overlay(parts), dict(**common, **_across(width), height=130), dict(**common, fig_size=200, aspect=7)
@@ -263,7 +258,7 @@ def savings_figure(
     give a larger error: it takes more. Curves stand a little apart, so that none hides another.
     """
     axes, parts, limits = ("fine-tuning examples", "examples from scratch"), [], []
-    colours = _colours(records, label)
+    colours = colours_of(map(label, records))
     for number, (name, colour) in enumerate(colours.items()):
         apart = 1.15 ** (number + 1 - len(colours))  # to the left: right of the line would be a loss
         own = [s for s in savings([record for record in records if label(record) == name]) if s.examples]
