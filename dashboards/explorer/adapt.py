@@ -14,7 +14,7 @@ from sciml_fm_core.physics.system import SYSTEMS
 from . import text
 from .curves import LearningCurves
 from .jobs import Adapted, AdaptJob, JobState
-from .parts import WIDE, Html
+from .parts import WIDE, Html, Select
 from .predictions import PREDICTIONS
 from .state import EXAMPLE_COUNTS, ExploreState
 
@@ -38,7 +38,7 @@ class AdaptView:
         self._following = self._pending = False
         self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
         small = {"size": "small", "width": 110}
-        self.examples = pn.widgets.Select(
+        self.examples = Select(
             label="Examples", width=200,
             options={"no labels (equation only)": EQUATION} | {f"{count}": count for count in EXAMPLE_COUNTS},
             value=EQUATION if state.physics else state.examples,
@@ -47,7 +47,7 @@ class AdaptView:
         )  # fmt: skip
         self.low = pmui.FloatInput(label="Adapt from", step=0.1, **small)
         self.high = pmui.FloatInput(label="to", step=0.1, **small)
-        self.rate = pn.widgets.Select(
+        self.rate = Select(
             label="Learning rate", width=140,
             options={f"{rate:g}": rate for rate in state.param.learning_rate.objects} | {"try the grid": GRID},
             value=GRID if state.try_grid else state.learning_rate,

@@ -33,6 +33,7 @@ from .exports import File, as_hdf5, as_npz, program
 from .insight import atlas, examples_curve, spectrum
 from .lesson_card import LessonCard
 from .link import gaussians, query_of, restore
+from .page import dashboard_page
 from .parts import Html
 from .shipped import shipped_results
 from .stage import Stage, frame_message, setup_message
@@ -434,12 +435,11 @@ class Explorer:
             ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
         )
         live.param.watch(lambda event: self.state.param.update(training=bool(event.new)), "active")
-        return pmui.Page(
+        return dashboard_page(
             title=TITLE,
             header=[pn.pane.HTML(text.page_link("Studies", "studies"), margin=(0, 10))],
             sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
             sidebar_open=False,
-            busy_indicator=None,
             sx={
                 "& .MuiToolbar-root": {"minHeight": "46px !important", "height": "46px"},
                 "& h3": {"fontSize": "1.2rem"},

@@ -9,6 +9,10 @@ import panel as pn
 WIDE = {"sizing_mode": "stretch_width", "margin": 0}
 Html = partial(pn.pane.HTML, sizing_mode="stretch_width", margin=(0, 10))
 
+ARROW = "select { appearance: auto !important; background-image: none !important }"
+Select = partial(pn.widgets.Select, stylesheets=[ARROW])
+"""A menu that the keyboard can open; it has the browser's arrow, as Panel's cannot be seen on a dark page."""
+
 
 def column(*parts, share: str = "1 1 0", margin=0) -> pn.Column:
     """Parts below each other, in a share of a row's width."""

@@ -1,0 +1,64 @@
+"""What both pages have around their content: the bar, the drawer, and a theme that follows the system's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import panel_material_ui as pmui
+import param
+from panel.custom import JSComponent
+
+TEMPLATE = """
+{% extends "base.html" %}
+{% block preamble %}
+{{ super() }}
+<script>
+{
+  const dark = matchMedia("(prefers-color-scheme: dark)")
+  const follow = () => {
+    document.documentElement.dataset.theme = localStorage.theme ?? (dark.matches ? "dark" : "light")
+  }
+  follow()
+  dark.addEventListener("change", follow)
+}
+</script>
+<style>
+:root { color-scheme: light } :root[data-theme=dark] { color-scheme: dark }
+[data-theme=dark] body { background: #121212 }
+</style>
+{% endblock %}
+"""
+"""The components follow ``data-theme``; it is there before the first of them is drawn, so that nothing flashes."""
+
+CHOSEN = """
+const theme = source.dark_theme ? "dark" : "light"
+if (theme != document.documentElement.dataset.theme)
+  document.documentElement.dataset.theme = localStorage.theme = theme
+"""
+"""What the toggle says is kept for the other page and the next visit."""
+
+
+NAMELESS = {".MuiAppBar-root .MuiLinearProgress-root": {"display": "none"}}
+"""The bar that tells that the server is busy has no name for a screen reader, and cannot be given one."""
+
+
+class Address(JSComponent):
+    """Keeps the address of a page at what it shows; nothing is to be seen of it."""
+
+    query = param.String()
+
+    _esm = """
+export function render({model}) {
+  const show = () => history.replaceState(null, "", `?${model.query}`)
+  model.on("query", show)
+  show()
+}
+"""
+
+
+def dashboard_page(*, sx: dict[str, Any] | None = None, **options: Any) -> pmui.Page:
+    """A page that is dark or light as the system prefers, until a visitor chooses."""
+    # A handle that resizes the drawer would have no role, and no use by the keyboard.
+    page = pmui.Page(template=TEMPLATE, sidebar_resizable=False, sx=NAMELESS | (sx or {}), **options)
+    page.jscallback(dark_theme=CHOSEN)
+    return page
