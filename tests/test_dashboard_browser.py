@@ -175,12 +175,6 @@ def wait_for(page, name, condition):
     raise AssertionError(f"{name} stayed {seen}")
 
 
-def choose(page, number, text):
-    """Choose from the menu with that number, from the top of the page."""
-    page.get_by_role("combobox").nth(number).click()
-    page.get_by_text(text, exact=True).last.click()
-
-
 def dial(page):
     """The slider under the error curve."""
     return page.locator(".dial input")

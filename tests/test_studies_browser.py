@@ -1,12 +1,14 @@
-"""The studies page in a real browser: a figure is drawn, and a point that is clicked opens its run."""
+"""The studies page in a real browser: by mouse, by keyboard alone, in light and dark, and from page to page."""
 
 import json
+import re
 import time
 from collections import Counter
 
 import pytest
+from axe import serious_findings
 from playwright.sync_api import expect
-from test_dashboard_browser import TIMEOUT, browser, choose, served, shown, watched
+from test_dashboard_browser import TIMEOUT, browser, dial, served, shown, watched
 from test_studies_state import records_of
 
 __all__ = ["browser"]  # a fixture
@@ -81,16 +83,92 @@ def test_a_clicked_point_opens_its_run(browser, address, folder, records):
     with watched(browser, address) as page:
         page.goto(f"{address}/studies")
         expect(shown(page, "details")).to_contain_text("Click a point")
-        choose(page, 0, f"{folder}, laptop")
+        page.get_by_label("Results").select_option(f"{folder}, laptop")
         wanted = {"task": "SYS-1(5,10)", "start": "fine-tuned", "examples": 64, "recipe": "dimensionless"}
         open_run(page, records, **wanted)
         expect(shown(page, "details")).to_contain_text("SYS-1(5,10), fine-tuned, 64 examples")
         expect(shown(page, "notebook")).to_have_text("notebooks/q1_downstream_data.ipynb")
-        choose(page, 1, "Question 3: shifted physics")
+        page.get_by_label("Figure").select_option("Question 3: shifted physics")
         expect(shown(page, "details")).to_contain_text("Click a point")
         open_run(page, records, **wanted | {"task": "SYS-1(10,20)"})
         expect(shown(page, "details")).to_contain_text("SYS-1(10,20), fine-tuned, 64 examples")
         expect(shown(page, "notebook")).to_have_text("notebooks/q3_physics_shift.ipynb")
         expect(shown(page, "link-explore")).to_have_attribute("href", "explore")
-        choose(page, 1, "Question 1: downstream data")
+        page.get_by_label("Figure").select_option("Question 1: downstream data")
         open_run(page, records, **wanted)
+
+
+# The name of what has the focus, through shadow roots.
+FOCUSED = """() => {
+  let element = document.activeElement
+  while (element.shadowRoot?.activeElement) element = element.shadowRoot.activeElement
+  const label = element.id && element.getRootNode().querySelector(`label[for="${element.id}"]`)
+  return (label || element).textContent.trim()
+}"""
+# The theme that the components have.
+THEME = """() => {
+  const search = root => { for (const element of root.querySelectorAll('*')) {
+    const found = ['dark', 'light'].find(name => element.classList.contains(`mui-${name}`))
+      ?? (element.shadowRoot && search(element.shadowRoot))
+    if (found) return found } return null }
+  return search(document) }"""
+
+
+def tab_to(page, name):
+    """Press Tab until what has this name has the focus."""
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate(FOCUSED).startswith(name):
+            return
+    raise AssertionError(f"{name} cannot be reached by the keyboard")
+
+
+def test_everything_can_be_done_by_the_keyboard(browser, address):
+    """From an experiment to a run, to the explore page, and back to where one was."""
+    with watched(browser, address) as page:
+        page.goto(f"{address}/studies?run=nobody")
+        expect(page.get_by_role("alert").first).to_contain_text("run=nobody in the address is left out")
+        tab_to(page, "Figure")
+        page.keyboard.press("ArrowDown")
+        expect(page.get_by_label("Run").locator("option").nth(1)).to_contain_text("64K")
+        tab_to(page, "Run")
+        page.keyboard.press("ArrowDown")
+        expect(shown(page, "details")).to_contain_text("SYS-1(5,10), fine-tuned")
+        page.wait_for_url(re.compile("run=[0-9a-f]+"))
+        before, title = page.url, shown(page, "details").inner_text()
+        tab_to(page, "Open in Explore")
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile("explore.system=poisson&model=.*&dial=7.5&.*result=none"))
+        expect(dial(page)).to_have_attribute("aria-valuetext", "7.5")
+        page.go_back()
+        expect(shown(page, "details")).to_have_text(title, use_inner_text=True)
+        assert page.url == before
+
+
+def test_the_explore_page_comes_back_as_it_was(browser, address):
+    with watched(browser, address) as page:
+        page.goto(f"{address}/explore?system=poisson&model=sys-1&dial=3&result=none")
+        expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+        dial(page).press("PageUp")
+        page.wait_for_url(re.compile("dial=4.9"))
+        shown(page, "link-studies").click()
+        expect(shown(page, "details")).to_contain_text("Click a point")
+        page.go_back()
+        expect(dial(page)).to_have_attribute("aria-valuetext", "4.9")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stands_in_the_way_in_either_theme(browser, address, scheme):
+    """The pages follow the system's theme until a visitor chooses; axe finds nothing grave."""
+    other = {"light": "dark", "dark": "light"}[scheme]
+    with watched(browser, address) as page:
+        page.emulate_media(color_scheme=scheme)
+        page.goto(f"{address}/studies")
+        page.get_by_label("Run").select_option(index=1)
+        expect(shown(page, "to-explore")).to_be_visible()
+        assert page.evaluate(THEME) == scheme
+        assert serious_findings(page) == []
+        page.get_by_label("Toggle theme").click()
+        page.goto(f"{address}/explore")
+        expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+        assert page.evaluate(THEME) == other, "what was chosen holds for both pages"

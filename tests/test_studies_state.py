@@ -5,11 +5,13 @@ import json
 import sys
 from itertools import count
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 
 from sciml_fm_core.study import records as records_module
 from sciml_fm_core.study import runs
+from sciml_fm_core.study.colours import MEANING
 from sciml_fm_core.study.experiments import BUDGETS, EXPERIMENTS, MIXTURE, SYS_1, SYS_2, SYS_3
 from sciml_fm_core.study.records import write_table
 from sciml_fm_core.study.runs import PretrainingRun
@@ -17,8 +19,15 @@ from sciml_fm_core.study.runs import PretrainingRun
 pytest.importorskip("param", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
+from explorer import link
+from explorer.bundles import find_bundles
+from explorer.predictions import PREDICTIONS
 from explorer.records import RECORDS_VARIABLE, checked, find_sources, split_by_settings
+from explorer.shipped import shipped_results
+from explorer.state import ExploreState
 from explorer.studies import FIGURES, OTHERS, StudiesState
+from explorer.studies_link import explore_query, query_of, restore
+from explorer.studies_page import Studies
 
 SHIPPED = {
     "sys-1": (SYS_1, "dimensionless", 256_000),
@@ -241,8 +250,8 @@ def test_curves_are_named_for_what_the_figure_asks():
     shifts = pictures["q3_physics_shift"]["SYS-1(1,5) to none, mild, medium, large"]
     assert names(shifts.charts[0]) == [
         f"{shift}{told}"
-        for shift in ("none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)")
         for told in ("", ", the paper's recipe", ", told the symbol")
+        for shift in ("none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)")
     ]
     assert shifts.pretraining == SYS_1
     assert len(shifts.downstream) == 4
@@ -366,6 +375,57 @@ def test_another_picture_closes_the_run(state):
     assert state.details is None
 
 
+# Addresses ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_address_brings_back_what_was_chosen(state):
+    state.choose_source("table, laptop")
+    state.choose_figure("q3_physics_shift")
+    state.open(list(state.picture.records)[-1])
+    again = StudiesState(state.sources)
+    assert restore(again, dict(parse_qsl(query_of(state)))) == []
+    assert query_of(again) == query_of(state)
+
+
+def test_what_makes_no_sense_in_an_address_is_named_and_left_out(state):
+    query = {"results": "elsewhere", "figure": "q9", "task": "SYS-2(1,2)", "run": "nobody", "utm": "x"}
+    problems = restore(state, query)
+    assert [problem.split(" in the address")[0] for problem in problems] == [
+        "results=elsewhere", "figure=q9", "run=nobody",
+    ]  # fmt: skip
+    assert (state.task, state.chosen) == ("SYS-2(1,2)", None)
+
+
+@pytest.fixture(scope="module")
+def offered():
+    """What ships for the explore page."""
+    return find_bundles()[0], shipped_results()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "said"),
+    [
+        ({"task": "SYS-1(5,10)", "examples": 0}, ("poisson", "sys-1", 7.5, None), "by sys-1."),
+        ({"task": "SYS-1(5,10)", "examples": 64}, ("poisson", "sys-1", 7.5, None), "None fine-tuned on 64 examples"),
+        ({"task": "SYS-1(8,12)", "examples": 32}, ("poisson", "sys-1", 10, 32), "as many examples of this range"),
+        ({"task": "SYS-1(8,12)", "shipped_parent": None}, ("poisson", "sys-1", 10, None), "is not among those"),
+        (
+            {"task": "FRAC(0.5,2)", "shipped_parent": "symbol"},
+            ("fractional_laplacian", "symbol", 1.25, None),
+            "by symbol.",
+        ),
+    ],
+)
+def test_a_run_leads_to_the_explore_page_at_its_physics(offered, values, expected, said):
+    record = next(r for r in records_of("q1_downstream_data") if r["shipped_parent"] == "sys-1")
+    query, words = explore_query(record | values, *offered)
+    there = ExploreState(offered[0], kept=offered[1])
+    assert link.restore(there, dict(parse_qsl(query))) == []
+    examples = there.current and there.current.settings.examples
+    assert (there.system_name, there.bundle_name, there.dial, examples) == expected
+    assert said in words
+
+
 # One run --------------------------------------------------------------------------------------------------------------
 
 
@@ -442,3 +502,30 @@ def test_trainings_that_take_other_steps_than_the_budget_stand_apart():
     sources = {source.name: source for source in split_by_settings("table", [*records, *longer])}
     assert [record["identity"] for record in sources["table, own settings"].records] == ["longer"]
     assert {record["identity"] for record in sources["table, laptop"].records} == {r["identity"] for r in records}
+
+
+# What is drawn --------------------------------------------------------------------------------------------------------
+
+
+def drawn(pane, kind):
+    """The elements of a kind in a pane."""
+    return pane.object.traverse(lambda element: element, [kind])
+
+
+def test_the_validation_curve_is_drawn_by_step():
+    record, state = records_of("q1_downstream_data")[1], state_over(records_of("q1_downstream_data"))
+    page = Studies(state)
+    state.open(record["identity"])
+    (curve,) = drawn(page.details.curve, "Curve")
+    assert list(zip(*(curve.dimension_values(name) for name in ("step", "validation")), strict=True)) == [
+        tuple(point) for point in record["curve"]
+    ]
+
+
+def test_colours_mean_the_same_on_both_pages():
+    page = Studies(state_over(records_of("seeds")))
+    curves = {curve.label: curve.opts.get().kwargs["color"] for curve in drawn(page.charts.charts[0], "Curve")}
+    (star,) = [e for e in drawn(page.charts.charts[0], "Scatter") if e.opts.get().kwargs["marker"] == "star"][:1]
+    shown = {prediction.name.lower(): prediction.color for prediction in PREDICTIONS.values()}
+    assert shown == curves | {"zero-shot": star.opts.get().kwargs["color"]}
+    assert shown == {name: shades[0] for name, shades in MEANING.items()}

@@ -64,6 +64,15 @@ class Picture:
         """The records drawn, by identity."""
         return {record["identity"]: record for chart in self.charts for record in chart.records}
 
+    @property
+    def menu(self) -> dict[str, str]:
+        """The runs drawn, by what tells them apart in words."""
+        return {
+            f"{_full_name(chart, r)}, {_count(r)}, seed {r['seed']}: {_percent(r['error'])}": r["identity"]
+            for chart in self.charts
+            for r in chart.records
+        }
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -77,10 +86,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Details:
-    """All about one run: sections of (name, value), validation errors by step, what makes the figure and repeats it."""
+    """All about one run: sections of (name, value), validation errors by step, what makes the figure and repeats it.
+
+    Its start is a key of `MEANING`: that of the record, or zero-shot.
+    """
 
     identity: str
     title: str
+    start: str
     sections: dict[str, list[tuple[str, str]]]
     curve: tuple[tuple[int, float], ...]
     notebook: str | None
@@ -259,7 +272,11 @@ def physics_shift(records: Records) -> dict[str, Picture]:
         beside = [r for r in records if _zero_shot_told(r) or _zero_shot_of_the_paper(r)]
         specialists = [r for r in records if _specialist(r) and _ours(r)]
         own = [r for r in [*specialists, *beside] if r["task"] in labels]
-        own = sorted(_main(own), key=lambda r: (labels.index(r["task"]), str(r.get("recipe")), r["examples"]))
+        # The shifts first, in the colours that their strip has; beside them what has one point alone.
+        own = sorted(
+            _main(own),
+            key=lambda r: (not _ours(r), str(r.get("recipe")), labels.index(r["task"]), r["examples"]),
+        )
         tasks = tuple(dict.fromkeys(record["task"] for record in own))
         if len(tasks) > 1:
             charts = _by_start(_pretraining(system), own, _shift_and_task)
@@ -454,15 +471,25 @@ def details_of(record: dict, figure: Figure, budget: str | None) -> Details:
     known = {key for keys in SECTIONS.values() for key in keys} | set(SHOWN_APART)
     if rest := [(key.replace("_", " "), _value(key, value)) for key, value in record.items() if key not in known]:
         sections["More"] = rest
-    examples = f"{record['examples']:,} examples" if record["examples"] else "no examples"
     return Details(
         identity=record["identity"],
-        title=f"{record['task']}, {record['start']}, {examples}",
+        title=f"{record['task']}, {record['start']}, {_count(record)}",
+        start=record["start"] if record["examples"] or record["start"] != "fine-tuned" else "zero-shot",
         sections=sections,
         curve=tuple((int(step), float(error)) for step, error in record.get("curve") or () if error),
         notebook=f"notebooks/{figure.notebook}.ipynb" if figure.notebook else None,
         command=repeat_command(record, figure, budget),
     )
+
+
+def _count(record: dict) -> str:
+    return f"{record['examples']:,} examples" if record["examples"] else "no examples"
+
+
+def _full_name(chart: Chart, record: dict) -> str:
+    """Name of a curve, with the start where the chart's title says it."""
+    name, start = chart.label(record), record["start"]
+    return name if start in name else f"{name}, {start}"
 
 
 def repeat_command(record: dict, figure: Figure, budget: str | None) -> str:
@@ -556,26 +583,30 @@ class StudiesState(param.Parameterized):
         self._pictures: dict[str, dict[str, Picture]] = {}
         self._set(next(iter(sources), None), None, None)
 
-    def choose_source(self, name: str) -> None:
-        """Change the results; figure and task stay where these have them."""
-        if name in self.sources:
+    def choose_source(self, name: str) -> bool:
+        """Change the results; figure and task stay where these have them. False where there are no such."""
+        if found := name in self.sources:
             self._set(name, self.figure, self.task)
+        return found
 
-    def choose_figure(self, key: str) -> None:
+    def choose_figure(self, key: str) -> bool:
         """Change the figure; the task stays where it has it."""
-        if key in self.pictures:
+        if found := key in self.pictures:
             self._set(self.source, key, self.task)
+        return found
 
-    def choose_task(self, name: str) -> None:
+    def choose_task(self, name: str) -> bool:
         """Change the task."""
-        if name in self.pictures.get(self.figure, {}):
+        if found := name in self.pictures.get(self.figure, {}):
             self._set(self.source, self.figure, name)
+        return found
 
-    def open(self, identity: str | None) -> None:
+    def open(self, identity: str | None) -> bool:
         """Open a run that is drawn, or none."""
         picture = self.picture
-        if identity is None or (picture is not None and identity in picture.records):
+        if found := identity is None or (picture is not None and identity in picture.records):
             self.chosen = identity
+        return found
 
     @property
     def pictures(self) -> dict[str, dict[str, Picture]]:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from html import escape
 
 import holoviews as hv
 import holoviews.plotting.bokeh
 import panel as pn
-import panel_material_ui as pmui
-from bokeh.models import NumeralTickFormatter
+from bokeh.models import ColumnDataSource, NumeralTickFormatter
 
+from sciml_fm_core.study.colours import MEANING
 from sciml_fm_core.study.figures import error_curves, savings_figure, strip
 
 from . import text
-from .parts import WIDE, Html, column, plain
+from .bundles import find_bundles
+from .page import Address, dashboard_page
+from .parts import WIDE, Html, Select, column, plain
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
+from .shipped import shipped_results
 from .studies import FIGURES, HOW_TO_START, Chart, Details, StudiesState
+from .studies_link import explore_query, query_of, restore
 
 TITLE = "Studies: the paper's figures, run by run"
 INTRODUCTION = """
 <div style='font-size:14px;line-height:1.45'>Every point is one run: an operator fine-tuned on so many examples, or the
 same network trained from scratch on them, measured on test examples that no training saw. <b>Click a point</b> to open
-its run.</div>
+its run, or choose it from the menu <i>Run</i>.</div>
 """
 HOVER = [
     ("downstream examples", "@number"),
@@ -49,7 +53,8 @@ def _plain(plot, _element) -> None:
 @lru_cache(maxsize=64)
 def _strip(pretraining: str, downstream: tuple[str, ...]) -> hv.Overlay:
     """The dials of tasks, drawn the same every time."""
-    return strip(pretraining, downstream, width=None).opts(hooks=[_plain], toolbar=None)
+    columns = 1 if len(downstream) < 3 else 2  # more lines would not fit
+    return strip(pretraining, downstream, width=None).opts(hooks=[_plain], toolbar=None, legend_cols=columns)
 
 
 class StudyCharts:
@@ -66,20 +71,23 @@ class StudyCharts:
         panes = self.strip, *self.charts, self.saved
         self._parts = [pn.Column(*pair, **WIDE) for pair in zip(self._headings, panes, strict=True)]
         self._selections: list[hv.streams.Selection1D] = []
+        self._drawn: list[ColumnDataSource] = []
         self.column = column(*self._parts, share="3 1 0")
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task"])
+        state.param.watch(lambda *_: self._mark(), "chosen")
         self.paint()
 
     def paint(self) -> None:
         """Draw what is chosen."""
         picture = self.state.picture
         self._selections.clear()
+        self._drawn.clear()
         self.column.visible = picture is not None
         if picture is None:
             return
         dial, *headings, saved = self._headings
         _, *parts, saved_part = self._parts
-        dial.object = text.title("The dial", "grey: pre-training; coloured: downstream")
+        dial.object = text.title("The dial", "blue: pre-training; other colours: downstream")
         self.strip.object = _strip(picture.pretraining, picture.downstream)
         charts = picture.charts + (None,) * (MOST_CHARTS - len(picture.charts))
         for number, (part, heading, pane, chart) in enumerate(zip(parts, headings, self.charts, charts, strict=True)):
@@ -102,8 +110,8 @@ class StudyCharts:
         )
         for points in overlay.traverse(lambda element: element, [hv.Scatter]):
             points.opts(
-                tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_color="#000000",
-                selection_line_width=2.5,
+                tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_color="#808080",
+                selection_line_width=3, hooks=[self._remember],
             )  # fmt: skip
             stream = hv.streams.Selection1D(source=points)
             stream.add_subscriber(partial(self._picked, points))
@@ -112,6 +120,15 @@ class StudyCharts:
             height=400, hooks=[_plain], legend_position="top", legend_cols=3,
             yformatter=NumeralTickFormatter(format="0.[0000]%"), active_tools=[],
         )  # fmt: skip
+
+    def _remember(self, plot, _element) -> None:
+        self._drawn.append(plot.handles["source"])
+        self._mark()
+
+    def _mark(self) -> None:
+        """Show which point is opened, however it was chosen."""
+        for source in self._drawn:
+            source.selected.indices = [i for i, name in enumerate(source.data["identity"]) if name == self.state.chosen]
 
     def _picked(self, points: hv.Scatter, index: list[int]) -> None:
         if index:
@@ -123,31 +140,51 @@ class RunDetails:
 
     def __init__(self, state: StudiesState):
         self.state = state
+        self.menu = Select(label="Run", sizing_mode="stretch_width", margin=(0, 0, 8, 0))
+        self.menu.param.watch(lambda event: state.open(event.new or None), "value")
         self.head, self.body = Html(margin=0), Html(margin=0)
         self.curve = pn.pane.HoloViews(height=190, linked_axes=False, **WIDE)
         self._curve_part = pn.Column(self.curve, visible=False, **WIDE)
-        self.column = column(self.head, self._curve_part, self.body, share="1.3 1 0", margin=(0, 0, 0, 16))
+        self.column = column(self.menu, self.head, self._curve_part, self.body, share="1.3 1 0", margin=(0, 0, 0, 16))
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task", "chosen"])
         self.paint()
 
     def paint(self) -> None:
         """Show the run that is opened."""
-        details = self.state.details
-        self.column.visible = self.state.picture is not None
+        picture, details = self.state.picture, self.state.details
+        self.column.visible = picture is not None
+        if picture is not None:
+            _follow(self.menu, {"none": ""} | picture.menu, self.state.chosen or "")
         if details is None:
-            self.head.object = text.title("No run is open") + "<p data-test='details'>Click a point of the curves.</p>"
+            hint = "<p data-test='details'>Click a point of the curves, or choose a run.</p>"
+            self.head.object = text.title("No run is open") + hint
             self.body.object, self._curve_part.visible = "", False
             return
+        (color, *_) = MEANING[details.start]
         self.head.object = (
-            f"<div data-test='details'>{text.title(escape(details.title), color='#0072B2')}{_made_by(details)}</div>"
+            f"<div data-test='details'>{text.title(escape(details.title), color=color)}{self._link()}"
+            f"{_made_by(details)}</div>"
         )
         self._curve_part.visible = bool(details.curve)
         if details.curve:
-            self.curve.object = _validation_curve(details.curve)
+            self.curve.object = _validation_curve(details.curve, color)
         self.body.object = "".join(
             f"<div style='margin-top:10px;font-size:13px;font-weight:600'>{escape(title)}</div>{_rows(rows)}"
             for title, rows in details.sections.items()
         ) + _rows([("identity", details.identity)])
+
+    @cached_property
+    def _there(self) -> tuple:
+        """What the explore page has."""
+        return find_bundles()[0], shipped_results()
+
+    def _link(self) -> str:
+        """To the explore page, nearest to the run."""
+        query, words = explore_query(self.state.picture.records[self.state.chosen], *self._there)
+        return (
+            f"<div style='font-size:13px;margin:4px 0'><a href='explore?{escape(query)}' data-test='to-explore' "
+            f"style='color:inherit;font-weight:600'>Open in Explore</a>: {escape(words)}</div>"
+        )
 
 
 def _made_by(details: Details) -> str:
@@ -171,11 +208,11 @@ def _rows(rows: list[tuple[str, str]]) -> str:
     return f"<div style='font-size:12px;line-height:1.5;font-variant-numeric:tabular-nums'>{lines}</div>"
 
 
-def _validation_curve(points: tuple[tuple[int, float], ...]) -> hv.Overlay:
+def _validation_curve(points: tuple[tuple[int, float], ...], color: str) -> hv.Overlay:
     """Validation error by step."""
     table = list(points), "step", hv.Dimension("validation", label="validation error")
     curve, dots = hv.Curve(*table), hv.Scatter(*table)
-    overlay = curve.opts(color="#0072B2", line_width=2) * dots.opts(color="#0072B2", size=5, tools=["hover"])
+    overlay = curve.opts(color=color, line_width=2) * dots.opts(color=color, size=5, tools=["hover"])
     percent = NumeralTickFormatter(format="0.[000]%")
     return overlay.opts(responsive=True, height=190, logy=True, hooks=[_plain], toolbar=None, yformatter=percent)
 
@@ -185,7 +222,7 @@ class StudyMenus:
 
     def __init__(self, state: StudiesState):
         self.state = state
-        select = partial(pmui.Select, sizing_mode="stretch_width")
+        select = partial(Select, sizing_mode="stretch_width")
         self.source = select(
             label="Results",
             description=f"Those that ship, and your own: records in {DEFAULT_RECORDS} or the folder that "
@@ -222,7 +259,7 @@ class StudyMenus:
         return [self.source, self.figure, self.task, self.note]
 
 
-def _follow(menu: pmui.Select, options: dict[str, str], value: str | None) -> None:
+def _follow(menu: pn.widgets.Select, options: dict[str, str], value: str | None) -> None:
     if menu.options != options:
         menu.param.update(options=options, value=value)
     elif menu.value != value:
@@ -238,13 +275,21 @@ class Studies:
             sources, problems = find_sources()
             state = StudiesState(sources)
         self.state = state
+        arguments = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()}
+        problems += restore(state, arguments)
+        self.address = Address()
+        state.param.watch(lambda *_: self._tell_address(), ["source", "figure", "task", "chosen"])
+        self._tell_address()
         self.menus, self.charts, self.details = StudyMenus(state), StudyCharts(state), RunDetails(state)
         self.notice = Html("".join(map(text.message, problems)))
 
-    def page(self) -> pmui.Page:
+    def _tell_address(self) -> None:
+        self.address.query = query_of(self.state)
+
+    def page(self) -> pn.viewable.Viewable:
         """The whole page."""
         empty = Html(_no_records(), margin=(10, 0), visible=not self.state.sources)
-        return pmui.Page(
+        return dashboard_page(
             title=TITLE,
             header=[pn.pane.HTML(text.page_link("Explore", "explore"), margin=(0, 10))],
             sidebar=self.menus.layout() if self.state.sources else [],
@@ -253,6 +298,7 @@ class Studies:
             main=[
                 pn.Column(
                     Html(INTRODUCTION, margin=0),
+                    self.address,
                     self.notice,
                     empty,
                     pn.Row(self.charts.column, self.details.column, sizing_mode="stretch_width", margin=(10, 0)),

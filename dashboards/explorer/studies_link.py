@@ -1,0 +1,72 @@
+"""Addresses: of the studies page as it is now, and of the explore page at the physics of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from sciml_fm_core.physics.tasks import Task
+
+from . import link
+from .bundles import Bundle
+from .jobs import Adapted
+from .state import ExploreState, amid
+from .studies import StudiesState
+
+
+def query_of(state: StudiesState) -> str:
+    """The query that opens the page as it is now, as ``results=...&figure=seeds&task=SYS-1(5,10)&run=identity``."""
+    values = {"results": state.source, "figure": state.figure, "task": state.task, "run": state.chosen}
+    return urlencode({name: value for name, value in values.items() if value is not None}, safe=":,()")
+
+
+def restore(state: StudiesState, query: Mapping[str, str]) -> list[str]:
+    """Set a state to a query, and say which of its values make no sense; those are left as they were."""
+    problems = []
+    for name, choose in (
+        ("results", state.choose_source),
+        ("figure", state.choose_figure),
+        ("task", state.choose_task),
+        ("run", state.open),
+    ):
+        text = query.get(name)
+        if text is not None and not choose(text):
+            problems.append(f"{name}={text[:60]} in the address is left out: there is no such {name} here")
+    return problems
+
+
+def explore_query(
+    record: dict, bundles: dict[str, Bundle], kept: dict[tuple[str, str], dict[tuple, Adapted]]
+) -> tuple[str, str]:
+    """The query that opens the explore page nearest to a run, and what it shows there, in words.
+
+    Args:
+        record: of the run.
+        bundles, kept: the operators and the fine-tunings that the explore page has, as `ExploreState` takes them.
+    """
+    task, parent = Task.parse(record["task"]), record.get("shipped_parent")
+    state = ExploreState(bundles, kept=kept)
+    state.choose_system(task.system.name)
+    ships = parent in (bundle.name for bundle in state.bundles_of(task.system))
+    if ships:
+        state.choose_bundle(parent)
+    state.set_dial(amid(task))
+    wanted = record["examples"], task.low, task.high
+    results = state.adapted.items() if ships else ()
+    state.shown = next((key for key, one in results if _asked(one) == wanted), None)
+    where = f"{task.system.title}, {task.system.dialled.title} = {state.dial:g}"
+    words = [f"{where}, by {state.bundle_name or 'no operator'}."]
+    if not ships:
+        words.append("The operator of this run is not among those of the page.")
+    if state.shown is not None:
+        words.append("Beside it a fine-tuning on as many examples of this range, and its twin from scratch.")
+    elif record["examples"]:
+        words.append(
+            f"None fine-tuned on {record['examples']:,} examples of {task.label} ships: it can be trained there."
+        )
+    return link.query_of(state), " ".join(words)
+
+
+def _asked(adapted: Adapted) -> tuple[int, float, float]:
+    settings = adapted.settings
+    return settings.examples, settings.task.low, settings.task.high
