@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,9 @@ from .state import ExploreState
 
 TITLE = "Explore pre-trained neural operators"
 
+sys.setswitchinterval(5e-4)
+"""A network is a thousand short operations, and after each its thread waits for the interpreter: with Python's own five
+milliseconds the event loop, busy with one message, would hold up the frame of another."""
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 """Half of the cores: the browser, a training and the server need the rest, and threads that wait for each other cost
 more than they bring."""

@@ -7,6 +7,7 @@ from typing import Any
 import panel_material_ui as pmui
 import param
 from panel.custom import JSComponent
+from panel.util import edit_readonly
 
 TEMPLATE = """
 {% extends "base.html" %}
@@ -61,4 +62,7 @@ def dashboard_page(*, sx: dict[str, Any] | None = None, **options: Any) -> pmui.
     # A handle that resizes the drawer would have no role, and no use by the keyboard.
     page = pmui.Page(template=TEMPLATE, sidebar_resizable=False, sx=NAMELESS | (sx or {}), **options)
     page.jscallback(dark_theme=CHOSEN)
+    # It would be told at each message of a browser that the server is busy, and walk through all of its models twice.
+    with edit_readonly(page):
+        page.busy = False
     return page
