@@ -10,10 +10,12 @@ import panel as pn
 import panel_material_ui as pmui
 
 from sciml_fm_core.physics.system import SYSTEMS
+from sciml_fm_core.training.recipes import LEARNING_RATES
 
 from . import text
 from .curves import LearningCurves
 from .jobs import Adapted, AdaptJob, JobState
+from .limits import LIMITS
 from .parts import WIDE, Html, Select
 from .predictions import PREDICTIONS
 from .state import EXAMPLE_COUNTS, ExploreState
@@ -49,12 +51,13 @@ class AdaptView:
         self.high = pmui.FloatInput(label="to", step=0.1, **small)
         self.rate = Select(
             label="Learning rate", width=140,
-            options={f"{rate:g}": rate for rate in state.param.learning_rate.objects} | {"try the grid": GRID},
+            options={f"{rate:g}": rate for rate in state.param.learning_rate.objects}
+            | ({"try the grid": GRID} if LIMITS.learning_rates >= len(LEARNING_RATES) else {}),
             value=GRID if state.try_grid else state.learning_rate,
             description="The grid has five rates, 1e-4 to 1e-2: five times the work; the best on validation is kept.",
         )  # fmt: skip
         self.steps = pmui.IntInput(
-            label="Steps", value=state.steps, start=1, end=2000, step=10, description="Optimiser steps.", **small
+            label="Steps", value=state.steps, start=1, step=10, description="Optimiser steps.", **small
         )
         self.follows = pn.widgets.Checkbox(label="the window follows the dial", value=state.window_follows)
         self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
@@ -128,10 +131,12 @@ class AdaptView:
     def start(self) -> None:
         """Run a fine-tuning with the settings as they are."""
         if self.job is not None and not self.job.state.over:
+            self._show_status("A training of this page runs already: wait until it is done, or cancel it.", "error")
             return
         state = self.state
         try:
             settings, load = state.settings(), state.loader()
+            LIMITS.check(settings)
         except ValueError as error:
             self._show_status(str(error), "error")
             return

@@ -33,6 +33,7 @@ from .controls import ParameterControls, SourceControls
 from .exports import File, as_hdf5, as_npz, program
 from .insight import atlas, examples_curve, spectrum
 from .lesson_card import LessonCard
+from .limits import TooMuch, give_way
 from .link import gaussians, query_of, restore
 from .page import dashboard_page
 from .parts import Html
@@ -50,10 +51,10 @@ torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 more than they bring."""
 FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
 """One warm thread for the fields of all sessions, in the order in which they ask."""
-SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps")
+SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps", initializer=give_way)
 CURVES: WeakKeyDictionary[Operator, dict[str, list[tuple[float, float]]]] = WeakKeyDictionary()
 """Errors along the dial that are known, by operator and system: sessions that share an operator share its curve."""
-INSIGHTS = ThreadPoolExecutor(1, thread_name_prefix="insights")
+INSIGHTS = ThreadPoolExecutor(1, thread_name_prefix="insights", initializer=give_way)
 TABS = ("atlas", "spectrum", "examples")
 """What the stage can show in place of the errors."""
 ROUGH_VALUES, ROUGH_SOURCES = 12, 2
@@ -143,8 +144,10 @@ class Explorer:
             try:
                 if act is not None:
                     act(value)
+            except TooMuch as refusal:
+                self.stage.tell("notice", text=str(refusal))
             except (TypeError, ValueError, KeyError, IndexError, OverflowError):
-                log.warning("the stage sent %s = %.80r, which is left alone", name, value)
+                log.warning("the stage sent %.40s = %.80r, which is left alone", name, value)
 
     def _later(self, work: Coroutine) -> None:
         """Run what takes a while, on the event loop."""
@@ -323,6 +326,8 @@ class Explorer:
         SWEEPS.submit(self._sweep, query, values, stop)
 
     def _sweep(self, query: Query, values: list[float], stop: Event) -> None:
+        if stop.is_set():  # while it waited
+            return
         try:
             operators = {name: load() for name, load in query.operators.items() if load and not stop.is_set()}
             curves = {

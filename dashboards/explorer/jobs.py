@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from sciml_fm_core.training.config import Progress, TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES
 from sciml_fm_core.training.transfer import Adaptation
 
+from .limits import LATER, LIMITS, TooMuch, give_way
 from .predictions import PREDICTIONS
 
 RESOLUTION = 64
@@ -131,9 +133,10 @@ class Cancelled(Exception):
 
 
 class JobQueue:
-    """Lets one job at a time through, in order of arrival."""
+    """Lets one job at a time through, in order of arrival; as many as ``most`` wait behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = LIMITS.queue) -> None:
+        self.most = most
         self._condition = threading.Condition()
         self._jobs: list[AdaptJob] = []
 
@@ -142,8 +145,12 @@ class JobQueue:
 
         Raises:
             Cancelled: if the job was cancelled while it waited.
+            TooMuch: if too many wait already.
         """
         with self._condition:
+            waiting = len(self._jobs) - 1
+            if waiting >= self.most:
+                raise TooMuch(f"{waiting} trainings of other visitors wait already, as many as can: try again later.")
             self._jobs.append(job)
             while self._jobs[0] is not job:
                 job.publish(stage="waiting", ahead=self._jobs.index(job))
@@ -172,6 +179,7 @@ class AdaptJob(threading.Thread):
         settings: what to adapt to.
         on_state: called in this thread with each published `JobState`.
         queue: where it waits for its turn.
+        seconds: how long it may take from then on.
     """
 
     def __init__(
@@ -180,6 +188,7 @@ class AdaptJob(threading.Thread):
         settings: AdaptSettings,
         on_state: Callable[[JobState], None],
         queue: JobQueue = QUEUE,
+        seconds: float = LIMITS.job_seconds,
     ):
         super().__init__(name="fine-tuning", daemon=True)
         self.settings = settings
@@ -187,15 +196,25 @@ class AdaptJob(threading.Thread):
         self._load, self._on_state, self._queue = load, on_state, queue
         self._cancel = threading.Event()
         self._published = 0.0
+        self._seconds, self._ends = seconds, math.inf
 
     def cancel(self) -> None:
         """Stop at the next step; nothing is kept."""
         self._cancel.set()
 
     def check(self) -> None:
-        """Raise `Cancelled` when it was."""
+        """Raise `Cancelled` when it was, and `TooMuch` when its time is over."""
         if self._cancel.is_set():
             raise Cancelled
+        if self._late:
+            raise TooMuch(
+                f"A training may take {self._seconds:g} s on this server and this one took longer, nothing is kept: "
+                f"ask for fewer steps, or {LATER}."
+            )
+
+    @property
+    def _late(self) -> bool:
+        return time.monotonic() > self._ends
 
     def publish(self, *, at_once: bool = True, **changes) -> None:
         """Change the state, and tell unless it was told a moment ago."""
@@ -207,8 +226,10 @@ class AdaptJob(threading.Thread):
 
     def run(self) -> None:
         """Wait, train, test; every way out ends in a published state that is over."""
+        give_way()
         try:
             self._queue.enter(self)
+            self._ends = time.monotonic() + self._seconds
             self.publish(stage="drawing examples", ahead=0)
             result = self._adapt()
             self.publish(stage="done", fraction=1.0, seconds_left=0.0, result=result)
@@ -291,7 +312,7 @@ class AdaptJob(threading.Thread):
                 curves={**self.state.curves, name: tuple(rows)},
                 operators=operators,
             )
-            return self._cancel.is_set()
+            return self._cancel.is_set() or self._late
 
         return callback
 

@@ -10,10 +10,8 @@ from urllib.parse import urlencode
 from sciml_fm_core.physics.system import SYSTEMS
 
 from .jobs import AdaptSettings
+from .limits import LIMITS, TooMuch
 from .state import ExploreState
-
-MOST_GAUSSIANS = 64
-"""Of a source drawn by hand."""
 
 
 def query_of(state: ExploreState) -> str:
@@ -72,8 +70,8 @@ def gaussians(rows: list) -> list[tuple[float, float, float]]:
     Raises:
         ValueError: if a row is not three finite numbers, or there are too many.
     """
-    if len(rows) > MOST_GAUSSIANS:
-        raise ValueError(f"expected at most {MOST_GAUSSIANS} Gaussians, got {len(rows)}")
+    if len(rows) > LIMITS.gaussians:
+        raise TooMuch(f"Expected at most {LIMITS.gaussians} Gaussians on this server, got {len(rows)}: remove some.")
     placed = [tuple(map(float, row)) for row in rows]
     if not all(len(row) == 3 and all(map(math.isfinite, row)) for row in placed):
         raise ValueError("expected x, y and an amplitude for each Gaussian, all finite")

@@ -25,6 +25,8 @@ from sciml_fm_core.physics.system import SYSTEMS
 from . import text
 from .compute import Frame
 from .jobs import Adapted
+from .limits import LIMITS
+from .messages import Allowance, check_message
 from .predictions import PREDICTIONS
 from .state import ExploreState
 
@@ -62,7 +64,7 @@ def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 class Stage(JSComponent):
-    """The component. What the browser says is handed on as it comes: whoever listens must check it.
+    """The component. What the browser says is handed on if it is small and not too often: what it means is not checked.
 
     Args:
         on_message: called with each message of the browser, a dictionary.
@@ -76,10 +78,17 @@ class Stage(JSComponent):
     def __init__(self, on_message: Callable[[dict], None], **options):
         super().__init__(**options)
         self._on_message = on_message
+        self._allowance = Allowance(LIMITS.messages_per_second)
 
     def _handle_msg(self, data: Any) -> None:
-        if isinstance(data, dict):
-            self._on_message(data)
+        if not self._allowance.take():
+            return  # without a word: an answer to each message of a flood would be another one
+        try:
+            check_message(data)
+        except ValueError as error:
+            log.warning("the stage sent what is left alone: %s", error)
+            return
+        self._on_message(data)
 
     def tell(self, kind: str, arrays: dict[str, np.ndarray] | None = None, file: bytes = b"", **header: Any) -> None:
         """Send a message to every browser that shows the component."""

@@ -18,9 +18,10 @@ from sciml_fm_core.training.unlabelled import UNLABELLED
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
 from .compute import Query
 from .jobs import Adapted, AdaptSettings
+from .limits import LIMITS
 from .predictions import PREDICTIONS
 
-EXAMPLE_COUNTS = (0, 8, 16, 32, 64, 128, 256, 512)
+EXAMPLE_COUNTS = tuple(count for count in (0, 8, 16, 32, 64, 128, 256, 512) if count <= LIMITS.examples)
 
 
 class ExploreState(param.Parameterized):
@@ -41,13 +42,15 @@ class ExploreState(param.Parameterized):
     sparsity = param.Number(default=0.6, bounds=(0, 1))
     gaussians = param.List(default=[], doc="rows (x, y, amplitude) of the drawn source")
 
-    examples = param.Selector(default=32, objects=list(EXAMPLE_COUNTS))
+    examples = param.Selector(
+        default=max(count for count in EXAMPLE_COUNTS if count <= 32), objects=list(EXAMPLE_COUNTS)
+    )
     physics = param.Boolean(default=False, doc="no labels at all: the equation takes the place of examples")
     window = param.NumericTuple(default=(1.0, 2.0), length=2, doc="range of the dial to adapt to")
     window_follows = param.Boolean(default=True, doc="the window moves with the dial until it is edited")
     learning_rate = param.Selector(default=1e-3, objects=list(LEARNING_RATES))
     try_grid = param.Boolean(default=False, doc="try every learning rate of the grid, keep the best")
-    steps = param.Integer(default=60, bounds=(1, 2000))
+    steps = param.Integer(default=min(60, LIMITS.steps), bounds=(1, None))
 
     training = param.Boolean(default=False, doc="the settings of a fine-tuning are open, so its window is shown")
     live = param.Dict(default={}, doc="operators in training now, by key of PREDICTIONS, in place of those shown")
@@ -60,7 +63,11 @@ class ExploreState(param.Parameterized):
         self.load = load or (lambda bundle: load_operator(bundle.path))
         self._parameters_of: dict[str, dict[str, float]] = {}
         self._training_with: dict[bool, dict[str, Any]] = {
-            True: {"steps": UNLABELLED.steps, "learning_rate": UNLABELLED.learning_rate, "try_grid": False}
+            True: {
+                "steps": min(UNLABELLED.steps, LIMITS.steps),
+                "learning_rate": UNLABELLED.learning_rate,
+                "try_grid": False,
+            }
         }
         self.kept = values.pop("kept", {})
         self.choose_system(values.pop("system_name", self.system_name))
@@ -235,8 +242,8 @@ class ExploreState(param.Parameterized):
         """Keep adapted operators for (system, bundle), and show them where that is what is on the page."""
         results = dict(self.kept.get(owner, {}))
         results[adapted.key] = adapted
-        ordered = dict(sorted(results.items()))
-        updates: dict[str, Any] = {"kept": {**self.kept, owner: ordered}}
+        kept = {**self.kept, owner: dict(sorted(results.items()))}
+        updates: dict[str, Any] = {"kept": _without_the_oldest(kept, LIMITS.results)}
         if owner == (self.system_name, self.bundle_name):
             updates["shown"] = adapted.key
         self.param.update(**updates)
@@ -272,6 +279,16 @@ class ExploreState(param.Parameterized):
             steps=self.steps,
             learning_rate=None if self.try_grid else self.learning_rate,
         )
+
+
+def _without_the_oldest(kept: dict, most: int) -> dict:
+    """Results of which at most so many were trained live; those that ship take no memory and have no time."""
+    finished = sorted(one.finished for results in kept.values() for one in results.values() if one.finished)
+    since = finished[-most] if len(finished) > most else 0.0
+    return {
+        owner: {key: one for key, one in results.items() if not one.finished or one.finished >= since}
+        for owner, results in kept.items()
+    }
 
 
 def opening_dial(system: System, bundle: Bundle | None) -> float:
