@@ -1,11 +1,12 @@
 # make explore   install and open the dashboard on the trained weights that ship
 # make test      install and run every test
+# make explore-public ORIGIN=host   serve the dashboard to strangers behind a proxy, see docs/public.md
 PYTHON ?= python3
 PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore test lint weights adaptations bench bench-page release-check clean
+.PHONY: install explore explore-public test lint weights adaptations bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -18,6 +19,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 explore: install
 	$(BIN)/sciml-fm explore --port $(PORT)
+
+# For strangers, behind a proxy that browsers know as ORIGIN: make explore-public ORIGIN=operators.example.org; PREFIX is a
+# path below which the pages are. See docs/public.md.
+explore-public: install
+	$(BIN)/sciml-fm explore --public --port $(PORT) $(ORIGIN:%=--origin %) $(PREFIX:%=--prefix %)
 
 # As many tests at a time as there are cores; plain pytest runs them one by one.
 test: lint

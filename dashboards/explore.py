@@ -2,7 +2,10 @@
 
 import panel as pn
 from explorer.app import Explorer
+from explorer.door import admitted
+from explorer.parts import quiet
 
-pn.extension()
-
-Explorer().page().servable()
+with admitted() as inside:
+    if inside:
+        pn.extension()
+        quiet(Explorer().page()).servable()

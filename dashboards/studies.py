@@ -1,8 +1,11 @@
 """Results of studies as the paper's figures: ``panel serve dashboards/explore.py dashboards/studies.py``."""
 
 import panel as pn
+from explorer.door import admitted
+from explorer.parts import quiet
 from explorer.studies_page import Studies
 
-pn.extension()
-
-Studies().page().servable()
+with admitted() as inside:
+    if inside:
+        pn.extension()
+        quiet(Studies().page()).servable()

@@ -469,10 +469,16 @@ def explore(
     origin: Annotated[
         list[str] | None, typer.Option(help="Behind a proxy: host by which browsers know it, '*' for any.")
     ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="For strangers, behind a proxy: tight bounds, see docs/public.md.")
+    ] = False,
+    prefix: Annotated[str, typer.Option(help="Path below which the pages are, such as /operators.")] = "",
+    address: Annotated[str | None, typer.Option(help="Listen on this address alone; if public, 127.0.0.1.")] = None,
 ) -> None:
     """Serve the dashboard on this machine until Ctrl-C: /explore and /studies."""
-    console.print(f"http://localhost:{port}/explore and /studies (Ctrl-C stops it)", highlight=False)
-    serve_dashboard(port, browser, origin or [])
+    pages = f"http://localhost:{port}{'/' + prefix.strip('/') if prefix else ''}/explore"
+    console.print(f"{pages} and /studies (Ctrl-C stops it)", highlight=False)
+    serve_dashboard(port, browser, origin or [], public=public, prefix=prefix, address=address)
 
 
 @app.command()

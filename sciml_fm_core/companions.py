@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import os
 import runpy
 import shutil
 import socket
@@ -33,23 +35,62 @@ def companion_folder(name: str) -> Path:
     return found
 
 
-def serve_dashboard(port: int, browser: bool, origins: Sequence[str] = ()) -> None:
+KEEP_ALIVE_MILLISECONDS = 25_000
+"""Between two signs of life on a connection that nobody uses; proxies close those that are silent for a minute."""
+
+
+def serve_dashboard(
+    port: int,
+    browser: bool,
+    origins: Sequence[str] = (),
+    *,
+    public: bool = False,
+    prefix: str = "",
+    address: str | None = None,
+) -> None:
     """Serve the pages on this machine until interrupted, and open the first where a browser is asked for.
 
     Browsers may connect from this machine, and from the further origins, such as the host of a proxy.
 
+    Args:
+        port: of the server.
+        browser: whether to open one.
+        origins: hosts by which browsers know the pages.
+        public: for strangers, behind a proxy: the tight bounds of ``explorer.limits``, no browser, and no connection
+            but from the origins.
+        prefix: path below which the pages are.
+        address: on which the server listens; where it is not given, that of this machine alone if the pages are public,
+            all if not.
+
     Raises:
-        ValueError: if the port is taken, or the dashboard's packages are not installed.
+        ValueError: if the port is taken, the dashboard's packages are not installed, a bound in the environment makes
+            no sense, or public pages have no origin.
     """
     missing = [name for name in ("panel", "holoviews", "panel_material_ui") if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"explore: {', '.join(missing)} not installed; pip install 'sciml-fm[dashboard]'")
     if _answers(port):
         raise ValueError(f"explore: port {port} is taken by another server; choose another one with --port")
-    pages = [str(companion_folder("dashboards") / f"{page}.py") for page in ("explore", "studies")]
-    allowed = [f"localhost:{port}", f"127.0.0.1:{port}", *origins]
+    if public and (not origins or any("*" in origin for origin in origins)):
+        raise ValueError(
+            "explore: public pages need the host by which browsers know them, such as --origin operators.example.org; "
+            f"got {', '.join(origins) or 'none'}"
+        )
+    folder = companion_folder("dashboards")
+    pages = [str(folder / f"{page}.py") for page in ("explore", "studies")]
+    allowed = [*origins] if public else [f"localhost:{port}", f"127.0.0.1:{port}", *origins]
     options = [text for origin in allowed for text in ("--allow-websocket-origin", origin)]
-    if browser:
+    if public:
+        os.environ["SCIML_FM_PUBLIC"] = "1"
+        address = address or "127.0.0.1"
+        options += ["--use-xheaders", "--keep-alive", str(KEEP_ALIVE_MILLISECONDS)]
+    if prefix:
+        options += ["--prefix", "/" + prefix.strip("/")]
+    if address:
+        options += ["--address", address]
+    sys.path.insert(0, str(folder))  # as Panel does for the pages
+    options += importlib.import_module("explorer.limits").LIMITS.server_options()
+    if browser and not public:
         threading.Thread(target=_open_when_ready, args=(port,), daemon=True).start()
     sys.argv = ["panel", "serve", *pages, "--index", "explore", "--port", str(port), *options]
     runpy.run_module("panel", run_name="__main__", alter_sys=True)

@@ -1,0 +1,377 @@
+"""The dashboard among strangers: who is let in, what is granted, and what is not heard."""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from sciml_fm_core import SYSTEMS, Task
+from sciml_fm_core.companions import serve_dashboard
+
+pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
+sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
+
+import panel as pn
+import panel_material_ui as pmui
+from bokeh.document import Document
+from explorer import adapt, door, link
+from explorer.adapt import AdaptView
+from explorer.app import Explorer
+from explorer.door import Places, admitted
+from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue, JobState
+from explorer.limits import PUBLIC, PUBLIC_VARIABLE, Limits, TooMuch, give_way
+from explorer.messages import LONGEST_TEXT, MOST_VALUES, Allowance, check_message
+from explorer.parts import quiet
+from explorer.stage import Stage
+from explorer.state import ExploreState
+from panel.util import edit_readonly
+
+PATIENCE = 120
+SETTINGS = AdaptSettings(Task.parse("SYS-1(5,10)"), 8, 3, 1e-3)
+
+
+# The bounds ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_public_server_grants_less_of_everything_that_costs():
+    laptop = Limits.read({})
+    assert laptop == Limits()
+    assert Limits.read({PUBLIC_VARIABLE: "0"}) == laptop
+    public = Limits.read({PUBLIC_VARIABLE: "1"})
+    assert public == PUBLIC
+    same = {field.name for field in fields(Limits) if getattr(public, field.name) == getattr(laptop, field.name)}
+    assert same == {"unused_seconds"}
+    assert all(getattr(public, field.name) <= getattr(laptop, field.name) for field in fields(Limits))
+
+
+def test_one_bound_is_set_by_its_variable():
+    environment = {PUBLIC_VARIABLE: "1", "SCIML_FM_LIMIT_STEPS": "50", "SCIML_FM_OPERATORS": "runs"}
+    assert Limits.read(environment) == replace(PUBLIC, steps=50)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "many", "1.5"])
+def test_a_bound_that_makes_no_sense_is_named(text):
+    with pytest.raises(ValueError, match="SCIML_FM_LIMIT_QUEUE: expected a whole number from 1"):
+        Limits.read({"SCIML_FM_LIMIT_QUEUE": text})
+
+
+def test_a_bound_that_there_is_not_is_named():
+    with pytest.raises(ValueError, match=r"SCIML_FM_LIMIT_STEP names no bound; expected one of .*SCIML_FM_LIMIT_STEPS"):
+        Limits.read({"SCIML_FM_LIMIT_STEP": "5"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"steps": 301}, "at most 300 steps on this server, got 301: ask for fewer"),
+        ({"examples": 256}, "at most 128 examples on this server, got 256: ask for fewer"),
+        ({"learning_rate": None}, "at most 1 learning rates on this server, got 5: choose one"),
+    ],
+)
+def test_a_training_beyond_the_bounds_is_refused(asked, says):
+    PUBLIC.check(SETTINGS)
+    with pytest.raises(TooMuch, match=says):
+        PUBLIC.check(replace(SETTINGS, **asked))
+    Limits().check(replace(SETTINGS, **asked))
+
+
+@pytest.mark.parametrize("bounds", [{"STEPS": "20"}, {"EXAMPLES": "1"}, {"LEARNING_RATES": "1"}])
+def test_the_page_opens_under_any_bound(bounds):
+    """What the widgets offer, and the values at which they open, are within the bounds."""
+    code = (
+        "from explorer.adapt import AdaptView\nfrom explorer.limits import LIMITS\n"
+        "from explorer.state import ExploreState\n"
+        "state = ExploreState({})\nview = AdaptView(state, lambda act: act())\n"
+        "LIMITS.check(state.settings())\nstate.choose_examples(0, physics=True)\nLIMITS.check(state.settings())\n"
+        "assert max(c for c in view.examples.options.values() if c != 'equation') <= LIMITS.examples\n"
+        "assert ('grid' in view.rate.options.values()) == (LIMITS.learning_rates >= 5)\n"
+    )
+    root = Path(__file__).parent.parent
+    environment = os.environ | {f"SCIML_FM_LIMIT_{name}": value for name, value in bounds.items()}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(root), str(root / "dashboards")]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# Trainings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def operator(small_operator):
+    return small_operator()
+
+
+def run_to_end(job):
+    job.start()
+    job.join(PATIENCE)
+    assert not job.is_alive()
+    return job.state
+
+
+def test_a_training_is_stopped_when_its_time_is_over(operator):
+    asked = replace(SETTINGS, steps=2000)
+    state = run_to_end(AdaptJob(lambda: operator, asked, lambda _: None, JobQueue(), seconds=0.5))
+    assert (state.stage, state.result) == ("failed", None)
+    assert "may take 0.5 s on this server" in state.message
+    assert "fewer steps" in state.message
+
+
+def test_waiting_for_its_turn_is_no_part_of_its_time(operator):
+    queue, release, begun = JobQueue(), threading.Event(), threading.Event()
+
+    def hold():
+        begun.set()
+        assert release.wait(PATIENCE)
+        return operator
+
+    none = replace(SETTINGS, examples=0)
+    first = AdaptJob(hold, none, lambda _: None, queue)
+    first.start()
+    assert begun.wait(PATIENCE)
+    second = AdaptJob(lambda: operator, none, lambda _: None, queue, seconds=20)
+    second.start()
+    assert math.isinf(second._ends)
+    release.set()
+    second.join(PATIENCE)
+    assert second.state.stage == "done", second.state.message
+
+
+def test_a_full_queue_says_so_and_has_room_again(operator):
+    queue, release, begun = JobQueue(most=1), threading.Event(), threading.Event()
+
+    def hold():
+        begun.set()
+        assert release.wait(PATIENCE)
+        return operator
+
+    waits = threading.Event()
+    none = replace(SETTINGS, examples=0)
+    runs = AdaptJob(hold, none, lambda _: None, queue)
+    waiting = AdaptJob(lambda: operator, none, lambda s: waits.set() if s.stage == "waiting" else None, queue)
+    runs.start()
+    assert begun.wait(PATIENCE)
+    waiting.start()
+    assert waits.wait(PATIENCE)
+    refused = run_to_end(AdaptJob(lambda: pytest.fail("it ran"), none, lambda _: None, queue))
+    assert refused.stage == "failed"
+    assert refused.message.startswith("1 trainings of other visitors wait already")
+    assert "try again later" in refused.message
+    release.set()
+    waiting.join(PATIENCE)
+    assert waiting.state.stage == "done"
+    assert run_to_end(AdaptJob(lambda: operator, none, lambda _: None, queue)).stage == "done"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_a_training_gives_way_and_the_others_do_not():
+    seen = []
+
+    def work():
+        give_way()
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [19]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_one_training_at_a_time_for_a_session():
+    view = AdaptView(ExploreState({}), lambda act: act())
+    view.job = job = type("Running", (), {"state": JobState(stage="fine-tuning")})()
+    view.start()
+    assert view.job is job
+    assert "A training of this page runs already" in view.status.object
+
+
+def test_a_training_that_is_too_much_is_not_started_whatever_the_browser_sent(monkeypatch, operator):
+    monkeypatch.setattr(adapt, "LIMITS", PUBLIC)
+    state = ExploreState({})
+    state.loader = lambda: lambda: operator
+    view = AdaptView(state, lambda act: act())
+    state.steps = 2000
+    view.start()
+    assert view.job is None
+    assert "Expected at most 300 steps" in view.status.object
+    assert not view.run.disabled
+
+
+def test_the_oldest_results_of_a_session_go(monkeypatch, operator):
+    monkeypatch.setattr("explorer.state.LIMITS", PUBLIC)
+    state = ExploreState({})
+    ships = Adapted(replace(SETTINGS, examples=512), {"fine_tuned": lambda: operator}, {}, {}, 0.0)
+    state.kept = {("poisson", "elsewhere"): {ships.key: ships}}
+    for number in range(1, 8):
+        task = Task(SYSTEMS["poisson"], 5.0, 5.0 + number)
+        state.keep(("poisson", f"model {number % 2}"), Adapted(replace(SETTINGS, task=task), {}, {}, {}, float(number)))
+    kept = [one.finished for results in state.kept.values() for one in results.values()]
+    assert sorted(kept) == [0.0, 4.0, 5.0, 6.0, 7.0]
+
+
+# Messages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None, 3, "dial", [], [{"dial": 1}], {1: 2}, {"x" * (LONGEST_TEXT + 1): 1}, {"system": "x" * (LONGEST_TEXT + 1)},
+        {"dial": math.nan}, {"dial": math.inf}, {"painted": -math.inf}, {"dial": 10**400}, {"dial": b"1"},
+        {"gaussians": [[0, 0, math.nan]]}, {"dial": 1j}, {"gaussians": [[0, 0, 0]] * MOST_VALUES},
+        {str(n): n for n in range(MOST_VALUES)}, {"gaussians": [[[[[0] * MOST_VALUES]]]]},
+    ],
+    ids=lambda message: repr(message)[:30],
+)  # fmt: skip
+def test_what_no_stage_sends_is_not_heard(message):
+    with pytest.raises(ValueError, match="expected"):
+        check_message(message)
+    heard = []
+    Stage(heard.append)._handle_msg(message)
+    assert not heard
+
+
+def test_what_a_stage_sends_is_heard():
+    heard = []
+    stage = Stage(heard.append)
+    said = [
+        {"ready": True}, {"dial": 3}, {"painted": 7}, {"system": "poisson"}, {"random": True, "dial": 2.5},
+        {"at": None},
+        {"gaussians": [[0.5, 0.25, -1.0]] * 64},
+    ]  # fmt: skip
+    for message in said:
+        stage._handle_msg(message)
+    assert heard == said
+
+
+def test_a_deeply_nested_message_is_not_followed_down():
+    message = here = {}
+    for _ in range(100_000):
+        here["x"] = here = {}
+    with pytest.raises(ValueError, match="at most"):
+        check_message(message)
+
+
+def test_a_flood_is_not_heard_and_a_quiet_second_ends_it():
+    now = [0.0]
+    allowance = Allowance(10, lambda: now[0])
+    assert sum(allowance.take() for _ in range(100)) == 10
+    now[0] = 0.5
+    assert sum(allowance.take() for _ in range(100)) == 5
+    now[0] = 60.0
+    assert sum(allowance.take() for _ in range(100)) == 10
+
+
+def test_more_gaussians_than_are_granted_are_refused_with_a_notice(monkeypatch):
+    monkeypatch.setattr(link, "LIMITS", PUBLIC)
+    explorer = Explorer(ExploreState({}))
+    told = []
+    explorer.stage.tell = lambda kind, arrays=None, **header: told.append((kind, header))
+    explorer._heard({"gaussians": [[0.5, 0.5, 1.0]] * 33})
+    assert told == [("notice", {"text": "Expected at most 32 Gaussians on this server, got 33: remove some."})]
+    assert not explorer.state.drawn
+    query = ";".join(["0.5,0.5,1"] * 33)
+    (problem,) = link.restore(explorer.state, {"draw": query})
+    assert "Expected at most 32 Gaussians" in problem
+
+
+# Places -------------------------------------------------------------------------------------------------------------
+
+
+def test_places_are_taken_and_given_back():
+    places = Places(2)
+    assert places.take("a")
+    assert places.take("b")
+    assert places.take("b")  # has one
+    assert not places.take("c")
+    places.give_back("c")
+    assert not places.take("c")
+    places.give_back("a")
+    places.give_back("a")
+    assert places.take("c")
+    assert len(places) == 2
+
+
+class Session:
+    """As much of a server's session as a document needs."""
+
+    def __init__(self, name):
+        self.id = name
+        self.document = Document()
+        self.document._session_context = lambda: self
+
+    def end(self):
+        for callback in self.document.session_destroyed_callbacks:
+            callback(self)
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """Function that begins a session, whose document is the current one."""
+
+    def begin(name):
+        session = Session(name)
+        monkeypatch.setattr(type(pn.state), "curdoc", session.document)
+        return session
+
+    return begin
+
+
+def test_beyond_the_cap_the_document_is_static(session):
+    places = Places(1)
+    first = session("first")
+    with admitted(places) as inside:
+        assert inside
+    second = session("second")
+    with admitted(places) as inside:
+        assert not inside
+    assert not second.document.roots
+    page = second.document.template.render(docs_json={}, plot_script="<script>")
+    assert "no more than 1 pages at a time" in page
+    assert "Try again" in page
+    assert "<script" not in page
+    first.end()
+    session("third")
+    with admitted(places) as inside:
+        assert inside
+
+
+def test_a_page_that_fails_while_it_is_built_gives_its_place_back(session):
+    places = Places(1)
+    failing = session("failing")
+    with pytest.raises(RuntimeError), admitted(places):
+        raise RuntimeError("no records")
+    assert len(places) == 0
+    failing.end()
+    assert len(places) == 0
+
+
+def test_outside_a_server_nobody_is_counted():
+    with admitted(door.PLACES) as inside:
+        assert inside
+    assert len(door.PLACES) == 0
+
+
+# The command --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("origins", [(), ("*",), ("example.org", "*:443")])
+def test_public_pages_name_their_origin(origins):
+    with pytest.raises(ValueError, match="public pages need the host by which browsers know them"):
+        serve_dashboard(1, False, origins, public=True)
+
+
+def test_a_page_does_not_follow_whether_the_server_is_busy():
+    """Else every message of one visitor would change the pages of all."""
+    page = quiet(pmui.Page())
+    told = []
+    page.param.watch(told.append, "busy")
+    with edit_readonly(pn.state):
+        pn.state.busy = True
+        pn.state.busy = False
+    assert not told
