@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -28,9 +29,9 @@ FOLDER = Path(__file__).parent
 README, PRINTED = FOLDER.parent / "README.md", FOLDER / "readme.json"
 NUMBER = re.compile(r"(zero-shot|fine-tuned|mean relative error) [\d.]+%")
 """A number of the README: it is that of the same name among what the command or the snippet printed."""
-REACH, NORMALIZATIONS, REPEATED, PAGE = (
+REACH, NORMALIZATIONS, REPEATED, PAGE, VISITORS = (
     json.loads((FOLDER.parent / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    for name in ("reach", "normalizations", "repeat", "page")
+    for name in ("reach", "normalizations", "repeat", "page", "visitors")
 )
 RECORDS = [{"architecture": "fno"} | record for record in read_table(shipped_tables()["laptop"])]
 CARDS = {name: read_header(path)["card"] for name, path in shipped_operators().items()}
@@ -330,10 +331,55 @@ def page() -> str:
     return f"{where}\n\n{table(['', ''], rows)}"
 
 
+def bounds() -> str:
+    """What a server grants, from the code that grants it."""
+    sys.path.insert(0, str(FOLDER.parent / "dashboards"))
+    from explorer.limits import PREFIX, PUBLIC, Limits
+
+    words = {
+        "sessions": "pages open at a time, of both kinds",
+        "steps": "steps of a training",
+        "examples": "examples of a training",
+        "learning_rates": "learning rates of a training; the grid tries five",
+        "job_seconds": "seconds of a training, from its turn on",
+        "queue": "trainings that wait while one runs",
+        "results": "trainings that are kept for a page; then the oldest goes",
+        "gaussians": "Gaussians of a drawn source",
+        "message_bytes": "bytes of a message",
+        "messages_per_second": "messages of a stage in a second",
+        "unused_seconds": "seconds until a closed page gives its place back",
+    }
+    rows = [
+        [f"`{PREFIX}{field.name.upper()}`", words[field.name]]
+        + [f"{getattr(limits, field.name):,}" for limits in (PUBLIC, Limits())]
+        for field in fields(Limits)
+    ]
+    return table(["variable", "the most that is granted", "public", "`make explore`"], rows)
+
+
+def visitors() -> str:
+    """How many visitors one server answers, from benchmarks/results/visitors.json."""
+    rows = []
+    for count in dict.fromkeys(row["visitors"] for row in VISITORS["rows"]):
+        cells = [f"{count}"]
+        for training in (False, True):
+            (one,) = (r for r in VISITORS["rows"] if (r["visitors"], r["training"]) == (count, training))
+            cells += [f"{one['median_ms']:.0f} ms", f"{one['percentile_95_ms']:.0f} ms"]
+        rows.append([*cells, f"{sum(r['dropped'] for r in VISITORS['rows'] if r['visitors'] == count)}"])
+    header = ["visitors", "median", "95th percentile", "median, a training runs", "95th percentile", "no answer in 5 s"]
+    where = (
+        f"{VISITORS['hardware']}, {VISITORS['cores']} cores, load {VISITORS['load']:.1f} before; a page opens in "
+        f"{VISITORS['opened_median_s']:.1f} s, and the server has {VISITORS['memory_mb']} MB with all of them and a "
+        "training."
+    )
+    return f"{where}\n\n{table(header, rows)}"
+
+
 PAGES = {
     "results.md": (headline, study, repeat, sizes, shifts, mixture, architectures, normalizations, operators, adapted),
     "reach.md": (reach, unseen, ablation),
     "dashboard.md": (page,),
+    "public.md": (bounds, visitors),
 }
 
 
