@@ -3,9 +3,8 @@
 import panel as pn
 from explorer.app import Explorer
 from explorer.door import admitted
-from explorer.parts import quiet
 
 with admitted() as inside:
     if inside:
         pn.extension()
-        quiet(Explorer().page()).servable()
+        Explorer().page().servable()

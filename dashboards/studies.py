@@ -2,10 +2,9 @@
 
 import panel as pn
 from explorer.door import admitted
-from explorer.parts import quiet
 from explorer.studies_page import Studies
 
 with admitted() as inside:
     if inside:
         pn.extension()
-        quiet(Studies().page()).servable()
+        Studies().page().servable()

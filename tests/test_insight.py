@@ -223,7 +223,7 @@ def test_results_are_curves_by_window(state_of, operators):
     first = outside["curves"]["fine_tuned"]["points"][0]
     assert first == {
         "examples": 8, "error": 0.05, "steps": 60, "learning_rate": 1e-3, "shipped": True, "label": "8 on 8–12",
-        "key": [8, 12, 8, False],
+        "key": [8, 12, 8, False, 60, 1e-3],
     }  # fmt: skip
     assert tuple(first["key"]) in state.adapted
     assert [(p["error"], p["shipped"]) for p in outside["unlabelled"]] == [(0.01, False)]

@@ -17,7 +17,6 @@ pytest.importorskip("panel_material_ui", reason="the dashboard extra is not inst
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 import panel as pn
-import panel_material_ui as pmui
 from bokeh.document import Document
 from explorer import adapt, door, link
 from explorer.adapt import AdaptView
@@ -26,7 +25,7 @@ from explorer.door import Places, admitted
 from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue, JobState
 from explorer.limits import PUBLIC, PUBLIC_VARIABLE, Limits, TooMuch, give_way
 from explorer.messages import LONGEST_TEXT, MOST_VALUES, Allowance, check_message
-from explorer.parts import quiet
+from explorer.page import dashboard_page
 from explorer.stage import Stage
 from explorer.state import ExploreState
 from panel.util import edit_readonly
@@ -368,7 +367,7 @@ def test_public_pages_name_their_origin(origins):
 
 def test_a_page_does_not_follow_whether_the_server_is_busy():
     """Else every message of one visitor would change the pages of all."""
-    page = quiet(pmui.Page())
+    page = dashboard_page()
     told = []
     page.param.watch(told.append, "busy")
     with edit_readonly(pn.state):

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
 from typing import Any
@@ -207,7 +207,8 @@ class Explorer:
         self.request_insight()
 
     def _hear_save(self, what: str) -> None:
-        self._later(self._save(SAVES[what]))
+        # Frames are short, and nobody's waits behind a sheet.
+        self._later(self._save(SAVES[what], INSIGHTS if what == "sheet" else FRAMES))
 
     def _hear_random(self, _value) -> None:
         self.state.draw_random(self.state.seed)
@@ -432,8 +433,12 @@ class Explorer:
 
     # Files ----------------------------------------------------------------------------------------------------------
 
-    async def _save(self, make: Callable[[Explorer], File]) -> None:
-        file = await asyncio.get_running_loop().run_in_executor(FRAMES, make, self)
+    async def _save(self, make: Callable[[Explorer], File], executor: Executor) -> None:
+        try:
+            file = await asyncio.get_running_loop().run_in_executor(executor, make, self)
+        except (ValueError, ArithmeticError) as error:
+            self.stage.tell("notice", text=_kindly(str(error)))
+            return
         self.stage.tell("file", file=file.content, name=file.name, type=file.type)
 
     # Layout ---------------------------------------------------------------------------------------------------------

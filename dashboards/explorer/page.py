@@ -62,7 +62,8 @@ def dashboard_page(*, sx: dict[str, Any] | None = None, **options: Any) -> pmui.
     # A handle that resizes the drawer would have no role, and no use by the keyboard.
     page = pmui.Page(template=TEMPLATE, sidebar_resizable=False, sx=NAMELESS | (sx or {}), **options)
     page.jscallback(dark_theme=CHOSEN)
-    # It would be told at each message of a browser that the server is busy, and walk through all of its models twice.
+    # Panel tells every page of every visitor whether the server is busy, at each message of any of them, and each page
+    # is searched through for it: the more pages are open, the longer everybody waits.
     with edit_readonly(page):
-        page.busy = False
+        page.busy = False  # a value in the place of the reference to the server's
     return page

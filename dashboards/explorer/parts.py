@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import panel as pn
-import panel_material_ui as pmui
-from panel.util import edit_readonly
 
 WIDE = {"sizing_mode": "stretch_width", "margin": 0}
 Html = partial(pn.pane.HTML, sizing_mode="stretch_width", margin=(0, 10))
@@ -19,17 +17,6 @@ Select = partial(pn.widgets.Select, stylesheets=[ARROW])
 def column(*parts, share: str = "1 1 0", margin=0) -> pn.Column:
     """Parts below each other, in a share of a row's width."""
     return pn.Column(*parts, sizing_mode="stretch_width", margin=margin, styles={"flex": share, "min-width": "0"})
-
-
-def quiet(page: pmui.Page) -> pmui.Page:
-    """A page that does not follow whether the server is busy.
-
-    Panel tells every page of every visitor of it, at each message of any of them, and each page is searched through for
-    it: the more pages are open, the longer everybody waits.
-    """
-    with edit_readonly(page):
-        page.busy = False  # a value in the place of the reference to the server's
-    return page
 
 
 def show(pane: pn.pane.HTML, html: str) -> None:
