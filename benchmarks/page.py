@@ -41,7 +41,7 @@ FIND = """() => {
 
 # Milliseconds from each move of the slider to the painted frame of its value.
 MOVES = """async ({moves, pause}) => {
-  const slider = stage.querySelector('.dial input'), last = Number(slider.max), times = []
+  const slider = stage.querySelector('.dial input[type=range]'), last = Number(slider.max), times = []
   for (let i = 0; i < moves; i++) {
     const index = (37 * (i + 1)) % (last + 1)
     const seen = new Promise(done => {
@@ -65,7 +65,7 @@ MOVES = """async ({moves, pause}) => {
 
 # Frames painted while the slider moves one step a repeat, thirty repeats a second, and whether the last one is right.
 HELD = """async seconds => {
-  const slider = stage.querySelector('.dial input'), last = Number(slider.max)
+  const slider = stage.querySelector('.dial input[type=range]'), last = Number(slider.max)
   let painted = 0, shown = null
   const count = event => { painted++; shown = event.detail.index }
   slider.value = 0

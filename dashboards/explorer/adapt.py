@@ -16,7 +16,7 @@ from . import text
 from .curves import LearningCurves
 from .jobs import Adapted, AdaptJob, JobState
 from .limits import LIMITS
-from .parts import WIDE, Html, Select
+from .parts import WIDE, Html, NumberInput, Select, WholeInput
 from .predictions import PREDICTIONS
 from .state import EXAMPLE_COUNTS, ExploreState
 
@@ -39,7 +39,6 @@ class AdaptView:
         self.job: AdaptJob | None = None
         self._following = self._pending = False
         self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
-        small = {"size": "small", "width": 110}
         self.examples = Select(
             label="Examples", width=200,
             options={"no labels (equation only)": EQUATION} | {f"{count}": count for count in EXAMPLE_COUNTS},
@@ -47,8 +46,8 @@ class AdaptView:
             description="Solved examples of the new physics that the model may see; 0 is the zero-shot model itself. "
             "Without labels it makes the residual of the equation small on fresh sources; no solution is shown to it.",
         )  # fmt: skip
-        self.low = pmui.FloatInput(label="Adapt from", step=0.1, **small)
-        self.high = pmui.FloatInput(label="to", step=0.1, **small)
+        self.low = NumberInput(label="Adapt from", step=0.1, width=110)
+        self.high = NumberInput(label="to", step=0.1, width=110)
         self.rate = Select(
             label="Learning rate", width=140,
             options={f"{rate:g}": rate for rate in state.param.learning_rate.objects}
@@ -56,18 +55,14 @@ class AdaptView:
             value=GRID if state.try_grid else state.learning_rate,
             description="The grid has five rates, 1e-4 to 1e-2: five times the work; the best on validation is kept.",
         )  # fmt: skip
-        self.steps = pmui.IntInput(
-            label="Steps", value=state.steps, start=1, step=10, description="Optimiser steps.", **small
-        )
-        self.follows = pn.widgets.Checkbox(label="the window follows the dial", value=state.window_follows)
+        self.steps = WholeInput(label="Steps", value=state.steps, start=1, step=10, width=110)
+        self.follows = pmui.Checkbox(label="the window follows the dial", value=state.window_follows, size="small")
         self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
         self.cancel = pmui.Button(label="Cancel", color="error", variant="outlined", icon="stop", disabled=True)
-        self.bar = pmui.LinearProgress(
-            value=0, variant="determinate", label="Progress of the fine-tuning", sizing_mode="stretch_width",
-            margin=(6, 10),
-        )  # fmt: skip
+        self.bar = Html()
         self.status = Html()
         self.curves = LearningCurves()
+        self._show_progress(0.0)
         self._show_status("Nothing run yet.")
 
         self.examples.param.watch(self._examples_chosen, "value")
@@ -80,7 +75,10 @@ class AdaptView:
         self.cancel.on_click(lambda _: self.stop())
         state.param.watch(lambda *_: self.refresh(), ["kept", "shown", "system_name", "bundle_name"])
         state.param.watch(lambda *_: self._follow_training(), ["steps", "learning_rate", "try_grid"])
-        state.param.watch(lambda *_: self.follow_window(), "window_follows")
+        # One that follows the dial is shown when that rests, see `follow_window`.
+        state.param.watch(
+            lambda *_: None if state.window_follows else self.follow_window(), ["window", "window_follows"]
+        )
         self.refresh()
 
     # Settings -------------------------------------------------------------------------------------------------------
@@ -162,13 +160,13 @@ class AdaptView:
         self._follow(*self._latest)
 
     def _follow(self, owner: tuple[str, str], job: JobState) -> None:
-        self.bar.value = round(100 * job.fraction)
+        self._show_progress(job.fraction)
         self.curves.paint(job.curves)
         elsewhere = owner != (self.state.system_name, self.state.bundle_name)
         self.state.live = {} if job.over or elsewhere else job.operators
         if job.over:
             self.run.disabled, self.cancel.disabled = False, True
-            self.bar.value = 100 if job.stage == "done" else 0
+            self._show_progress(1.0 if job.stage == "done" else 0.0)
             if job.result is not None:
                 self.state.keep(owner, job.result)
                 if not elsewhere:
@@ -184,6 +182,10 @@ class AdaptView:
         if elsewhere:
             words = f"{SYSTEMS[owner[0]].title}, {owner[1]}: {words}"
         self._show_status(words, "error" if job.stage == "failed" else "info")
+
+    def _show_progress(self, fraction: float) -> None:
+        look = "width:100%;accent-color:#0072B2"
+        self.bar.object = f"<progress aria-label='Progress of the fine-tuning' value='{fraction:.2f}' style='{look}'>"
 
     def _show_status(self, words: str, kind: str = "info") -> None:
         if kind == "error":

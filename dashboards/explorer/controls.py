@@ -13,7 +13,7 @@ from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 
 from . import text
-from .parts import Html, show
+from .parts import Html, WholeInput, show
 from .state import ExploreState
 
 NO_PRESET = ""
@@ -22,7 +22,7 @@ PRESETS_AS_ROWS = {name: [tuple(map(float, row)) for row in rows] for name, rows
 
 def slider_of(parameter: Parameter, value: float, **look) -> pmui.FloatSlider | pmui.DiscreteSlider:
     """A slider over the values of a parameter; that of an angle is in degrees."""
-    look = {"label": parameter.title, "description": parameter.help, "sizing_mode": "stretch_width"} | look
+    look = {"label": parameter.title, "sizing_mode": "stretch_width"} | look
     if parameter.logarithmic:
         options = {f"{value:g}": value for value in parameter.values()}
         return pmui.DiscreteSlider(options=options, value=parameter.snap(value), **look)
@@ -60,7 +60,8 @@ class ParameterControls:
             slider = slider_of(parameter, state.parameters[parameter.name], margin=(2, 18, 0, 18), size="small")
             slider.param.watch(partial(self._parameter_moved, parameter), "value")
             self.parameters[parameter.name] = slider
-        self.box[:] = list(self.parameters.values())
+        helps = [Html(f"<small>{escape(p.help)}</small>", margin=(0, 18)) for p in state.system.parameters]
+        self.box[:] = [part for pair in zip(self.parameters.values(), helps, strict=True) for part in pair]
 
     # A slider sends values like 3.3000000000000003: compared to a rounding, they are not sent back to one that moves.
     def _parameter_moved(self, parameter: Parameter, event) -> None:
@@ -92,14 +93,11 @@ class SourceControls:
     def __init__(self, state: ExploreState):
         self.state = state
         wide = {"size": "small", "sizing_mode": "stretch_width"}
-        self.seed = pmui.IntInput(
-            label="Seed", value=state.seed, start=0, end=2**31 - 1, width=110, size="small",
-            description="Of the random source.",
-        )  # fmt: skip
+        self.seed = WholeInput(label="Seed of the source", value=state.seed, start=0, end=2**31 - 1, width=130)
         self.draw = pmui.Button(label="New draw", variant="outlined", icon="casino", margin=(10, 10))
         self.sparsity = pmui.FloatSlider(
-            label="Sparsity", start=0, end=0.95, step=0.05, value=state.sparsity, format="0.00", margin=(0, 18), **wide,
-            description="Probability that a Gaussian of the 12 × 12 lattice is absent.",
+            label="Sparsity: share of the 12 × 12 Gaussians that are absent",
+            start=0, end=0.95, step=0.05, value=state.sparsity, format="0.00", margin=(0, 18), **wide,
         )  # fmt: skip
         # A native menu, which opens by keyboard too.
         self.preset = pn.widgets.Select(

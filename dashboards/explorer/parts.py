@@ -13,6 +13,11 @@ ARROW = "select { appearance: auto !important; background-image: none !important
 Select = partial(pn.widgets.Select, stylesheets=[ARROW])
 """A menu that the keyboard can open; it has the browser's arrow, as Panel's cannot be seen on a dark page."""
 
+NAMELESS = ".bk-spin-btn { display: none !important }"
+NumberInput = partial(pn.widgets.FloatInput, stylesheets=[NAMELESS])
+WholeInput = partial(pn.widgets.IntInput, stylesheets=[NAMELESS])
+"""Inputs without Panel's buttons, which have no name for a screen reader; the arrow keys do what those do."""
+
 
 def column(*parts, share: str = "1 1 0", margin=0) -> pn.Column:
     """Parts below each other, in a share of a row's width."""

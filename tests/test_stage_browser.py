@@ -1,0 +1,250 @@
+"""The stage in a real browser: tabs, what can be kept, a training that is watched, keyboard, touch, both themes."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from axe import serious_findings
+from playwright.sync_api import expect
+from test_dashboard_browser import (  # noqa: F401 # browser is a fixture
+    TIMEOUT,
+    browser,
+    dial,
+    percent,
+    served,
+    shown,
+    train,
+    wait_for,
+    watched,
+)
+
+pytestmark = pytest.mark.browser
+CONTRAST = "?system=poisson&model=sys-1&dial=10&seed=3&sparsity=0.6&result=32:8:12"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A server of the explore page on what ships."""
+    folder = tmp_path_factory.mktemp("log")
+    with served(folder, "dashboards/explore.py", SCIML_FM_OPERATORS=str(folder)) as url:
+        yield f"{url}/explore"
+
+
+@pytest.fixture
+def page(browser, address):  # noqa: F811
+    """The page on its contrast, ready."""
+    with watched(browser, address.removesuffix("/explore")) as page:
+        page.goto(address + CONTRAST)
+        expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
+        yield page
+
+
+def tab(page, name):
+    """A tab, once it is opened and has something to show."""
+    page.get_by_role("tab", name=name).click()
+    expect(page.locator(".panel")).to_have_attribute("data-shown", name.lower())
+    return page.locator(".panel")
+
+
+def kept(page, name) -> bytes:
+    """A file of the menu Keep."""
+    page.locator(".menu summary").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name=name, exact=True).click()
+    return Path(download.value.path()).read_bytes()
+
+
+# Tabs ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_spectrum_tells_the_operators_apart_and_follows_the_dial(page):
+    panel = tab(page, "Spectrum")
+    assert panel.locator("figcaption").all_inner_texts() == [
+        "Gain, learned over exact", "Off: |learned / exact − 1|", "Leak into other waves",
+        "Energy of u (grey) and of the errors",
+    ]  # fmt: skip
+    off = panel.locator("figure").nth(1)
+    assert off.locator(".curve").count() == 3
+    first = off.locator(".curve").first.get_attribute("d")
+    dial(page).press("Home")
+    expect(off.locator(".curve").first).not_to_have_attribute("d", first)
+
+
+def test_a_click_in_the_atlas_goes_there(page):
+    panel = tab(page, "Atlas")
+    expect(panel.locator("figure")).to_have_count(3)
+    cell = panel.locator("figure").first.locator(".cell").first
+    says = cell.locator("title").text_content()
+    cell.click(force=True)
+    value = re.search(r"tensor ([\d.]+)", says)[1]
+    expect(page.locator(".operator-stage")).to_have_attribute("data-dial", value)
+
+
+def test_a_point_of_the_examples_is_shown(page):
+    panel = tab(page, "Examples")
+    before = shown(page, "fine_tuned-error").inner_text()
+    panel.locator(".choice-of").last.click()
+    expect(shown(page, "fine_tuned-error")).not_to_have_text(before)
+    expect(page.locator(".examples input:checked + span")).to_have_text("512 on 8–12")
+
+
+# What is kept -------------------------------------------------------------------------------------------------------
+
+
+def test_files_hold_what_is_on_the_page(page, tmp_path):
+    with h5py.File(io.BytesIO(kept(page, "Fields, HDF5"))) as file:
+        fields = {name: values[:] for name, values in file.items()}
+        facts = dict(file.attrs)
+    assert set(fields) == {"source", "solution", "zero_shot", "fine_tuned", "from_scratch"}
+    assert all(values.shape == (128, 128) for values in fields.values())
+    assert "dial=10" in facts["address"]
+    for name in ("zero_shot", "fine_tuned", "from_scratch"):
+        off = np.linalg.norm(fields[name] - fields["solution"]) / np.linalg.norm(fields["solution"])
+        assert off == pytest.approx(facts[f"error of {name}"], rel=1e-3)
+        assert percent(shown(page, f"{name}-error").inner_text()) == pytest.approx(100 * off, rel=0.06)
+    archive = np.load(io.BytesIO(kept(page, "Fields, NPZ")), allow_pickle=False)
+    for name, values in fields.items():
+        np.testing.assert_array_equal(archive[name], values)
+    drawing = kept(page, "Picture, SVG").decode()
+    assert drawing.count("<image") == 8
+    assert "beyond the range of pre-training" in drawing
+    assert kept(page, "Picture, PNG").startswith(b"\x89PNG")
+    page.locator(".menu summary").click()
+    page.get_by_role("button", name="Python", exact=True).click()
+    text = page.locator(".commands pre").inner_text()
+    assert "papermill notebooks/02_adapt.ipynb" in text
+    page.get_by_role("button", name="Close").click()
+    program = tmp_path / "page.py"
+    program.write_text(text, encoding="utf-8")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=300, check=False)
+    assert not done.returncode, done.stderr
+    printed = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    for name in ("zero_shot", "fine_tuned", "from_scratch"):
+        assert percent(printed[name]) == pytest.approx(100 * facts[f"error of {name}"], rel=1e-3)
+
+
+# A training that is watched -----------------------------------------------------------------------------------------
+
+
+def test_fields_mend_while_a_training_runs_and_the_window_is_dragged(page):
+    page.get_by_text("Train live").click()
+    grips = page.locator(".grip")
+    expect(grips).to_have_count(2)
+    box = grips.last.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 80, box["y"] + 20, steps=4)
+    page.mouse.up()
+    high = page.get_by_label("to", exact=True)
+    expect(high).to_have_value(re.compile(r"^1[3-9]"))
+    expect(page.get_by_label("the window follows the dial")).not_to_be_checked()
+    train(page, steps=400, examples="8")
+    seen = set()
+    for _ in range(3):
+        expect(page.locator(".learning [data-test=fine_tuned-error]")).to_have_text(re.compile(r"%$"))
+        seen.add(wait_for(page, "Fine-tuned", lambda field: field not in (None, *seen)))
+    page.get_by_role("button", name="Cancel").click()
+    expect(shown(page, "adapt-status")).to_contain_text("Cancelled")
+    expect(page.locator(".learning")).to_have_count(0)
+    expect(page.locator("[data-curve=fine_tuned]")).to_have_attribute("data-points", re.compile(r"^2\d$"))
+
+
+# Anybody, anywhere --------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_reached_by_the_keyboard_alone(page):
+    names = set()
+    for _ in range(45):
+        page.keyboard.press("Tab")
+        names.add(
+            page.evaluate("""() => {
+              let e = document.activeElement
+              while (e?.shadowRoot?.activeElement) e = e.shadowRoot.activeElement
+              const label = e?.labels?.[0]?.textContent.trim().split(' ')[0]
+              return e?.ariaLabel || label || e?.textContent.trim() || '' }""")
+        )
+    wanted = {
+        "Poisson", "Model", "Lesson", "32", "Keep", "Present", "Eigenvalue e of the diffusion tensor", "draw", "Errors",
+        "Zero-shot; arrows up and down move the cut",
+    }  # fmt: skip
+    assert wanted <= names, wanted - names
+    shown(page, "draw").press("Space")
+    page.get_by_role("button", name="Add", exact=True).press("Enter")
+    circle = page.get_by_role("button", name="Gaussian 1, x 0.50, y 0.50")
+    circle.press("ArrowUp")
+    expect(page.get_by_role("button", name="Gaussian 1, x 0.50, y 0.52")).to_be_focused()
+    page.get_by_role("tab", name="Errors").press("ArrowRight")
+    expect(page.get_by_role("tab", name="Atlas")).to_be_focused()
+    expect(page.locator(".panel")).to_have_attribute("data-shown", "atlas")
+    page.locator(".menu summary").press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.locator(".menu summary")).to_be_focused()
+    row = page.locator(".where").inner_text
+    page.get_by_role("tab", name="Atlas").press("ArrowLeft")
+    before = row()
+    page.get_by_role("group", name="Zero-shot; arrows up and down move the cut", exact=True).press("ArrowUp")
+    assert row() != before
+
+
+def swipe(finger, x, y, right, down):
+    """A finger that goes over the screen."""
+    finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    for share in range(1, 11):
+        point = {"x": x + right * share / 10, "y": y + down * share / 10}
+        finger.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_a_touch_screen(browser, address):  # noqa: F811
+    """The dial is turned by a finger, the predictions are swiped, and a finger on a picture scrolls the page."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    context.set_default_timeout(TIMEOUT)
+    try:
+        page = context.new_page()
+        page.goto(address + CONTRAST)
+        expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
+        box = page.locator(".dial svg").bounding_box()
+        page.touchscreen.tap(box["x"] + 0.9 * box["width"], box["y"] + 50)
+        expect(dial(page)).to_have_attribute("aria-valuetext", re.compile(r"^1[6789]"))
+        picture = page.locator("canvas[aria-label='Zero-shot']")
+        place = picture.bounding_box()
+        swipe(context.new_cdp_session(page), place["x"] + 120, place["y"] + 100, 0, -90)
+        page.wait_for_timeout(500)
+        assert picture.bounding_box()["y"] < place["y"] - 50
+        place = picture.bounding_box()
+        swipe(context.new_cdp_session(page), place["x"] + 120, place["y"] + 100, -110, 0)
+        expect(page.locator("canvas[aria-label='Fine-tuned']")).to_be_in_viewport(ratio=0.8)
+        page.get_by_role("button", name="From scratch", exact=True).tap()
+        expect(page.locator("canvas[aria-label='From scratch']")).to_be_in_viewport(ratio=0.8)
+        shown(page, "draw").check()
+        page.locator("[data-key=source] .field").tap()
+        expect(page.locator(".handles circle")).to_have_count(1)
+    finally:
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, address, scheme):  # noqa: F811
+    context = browser.new_context(viewport={"width": 1366, "height": 1400}, color_scheme=scheme)
+    context.set_default_timeout(TIMEOUT)
+    try:
+        page = context.new_page()
+        page.goto(address)
+        expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
+        page.get_by_label("Lesson").select_option("1-leaving-home")
+        expect(shown(page, "lesson")).to_have_text("Leaving home")
+        page.get_by_text("Train live").click()
+        page.locator(".MuiAppBar-root button").first.click()
+        expect(page.get_by_label("Seed of the source")).to_be_visible()
+        page.locator(".menu summary").click()
+        assert not serious_findings(page)
+        for name in ("Atlas", "Spectrum", "Examples"):
+            tab(page, name)
+            assert not serious_findings(page), name
+    finally:
+        context.close()
