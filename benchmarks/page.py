@@ -39,9 +39,10 @@ FIND = """() => {
     const inner = e.shadowRoot && search(e.shadowRoot); if (inner) return inner } return null }
   window.stage = search(document); return Boolean(window.stage) }"""
 
-# Milliseconds from each move of the slider to the painted frame of its value.
+# Milliseconds from each move of the slider to the painted frame of its value; about a pause between moves.
 MOVES = """async ({moves, pause}) => {
   const slider = stage.querySelector('.dial input[type=range]'), last = Number(slider.max), times = []
+  await new Promise(done => setTimeout(done, pause * Math.random()))
   for (let i = 0; i < moves; i++) {
     const index = (37 * (i + 1)) % (last + 1)
     const seen = new Promise(done => {
@@ -58,7 +59,7 @@ MOVES = """async ({moves, pause}) => {
     const late = new Promise(done => setTimeout(() => done(null), 5000))
     const ended = await Promise.race([seen, late])
     times.push(ended === null ? null : ended - began)
-    await new Promise(done => setTimeout(done, pause))
+    await new Promise(done => setTimeout(done, pause * (0.5 + Math.random())))
   }
   return times
 }"""
@@ -84,6 +85,11 @@ HELD = """async seconds => {
   await new Promise(done => setTimeout(done, 2000))
   return {frames, right: shown === index}
 }"""
+
+
+PACES = {"a_second_apart": 1000, "without_rest": 300}
+"""Milliseconds between the moves of one of many sessions. Their browsers share the cores with the server here, and take
+twice its time: the second pace asks for more than two cores have."""
 
 
 def chromium() -> str:
@@ -158,10 +164,12 @@ def main() -> None:
             pages = [opened(browser, url)[0] for _ in range(arguments.sessions)]
             pages[0].wait_for_timeout(5000)
             each = max(5, arguments.moves // arguments.sessions)
-            for one in pages:  # all dial at once, each at its own pace
-                one.evaluate(f"() => {{ window.times = ({MOVES})({{moves: {each}, pause: 300}}) }}")
-            times = [value for one in pages for value in one.evaluate("() => window.times")]
-            result["sessions"] = {"at_once": arguments.sessions} | summary(times)
+            result["sessions"] = {"at_once": arguments.sessions}
+            for name, pause in PACES.items():  # all dial at once
+                for one in pages:
+                    one.evaluate(f"() => {{ window.times = ({MOVES})({{moves: {each}, pause: {pause}}}) }}")
+                times = [value for one in pages for value in one.evaluate("() => window.times")]
+                result["sessions"][name] = summary(times)
             for one in pages:
                 one.close()
         if arguments.opened:

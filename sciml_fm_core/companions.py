@@ -14,6 +14,7 @@ import time
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 START_SECONDS = 60.0
 """How long a browser waits for the server to answer."""
@@ -37,6 +38,40 @@ def companion_folder(name: str) -> Path:
 
 KEEP_ALIVE_MILLISECONDS = 25_000
 """Between two signs of life on a connection that nobody uses; proxies close those that are silent for a minute."""
+
+
+def stage(query: str = "", *, lessons: bool = False) -> Any:
+    """The stage of the explore page for a notebook: put it last in a cell, between the texts of a lecture.
+
+    A cell ``stage("system=poisson&model=sys-1&dial=10")`` shows Poisson's equation at e = 10; the query is that of the
+    explore page's address, see docs/dashboard.md.
+
+    >>> type(stage("system=helmholtz&dial=7")).__name__
+    'Stage'
+
+    Args:
+        query: what it shows at first.
+        lessons: offer the lessons of the explore page too.
+
+    Raises:
+        ValueError: if the dashboard's packages are not installed, or a value of the query makes no sense.
+    """
+    _require_dashboard("stage")
+    _import_path()
+    return importlib.import_module("explorer.notebook").notebook_stage(query, lessons=lessons)
+
+
+def _require_dashboard(command: str) -> None:
+    missing = [name for name in ("panel", "holoviews", "panel_material_ui") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{command}: {', '.join(missing)} not installed; pip install 'sciml-fm[dashboard]'")
+
+
+def _import_path() -> None:
+    """Let the dashboard's modules be imported, as Panel does for the pages."""
+    folder = str(companion_folder("dashboards"))
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
 
 def serve_dashboard(
@@ -66,9 +101,7 @@ def serve_dashboard(
         ValueError: if the port is taken, the dashboard's packages are not installed, a bound in the environment makes
             no sense, or public pages have no origin.
     """
-    missing = [name for name in ("panel", "holoviews", "panel_material_ui") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(f"explore: {', '.join(missing)} not installed; pip install 'sciml-fm[dashboard]'")
+    _require_dashboard("explore")
     if _answers(port):
         raise ValueError(f"explore: port {port} is taken by another server; choose another one with --port")
     if public and (not origins or any("*" in origin for origin in origins)):
@@ -88,7 +121,7 @@ def serve_dashboard(
         options += ["--prefix", "/" + prefix.strip("/")]
     if address:
         options += ["--address", address]
-    sys.path.insert(0, str(folder))  # as Panel does for the pages
+    _import_path()
     options += importlib.import_module("explorer.limits").LIMITS.server_options()
     if browser and not public:
         threading.Thread(target=_open_when_ready, args=(port,), daemon=True).start()

@@ -5,8 +5,10 @@ What they show is counted in a browser without network: exported to HTML, and in
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -14,7 +16,7 @@ import papermill
 import pytest
 import torch
 from nbconvert import HTMLExporter
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 from test_dashboard_browser import ARGUMENTS, TIMEOUT, chromium, free_port, wait_until_it_answers
 
 from sciml_fm_core import Task, load_operator, relative_error
@@ -178,39 +180,67 @@ def test_data(tmp_path):
     assert len(list((tmp_path / "out").glob("*.svg"))) == 5
 
 
-def test_lab(tmp_path):
-    """As a class sees it: in JupyterLab, without network; answers are hidden until they are asked for."""
-    notebook = execute("lab.ipynb", tmp_path)
-    assert figures(notebook, tmp_path) == 4
-    settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+@contextmanager
+def jupyterlab(folder, name):
+    """A page of JupyterLab with a notebook of a folder; it reaches no other host."""
+    settings = folder / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"windowingMode": "none"}', encoding="utf-8")  # cells out of sight are drawn too
-    port, log = free_port(), tmp_path / "server.log"
+    port, log = free_port(), folder / "server.log"
     with log.open("w") as written:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--allow-root",
-             "--IdentityProvider.token=", f"--LabApp.user_settings_dir={tmp_path / 'settings'}"],
-            cwd=tmp_path, stdout=written, stderr=subprocess.STDOUT,
+             "--IdentityProvider.token=", f"--LabApp.user_settings_dir={folder / 'settings'}"],
+            cwd=folder, stdout=written, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
         wait_until_it_answers(f"http://127.0.0.1:{port}/api", server, log)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
-            page = browser.new_page()
+            page = browser.new_page(viewport={"width": 1366, "height": 900})
+            page.set_default_timeout(TIMEOUT)
             page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
-            page.goto(f"http://127.0.0.1:{port}/lab/tree/executed.ipynb")
-            page.wait_for_function(f"({SHOWN})() == 4", timeout=TIMEOUT)
-            answers = page.locator(".jp-OutputArea details")
-            assert answers.count() == 5
-            inside = answers.nth(2).locator("table")
-            assert not inside.is_visible()
-            answers.nth(2).locator("summary").click()
-            inside.wait_for(timeout=TIMEOUT)
-            assert "omega" in inside.inner_text()
+            page.goto(f"http://127.0.0.1:{port}/lab/tree/{name}")
+            yield page
             browser.close()
     finally:
         server.kill()  # its kernel notices, and ends
         server.wait(timeout=60)
+
+
+def test_lab(tmp_path):
+    """As a class sees it: in JupyterLab, without network; answers are hidden until they are asked for."""
+    notebook = execute("lab.ipynb", tmp_path)
+    assert figures(notebook, tmp_path) == 4
+    with jupyterlab(tmp_path, "executed.ipynb") as page:
+        page.wait_for_function(f"({SHOWN})() == 4", timeout=TIMEOUT)
+        answers = page.locator(".jp-OutputArea details")
+        assert answers.count() == 5
+        inside = answers.nth(2).locator("table")
+        assert not inside.is_visible()
+        answers.nth(2).locator("summary").click()
+        inside.wait_for(timeout=TIMEOUT)
+        assert "omega" in inside.inner_text()
+
+
+def test_the_stage_in_jupyterlab(tmp_path):
+    """A lecture can mix text and dials."""
+    code = "from sciml_fm_core.companions import stage\n\nstage('system=poisson&model=sys-1&dial=10')"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=kernel)
+    nbformat.write(notebook, tmp_path / "lecture.ipynb")
+    with jupyterlab(tmp_path, "lecture.ipynb") as page:
+        page.locator(".jp-Notebook .jp-CodeCell .cm-content").click()
+        page.get_by_text("Idle").first.wait_for()
+        page.keyboard.press("Shift+Enter")
+        here = page.locator(".operator-stage")
+        expect(here).to_have_attribute("data-dial", "10", timeout=TIMEOUT)
+        expect(page.locator("[data-test=zero_shot-error]")).to_have_text(re.compile(r"%$"))
+        address = page.url
+        page.locator(".dial input[type=range]").press("Home")
+        expect(here).to_have_attribute("data-dial", "1", timeout=TIMEOUT)
+        expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^2\d$"))
+        assert page.url == address
 
 
 @pytest.mark.parametrize(

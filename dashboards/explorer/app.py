@@ -106,6 +106,7 @@ class Explorer:
         self._last: Frame | None = None
         self._sweep_stop = Event()
         self._curves: dict[str, list[tuple[float, float]]] = {}
+        self._drawer_open = False
         self._tab, self._insight_stop = "", Event()
         self._atlas: dict[str, Any] = {}
         self._rough: Future | None = None
@@ -222,8 +223,10 @@ class Explorer:
 
     def on_loop(self, function: Callable[[], None]) -> None:
         """Run a function on the session's event loop; may be called from any thread."""
-        if self._loop is None or self._document is None:
+        if self._loop is None:
             function()
+        elif self._document is None:  # in a notebook
+            self._loop.call_soon_threadsafe(function)
         elif threading.get_ident() == self._thread:
             self._document.add_next_tick_callback(function)
         else:
@@ -292,10 +295,12 @@ class Explorer:
             self._settling = self._document.add_timeout_callback(settled, SETTLED_MILLISECONDS)
 
     def _settled(self, system: System, coefficients: dict[str, float]) -> None:
-        """The dial rests: what is not on the stage follows."""
+        """The dial rests: what is not on the stage follows, where it can be seen."""
         if system is self.state.system:
-            self.parameters.show_values(coefficients)
-            self.adapt.follow_window()
+            if self._drawer_open:
+                self.parameters.show_values(coefficients)
+            if self.state.training:
+                self.adapt.follow_window()
             self.stage.tell("address", query=query_of(self.state))
             if self._tab == "atlas":
                 self._show_atlas(self._atlas, self._insight_stop)
@@ -448,8 +453,8 @@ class Explorer:
         live = pmui.Accordion(
             ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
         )
-        live.param.watch(lambda event: self.state.param.update(training=bool(event.new)), "active")
-        return dashboard_page(
+        live.param.watch(self._training_opened, "active")
+        page = dashboard_page(
             title=TITLE,
             header=[pn.pane.HTML(text.page_link("Studies", "studies"), margin=(0, 10))],
             sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
@@ -469,6 +474,17 @@ class Explorer:
                 )
             ],
         )
+        page.param.watch(self._drawer_moved, "sidebar_open")
+        return page
+
+    def _training_opened(self, event) -> None:
+        self.state.training = bool(event.new)
+        self.adapt.follow_window()
+
+    def _drawer_moved(self, event) -> None:
+        self._drawer_open = event.new
+        if self._last is not None and self._last.query.system is self.state.system:
+            self.parameters.show_values(self._last.coefficients)
 
 
 SAVES: dict[str, Callable[[Explorer], File]] = {

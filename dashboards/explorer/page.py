@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import panel as pn
 import panel_material_ui as pmui
 import param
 from panel.custom import JSComponent
@@ -57,13 +58,21 @@ export function render({model}) {
 """
 
 
+def _followers() -> list:
+    """Who is told when the server becomes busy, which it does at each message of any visitor."""
+    return pn.state.param.watchers.get("busy", {}).get("value", [])
+
+
 def dashboard_page(*, sx: dict[str, Any] | None = None, **options: Any) -> pmui.Page:
     """A page that is dark or light as the system prefers, until a visitor chooses."""
+    others = list(_followers())
     # A handle that resizes the drawer would have no role, and no use by the keyboard.
     page = pmui.Page(template=TEMPLATE, sidebar_resizable=False, sx=NAMELESS | (sx or {}), **options)
     page.jscallback(dark_theme=CHOSEN)
-    # Panel tells every page of every visitor whether the server is busy, at each message of any of them, and each page
-    # is searched through for it: the more pages are open, the longer everybody waits.
+    # It does not follow whether the server is busy. Each page would be searched through at each message of anybody, so
+    # that the more are open, the longer all wait; and pages that were closed would be kept, to be told too.
+    for follower in [each for each in _followers() if each not in others]:
+        pn.state.param.unwatch(follower)
     with edit_readonly(page):
-        page.busy = False  # a value in the place of the reference to the server's
+        page.busy = False
     return page

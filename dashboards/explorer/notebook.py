@@ -1,0 +1,23 @@
+"""The stage in a notebook, without the page around it."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+import panel as pn
+
+from .app import Explorer
+from .link import restore
+from .stage import Stage
+
+
+def notebook_stage(query: str, *, lessons: bool) -> Stage:
+    """See `sciml_fm_core.companions.stage`."""
+    pn.extension()
+    page = Explorer()
+    problems = restore(page.state, dict(parse_qsl(query.removeprefix("?"))))
+    if problems:
+        raise ValueError("stage: " + "; ".join(problems))
+    if not lessons:
+        page.lesson.lessons = {}
+    return page.stage
