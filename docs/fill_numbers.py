@@ -318,10 +318,17 @@ def page() -> str:
             f"{held['frames_per_s']:.0f} frames a second, the last one {'right' if held['last_right'] else 'wrong'}",
         ],
         ["first painted page", f"{PAGE['first_page_s']:.1f} s after the server is up"],
-        [
-            f"{sessions['at_once']} sessions dialling at once, 95th percentile",
-            f"{sessions['percentile_95_ms']:.0f} ms, {sessions['dropped']} of {sessions['moves']} moves dropped",
-        ],
+        *(
+            [
+                f"{sessions['at_once']} sessions dialling at once, {words}: median, 95th percentile",
+                f"{own['median_ms']:.0f} and {own['percentile_95_ms']:.0f} ms, "
+                f"{own['dropped']} of {own['moves']} moves dropped",
+            ]
+            for words, own in (
+                ("about a second between moves", sessions["a_second_apart"]),
+                ("0.3 s between moves", sessions["without_rest"]),
+            )
+        ),
         [
             f"memory of the server, after 20 and after {memory['sessions']} sessions",
             f"{memory['after_20_mb']} and {memory['at_end_mb']} MB",

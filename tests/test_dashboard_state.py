@@ -1,5 +1,6 @@
 """The explore dashboard without its display: what is set, what is computed from it, what is trained meanwhile."""
 
+import io
 import math
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import parse_qsl
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -24,10 +26,12 @@ pytest.importorskip("panel_material_ui", reason="the dashboard extra is not inst
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer import text
-from explorer.app import Explorer, mean_at
+from explorer.app import Explorer
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
 from explorer.compute import RESOLUTION, coarse_to_fine, compute, sweep_sources
 from explorer.controls import ParameterControls
+from explorer.error_curves import mean_at
+from explorer.exports import as_hdf5, as_npz, program
 from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
 from explorer.link import query_of, restore
 from explorer.predictions import PREDICTIONS, Predictor
@@ -440,7 +444,8 @@ def test_an_evolution_is_solved_and_predicted(state, heat, small_operator):
     assert dial["ticks"] == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
     controls = ParameterControls(state)
     tilt = controls.parameters["tilt"]
-    assert (tilt.label, tilt.description, tilt.start, tilt.end, tilt.value) == ("Tilt (°)", "Of nothing.", 0, 90, 45)
+    assert (tilt.label, tilt.start, tilt.end, tilt.value) == ("Tilt (°)", 0, 90, 45)
+    assert "Of nothing." in controls.box[1].object
     tilt.value = 60
     assert state.parameters["tilt"] == pytest.approx(math.radians(60))
 
@@ -523,10 +528,78 @@ def test_what_the_stage_says_is_checked(state):
     nonsense = (
         {"dial": "x"}, {"dial": None}, {"system": "nowhere"}, {"model": "none"}, {"result": "7"}, {"gaussians": 3},
         {"gaussians": [[1, 2]]}, {"gaussians": [[0.1, float("nan"), 1]]}, {"painted": []}, {"__class__": 1}, {},
+        {"turn": "a"}, {"window": [3]}, {"window": [4, 2]}, {"window": [1, 1e9]}, {"across": "up"}, {"insight": "x"},
+        {"insight": []}, {"save": "secrets"}, {"step": None}, {"guess": "b"}, {"lesson": "none such"},
     )  # fmt: skip
     for message in nonsense:
         explorer._heard(message)
     assert dict(state.param.values()) == before
+
+
+# The window of a training -------------------------------------------------------------------------------------------
+
+
+def test_a_window_stays_where_it_was_put_until_it_follows_again(state):
+    state.set_window(4.0, 9.0)
+    state.set_dial(15.0)
+    assert state.window == (4.0, 9.0)
+    state.follow_dial(True)
+    assert state.window == (12.0, 19.0)
+    state.choose_system("helmholtz")
+    state.set_window(3.2, 6.9)
+    assert state.window == (3.0, 7.0), "tasks draw whole numbers there"
+    with pytest.raises(ValueError, match="expected a window inside 1 to 15, lower end first, got 9 to 4"):
+        state.set_window(9, 4)
+    with pytest.raises(ValueError, match="got 2 to 12400"):
+        state.set_window(2, 12400)
+
+
+def test_what_trains_stands_in_place_of_what_is_shown(state, operators):
+    state.keep(("poisson", "poisson"), adapted(operators["poisson"]))
+    assert state.query().operators["fine_tuned"]() is state.current.operators["fine_tuned"]
+    state.live = {"fine_tuned": operators["all"]}
+    assert state.query().operators["fine_tuned"]() is operators["all"]
+    assert state.query().operators["from_scratch"] is None
+    state.choose_system("helmholtz")
+    assert not state.live
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [as_hdf5, as_npz])
+def test_a_file_has_the_fields_and_what_they_are_of(state, make):
+    frame = compute(state.query())
+    content = io.BytesIO(make(frame, "system=poisson").content)
+    if make is as_hdf5:
+        with h5py.File(content) as file:
+            arrays, facts = {name: values[:] for name, values in file.items()}, dict(file.attrs)
+    else:
+        archive = np.load(content, allow_pickle=False)
+        arrays = {name: archive[name] for name in archive.files if archive[name].ndim == 2}
+        facts = {name: archive[name].item() for name in archive.files if archive[name].ndim == 0}
+    assert set(arrays) == {"source", "solution", "zero_shot"}
+    np.testing.assert_array_equal(arrays["zero_shot"], frame.predictions["zero_shot"].values)
+    assert facts["address"] == "system=poisson"
+    assert facts["system"] == "poisson"
+    assert facts["error of zero_shot"] == pytest.approx(frame.predictions["zero_shot"].relative_error)
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_the_program_makes_the_fields_again(state, operators, drawn, capsys):
+    """What was trained live is not on any disk: the program says how its like is trained."""
+    state.keep(("poisson", "poisson"), adapted(operators["poisson"]))
+    if drawn:
+        state.place_gaussians([(0.25, 0.5, 1.0), (0.6, 0.4, -0.5)])
+    text = program(state, query_of(state)).content.decode()
+    exec(compile(text, "page.py", "exec"), {})
+    (line,) = capsys.readouterr().out.splitlines()
+    key, error = line.split(" ")
+    assert key == "zero_shot"
+    frame = compute(state.query())
+    assert float(error[:-1]) == pytest.approx(100 * frame.predictions["zero_shot"].relative_error, rel=1e-3)
+    assert "this trains its like:" in text
+    assert "sciml-fm adapt" in text
 
 
 # Links --------------------------------------------------------------------------------------------------------------

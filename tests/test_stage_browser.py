@@ -208,6 +208,7 @@ def test_a_touch_screen(browser, address):  # noqa: F811
         page = context.new_page()
         page.goto(address + CONTRAST)
         expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
+        expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^2\d$"))
         box = page.locator(".dial svg").bounding_box()
         page.touchscreen.tap(box["x"] + 0.9 * box["width"], box["y"] + 50)
         expect(dial(page)).to_have_attribute("aria-valuetext", re.compile(r"^1[6789]"))

@@ -5,41 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from threading import Event
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 import torch
 
-from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.system import System
 
 from . import text
 from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
-from .compute import Frame, Query, coarse_to_fine, compute, sweep_sources
+from .compute import Frame, Query, compute
 from .controls import ParameterControls, SourceControls
+from .error_curves import ErrorCurves
 from .exports import File, as_hdf5, as_npz, program
-from .insight import atlas, examples_curve, spectrum
 from .lesson_card import LessonCard
-from .limits import TooMuch, give_way
+from .limits import TooMuch
 from .link import gaussians, query_of, restore
 from .page import dashboard_page
 from .parts import Html
 from .shipped import shipped_results
 from .stage import Stage, frame_message, setup_message
 from .state import ExploreState
+from .tabs import INSIGHTS, Tabs
 
 TITLE = "Explore pre-trained neural operators"
 
@@ -51,16 +47,8 @@ torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 more than they bring."""
 FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
 """One warm thread for the fields of all sessions, in the order in which they ask."""
-SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps", initializer=give_way)
-CURVES: WeakKeyDictionary[Operator, dict[str, list[tuple[float, float]]]] = WeakKeyDictionary()
-"""Errors along the dial that are known, by operator and system: sessions that share an operator share its curve."""
-INSIGHTS = ThreadPoolExecutor(1, thread_name_prefix="insights", initializer=give_way)
-TABS = ("atlas", "spectrum", "examples")
-"""What the stage can show in place of the errors."""
-ROUGH_VALUES, ROUGH_SOURCES = 12, 2
-"""Of the curve of an operator that trains."""
-SWEEP_BATCH = 4
-"""Values of the dial measured at once: the curve grows while the rest is still measured."""
+POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
+"""What a frame is of, by the names of `ExploreState`."""
 
 PUBLISH_MILLISECONDS = 120
 PATIENCE_SECONDS = 0.5
@@ -95,6 +83,8 @@ class Explorer:
         self.source = SourceControls(self.state)
         self.adapt = AdaptView(self.state, self.on_loop)
         self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
+        self.curves = ErrorCurves(self.state, self.stage.tell, self.on_loop, self._curves_changed)
+        self.tabs = Tabs(self.state, self.stage.tell, self.on_loop)
         problems += self.lesson.problems
         self.problems = Html(text.message("; ".join(problems)) if problems else "")
         self._wanted = self._computed = self._sent = self._seen = 0
@@ -102,38 +92,19 @@ class Explorer:
         self._task: asyncio.Task | None = None
         self._working: set[asyncio.Task] = set()
         self._turn = 0
-        self._settling: Callable | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self._last: Frame | None = None
-        self._sweep_stop = Event()
-        self._curves: dict[str, list[tuple[float, float]]] = {}
         self._drawer_open = False
-        self._tab, self._insight_stop = "", Event()
-        self._atlas: dict[str, Any] = {}
-        self._rough: Future | None = None
 
         state = self.state
         state.param.watch(
             lambda *_: self.request_frame(),
-            [
-                "system_name",
-                "bundle_name",
-                "dial",
-                "parameters",
-                "drawn",
-                "seed",
-                "sparsity",
-                "gaussians",
-                "shown",
-                "live",
-            ],
+            [*POINT, "shown", "live"],
         )
         state.param.watch(
             lambda *_: self._set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn", "training"]
         )
-        state.param.watch(lambda *_: self.request_sweep(), ["system_name", "bundle_name", "shown"])
         state.param.watch(lambda *_: self._set_up() if state.training else None, "window")
-        state.param.watch(self._live_changed, "live")
-        state.param.watch(lambda *_: self.request_insight(), ["system_name", "bundle_name", "shown", "kept"])
         pn.state.on_session_destroyed(lambda _: self.close())
 
     # What the browser says ------------------------------------------------------------------------------------------
@@ -159,7 +130,7 @@ class Explorer:
     def _hear_ready(self, _value) -> None:
         self._set_up()
         self.request_frame()
-        self.request_sweep()
+        self.curves.request()
 
     def _hear_painted(self, number: int) -> None:
         self._seen = max(self._seen, int(number))
@@ -204,8 +175,7 @@ class Explorer:
             self.state.param.update(sparsity=float(value), drawn=False)
 
     def _hear_insight(self, tab: str) -> None:
-        self._tab = tab if tab in TABS else ""
-        self.request_insight()
+        self.tabs.open(tab)
 
     def _hear_save(self, what: str) -> None:
         # Frames are short, and nobody's waits behind a sheet.
@@ -228,16 +198,27 @@ class Explorer:
         elif self._document is None:  # in a notebook
             self._loop.call_soon_threadsafe(function)
         elif threading.get_ident() == self._thread:
-            self._document.add_next_tick_callback(function)
+            self._at_once(function)
         else:
             # From another thread, and not at once: a browser that is still painting the last message gets no burst.
             self._loop.call_soon_threadsafe(self._document.add_timeout_callback, function, PUBLISH_MILLISECONDS)
 
+    def _at_once(self, function: Callable[[], None]) -> None:
+        """Run a function when the session's document is free; on its event loop only."""
+        if self._document is None:
+            function()
+        else:
+            self._document.add_next_tick_callback(function)
+
+    def _curves_changed(self) -> None:
+        if self._last is not None and self._last.query.system is self.state.system:
+            self.stage.tell("sentence", text=self._sentence(self._last))
+
     def close(self) -> None:
         """Stop whatever still works for this session."""
         self.adapt.stop()
-        self._sweep_stop.set()
-        self._insight_stop.set()
+        self.curves.close()
+        self.tabs.close()
 
     # Fields ---------------------------------------------------------------------------------------------------------
 
@@ -287,12 +268,12 @@ class Explorer:
         given = state.current.settings.given if state.current else ""
         header, arrays = frame_message(outcome, self._sentence(outcome), given, list(state.live))
         self.stage.tell("frame", arrays, id=self._sent, turn=turn, **header)
-        if self._document is not None and latest:
+        if latest:
             if self._settling is not None:
-                with contextlib.suppress(ValueError):  # it has run
-                    self._document.remove_timeout_callback(self._settling)
+                self._settling.cancel()
             settled = partial(self._settled, query.system, outcome.coefficients)
-            self._settling = self._document.add_timeout_callback(settled, SETTLED_MILLISECONDS)
+            loop = asyncio.get_running_loop()
+            self._settling = loop.call_later(SETTLED_MILLISECONDS / 1000, self._at_once, settled)
 
     def _settled(self, system: System, coefficients: dict[str, float]) -> None:
         """The dial rests: what is not on the stage follows, where it can be seen."""
@@ -301,11 +282,9 @@ class Explorer:
                 self.parameters.show_values(coefficients)
             if self.state.training:
                 self.adapt.follow_window()
-            self.stage.tell("address", query=query_of(self.state))
-            if self._tab == "atlas":
-                self._show_atlas(self._atlas, self._insight_stop)
-            elif self._tab == "spectrum":
-                self.request_insight()
+            if self._document is not None:  # a notebook keeps its own address
+                self.stage.tell("address", query=query_of(self.state))
+            self.tabs.settled()
 
     def _sentence(self, frame: Frame) -> str:
         query, zero_shot = frame.query, frame.predictions.get("zero_shot")
@@ -315,126 +294,10 @@ class Explorer:
             query.dial,
             state.trained_range,
             zero_shot and zero_shot.relative_error,
-            mean_at(query.dial, self._curves.get("zero_shot", [])),
+            self.curves.mean("zero_shot", query.dial),
             float(np.abs(frame.solution).max()),
             query.gaussians,
         )
-
-    # Error along the dial -------------------------------------------------------------------------------------------
-
-    def request_sweep(self) -> None:
-        """Measure the error along the dial anew, off the event loop; the curve fills in from coarse to fine."""
-        self._sweep_stop.set()
-        stop = self._sweep_stop = Event()
-        query, values = self.state.query(), self.state.scale.sweep()
-        self._curves = {}
-        self.stage.tell("curves", reset=True, curves={})
-        SWEEPS.submit(self._sweep, query, values, stop)
-
-    def _sweep(self, query: Query, values: list[float], stop: Event) -> None:
-        if stop.is_set():  # while it waited
-            return
-        try:
-            operators = {name: load() for name, load in query.operators.items() if load and not stop.is_set()}
-            curves = {
-                name: CURVES.setdefault(operator, {}).setdefault(query.system.name, [])
-                for name, operator in operators.items()
-            }
-            self._tell_curves(curves, stop)
-            sources = sweep_sources(query.system)
-            done = {name: {value for value, _ in known} for name, known in curves.items()}
-            order = [values[index] for index in coarse_to_fine(len(values))]
-            for first in range(0, len(order), SWEEP_BATCH):
-                batch = order[first : first + SWEEP_BATCH]
-                lacking = [name for name in curves if not done[name].issuperset(batch)]
-                if stop.is_set() or not lacking:
-                    continue
-                dial = torch.tensor(batch, dtype=torch.float64)
-                own = [operators[name] for name in lacking]
-                found = error_map(own, sources.source, dial, sources.parameters, query.system)
-                for name, errors in zip(lacking, found.tolist(), strict=True):
-                    pairs = zip(batch, errors, strict=True)
-                    curves[name] += [pair for pair in pairs if pair[0] not in done[name]]
-                self._tell_curves(curves, stop)
-        except Exception:
-            log.exception("measuring the error along the dial failed")
-
-    def _tell_curves(self, curves: dict[str, list[tuple[float, float]]], stop: Event) -> None:
-        # What a source cannot reach is known too, as NaN, and not measured again.
-        finite = {name: {pair for pair in known if math.isfinite(pair[1])} for name, known in curves.items()}
-        shown = {name: sorted(known) for name, known in finite.items()}
-        self.on_loop(partial(self._show_curves, shown, stop))
-
-    def _show_curves(self, curves: dict[str, list[tuple[float, float]]], stop: Event) -> None:
-        if not stop.is_set():
-            self._curves = curves
-            self.stage.tell("curves", curves=curves)
-            if self._last is not None and self._last.query.system is self.state.system:
-                self.stage.tell("sentence", text=self._sentence(self._last))
-
-    def _live_changed(self, event) -> None:
-        """Follow the curve of an operator that trains, roughly: what it learns in its window, and forgets elsewhere."""
-        if not event.new:
-            self.request_sweep()
-        elif self._rough is None or self._rough.done():
-            self._sweep_stop.set()
-            values = self.state.scale.sweep(ROUGH_VALUES)
-            self._rough = SWEEPS.submit(self._measure_roughly, dict(event.new), self.state.system, values)
-
-    def _measure_roughly(self, operators: dict[str, Operator], system: System, values: list[float]) -> None:
-        try:
-            sources = sweep_sources(system, ROUGH_SOURCES)
-            dial = torch.tensor(values, dtype=torch.float64)
-            found = error_map(list(operators.values()), sources.source, dial, sources.parameters, system).tolist()
-        except Exception:
-            log.exception("measuring the error along the dial failed")
-            return
-        curves = {
-            name: [pair for pair in zip(values, errors, strict=True) if math.isfinite(pair[1])]
-            for name, errors in zip(operators, found, strict=True)
-        }
-        self.on_loop(lambda: self.stage.tell("curves", curves=curves) if self.state.live else None)
-
-    # Tabs -----------------------------------------------------------------------------------------------------------
-
-    def request_insight(self) -> None:
-        """Work out what the open tab shows, off the event loop."""
-        self._insight_stop.set()
-        stop = self._insight_stop = Event()
-        if self._tab:
-            INSIGHTS.submit(self._insight, self._tab, self.state.query(), stop)
-
-    def _insight(self, tab: str, query: Query, stop: Event) -> None:
-        if stop.is_set():  # while it waited
-            return
-        try:
-            if tab == "atlas":
-                atlas(query, stop, lambda found: self.on_loop(partial(self._show_atlas, found, stop)))
-                return
-            found = spectrum(query) if tab == "spectrum" else examples_curve(self.state)
-        except (ValueError, ArithmeticError) as error:
-            self.on_loop(partial(self.stage.tell, "notice", text=_kindly(str(error))))
-        except Exception:
-            log.exception("working out the tab %s failed", tab)
-        else:
-            self.on_loop(partial(self._show_insight, tab, found, stop))
-
-    def _show_insight(self, tab: str, found: dict[str, Any], stop: Event) -> None:
-        if stop.is_set():
-            return
-        if tab == "examples":
-            keys = [list(key) for key in self.state.adapted]
-            for window in found["windows"]:
-                for point in window["unlabelled"] + [p for curve in window["curves"].values() for p in curve["points"]]:
-                    point["value"] = str(keys.index(point["key"])) if point["key"] in keys else "none"
-        self.stage.tell("insight", tab=tab, **found)
-
-    def _show_atlas(self, found: dict[str, Any], stop: Event) -> None:
-        if found and not stop.is_set():
-            self._atlas, state = found, self.state
-            parameters = state.system.parameters
-            across = state.parameters[parameters[0].name] if parameters else state.sparsity
-            self.stage.tell("insight", tab="atlas", at={"dial": state.dial, "across": across}, **found)
 
     # Files ----------------------------------------------------------------------------------------------------------
 
@@ -494,20 +357,6 @@ SAVES: dict[str, Callable[[Explorer], File]] = {
     "sheet": lambda page: File(f"{page.lesson.name}.html", "text/html", page.lesson.sheet()),
 }
 """What the stage can ask to save."""
-
-
-def mean_at(dial: float, curve: list[tuple[float, float]]) -> float | None:
-    """Error between the neighbours of a value on a curve, on a logarithmic scale; None beyond its ends.
-
-    >>> mean_at(2, [(3, 0.04), (1, 0.01)])
-    0.02
-    """
-    below = max((point for point in curve if point[0] <= dial), default=None)
-    above = min((point for point in curve if point[0] >= dial), default=None)
-    if below is None or above is None:
-        return None
-    share = (dial - below[0]) / (above[0] - below[0]) if above[0] > below[0] else 0.0
-    return math.exp((1 - share) * math.log(below[1]) + share * math.log(above[1]))
 
 
 def _kindly(reason: str) -> str:
