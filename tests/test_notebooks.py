@@ -215,7 +215,7 @@ def test_lab(tmp_path):
     with jupyterlab(tmp_path, "executed.ipynb") as page:
         page.wait_for_function(f"({SHOWN})() == 4", timeout=TIMEOUT)
         answers = page.locator(".jp-OutputArea details")
-        assert answers.count() == 5
+        expect(answers).to_have_count(5, timeout=TIMEOUT)
         inside = answers.nth(2).locator("table")
         assert not inside.is_visible()
         answers.nth(2).locator("summary").click()
@@ -231,7 +231,7 @@ def test_the_stage_in_jupyterlab(tmp_path):
     nbformat.write(notebook, tmp_path / "lecture.ipynb")
     with jupyterlab(tmp_path, "lecture.ipynb") as page:
         page.locator(".jp-Notebook .jp-CodeCell .cm-content").click()
-        page.get_by_text("Idle").first.wait_for()
+        page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
         page.keyboard.press("Shift+Enter")
         here = page.locator(".operator-stage")
         expect(here).to_have_attribute("data-dial", "10", timeout=TIMEOUT)

@@ -64,12 +64,17 @@ def shared_operator(bundle: Bundle) -> Operator:
     return pn.state.as_cached(f"operator {bundle.version}", load_operator, name_or_path=str(bundle.path))
 
 
+def opening_state() -> tuple[ExploreState, list[str]]:
+    """A fresh page on the operators that there are, and what is wrong with those that could not be read."""
+    bundles, problems = find_bundles()
+    return ExploreState(bundles, shared_operator, kept=shipped_results()), problems
+
+
 class Explorer:
     """The page of one session."""
 
     def __init__(self, state: ExploreState | None = None):
-        bundles, problems = find_bundles()
-        self.state = state or ExploreState(bundles, shared_operator, kept=shipped_results())
+        self.state, problems = (state, []) if state else opening_state()
         arguments = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()}
         problems += restore(self.state, arguments)
         self._document = pn.state.curdoc

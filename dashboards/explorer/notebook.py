@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 import panel as pn
 
-from .app import Explorer
+from .app import Explorer, opening_state
 from .link import restore
 from .stage import Stage
 
@@ -14,10 +14,11 @@ from .stage import Stage
 def notebook_stage(query: str, *, lessons: bool) -> Stage:
     """See `sciml_fm_core.companions.stage`."""
     pn.extension()
-    page = Explorer()
-    problems = restore(page.state, dict(parse_qsl(query.removeprefix("?"))))
+    state, problems = opening_state()
+    problems += restore(state, dict(parse_qsl(query.removeprefix("?"))))
     if problems:
         raise ValueError("stage: " + "; ".join(problems))
+    page = Explorer(state)
     if not lessons:
         page.lesson.lessons = {}
     return page.stage
