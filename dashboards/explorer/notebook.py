@@ -13,7 +13,7 @@ from .stage import Stage
 
 def notebook_stage(query: str, *, lessons: bool) -> Stage:
     """See `sciml_fm_core.companions.stage`."""
-    pn.extension()
+    pn.extension(inline=True)  # from this machine: there may be no network
     state, problems = opening_state()
     problems += restore(state, dict(parse_qsl(query.removeprefix("?"))))
     if problems:
