@@ -96,7 +96,7 @@ class Explorer:
         self._acknowledged = asyncio.Event()
         self._task: asyncio.Task | None = None
         self._working: set[asyncio.Task] = set()
-        self._turn = 0
+        self._turn = self._changes = 0
         self._settling: asyncio.TimerHandle | None = None
         self._last: Frame | None = None
         self._drawer_open = False
@@ -148,6 +148,9 @@ class Explorer:
     def _hear_turn(self, number: int) -> None:
         self._turn = int(number)
 
+    def _hear_changes(self, number: int) -> None:
+        self._changes = int(number)
+
     def _hear_system(self, name: str) -> None:
         if name != self.state.system_name:
             self.state.choose_system(name)
@@ -194,7 +197,7 @@ class Explorer:
 
     def _set_up(self) -> None:
         lessons = {"lessons": self.lesson.offered, "lesson": self.lesson.name}
-        self.stage.tell("setup", **setup_message(self.state), **lessons)
+        self.stage.tell("setup", **setup_message(self.state), **lessons, changes=self._changes)
 
     def on_loop(self, function: Callable[[], None]) -> None:
         """Run a function on the session's event loop; may be called from any thread."""

@@ -3,11 +3,12 @@
 const NEAR = 0.045 // a Gaussian is taken hold of within this distance
 
 class Drawing {
-  // `told.change(rows)` has the Gaussians after each change, `told.random()` asks for a random source instead.
+  // `told.change(rows, n)` has the Gaussians after the nth change, `told.random(n)` asks for a random source instead.
   constructor(head, field, told) {
     this.field = field
     this.told = told
     this.rows = []
+    this.changes = 0
     this.sign = 1
     this.held = this.chosen = null
     const tools = make('div', head, {className: 'tools'})
@@ -23,7 +24,7 @@ class Drawing {
     this.switch.addEventListener('change', () => {
       field.frame.classList.toggle('drawing', this.switch.checked)
       if (this.switch.checked) this.change([])
-      else told.random()
+      else told.random(++this.changes)
     })
     signs.addEventListener('click', () => {
       this.sign = -this.sign
@@ -50,8 +51,9 @@ class Drawing {
     for (const name of ['pointerup', 'pointercancel']) field.frame.addEventListener(name, () => { this.held = null })
   }
 
-  configure({drawn, gaussians}) {
-    if (this.held == null) this.rows = gaussians
+  configure({drawn, gaussians, changes}) {
+    if (this.held != null || changes < this.changes) return // said before the last change here was heard
+    this.rows = gaussians
     this.switch.checked = drawn
     this.field.frame.classList.toggle('drawing', drawn)
     this.draw()
@@ -59,9 +61,10 @@ class Drawing {
   change(rows) {
     this.rows = rows
     this.draw()
-    this.told.change(rows)
+    this.told.change(rows, ++this.changes)
   }
   draw() {
+    const focused = [...this.overlay.children].indexOf(this.overlay.getRootNode().activeElement)
     this.overlay.replaceChildren()
     if (!this.switch.checked) return
     this.rows.forEach(([x, y, amplitude], i) => {
@@ -78,5 +81,6 @@ class Drawing {
         this.overlay.children[Math.min(i, this.rows.length - 1)]?.focus()
       })
     })
+    this.overlay.children[focused]?.focus()
   }
 }

@@ -81,7 +81,10 @@ export function render({model, el}) {
     radios(examples, 'examples', setup.results, setup.shown, 'result')
     if (first) {
       fields.build(setup.predictors)
-      drawing = new Drawing(fields.parts.source.head, fields.fields.source, {change: rows => soon({gaussians: rows}), random: () => send({random: true})})
+      drawing = new Drawing(fields.parts.source.head, fields.fields.source, {
+        change: (rows, changes) => soon({changes, gaussians: rows}),
+        random: changes => soon({changes, random: true}),
+      })
     }
     drawing.configure(setup)
     dial.configure(setup)
