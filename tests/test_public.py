@@ -29,6 +29,7 @@ from explorer.page import dashboard_page
 from explorer.stage import Stage
 from explorer.state import ExploreState
 from panel.util import edit_readonly
+from test_dashboard_state import run_to_end
 
 PATIENCE = 120
 SETTINGS = AdaptSettings(Task.parse("SYS-1(5,10)"), 8, 3, 1e-3)
@@ -103,13 +104,6 @@ def test_the_page_opens_under_any_bound(bounds):
 @pytest.fixture(scope="module")
 def operator(small_operator):
     return small_operator()
-
-
-def run_to_end(job):
-    job.start()
-    job.join(PATIENCE)
-    assert not job.is_alive()
-    return job.state
 
 
 def test_a_training_is_stopped_when_its_time_is_over(operator):

@@ -163,15 +163,15 @@ class AdaptView:
         self._show_progress(job.fraction)
         self.curves.paint(job.curves)
         elsewhere = owner != (self.state.system_name, self.state.bundle_name)
-        self.state.live = {} if job.over or elsewhere else job.operators
         if job.over:
             self.run.disabled, self.cancel.disabled = False, True
             self._show_progress(1.0 if job.stage == "done" else 0.0)
             if job.result is not None:
                 self.state.keep(owner, job.result)
-                if not elsewhere:
-                    self._show_status(_summary(job.result))
-                    return
+        self.state.live = {} if job.over or elsewhere else job.operators
+        if job.result is not None and not elsewhere:
+            self._show_status(_summary(job.result))
+            return
         words = STAGES.get(job.stage, job.stage.capitalize())
         if job.stage == "waiting":
             words += f": {job.ahead} before this one in the queue"

@@ -102,14 +102,11 @@ class Explorer:
         self._drawer_open = False
 
         state = self.state
-        state.param.watch(
-            lambda *_: self.request_frame(),
-            [*POINT, "shown", "live"],
-        )
+        state.param.watch(lambda *_: self.request_frame(), [*POINT, "shown", "live"])
         state.param.watch(
             lambda *_: self._set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn", "training"]
         )
-        state.param.watch(lambda *_: self._set_up() if state.training else None, "window")
+        state.param.watch(lambda *_: self._window_moved(), "window")
         pn.state.on_session_destroyed(lambda _: self.close())
 
     # What the browser says ------------------------------------------------------------------------------------------
@@ -198,6 +195,10 @@ class Explorer:
     def _set_up(self) -> None:
         lessons = {"lessons": self.lesson.offered, "lesson": self.lesson.name}
         self.stage.tell("setup", **setup_message(self.state), **lessons, changes=self._changes)
+
+    def _window_moved(self) -> None:
+        if self.state.training:  # with each move of a dial that it follows: alone, not with the whole page
+            self.stage.tell("window", ends=self.state.window)
 
     def on_loop(self, function: Callable[[], None]) -> None:
         """Run a function on the session's event loop; may be called from any thread."""
@@ -354,7 +355,7 @@ class Explorer:
 
     def _drawer_moved(self, event) -> None:
         self._drawer_open = event.new
-        if self._last is not None and self._last.query.system is self.state.system:
+        if event.new and self._last is not None and self._last.query.system is self.state.system:
             self.parameters.show_values(self._last.coefficients)
 
 

@@ -55,8 +55,7 @@ class ErrorCurves:
         self.curves: Curves = {}
         self._stop = Event()
         self._rough: Future | None = None
-        state.param.watch(lambda *_: self.request(), ["system_name", "bundle_name", "shown"])
-        state.param.watch(self._live_changed, "live")
+        state.param.watch(lambda *_: self._changed_state(), ["system_name", "bundle_name", "shown", "live"])
 
     def mean(self, key: str, dial: float) -> float | None:
         """Mean error at a value of the dial, None where the curve does not reach it yet."""
@@ -115,16 +114,15 @@ class ErrorCurves:
             self._tell("curves", curves=curves)
             self._changed()
 
-    # An operator that trains ----------------------------------------------------------------------------------------
-
-    def _live_changed(self, event) -> None:
-        """Follow its curve, roughly: what it learns in its window, and forgets elsewhere."""
-        if not event.new:
+    def _changed_state(self) -> None:
+        """Measure anew, or follow an operator that trains, roughly: what it learns, and what it forgets."""
+        live = self.state.live
+        if not live:
             self.request()
         elif self._rough is None or self._rough.done():
             self._stop.set()
             values = self.state.scale.sweep(ROUGH_VALUES)
-            self._rough = SWEEPS.submit(self._measure_roughly, dict(event.new), self.state.system, values)
+            self._rough = SWEEPS.submit(self._measure_roughly, dict(live), self.state.system, values)
 
     def _measure_roughly(self, operators: dict[str, Operator], system: System, values: list[float]) -> None:
         try:

@@ -12,6 +12,7 @@ import numpy as np
 from sciml_fm_core import __version__
 
 from .compute import Frame
+from .jobs import AdaptSettings
 from .state import ExploreState
 
 
@@ -80,7 +81,7 @@ def program(state: ExploreState, address: str) -> File:
         operators |= current.names
         if not current.names:
             notes.append("# What was trained live on the page is not here; this trains its like:")
-            notes.append(f"# {_training(state)}")
+            notes.append(f"# {_training(_name(state), current.settings)}")
     if state.bundle:
         task = current.settings.task.label if current else f"{system.label}({state.window[0]:g},{state.window[1]:g})"
         notes += [
@@ -113,8 +114,7 @@ def _name(state: ExploreState) -> str:
     return state.bundle.name if state.bundle.shipped else str(state.bundle.path)
 
 
-def _training(state: ExploreState) -> str:
-    settings = state.current.settings if state.current else state.settings()
+def _training(operator: str, settings: AdaptSettings) -> str:
     what = "--physics" if settings.physics else f"--examples {settings.examples}"
     rate = "--grid" if settings.learning_rate is None else f"--learning-rate {settings.learning_rate:g}"
-    return f"sciml-fm adapt {_name(state)} '{settings.task.label}' {what} --steps {settings.steps} {rate}"
+    return f"sciml-fm adapt {operator} '{settings.task.label}' {what} --steps {settings.steps} {rate}"

@@ -232,7 +232,7 @@ class AdaptJob(threading.Thread):
             self._ends = time.monotonic() + self._seconds
             self.publish(stage="drawing examples", ahead=0)
             result = self._adapt()
-            self.publish(stage="done", fraction=1.0, seconds_left=0.0, result=result)
+            self.publish(stage="done", fraction=1.0, seconds_left=0.0, result=result, operators={})
         except Cancelled:
             self.publish(stage="cancelled", seconds_left=None)
         except Exception as error:  # a thread has nobody above it: whatever went wrong must reach the page

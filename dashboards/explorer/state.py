@@ -245,7 +245,7 @@ class ExploreState(param.Parameterized):
         kept = {**self.kept, owner: dict(sorted(results.items()))}
         updates: dict[str, Any] = {"kept": _without_the_oldest(kept, LIMITS.results)}
         if owner == (self.system_name, self.bundle_name):
-            updates["shown"] = adapted.key
+            updates |= {"shown": adapted.key, "live": {}}
         self.param.update(**updates)
 
     def _latest(self, system_name: str, bundle_name: str | None) -> tuple | None:

@@ -23,7 +23,7 @@ class Dial {
     })
     this.chart.addEventListener('pointerdown', event => {
       const x = this.pointed(event)
-      this.held = this.bracketAt(x, event) ?? 'handle'
+      this.held = event.target.classList.contains('grip') ? Number(event.target.dataset.end) : 'handle'
       this.chart.setPointerCapture(event.pointerId)
       if (this.held === 'handle') { this.slider.focus({preventScroll: true}); this.turn(this.valueAt(x)) }
     })
@@ -44,7 +44,10 @@ class Dial {
     if (other) { this.value = setup.dial.value; this.frame = null }
     this.slider.max = this.values.length - 1
     this.slider.setAttribute('aria-label', setup.dial.title)
-    if (typeof this.held !== 'number') this.ends = setup.training
+    this.train(setup.training)
+  }
+  train(ends) { // the window of a training, or null; not while it is dragged here
+    if (typeof this.held !== 'number') this.ends = ends
     this.draw()
   }
 
@@ -67,9 +70,6 @@ class Dial {
     for (const value of this.values) if (Math.abs(this.across(value) - x) < Math.abs(this.across(best) - x)) best = value
     const whole = Math.round(best)
     return this.setup.dial.whole && this.values.includes(whole) && Math.abs(this.across(whole) - x) < 9 ? whole : best
-  }
-  bracketAt(x, event) { // an end of the training window, where its grip was pressed
-    return event.target.classList.contains('grip') ? Number(event.target.dataset.end) : null
   }
   stretch(end, value) {
     const other = this.ends[1 - end]

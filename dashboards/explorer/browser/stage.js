@@ -108,6 +108,7 @@ export function render({model, el}) {
     frame: message => { if (setup && message.system === setup.system) paint(message) },
     notice: message => set(notice, message.text),
     sentence: message => set(sentence, message.text),
+    window: message => dial.train(message.ends),
     curves: message => dial.show(message.curves, message.reset),
     lesson: message => { lesson.show(message); root.classList.toggle('teaching', Boolean(message.title)) },
     answer: message => lesson.reveal(message),
