@@ -406,7 +406,7 @@ def study(
 ) -> None:
     """Run the paper's experiments, without notebooks: what neither ships nor is in the folder, and a table of all.
 
-    physics_loss, whose records are of another kind, is run where it is named.
+    Those whose records are of another kind, such as physics_loss, are run where they are named.
     """
     names = list(experiments or EXPERIMENTS)
     total = len({run for name in names for run in find_experiment(name)(budget)})

@@ -11,7 +11,6 @@ from sciml_fm_core.study import runs as study_module
 from sciml_fm_core.study.equation_runs import EquationRun
 from sciml_fm_core.study.experiments import (
     BUDGETS,
-    EQUATION_EXPERIMENTS,
     EXPERIMENTS,
     LONGER,
     MIXTURE,
@@ -206,8 +205,8 @@ def test_what_ships_covers_the_experiments_of_its_budget():
     assert tables
     for name, path in tables.items():
         known = {record["identity"] for record in read_table(path)}
-        budget, _, equation = name.partition("-")
-        for experiment in EQUATION_EXPERIMENTS if equation else (*COVERED, "headline"):
+        budget, _, measured = name.partition("-")
+        for experiment in (measured,) if measured else (*COVERED, "headline"):
             missing = [run for run in find_experiment(experiment)(budget) if identity(run) not in known]
             assert not missing, f"{experiment} at budget {budget} lacks {len(missing)} records"
 
@@ -438,7 +437,7 @@ def test_records_of_learning_from_equations_alone(tmp_path):
 def test_results_from_equations_alone_ship_in_a_table_of_their_own(tmp_path, monkeypatch):
     runs = physics_loss("smoke")
     table = write_table([{"identity": identity(run), "error": 0.5} for run in runs], tmp_path / "table.csv")
-    monkeypatch.setattr(experiments_module, "shipped_tables", lambda: {"smoke-equation": table})
+    monkeypatch.setattr(experiments_module, "shipped_tables", lambda: {"smoke-physics_loss": table})
     found = results("physics_loss", "smoke", folder=tmp_path / "none")
     assert [record["identity"] for record in found] == [identity(run) for run in runs]
     assert not (tmp_path / "none").exists()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciml_fm_core.physics.tasks import Task
-from sciml_fm_core.study.equation_runs import KIND as EQUATION
 from sciml_fm_core.study.experiments import BUDGETS, Budget
 from sciml_fm_core.study.records import read_record, read_table, shipped_tables
 from sciml_fm_core.study.runs import STARTS
@@ -169,7 +168,7 @@ def _table(path: Path, problems: list[str]) -> list[dict]:
 def _drawable(records: list[dict], problems: list[str]) -> list[dict]:
     found = {}
     for record in records:
-        if record.get("kind") == EQUATION:  # its axis is computing, not examples: the notebook draws it
+        if record.get("kind"):  # not an adaptation: its notebook draws it
             continue
         try:
             found[record.get("identity")] = checked(record)

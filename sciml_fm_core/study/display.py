@@ -68,10 +68,13 @@ def run_experiment(experiment: str, budget: str, **options) -> list[dict]:
     records = results(experiment, budget, callback=follow, **options)
     first, hardware = records[0], sorted({record["hardware"] for record in records})
     minutes = sum(record["total_seconds"] for record in records) / 60
+    tested = ""
+    if "test" in first and "test_resolution" in first:
+        n = first["test_resolution"]
+        tested = f" Errors on {first['test']} test examples at {n} x {n}."
     update(
-        f"**{len(records)} points**, budget {budget}, {minutes:.0f} process minutes on {'; '.join(hardware)}. Errors "
-        f"on {first['test']} test examples at {first['test_resolution']} x {first['test_resolution']}. Versions "
-        f"{first['versions']}."
+        f"**{len(records)} points**, budget {budget}, {minutes:.0f} process minutes on {'; '.join(hardware)}.{tested} "
+        f"Versions {first['versions']}."
     )
     return records
 

@@ -18,8 +18,8 @@ from sciml_fm_core.training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES
 from sciml_fm_core.training.unlabelled import UNLABELLED
 
 from .engine import GridProgress
-from .equation_runs import KIND as EQUATION
 from .equation_runs import EquationRun
+from .measured import MeasuredRun
 from .records import read_table, shipped_tables
 from .runs import STARTS, AdaptationRun, PretrainingRun, Recorded, Schedule, identity, run_study
 
@@ -376,9 +376,11 @@ EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
 HEADLINE: dict[str, Callable[..., list[AdaptationRun]]] = {"headline": headline}
 """Beside them: it has a notebook, and no figure of its own on the studies page."""
 
-EQUATION_EXPERIMENTS: dict[str, Callable[..., list[EquationRun]]] = {"physics_loss": physics_loss}
-"""Those that learn from equations alone: their records have computing in the place of examples, and they ship in tables
-of their own, such as ``laptop-equation``."""
+MEASURED: dict[str, Callable[[str], Sequence[MeasuredRun]]] = {
+    "physics_loss": physics_loss,
+}
+"""Those whose runs measure something else than an adaptation; each ships in a table of its own, such as
+``laptop-physics_loss``."""
 
 
 def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
@@ -388,9 +390,9 @@ def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
         ValueError: if there is none.
     """
     labelled = EXPERIMENTS | HEADLINE
-    found = labelled.get(name) or EQUATION_EXPERIMENTS.get(name)
+    found = labelled.get(name) or MEASURED.get(name)
     if found is None:
-        known = ", ".join([*labelled, *EQUATION_EXPERIMENTS])
+        known = ", ".join([*labelled, *MEASURED])
         raise ValueError(f"experiment: expected one of {known}, got {name!r}")
     return found
 
@@ -409,7 +411,7 @@ def results(
     """Records of an experiment, or of several: those that ship with the package, and the rest computed.
 
     Args:
-        experiments: keys of `EXPERIMENTS` or `EQUATION_EXPERIMENTS`.
+        experiments: keys of `EXPERIMENTS`, `HEADLINE` or `MEASURED`.
         budget: a key of `BUDGETS`.
         rerun: compute all, even those that ship.
         folder, processes, scheduler, device, callback: as in `run_study`; what the folder holds is not computed again.
@@ -417,9 +419,10 @@ def results(
     Raises:
         ValueError: on an unknown experiment or budget.
     """
-    makers = [find_experiment(name) for name in ([experiments] if isinstance(experiments, str) else experiments)]
-    runs = {identity(run): run for make in makers for run in make(budget)}
-    tables = [] if rerun else [shipped_tables().get(name) for name in (budget, f"{budget}-{EQUATION}")]
+    names = [experiments] if isinstance(experiments, str) else experiments
+    runs = {identity(run): run for name in names for run in find_experiment(name)(budget)}
+    shipped = {} if rerun else shipped_tables()
+    tables = [shipped.get(table) for table in (budget, *(f"{budget}-{name}" for name in names))]
     known = {record["identity"]: record for table in tables if table for record in read_table(table)}
     missing = [run for name, run in runs.items() if name not in known]
     if missing:

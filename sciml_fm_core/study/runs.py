@@ -37,7 +37,7 @@ from sciml_fm_core.training.recipes import LEARNING_RATES, find_recipe
 from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
 
 from .engine import GridProgress, Job, open_executor, run_jobs
-from .equation_runs import EquationRun, Schedule, learn_and_measure
+from .measured import MeasuredRun, Schedule, record_of
 from .records import read_record
 
 STARTS = ("fine-tuned", "from scratch")
@@ -122,8 +122,8 @@ class AdaptationRun:
             )
 
 
-Run = PretrainingRun | AdaptationRun | EquationRun
-Recorded = AdaptationRun | EquationRun
+Run = PretrainingRun | AdaptationRun | MeasuredRun
+Recorded = AdaptationRun | MeasuredRun
 """A run that a study asks for; operators are made for it as it needs them."""
 _CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": "", "fixed_examples": 0}
 """Fields that count only where they differ from this: runs that were recorded before them keep their identity."""
@@ -142,8 +142,11 @@ def _configuration(run: Run) -> dict[str, Any]:
     if isinstance(run, AdaptationRun):
         parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
         values["parent"] = {"identity": parent}
-    elif isinstance(run, EquationRun) and run.parent:
-        values["parent"] = {"identity": _digest(run.parent)}
+    elif isinstance(run, MeasuredRun):
+        if values.get("parent"):
+            values["parent"] = {"identity": _digest(values["parent"])}
+        if values.get("parents"):
+            values["parents"] = [{"identity": _digest(parent)} for parent in values["parents"]]
     return values
 
 
@@ -189,10 +192,10 @@ def run_study(
 
 def _job(run: Run, folder: Path, device: str) -> Job:
     path = _path(folder, run)
-    parent = None if isinstance(run, PretrainingRun) else run.parent
+    parent = None if isinstance(run, PretrainingRun) else getattr(run, "parent", None)
     if isinstance(parent, str) and parent and parent not in shipped_operators():
         whole = str(Path(parent).absolute())  # a cluster's worker may be in another folder
-        run = replace(cast(Recorded, run), parent=whole)
+        run = replace(cast(Any, run), parent=whole)
     starts_from = run.parent if isinstance(run, AdaptationRun) else None
     needs = [_job(starts_from, folder, device)] if isinstance(starts_from, PretrainingRun) else []
     return Job(path.stem, path, partial(_execute, run, folder, device), needs)
@@ -232,8 +235,8 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
             inputs_for=run.further, data=fixed,
         )  # fmt: skip
         operator.save(path)
-    elif isinstance(run, EquationRun):
-        write_json(path, learn_and_measure(run, path.stem, device))
+    elif isinstance(run, MeasuredRun):
+        write_json(path, record_of(run, path.stem, device))
     else:
         write_json(path, adapt_and_measure(run, folder, device, checkpoint))
 

@@ -31,8 +31,9 @@ def versions() -> dict[str, str]:
     return {"sciml_fm": __version__, "torch": torch.__version__.split("+")[0]}
 
 
-def hardware(device: torch.device) -> str:
+def hardware(device: torch.device | str) -> str:
     """The device in words, with the threads that were used on a CPU."""
+    device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()

@@ -1,0 +1,58 @@
+"""Runs that measure something else than an adaptation: each declares what it needs and fills the rest of its record.
+
+They are identified, recorded and resumed as adaptations are, see `runs`; each experiment of theirs ships in a table of
+its own, such as ``laptop-physics_loss``.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from sciml_fm_core.training.cards import hardware, versions
+
+Schedule = tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True)
+class MeasuredRun(ABC):
+    """One row of an experiment: a frozen dataclass of plain values, whose `measure` computes what it is recorded for.
+
+    A field named ``parent`` or ``parents`` holds shipped operators or paths of bundles; the weights themselves then
+    count in the identity of the run.
+
+    >>> @dataclass(frozen=True)
+    ... class Square(MeasuredRun):
+    ...     number: int
+    ...     kind: ClassVar[str] = "square"
+    ...     def measure(self, device):
+    ...         return {"square": self.number**2}
+    >>> record_of(Square(3), "0" * 16, "cpu")["square"]
+    9
+    """
+
+    kind: ClassVar[str]
+    """What its records have as their ``kind``; those of adaptations have none."""
+
+    @abstractmethod
+    def measure(self, device: str) -> dict[str, Any]:
+        """What was found, as plain values that JSON can hold."""
+
+
+def record_of(run: MeasuredRun, identity: str, device: str) -> dict[str, Any]:
+    """The record of a run, computed; ``cpu_seconds`` are of all cores, whatever else the machine does meanwhile."""
+    began, computing = time.monotonic(), time.process_time()
+    found = run.measure(device)
+    took = {"cpu_seconds": round(time.process_time() - computing, 2)}
+    return {
+        "identity": identity,
+        "kind": run.kind,
+        **asdict(run),
+        **took,
+        **found,
+        "total_seconds": round(time.monotonic() - began, 2),
+        "hardware": hardware(device),
+        "versions": versions(),
+    }
