@@ -7,6 +7,7 @@ from ._version import __version__
 from .data.batches import FixedBatches, FreshBatches
 from .data.hdf5 import DatasetFile, generate
 from .data.splits import draw_split
+from .evaluation.error_bounds import ErrorBounds, error_bounds
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, relative_error, relative_residual
 from .evaluation.symbols import LearnedSymbol, half_plane, learned_symbol
@@ -39,6 +40,7 @@ __all__ = [
     "Adaptation",
     "Conditioning",
     "DatasetFile",
+    "ErrorBounds",
     "Evolution",
     "Examples",
     "FNOConfig",
@@ -59,6 +61,7 @@ __all__ = [
     "__version__",
     "draw_split",
     "energy_spectrum",
+    "error_bounds",
     "error_map",
     "evaluate",
     "evaluate_shifts",

@@ -14,12 +14,13 @@ from .diffusion import (
     check_positive_definite,
     diffusion_features,
     diffusion_symbol,
+    elliptic_bounds,
     mean_diffusion,
     rotated_diffusion,
     tensor_in_latex,
 )
 from .parameter import Parameter
-from .spectral import advection_symbol, parseval_weights, transform
+from .spectral import advection_symbol, laplacian, parseval_weights, transform
 from .symmetries import Geometry
 from .system import System
 
@@ -69,6 +70,12 @@ class AdvectionDiffusion(System):
     def preconditioner(self, coefficients, n):
         """See `mean_diffusion`."""
         return mean_diffusion(coefficients, n)
+
+    def symbol_bounds(self, coefficients, n):
+        """Coercivity, ``(L u, u) >= smallest eigenvalue of K times |grad u|^2``; and continuity, with all of v."""
+        low, high = elliptic_bounds(coefficients[..., :3], n)
+        speed = torch.linalg.vector_norm(coefficients[..., 3:], dim=-1)
+        return low, torch.hypot(high, speed[..., None, None] * laplacian(n, like=coefficients).sqrt())
 
     def dial(self, source, coefficients):
         """Psi of the solution, by Parseval in float64."""

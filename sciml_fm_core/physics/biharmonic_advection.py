@@ -48,6 +48,13 @@ class BiharmonicAdvection(System):
         bending = coefficients[..., 0, None, None] * laplacian(n, like=coefficients) ** 2
         return torch.complex(bending, advection_symbol(coefficients[..., 1:], n).expand(bending.shape))
 
+    def symbol_bounds(self, coefficients, n):
+        """Coercivity by the stiffness; and continuity, with all of v."""
+        squared = laplacian(n, like=coefficients)
+        low = coefficients[..., 0, None, None] * squared**2
+        speed = torch.linalg.vector_norm(coefficients[..., 1:], dim=-1)
+        return low, torch.hypot(low, speed[..., None, None] * squared.sqrt())
+
     def dial(self, source, coefficients):
         return torch.linalg.vector_norm(self.features(coefficients), dim=-1)
 

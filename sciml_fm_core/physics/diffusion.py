@@ -58,6 +58,21 @@ def mean_diffusion(tensor: Tensor, n: int) -> Tensor:
     return kappa[..., None, None] * laplacian(n, like=kappa).clamp(min=4 * torch.pi**2)
 
 
+def elliptic_bounds(tensor: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """``4 pi^2 |k|^2`` times the smaller and the larger eigenvalue of K, between which `diffusion_symbol` is.
+
+    Shapes (..., n, n // 2 + 1). On the Nyquist modes too: without the cross term it is a mean of K11 and K22, which
+    are between the eigenvalues. Where these differ by orders of magnitude the symbol of a wave across the principal
+    axis is a difference of nearly equal terms, as the smaller one is here: each has the rounding of the larger.
+    """
+    k11, k22, k12 = tensor.unbind(-1)
+    mean, radius = (k11 + k22) / 2, torch.hypot((k11 - k22) / 2, k12)
+    rounding = 8 * torch.finfo(tensor.dtype).eps * mean
+    smallest, largest = (mean - radius - rounding).clamp(min=0), mean + radius + rounding
+    squared = laplacian(n, like=tensor)
+    return smallest[..., None, None] * squared, largest[..., None, None] * squared
+
+
 def check_positive_definite(tensor: Tensor, name: str) -> None:
     k11, k22, k12 = tensor.unbind(-1)
     if not ((k11 > 0) & (k22 > 0) & (k11 * k22 > k12**2)).all():

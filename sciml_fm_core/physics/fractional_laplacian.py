@@ -45,11 +45,18 @@ class FractionalLaplacian(System):
     )
     shifts = MappingProxyType({"near diffusion": (0.75, 1.5), "whole": (0.5, 2)})
     zero_mean = True
+    positive = True
     geometry = Geometry()
 
     def symbol(self, coefficients, n):
         diffusivity, exponent = coefficients[..., None, None].unbind(-3)
         return diffusivity * laplacian(n, like=coefficients) ** exponent
+
+    def symbol_bounds(self, coefficients, n):
+        """The operators of the whole orders next to s, which are local, of the same size on the longest wave."""
+        longest, exponent = self.scale(coefficients)[..., None, None], coefficients[..., 1, None, None]
+        squared = laplacian(n, like=coefficients) / (4 * torch.pi**2)  # |k|^2, at least 1
+        return longest * squared ** exponent.floor(), longest * squared ** exponent.ceil()
 
     def coefficients(self, dial, source, parameters):
         return torch.stack([DIFFUSIVITY * (4 * torch.pi**2) ** (1 - dial), dial], dim=-1)

@@ -68,6 +68,19 @@ class Helmholtz(System):
         symbol, omega = self.symbol(coefficients.double(), n), coefficients[..., 1, None, None].double()
         return torch.hypot(symbol, omega / 2)
 
+    def symbol_bounds(self, coefficients, n):
+        """Continuity, ``H(k) = 4 pi^2 d |k|^2 + |omega|``, and the inf-sup constant: the least ``|symbol| / H``.
+
+        That constant, about the distance of omega to the nearest resonance over 2 omega, is all that is used of how
+        near a mode is to one. The symbol of each mode by itself, which is the same in all directions, would be the
+        solution. Modes that L annihilates do not count.
+        """
+        diffusivity, omega = coefficients[..., None, None].unbind(-3)
+        high = diffusivity * laplacian(n, like=coefficients) + omega.abs()
+        symbol, null = self.symbol_and_null(coefficients, n)
+        constant = (symbol.abs() / high).masked_fill(null, torch.inf).amin((-2, -1), keepdim=True)
+        return constant * high, high
+
     def dial(self, source, coefficients):
         return coefficients[..., 1]
 

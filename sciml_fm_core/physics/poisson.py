@@ -12,6 +12,7 @@ from .diffusion import (
     check_positive_definite,
     diffusion_features,
     diffusion_symbol,
+    elliptic_bounds,
     mean_diffusion,
     rotated_diffusion,
     tensor_in_latex,
@@ -44,6 +45,7 @@ class Poisson(System):
     )
     parameters = (PRINCIPAL_AXIS,)
     zero_mean = True
+    positive = True
     geometry = Geometry(tensors=(("k11", "k22", "k12"),))
 
     def symbol(self, coefficients, n):
@@ -52,6 +54,10 @@ class Poisson(System):
     def preconditioner(self, coefficients, n):
         """See `mean_diffusion`."""
         return mean_diffusion(coefficients, n)
+
+    def symbol_bounds(self, coefficients, n):
+        """Spectral equivalence with the Laplacian: the eigenvalues of K times ``4 pi^2 |k|^2``."""
+        return elliptic_bounds(coefficients, n)
 
     def dial(self, source, coefficients):
         """Ratio of the eigenvalues of K, at least 1."""

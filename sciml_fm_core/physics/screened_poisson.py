@@ -37,11 +37,18 @@ class ScreenedPoisson(System):
     )
     shifts = MappingProxyType({"weak": (0.1, 1), "strong": (1, 5), "whole": (0.1, 5)})
     zero_mean = False
+    positive = True
     geometry = Geometry()
 
     def symbol(self, coefficients, n):
         diffusivity, screening = coefficients[..., None, None].unbind(-3)
         return diffusivity * laplacian(n, like=coefficients) + screening
+
+    def symbol_bounds(self, coefficients, n):
+        """At least the larger one of diffusion and screening, at most twice that."""
+        diffusivity, screening = coefficients[..., None, None].unbind(-3)
+        low = torch.maximum(diffusivity * laplacian(n, like=coefficients), screening)
+        return low, 2 * low
 
     def check_coefficients(self, coefficients):
         if not (coefficients > 0).all():

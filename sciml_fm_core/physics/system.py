@@ -66,6 +66,8 @@ class System(ABC):
     """Coefficients that are the same in every example, by name."""
     zero_mean: ClassVar[bool]
     """True when L annihilates constants: the source must have zero mean, the solution is given zero mean."""
+    positive: ClassVar[bool] = False
+    """True when the symbol is real and above zero in all modes that L does not annihilate."""
     max_solution: ClassVar[float | None] = None
     """Rule of the paper's sampler: redraw an example while ``max |u|`` exceeds this; never applied by `solve`."""
     geometry: ClassVar[Geometry | None] = None
@@ -246,6 +248,20 @@ class System(ABC):
         size = count * self.symbol(coefficients.double(), n).abs().flatten(-2)
         total = size.new_zeros(*size.shape[:-1], int(shell.max()) + 1).index_add(-1, shell, size)
         return (total / torch.bincount(shell, count))[..., shell].unflatten(-1, (n, n // 2 + 1))
+
+    def symbol_bounds(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor] | None:
+        """``low(k) <= |symbol(k)| <= high(k)`` in the modes that L does not annihilate, from a few numbers of L.
+
+        From these `evaluation.error_bounds` makes its certificates. None where nothing is known but the symbol itself.
+
+        Args:
+            coefficients: (..., c), in float64.
+            n: number of points in each direction.
+
+        Returns:
+            Two tensors of shape (..., n, n // 2 + 1).
+        """
+        return None
 
     def residual(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
         """Signed residual ``L u - f``, shape (..., n, n), zero for the exact solution.
