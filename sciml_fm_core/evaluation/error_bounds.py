@@ -104,36 +104,43 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
         for values, weights in ((prediction_hat, count), (residual_hat, kept), (source_hat, kept))
     )
     removed = (predicted * null.flatten(-2)).sum(-1)
-    least, most = 1 / high**2, 1 / low**2  # 1 / symbol^2
-    smallest, largest = ((_sum(residual, weights) + removed).sqrt() for weights in (least, most))
+    shortest, longest = 1 / high, 1 / low  # 1 / symbol is between them
     size = predicted.sum(-1).sqrt()
+    smallest, largest = ((_sum(residual, inverse**2) + removed).sqrt() for inverse in (shortest, longest))
+    lower = smallest / (size + smallest)
+    upper = torch.where(largest < size, largest / (size - largest), torch.inf)
 
-    def by_source(above: Tensor, below: Tensor) -> Callable[[Tensor], Tensor]:
-        """Over weights w, ``sum residual w / sum given w``: at its extreme, as these where it is above or below."""
+    # Sums over the modes with 1 / symbol at its smallest, and what is added where it is at its largest.
+    error, more_error = _sum(residual, shortest**2) + removed, residual * (longest**2 - shortest**2)
+    if system.positive:
+        mixed = _product(prediction_hat, residual_hat, -2 * kept)
+        solution = size**2 - removed + _sum(mixed, shortest) + error - removed
+        more_solution = mixed * (longest - shortest) + more_error
+        # With R the ratio, 1 / s at its largest is the worse end where R / (1 - R) is below this.
+        turn = (residual * (shortest + longest) / mixed).masked_fill(mixed <= 0, torch.inf)
+
+        def by_prediction(ratio: Tensor) -> Tensor:
+            """``||r / s||^2 / ||u + r / s||^2``; it is largest at the ends of each 1 / s as long as it is below 1."""
+            chosen = (turn > (ratio / (1 - ratio))[..., None]).double()
+            off, whole = error + _sum(chosen, more_error), solution + _sum(chosen, more_solution)
+            return torch.where((off < whole) & (ratio < 1), off / whole, torch.inf)
+
+        upper = torch.minimum(upper, _fixed_point(by_prediction, torch.zeros_like(size)).sqrt())
+    solution, more_solution = _sum(given, shortest**2), given * (longest**2 - shortest**2)
+    turn = residual / given
+
+    def by_source(above: bool) -> Callable[[Tensor], Tensor]:
+        """``||r / s||^2 / ||f / s||^2``, with 1 / s at its largest in the modes whose own ratio is above, or below."""
 
         def step(ratio: Tensor) -> Tensor:
-            weights = torch.where(residual > ratio[..., None] * given, above, below)
-            return (_sum(residual, weights) + removed) / _sum(given, weights)
+            chosen = (turn > ratio[..., None] if above else turn <= ratio[..., None]).double()
+            return (error + _sum(chosen, more_error)) / (solution + _sum(chosen, more_solution))
 
         return step
 
-    lower = smallest / (size + smallest)
-    upper = torch.where(largest < size, largest / (size - largest), torch.inf)
-    if system.positive:
-        mixed = -_product(prediction_hat, residual_hat, kept)
-
-        def by_prediction(ratio: Tensor) -> Tensor:
-            """``||r / s||^2 / ||u + r / s||^2``: below 1 it is largest at the ends of each 1 / s."""
-            share = (ratio / (1 - ratio)).clamp(min=0)[..., None]
-            inverse = torch.where(residual * (1 / low + 1 / high) > 2 * share * mixed, 1 / low, 1 / high)
-            error = _sum(residual, inverse**2) + removed
-            solution = predicted.sum(-1) - removed + 2 * _sum(mixed, inverse) + _sum(residual, inverse**2)
-            return torch.where((error < solution) & (ratio < 1), error / solution, torch.inf)
-
-        upper = torch.minimum(upper, _fixed_point(by_prediction, torch.zeros_like(size)).sqrt())
     start = torch.where(upper < torch.inf, upper, 1.0).square()
-    upper = torch.minimum(upper, _fixed_point(by_source(most, least), start).sqrt())
-    lower = torch.maximum(lower, _fixed_point(by_source(least, most), lower.square()).sqrt())
+    upper = torch.minimum(upper, _fixed_point(by_source(True), start).sqrt())
+    lower = torch.maximum(lower, _fixed_point(by_source(False), lower.square()).sqrt())
 
     zero = given.sum(-1) == 0  # then so is the solution
     lower, upper = (torch.where(zero, torch.inf, bound).masked_fill(largest == 0, 0) for bound in (lower, upper))
