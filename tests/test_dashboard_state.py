@@ -113,6 +113,26 @@ def test_a_frame_is_the_exact_solution_and_the_prediction_of_the_operator(state_
     assert frame.predictions["fine_tuned"] is frame.predictions["from_scratch"] is None
 
 
+def test_the_error_of_a_frame_is_between_its_bounds(state_of, system):
+    frame = compute(state_of(system.name).query())
+    zero_shot = frame.predictions["zero_shot"]
+    lower, upper = zero_shot.bounds
+    assert 0 < lower <= zero_shot.relative_error * (1 + 1e-5), "the fields of a frame are float32"
+    assert zero_shot.relative_error <= upper * (1 + 1e-5)
+    told = frame_message(frame, "", "")[0]["numbers"]["zero_shot"]["bounds"]
+    assert told == [lower, upper if upper < math.inf else None]
+
+
+def test_a_prediction_that_blew_up_has_no_bounds(state):
+    query = state.query()
+    operator = query.operators["zero_shot"]().copy()
+    with torch.no_grad():
+        for weights in operator.model.parameters():
+            weights.fill_(math.nan)
+    frame = compute(replace(query, operators={"zero_shot": lambda: operator}))
+    assert frame.predictions["zero_shot"].bounds == (0.0, math.inf)
+
+
 def test_signed_error_is_prediction_minus_solution(state):
     frame = compute(state.query())
     zero_shot = frame.predictions["zero_shot"]

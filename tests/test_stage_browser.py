@@ -93,6 +93,18 @@ def test_a_point_of_the_examples_is_shown(page):
     expect(page.locator(".examples input:checked + span")).to_have_text("512 on 8–12")
 
 
+def test_each_error_is_between_the_bounds_under_its_field(page):
+    for name in ("zero_shot", "fine_tuned", "from_scratch"):
+        says = shown(page, f"{name}-bounds").inner_text()
+        lower, upper = map(float, re.fullmatch(r"([\d.]+)–([\d.]+) % without solving", says).groups())
+        assert lower < percent(shown(page, f"{name}-error").inner_text()) < upper < 15 * lower
+
+
+def test_near_a_resonance_there_is_no_bound_above(page, address):
+    page.goto(f"{address}?system=helmholtz&model=sys-3&dial=5.1&result=none")
+    expect(shown(page, "zero_shot-bounds")).to_have_text(re.compile(r"^over [\d.]+ %: near a resonance$"))
+
+
 # What is kept -------------------------------------------------------------------------------------------------------
 
 

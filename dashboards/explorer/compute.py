@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.splits import stream
+from sciml_fm_core.evaluation.error_bounds import error_bounds
 from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
@@ -49,14 +51,15 @@ class Query:
 class Prediction:
     """A predicted solution beside the exact one.
 
-    ``relative_error`` is ``||u - u0|| / ||u0||``, ``residual`` is ``||L u - f|| / ||f||``; ``spread`` is how far the
-    values may be off, where the operator says so.
+    ``relative_error`` is ``||u - u0|| / ||u0||``, ``residual`` is ``||L u - f|| / ||f||``; ``bounds`` are those
+    of the relative error by `error_bounds`; ``spread`` is how far the values may be off, where the operator says so.
     """
 
     values: np.ndarray
     error: np.ndarray
     relative_error: float
     residual: float
+    bounds: tuple[float, float] = (0.0, math.inf)
     spread: np.ndarray | None = None
 
 
@@ -106,7 +109,7 @@ def compute(query: Query) -> Frame:
     solution = exact.to(source.dtype)
 
     found = _predict({key: load() for key, load in query.operators.items() if load}, system, source, coefficients)
-    measured = _measured(found, solution, system, source, coefficients) if found else {}
+    measured = _measured(found, solution, system, exact_source, exact_coefficients) if found else {}
     return Frame(
         query=query,
         source=source.numpy(),
@@ -134,11 +137,16 @@ def _measured(
 ) -> dict[str, Prediction]:
     predictions = torch.stack(list(found.values()))
     off = relative_error(predictions, solution.expand_as(predictions)).tolist()
-    sources, rows = source.expand_as(predictions), coefficients.expand(len(predictions), -1)
-    residual = relative_residual(system.residual(predictions, sources, rows), sources).tolist()
+    given = source.to(predictions.dtype)
+    residual = relative_residual(system.residual(predictions, given, coefficients), given).tolist()
     errors = predictions - solution
+    bounds = [(0.0, math.inf)] * len(off)
+    if all(map(math.isfinite, off)):  # not so in a training that blows up
+        known = error_bounds(predictions, source, coefficients, system)
+        bounds = list(zip(known.lower.tolist(), known.upper.tolist(), strict=True))
     return {
-        key: Prediction(predictions[i].numpy(), errors[i].numpy(), off[i], residual[i]) for i, key in enumerate(found)
+        key: Prediction(predictions[i].numpy(), errors[i].numpy(), off[i], residual[i], bounds[i])
+        for i, key in enumerate(found)
     }
 
 

@@ -119,7 +119,12 @@ def frame_message(
         "residual": frame.solution_residual,
         "learning": list(learning),
         "numbers": {
-            key: {"error": _finite(p.relative_error), "residual": _finite(p.residual)} for key, p in shown.items()
+            key: {
+                "error": _finite(p.relative_error),
+                "residual": _finite(p.residual),
+                "bounds": [_finite(bound) for bound in p.bounds],
+            }
+            for key, p in shown.items()
         },
     }
     return header, arrays

@@ -1,6 +1,8 @@
 // The fields, their errors and the cut: one canvas each, painted through a table of colours.
 
 const N_COLOURS = 256
+const CERTIFICATE = 'Between these the error must be. They follow from the residual of the equation and from the range of its ' +
+  'symbol, a few numbers of the operator; nothing is solved, and the exact solution is not looked at.'
 const CUT_WIDTH = 400, CUT_HEIGHT = 190
 
 function lookup(colours) { // hex colours as one 32-bit word a pixel, as canvases keep them
@@ -132,7 +134,9 @@ class Fields {
     const big = make('div', head, {className: 'big'})
     big.dataset.test = `${key}-error`
     this.fields[key] = new Field(column, name)
-    this.parts[key] = {column, head, big}
+    const bounds = make('small', parent === this.pair ? column : null, {className: 'bounds', title: CERTIFICATE})
+    bounds.dataset.test = `${key}-bounds`
+    this.parts[key] = {column, head, big, bounds}
     this.watch(this.fields[key], key !== 'source')
   }
   get all() { return [...Object.values(this.fields), ...Object.values(this.errors)] }
@@ -158,8 +162,9 @@ class Fields {
     for (const one of this.predictors) {
       this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), one.empty)
       this.errors[one.key].paint(arrays[one.key], points, logarithmic(frame.rms, error))
-      const numbers = frame.numbers[one.key], {big, head, column} = this.parts[one.key]
+      const numbers = frame.numbers[one.key], {big, bounds, head, column} = this.parts[one.key]
       set(big, numbers ? percent(numbers.error) : '–')
+      set(bounds, numbers ? between(numbers.bounds, this.resonant) : '')
       head.title = numbers ? `residual of the equation ${percent(numbers.residual)}${one.adapted ? `, ${frame.given}` : ''}` : ''
       column.classList.toggle('bad', Boolean(numbers && numbers.error > 0.05))
       column.classList.toggle('learning', frame.learning.includes(one.key))

@@ -28,6 +28,16 @@ const set = (element, text) => { if (element.textContent !== text) element.textC
 const percent = value => value == null || !isFinite(value) ? '–'
   : value >= 0.995 ? `${Math.round(100 * value).toLocaleString('en')} %`
   : value >= 1e-4 ? `${Number((100 * value).toPrecision(2))} %` : `${(100 * value).toExponential(0)} %`
+// Bounds of an error in two digits, rounded outwards. Above 1000 %, the end of the dial's axis, one says nothing.
+const rounded = (value, round) => {
+  const size = 100 * value, unit = 10 ** (Math.floor(Math.log10(size)) - 1)
+  return size > 0 ? Number((round(size / unit) * unit).toPrecision(2)) : 0
+}
+const between = ([lower, upper], resonant) => {
+  if (!lower && (upper == null || upper > 10)) return 'no bound without solving'
+  if (upper == null || upper > 10) return `over ${rounded(lower, Math.floor)} %${resonant ? ': near a resonance' : ' without solving'}`
+  return `${rounded(lower, Math.floor)}–${rounded(upper, Math.ceil)} % without solving`
+}
 const number = value => Number(value.toPrecision(4)).toString().replace('-', '−')
 
 // A message: length of the header, the header as JSON, then one int16 array a field, or the bytes of a file.

@@ -88,6 +88,7 @@ export function render({model, el}) {
     }
     drawing.configure(setup)
     dial.configure(setup)
+    fields.resonant = setup.resonances.length > 0
     insight.configure(setup)
   }
 
