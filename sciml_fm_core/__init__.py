@@ -7,6 +7,7 @@ from ._version import __version__
 from .data.batches import FixedBatches, FreshBatches
 from .data.hdf5 import DatasetFile, generate
 from .data.splits import draw_split
+from .evaluation.convergence import Convergence, FlowConvergence, convergence, flow_convergence
 from .evaluation.error_bounds import ErrorBounds, error_bounds
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, relative_error, relative_residual
@@ -39,6 +40,7 @@ __all__ = [
     "SYSTEMS",
     "Adaptation",
     "Conditioning",
+    "Convergence",
     "DatasetFile",
     "ErrorBounds",
     "Evolution",
@@ -46,6 +48,7 @@ __all__ = [
     "FNOConfig",
     "FixedBatches",
     "FixedGridModel",
+    "FlowConvergence",
     "FreshBatches",
     "Geometry",
     "History",
@@ -59,6 +62,7 @@ __all__ = [
     "Task",
     "TrainConfig",
     "__version__",
+    "convergence",
     "draw_split",
     "energy_spectrum",
     "error_bounds",
@@ -68,6 +72,7 @@ __all__ = [
     "find_system",
     "fine_tune",
     "fit",
+    "flow_convergence",
     "generate",
     "half_plane",
     "learned_symbol",

@@ -17,6 +17,7 @@ from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
 from sciml_fm_core.training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES
 from sciml_fm_core.training.unlabelled import UNLABELLED
 
+from .convergence import convergence_runs
 from .engine import GridProgress
 from .equation_runs import EquationRun
 from .measured import MeasuredRun
@@ -378,6 +379,7 @@ HEADLINE: dict[str, Callable[..., list[AdaptationRun]]] = {"headline": headline}
 
 MEASURED: dict[str, Callable[[str], Sequence[MeasuredRun]]] = {
     "physics_loss": physics_loss,
+    "convergence": convergence_runs,
 }
 """Those whose runs measure something else than an adaptation; each ships in a table of its own, such as
 ``laptop-physics_loss``."""

@@ -1,0 +1,244 @@
+"""Whether operators learned the operator, or a table of their grid or of their step of time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from sciml_fm_core.data.splits import draw_split
+from sciml_fm_core.evaluation.convergence import convergence, flow_convergence
+from sciml_fm_core.models.base import find_model
+from sciml_fm_core.models.operator import load_operator
+from sciml_fm_core.physics.parameter import Parameter
+from sciml_fm_core.physics.spectral import laplacian
+from sciml_fm_core.physics.system import Evolution
+from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.training.config import TrainConfig
+from sciml_fm_core.training.recipes import find_recipe
+from sciml_fm_core.training.transfer import pretrain
+
+from .measured import MeasuredRun, Schedule
+
+DRAWN_ON = 64
+"""Points of the grid on which sources are drawn, before they are made band-limited."""
+
+
+@dataclass(frozen=True)
+class ConvergenceRun(MeasuredRun):
+    """One operator on finer and finer grids: one that ships, or one that is trained first.
+
+    Attributes:
+        task: what it was trained on, and where its sources are drawn from.
+        parent: shipped operator or bundle; trained by what follows where empty.
+        architecture, recipe, size, steps, batch_size, resolution: as in `pretrain`.
+        seed: of the sources, and of the training.
+        sources: their number.
+        resolutions: grids, see `convergence`.
+    """
+
+    task: str
+    parent: str = ""
+    architecture: str = "fno"
+    recipe: str = "dimensionless"
+    size: str = "1M"
+    seed: int = 0
+    steps: int = 600
+    batch_size: int = 32
+    resolution: Schedule = ((0.0, 32), (0.85, 64))
+    sources: int = 16
+    resolutions: tuple[int, ...] = (32, 64, 128, 256, 512)
+    kind: ClassVar[str] = "convergence"
+
+    def __post_init__(self):
+        Task.parse(self.task)
+        find_model(self.architecture)
+        find_recipe(self.recipe)
+
+    def measure(self, device):
+        """Means over the sources on each grid, as lists; ``passes`` says whether an operator was learned."""
+        task = Task.parse(self.task)
+        if self.parent:
+            operator = load_operator(self.parent, device)
+        else:
+            config = TrainConfig(steps=self.steps, validate_every=max(1, self.steps // 10))
+            operator, _ = pretrain(
+                [task], config, recipe=self.recipe, architecture=self.architecture, size=self.size, seed=self.seed,
+                batch_size=self.batch_size, resolution=dict(self.resolution), validation_count=64, device=device,
+            )  # fmt: skip
+        card = operator.card
+        schedule = card.get("resolution", {}) if self.parent else {str(at): n for at, n in self.resolution}
+        trained_on = max(schedule.values(), default=DRAWN_ON)
+        examples = draw_split(task, "test", self.sources, seed=self.seed, resolution=DRAWN_ON)
+        found = convergence(operator, task.system, examples.source, examples.coefficients, self.resolutions)
+        return {
+            **{name: card[name] for name in ("architecture", "recipe", "size")},
+            "parameters": operator.model.parameter_count,
+            "trained_on": trained_on,
+            **{name: _means(getattr(found, name)) for name in ("error", "distance", "aliasing")},
+            "passes": found.passes(trained_on),
+        }
+
+
+class _Unregistered:
+    """Has the name, so that the class that inherits it has none of its own and is not offered beside the equations."""
+
+    name: ClassVar[str] = "heat_for_a_time"
+
+
+class HeatForATime(_Unregistered, Evolution):
+    """The heat equation ``du/dt = 0.01 lap u`` from ``u(0) = f`` to the time T on the dial."""
+
+    label = "HEAT"
+    title = "Heat over a time T"
+    equation = r"\partial_t u = 0.01\,\Delta u,\quad u(0) = f"
+    coefficient_names = ("diffusivity", "time")
+    constants = MappingProxyType({"diffusivity": 0.01})
+    dialled = Parameter("time", 0.02, 2, start=0.2, help="How long the source diffuses.", logarithmic=True)
+    zero_mean = False
+
+    def symbol(self, coefficients, n):
+        return coefficients[..., 0, None, None] * laplacian(n, like=coefficients)
+
+
+@dataclass(frozen=True)
+class FlowRun(MeasuredRun):
+    """An operator of the heat equation, asked for one time in one step and in several.
+
+    Attributes:
+        shortest, longest: times that it is trained on, drawn uniformly; one time where they are equal.
+        recipe, size, seed, steps, batch_size, points: of the training, on ``points`` points throughout.
+        whole: the time asked for.
+        numbers: of steps to it.
+        table_step: see `flow_convergence`.
+        test, test_resolution: initial states.
+    """
+
+    shortest: float
+    longest: float
+    recipe: str = "dimensionless"
+    size: str = "256K"
+    seed: int = 0
+    steps: int = 400
+    batch_size: int = 32
+    points: int = 32
+    whole: float = 0.4
+    numbers: tuple[int, ...] = (1, 2, 4, 8)
+    table_step: float = 0.2
+    test: int = 64
+    test_resolution: int = 64
+    kind: ClassVar[str] = "flow"
+
+    def __post_init__(self):
+        find_recipe(self.recipe)
+        _ = self.task
+
+    @property
+    def task(self) -> Task:
+        """What it is trained on."""
+        return Task(HeatForATime(), self.shortest, self.longest)
+
+    def measure(self, device):
+        """Means over the initial states for each number of steps, as lists."""
+        task, config = self.task, TrainConfig(steps=self.steps, validate_every=max(1, self.steps // 10))
+        operator, history = pretrain(
+            [task], config, recipe=self.recipe, size=self.size, seed=self.seed, batch_size=self.batch_size,
+            resolution=self.points, validation_count=64, device=device,
+        )  # fmt: skip
+        asked = Task(task.system, self.whole, self.whole)
+        examples = draw_split(asked, "test", self.test, seed=self.seed, resolution=self.test_resolution)
+        found = flow_convergence(
+            operator, task.system, examples.source, examples.coefficients, self.numbers, table_step=self.table_step
+        )  # fmt: skip
+        return {
+            "parameters": operator.model.parameter_count,
+            "validation_error": _rounded(history.best_error),
+            **{name: _means(getattr(found, name)) for name in ("error", "defect", "to_table")},
+        }
+
+
+def _means(values: Tensor) -> list[float]:
+    return [_rounded(value) for value in values.double().flatten(1).mean(dim=1).tolist()]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+SHIPPED_ON = {
+    "sys-1": ("SYS-1(1,5)",),
+    "sys-2": ("SYS-2(0.2,1)",),
+    "sys-3": ("SYS-3(1,10)",),
+    "sys-1-paper": ("SYS-1(1,5)",),
+    "sys-1-symbol": ("SYS-1(1,5)",),
+    "mixed": ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)"),
+    "symbol": ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)"),
+}
+"""The operators that ship, and what they were trained on."""
+
+COARSE_ALONE: Schedule = ((0.0, 32),)
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    # seconds: only shows that everything runs
+    "smoke": {
+        "seeds": (0,), "grids": {"sources": 2, "resolutions": (32, 64, 128)}, "size": "64K",
+        "steps": {"fno": 2, "unet": 2, "vit": 2}, "flow": {"size": "64K", "steps": 2, "test": 2, "test_resolution": 32},
+    },
+    # minutes on two cores
+    "laptop": {
+        "seeds": (0, 1, 2), "grids": {}, "size": "1M", "small": "64K",
+        "steps": {"fno": 1000, "unet": 800, "vit": 1000}, "flow": {},
+    },
+    # an hour on one data-centre GPU
+    "gpu": {
+        "seeds": (0, 1, 2), "grids": {"sources": 256}, "size": "1M",
+        "steps": {"fno": 40_000, "unet": 40_000, "vit": 40_000},
+        "flow": {"size": "1M", "steps": 20_000, "test": 1024},
+    },
+    "paper": {
+        "seeds": (0, 1, 2, 3, 4), "grids": {"sources": 1024}, "size": "1M",
+        "steps": {"fno": 128_000, "unet": 128_000, "vit": 128_000},
+        "flow": {"size": "1M", "steps": 128_000, "test": 4096},
+    },
+}  # fmt: skip
+"""How much of the experiment to run, by budget."""
+
+
+def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
+    """Every operator that ships, other architectures, an FNO that saw one coarse grid alone, and steps of time.
+
+    Steps of time: operators of the heat equation that were trained on one step, and on a range of them, each told the
+    time as a coefficient, or through the symbol.
+
+    Raises:
+        ValueError: on an unknown budget.
+    """
+    if budget not in SETTINGS:
+        raise ValueError(f"budget: expected one of {', '.join(SETTINGS)}, got {budget!r}")
+    chosen = SETTINGS[budget]
+    seeds, grids, steps = chosen["seeds"], chosen["grids"], chosen["steps"]
+    runs: list[MeasuredRun] = [
+        ConvergenceRun(task, parent, seed=seed, **grids)
+        for parent, tasks in SHIPPED_ON.items()
+        for task in tasks
+        for seed in seeds
+    ]
+    small = chosen.get("small", chosen["size"])
+    for seed in seeds:
+        common = {"seed": seed, **grids}
+        for schedule in (ConvergenceRun.resolution, COARSE_ALONE):
+            runs.append(
+                ConvergenceRun(
+                    "SYS-1(1,5)", size=chosen["size"], steps=steps["fno"], resolution=schedule, **common
+                )
+            )  # fmt: skip
+        runs += [
+            ConvergenceRun("SYS-1(1,5)", architecture=name, size=small, steps=steps[name], **common)
+            for name in ("unet", "vit")
+        ]
+        for recipe in ("dimensionless", "symbol"):
+            for shortest, longest in ((0.2, 0.2), (0.05, 0.4)):
+                runs.append(FlowRun(shortest, longest, recipe, seed=seed, **chosen["flow"]))
+    return runs
