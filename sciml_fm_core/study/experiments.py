@@ -20,6 +20,7 @@ from sciml_fm_core.training.unlabelled import UNLABELLED
 from .convergence import convergence_runs
 from .engine import GridProgress
 from .equation_runs import EquationRun
+from .low_precision import low_precision_runs
 from .measured import MeasuredRun
 from .records import read_table, shipped_tables
 from .runs import STARTS, AdaptationRun, PretrainingRun, Recorded, Schedule, identity, run_study
@@ -380,6 +381,7 @@ HEADLINE: dict[str, Callable[..., list[AdaptationRun]]] = {"headline": headline}
 MEASURED: dict[str, Callable[[str], Sequence[MeasuredRun]]] = {
     "physics_loss": physics_loss,
     "convergence": convergence_runs,
+    "low_precision": low_precision_runs,
 }
 """Those whose runs measure something else than an adaptation; each ships in a table of its own, such as
 ``laptop-physics_loss``."""

@@ -1,0 +1,117 @@
+"""What fewer bits cost: error, size and speed of the operators that ship, inside their range and outside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sciml_fm_core.data.splits import draw_split
+from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.models.low_precision import WEIGHT_KINDS, predict_in, stored_bytes, with_weights_in
+from sciml_fm_core.models.operator import load_operator
+from sciml_fm_core.physics.system import SYSTEMS
+from sciml_fm_core.physics.tasks import Task, tasks_of
+
+from .measured import MeasuredRun
+
+PRODUCTS = "bfloat16 products"
+"""Weights in float32, pointwise products of hidden channels in bfloat16."""
+KINDS = (*WEIGHT_KINDS, PRODUCTS)
+
+
+@dataclass(frozen=True)
+class LowPrecisionRun(MeasuredRun):
+    """One operator that ships on one task, in all kinds of `KINDS`.
+
+    Attributes:
+        parent: shipped operator or bundle.
+        task: where it is measured.
+        test, test_resolution, seed: of the examples, the same for every kind.
+        timed: examples of a batch that is timed, three times; the shortest counts.
+    """
+
+    parent: str
+    task: str
+    test: int = 128
+    test_resolution: int = 64
+    seed: int = 0
+    timed: int = 8
+    kind: ClassVar[str] = "low_precision"
+
+    def __post_init__(self):
+        Task.parse(self.task)
+
+    def measure(self, device):
+        """Lists in the order of ``kinds``: ``error``; ``kilobytes`` of the weights, None where they are not stored
+        otherwise; ``milliseconds`` of computing for an example, of weights in float32 and of products in bfloat16 (what
+        weights are stored as does not matter once they are loaded)."""
+        task, operator = Task.parse(self.task), load_operator(self.parent, device)
+        examples = draw_split(task, "test", self.test, seed=self.seed, resolution=self.test_resolution)
+        inputs = examples.source, examples.coefficients, task.system
+        errors, kilobytes = [], []
+        for kind in WEIGHT_KINDS:
+            prediction = with_weights_in(operator, kind).predict(*inputs)
+            errors.append(relative_error(prediction, examples.solution).double().mean().item())
+            kilobytes.append(round(stored_bytes(operator, kind) / 1000, 1))
+        rounded = predict_in(operator, "bfloat16", *inputs)
+        errors.append(relative_error(rounded, examples.solution).double().mean().item())
+        few = examples.source[: self.timed], examples.coefficients[: self.timed], task.system
+        return {
+            "recipe": operator.card["recipe"],
+            "parameters": operator.model.parameter_count,
+            "trained_on": operator.card["tasks"],
+            "kinds": list(KINDS),
+            "error": [float(f"{error:.6g}") for error in errors],
+            "kilobytes": [*kilobytes, None],
+            "milliseconds": {
+                "float32": self._shortest(lambda: operator.predict(*few)),
+                PRODUCTS: self._shortest(lambda: predict_in(operator, "bfloat16", *few)),
+            },
+        }
+
+    def _shortest(self, predict: Callable[[], Any]) -> float:
+        """Milliseconds of computing for an example, of all cores: other work on the machine does not count as such."""
+        took = []
+        for _ in range(3):
+            began = time.process_time()
+            predict()
+            took.append(time.process_time() - began)
+        return round(1000 * min(took) / self.timed, 2)
+
+
+SYSTEMS_OF = {
+    "sys-1": ("poisson",),
+    "sys-2": ("advection_diffusion",),
+    "sys-3": ("helmholtz",),
+    "sys-1-paper": ("poisson",),
+    "sys-1-symbol": ("poisson",),
+    "mixed": ("poisson", "advection_diffusion", "helmholtz"),
+    "symbol": ("poisson", "advection_diffusion", "helmholtz"),
+}
+"""The operators that ship, and the systems that they were trained on."""
+
+SETTINGS: dict[str, dict[str, int]] = {
+    "smoke": {"test": 2, "test_resolution": 32, "timed": 1},
+    "laptop": {},
+    "gpu": {"test": 4096, "test_resolution": 128},
+    "paper": {"test": 4096, "test_resolution": 128},
+}
+"""How much of the experiment to run, by budget."""
+
+
+def low_precision_runs(budget: str = "laptop") -> list[MeasuredRun]:
+    """Every operator that ships on every named shift of the systems that it was trained on.
+
+    Raises:
+        ValueError: on an unknown budget.
+    """
+    if budget not in SETTINGS:
+        raise ValueError(f"budget: expected one of {', '.join(SETTINGS)}, got {budget!r}")
+    return [
+        LowPrecisionRun(parent, task, **SETTINGS[budget])
+        for parent, systems in SYSTEMS_OF.items()
+        for system in systems
+        for task in tasks_of(SYSTEMS[system]).values()
+    ]
