@@ -21,7 +21,9 @@ from test_dashboard_browser import ARGUMENTS, TIMEOUT, chromium, free_port, wait
 
 from sciml_fm_core import Task, load_operator, relative_error
 from sciml_fm_core.study.display import results_folder
+from sciml_fm_core.study.convergence import convergence_runs
 from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss
+from sciml_fm_core.study.low_precision import low_precision_runs
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import identity
 
@@ -171,6 +173,36 @@ def test_physics_loss(tmp_path):
     assert f"{records[-1]['error_before']:.2%}" in shown
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
     assert figures(notebook, tmp_path)
+
+
+def test_convergence(tmp_path):
+    notebook = execute("convergence.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
+    runs, records = convergence_runs("smoke"), read_table(tmp_path / "out" / "records.csv")
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    shown = text(notebook)
+    for record in records:
+        if record["kind"] == "flow":
+            assert f"{record['error'][-1]:.1%}" in shown, "computed, not canned"
+    for claim in (
+        "**Operators that ship.**",
+        "and never on a finer grid",
+        "pass by construction",
+        "**Steps of time.**",
+    ):
+        assert claim in shown
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
+    assert figures(notebook, tmp_path) == 2
+
+
+def test_low_precision(tmp_path):
+    notebook = execute("low_precision.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
+    runs, records = low_precision_runs("smoke"), read_table(tmp_path / "out" / "records.csv")
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    shown = text(notebook)
+    worst = max(record["error"][3] / record["error"][0] - 1 for record in records)
+    assert f"{worst:+.1%} at most" in shown, "computed, not canned"
+    assert "**By mode or in blocks.**" in shown
+    assert figures(notebook, tmp_path) == 1
 
 
 def test_data(tmp_path):

@@ -1,9 +1,8 @@
 """Operators in fewer bits: their weights as they would be stored, and their pointwise products in bfloat16.
 
-Weights are rounded to a kind and back to float32, so that what is predicted is what a bundle of that kind would predict.
-Two ways to have eight bits differ in what shares a scale: sixteen numbers that lie side by side, as `packed` stores
-them, or the matrix of one Fourier mode. Modes differ in size by orders of magnitude, and a scale for a whole tensor would
-leave nothing of the small ones.
+Weights are rounded to a kind and back to float32, so that what is predicted is what a bundle of that kind would
+predict. Two ways to have eight bits differ in what shares a scale: sixteen numbers that lie side by side, as `packed`
+stores them, or the matrix of one Fourier mode.
 """
 
 from __future__ import annotations
@@ -89,9 +88,7 @@ def _restored(kept: State, kind: str) -> State:
     """Weights in float32 from what `stored` made of them."""
     if not kind.startswith("int8"):
         return {key: value.float() for key, value in kept.items()}
-    scales = {
-        key.removesuffix(":mode_scale"): value for key, value in kept.items() if key.endswith(":mode_scale")
-    }
+    scales = {key.removesuffix(":mode_scale"): value for key, value in kept.items() if key.endswith(":mode_scale")}
     others = {key: value for key, value in kept.items() if key.rpartition(":")[0] not in scales}
     spectral = {name: kept[f"{name}:numbers"] * scale.float()[..., None, None] for name, scale in scales.items()}
     return unpack(others) | spectral

@@ -88,6 +88,7 @@ def error_lines(
     ticks: Sequence[tuple[float, str]] | None = None,
     legend: str | None = "top_right",
     even: bool = False,
+    ylabel: str = "mean relative error",
 ) -> hv.Overlay:
     """Error against any number of a record, a line for each label; one point alone is a star.
 
@@ -112,7 +113,7 @@ def error_lines(
         parts.append(_styled(points, bokeh, plain))
     common = dict(logx=not even, logy=True, show_grid=True, title=title, xlim=ends, ylim=(low, high))
     common |= dict(show_legend=legend is not None, legend_position=legend or "right")
-    common |= dict(xticks=list(ticks or _round_ticks(*ends)), ylabel="mean relative error")
+    common |= dict(xticks=list(ticks or _round_ticks(*ends)), ylabel=ylabel)
     drawn = dict(fig_size=170, aspect=0.7 if even else 1.3, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
     return _styled(hv.Overlay(parts), dict(**common, width=WIDTH // 2 + 40, height=360), common | drawn)
 

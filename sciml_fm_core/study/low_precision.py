@@ -34,7 +34,7 @@ class LowPrecisionRun(MeasuredRun):
 
     parent: str
     task: str
-    test: int = 128
+    test: int = 64
     test_resolution: int = 64
     seed: int = 0
     timed: int = 8
