@@ -182,7 +182,7 @@ def flow_convergence(
     if not numbers or min(numbers) < 1:
         raise ValueError(f"numbers: expected one or more, of at least 1 step, got {tuple(numbers)}")
     exact, once = system.solve(source, coefficients), operator.predict(source, coefficients, system)
-    errors, defects, to_table = [], [], []
+    found: tuple[list[Tensor], ...] = [], [], []
     for number in numbers:
         step = _in_time(system, coefficients, system.time(coefficients) / number)
         state = source
@@ -190,9 +190,9 @@ def flow_convergence(
             state = operator.predict(state, step, system)
         table_time = torch.full_like(system.time(coefficients), number * table_step)
         table = system.solve(source, _in_time(system, coefficients, table_time))
-        for found, other in ((errors, exact), (defects, once), (to_table, table)):
-            found.append(_size(state - other) / _size(exact))
-    return FlowConvergence(tuple(numbers), *map(torch.stack, (errors, defects, to_table)))
+        for values, other in zip(found, (exact, once, table), strict=True):
+            values.append(_size(state - other) / _size(exact))
+    return FlowConvergence(tuple(numbers), *map(torch.stack, found))
 
 
 def _in_time(system: Evolution, coefficients: Tensor, time: Tensor) -> Tensor:

@@ -143,29 +143,29 @@ class FlowRun(MeasuredRun):
 
     def measure(self, device):
         """Means over the initial states for each number of steps, as lists."""
-        task, config = self.task, TrainConfig(steps=self.steps, validate_every=max(1, self.steps // 10))
+        system, task, config = (
+            HeatForATime(),
+            self.task,
+            TrainConfig(steps=self.steps, validate_every=max(1, self.steps // 10)),
+        )
         operator, history = pretrain(
             [task], config, recipe=self.recipe, size=self.size, seed=self.seed, batch_size=self.batch_size,
             resolution=self.points, validation_count=64, device=device,
         )  # fmt: skip
-        asked = Task(task.system, self.whole, self.whole)
+        asked = Task(system, self.whole, self.whole)
         examples = draw_split(asked, "test", self.test, seed=self.seed, resolution=self.test_resolution)
         found = flow_convergence(
-            operator, task.system, examples.source, examples.coefficients, self.numbers, table_step=self.table_step
+            operator, system, examples.source, examples.coefficients, self.numbers, table_step=self.table_step
         )  # fmt: skip
         return {
             "parameters": operator.model.parameter_count,
-            "validation_error": _rounded(history.best_error),
+            "validation_error": history.best_error,
             **{name: _means(getattr(found, name)) for name in ("error", "defect", "to_table")},
         }
 
 
 def _means(values: Tensor) -> list[float]:
-    return [_rounded(value) for value in values.double().flatten(1).mean(dim=1).tolist()]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+    return [float(f"{value:.4g}") for value in values.double().flatten(1).mean(dim=1).tolist()]
 
 
 SHIPPED_ON = {
