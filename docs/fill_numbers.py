@@ -307,6 +307,44 @@ def adapted() -> str:
     )
 
 
+def grids() -> str:
+    """How far the answers of each operator are from its own on the finest grid, over its error."""
+    found = [r for r in read_table(shipped_tables()["laptop-convergence"]) if r["kind"] == "convergence"]
+    rows = []
+    for parent, task in dict.fromkeys((r["parent"], r["task"]) for r in found if r["parent"]):
+        own = select(found, parent=parent, task=task)
+        points = own[0]["resolutions"]
+        shares = [spread([r["distance"][i] / r["error"][i] for r in own]) for i in range(len(points) - 1)]
+        rows.append([f"`{parent}`", task, spread([r["error"][-1] for r in own]), *shares])
+    sources, seeds = found[0]["sources"], len({r["seed"] for r in found})
+    made = (
+        f"Distance to the answer on {points[-1]} x {points[-1]} points over the error, on {sources} band-limited sources; "
+        f"median of {seeds} draws of them, with the lowest and the highest. {found[0]['hardware']}, torch "
+        f"{found[0]['versions']['torch']}. Made by `sciml-fm study convergence --budget laptop --rerun`."
+    )
+    return f"{made}\n\n{table(['operator', 'task', 'error', *(f'{n} points' for n in points[:-1])], rows)}"
+
+
+def bits() -> str:
+    """What weights in fewer bits add to the error, and how large they are."""
+    found, rows = read_table(shipped_tables()["laptop-low_precision"]), []
+    kinds = found[0]["kinds"]
+    for parent in dict.fromkeys(r["parent"] for r in found):
+        own = select(found, parent=parent)
+        cells = [f"`{parent}`"]
+        for i, size in enumerate(own[0]["kilobytes"]):
+            added = max(r["error"][i] / r["error"][0] - 1 for r in own)
+            cells.append(("" if i == 0 else f"{100 * added:+.2g} %") + (f" {size:,.0f} kB" if size else ""))
+        rows.append(cells)
+    made = (
+        f"Largest relative increase of the error on any named shift of the operator's own systems, and the size of the "
+        f"weights; on {found[0]['test']} examples at {found[0]['test_resolution']} x {found[0]['test_resolution']}. "
+        f"{found[0]['hardware']}, torch {found[0]['versions']['torch']}. "
+        "Made by `sciml-fm study low_precision --budget laptop --rerun`."
+    )
+    return f"{made}\n\n{table(['operator', *kinds], rows)}"
+
+
 def page() -> str:
     """How fast the explore page answers, from benchmarks/results/page.json."""
     dial, held, sessions, memory = (PAGE[name] for name in ("dial", "held_key", "sessions", "memory"))
@@ -383,7 +421,20 @@ def visitors() -> str:
 
 
 PAGES = {
-    "results.md": (headline, study, repeat, sizes, shifts, mixture, architectures, normalizations, operators, adapted),
+    "results.md": (
+        headline,
+        study,
+        repeat,
+        sizes,
+        shifts,
+        mixture,
+        architectures,
+        normalizations,
+        grids,
+        bits,
+        operators,
+        adapted,
+    ),
     "reach.md": (reach, unseen, ablation),
     "dashboard.md": (page,),
     "public.md": (bounds, visitors),

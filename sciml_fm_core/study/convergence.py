@@ -143,11 +143,8 @@ class FlowRun(MeasuredRun):
 
     def measure(self, device):
         """Means over the initial states for each number of steps, as lists."""
-        system, task, config = (
-            HeatForATime(),
-            self.task,
-            TrainConfig(steps=self.steps, validate_every=max(1, self.steps // 10)),
-        )
+        system, task = HeatForATime(), self.task
+        config = TrainConfig(steps=self.steps, validate_every=max(1, self.steps // 10))
         operator, history = pretrain(
             [task], config, recipe=self.recipe, size=self.size, seed=self.seed, batch_size=self.batch_size,
             resolution=self.points, validation_count=64, device=device,
