@@ -318,8 +318,8 @@ def grids() -> str:
         rows.append([f"`{parent}`", task, spread([r["error"][-1] for r in own]), *shares])
     sources, seeds = found[0]["sources"], len({r["seed"] for r in found})
     made = (
-        f"Distance to the answer on {points[-1]} x {points[-1]} points over the error, on {sources} band-limited sources; "
-        f"median of {seeds} draws of them, with the lowest and the highest. {found[0]['hardware']}, torch "
+        f"Distance to the answer on {points[-1]} x {points[-1]} points over the error, on {sources} band-limited "
+        f"sources; median of {seeds} draws of them, with the lowest and the highest. {found[0]['hardware']}, torch "
         f"{found[0]['versions']['torch']}. Made by `sciml-fm study convergence --budget laptop --rerun`."
     )
     return f"{made}\n\n{table(['operator', 'task', 'error', *(f'{n} points' for n in points[:-1])], rows)}"

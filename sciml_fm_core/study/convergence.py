@@ -185,27 +185,31 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # seconds: only shows that everything runs
     "smoke": {
         "seeds": (0,), "grids": {"sources": 2, "resolutions": (32, 64, 128)},
-        "trained": (("64K", COARSE_FIRST), ("64K", COARSE_ALONE)),
-        "steps": {"fno": 2, "unet": 2, "vit": 2},
+        "trained": (("64K", COARSE_FIRST, 2), ("64K", COARSE_ALONE, 2)),
+        "steps": {"unet": 2, "vit": 2},
         "flow": {"size": "64K", "steps": 2, "test": 2, "test_resolution": 32},
     },
     # minutes on two cores
     "laptop": {
         "seeds": (0, 1, 2), "grids": {},
-        "trained": (("256K", COARSE_FIRST), ("256K", COARSE_ALONE), ("1M", COARSE_ALONE)),
-        "steps": {"fno": 400, "unet": 300, "vit": 300}, "flow": {},
+        "trained": (("256K", COARSE_FIRST, 400), ("256K", COARSE_ALONE, 400), ("1M", COARSE_ALONE, 300)),
+        "steps": {"unet": 300, "vit": 300}, "flow": {},
     },
     # an hour on one data-centre GPU
     "gpu": {
         "seeds": (0, 1, 2), "grids": {"sources": 256},
-        "trained": (("256K", COARSE_ALONE), ("1M", COARSE_FIRST), ("1M", COARSE_ALONE)),
-        "steps": {"fno": 40_000, "unet": 40_000, "vit": 40_000},
+        "trained": tuple(
+            (size, schedule, 40_000) for size in ("256K", "1M") for schedule in (COARSE_FIRST, COARSE_ALONE)
+        ),
+        "steps": {"unet": 40_000, "vit": 40_000},
         "flow": {"size": "1M", "steps": 20_000, "test": 1024},
     },
     "paper": {
         "seeds": (0, 1, 2, 3, 4), "grids": {"sources": 1024},
-        "trained": (("256K", COARSE_ALONE), ("1M", COARSE_FIRST), ("1M", COARSE_ALONE)),
-        "steps": {"fno": 128_000, "unet": 128_000, "vit": 128_000},
+        "trained": tuple(
+            (size, schedule, 128_000) for size in ("256K", "1M") for schedule in (COARSE_FIRST, COARSE_ALONE)
+        ),
+        "steps": {"unet": 128_000, "vit": 128_000},
         "flow": {"size": "1M", "steps": 128_000, "test": 4096},
     },
 }  # fmt: skip
@@ -237,8 +241,8 @@ def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
     ]
     for seed in seeds:
         common = {"seed": seed, **grids}
-        for size, schedule in chosen["trained"]:
-            made = {"size": size, "steps": steps["fno"], "resolution": schedule}
+        for size, schedule, number in chosen["trained"]:
+            made = {"size": size, "steps": number, "resolution": schedule}
             runs.append(ConvergenceRun("SYS-1(1,5)", **made, **common))
         for recipe in ("dimensionless", "symbol"):
             for shortest, longest in ((0.2, 0.2), (0.05, 0.4)):
