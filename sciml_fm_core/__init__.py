@@ -14,6 +14,7 @@ from .evaluation.metrics import energy_spectrum, relative_error, relative_residu
 from .evaluation.symbols import LearnedSymbol, half_plane, learned_symbol
 from .models.base import MODELS, FixedGridModel, Model, ModelConfig
 from .models.conditioning import Conditioning
+from .models.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles
 from .models.fno import FNO, SIZES, FNOConfig
 from .models.operator import Operator, load_operator, shipped_operators
 from .physics.examples import Examples
@@ -42,6 +43,7 @@ __all__ = [
     "Conditioning",
     "Convergence",
     "DatasetFile",
+    "Ensemble",
     "ErrorBounds",
     "Evolution",
     "Examples",
@@ -57,6 +59,7 @@ __all__ = [
     "ModelConfig",
     "Operator",
     "Parameter",
+    "Prediction",
     "Progress",
     "System",
     "Task",
@@ -76,6 +79,7 @@ __all__ = [
     "generate",
     "half_plane",
     "learned_symbol",
+    "load_ensemble",
     "load_operator",
     "new_operator",
     "parse_mixture",
@@ -83,6 +87,7 @@ __all__ = [
     "register_loss",
     "relative_error",
     "relative_residual",
+    "shipped_ensembles",
     "shipped_operators",
     "train_from_scratch",
 ]

@@ -13,7 +13,7 @@ SMALL = 2**15
 State = dict[str, Tensor]
 
 
-def pack(state: State, parent: State | None = None) -> State:
+def pack(state: State, parent: State | None = None, *, block: int = BLOCK, small: int = SMALL) -> State:
     """Weights, or their differences to those of a parent, as int8 in blocks with a float16 scale each.
 
     A number is off by about 1 / 254 of the largest of its block, or less; those of small tensors are float16.
@@ -26,10 +26,10 @@ def pack(state: State, parent: State | None = None) -> State:
     for key, value in state.items():
         value = value.detach().cpu().float()
         numbers = value if parent is None else value - parent[key].cpu().float()
-        if numbers.numel() < SMALL:
+        if numbers.numel() < small:
             packed[f"{key}:half"] = numbers.half()
             continue
-        blocks = torch.nn.functional.pad(numbers.flatten(), (0, -numbers.numel() % BLOCK)).unflatten(0, (-1, BLOCK))
+        blocks = torch.nn.functional.pad(numbers.flatten(), (0, -numbers.numel() % block)).unflatten(0, (-1, block))
         scale = (blocks.abs().amax(dim=1) / 127).half()
         safe = torch.where(scale > 0, scale.float(), 1)
         eight = (blocks / safe[:, None]).round().clamp(-127, 127).to(torch.int8)
@@ -38,8 +38,8 @@ def pack(state: State, parent: State | None = None) -> State:
     return packed
 
 
-def unpack(packed: State, parent: State | None = None) -> State:
-    """Inverse of `pack`, to its rounding."""
+def unpack(packed: State, parent: State | None = None, *, block: int = BLOCK) -> State:
+    """Inverse of `pack` with the same block, to its rounding."""
     state = {}
     for key, numbers in packed.items():
         name, _, part = key.rpartition(":")
@@ -47,7 +47,7 @@ def unpack(packed: State, parent: State | None = None) -> State:
             continue
         value = numbers.float()
         if part == "numbers":
-            scale = packed[f"{name}:scale"].float().repeat_interleave(BLOCK)[: numbers.numel()]
+            scale = packed[f"{name}:scale"].float().repeat_interleave(block)[: numbers.numel()]
             value *= scale.reshape(numbers.shape)
         state[name] = value if parent is None else value + parent[name].cpu().float()
     return state

@@ -1,0 +1,238 @@
+"""Several operators that predict together: their mean, and as its uncertainty their spread; in one safetensors file.
+
+Lakshminarayanan et al., arXiv:1612.01474: networks that differ in their random weights alone agree where their
+training tells them what to do, and differ where it does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sciml_fm_core.files import atomic_path, save_tensors
+from sciml_fm_core.physics.system import System
+
+from .base import find_model
+from .normalization import Normalization, normalization_from_dict
+from .operator import Operator, predict_together
+from .packed import pack, unpack
+
+ENSEMBLE_FORMAT = "sciml-fm ensemble"
+ENSEMBLE_VERSION = 1
+PACKED_BLOCK = 64
+"""Numbers that share one scale in a packed ensemble: more than in a packed operator, as there are several networks."""
+PACKED_SMALL = 2**12
+"""Tensors of fewer numbers are kept in sixteen bits there."""
+SHARED = "shared"
+
+
+class Prediction(NamedTuple):
+    """A prediction and how uncertain it is: ``mean`` and ``spread``, each (..., n, n), in physical units."""
+
+    mean: Tensor
+    spread: Tensor
+
+
+class Ensemble:
+    """Operators with networks of equal shape, for the same systems.
+
+    Attributes:
+        members: the operators, two or more.
+        card: where it comes from, as plain values.
+
+    Raises:
+        ValueError: with fewer than two members, or members whose networks or systems differ.
+    """
+
+    def __init__(self, members: Sequence[Operator], card: dict | None = None):
+        self.members = tuple(members)
+        if len(self.members) < 2:
+            raise ValueError(f"ensemble: expected two members or more, got {len(self.members)}; one has no spread")
+        first, *others = self.members
+        for number, other in enumerate(others, 1):
+            if type(other.model) is not type(first.model) or other.model.config != first.model.config:
+                raise ValueError(
+                    f"ensemble: expected networks of equal configuration, member {number} has another one than member 0"
+                )
+            if [system.name for system in other.systems] != [system.name for system in first.systems]:
+                raise ValueError(f"ensemble: expected members of the same systems, member {number} has others")
+        self.card = dict(card or {})
+
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """The systems that its members were trained for."""
+        return self.members[0].systems
+
+    @property
+    def tasks(self) -> list[str]:
+        """Labels of the tasks that its members were trained on."""
+        return list(dict.fromkeys(label for member in self.members for label in member.tasks))
+
+    @property
+    def normalization(self) -> Normalization:
+        """That of the first member; the others' differ at most in their statistics."""
+        return self.members[0].normalization
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.members[0].device
+
+    def to(self, device: torch.device | str) -> Ensemble:
+        """Move the weights; returns the ensemble itself."""
+        for member in self.members:
+            member.to(device)
+        return self
+
+    def predict_members(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Tensor:
+        """What each member predicts, shape (members, ..., n, n); arguments and errors as in `Operator.predict`."""
+        return predict_together(self.members, source, coefficients, system)
+
+    def predict(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Prediction:
+        """The members' mean and their sample standard deviation at each point.
+
+        With u_i of M members, ``mean = sum u_i / M`` and ``spread^2 = sum (u_i - mean)^2 / (M - 1)``. The spread is
+        about how far one member is from the others, and not calibrated: see `evaluation.uncertainty`.
+
+        Args:
+            source: f, shape (..., n, n).
+            coefficients: shape (..., c); leading shapes broadcast.
+            system: which equation is meant, for members that were trained on several.
+
+        Returns:
+            `Prediction` of tensors (..., n, n).
+
+        Raises:
+            ValueError: as `Operator.predict`.
+
+        >>> from sciml_fm_core import Task, load_operator
+        >>> ensemble = Ensemble([load_operator("sys-1"), load_operator("sys-1")])
+        >>> examples = Task.parse("SYS-1(1,5)").sample(2, 32, torch.Generator().manual_seed(0))
+        >>> mean, spread = ensemble.predict(examples.source, examples.coefficients)
+        >>> tuple(mean.shape), float(spread.max())
+        ((2, 32, 32), 0.0)
+        """
+        found = self.predict_members(source, coefficients, system)
+        return Prediction(found.mean(dim=0), found.std(dim=0))
+
+    def save(self, path: str | Path, *, packed: bool = False) -> Path:
+        """Write all members into one file, atomically. What members have in common is stored once.
+
+        Args:
+            path: file to write, usually ``*.safetensors``.
+            packed: store the weights in eight bits (a quarter of the size), see `models.packed`.
+
+        Raises:
+            ValueError: if the folder does not exist.
+        """
+        states = [member.model.plain().state_dict() for member in self.members]
+        tensors = {}
+        for name, first in states[0].items():
+            if all(torch.equal(state[name], first) for state in states[1:]):
+                tensors[f"{SHARED}.{name}"] = first
+            else:
+                tensors |= {f"{number}.{name}": state[name] for number, state in enumerate(states)}
+        # a tensor of its own for each key, as safetensors wants it
+        tensors = {key: value.detach().cpu().clone() for key, value in tensors.items()}
+        model = self.members[0].model
+        header = {
+            "format": ENSEMBLE_FORMAT,
+            "version": ENSEMBLE_VERSION,
+            "architecture": model.architecture,
+            "config": model.config.to_dict(),
+            "members": [{"normalization": m.normalization.to_dict(), "card": m.card} for m in self.members],
+            "card": self.card,
+        }
+        if packed:
+            tensors = pack(tensors, block=PACKED_BLOCK, small=PACKED_SMALL)
+            header["packed"] = {"block": PACKED_BLOCK}
+        with atomic_path(path) as partial:
+            save_tensors(tensors, partial, header)
+        return Path(path)
+
+
+def shipped_ensembles() -> dict[str, Path]:
+    """Names and files of the ensembles that ship with the package."""
+    folder = Path(str(resources.files("sciml_fm_core"))) / "weights" / "ensembles"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def load_ensemble(name_or_path: str | Path, device: torch.device | str | None = None) -> Ensemble:
+    """Load an ensemble that ships by its name, or any by the path of its file.
+
+    Args:
+        name_or_path: such as ``sys-1`` or ``mine.safetensors``.
+        device: where its weights go; the CPU by default.
+
+    Raises:
+        ValueError: if there is no such ensemble, or the file is damaged, foreign or of a newer format.
+    """
+    shipped = shipped_ensembles()
+    path = shipped.get(str(name_or_path)) or Path(name_or_path)
+    if not path.is_file():
+        raise ValueError(
+            f"ensemble: expected one of {', '.join(shipped) or 'none shipped'}, or the path of a file that "
+            f"Ensemble.save wrote; got {str(name_or_path)!r}"
+        )
+    header, tensors = _read(path)
+    try:
+        architecture = find_model(header["architecture"])
+        config = architecture.config_type(**header["config"])
+        if about := header.get("packed"):
+            tensors = unpack(tensors, block=about["block"])
+        members = [
+            _member(number, about, architecture(config), tensors) for number, about in enumerate(header["members"])
+        ]
+        ensemble = Ensemble(_with_common_normalizations(members), header["card"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"ensemble {path}: weights and header do not fit each other ({error})") from error
+    return ensemble.to(device or "cpu")
+
+
+def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """Header and tensors of a file, checked to be those of an ensemble that this package can read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("header", "{}"))
+            if not isinstance(header, dict) or header.get("format") != ENSEMBLE_FORMAT:
+                raise ValueError(f"ensemble {path}: a safetensors file, but not one written by Ensemble.save")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"ensemble {path}: not a readable safetensors file, or a truncated one ({error})") from error
+    missing = {"version", "architecture", "config", "members", "card"} - set(header)
+    if missing:
+        raise ValueError(f"ensemble {path}: its header lacks {', '.join(sorted(missing))}; save it again")
+    if header["version"] > ENSEMBLE_VERSION:
+        raise ValueError(
+            f"ensemble {path}: format version {header['version']}, this package reads up to {ENSEMBLE_VERSION}; "
+            "upgrade sciml-fm"
+        )
+    return header, tensors
+
+
+def _member(number: int, about: dict, model, tensors: dict[str, Tensor]) -> Operator:
+    state = {
+        name: value.float()
+        for prefix in (SHARED, str(number))
+        for key, value in tensors.items()
+        for owner, _, name in [key.partition(".")]
+        if owner == prefix
+    }
+    model.load_state_dict(state)
+    return Operator(model, normalization_from_dict(about["normalization"]), about["card"])
+
+
+def _with_common_normalizations(members: Sequence[Operator]) -> list[Operator]:
+    """Members of equal normalisations have the same one: inputs are then encoded once for all of them."""
+    known: dict[str, Normalization] = {}
+    for member in members:
+        text = json.dumps(member.normalization.to_dict(), sort_keys=True)
+        member.normalization = known.setdefault(text, member.normalization)
+    return list(members)
