@@ -165,6 +165,21 @@ def plain_trunk(
     Returns:
         (n, n, batch, members).
     """
+    hidden = functional.gelu(
+        _by_member(plain_blocks(fields, spectrum, blocks, matrices, pointwise), head.project, pointwise)
+        + head.project_bias
+    )
+    return (_by_member(hidden, head.output) + head.output_bias)[..., 0]
+
+
+def plain_blocks(
+    fields: Tensor,
+    spectrum: Tensor,
+    blocks: Sequence[Block],
+    matrices: FourierMatrices,
+    pointwise: torch.dtype | None = None,
+) -> Tensor:
+    """What the head of `plain_trunk` takes, (n, n, batch, members, d); arguments as there."""
     hidden = fields
     for number, block in enumerate(blocks):
         if number:
@@ -179,8 +194,7 @@ def plain_trunk(
         convolved = synthesise(mixed, matrices)
         product = _by_member(hidden, block.weight, pointwise if number else None)
         hidden = convolved + product if block.gate is None else torch.addcmul(convolved, product, block.gate)
-    hidden = functional.gelu(_by_member(hidden, head.project, pointwise) + head.project_bias)
-    return (_by_member(hidden, head.output) + head.output_bias)[..., 0]
+    return hidden
 
 
 def _by_member(field: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -18,7 +18,17 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional
 
 from .base import Model, ModelConfig, apply_together
-from .blocks import Block, FourierMatrices, Head, analyse, fourier_matrices, mix_modes, plain_trunk, synthesise
+from .blocks import (
+    Block,
+    FourierMatrices,
+    Head,
+    analyse,
+    fourier_matrices,
+    mix_modes,
+    plain_blocks,
+    plain_trunk,
+    synthesise,
+)
 from .conditioning import Conditioning, Gates, ModeGates, bounded_scale, complex_factors
 from .fused import fused_trunk
 
@@ -150,6 +160,21 @@ class FNO(Model):
         """
         return apply_together([self], fields, conditioning)[0]
 
+    def hidden(self, fields: Tensor, conditioning: Conditioning | None = None) -> Tensor:
+        """What `head` takes, (batch, n, n, d), for arguments as of `forward`: head(hidden(...)) is forward(...).
+
+        For what has several heads on one trunk, or asks what the last layer sees.
+        """
+        return apply_together([self], fields, conditioning, partial(network_of, hidden=True))[0]
+
+    def features(self, hidden: Tensor) -> Tensor:
+        """What the last linear layer takes, (batch, n, n, p), of `hidden`."""
+        return functional.gelu(self.project(hidden))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Solutions in the scale of the network, (batch, 1, n, n), of `hidden`."""
+        return self.output(self.features(hidden)).permute(0, 3, 1, 2)
+
     def network(self, precision="float32"):
         return partial(network_of, pointwise=torch.bfloat16) if precision == "bfloat16" else network_of
 
@@ -257,8 +282,11 @@ def network_of(
     constants: Tensor,
     modes: Tensor | None = None,
     pointwise: torch.dtype | None = None,
+    hidden: bool = False,
 ) -> Tensor:
     """The Fourier neural operator as a function of its stacked parameters, see `FNO.apply_members`.
+
+    With ``hidden``, what its head takes, (members, batch, n, n, d).
 
     The blocks run in the fused form on a CPU, unless they are being compiled or their pointwise products have a dtype
     of their own (see `blocks.plain_trunk`), and in the plain form elsewhere. The lift is linear, so it is never applied
@@ -284,6 +312,8 @@ def network_of(
         mean = (mean if gate is None else mean * gate + shift).expand(*spectrum.shape[2:])
         spectral = parameters[f"spectral.{i}.weight"]
         blocks.append(Block(spectral, weight.transpose(1, 2), mean, spectral_gate, gate, mode_gates[i]))
+    if hidden:
+        return plain_blocks(fields, spectrum, blocks, matrices, pointwise).permute(3, 2, 0, 1, 4)
     project, output = (parameters[f"{name}.weight"].transpose(1, 2) for name in ("project", "output"))
     head = Head(project, parameters["project.bias"], output, parameters["output.bias"])
     carries_tangent = unpack_dual(inputs).tangent is not None  # of `torch.func.jvp`, which the fused form cannot take
