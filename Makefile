@@ -6,7 +6,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore explore-public test lint weights adaptations bench bench-page release-check clean
+.PHONY: install explore explore-public test lint weights adaptations ensembles bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -79,6 +79,19 @@ adaptations: install
 	    $(BIN)/sciml-fm adapt $$1 "$$2" --examples $$3 --steps $$4 $(ADAPT) $$how \
 	        --output runs/adapted/$$1-$$3$${how#-}.safetensors; done; done; done
 	cp runs/adapted/*.safetensors sciml_fm_core/weights/adapted/
+
+# Four small operators for each of the paper's systems, which differ in their seeds alone; about forty minutes on one core.
+ensembles: install
+	mkdir -p runs/ensembles sciml_fm_core/weights/ensembles
+	set -e; for one in 'sys-1 SYS-1(1,5) 2000' 'sys-2 SYS-2(0.2,1) 3000' 'sys-3 SYS-3(1,10) 3000'; do set -- $$one; \
+	    for seed in 0 1 2 3; do $(BIN)/sciml-fm pretrain "$$2" --size 256K --steps $$3 --seed $$seed \
+	        --resolution 0:32,0.9:64 --output runs/ensembles/$$1-$$seed.safetensors \
+	        --checkpoint runs/ensembles/$$1-$$seed.checkpoint; done; \
+	    $(BIN)/python -c "import sys; from sciml_fm_core import load_operator; \
+	from sciml_fm_core.training.ensembles import ensemble_of; name = sys.argv[1]; \
+	members = [load_operator(f'runs/ensembles/{name}-{seed}.safetensors') for seed in range(4)]; \
+	ensemble_of(members, command='make ensembles').save(f'sciml_fm_core/weights/ensembles/{name}.safetensors', packed=True)" \
+	    $$1; done
 
 clean:
 	rm -rf .venv build dist *.egg-info
