@@ -334,7 +334,8 @@ def bits() -> str:
         cells = [f"`{parent}`"]
         for i, size in enumerate(own[0]["kilobytes"]):
             added = max(r["error"][i] / r["error"][0] - 1 for r in own)
-            cells.append(("" if i == 0 else f"{100 * added:+.2g} %") + (f" {size:,.0f} kB" if size else ""))
+            parts = [f"{100 * added:+,.1f} %"] if i else []
+            cells.append(", ".join([*parts, f"{size:,.0f} kB"] if size else parts))
         rows.append(cells)
     made = (
         f"Largest relative increase of the error on any named shift of the operator's own systems, and the size of the "
