@@ -1,0 +1,169 @@
+"""How well the distance to a training tells beforehand where an operator is off: areas under the ROC curve."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sciml_fm_core.data.splits import draw_split, stream
+from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.evaluation.ranks import area_under_roc
+from sciml_fm_core.evaluation.training_range import LEVEL, TrainingRange
+from sciml_fm_core.models.operator import load_operator
+from sciml_fm_core.physics.sources import PRESETS, place
+from sciml_fm_core.physics.spectral import parseval_weights, transform
+from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.tasks import Task, tasks_of
+
+from .measured import MeasuredRun
+
+KINDS = ("shifts", "other sources")
+"""Of the cases that an operator is met with."""
+WAVES = ((1, 0), (1, 1), (2, 1), (3, 3), (5, 2), (8, 0))
+"""Wavevectors of the single waves."""
+POINTS = 64
+SCORES = ("flag", "dial", "residual")
+"""What is compared: the probability of `TrainingRange.flag`; how far the dial alone is outside; and the preconditioned
+residual of the prediction, which needs the prediction, and is no distance."""
+
+Cases = list[tuple[System, Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class TrainingRangeRun(MeasuredRun):
+    """One operator, met with cases of one kind that did not set its flag.
+
+    Attributes:
+        parent: shipped operator or adaptation, or a bundle.
+        cases: one of `KINDS`: test examples of all named shifts of its systems, or `other_cases` along their dials.
+        seed: of the cases; that of the flag is 0.
+        count: examples of each shift, or values of the dial for each source.
+    """
+
+    parent: str
+    cases: str = "shifts"
+    seed: int = 0
+    count: int = 32
+    kind: ClassVar[str] = "training range"
+
+    def __post_init__(self):
+        if self.cases not in KINDS:
+            raise ValueError(f"cases: expected one of {', '.join(KINDS)}, got {self.cases!r}")
+
+    def measure(self, device):
+        """Areas under the ROC curve by score, and the scores and errors of all cases, to pool them over operators."""
+        operator = load_operator(self.parent, device)
+        trained = TrainingRange.of(operator)
+        make = shift_cases if self.cases == "shifts" else other_cases
+        found: dict[str, list[Tensor]] = {name: [] for name in (*SCORES, "error")}
+        for system in operator.systems:
+            for _, source, coefficients in make(system, self.count, self.seed):
+                prediction = operator.predict(source, coefficients, system)
+                distance = trained.distance(source, coefficients, system)
+                found["flag"].append(trained.flag(source, coefficients, system).probability.clamp(min=1e-4))
+                found["dial"].append(distance["above"] + distance["below"])
+                found["residual"].append(_preconditioned_residual(prediction, source, coefficients, system))
+                found["error"].append(relative_error(prediction, system.solve(source, coefficients)).double())
+        values = {name: torch.cat(parts).cpu() for name, parts in found.items()}
+        off = values["error"] > LEVEL
+        areas = {name: _number(area_under_roc(values[name], off)) for name in SCORES}
+        return {
+            "system": ", ".join(system.label for system in operator.systems),
+            "number": len(off),
+            "off": int(off.sum()),
+            **{f"area_{name}": area for name, area in areas.items()},
+            "right": round(((values["flag"] > 0.5) == off).double().mean().item(), 4),
+            **{f"{name}s": [float(f"{v:.2g}") for v in values[name].tolist()] for name in (*SCORES, "error")},
+        }
+
+
+def shift_cases(system: System, count: int, seed: int) -> Cases:
+    """Test examples of every named shift of a system."""
+    drawn = [
+        draw_split(Task.parse(label), "test", count, seed=seed, resolution=POINTS)
+        for label in tasks_of(system).values()
+    ]
+    return [(system, each.source, each.coefficients) for each in drawn]
+
+
+def other_cases(system: System, count: int, seed: int) -> Cases:
+    """Sources that no training had at values along the whole dial: presets, a stroke, a blob, single waves.
+
+    >>> from sciml_fm_core import find_system
+    >>> len(other_cases(find_system("SYS-1"), 2, 0))
+    13
+
+    Args:
+        system: the equation.
+        count: values of the dial for each source, one drawn in each of so many equal pieces of its scale.
+        seed: of these, and of the other parameters.
+    """
+    x = torch.arange(POINTS) / POINTS
+    along = [i / 39 for i in range(40)]
+    stroke = [(0.2 + 0.6 * a, 0.5 + 0.25 * math.sin(5 * a), 1.0) for a in along]
+    sources = [place(rows, POINTS, zero_mean=system.zero_mean) for rows in (*PRESETS.values(), stroke)]
+    blob = torch.sigmoid(60 * (0.2 - torch.hypot(x - 0.5, 1.5 * (x[:, None] - 0.4))))
+    sources.append(blob - blob.mean() if system.zero_mean else blob)
+    sources += [torch.cos(2 * torch.pi * (kx * x + ky * x[:, None]) + 0.3) for kx, ky in WAVES]
+    dial, generator, cases = system.dialled, stream(seed, "training range", "test", system.name), []
+    share = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+    low, high = (torch.tensor(end, dtype=torch.float64) for end in (dial.low, dial.high))
+    values = low * (high / low) ** share if dial.logarithmic else low + (high - low) * share
+    values = values.round() if dial.whole else values
+    for source in sources:
+        rows = []
+        for value in values:
+            uniform = torch.rand(len(system.parameters), generator=generator, dtype=torch.float64)
+            ends = [
+                torch.tensor([getattr(p, end) for p in system.parameters], dtype=torch.float64)
+                for end in ("low", "high")
+            ]
+            try:
+                rows.append(system.coefficients(value, source.double(), ends[0] + uniform * (ends[1] - ends[0])))
+            except ValueError:  # a wave across the flow is never carried
+                continue
+        if rows:
+            cases.append((system, source.expand(len(rows), -1, -1), torch.stack(rows).float()))
+    return cases
+
+
+def _preconditioned_residual(prediction: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:
+    """``||(L u - f) / P|| / ||f / P||`` with the `System.preconditioner` P, shape (count,)."""
+    scale = system.preconditioner(coefficients, POINTS)
+    residual = system.residual(prediction.double(), source.double(), coefficients)
+    sizes = [(parseval_weights(POINTS) * (transform(each).abs() / scale).square()).sum((-2, -1)).sqrt()
+             for each in (residual, source.double())]  # fmt: skip
+    return sizes[0] / sizes[1]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
+OPERATORS = ("sys-1", "sys-2", "sys-3", "sys-1-paper", "sys-1-symbol", "mixed", "symbol")
+ADAPTED = ("sys-1-32", "sys-2-32", "sys-3-32")
+SEEDS = (0, 1, 2)
+
+
+def training_range(budget: str) -> list[TrainingRangeRun]:
+    """Every shipped operator and some of its adaptations, met with both kinds of cases, three seeds of each.
+
+    Raises:
+        ValueError: on an unknown budget.
+    """
+    if budget == "smoke":
+        operators, seeds, shifts, values = ("sys-1",), (0,), 4, 3
+    elif budget == "laptop":
+        operators, seeds, shifts, values = (*OPERATORS, *ADAPTED), SEEDS, 12, 5
+    elif budget in ("gpu", "paper"):
+        operators, seeds, shifts, values = (*OPERATORS, *ADAPTED), SEEDS, 512, 64
+    else:
+        raise ValueError(f"budget: expected one of smoke, laptop, gpu, paper, got {budget!r}")
+    counts = {"shifts": shifts, "other sources": values}
+    return [
+        TrainingRangeRun(name, cases, seed, counts[cases]) for name in operators for cases in KINDS for seed in seeds
+    ]
