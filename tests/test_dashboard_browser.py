@@ -268,7 +268,7 @@ def test_source_drawn(page):
     page.get_by_role("button", name="Sign of the next Gaussian: positive").click()
     page.mouse.click(*at(0.7, 0.3))
     two = wait_for(page, "Source f", lambda seen: seen != one)
-    expect(shown(page, "sentence")).to_contain_text("negative Gaussians, which no training source had")
+    expect(shown(page, "sentence")).to_contain_text("deeper negative parts", timeout=30_000)
     page.mouse.move(*at(0.7, 0.3))
     page.mouse.down()
     page.mouse.move(*at(0.5, 0.5), steps=5)

@@ -23,7 +23,7 @@ from sciml_fm_core.physics.system import System
 from . import text
 from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
-from .compute import Frame, Query, compute
+from .compute import Frame, Query, compute, expected
 from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves
 from .exports import File, as_hdf5, as_npz, program
@@ -306,6 +306,7 @@ class Explorer:
             self.curves.mean("zero_shot", query.dial),
             float(np.abs(frame.solution).max()),
             query.gaussians,
+            expected(frame),
         )
 
     # Files ----------------------------------------------------------------------------------------------------------

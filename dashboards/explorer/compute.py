@@ -13,6 +13,7 @@ from torch import Tensor
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.error_bounds import error_bounds
 from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
+from sciml_fm_core.evaluation.training_range import Flag, TrainingRange
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.system import System
@@ -118,6 +119,17 @@ def compute(query: Query) -> Frame:
         coefficients=dict(zip(system.coefficient_names, coefficients.tolist(), strict=True)),
         predictions={key: measured.get(key) for key in query.operators},
     )
+
+
+@torch.inference_mode()
+def expected(frame: Frame, key: str = "zero_shot") -> Flag | None:
+    """What the distance to the training lets expect of a prediction, where the `TrainingRange` is known already."""
+    load = frame.query.operators.get(key)
+    trained = TrainingRange.known(load()) if load else None
+    if trained is None:
+        return None
+    source, coefficients = torch.from_numpy(frame.source), torch.tensor(list(frame.coefficients.values()))
+    return trained.flag(source, coefficients, frame.query.system)
 
 
 def _predict(operators: dict[str, Operator], system: System, source: Tensor, coefficients: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from sciml_fm_core.evaluation.errors import error_map
+from sciml_fm_core.evaluation.training_range import TrainingRange
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.system import System
 
@@ -98,6 +99,10 @@ class ErrorCurves:
                 for name, errors in zip(lacking, found.tolist(), strict=True):
                     pairs = zip(batch, errors, strict=True)
                     curves[name] += [pair for pair in pairs if pair[0] not in done[name]]
+                self._told(curves, stop)
+            judged = operators.get("zero_shot")
+            if judged is not None and judged.tasks and TrainingRange.known(judged) is None and not stop.is_set():
+                TrainingRange.of(judged)  # what is expected beforehand: the sentence of the page tells it from now on
                 self._told(curves, stop)
         except Exception:
             log.exception("measuring the error along the dial failed")

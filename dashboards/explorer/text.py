@@ -8,6 +8,7 @@ from html import escape
 
 from latex2mathml.converter import convert
 
+from sciml_fm_core.evaluation.training_range import LEVEL, Flag
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import shift_of
 
@@ -41,7 +42,7 @@ def plain_equation(system: System) -> str:
 
 def sentence(
     system: System, dial: float, trained: tuple[float, float] | None, error: float | None, mean: float | None,
-    largest: float, gaussians: Sequence[tuple[float, float, float]] | None,
+    largest: float, gaussians: Sequence[tuple[float, float, float]] | None, flag: Flag | None = None,
 ) -> str:  # fmt: skip
     """Where the example on the page stands to what the operator was trained on, and how wrong it is.
 
@@ -52,6 +53,7 @@ def sentence(
         mean: the same over several random sources, None where it is not known yet.
         largest: largest |u| of the exact solution.
         gaussians: of a source drawn by hand, None for a random one.
+        flag: what was expected of it before it was solved, None where that is not known yet.
     """
     name = f"{system.dialled.title} = {dial:g}"
     if trained is None:
@@ -73,10 +75,35 @@ def sentence(
     if limit is not None and largest > limit:
         parts.append(f"Its solution reaches {largest:.3g}: examples above {limit:g} were dropped from training.")
     if gaussians is not None:
-        negative = any(row[2] < 0 for row in gaussians)
-        kind = "negative Gaussians, which no training source had" if negative else "Gaussians at places of your own"
-        parts.append(f"Its source has {kind}.")
+        parts.append("Its source has Gaussians at places of your own.")
+    if flag is not None:
+        parts.append(expectation(system, flag))
     return " ".join(parts)
+
+
+REASONS = {
+    "above": "the {dial} is above the range",
+    "below": "the {dial} is below the range",
+    "equation": "the equation is unlike those of training",
+    "weak": "the equation answers the source more weakly, as it does short waves",
+    "strong": "the equation answers the source more strongly",
+    "peaks": "the source has fewer, taller peaks",
+    "negative": "the source has deeper negative parts",
+}
+"""What each distance to the training says, see `TrainingRange.distance`."""
+LEAST_SHARE = 0.2
+"""Of the error expected that a reason accounts for if it is named."""
+
+
+def expectation(system: System, flag: Flag) -> str:
+    """What the distance to the training let expect of an example, and why, as a sentence."""
+    level = percent(LEVEL)
+    if not flag.likely:
+        return f"From its distance to the training, it was not likely off by more than {level}."
+    shares = {name: float(part / flag.error) for name, part in flag.parts.items()}
+    named = sorted((name for name in shares if shares[name] > LEAST_SHARE), key=lambda name: -shares[name])
+    why = ", ".join(REASONS[name].format(dial=system.dial_name) for name in named)
+    return f"From its distance to the training, it was likely off by more than {level}" + (f": {why}." if why else ".")
 
 
 def title(text: str, note: str = "", color: str = "currentColor") -> str:

@@ -131,6 +131,11 @@ class TrainingRange:
                 KNOWN[operator] = found
         return found
 
+    @classmethod
+    def known(cls, operator: Operator) -> TrainingRange | None:
+        """That of an operator where `of` has made it already, at once."""
+        return KNOWN.get(operator)
+
     def distance(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> dict[str, Tensor]:
         """Distances to the training, by name in `PARTS`; 0 inside, shapes (...), float64.
 

@@ -28,7 +28,7 @@ from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.files import file_digest, write_json
 from sciml_fm_core.former_names import as_first_named
 from sciml_fm_core.models.base import find_model
-from sciml_fm_core.models.operator import Operator, load_operator, shipped_operators
+from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations, shipped_operators
 from sciml_fm_core.physics.tasks import Task, parse_mixture
 from sciml_fm_core.training.cards import hardware, versions
 from sciml_fm_core.training.checkpoints import CheckpointError
@@ -151,9 +151,11 @@ def _configuration(run: Run) -> dict[str, Any]:
 
 
 def _digest(parent: str) -> str:
-    path = shipped_operators().get(parent, Path(parent))
+    path = (shipped_operators() | shipped_adaptations()).get(parent, Path(parent))
     if not path.is_file():
-        raise ValueError(f"study: expected a shipped operator or the path of a bundle as parent, got {parent!r}")
+        raise ValueError(
+            f"study: expected a shipped operator or adaptation, or the path of a bundle as parent, got {parent!r}"
+        )
     return file_digest(path)
 
 
