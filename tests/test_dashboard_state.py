@@ -241,10 +241,10 @@ def test_every_preset_solves_over_the_whole_dial(state_of, system, preset):
 )
 def test_shift_grows_with_the_distance_from_the_pre_training_range(state_of, system_name, values):
     state = state_of(system_name)
-    for value, expected in values.items():
+    for value, shift in values.items():
         state.set_dial(value)
         assert state.dial == pytest.approx(value, rel=0.03)
-        assert state.shift == expected, value
+        assert state.shift == shift, value
 
 
 def test_shift_follows_the_range_of_the_chosen_bundle(small_operator, bundles, operators, tmp_path):

@@ -145,6 +145,48 @@ def error_panels(
     return panels(drawn, columns, fig_size=130, hspace=0.25, vspace=0.4)
 
 
+def roc_curves(curves: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -> hv.Overlay:
+    """Cases found against false alarms, a curve by name of each pair that `evaluation.ranks.roc_curve` gives.
+
+    On the dotted line a score tells nothing.
+    """
+    axes, parts = ("share of the others flagged", "share of the large errors flagged"), []
+    for (name, (false, true)), colour in zip(curves.items(), colours_of(curves).values(), strict=True):
+        line = hv.Curve((false.numpy(), true.numpy()), *axes, label=name)
+        parts.append(_styled(line, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
+    chance = hv.Curve(([0, 1], [0, 1]), *axes)
+    parts.append(_styled(chance, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
+    common = dict(title=title, show_grid=True, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), legend_position="bottom_right")
+    return _styled(hv.Overlay(parts), dict(**common, width=WIDTH // 2, height=WIDTH // 2), common | dict(aspect=1))
+
+
+def score_points(
+    rows: Sequence[tuple[str, str, float]], axis: str, title: str = "", *, levels: Sequence[float] = ()
+) -> hv.Overlay:
+    """Numbers by name, as (name, group, value): a line of points for each name, coloured by group.
+
+    Dotted lines mark levels.
+    """
+    names, parts = list(dict.fromkeys(name for name, _, _ in rows))[::-1], []
+    at = {name: float(number) for number, name in enumerate(names)}
+    groups = list(dict.fromkeys(group for _, group, _ in rows))
+    for number, (group, colour) in enumerate(colours_of(groups).items()):
+        apart = 0.18 * ((len(groups) - 1) / 2 - number)
+        own = [(value, at[name] + apart) for name, mine, value in rows if mine == group]
+        points = hv.Scatter(own, axis, "name", label=group)
+        parts.append(_styled(points, dict(color=colour, size=8), dict(color=colour, s=30)))
+    for level in levels:
+        line = hv.Curve([(level, -0.5), (level, len(names) - 0.5)], axis, "name")
+        parts.append(_styled(line, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
+    ticks = [(number, name) for name, number in at.items()]
+    common = dict(title=title, show_grid=True, yticks=ticks, ylabel="", ylim=(-0.6, len(names) - 0.4))
+    common |= dict(legend_position="right")
+    height = 80 + 34 * len(names)
+    return _styled(
+        hv.Overlay(parts), dict(**common, width=WIDTH, height=height), common | dict(fig_size=180, aspect=1.4)
+    )
+
+
 def _error_range(records: Sequence[dict]) -> tuple[float, float]:
     errors = [record["error"] for record in records]
     return min(errors) / 1.4, max(errors) * 1.4
