@@ -24,6 +24,7 @@ from sciml_fm_core.study.convergence import convergence_runs
 from sciml_fm_core.study.display import results_folder
 from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss
 from sciml_fm_core.study.low_precision import low_precision_runs
+from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss, training_range
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import identity
 
@@ -203,6 +204,17 @@ def test_low_precision(tmp_path):
     assert f"{worst:+.1%} at most" in shown, "computed, not canned"
     assert "**By mode or in blocks.**" in shown
     assert figures(notebook, tmp_path) == 1
+
+
+def test_training_range(tmp_path):
+    notebook = execute("training_range.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
+    runs, records = training_range("smoke"), read_table(tmp_path / "out" / "records.csv")
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    shown = text(notebook)
+    for record in records:
+        assert f"{record['area_flag']:.3f}" in shown, "computed, not canned"
+    assert "This run bears out" in shown
+    assert figures(notebook, tmp_path) == 2
 
 
 def test_data(tmp_path):

@@ -26,13 +26,13 @@ CANDIDATES = 400
 class PowerLaw(NamedTuple):
     """A density ``p(x) ~ x^-alpha`` for x >= x_min.
 
-    ``distance`` is that of Kolmogorov and Smirnov between the tail and the law; ``count`` the values in the tail.
+    ``distance`` is that of Kolmogorov and Smirnov between the tail and the law; ``size`` the number of values in it.
     """
 
     alpha: float
     x_min: float
     distance: float
-    count: int
+    size: int
 
 
 def fit_power_law(values: Tensor, *, fewest: int = FEWEST) -> PowerLaw:

@@ -155,14 +155,11 @@ def training_range(budget: str) -> list[TrainingRangeRun]:
     Raises:
         ValueError: on an unknown budget.
     """
-    if budget == "smoke":
-        operators, seeds, shifts, values = ("sys-1",), (0,), 4, 3
-    elif budget == "laptop":
-        operators, seeds, shifts, values = (*OPERATORS, *ADAPTED), SEEDS, 12, 5
-    elif budget in ("gpu", "paper"):
-        operators, seeds, shifts, values = (*OPERATORS, *ADAPTED), SEEDS, 512, 64
-    else:
-        raise ValueError(f"budget: expected one of smoke, laptop, gpu, paper, got {budget!r}")
+    sizes = {"smoke": (4, 3), "laptop": (12, 5), "gpu": (512, 64), "paper": (512, 64)}
+    if budget not in sizes:
+        raise ValueError(f"budget: expected one of {', '.join(sizes)}, got {budget!r}")
+    shifts, values = sizes[budget]
+    operators, seeds = (OPERATORS[:1], SEEDS[:1]) if budget == "smoke" else ((*OPERATORS, *ADAPTED), SEEDS)
     counts = {"shifts": shifts, "other sources": values}
     return [
         TrainingRangeRun(name, cases, seed, counts[cases]) for name in operators for cases in KINDS for seed in seeds
