@@ -153,9 +153,7 @@ def _configuration(run: Run) -> dict[str, Any]:
 def _digest(parent: str) -> str:
     path = (shipped_operators() | shipped_adaptations()).get(parent, Path(parent))
     if not path.is_file():
-        raise ValueError(
-            f"study: expected a shipped operator or adaptation, or the path of a bundle as parent, got {parent!r}"
-        )
+        raise ValueError(f"study: expected a shipped operator or the path of a bundle as parent, got {parent!r}")
     return file_digest(path)
 
 
@@ -195,7 +193,7 @@ def run_study(
 def _job(run: Run, folder: Path, device: str) -> Job:
     path = _path(folder, run)
     parent = None if isinstance(run, PretrainingRun) else getattr(run, "parent", None)
-    if isinstance(parent, str) and parent and parent not in shipped_operators():
+    if isinstance(parent, str) and parent and parent not in (shipped_operators() | shipped_adaptations()):
         whole = str(Path(parent).absolute())  # a cluster's worker may be in another folder
         run = replace(cast(Any, run), parent=whole)
     starts_from = run.parent if isinstance(run, AdaptationRun) else None
