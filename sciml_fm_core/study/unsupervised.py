@@ -271,10 +271,9 @@ SYSTEMS = (("SYS-1(1,20)", "SYS-1(5,15)", "SYS-1(15,50)"), ("SYS-3(1,20)", "SYS-
 """Pre-training, downstream and out-of-range tasks, as the released configurations of arXiv:2402.15734 name them."""
 DEGRADATIONS: tuple[dict[str, Any], ...] = (
     {"mask_ratio": 0.6, "patch": 1, "blur": 1.0},
-    {"mask_ratio": 0.6, "patch": 4, "blur": 0.0},
     {"mask_ratio": 0.0, "patch": 1, "blur": 4.0},
 )
-"""What is tried: points masked after a weak blur, as in the released code; patches alone; a stronger blur alone."""
+"""What is tried: points masked after a weak blur, as in the released code; a stronger blur alone."""
 CHOSEN = {"SYS-1(1,20)": 0, "SYS-3(1,20)": 0}
 """Number of the degradation with the lowest validation errors, at the first seed; the other seeds have it alone."""
 
@@ -283,7 +282,8 @@ BUDGETS: dict[str, dict[str, Any]] = {
         "examples": (4, 8), "steps": (2, 2), "pretraining_steps": 2, "size": "64K", "batch_size": 4, "validation": 2,
         "test": 4, "test_resolution": 32, "resolution": ((0.0, 32),), "learning_rates": (3e-3,),
     },
-    "laptop": {"examples": (16, 64, 256), "steps": (80, 120, 160)},
+    # minutes of one core, so small batches and few steps for every start
+    "laptop": {"examples": (16, 64, 256), "steps": (80, 120, 160), "pretraining_steps": 500, "batch_size": 16},
     "gpu": {
         "examples": (16, 64, 256, 1024, 4096), "steps": (500, 1000, 2000, 4000, 8000), "pretraining_steps": 20_000,
         "size": "1M", "resolution": ((0.0, 64),), "learning_rates": LEARNING_RATES, "validation": 256, "test": 1024,
