@@ -27,6 +27,7 @@ from sciml_fm_core.study.low_precision import low_precision_runs
 from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss, training_range
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import identity
+from sciml_fm_core.study.unsupervised import unsupervised
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -191,6 +192,21 @@ def test_convergence(tmp_path):
         "**Steps of time.**",
     ):
         assert claim in shown
+
+
+def test_unsupervised(tmp_path):
+    notebook = execute("unsupervised.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
+    runs, records = unsupervised("smoke"), read_table(tmp_path / "out" / "records.csv")
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    shown = text(notebook)
+    for system in ("SYS-1", "SYS-3"):
+        for part in ("degradation", "labels saved", "in context"):
+            assert f"**{system}, {part}.**" in shown
+    for record in records:
+        if record["kind"] == "in_context" or record["start"] == "from scratch":
+            for point in record["points"]:
+                assert f"{point['error']:.2%}" in shown, "computed, not canned"
+    assert "**This run does not bear out**" in shown
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
     assert figures(notebook, tmp_path) == 2
 

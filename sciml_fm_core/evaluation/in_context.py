@@ -12,6 +12,8 @@ from torch import Tensor
 
 NEIGHBOURS = 20.0
 """Neighbours of a point, times the root of the number of examples, in the released code."""
+RESOLVED = 1e-10
+"""Share of the variance of all true values below which that of a few is zero, as prefix sums cannot tell."""
 
 
 def in_context(
@@ -26,7 +28,7 @@ def in_context(
 
     Of a point of a query with predicted value p, the neighbours are the ``k = int(neighbours * sqrt(J))`` points, among
     all points of all J examples, whose predicted values are nearest to p (of those equally far, smaller ones). With
-    their true values t, the answer is ``mean(t)`` where they agree, ``std(t) / |mean(t)| < spread``, and p elsewhere.
+    their true values t, the answer is ``mean(t)`` where they agree, ``std(t) / |mean(t)| <= spread``, and p elsewhere.
     Which network it was, where the points are and what the equation is play no part: whatever is a function of the
     predicted value can be mended, and nothing else.
 
@@ -43,7 +45,7 @@ def in_context(
         example_predictions: the same network's predictions of J solved examples, shape (J, m, m).
         example_solutions: their true solutions, shape (J, m, m).
         neighbours: k over sqrt(J).
-        spread: below which relative spread neighbours agree; ``math.inf`` to believe them everywhere. Where None, below
+        spread: up to which relative spread neighbours agree; ``math.inf`` to believe them everywhere. Where None, up to
             the mean relative spread over the points of the query, the rule of the released code: about half of them.
 
     Returns:
@@ -72,12 +74,13 @@ def in_context(
     centre = truths.mean()  # sums of squares lose fewer digits about it
     mean = _window_means(truths - centre, first, k)
     square = _window_means((truths - centre).square(), first, k)
-    deviation = (square - mean.square()).clamp(min=0).sqrt()
+    variance = square - mean.square()
+    lost = RESOLVED * (truths - centre).square().mean()
+    deviation = torch.where(variance > lost, variance, 0).clamp(min=0).sqrt()
     mean = mean + centre
     relative = deviation / mean.abs().clamp(min=torch.finfo(torch.float64).tiny)
     limit = relative.mean(dim=(-2, -1), keepdim=True) if spread is None else spread
-    agree = relative < limit if spread is None or math.isfinite(spread) else torch.ones_like(relative, dtype=torch.bool)
-    return torch.where(agree, mean, prediction.double()).to(prediction.dtype)
+    return torch.where(relative <= limit, mean, prediction.double()).to(prediction.dtype)
 
 
 def _window_means(values: Tensor, first: Tensor, k: int) -> Tensor:
