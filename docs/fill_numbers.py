@@ -23,6 +23,7 @@ from sciml_fm_core.study.analysis import error_of, examples_to_reach, median_err
 from sciml_fm_core.study.experiments import PATIENCE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.runs import identity
+from sciml_fm_core.study.unsupervised import CHOSEN, DEGRADATIONS, WAYS
 from sciml_fm_core.training.cards import hardware
 
 FOLDER = Path(__file__).parent
@@ -247,6 +248,36 @@ def ablation() -> str:
     return f"{origin}\n\n{table(['variant', *labels], rows)}"
 
 
+def unsupervised() -> str:
+    """Pre-training on sources alone, and solved examples at test time."""
+    found = read_table(shipped_tables()["laptop-unsupervised"])
+    chosen, shown = {task: DEGRADATIONS[number] for task, number in CHOSEN.items()}, []
+    shared = {key: found[0][key] for key in ("examples", "steps", "size", "pretraining_steps", "batch_size")}
+    ways = {"from scratch": "from scratch", "unsupervised": "on sources alone", "supervised": "by labels"}
+    rows, counts = [], shared["examples"]
+    few = select(found, kind="unsupervised")
+    for task, start in dict.fromkeys((record["task"], record["start"]) for record in few):
+        own = select(few, task=task, start=start)
+        if start == "unsupervised":
+            own = select(own, **chosen[own[0]["unlabelled"]])
+        errors = [[record["points"][i]["error"] for record in own] for i in range(len(counts))]
+        rows.append([task, ways[start], len(own), *map(spread, errors)])
+    shown.append(table(["task", "pre-trained", "seeds", *(f"{count} examples" for count in counts)], rows))
+    beyond, rows = select(found, kind="in_context"), []
+    columns = [0, *beyond[0]["examples"]]
+    for task in dict.fromkeys(record["task"] for record in beyond):
+        points = [point for record in select(beyond, task=task) for point in record["points"]]
+        for way in WAYS:
+            own = [point for point in points if point["way"] == way]
+            rows.append([task, way, *(spread([p["error"] for p in own if p["examples"] == n]) for n in columns)])
+    shown.append(table(["task", "way", *(f"{count} examples" for count in columns)], rows))
+    about = (
+        f"Networks of {shared['size']}; pre-training takes {shared['pretraining_steps']} steps of "
+        f"{shared['batch_size']} examples, each adaptation {' / '.join(map(str, shared['steps']))}, in context half."
+    )
+    return f"{about} {origin(found, 'unsupervised ')}\n\n" + "\n\n".join(shown)
+
+
 def normalizations() -> str:
     """What normalising is worth, from benchmarks/results/normalizations.json."""
     labels = [label for run in NORMALIZATIONS["paper"]["runs"].values() for label in run["errors"]]
@@ -435,11 +466,12 @@ PAGES = {
         bits,
         operators,
         adapted,
+        headline, study, repeat, sizes, shifts, mixture, architectures, unsupervised, normalizations, operators, adapted,
     ),
     "reach.md": (reach, unseen, ablation),
     "dashboard.md": (page,),
     "public.md": (bounds, visitors),
-}
+}  # fmt: skip
 
 
 def filled(text: str, sections: tuple) -> str:
