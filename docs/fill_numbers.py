@@ -467,6 +467,8 @@ PAGES = {
         operators,
         adapted,
         headline, study, repeat, sizes, shifts, mixture, architectures, unsupervised, normalizations, operators, adapted,
+        headline, study, repeat, sizes, shifts, mixture, architectures, unsupervised, normalizations, operators,
+        adapted,
     ),
     "reach.md": (reach, unseen, ablation),
     "dashboard.md": (page,),

@@ -274,7 +274,7 @@ DEGRADATIONS: tuple[dict[str, Any], ...] = (
     {"mask_ratio": 0.0, "patch": 1, "blur": 4.0},
 )
 """What is tried: points masked after a weak blur, as in the released code; a stronger blur alone."""
-CHOSEN = {"SYS-1(1,20)": 0, "SYS-3(1,20)": 0}
+CHOSEN = {"SYS-1(1,20)": 1, "SYS-3(1,20)": 0}
 """Number of the degradation with the lowest validation errors, at the first seed; the other seeds have it alone."""
 
 BUDGETS: dict[str, dict[str, Any]] = {
