@@ -23,7 +23,7 @@ from sciml_fm_core.study.analysis import error_of, examples_to_reach, median_err
 from sciml_fm_core.study.experiments import PATIENCE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.runs import identity
-from sciml_fm_core.study.unsupervised import CHOSEN, DEGRADATIONS, WAYS
+from sciml_fm_core.study.unsupervised import CHOSEN, SETTINGS, WAYS
 from sciml_fm_core.training.cards import hardware
 
 FOLDER = Path(__file__).parent
@@ -251,7 +251,7 @@ def ablation() -> str:
 def unsupervised() -> str:
     """Pre-training on sources alone, and solved examples at test time."""
     found = read_table(shipped_tables()["laptop-unsupervised"])
-    chosen, shown = {task: DEGRADATIONS[number] for task, number in CHOSEN.items()}, []
+    chosen, shown = {task: SETTINGS[number] for task, number in CHOSEN.items()}, []
     shared = {key: found[0][key] for key in ("examples", "steps", "size", "pretraining_steps", "batch_size")}
     ways = {"from scratch": "from scratch", "unsupervised": "on sources alone", "supervised": "by labels"}
     rows, counts = [], shared["examples"]

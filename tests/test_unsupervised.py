@@ -5,16 +5,17 @@ import math
 import pytest
 import torch
 
-from sciml_fm_core import FreshBatches, Task, TrainConfig, draw_split, fine_tune, relative_error
+from sciml_fm_core import FreshBatches, Task, TrainConfig, draw_split, fine_tune, new_operator, relative_error
 from sciml_fm_core.evaluation.in_context import in_context, scale_factor
 from sciml_fm_core.models.normalization import fit_normalization
 from sciml_fm_core.study.runs import identity, run_study
-from sciml_fm_core.study.unsupervised import BUDGETS, CHOSEN, DEGRADATIONS, WAYS, Choice, InContextRun, unsupervised
+from sciml_fm_core.study.unsupervised import BUDGETS, CHOSEN, SETTINGS, WAYS, Choice, InContextRun, unsupervised
 from sciml_fm_core.training.reconstruction import (
     Degradation,
     ReconstructionBatches,
     pretrain_by_reconstruction,
     reconstruction,
+    with_new_output,
 )
 from sciml_fm_core.training.unlabelled import WithoutSolutions
 
@@ -125,6 +126,17 @@ def test_it_trains_also_where_nothing_is_masked(degradation):
     assert math.isfinite(tuned.validation_error)
 
 
+def test_a_new_output_leaves_the_blocks_as_they_were():
+    operator = new_operator([POISSON], size="64K", seed=3)
+    before = {key: value.clone() for key, value in operator.model.state_dict().items()}
+    state = with_new_output(operator, seed=1).model.state_dict()
+    changed = {key.split(".")[0] for key, value in state.items() if not torch.equal(value, before[key])}
+    assert changed == {"project", "output"}
+    assert all(torch.equal(value, before[key]) for key, value in operator.model.state_dict().items())
+    with pytest.raises(ValueError, match="new output: expected a Fourier neural operator, got unet"):
+        with_new_output(new_operator([POISSON], architecture="unet", size="64K"))
+
+
 # Solved examples at test time -----------------------------------------------------------------------------------------
 
 
@@ -233,10 +245,14 @@ def test_starts_are_alike_but_for_their_pre_training(budget):
         assert len(alike) == 1
         for seed in {run.seed for run in own}:
             starts = [run.start for run in own if run.seed == seed]
-            tried = [run.degradation for run in own if run.seed == seed and run.start == "unsupervised"]
+            tried = [
+                {"mask_ratio": run.mask_ratio, "blur": run.blur, "new_output": run.new_output}
+                for run in own
+                if run.seed == seed and run.start == "unsupervised"
+            ]
             assert starts.count("from scratch") == 1
-            assert Degradation(**DEGRADATIONS[chosen]) in tried
-            assert len(tried) == (len(DEGRADATIONS) if seed == 0 else 1)
+            assert SETTINGS[chosen] in tried
+            assert len(tried) == (len(SETTINGS) if seed == 0 else 1)
     assert {run.task for run in runs if isinstance(run, InContextRun)} == {"SYS-1(15,50)", "SYS-3(15,20)"}
 
 

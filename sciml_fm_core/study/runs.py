@@ -125,7 +125,7 @@ class AdaptationRun:
 Run = PretrainingRun | AdaptationRun | MeasuredRun
 Recorded = AdaptationRun | MeasuredRun
 """A run that a study asks for; operators are made for it as it needs them."""
-_CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": "", "fixed_examples": 0}
+_CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": "", "fixed_examples": 0, "new_output": False}
 """Fields that count only where they differ from this: runs that were recorded before them keep their identity."""
 
 

@@ -3,13 +3,15 @@
 Chen et al., arXiv:2402.15734: sources are blurred and partly masked, and a network learns to give them back, before it
 is fine-tuned on a few solved examples. Unlike `training.unlabelled` it uses no equation, only which sources occur.
 
-Three decisions differ from the released code (github.com/delta-lab-ai/data_efficient_nopt):
+Where it differs from the released code (github.com/delta-lab-ai/data_efficient_nopt):
 
 - Its loss is over masked points alone, so that with no mask, only blurred, it trains nothing (and its configuration for
   Poisson offers a ratio of 0). Here it is the relative error of the whole field, which trains whatever the degradation.
 - Its network has an output for each input, so also for coefficients, as maps that are constant in space. Here they are
   a few exact numbers, statistically independent of the source: told, they need not be restored; masked, they cannot be,
   as nothing tells their value. So the source alone is restored, and the coefficients are told.
+- Its fine-tuning keeps the backbone alone, as the number of outputs changes. Here it does not, and both can be had:
+  `with_new_output`.
 - Masked points are chosen anew for each example and step, an exact share of them.
 
 The network's one output stands for the source in place of the solution. In the scale of its output both are of order
@@ -29,6 +31,7 @@ from torch import Tensor
 from sciml_fm_core.data.batches import Batches, FreshBatches
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
+from sciml_fm_core.models.fno import FNO
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import check_grid, filter_modes, laplacian
@@ -218,3 +221,18 @@ def pretrain_by_reconstruction(
         **training_card(history, operator),
     }
     return operator, history
+
+
+def with_new_output(operator: Operator, *, seed: int = 0) -> Operator:
+    """A copy whose last pointwise network is random again, so that the fine-tuning keeps the blocks before it alone.
+
+    Raises:
+        ValueError: if the network is no FNO.
+    """
+    copy = operator.copy()
+    if not isinstance(copy.model, FNO):
+        raise ValueError(f"new output: expected a Fourier neural operator, got {copy.model.architecture}")
+    fresh = FNO.create(copy.model.config, stream(seed, "output"))
+    for name in ("project", "output"):
+        getattr(copy.model, name).load_state_dict(getattr(fresh, name).state_dict())
+    return copy
