@@ -269,8 +269,9 @@ def unsupervised() -> str:
         points = [point for record in select(beyond, task=task) for point in record["points"]]
         for way in WAYS:
             own = [point for point in points if point["way"] == way]
-            rows.append([task, way, *(spread([p["error"] for p in own if p["examples"] == n]) for n in columns)])
-    shown.append(table(["task", "way", *(f"{count} examples" for count in columns)], rows))
+            cells = (spread([p["error"] for p in own if p["examples"] == n]) for n in columns)
+            rows.append([task, way, len(select(beyond, task=task)), *cells])
+    shown.append(table(["task", "way", "seeds", *(f"{count} examples" for count in columns)], rows))
     about = (
         f"Networks of {shared['size']}; pre-training takes {shared['pretraining_steps']} steps of "
         f"{shared['batch_size']} examples, each adaptation {' / '.join(map(str, shared['steps']))}, in context half."

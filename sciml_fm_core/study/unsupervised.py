@@ -300,8 +300,8 @@ BUDGETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Fields of the runs by budget."""
-SEEDS = {"smoke": (0,)}
-"""By budget, where they are not (0, 1, 2)."""
+SEEDS = {"smoke": ((0,), (0,)), "laptop": ((0, 1, 2), (0,))}
+"""Of each system by budget, where they are not (0, 1, 2)."""
 
 
 def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
@@ -320,8 +320,8 @@ def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
         "examples": tuple(max(1, count // 4) for count in fields["examples"]),
         "steps": tuple(max(1, steps // 2) for steps in fields["steps"]),
     }
-    for seed in SEEDS.get(budget, (0, 1, 2)):
-        for unlabelled, task, beyond in SYSTEMS:
+    for (unlabelled, task, beyond), seeds in zip(SYSTEMS, SEEDS.get(budget, 2 * ((0, 1, 2),)), strict=True):
+        for seed in seeds:
             common = fields | {"unlabelled": unlabelled, "task": task, "seed": seed}
             runs.append(UnsupervisedRun(start="from scratch", **common))
             tried = SETTINGS if seed == 0 else (SETTINGS[CHOSEN[unlabelled]],)
