@@ -462,19 +462,17 @@ PAGES = {
         shifts,
         mixture,
         architectures,
+        unsupervised,
         normalizations,
         grids,
         bits,
         operators,
         adapted,
-        headline, study, repeat, sizes, shifts, mixture, architectures, unsupervised, normalizations, operators, adapted,
-        headline, study, repeat, sizes, shifts, mixture, architectures, unsupervised, normalizations, operators,
-        adapted,
     ),
     "reach.md": (reach, unseen, ablation),
     "dashboard.md": (page,),
     "public.md": (bounds, visitors),
-}  # fmt: skip
+}
 
 
 def filled(text: str, sections: tuple) -> str:

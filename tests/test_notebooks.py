@@ -22,9 +22,8 @@ from test_dashboard_browser import ARGUMENTS, TIMEOUT, chromium, free_port, wait
 from sciml_fm_core import Task, load_operator, relative_error
 from sciml_fm_core.study.convergence import convergence_runs
 from sciml_fm_core.study.display import results_folder
-from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss
-from sciml_fm_core.study.low_precision import low_precision_runs
 from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss, training_range
+from sciml_fm_core.study.low_precision import low_precision_runs
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import identity
 from sciml_fm_core.study.unsupervised import unsupervised
