@@ -183,7 +183,7 @@ def diverse_heads(
         outputs = torch.stack([_with(trunk, head).head(hidden) for head in heads])
         loss = training_loss(encoded.decode(outputs), parts, "relative").mean()
         if progress >= warmup and diversity:
-            weights = [{name: layer.weight for name, layer in head.items()} for head in heads]
+            weights = [{name: cast(nn.Linear, layer).weight for name, layer in head.items()} for head in heads]
             loss = loss - diversity * diversity_of(weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
