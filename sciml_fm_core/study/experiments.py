@@ -25,6 +25,7 @@ from .measured import MeasuredRun
 from .records import read_table, shipped_tables
 from .runs import STARTS, AdaptationRun, PretrainingRun, Recorded, Schedule, identity, run_study
 from .training_range import training_range
+from .uncertainty import uncertainty
 from .unsupervised import unsupervised
 
 COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
@@ -386,6 +387,7 @@ MEASURED: dict[str, Callable[[str], Sequence[MeasuredRun]]] = {
     "low_precision": low_precision_runs,
     "training_range": training_range,
     "unsupervised": unsupervised,
+    "uncertainty": uncertainty,
 }
 """Those whose runs measure something else than an adaptation; each ships in a table of its own, such as
 ``laptop-physics_loss``."""
