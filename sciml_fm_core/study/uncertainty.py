@@ -89,9 +89,7 @@ class UncertaintyRun(MeasuredRun):
             validation=min(64, self.calibration),
         )  # fmt: skip
         seen, some = draw_split(inside, "train", 200, resolution=n).to(device), slice(0, min(200, self.calibration))
-        laplace = LastLayerLaplace.fit(
-            first, draw_split(inside, "train", 200, resolution=n).to(device), held.take(some)
-        )
+        laplace = LastLayerLaplace.fit(first, seen, held.take(some))
 
         def step(examples: Examples) -> Prediction:
             mean = first.predict(examples.source, examples.coefficients, system)
