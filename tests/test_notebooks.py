@@ -26,6 +26,7 @@ from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss, training_
 from sciml_fm_core.study.low_precision import low_precision_runs
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import identity
+from sciml_fm_core.study.uncertainty import uncertainty
 from sciml_fm_core.study.unsupervised import unsupervised
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -229,6 +230,17 @@ def test_training_range(tmp_path):
     for record in records:
         assert f"{record['area_flag']:.3f}" in shown, "computed, not canned"
     assert "This run bears out" in shown
+    assert figures(notebook, tmp_path) == 2
+
+
+def test_uncertainty(tmp_path):
+    notebook = execute("uncertainty.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
+    runs, records = uncertainty("smoke"), read_table(tmp_path / "out" / "records.csv")
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    shown = text(notebook)
+    deep = [row for row in records[0]["rows"] if row["method"] == "deep ensemble" and row["shift"] == "medium"]
+    assert f"deep ensemble {deep[0]['pearson']:.2f}" in shown, "computed, not canned"
+    assert "This run contradicts" in shown
     assert figures(notebook, tmp_path) == 2
 
 
