@@ -79,7 +79,6 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
     system = find_system(system) if isinstance(system, str) else system
     n = system.check(source, coefficients)
     system.check_mean(source)
-    check_finite(prediction, "prediction")
     if prediction.shape[-2:] != source.shape[-2:]:
         raise ValueError(
             f"prediction: expected the grid of the source {tuple(source.shape[-2:])}, got "
@@ -90,6 +89,7 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
     divides = type(system).multiplier is System.multiplier and type(system).residual_hat is System.residual_hat
     known = system.symbol_bounds(coefficients, n) if divides else None
     if known is None:
+        check_finite(prediction, "prediction")
         nothing = torch.zeros(shape, dtype=torch.float64, device=source.device)
         return ErrorBounds(nothing, nothing + torch.inf)
 
@@ -106,6 +106,7 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
     removed = (predicted * null.flatten(-2)).sum(-1)
     shortest, longest = 1 / high, 1 / low  # 1 / symbol is between them
     size = predicted.sum(-1).sqrt()
+    check_finite(size, "prediction")
     smallest, largest = ((_sum(residual, inverse**2) + removed).sqrt() for inverse in (shortest, longest))
     lower = smallest / (size + smallest)
     upper = torch.where(largest < size, largest / (size - largest), torch.inf)
@@ -125,7 +126,7 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
             off, whole = error + _sum(chosen, more_error), solution + _sum(chosen, more_solution)
             return torch.where((off < whole) & (ratio < 1), off / whole, torch.inf)
 
-        upper = torch.minimum(upper, _fixed_point(by_prediction, torch.zeros_like(size)).sqrt())
+        upper = torch.minimum(upper, _fixed_point(by_prediction, upper.clamp(max=0.5).square()).sqrt())
     solution, more_solution = _sum(given, shortest**2), given * (longest**2 - shortest**2)
     turn = residual / given
 

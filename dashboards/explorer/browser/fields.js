@@ -120,7 +120,7 @@ class Fields {
     for (const one of predictors) {
       const section = make('section', this.below, {className: 'misfit'})
       section.setAttribute('aria-label', `Error of ${one.name}`)
-      make('h3', section, {title: 'of the root mean square of u'}, 'Error ', make('small', null, {}, 'white 0.1 %, full 100 %'))
+      make('h3', section, {title: 'of the root mean square of u'}, 'Error ', make('small', null, {}, 'white 0.1, full 100 %'))
       this.errors[one.key] = new Field(section, `Error of ${one.name}`)
       this.watch(this.errors[one.key])
     }
