@@ -373,8 +373,10 @@ def test_model_chosen_by_keyboard(page):
 def test_everything_is_on_the_first_screen(browser, address, size):
     """Nothing is cut off at the right, and on a wide screen nothing lies below."""
     with watched(browser, address.removesuffix("/explore"), size) as page:
-        page.goto(address)
+        page.goto(f"{address}?dial=20")  # where most is said of a prediction
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+        expect(page.locator(".sentence")).to_contain_text("likely off")
+        expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^2\d$"))
         assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
         # On a phone the predictions are swiped beside the exact solution, and the errors are folded.
         for name in ("Exact u", "Zero-shot") if size[0] < 700 else ("Error of Zero-shot", "From scratch"):

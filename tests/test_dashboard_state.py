@@ -1,5 +1,6 @@
 """The explore dashboard without its display: what is set, what is computed from it, what is trained meanwhile."""
 
+import asyncio
 import io
 import math
 import os
@@ -570,6 +571,30 @@ def test_what_the_stage_says_is_checked(state):
     for message in nonsense:
         explorer._heard(message)
     assert dict(state.param.values()) == before
+
+
+def test_a_kernel_may_hear_in_a_thread_of_its_own(state):
+    """JupyterLab does: what the browser says is acted on, and answered, in the thread of the page alone."""
+    told = []
+
+    async def lecture() -> None:
+        explorer = Explorer(state)
+        framed = asyncio.Event()
+
+        def tell(kind, arrays=None, **header):
+            told.append((kind, threading.get_ident()))
+            if kind == "frame":
+                framed.set()
+
+        explorer.stage.tell = tell
+        explorer.curves.request = lambda: None  # outlasts the loop of this test
+        await asyncio.to_thread(explorer.stage._on_message, {"ready": True})
+        await asyncio.wait_for(framed.wait(), 60)
+        explorer.close()
+
+    asyncio.run(lecture())
+    assert {"setup", "frame"} <= {kind for kind, _ in told}
+    assert {thread for _, thread in told} == {threading.get_ident()}
 
 
 # The window of a training -------------------------------------------------------------------------------------------

@@ -113,6 +113,10 @@ class Explorer:
 
     def _heard(self, message: dict) -> None:
         """Act on a message of the stage; what makes no sense is left alone, as anybody can send anything."""
+        if self._loop is not None and threading.get_ident() != self._thread:
+            # A kernel of Jupyter may hear in threads of its own; answers of two threads would mix on their way.
+            self._loop.call_soon_threadsafe(self._heard, message)
+            return
         for name, value in message.items():
             act = getattr(self, f"_hear_{name}", None)
             try:
