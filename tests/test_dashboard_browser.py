@@ -383,3 +383,18 @@ def test_everything_is_on_the_first_screen(browser, address, size):
             box = page.locator(f"canvas[aria-label='{name}']").bounding_box()
             assert box["x"] + box["width"] <= size[0] + 1
             assert box["y"] + box["height"] <= size[1] + 1, (name, box)
+
+
+def test_the_spread_follows_when_the_dial_rests(browser, address):
+    """As a map and as a band in the cut; it goes with the operator that the ensemble was trained like."""
+    with watched(browser, address.removesuffix("/explore"), (1366, 768)) as page:
+        page.goto(f"{address}?dial=20")
+        expect(shown(page, "spread")).to_have_text(re.compile(r"%$"))
+        far = percent(shown(page, "spread").inner_text())
+        expect(page.locator(".band")).to_have_attribute("d", re.compile("Z$"))
+        dial(page).press("Home")
+        expect(shown(page, "spread")).to_have_text(re.compile(r"^[01](\.\d+)? %$"))
+        assert percent(shown(page, "spread").inner_text()) < far
+        page.get_by_label("Model").select_option("symbol")
+        expect(page.locator(".spread")).to_be_hidden()
+        expect(page.locator(".band")).to_have_attribute("d", "")

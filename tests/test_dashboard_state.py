@@ -19,6 +19,7 @@ import torch
 from sciml_fm_core import SYSTEMS, System, Task, load_operator, new_operator
 from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.evaluation.training_range import TrainingRange
+from sciml_fm_core.models.ensemble import load_ensemble
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers
@@ -30,14 +31,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 from explorer import text
 from explorer.app import Explorer
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
-from explorer.compute import RESOLUTION, Query, coarse_to_fine, compute, expected, sweep_sources
+from explorer.compute import RESOLUTION, Query, coarse_to_fine, compute, expected, spread_of, sweep_sources
 from explorer.controls import ParameterControls
 from explorer.error_curves import mean_at
 from explorer.exports import as_hdf5, as_npz, program
 from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
 from explorer.link import query_of, restore
 from explorer.predictions import PREDICTIONS, Predictor
-from explorer.stage import frame_message, pack, setup_message, ticks, unpack
+from explorer.stage import frame_message, pack, setup_message, spread_message, ticks, unpack
 from explorer.state import EXAMPLE_COUNTS, ExploreState, default_window
 
 PATIENCE = 120
@@ -721,13 +722,35 @@ def test_a_fourth_prediction_is_one_entry(state, operators, monkeypatch):
     assert setup_message(state)["predictors"][-1]["name"] == "Mixed"
 
 
-def test_a_spread_is_sent_beside_its_prediction(state):
-    frame = compute(state.query())
-    certain = frame.predictions["zero_shot"]
-    spread = np.full_like(certain.values, 0.25)
-    sent = replace(frame, predictions={"zero_shot": replace(certain, spread=spread)})
-    assert np.array_equal(frame_message(sent, "", "")[1]["zero_shot-spread"], spread)
-    assert "zero_shot-spread" not in frame_message(frame, "", "")[1]
+def test_the_spread_of_an_ensemble_grows_outside_its_training():
+    bundles, _ = find_bundles()
+    state = ExploreState(bundles, lambda bundle: load_operator(bundle.path))
+    state.choose_bundle("sys-1")
+    ensemble = load_ensemble(state.ensemble)
+    relative = []
+    for dial in (3.0, 8.0, 20.0):
+        state.set_dial(dial)
+        frame = compute(state.query())
+        spread = spread_of(frame, ensemble)
+        header, arrays = spread_message(spread, 7)
+        assert header == {"frame": 7, "points": RESOLUTION, "relative": spread.relative}
+        assert arrays["spread"].shape == frame.solution.shape
+        assert arrays["spread"].min() >= 0
+        relative.append(spread.relative)
+    assert relative == sorted(relative)
+    assert relative[0] < 0.05 < relative[2]
+
+
+def test_which_operators_have_an_ensemble():
+    """Those of one system that were pre-trained as it was; an adapted one is sure of what its ensemble has not seen."""
+    bundles, _ = find_bundles()
+    systems = {name: SYSTEMS[bundle.systems[0]] for name, bundle in bundles.items()}
+    with_one = {name: bundle.ensemble(systems[name]).stem for name, bundle in bundles.items()
+                if bundle.ensemble(systems[name])}  # fmt: skip
+    assert with_one == {"sys-1": "sys-1", "sys-1-paper": "sys-1", "sys-1-symbol": "sys-1", "sys-2": "sys-2",
+                        "sys-3": "sys-3"}  # fmt: skip
+    assert bundles["sys-1-symbol"].ensemble(SYSTEMS["helmholtz"]) is None
+    assert replace(bundles["sys-1"], kind="fine-tuned").ensemble(SYSTEMS["poisson"]) is None
 
 
 # Systems and bundles ------------------------------------------------------------------------------------------------

@@ -11,19 +11,20 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 import torch
 
+from sciml_fm_core.models.ensemble import Ensemble, load_ensemble
 from sciml_fm_core.models.operator import Operator, load_operator
-from sciml_fm_core.physics.system import System
 
 from . import text
 from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
-from .compute import Frame, Query, compute, expected
+from .compute import Frame, Query, Spread, compute, expected, spread_of
 from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves
 from .exports import File, as_hdf5, as_npz, program
@@ -33,7 +34,7 @@ from .link import gaussians, query_of, restore
 from .page import dashboard_page
 from .parts import Html
 from .shipped import shipped_results
-from .stage import Stage, frame_message, setup_message
+from .stage import Stage, frame_message, setup_message, spread_message
 from .state import ExploreState
 from .tabs import INSIGHTS, Tabs
 
@@ -62,6 +63,11 @@ log = logging.getLogger(__name__)
 def shared_operator(bundle: Bundle) -> Operator:
     """Weights of a bundle, loaded once for all sessions and never changed."""
     return pn.state.as_cached(f"operator {bundle.version}", load_operator, name_or_path=str(bundle.path))
+
+
+def shared_ensemble(path: Path) -> Ensemble:
+    """A shipped ensemble, loaded once for all sessions and never changed."""
+    return pn.state.as_cached(f"ensemble {path}", load_ensemble, name_or_path=str(path))
 
 
 def opening_state() -> tuple[ExploreState, list[str]]:
@@ -277,27 +283,35 @@ class Explorer:
         if isinstance(outcome, str):
             self.stage.tell("notice", id=self._sent, text=_kindly(outcome))
             return
-        self._last, query = outcome, outcome.query
+        self._last = outcome
         given = state.current.settings.given if state.current else ""
         header, arrays = frame_message(outcome, self._sentence(outcome), given, list(state.live))
         self.stage.tell("frame", arrays, id=self._sent, turn=turn, **header)
         if latest:
             if self._settling is not None:
                 self._settling.cancel()
-            settled = partial(self._settled, query.system, outcome.coefficients)
+            settled = partial(self._settled, self._sent, outcome)
             loop = asyncio.get_running_loop()
             self._settling = loop.call_later(SETTLED_MILLISECONDS / 1000, self._at_once, settled)
 
-    def _settled(self, system: System, coefficients: dict[str, float]) -> None:
-        """The dial rests: what is not on the stage follows, where it can be seen."""
-        if system is self.state.system:
+    def _settled(self, number: int, frame: Frame) -> None:
+        """The dial rests: what would slow it down follows, and what is not on the stage, where it can be seen."""
+        if frame.query.system is self.state.system:
+            if self.state.ensemble is not None and "zero_shot" in frame.predictions:
+                self._later(self._spread(number, frame, self.state.ensemble))
             if self._drawer_open:
-                self.parameters.show_values(coefficients)
+                self.parameters.show_values(frame.coefficients)
             if self.state.training:
                 self.adapt.follow_window()
             if self._document is not None:  # a notebook keeps its own address
                 self.stage.tell("address", query=query_of(self.state))
             self.tabs.settled()
+
+    async def _spread(self, number: int, frame: Frame, ensemble: Path) -> None:
+        spread = await asyncio.get_running_loop().run_in_executor(FRAMES, _attempt_spread, frame, ensemble)
+        if spread is not None and number == self._sent:
+            header, arrays = spread_message(spread, number)
+            self.stage.tell("spread", arrays, **header)
 
     def _sentence(self, frame: Frame) -> str:
         query, zero_shot = frame.query, frame.predictions.get("zero_shot")
@@ -362,6 +376,14 @@ class Explorer:
         self._drawer_open = event.new
         if event.new and self._last is not None and self._last.query.system is self.state.system:
             self.parameters.show_values(self._last.coefficients)
+
+
+def _attempt_spread(frame: Frame, ensemble: Path) -> Spread | None:
+    try:
+        return spread_of(frame, shared_ensemble(ensemble))
+    except (ValueError, ArithmeticError):
+        log.exception("the spread of an ensemble failed")
+        return None
 
 
 SAVES: dict[str, Callable[[Explorer], File]] = {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from sciml_fm_core.models.ensemble import read_ensemble_card, shipped_ensembles
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import Task
@@ -70,6 +72,11 @@ class Bundle:
         task = f" of {self.downstream.label}" if self.downstream else ""
         return f"{self.kind} on {self.downstream_examples:,} examples{task}"
 
+    def ensemble(self, system: System) -> Path | None:
+        """The shipped ensemble whose members were pre-trained on the same task, of this system; if it is one alone."""
+        known = self.kind == "pre-trained" and [task.system.name for task in self.tasks] == [system.name]
+        return _ensembles().get(self.tasks[0].label) if known else None
+
     @property
     def version(self) -> tuple[str, float]:
         """Changes when the file does: the key under which its weights may be cached."""
@@ -102,6 +109,12 @@ class Bundle:
 def pretraining_range(system: System) -> tuple[float, float]:
     """Range of the dial to pre-train on; the whole dial where the system names none."""
     return system.shifts.get(PRETRAINING, (system.dialled.low, system.dialled.high))
+
+
+@cache
+def _ensembles() -> dict[str, Path]:
+    """The shipped ensembles by the task of their training; none has several."""
+    return {read_ensemble_card(path)["tasks"][0]: path for path in shipped_ensembles().values()}
 
 
 def user_folder() -> Path:

@@ -14,14 +14,18 @@ from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.error_bounds import error_bounds
 from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
 from sciml_fm_core.evaluation.training_range import Flag, TrainingRange
+from sciml_fm_core.models.ensemble import Ensemble
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
+from sciml_fm_core.physics.spectral import resample
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import SPARSITIES
 
 RESOLUTION = 128
 SWEEP_RESOLUTION = 64
 SWEEP_SOURCES = 8
+SPREAD_RESOLUTION = 64
+"""Of the members of an ensemble: as fine as they were trained, and a quarter of the work."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Prediction:
     """A predicted solution beside the exact one.
 
     ``relative_error`` is ``||u - u0|| / ||u0||``, ``residual`` is ``||L u - f|| / ||f||``; ``bounds`` are those
-    of the relative error by `error_bounds`; ``spread`` is how far the values may be off, where the operator says so.
+    of the relative error by `error_bounds`.
     """
 
     values: np.ndarray
@@ -61,7 +65,6 @@ class Prediction:
     relative_error: float
     residual: float
     bounds: tuple[float, float] = (0.0, math.inf)
-    spread: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,26 @@ def expected(frame: Frame, key: str = "zero_shot") -> Flag | None:
         return None
     source, coefficients = torch.from_numpy(frame.source), torch.tensor(list(frame.coefficients.values()))
     return trained.flag(source, coefficients, frame.query.system)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the members of an ensemble lie apart: their standard deviation at each point of a frame.
+
+    ``relative`` is its root mean square over that of their mean.
+    """
+
+    values: np.ndarray
+    relative: float
+
+
+@torch.inference_mode()
+def spread_of(frame: Frame, ensemble: Ensemble) -> Spread:
+    """The spread of an ensemble for the source and the coefficients of a frame."""
+    source = resample(torch.from_numpy(frame.source), SPREAD_RESOLUTION)
+    mean, spread = ensemble.predict(source, torch.tensor(list(frame.coefficients.values())), frame.query.system)
+    fine = resample(spread, frame.query.resolution).clamp(min=0)
+    return Spread(fine.numpy(), (spread.square().mean() / mean.square().mean()).sqrt().item())
 
 
 def _predict(operators: dict[str, Operator], system: System, source: Tensor, coefficients: Tensor) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from panel.custom import JSComponent
 from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
-from .compute import Frame
+from .compute import Frame, Spread
 from .jobs import Adapted
 from .limits import LIMITS
 from .messages import Allowance, check_message
@@ -108,7 +108,6 @@ def frame_message(
     """
     shown = {key: prediction for key, prediction in frame.predictions.items() if prediction is not None}
     arrays = {"source": frame.source, "solution": frame.solution} | {key: p.error for key, p in shown.items()}
-    arrays |= {f"{key}-spread": p.spread for key, p in shown.items() if p.spread is not None}
     header = {
         "system": frame.query.system.name,
         "dial": frame.query.dial,
@@ -128,6 +127,15 @@ def frame_message(
         },
     }
     return header, arrays
+
+
+def spread_message(spread: Spread, number: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and array of the spread that belongs to a frame, by the frame's number."""
+    return {
+        "frame": number,
+        "points": spread.values.shape[0],
+        "relative": _finite(spread.relative),
+    }, {"spread": spread.values}
 
 
 def _finite(value: float) -> float | None:
@@ -155,6 +163,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "system": state.system_name,
         "models": [{"value": one.name, "label": one.label} for one in state.bundles_of(system)],
         "model": state.bundle_name,
+        "ensemble": state.ensemble is not None,
         "equation": text.plain_equation(system),
         "dial": {
             "low": dial.low, "high": dial.high, "logarithmic": dial.logarithmic, "whole": dial.whole,

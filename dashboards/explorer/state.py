@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import param
@@ -227,6 +228,11 @@ class ExploreState(param.Parameterized):
                 f"{FOLDER_VARIABLE} names the folder that is searched"
             )
         return lambda: load(bundle)
+
+    @property
+    def ensemble(self) -> Path | None:
+        """An ensemble trained on what the chosen operator was, whose spread tells how sure one can be; if there is."""
+        return self.bundle.ensemble(self.system) if self.bundle else None
 
     @property
     def adapted(self) -> dict[tuple, Adapted]:

@@ -196,14 +196,23 @@ def load_ensemble(name_or_path: str | Path, device: torch.device | str | None = 
     return ensemble.to(device or "cpu")
 
 
-def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
+def read_ensemble_card(path: Path) -> dict:
+    """The card of an ensemble, without its weights.
+
+    Raises:
+        ValueError: if the file is missing, damaged, foreign or of a newer format.
+    """
+    return _read(path, weights=False)[0]["card"]
+
+
+def _read(path: Path, *, weights: bool = True) -> tuple[dict, dict[str, Tensor]]:
     """Header and tensors of a file, checked to be those of an ensemble that this package can read."""
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("header", "{}"))
             if not isinstance(header, dict) or header.get("format") != ENSEMBLE_FORMAT:
                 raise ValueError(f"ensemble {path}: a safetensors file, but not one written by Ensemble.save")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()} if weights else {}  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise ValueError(f"ensemble {path}: not a readable safetensors file, or a truncated one ({error})") from error
     missing = {"version", "architecture", "config", "members", "card"} - set(header)

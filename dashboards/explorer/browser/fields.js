@@ -3,6 +3,9 @@
 const N_COLOURS = 256
 const CERTIFICATE = 'Between these the error must be. They follow from the residual of the equation and from the range of its ' +
   'symbol, a few numbers of the operator; nothing is solved, and the exact solution is not looked at.'
+const UNSURE = 'zero_shot' // the prediction that the ensemble tells of
+const SPREAD = 'How far four smaller networks with the same training lie apart: their standard deviation at each point, in the ' +
+  'colours of the errors; it is known without the exact solution. The number is that of the whole field.'
 const CUT_WIDTH = 400, CUT_HEIGHT = 190
 
 function lookup(colours) { // hex colours as one 32-bit word a pixel, as canvases keep them
@@ -110,17 +113,24 @@ class Fields {
     }
     const box = make('section', this.below, {className: 'cut'})
     box.setAttribute('aria-label', 'Cut through the fields')
-    this.where = make('small', make('h3', box, {}, 'Cut '), {className: 'where'})
-    this.cut = draw('svg', box, {viewBox: `0 0 ${CUT_WIDTH} ${CUT_HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': 'Exact and predicted solutions along the cut'})
+    const graph = make('div', box, {className: 'graph'})
+    this.where = make('small', make('h3', graph, {}, 'Cut '), {className: 'where'})
+    this.cut = draw('svg', graph, {viewBox: `0 0 ${CUT_WIDTH} ${CUT_HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': 'Exact and predicted solutions along the cut'})
     this.lines.solution = draw('path', this.cut, {class: 'line exact'})
     for (const one of predictors) {
-      this.lines[`${one.key}-band`] = draw('path', this.cut, {fill: one.color, class: 'band'})
+      if (one.key === UNSURE) this.lines.band = draw('path', this.cut, {fill: one.color, class: 'band'})
       this.lines[one.key] = draw('path', this.cut, {stroke: one.color, 'stroke-dasharray': one.dash, class: 'line'})
     }
+    this.doubt = make('section', box, {className: 'spread', hidden: true})
+    this.doubt.setAttribute('aria-label', 'Spread of an ensemble')
+    this.apart = make('small', make('h3', this.doubt, {title: SPREAD}, 'Spread '), {})
+    this.apart.dataset.test = 'spread'
+    this.spread = new Field(this.doubt, 'Spread of an ensemble')
+    this.watch(this.spread)
     for (const one of predictors) {
       const section = make('section', this.below, {className: 'misfit'})
       section.setAttribute('aria-label', `Error of ${one.name}`)
-      make('h3', section, {title: 'of the root mean square of u'}, 'Error ', make('small', null, {}, 'white 0.1, full 100 %'))
+      make('h3', section, {title: 'of the root mean square of u: white at 0.1 %, full at 100 %'}, 'Error ', make('small', null, {}, '0.1 to 100 %'))
       this.errors[one.key] = new Field(section, `Error of ${one.name}`)
       this.watch(this.errors[one.key])
     }
@@ -139,7 +149,18 @@ class Fields {
     this.parts[key] = {column, head, big, bounds}
     this.watch(this.fields[key], key !== 'source')
   }
-  get all() { return [...Object.values(this.fields), ...Object.values(this.errors)] }
+  get all() { return [...Object.values(this.fields), ...Object.values(this.errors), this.spread] }
+
+  // What follows when the dial rests: the spread of the ensemble that was trained as the zero-shot operator was.
+  paintSpread({frame: id, points, arrays, relative}) {
+    const {frame} = this
+    if (!frame || frame.id !== id || frame.points !== points) return
+    frame.arrays.spread = arrays.spread
+    this.spread.paint(arrays.spread, points, logarithmic(frame.rms, this.tables.error))
+    set(this.apart, percent(relative))
+    this.doubt.classList.remove('stale')
+    this.drawCut()
+  }
 
   paint(frame) {
     this.frame = frame
@@ -169,6 +190,7 @@ class Fields {
       column.classList.toggle('bad', Boolean(numbers && numbers.error > 0.05))
       column.classList.toggle('learning', frame.learning.includes(one.key))
     }
+    this.doubt.classList.add('stale')
     this.parts.solution.head.title = `residual of the equation ${percent(frame.residual)}`
     this.drawCut()
   }
@@ -184,14 +206,14 @@ class Fields {
     lines.solution.setAttribute('d', line(frame.arrays.solution))
     for (const {key} of this.predictors) {
       lines[key].setAttribute('d', shown[key] ? line(shown[key]) : '')
-      const spread = frame.arrays[`${key}-spread`]
-      let band = ''
-      if (spread && shown[key]) {
-        const lower = along.toReversed().map(i => `L${x(i)} ${y(shown[key][row * points + i] - spread[row * points + i])}`).join('')
-        band = `${line(shown[key].map((v, i) => v + spread[i]))}${lower}Z`
-      }
-      lines[`${key}-band`].setAttribute('d', band)
     }
+    const {spread} = frame.arrays, middle = shown[UNSURE]
+    let band = ''
+    if (spread && middle) {
+      const lower = along.toReversed().map(i => `L${x(i)} ${y(middle[row * points + i] - spread[row * points + i])}`).join('')
+      band = `${line(middle.map((v, i) => v + spread[i]))}${lower}Z`
+    }
+    lines.band.setAttribute('d', band)
     set(this.where, ` at y = ${(row / points).toFixed(2)}; grey: exact`)
     for (const field of this.all) field.row.style.bottom = `${100 * this.cutRow}%`
   }
@@ -205,6 +227,7 @@ class Fields {
       for (const {cross} of this.all) Object.assign(cross.style, {left: `${100 * x}%`, bottom: `${100 * y}%`, display: 'block'})
       const says = [`x ${x.toFixed(2)}, y ${y.toFixed(2)}`, `f ${number(arrays.source[i])}`, `u ${number(arrays.solution[i])}`]
       for (const one of this.predictors) if (frame.shown[one.key]) says.push(`${one.name.toLowerCase()} ${number(frame.shown[one.key][i])}`)
+      if (arrays.spread) says.push(`spread ${number(arrays.spread[i])}`)
       this.readout.textContent = says.join('   ')
     })
     field.frame.addEventListener('pointerleave', () => {

@@ -35,7 +35,7 @@ function picture(dial, fields, sentence) {
     image(field, fields.parts[key].column.getAttribute('aria-label'), fields.parts[key].big.textContent, column(i), 190))
   draw('text', svg, {x: 0, y: 414, class: 'title'}, fields.where.parentElement.textContent)
   inner(fields.cut, 0, 420, 2 * side + gap, side)
-  Object.values(fields.errors).forEach((field, i) => image(field, 'Error, white 0.1, full 100 %', '', column(i + 2), 420))
+  Object.values(fields.errors).forEach((field, i) => image(field, 'Error, 0.1 to 100 %', '', column(i + 2), 420))
   draw('text', svg, {x: 0, y: 640, class: 'tick'}, location.href)
   return new XMLSerializer().serializeToString(svg)
 }

@@ -88,6 +88,7 @@ export function render({model, el}) {
     }
     drawing.configure(setup)
     dial.configure(setup)
+    fields.doubt.hidden = !setup.ensemble
     fields.resonant = setup.resonances.length > 0
     insight.configure(setup)
   }
@@ -107,6 +108,7 @@ export function render({model, el}) {
   const hear = {
     setup: configure,
     frame: message => { if (setup && message.system === setup.system) paint(message) },
+    spread: message => fields.paintSpread(message),
     notice: message => set(notice, message.text),
     sentence: message => set(sentence, message.text),
     window: message => dial.train(message.ends),
