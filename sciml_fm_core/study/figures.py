@@ -161,15 +161,21 @@ def roc_curves(curves: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -> 
 
 
 def score_points(
-    rows: Sequence[tuple[str, str, float]], axis: str, title: str = "", *, levels: Sequence[float] = ()
+    rows: Sequence[tuple[str, str, float]],
+    axis: str,
+    title: str = "",
+    *,
+    levels: Sequence[float] = (),
+    groups: Sequence[str] = (),
+    legend: bool = True,
 ) -> hv.Overlay:
     """Numbers by name, as (name, group, value): a line of points for each name, coloured by group.
 
-    Dotted lines mark levels.
+    Dotted lines mark levels. Panels beside each other are given all groups of them together, to have the same colours.
     """
     names, parts = list(dict.fromkeys(name for name, _, _ in rows))[::-1], []
     at = {name: float(number) for number, name in enumerate(names)}
-    groups = list(dict.fromkeys(group for _, group, _ in rows))
+    groups = groups or list(dict.fromkeys(group for _, group, _ in rows))
     for number, (group, colour) in enumerate(colours_of(groups).items()):
         apart = 0.18 * ((len(groups) - 1) / 2 - number)
         own = [(value, at[name] + apart) for name, mine, value in rows if mine == group]
@@ -180,7 +186,7 @@ def score_points(
         parts.append(_styled(line, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
     ticks = [(number, name) for name, number in at.items()]
     common = dict(title=title, show_grid=True, yticks=ticks, ylabel="", ylim=(-0.6, len(names) - 0.4))
-    common |= dict(legend_position="right")
+    common |= dict(legend_position="right", show_legend=legend)
     height = 80 + 34 * len(names)
     return _styled(
         hv.Overlay(parts), dict(**common, width=WIDTH, height=height), common | dict(fig_size=180, aspect=1.4)
