@@ -745,8 +745,8 @@ def test_which_operators_have_an_ensemble():
     """Those of one system that were pre-trained as it was; an adapted one is sure of what its ensemble has not seen."""
     bundles, _ = find_bundles()
     systems = {name: SYSTEMS[bundle.systems[0]] for name, bundle in bundles.items()}
-    with_one = {name: bundle.ensemble(systems[name]).stem for name, bundle in bundles.items()
-                if bundle.ensemble(systems[name])}  # fmt: skip
+    found = {name: bundle.ensemble(systems[name]) for name, bundle in bundles.items()}
+    with_one = {name: ensemble for name, ensemble in found.items() if ensemble}
     assert with_one == {"sys-1": "sys-1", "sys-1-paper": "sys-1", "sys-1-symbol": "sys-1", "sys-2": "sys-2",
                         "sys-3": "sys-3"}  # fmt: skip
     assert bundles["sys-1-symbol"].ensemble(SYSTEMS["helmholtz"]) is None

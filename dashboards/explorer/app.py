@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import panel as pn
@@ -65,9 +64,9 @@ def shared_operator(bundle: Bundle) -> Operator:
     return pn.state.as_cached(f"operator {bundle.version}", load_operator, name_or_path=str(bundle.path))
 
 
-def shared_ensemble(path: Path) -> Ensemble:
+def shared_ensemble(name: str) -> Ensemble:
     """A shipped ensemble, loaded once for all sessions and never changed."""
-    return pn.state.as_cached(f"ensemble {path}", load_ensemble, name_or_path=str(path))
+    return pn.state.as_cached(f"ensemble {name}", load_ensemble, name_or_path=name)
 
 
 def opening_state() -> tuple[ExploreState, list[str]]:
@@ -307,7 +306,7 @@ class Explorer:
                 self.stage.tell("address", query=query_of(self.state))
             self.tabs.settled()
 
-    async def _spread(self, number: int, frame: Frame, ensemble: Path) -> None:
+    async def _spread(self, number: int, frame: Frame, ensemble: str) -> None:
         spread = await asyncio.get_running_loop().run_in_executor(FRAMES, _attempt_spread, frame, ensemble)
         if spread is not None and number == self._sent:
             header, arrays = spread_message(spread, number)
@@ -378,7 +377,7 @@ class Explorer:
             self.parameters.show_values(self._last.coefficients)
 
 
-def _attempt_spread(frame: Frame, ensemble: Path) -> Spread | None:
+def _attempt_spread(frame: Frame, ensemble: str) -> Spread | None:
     try:
         return spread_of(frame, shared_ensemble(ensemble))
     except (ValueError, ArithmeticError):

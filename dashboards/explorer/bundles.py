@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from sciml_fm_core.models.ensemble import read_ensemble_card, shipped_ensembles
+from sciml_fm_core.models.ensemble import ensemble_of_task
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import Task
@@ -72,10 +71,10 @@ class Bundle:
         task = f" of {self.downstream.label}" if self.downstream else ""
         return f"{self.kind} on {self.downstream_examples:,} examples{task}"
 
-    def ensemble(self, system: System) -> Path | None:
-        """The shipped ensemble whose members were pre-trained on the same task, of this system; if it is one alone."""
+    def ensemble(self, system: System) -> str | None:
+        """Name of the shipped ensemble whose members were pre-trained on the same task, where it is of this system."""
         known = self.kind == "pre-trained" and [task.system.name for task in self.tasks] == [system.name]
-        return _ensembles().get(self.tasks[0].label) if known else None
+        return ensemble_of_task(self.tasks[0].label) if known else None
 
     @property
     def version(self) -> tuple[str, float]:
@@ -109,12 +108,6 @@ class Bundle:
 def pretraining_range(system: System) -> tuple[float, float]:
     """Range of the dial to pre-train on; the whole dial where the system names none."""
     return system.shifts.get(PRETRAINING, (system.dialled.low, system.dialled.high))
-
-
-@cache
-def _ensembles() -> dict[str, Path]:
-    """The shipped ensembles by the task of their training; none has several."""
-    return {read_ensemble_card(path)["tasks"][0]: path for path in shipped_ensembles().values()}
 
 
 def user_folder() -> Path:

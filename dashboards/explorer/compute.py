@@ -150,9 +150,9 @@ class Spread:
 def spread_of(frame: Frame, ensemble: Ensemble) -> Spread:
     """The spread of an ensemble for the source and the coefficients of a frame."""
     source = resample(torch.from_numpy(frame.source), SPREAD_RESOLUTION)
-    mean, spread = ensemble.predict(source, torch.tensor(list(frame.coefficients.values())), frame.query.system)
-    fine = resample(spread, frame.query.resolution).clamp(min=0)
-    return Spread(fine.numpy(), (spread.square().mean() / mean.square().mean()).sqrt().item())
+    found = ensemble.predict(source, torch.tensor(list(frame.coefficients.values())), frame.query.system)
+    fine = resample(found.spread, frame.query.resolution).clamp(min=0)
+    return Spread(fine.numpy(), found.relative_spread.item())
 
 
 def _predict(operators: dict[str, Operator], system: System, source: Tensor, coefficients: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import param
@@ -230,8 +229,8 @@ class ExploreState(param.Parameterized):
         return lambda: load(bundle)
 
     @property
-    def ensemble(self) -> Path | None:
-        """An ensemble trained on what the chosen operator was, whose spread tells how sure one can be; if there is."""
+    def ensemble(self) -> str | None:
+        """Name of an ensemble trained as the chosen operator was, where there is one: its spread tells how sure."""
         return self.bundle.ensemble(self.system) if self.bundle else None
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,12 @@ class Prediction(NamedTuple):
 
     mean: Tensor
     spread: Tensor
+
+    @property
+    def relative_spread(self) -> Tensor:
+        """Root mean square of the spread over that of the mean, shape (...)."""
+        over, size = torch.linalg.vector_norm, (-2, -1)
+        return over(self.spread, dim=size) / over(self.mean, dim=size)
 
 
 class Ensemble:
@@ -164,6 +171,19 @@ def shipped_ensembles() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
+@cache
+def ensemble_of_task(label: str) -> str | None:
+    """Name of the shipped ensemble whose members were trained on a task alone, if there is one.
+
+    >>> ensemble_of_task("SYS-1(1,5)"), ensemble_of_task("SYS-1(1,6)")
+    ('sys-1', None)
+    """
+    for name, path in shipped_ensembles().items():
+        if _read(path, weights=False)[0]["card"].get("tasks") == [label]:
+            return name
+    return None
+
+
 def load_ensemble(name_or_path: str | Path, device: torch.device | str | None = None) -> Ensemble:
     """Load an ensemble that ships by its name, or any by the path of its file.
 
@@ -194,15 +214,6 @@ def load_ensemble(name_or_path: str | Path, device: torch.device | str | None = 
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"ensemble {path}: weights and header do not fit each other ({error})") from error
     return ensemble.to(device or "cpu")
-
-
-def read_ensemble_card(path: Path) -> dict:
-    """The card of an ensemble, without its weights.
-
-    Raises:
-        ValueError: if the file is missing, damaged, foreign or of a newer format.
-    """
-    return _read(path, weights=False)[0]["card"]
 
 
 def _read(path: Path, *, weights: bool = True) -> tuple[dict, dict[str, Tensor]]:

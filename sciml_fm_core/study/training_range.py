@@ -13,6 +13,7 @@ from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.evaluation.ranks import area_under_roc
 from sciml_fm_core.evaluation.training_range import LEVEL, TrainingRange
+from sciml_fm_core.models.ensemble import ensemble_of_task, load_ensemble
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.sources import PRESETS, place
 from sciml_fm_core.physics.spectral import parseval_weights, transform
@@ -26,9 +27,10 @@ KINDS = ("shifts", "other sources")
 WAVES = ((1, 0), (1, 1), (2, 1), (3, 3), (5, 2), (8, 0))
 """Wavevectors of the single waves."""
 POINTS = 64
-SCORES = ("flag", "dial", "residual")
-"""What is compared: the probability of `TrainingRange.flag`; how far the dial alone is outside; and the preconditioned
-residual of the prediction, which needs the prediction, and is no distance."""
+SCORES = ("flag", "dial", "residual", "spread", "both")
+"""What is compared: the probability of `TrainingRange.flag`; how far the dial alone is outside; the preconditioned
+residual of the prediction, which needs the prediction, and is no distance; the spread of the shipped ensemble that was
+trained on the same task, over the size of its mean, where there is one; and the flag's error times that spread."""
 
 Cases = list[tuple[System, Tensor, Tensor]]
 
@@ -58,26 +60,35 @@ class TrainingRangeRun(MeasuredRun):
         """Areas under the ROC curve by score, and the scores and errors of all cases, to pool them over operators."""
         operator = load_operator(self.parent, device)
         trained = TrainingRange.of(operator)
+        alike = ensemble_of_task(operator.tasks[0]) if len(operator.tasks) == 1 else None
+        ensemble = load_ensemble(alike, device) if alike else None
         make = shift_cases if self.cases == "shifts" else other_cases
         found: dict[str, list[Tensor]] = {name: [] for name in (*SCORES, "error")}
         for system in operator.systems:
             for _, source, coefficients in make(system, self.count, self.seed):
                 prediction = operator.predict(source, coefficients, system)
                 distance = trained.distance(source, coefficients, system)
-                found["flag"].append(trained.flag(source, coefficients, system).probability.clamp(min=1e-4))
+                flag = trained.flag(source, coefficients, system)
+                found["flag"].append(flag.probability.clamp(min=1e-4))
                 found["dial"].append(distance["above"] + distance["below"])
                 found["residual"].append(_preconditioned_residual(prediction, source, coefficients, system))
+                if ensemble:
+                    found["spread"].append(ensemble.predict(source, coefficients, system).relative_spread.double())
+                    found["both"].append(flag.error.to(source.device) * found["spread"][-1])
                 found["error"].append(relative_error(prediction, system.solve(source, coefficients)).double())
-        values = {name: torch.cat(parts).cpu() for name, parts in found.items()}
+        values = {name: torch.cat([part.cpu() for part in parts]) for name, parts in found.items() if parts}
         off = values["error"] > LEVEL
-        areas = {name: _number(area_under_roc(values[name], off)) for name in SCORES}
+        areas = {name: _number(area_under_roc(values[name], off)) for name in SCORES if name in values}
         return {
             "system": ", ".join(system.label for system in operator.systems),
             "number": len(off),
             "off": int(off.sum()),
-            **{f"area_{name}": area for name, area in areas.items()},
+            **{f"area_{name}": areas.get(name) for name in SCORES},
             "right": round(((values["flag"] > 0.5) == off).double().mean().item(), 4),
-            **{f"{name}s": [float(f"{v:.2g}") for v in values[name].tolist()] for name in (*SCORES, "error")},
+            **{
+                f"{name}s": [float(f"{v:.2g}") for v in values.get(name, torch.empty(0)).tolist()]
+                for name in (*SCORES, "error")
+            },
         }
 
 
