@@ -15,6 +15,8 @@ from torch import Tensor
 from sciml_fm_core.physics.spectral import inverse_transform, transform
 from sciml_fm_core.physics.system import System
 
+from .ranks import ranks
+
 GAUSSIAN_90 = 1.6448536269514722
 """Standard deviations on each side of the mean that hold 90 % of a Gaussian."""
 
@@ -154,18 +156,13 @@ def log_correlation(first: Tensor, second: Tensor) -> Correlation:
     if not ((first > 0) & (second > 0)).all():
         raise ValueError("correlation: expected values above 0, as their logarithms are compared")
     logs = first.double().log(), second.double().log()
-    return Correlation(round(_pearson(*logs), 12), round(_pearson(*map(_ranks, logs)), 12))
+    return Correlation(round(_pearson(*logs), 12), round(_pearson(*map(ranks, logs)), 12))
 
 
 def _pearson(first: Tensor, second: Tensor) -> float:
     first, second = first - first.mean(), second - second.mean()
     size = torch.linalg.vector_norm(first) * torch.linalg.vector_norm(second)
     return 0.0 if size == 0 else float((first * second).sum() / size)
-
-
-def _ranks(values: Tensor) -> Tensor:
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2)[inverse].double()
 
 
 def preconditioned_step(solution: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:

@@ -27,6 +27,7 @@ from .runs import STARTS, AdaptationRun, PretrainingRun, Recorded, Schedule, ide
 from .training_range import training_range
 from .uncertainty import uncertainty
 from .unsupervised import unsupervised
+from .weight_spectra import weight_spectra
 
 COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
 PAPER_SIZES = ("64K", "1M", "16M", "256M")
@@ -388,6 +389,7 @@ MEASURED: dict[str, Callable[[str], Sequence[MeasuredRun]]] = {
     "training_range": training_range,
     "unsupervised": unsupervised,
     "uncertainty": uncertainty,
+    "weight_spectra": weight_spectra,
 }
 """Those whose runs measure something else than an adaptation; each ships in a table of its own, such as
 ``laptop-physics_loss``."""
