@@ -1,5 +1,6 @@
 """Fixtures shared by the tests of the core: small, deterministic, on one thread."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ DATA = Path(__file__).parent / "data"
 
 def pytest_configure(config):
     torch.set_num_threads(1)  # the tensors are small, and test machines share their cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the kernels and commands that tests start
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Where several processes run the tests, those of one file share its fixtures; of notebooks there are none."""
+    for item in items:
+        if item.path.name != "test_notebooks.py":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture(autouse=True)

@@ -230,7 +230,7 @@ def test_training_range(tmp_path):
     for record in records:
         assert f"{record['area_flag']:.3f}" in shown, "computed, not canned"
     assert "This run bears out" in shown
-    assert figures(notebook, tmp_path) == 2
+    assert figures(notebook, tmp_path) == 3
 
 
 def test_uncertainty(tmp_path):

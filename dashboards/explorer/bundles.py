@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sciml_fm_core.models.ensemble import ensemble_of_task
+from sciml_fm_core.models.ensemble import ensemble_like
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import Task
@@ -71,10 +71,11 @@ class Bundle:
         task = f" of {self.downstream.label}" if self.downstream else ""
         return f"{self.kind} on {self.downstream_examples:,} examples{task}"
 
-    def ensemble(self, system: System) -> str | None:
-        """Name of the shipped ensemble whose members were pre-trained on the same task, where it is of this system."""
-        known = self.kind == "pre-trained" and [task.system.name for task in self.tasks] == [system.name]
-        return ensemble_of_task(self.tasks[0].label) if known else None
+    @property
+    def ensemble(self) -> str | None:
+        """Name of the shipped ensemble that was trained as the operator was; none was as an adapted one."""
+        tasks = tuple(task.label for task in self.tasks)
+        return ensemble_like(tasks, self.recipe) if self.kind == "pre-trained" else None
 
     @property
     def version(self) -> tuple[str, float]:

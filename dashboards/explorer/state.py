@@ -231,7 +231,7 @@ class ExploreState(param.Parameterized):
     @property
     def ensemble(self) -> str | None:
         """Name of an ensemble trained as the chosen operator was, where there is one: its spread tells how sure."""
-        return self.bundle.ensemble(self.system) if self.bundle else None
+        return self.bundle.ensemble if self.bundle else None
 
     @property
     def adapted(self) -> dict[tuple, Adapted]:

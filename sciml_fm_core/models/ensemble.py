@@ -172,14 +172,15 @@ def shipped_ensembles() -> dict[str, Path]:
 
 
 @cache
-def ensemble_of_task(label: str) -> str | None:
-    """Name of the shipped ensemble whose members were trained on a task alone, if there is one.
+def ensemble_like(tasks: tuple[str, ...], recipe: str) -> str | None:
+    """Name of the shipped ensemble whose members were trained on the same tasks by the same recipe, if there is one.
 
-    >>> ensemble_of_task("SYS-1(1,5)"), ensemble_of_task("SYS-1(1,6)")
+    >>> ensemble_like(("SYS-1(1,5)",), "dimensionless"), ensemble_like(("SYS-1(1,5)",), "paper")
     ('sys-1', None)
     """
     for name, path in shipped_ensembles().items():
-        if _read(path, weights=False)[0]["card"].get("tasks") == [label]:
+        card = _read(path, weights=False)[0]["card"]
+        if (card.get("tasks"), card.get("recipe")) == (list(tasks), recipe):
             return name
     return None
 

@@ -13,7 +13,7 @@ from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.evaluation.ranks import area_under_roc
 from sciml_fm_core.evaluation.training_range import LEVEL, TrainingRange
-from sciml_fm_core.models.ensemble import ensemble_of_task, load_ensemble
+from sciml_fm_core.models.ensemble import ensemble_like, load_ensemble
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.sources import PRESETS, place
 from sciml_fm_core.physics.spectral import parseval_weights, transform
@@ -30,7 +30,7 @@ POINTS = 64
 SCORES = ("flag", "dial", "residual", "spread", "both")
 """What is compared: the probability of `TrainingRange.flag`; how far the dial alone is outside; the preconditioned
 residual of the prediction, which needs the prediction, and is no distance; the spread of the shipped ensemble that was
-trained on the same task, over the size of its mean, where there is one; and the flag's error times that spread."""
+trained as the operator was, over the size of its mean, where there is one; and the flag's error times that spread."""
 
 Cases = list[tuple[System, Tensor, Tensor]]
 
@@ -60,7 +60,7 @@ class TrainingRangeRun(MeasuredRun):
         """Areas under the ROC curve by score, and the scores and errors of all cases, to pool them over operators."""
         operator = load_operator(self.parent, device)
         trained = TrainingRange.of(operator)
-        alike = ensemble_of_task(operator.tasks[0]) if len(operator.tasks) == 1 else None
+        alike = ensemble_like(tuple(operator.tasks), operator.card.get("recipe", ""))
         ensemble = load_ensemble(alike, device) if alike else None
         make = shift_cases if self.cases == "shifts" else other_cases
         found: dict[str, list[Tensor]] = {name: [] for name in (*SCORES, "error")}
