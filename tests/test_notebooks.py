@@ -28,6 +28,7 @@ from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import identity
 from sciml_fm_core.study.uncertainty import uncertainty
 from sciml_fm_core.study.unsupervised import unsupervised
+from sciml_fm_core.study.weight_spectra import weight_spectra
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -220,6 +221,19 @@ def test_low_precision(tmp_path):
     assert f"{worst:+.1%} at most" in shown, "computed, not canned"
     assert "**By mode or in blocks.**" in shown
     assert figures(notebook, tmp_path) == 1
+
+
+def test_weight_spectra(tmp_path):
+    notebook = execute("weight_spectra.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
+    runs, records = weight_spectra("smoke"), read_table(tmp_path / "out" / "records.csv")
+    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    shown = text(notebook)
+    for record in records:
+        if record["kind"] == "training_spectra":
+            low, high = min(record["exponent"]), max(record["exponent"])
+            assert f"{low:.2f} to {high:.2f}" in shown, "computed, not canned"
+    assert "In the fine-tunings the error falls" in shown
+    assert figures(notebook, tmp_path) == 2
 
 
 def test_training_range(tmp_path):

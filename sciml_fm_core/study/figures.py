@@ -85,15 +85,17 @@ def error_lines(
     title: str = "",
     *,
     level: float | None = None,
-    ticks: Sequence[tuple[float, str]] | None = None,
+    ticks: Sequence[tuple[float, str]] | int | None = None,
     legend: str | None = "top_right",
     even: bool = False,
+    joined: bool = True,
     ylabel: str = "mean relative error",
 ) -> hv.Overlay:
     """Error against any number of a record, a line for each label; one point alone is a star.
 
     The error has a logarithmic axis, and so has the number unless it is `even`. A dotted line marks a level, such as
-    the error that a training starts from. Ticks are positions and what they say. Without a legend the title says all.
+    the error that a training starts from. Ticks are positions and what they say, or how many there are. Without a
+    legend the title says all. Points that are not `joined` have no line.
     """
     low, high = _error_range([*records, *([] if level is None else [{"error": level}])])
     across, parts = hv.Dimension(axis.replace(" ", "_"), label=axis), []
@@ -106,14 +108,15 @@ def error_lines(
     for name, colour in colours_of(map(label, records)).items():
         own = sorted((x(record), record["error"]) for record in records if label(record) == name)
         line, points = hv.Curve(own, across, Y, label=name), hv.Scatter(own, across, Y, label=name)
-        alone = len(own) == 1
-        parts.append(_styled(line, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
+        alone = joined and len(own) == 1
+        if joined:
+            parts.append(_styled(line, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
         bokeh = dict(color=colour, marker="star" if alone else "circle", size=16 if alone else 8, tools=["hover"])
         plain = dict(color=colour, marker="*" if alone else "o", s=160 if alone else 30)
         parts.append(_styled(points, bokeh, plain))
     common = dict(logx=not even, logy=True, show_grid=True, title=title, xlim=ends, ylim=(low, high))
     common |= dict(show_legend=legend is not None, legend_position=legend or "right")
-    common |= dict(xticks=list(ticks or _round_ticks(*ends)), ylabel=ylabel)
+    common |= dict(xticks=ticks if isinstance(ticks, int) else list(ticks or _round_ticks(*ends)), ylabel=ylabel)
     drawn = dict(fig_size=170, aspect=0.7 if even else 1.3, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
     return _styled(hv.Overlay(parts), dict(**common, width=WIDTH // 2 + 40, height=360), common | drawn)
 
@@ -207,7 +210,8 @@ def _round_ticks(low: float, high: float) -> list[tuple[float, str]]:
     """Round values at which a logarithmic axis is labelled."""
     digits = (1, 2, 5) if high / low < 1000 else (1,)
     values = [digit * 10.0**power for power in range(-6, 7) for digit in digits]
-    return [(value, f"{value:g}") for value in values if low <= value <= high]
+    inside = [value for value in values if low <= value <= high]
+    return [(value, f"{value:g}") for value in inside or [float(f"{(low * high) ** 0.5:.1g}")]]
 
 
 def _across(width: int | None) -> dict:
