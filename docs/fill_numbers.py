@@ -17,8 +17,11 @@ from pathlib import Path
 
 import torch
 
+from sciml_fm_core.evaluation.ranks import area_under_roc
+from sciml_fm_core.evaluation.training_range import LEVEL
 from sciml_fm_core.files import write_json
 from sciml_fm_core.models.operator import read_header, shipped_adaptations, shipped_operators
+from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.study.analysis import error_of, examples_to_reach, median_errors, select, table
 from sciml_fm_core.study.experiments import PATIENCE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
@@ -279,6 +282,73 @@ def unsupervised() -> str:
     return f"{about} {origin(found, 'unsupervised ')}\n\n" + "\n\n".join(shown)
 
 
+def uncertain() -> str:
+    """How far spreads follow errors, and what bands hold."""
+    found = read_table(shipped_tables()["laptop-uncertainty"])
+    rows = []
+    for system in dict.fromkeys(r["system"] for r in found):
+        points = [row for r in select(found, system=system) for row in r["rows"]]
+        for method in dict.fromkeys(point["method"] for point in points):
+            own = select(points, method=method)
+            furthest = list(dict.fromkeys(point["shift"] for point in own))[-1]
+            cells = [SYSTEMS[system].label, method]
+            for shift in ("pre-training", "medium"):
+                cells.append(pair([p["pearson"] for p in select(own, shift=shift)], "{:.2f}"))
+            for shift, key in (
+                ("pre-training", "covered_inside"), ("medium", "covered_inside"), (furthest, "covered_inside"),
+                (furthest, "covered_target"),
+            ):  # fmt: skip
+                cells.append(pair([p[key] for p in select(own, shift=shift)], "{:.0%}"))
+            rows.append(cells)
+    header = ["system", "spread", "correlation inside", "on medium", "covered inside", "on medium", "on the furthest",
+              "there, by 32 of its examples"]  # fmt: skip
+    about = "Medians of three ensembles each, with the lowest and the highest."
+    return f"{about} {origin(found, 'uncertainty ')}\n\n{table(header, rows)}"
+
+
+def pair(values: list[float], form: str) -> str:
+    """The median, with the lowest and the highest; a number of percents is left as it is."""
+    low, middle, high = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def flagged() -> str:
+    """How well an error above 5 % is known beforehand, by operator."""
+    found, rows = read_table(shipped_tables()["laptop-training_range"]), []
+    scores = {
+        "flag": "flag",
+        "dial": "dial alone",
+        "spread": "spread of an ensemble",
+        "residual": "residual, afterwards",
+    }
+    for cases in dict.fromkeys(r["cases"] for r in found):
+        for parent in dict.fromkeys(r["parent"] for r in found):
+            own = select(found, cases=cases, parent=parent)
+            known = {s: [r[f"area_{s}"] for r in own if r[f"area_{s}"] is not None] for s in scores}
+            if known["flag"]:
+                off = sum(r["off"] for r in own) / sum(r["number"] for r in own)
+                cells = (pair(known[s], "{:.2f}") if known[s] else "" for s in scores)
+                rows.append([cases, f"`{parent}`", f"{off:.0%}", *cells])
+        own, cells = select(found, cases=cases), []
+        for score in scores:
+            areas = []
+            for seed in dict.fromkeys(r["seed"] for r in own):
+                some = select(own, seed=seed)
+                values = [torch.tensor([v for r in some for v in r[name]]) for name in (f"{score}s", "errors")]
+                if len(values[0]) == len(values[1]):  # not every operator has an ensemble
+                    areas.append(area_under_roc(values[0], values[1] > LEVEL))
+            cells.append(pair(areas, "{:.3f}") if areas else "")
+        off = sum(r["off"] for r in own) / sum(r["number"] for r in own)
+        rows.append([cases, "all together", f"{off:.0%}", *cells])
+    about = (
+        "Area under the ROC curve; medians of three draws of the cases, with the lowest and the highest. "
+        f"{found[0]['hardware']}, torch {found[0]['versions']['torch']}. "
+        "Made by `sciml-fm study training_range --budget laptop --rerun`."
+    )
+    header = ["cases", "operator", "off", *scores.values()]
+    return f"{about}\n\n{table(header, rows)}"
+
+
 def normalizations() -> str:
     """What normalising is worth, from benchmarks/results/normalizations.json."""
     labels = [label for run in NORMALIZATIONS["paper"]["runs"].values() for label in run["errors"]]
@@ -463,6 +533,8 @@ PAGES = {
         mixture,
         architectures,
         unsupervised,
+        uncertain,
+        flagged,
         normalizations,
         grids,
         bits,

@@ -126,14 +126,16 @@ def test_the_error_of_a_frame_is_between_its_bounds(state_of, system):
     assert told == [lower, upper if upper < math.inf else None]
 
 
-def test_a_prediction_that_blew_up_has_no_bounds(state):
+def test_a_prediction_that_blew_up_has_no_bounds_and_the_others_keep_theirs(state):
     query = state.query()
-    operator = query.operators["zero_shot"]().copy()
+    sound = query.operators["zero_shot"]()
+    blown = sound.copy()
     with torch.no_grad():
-        for weights in operator.model.parameters():
+        for weights in blown.model.parameters():
             weights.fill_(math.nan)
-    frame = compute(replace(query, operators={"zero_shot": lambda: operator}))
-    assert frame.predictions["zero_shot"].bounds == (0.0, math.inf)
+    both = compute(replace(query, operators={"fine_tuned": lambda: blown, "zero_shot": lambda: sound})).predictions
+    assert both["fine_tuned"].bounds == (0.0, math.inf)
+    assert both["zero_shot"].bounds == pytest.approx(compute(query).predictions["zero_shot"].bounds, rel=1e-4)
 
 
 def test_signed_error_is_prediction_minus_solution(state):

@@ -176,9 +176,11 @@ def _measured(
     residual = relative_residual(system.residual(predictions, given, coefficients), given).tolist()
     errors = predictions - solution
     bounds = [(0.0, math.inf)] * len(off)
-    if all(map(math.isfinite, off)):  # not so in a training that blows up
-        known = error_bounds(predictions, source, coefficients, system)
-        bounds = list(zip(known.lower.tolist(), known.upper.tolist(), strict=True))
+    finite = [i for i, each in enumerate(off) if math.isfinite(each)]  # a training may blow up
+    if finite:
+        known = error_bounds(predictions[finite], source, coefficients, system)
+        for i, lower, upper in zip(finite, known.lower.tolist(), known.upper.tolist(), strict=True):
+            bounds[i] = lower, upper
     return {
         key: Prediction(predictions[i].numpy(), errors[i].numpy(), off[i], residual[i], bounds[i])
         for i, key in enumerate(found)
