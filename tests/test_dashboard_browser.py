@@ -398,3 +398,17 @@ def test_the_spread_follows_when_the_dial_rests(browser, address):
         page.get_by_label("Model").select_option("symbol")
         expect(page.locator(".spread")).to_be_hidden()
         expect(page.locator(".band")).to_have_attribute("d", "")
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1366, 500)])
+def test_what_follows_the_stage_is_below_it(browser, address, size):
+    """Also where the stage is higher than the window."""
+    with watched(browser, address.removesuffix("/explore"), size) as page:
+        page.goto(address)
+        expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+        if size[0] < 700:
+            page.get_by_role("button", name="Errors and cut").click()
+        stage = page.locator(".operator-stage").bounding_box()
+        live = page.get_by_text("Train live").bounding_box()
+        assert stage["height"] > size[1]
+        assert live["y"] >= stage["y"] + stage["height"]

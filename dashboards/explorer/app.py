@@ -53,6 +53,8 @@ POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "s
 PUBLISH_MILLISECONDS = 120
 PATIENCE_SECONDS = 0.5
 """How long the next frame waits for a browser to say that it has painted the last one."""
+AS_HIGH_AS_IT_IS = {"max-height": "none"}
+"""Bokeh allows no more than the window has, and what is higher would lie over what follows it."""
 SETTLED_MILLISECONDS = 300
 """After a move that no other follows for so long, what is not on the stage follows too."""
 
@@ -88,7 +90,7 @@ class Explorer:
         except RuntimeError:
             self._loop = None  # outside a server
         self._thread = threading.get_ident()
-        self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4))
+        self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4), styles=AS_HIGH_AS_IT_IS)
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
         self.adapt = AdaptView(self.state, self.on_loop)
@@ -361,6 +363,7 @@ class Explorer:
                     live,
                     sizing_mode="stretch_width",
                     margin=(2, 10),
+                    styles=AS_HIGH_AS_IT_IS,
                 )
             ],
         )
