@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from sciml_fm_core.evaluation.ranks import area_under_roc
+from sciml_fm_core.evaluation.ranks import area_under_roc, rank_correlation
 from sciml_fm_core.evaluation.training_range import LEVEL
 from sciml_fm_core.files import write_json
 from sciml_fm_core.models.operator import read_header, shipped_adaptations, shipped_operators
@@ -27,6 +27,7 @@ from sciml_fm_core.study.experiments import PATIENCE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.runs import identity
 from sciml_fm_core.study.unsupervised import CHOSEN, SETTINGS, WAYS
+from sciml_fm_core.study.weight_spectra import FURTHEST
 from sciml_fm_core.training.cards import hardware
 
 FOLDER = Path(__file__).parent
@@ -349,6 +350,35 @@ def flagged() -> str:
     return f"{about}\n\n{table(header, rows)}"
 
 
+def spectra() -> str:
+    """Whether the exponents of weights rank operators, or follow the error of a training."""
+    found = read_table(shipped_tables()["laptop-weight_spectra"])
+    generator, rows = torch.Generator(), []
+
+    def related(pairs: list[tuple[float, float]]) -> float:
+        x, y = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+        return rank_correlation(x, y, generator=generator, draws=1)[0]
+
+    for label in FURTHEST.values():
+        own = [
+            (r["exponent"], error)
+            for r in select(found, kind="weight_spectra")
+            for task, error in zip(r["tasks"], r["error"], strict=True)
+            if task == label
+        ]
+        ends = [pair[0] for pair in own]
+        rows.append([f"{len(own)} operators on {label}", f"{min(ends):.2f} to {max(ends):.2f}", f"{related(own):+.2f}"])
+    trainings = select(found, kind="training_spectra")
+    for parent, task in dict.fromkeys((r["parent"], r["task"]) for r in trainings):
+        own = select(trainings, parent=parent, task=task)
+        ends = [value for r in own for value in r["exponent"]]
+        each = [related(list(zip(r["exponent"], r["error"], strict=True))) for r in own]
+        name = f"fine-tuning of `{parent}` on {task}" if parent else f"pre-training on {task}"
+        rows.append([name, f"{min(ends):.2f} to {max(ends):.2f}", ", ".join(f"{value:+.2f}" for value in each)])
+    header = ["across or along", "mean exponents", "rank correlation with the error, by seed"]
+    return f"{origin(found, 'weight_spectra ')}\n\n{table(header, rows)}"
+
+
 def normalizations() -> str:
     """What normalising is worth, from benchmarks/results/normalizations.json."""
     labels = [label for run in NORMALIZATIONS["paper"]["runs"].values() for label in run["errors"]]
@@ -537,6 +567,7 @@ PAGES = {
         flagged,
         normalizations,
         grids,
+        spectra,
         bits,
         operators,
         adapted,
