@@ -6,7 +6,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore explore-public test lint weights adaptations ensembles bench bench-page release-check clean
+.PHONY: install explore explore-public test lint weights adaptations ensembles digests bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -92,6 +92,10 @@ ensembles: install
 	members = [load_operator(f'runs/ensembles/{name}-{seed}.safetensors') for seed in range(4)]; \
 	ensemble_of(members, command='make ensembles').save(f'sciml_fm_core/weights/ensembles/{name}.safetensors', packed=True)" \
 	    $$1; done
+
+# What the weight files hold that ship, so that one that was damaged is refused; after each of the three above.
+digests: install
+	$(BIN)/python -c "from sciml_fm_core import digests, files; files.write_json(digests.SHIPPED, digests.shipped_digests())"
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -39,7 +39,7 @@ REACH, NORMALIZATIONS, REPEATED, PAGE, VISITORS = (
     for name in ("reach", "normalizations", "repeat", "page", "visitors")
 )
 RECORDS = [{"architecture": "fno"} | record for record in read_table(shipped_tables()["laptop"])]
-CARDS = {name: read_header(path)["card"] for name, path in shipped_operators().items()}
+CARDS = {name: read_header(path).card for name, path in shipped_operators().items()}
 
 
 def percent(value: float) -> str:
@@ -420,7 +420,7 @@ def repeat() -> str:
 
 def adapted() -> str:
     """What was fine-tuned beforehand, and its twins from scratch, from their cards."""
-    cards = [read_header(path)["card"] for path in shipped_adaptations().values()]
+    cards = [read_header(path).card for path in shipped_adaptations().values()]
     tasks = list(dict.fromkeys((card["adapted_from"], card["downstream_task"]) for card in cards))
     counts = sorted({card["downstream_examples"] for card in cards})
     rows = []

@@ -368,7 +368,7 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
                 table.add_row(key, str(value))
         console.print(table)
         return
-    console.print(_card_table(read_header(file)["card"], path))
+    console.print(_card_table(read_header(file).card, path))
 
 
 @app.command()
@@ -377,7 +377,7 @@ def operators() -> None:
     table = Table("name", "trained on", "recipe", "parameters", "examples", "error on its own task")
     table.columns[0].no_wrap = True  # it is what other commands want, whole
     for name, path in shipped_operators().items():
-        card = read_header(path)["card"]
+        card = read_header(path).card
         errors = card.get("errors", {})
         own = ", ".join(f"{errors[label]:.2%}" for label in card["tasks"] if label in errors)
         table.add_row(

@@ -19,7 +19,7 @@ import torch
 from sciml_fm_core import SYSTEMS, System, Task, load_operator, new_operator
 from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.evaluation.training_range import TrainingRange
-from sciml_fm_core.models.ensemble import load_ensemble
+from sciml_fm_core.models.ensemble import load_ensemble, shipped_ensembles
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers
@@ -798,11 +798,12 @@ def test_broken_files_among_the_users_bundles_are_named_and_passed_over(monkeypa
     (tmp_path / "cut.safetensors").write_bytes(own.read_bytes()[:1000])
     (tmp_path / "text.safetensors").write_text("not a bundle")
     (tmp_path / "notes.txt").write_text("not a bundle either")
+    (tmp_path / "several.safetensors").write_bytes(shipped_ensembles()["sys-1"].read_bytes())
     (tmp_path / "sys-1.safetensors").write_bytes(own.read_bytes())
     (tmp_path / "01_pretrain").mkdir()
     (tmp_path / "01_pretrain" / "operator.safetensors").write_bytes(own.read_bytes())
     found, problems = find_bundles()
-    assert len(problems) == 2
+    assert len(problems) == 2  # nothing is wrong with an ensemble, which is no operator
     assert "cut.safetensors" in problems[0]
     assert "text.safetensors" in problems[1]
     assert "sys-1 (yours)" in found  # beside the shipped one of the same name

@@ -59,7 +59,7 @@ def test_links_lead_somewhere(page):
 def test_numbers_are_of_the_records():
     done = run([sys.executable, str(ROOT / "docs" / "fill_numbers.py"), "--check"], ROOT)
     assert done.returncode == 0, done.stderr
-    card = read_header(shipped_operators()["sys-1"])["card"]
+    card = read_header(shipped_operators()["sys-1"]).card
     assert f"mean relative error {card['errors']['SYS-1(5,10)']:.2%} on 512 examples at 128 x 128" in README
 
 

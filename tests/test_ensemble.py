@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sciml_fm_core import Ensemble, Task, load_ensemble, load_operator, new_operator, shipped_ensembles
+from sciml_fm_core.digests import with_digest
 
 TASK = Task.parse("SYS-1(1,5)")
 
@@ -96,7 +97,7 @@ def test_files_that_are_none(tmp_path, members):
         ({"architecture": None}, "architecture"),
         ({"members": header["members"] * 2}, "do not fit"),
     ):
-        save_file(tensors, path, metadata={"header": json.dumps(header | change)})
+        save_file(tensors, path, metadata={"header": json.dumps(with_digest(header | change, tensors))})
         with pytest.raises(ValueError, match=message):
             load_ensemble(path)
     with pytest.raises(ValueError, match="make it first"):

@@ -56,7 +56,7 @@ def parent_of(run):
     """Tasks, recipe and size of the operator that a run begins with; of one that ships, from its card."""
     if isinstance(run.parent, PretrainingRun):
         return run.parent.tasks, run.parent.recipe, run.parent.size
-    card = read_header(shipped_operators()[run.parent])["card"]
+    card = read_header(shipped_operators()[run.parent]).card
     return " + ".join(card["tasks"]), card["recipe"], card["size"]
 
 

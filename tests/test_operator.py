@@ -9,11 +9,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sciml_fm_core import FNO, FNOConfig, Operator, Task, evaluate, load_operator, relative_error, shipped_operators
+from sciml_fm_core import (
+    FNO,
+    FNOConfig,
+    Operator,
+    Task,
+    digests,
+    evaluate,
+    load_operator,
+    relative_error,
+    shipped_operators,
+)
+from sciml_fm_core.digests import with_digest
 from sciml_fm_core.models import operator as operator_module
-from sciml_fm_core.models.operator import read_header
+from sciml_fm_core.models.ensemble import shipped_ensembles
+from sciml_fm_core.models.operator import read_header, shipped_adaptations
 from sciml_fm_core.models.packed import BLOCK, SMALL, pack, unpack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,11 +38,11 @@ def draw(label, count=3, n=16, dtype=torch.float32):
 
 
 def rewrite_header(path, change):
-    """The same bundle with another JSON header."""
-    with operator_module.safe_open(path, framework="pt") as file:
+    """The same bundle with another JSON header, and the digest of that."""
+    with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["header"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, metadata={"header": json.dumps(change(header))})
+    save_file(tensors, path, metadata={"header": json.dumps(with_digest(change(header), tensors))})
 
 
 # Save and load --------------------------------------------------------------------------------------------------------
@@ -61,7 +74,7 @@ def test_card_round_trips(small_operator, tmp_path):
     operator.card = card
     path = operator.save(tmp_path / "bundle.safetensors")
     assert load_operator(path).card == card
-    assert read_header(path)["card"] == card
+    assert read_header(path).card == card
 
 
 def test_bundle_is_one_file(small_operator, tmp_path):
@@ -151,7 +164,7 @@ def test_bundles_load_and_predict_where_cuda_is_hidden(small_operator, tmp_path)
     subprocess.run(
         [sys.executable, "-c", script, *files], check=True, cwd=ROOT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     )
-    with operator_module.safe_open(files[2], framework="pt") as file:
+    with safe_open(files[2], framework="pt") as file:
         assert torch.equal(file.get_tensor("u"), operator.predict(source, coefficients))
     assert path.exists()
 
@@ -173,6 +186,94 @@ def test_truncated_bundle(small_operator, tmp_path, share):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ValueError, match=r"bundle.safetensors: not a readable safetensors file, or a truncated one"):
         load_operator(path)
+
+
+def test_every_flipped_bit_of_the_weights_is_found(small_operator, tmp_path, generator):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    whole = path.read_bytes()
+    first = 8 + int.from_bytes(whole[:8], "little")
+    for bit in torch.randint(8 * first, 8 * len(whole), (40,), generator=generator).tolist():
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"bundle.safetensors: damaged: its digest"):
+            load_operator(path)
+
+
+def test_bundles_without_a_digest_load_unless_their_weights_are_no_numbers(small_operator, tmp_path):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["header"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    del header["digest"]
+    save_file(tensors, path, metadata={"header": json.dumps(header)})
+    load_operator(path)
+    tensors["output.bias"][0] = torch.nan
+    save_file(tensors, path, metadata={"header": json.dumps(header)})
+    with pytest.raises(ValueError, match=r"bundle.safetensors: weights: expected finite numbers in 'output.bias'"):
+        load_operator(path)
+
+
+def test_what_ships_is_known_by_its_digests():
+    known = json.loads(digests.SHIPPED.read_text(encoding="utf-8"))
+    assert known == digests.shipped_digests()
+    assert len(known) == len(shipped_operators()) + len(shipped_adaptations()) + len(shipped_ensembles())
+
+
+def test_a_shipped_file_that_changed_is_refused(tmp_path, monkeypatch):
+    name = "adapted/sys-1-8.safetensors"
+    copy = tmp_path / name
+    copy.parent.mkdir()
+    content = bytearray((digests.WEIGHTS / name).read_bytes())
+    content[-100] ^= 4
+    copy.write_bytes(content)
+    monkeypatch.setattr(digests, "WEIGHTS", tmp_path)
+    with pytest.raises(ValueError, match=r"sys-1-8.safetensors: damaged: not the file that ships"):
+        load_operator(copy)
+
+
+@pytest.mark.parametrize("name", ["depth", "width", "modes", "gate_width", "mode_gate_width"])
+def test_a_declared_size_is_compared_with_the_weights_before_it_is_allocated(small_operator, tmp_path, name):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    for value in (10**6, 10**12, 10**18):
+        change = {"config": json.loads(json.dumps(read_header(path).config)) | {name: value}}
+        if name != "mode_gate_width":  # without modes it makes no weight
+            rewrite_header(path, lambda header, change=change: header | change)
+            with pytest.raises(ValueError, match=r"bundle.safetensors: weights and configuration do not fit"):
+                load_operator(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("version", "3", "version: expected a whole number, got '3'"),
+        ("version", True, "version: expected a whole number, got True"),
+        ("version", 10**30, "expected whole numbers of at most 20 digits, got 31"),
+        ("config", [1], r"config: expected names and values, got \[1\]"),
+        ("config", None, "config: expected names and values, got None"),
+        ("normalization", 3, "normalization: expected names and values, got 3"),
+        ("architecture", ["fno"], r"architecture: expected a text, got \['fno'\]"),
+        ("card", {"tasks": "SYS-1(1,5)"}, r"card: tasks: expected a list, got 'SYS-1\(1,5\)'"),
+        ("card", {"errors": {"SYS-1(1,5)": "small"}}, r"errors: 'SYS-1\(1,5\)': expected a number, got 'small'"),
+        ("card", {"parent": {"examples_seen": 0.5}}, "parent: examples_seen: expected a whole number, got 0.5"),
+        ("packed", "yes", "packed: expected names and values, got 'yes'"),
+        ("surprise", json.loads("[" * 40 + "]" * 40), "expected at most 32 levels"),
+    ],
+)
+def test_headers_are_not_believed(small_operator, tmp_path, key, value, told):
+    path = small_operator().save(tmp_path / "bundle.safetensors")
+    rewrite_header(path, lambda header: header | {key: value})
+    with pytest.raises(ValueError, match=rf"^operator .*bundle\.safetensors: .*{told}") as caught:
+        load_operator(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_that_could_not_be_read_back_is_not_written(small_operator, tmp_path):
+    operator = small_operator()
+    operator.card["tasks"] = "SYS-1(1,5)"
+    with pytest.raises(ValueError, match="card: tasks: expected a list"):
+        operator.save(tmp_path / "bundle.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_files_and_unknown_names(tmp_path):
@@ -416,7 +517,7 @@ def test_a_packed_difference_needs_the_parent_that_it_was_made_with(tmp_path):
     whole, packed = (each.predict(examples.source, examples.coefficients) for each in (operator, load_operator(path)))
     assert relative_error(packed, whole).max() < 1e-4
     other = tmp_path / "other.safetensors"
-    for change, message in (({"digest": "0" * 16}, "has changed"), ({"parent": "gone"}, "gone, which does not ship")):
+    for change, message in (({"digest": "0" * 16}, "has changed"), ({"parent": "gone"}, "'gone', which does not ship")):
         other.write_bytes(path.read_bytes())
         rewrite_header(other, lambda header, change=change: header | {"packed": header["packed"] | change})
         with pytest.raises(ValueError, match=message):

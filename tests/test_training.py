@@ -1,16 +1,21 @@
 """The training loop: losses, schedule, best on validation, resuming, stopping, bad settings, CPU against CUDA."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from sciml_fm_core import Examples, FixedBatches, FreshBatches, Task, TrainConfig, draw_split, fit
+from sciml_fm_core.digests import with_digest
 from sciml_fm_core.training import loop as training_module
 from sciml_fm_core.training import precision as precision_module
+from sciml_fm_core.training.checkpoints import CheckpointError
 from sciml_fm_core.training.config import COMPILE_STEPS
 from sciml_fm_core.training.loop import Member, fit_together
 from sciml_fm_core.training.losses import mean_losses, training_loss
@@ -231,11 +236,57 @@ def test_checkpoint_of_another_training_is_refused(small_operator, tmp_path):
         with pytest.raises(ValueError, match="belongs to a training with other settings; remove it"):
             fit(operator, fresh(), other, checkpoint=checkpoint)
     checkpoint.write_bytes(before[: len(before) // 2])
-    with pytest.raises(ValueError, match=r"checkpoint .*: not readable"):
+    with pytest.raises(ValueError, match=r"checkpoint .*: not a readable safetensors file.*; remove it to start again"):
         fit(small_operator(), fresh(), config, checkpoint=checkpoint)
     bundle = small_operator().save(tmp_path / "bundle.safetensors")
-    with pytest.raises(ValueError, match="belongs to a training with other settings"):
+    with pytest.raises(ValueError, match="not one written by a training; remove it"):
         fit(small_operator(), fresh(), config, checkpoint=bundle)
+
+
+def test_a_damaged_checkpoint_is_refused_and_changes_nothing(small_operator, tmp_path, generator):
+    checkpoint, config = tmp_path / "state", TrainConfig(steps=2)
+    fit(small_operator(), fresh(), config, checkpoint=checkpoint)
+    whole = checkpoint.read_bytes()
+    first = 8 + int.from_bytes(whole[:8], "little")
+    operator = small_operator(seed=9)
+    before = {key: value.clone() for key, value in weights(operator).items()}
+    for bit in torch.randint(8 * first, 8 * len(whole), (20,), generator=generator).tolist():
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="damaged: its digest is not that of its contents"):
+            fit(operator, fresh(), config, checkpoint=checkpoint)
+    for key, value, told in (
+        ("members", 3, "members: expected a list, got 3"),
+        ("members", [{"learning_rate": "fast"}], r"members\[0\]: lacks status, history"),
+        ("step", -1, "step: expected at least 0, got -1"),
+        ("model", None, "model: expected names and values, got None"),
+    ):
+        checkpoint.write_bytes(whole)
+        rewrite(checkpoint, lambda header, tensors, key=key, value=value: header.update({key: value}))
+        with pytest.raises(CheckpointError, match=rf"checkpoint .*: {told}.*; remove it to start again"):
+            fit(operator, fresh(), config, checkpoint=checkpoint)
+    for change in (
+        lambda header, tensors: tensors["0.model.output.bias"].fill_(torch.nan),
+        lambda header, tensors: tensors.pop("0.model.output.bias"),
+        lambda header, tensors: tensors.update({"0.model.output.bias": torch.zeros(2)}),
+        lambda header, tensors: tensors.update({"optimizer.x.step": torch.zeros(())}),
+        lambda header, tensors: tensors.pop("optimizer.0.exp_avg"),
+    ):
+        checkpoint.write_bytes(whole)
+        rewrite(checkpoint, change)
+        with pytest.raises(CheckpointError, match="expected the tensors of this training"):
+            fit(operator, fresh(), config, checkpoint=checkpoint)
+    assert same(weights(operator), before)
+
+
+def rewrite(checkpoint, change):
+    """A checkpoint with another header and other tensors, and the digest of these."""
+    with safe_open(checkpoint, framework="pt") as file:
+        header = json.loads(file.metadata()["header"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    change(header, tensors)
+    save_file(tensors, checkpoint, metadata={"header": json.dumps(with_digest(header, tensors))})
 
 
 def test_time_limit_ends_training_with_the_rate_at_zero(small_operator, monkeypatch):

@@ -500,4 +500,4 @@ def test_what_ships_is_called_as_today():
     """The files of these bundles keep the former name: their bytes are their identity."""
     path = shipped_operators()["sys-1"]
     assert b'\\"recipe\\": \\"ours\\"' in path.read_bytes()
-    assert read_header(path)["card"]["recipe"] == load_operator("sys-1").card["recipe"] == "dimensionless"
+    assert read_header(path).card["recipe"] == load_operator("sys-1").card["recipe"] == "dimensionless"

@@ -6,10 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sciml_fm_core.models.ensemble import ensemble_like
+from sciml_fm_core.digests import stored_format
+from sciml_fm_core.models.ensemble import ENSEMBLE_FORMAT, ensemble_like
+from sciml_fm_core.models.normalization import normalization_from_dict
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.training.checkpoints import CHECKPOINT_FORMAT
 
 from .text import RECIPE_NAMES
 
@@ -117,7 +120,10 @@ def user_folder() -> Path:
 
 
 def find_bundles() -> tuple[dict[str, Bundle], list[str]]:
-    """Bundles by name, shipped ones first, and what is wrong with files that could not be read."""
+    """Bundles by name, shipped ones first, and what is wrong with files that could not be read.
+
+    Ensembles and checkpoints that lie among them are no operators, and nothing is wrong with them.
+    """
     paths = list(shipped_operators().items())
     shipped = {path for _, path in paths}
     folder = user_folder()
@@ -132,32 +138,34 @@ def find_bundles() -> tuple[dict[str, Bundle], list[str]]:
             name += " (yours)"
         try:
             bundles[name] = _read(name, path, shipped=path in shipped)
-        except (ValueError, KeyError) as error:
-            problems.append(str(error) if path.name in str(error) else f"{path}: {error}")
+        except (ValueError, OSError) as error:
+            if stored_format(path) not in (ENSEMBLE_FORMAT, CHECKPOINT_FORMAT):
+                problems.append(str(error) if path.name in str(error) else f"{path}: {error}")
     return bundles, problems
 
 
 def _read(name: str, path: Path, *, shipped: bool) -> Bundle:
     header = read_header(path)
-    card = origin = header["card"]
-    kind, downstream = card.get("kind", "pre-trained"), card.get("downstream_task")
+    card = origin = header.card
+    kind, downstream = card.get("kind") or "pre-trained", card.get("downstream_task")
     # The card of an adapted operator holds that of the operator it comes from.
     while parent := origin.get("parent") or origin.get("twin_of"):
         origin = parent
     # What was trained from scratch knows its downstream task alone.
     tasks = origin.get("tasks", ()) if kind != SCRATCH else [downstream] if downstream else ()
+    normalization = normalization_from_dict(header.normalization)
     return Bundle(
         name=name,
         path=path,
-        systems=tuple(header["normalization"]["systems"]),
-        normalization=header["normalization"]["kind"],
+        systems=tuple(system.name for system in normalization.systems),
+        normalization=normalization.kind,
         tasks=tuple(map(Task.parse, tasks)),
-        recipe=card.get("recipe", "own recipe"),
-        size=card.get("size", "own size"),
+        recipe=card.get("recipe") or "own recipe",
+        size=card.get("size") or "own size",
         examples_seen=origin.get("examples_seen") or 0,
         shipped=shipped,
         kind=kind,
-        architecture=card.get("architecture", "fno"),
+        architecture=card.get("architecture") or header.architecture,
         downstream=Task.parse(downstream) if downstream else None,
-        downstream_examples=card.get("downstream_examples", 0),
+        downstream_examples=card.get("downstream_examples") or 0,
     )

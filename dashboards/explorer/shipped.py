@@ -19,7 +19,7 @@ def shipped_results() -> dict[tuple[str, str], dict[tuple, Adapted]]:
     """Results by (system, operator) and by key, as `ExploreState.kept` has them; weights are loaded when asked for."""
     found: dict[tuple[str, str], dict[tuple, Adapted]] = {}
     for name, path in shipped_adaptations().items():
-        card = read_header(path)["card"]
+        card = read_header(path).card
         task, kind = Task.parse(card["downstream_task"]), KEYS[card["kind"]]
         settings = AdaptSettings(task, card["downstream_examples"], card["steps"], None)
         own = found.setdefault((task.system.name, card["adapted_from"]), {})

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.utils import parametrize
 
 from sciml_fm_core.physics.spectral import check_grid, resample
 
 from .conditioning import Conditioning
+
+WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What weights in files may be."""
+FINEST_GRID = 1024
+"""Points in each direction of a grid of a network's own, at most: no tensor in a file bounds them."""
 
 MODELS: dict[str, type[Model]] = {}
 """The known architectures by name: each subclass of `Model` that declares an `architecture` registers itself."""
@@ -96,6 +104,34 @@ class Model(nn.Module):
             torch.manual_seed(seed)
             return cls(config)
 
+    @classmethod
+    def with_weights(cls, config: ModelConfig, state: Mapping[str, Tensor]) -> Model:
+        """A network with weights that a file holds, as float32.
+
+        Nothing is allocated before it is known that the network which the config declares has just these tensors.
+
+        Raises:
+            ValueError: if it has others, or the weights are not finite numbers.
+        """
+        try:
+            with torch.device("meta"), _at_most(len(state)):
+                declared = {key: tuple(value.shape) for key, value in cls(config).state_dict().items()}
+        except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # larger than PyTorch can count
+            raise ValueError(f"weights and configuration do not fit each other ({_first_line(error)})") from error
+        found = {key: tuple(value.shape) for key, value in state.items()}
+        for key in [*declared, *found]:
+            if declared.get(key) != found.get(key):
+                raise ValueError(
+                    f"weights and configuration do not fit each other: expected {key[:80]!r} of shape "
+                    f"{declared.get(key, 'none')}, got {found.get(key, 'none')}"
+                )
+        for key, value in state.items():
+            if value.dtype not in WEIGHT_TYPES or not torch.isfinite(value).all():
+                raise ValueError(f"weights: expected finite numbers in {key!r}, got NaN, infinity or {value.dtype}")
+        model = cls(config)
+        model.load_state_dict({key: value.float() for key, value in state.items()})
+        return model
+
     def forward(self, fields: Tensor, conditioning: Conditioning) -> Tensor:
         """Apply the network.
 
@@ -163,12 +199,39 @@ class Model(nn.Module):
         return model
 
 
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Refuse to build a network of more parameter tensors in this thread."""
+    thread, left = threading.get_ident(), count
+
+    def registered(module: nn.Module, name: str, parameter: Tensor) -> None:
+        nonlocal left
+        left -= threading.get_ident() == thread
+        if left < 0:
+            raise ValueError(f"weights and configuration do not fit each other: expected more tensors than {count}")
+
+    hook = register_module_parameter_registration_hook(registered)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
 class FixedGridModel(Model):
     """A network that is tied to a grid of its own: fields are resampled to it, and its solution back.
 
     Without that, a convolution of 3 x 3 points or a patch would be another operator on every grid. The config of a
     subclass has the number of `points` of that grid.
     """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        if not 2 <= self.points <= FINEST_GRID:
+            raise ValueError(f"{self.architecture}: expected a grid of 2 to {FINEST_GRID} points, got {self.points}")
 
     @property
     def points(self) -> int:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sciml_fm_core import schema
+from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
 from sciml_fm_core.files import atomic_path, save_tensors
 from sciml_fm_core.physics.system import System
 
 from .base import find_model
 from .normalization import Normalization, normalization_from_dict
-from .operator import Operator, predict_together
+from .operator import Card, Operator, check_version, predict_together
 from .packed import pack, unpack
 
 ENSEMBLE_FORMAT = "sciml-fm ensemble"
@@ -32,6 +34,49 @@ PACKED_BLOCK = 64
 PACKED_SMALL = 2**12
 """Tensors of fewer numbers are kept in sixteen bits there."""
 SHARED = "shared"
+MOST_MEMBERS = 64
+"""As many a file may declare: members that share all weights take no room in it."""
+
+
+@dataclass(frozen=True)
+class MemberHeader:
+    """What the header of an ensemble says of one member."""
+
+    normalization: dict
+    card: dict
+
+    def __post_init__(self):
+        schema.read(Card, self.card, "card", finite=False)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How the weights of an ensemble are packed: numbers that share one scale."""
+
+    block: int
+
+    def __post_init__(self):
+        if self.block < 1:
+            raise ValueError(f"expected a block of at least 1, got {self.block}")
+
+
+@dataclass(frozen=True)
+class EnsembleHeader:
+    """What the header of an ensemble holds."""
+
+    version: int
+    architecture: str
+    config: dict
+    members: list[MemberHeader]
+    card: dict
+    packed: Blocks | None = None
+    digest: str | None = None
+
+    def __post_init__(self):
+        check_version(self.version, ENSEMBLE_VERSION)
+        schema.read(Card, self.card, "card", finite=False)
+        if not 2 <= len(self.members) <= MOST_MEMBERS:
+            raise ValueError(f"members: expected 2 to {MOST_MEMBERS}, got {len(self.members)}")
 
 
 class Prediction(NamedTuple):
@@ -160,8 +205,9 @@ class Ensemble:
         if packed:
             tensors = pack(tensors, block=PACKED_BLOCK, small=PACKED_SMALL)
             header["packed"] = {"block": PACKED_BLOCK}
+        schema.read(EnsembleHeader, json.loads(json.dumps(header)), f"ensemble {path}")
         with atomic_path(path) as partial:
-            save_tensors(tensors, partial, header)
+            save_tensors(tensors, partial, with_digest(header, tensors))
         return Path(path)
 
 
@@ -179,7 +225,7 @@ def ensemble_like(tasks: tuple[str, ...], recipe: str) -> str | None:
     ('sys-1', None)
     """
     for name, path in shipped_ensembles().items():
-        card = _read(path, weights=False)[0]["card"]
+        card = _read_header(path)[0].card
         if (card.get("tasks"), card.get("recipe")) == (list(tasks), recipe):
             return name
     return None
@@ -202,52 +248,40 @@ def load_ensemble(name_or_path: str | Path, device: torch.device | str | None = 
             f"ensemble: expected one of {', '.join(shipped) or 'none shipped'}, or the path of a file that "
             f"Ensemble.save wrote; got {str(name_or_path)!r}"
         )
-    header, tensors = _read(path)
+    header, stored = _read_header(path)
+    tensors = read_tensors(path, "ensemble", stored)
     try:
-        architecture = find_model(header["architecture"])
-        config = architecture.config_type(**header["config"])
-        if about := header.get("packed"):
-            tensors = unpack(tensors, block=about["block"])
+        model_type = find_model(header.architecture)
+        config = schema.read(model_type.config_type, header.config, "config", strict=True)
+        if header.packed is not None:
+            tensors = unpack(tensors, block=header.packed.block)
+        owners = {SHARED, *(str(number) for number in range(len(header.members)))}
+        if strange := [key for key in tensors if key.partition(".")[0] not in owners]:
+            raise ValueError(f"weights and header do not fit each other: no member has {strange[0][:80]!r}")
         members = [
-            _member(number, about, architecture(config), tensors) for number, about in enumerate(header["members"])
+            Operator(
+                model_type.with_weights(config, _state_of(number, tensors)),
+                normalization_from_dict(about.normalization),
+                about.card,
+            )
+            for number, about in enumerate(header.members)
         ]
-        ensemble = Ensemble(_with_common_normalizations(members), header["card"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"ensemble {path}: weights and header do not fit each other ({error})") from error
+        ensemble = Ensemble(_with_common_normalizations(members), header.card)
+    except ValueError as error:
+        raise ValueError(f"ensemble {path}: {error}") from error
     return ensemble.to(device or "cpu")
 
 
-def _read(path: Path, *, weights: bool = True) -> tuple[dict, dict[str, Tensor]]:
-    """Header and tensors of a file, checked to be those of an ensemble that this package can read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("header", "{}"))
-            if not isinstance(header, dict) or header.get("format") != ENSEMBLE_FORMAT:
-                raise ValueError(f"ensemble {path}: a safetensors file, but not one written by Ensemble.save")
-            tensors = {key: file.get_tensor(key) for key in file.keys()} if weights else {}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"ensemble {path}: not a readable safetensors file, or a truncated one ({error})") from error
-    missing = {"version", "architecture", "config", "members", "card"} - set(header)
-    if missing:
-        raise ValueError(f"ensemble {path}: its header lacks {', '.join(sorted(missing))}; save it again")
-    if header["version"] > ENSEMBLE_VERSION:
-        raise ValueError(
-            f"ensemble {path}: format version {header['version']}, this package reads up to {ENSEMBLE_VERSION}; "
-            "upgrade sciml-fm"
-        )
-    return header, tensors
+def _read_header(path: Path) -> tuple[EnsembleHeader, dict]:
+    """The header of a file, and the same as it is stored."""
+    stored = read_stored_header(path, "ensemble", ENSEMBLE_FORMAT, "Ensemble.save")
+    return schema.read(EnsembleHeader, stored, f"ensemble {path}"), stored
 
 
-def _member(number: int, about: dict, model, tensors: dict[str, Tensor]) -> Operator:
-    state = {
-        name: value.float()
-        for prefix in (SHARED, str(number))
-        for key, value in tensors.items()
-        for owner, _, name in [key.partition(".")]
-        if owner == prefix
-    }
-    model.load_state_dict(state)
-    return Operator(model, normalization_from_dict(about["normalization"]), about["card"])
+def _state_of(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of one member: what all share, and its own."""
+    prefixes = (f"{SHARED}.", f"{number}.")
+    return {key[len(p) :]: value for p in prefixes for key, value in tensors.items() if key.startswith(p)}
 
 
 def _with_common_normalizations(members: Sequence[Operator]) -> list[Operator]:

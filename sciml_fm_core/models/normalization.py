@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sciml_fm_core import schema
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import filter_modes, parseval_weights, translation_symbol, wavenumbers
 from sciml_fm_core.physics.system import System, find_system
@@ -184,6 +188,11 @@ class PaperNormalization(Normalization):
                 f"paper normalization: expected {len(self.channel_names)} medians for "
                 f"{' '.join(self.channel_names)}, got {len(self.coefficient_medians)}"
             )
+        if not self.source_rms > 0 or not all(self.coefficient_medians):
+            raise ValueError(
+                "paper normalization: expected a source_rms above 0 and medians that are not 0, "
+                f"got {self.source_rms} and {self.coefficient_medians}"
+            )
 
     @classmethod
     def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> PaperNormalization:
@@ -234,7 +243,7 @@ class DimensionlessNormalization(Normalization):
     def __init__(self, systems, centre: Sequence[float], spread: Sequence[float], conditioners=()):
         super().__init__(systems, conditioners)
         self.centre, self.spread = tuple(map(float, centre)), tuple(map(float, spread))
-        if not len(self.centre) == len(self.spread) == len(self.channel_names) or min(self.spread) <= 0:
+        if not len(self.centre) == len(self.spread) == len(self.channel_names) or not min(self.spread, default=1) > 0:
             raise ValueError(
                 f"dimensionless normalization: expected {len(self.channel_names)} centres and spreads above 0 for "
                 f"{' '.join(self.channel_names)}, got {self.centre} and {self.spread}"
@@ -402,17 +411,44 @@ class SymbolNormalization(Normalization):
         return {}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Plain:
+    """What `Normalization.to_dict` makes; a kind adds its statistics."""
+
+    kind: str
+    systems: list[str]
+    conditioners: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlainPaper(_Plain):
+    source_rms: float
+    coefficient_medians: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlainDimensionless(_Plain):
+    centre: list[float]
+    spread: list[float]
+
+
+_PLAIN = {"paper": _PlainPaper, "dimensionless": _PlainDimensionless, "symbol": _Plain}
+
+
 def normalization_from_dict(values: dict) -> Normalization:
     """Inverse of `Normalization.to_dict`.
 
     Raises:
-        ValueError: on an unknown kind or system.
+        ValueError: on an unknown kind or system, or values of another type or number.
     """
-    values = dict(values)
-    kind, systems = values.pop("kind"), tuple(find_system(name) for name in values.pop("systems"))
-    if kind not in KINDS:
-        raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {kind!r}")
-    return KINDS[kind](systems, **values)
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
+    known = vars(schema.read(_PLAIN[kind], values, "normalization", strict=True))
+    systems = tuple(find_system(name) for name in known["systems"])
+    if len(set(systems)) < len(systems):
+        raise ValueError(f"normalization: expected each system once, got {', '.join(s.name for s in systems)}")
+    return KINDS[kind](systems, **{name: known[name] for name in known if name not in ("kind", "systems")})
 
 
 KINDS: dict[str, type[PaperNormalization] | type[DimensionlessNormalization] | type[SymbolNormalization]] = {

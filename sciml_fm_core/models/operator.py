@@ -1,8 +1,9 @@
 """The operator bundle: a trained network, its normalisation and its card, in one safetensors file.
 
 A bundle predicts in physical units and needs no other file. The file holds the weights as tensors and, in its
-metadata, JSON: the format version, the network's shape, the normalisation and the card (task, recipe, examples seen,
-seed, command, hardware, errors). Nothing is ever unpickled.
+metadata, JSON: the format version, the network's shape, the normalisation, the card (task, recipe, examples seen,
+seed, command, hardware, errors) and a digest of all of it. Nothing is ever unpickled, and nothing is believed:
+`OperatorHeader` says what is expected, and the weights are compared with the network before that is built.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sciml_fm_core import schema
+from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
 from sciml_fm_core.files import atomic_path, file_digest, save_tensors
 from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.physics.spectral import check_grid
@@ -33,6 +36,56 @@ FORMAT_VERSION = 3
 PLAIN_VERSION = 2
 BATCH_POINTS = 2**20
 """Predictions are made in batches of about this many grid points, so that memory stays flat in their number."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card may say and others read; it may say more. That of an adapted operator holds that of its origin."""
+
+    kind: str | None = None
+    tasks: list[str] = field(default_factory=list)
+    recipe: str | None = None
+    architecture: str | None = None
+    size: str | None = None
+    examples_seen: int | None = None
+    seconds: float | None = None
+    parameters: int | None = None
+    errors: dict[str, float] = field(default_factory=dict)
+    downstream_task: str | None = None
+    downstream_examples: int | None = None
+    parent: Card | None = None
+    twin_of: Card | None = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How the weights of a bundle are packed: the operator they are the difference to, and the digest of its file."""
+
+    parent: str | None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class OperatorHeader:
+    """What the header of a bundle holds."""
+
+    version: int
+    config: dict
+    normalization: dict
+    card: dict
+    architecture: str = "fno"  # the only one of the first format
+    packed: Packed | None = None
+    digest: str | None = None
+
+    def __post_init__(self):
+        check_version(self.version, FORMAT_VERSION)
+        schema.read(Card, self.card, "card", finite=False)
+
+
+def check_version(version: int, newest: int) -> None:
+    """Raise ValueError on a format that this package does not read."""
+    if not 1 <= version <= newest:
+        raise ValueError(f"format version {version}, this package reads up to {newest}; upgrade sciml-fm")
 
 
 class Operator:
@@ -121,7 +174,8 @@ class Operator:
                 small, and so what eight bits leave of it is exact enough. Without the parent it cannot be loaded.
 
         Raises:
-            ValueError: if the folder does not exist, or the parent does not ship or has another network.
+            ValueError: if the folder does not exist, the parent does not ship or has another network, or the card
+                says what cannot be read back.
         """
         state = {key: value.detach().cpu() for key, value in self.model.plain().state_dict().items()}
         header = {
@@ -133,15 +187,16 @@ class Operator:
             "card": self.card,
         }
         if packed:
-            origin = _parent_of({"parent": parent}, path) if parent else None
+            origin = _parent_of(Packed(parent), f"operator {path}") if parent else None
             if origin is not None and origin.model.config != self.model.config:
                 raise ValueError(f"packed: expected a parent with the same network, {parent} has another one")
             state = pack(state, origin.model.state_dict() if origin else None)
             header["packed"] = {"parent": parent, "digest": parent and file_digest(shipped_operators()[parent])}
         elif half:
             state = {key: value.half() for key, value in state.items()}
+        _header_of(json.loads(json.dumps(header)), f"operator {path}")
         with atomic_path(path) as partial:
-            save_tensors(state, partial, header)
+            save_tensors(state, partial, with_digest(header, state))
         return Path(path)
 
 
@@ -231,42 +286,36 @@ def shipped_adaptations() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _parent_of(about: dict, path: str | Path) -> Operator:
+def _parent_of(about: Packed, where: str) -> Operator | None:
     """The shipped operator that a packed one is the difference to, checked to be the one it was packed with."""
-    name = about["parent"]
-    if name not in shipped_operators():
-        raise ValueError(f"operator {path}: it is the difference to {name}, which does not ship; keep it whole instead")
-    if about.get("digest") not in (None, file_digest(shipped_operators()[name])):
-        raise ValueError(
-            f"operator {path}: the operator {name} that it is the difference to has changed; make it again"
-        )
+    name, shipped = about.parent, shipped_operators()
+    if name is None:
+        return None
+    if name not in shipped:
+        raise ValueError(f"{where}: it is the difference to {name!r}, which does not ship; keep it whole instead")
+    if about.digest not in (None, file_digest(shipped[name])):
+        raise ValueError(f"{where}: the operator {name} that it is the difference to has changed; make it again")
     return load_operator(name)
 
 
-def read_header(path: Path) -> dict:
+def read_header(path: Path) -> OperatorHeader:
     """Format, configuration, normalisation and card of a bundle, without its weights.
 
     Raises:
         ValueError: if the file is missing, damaged, foreign or of a newer format.
     """
+    return _header_of(_stored_header(path), f"operator {path}")
+
+
+def _stored_header(path: Path) -> dict:
     if not path.is_file():
         raise ValueError(f"operator {path}: no such file; `sciml-fm operators` lists what ships")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("header", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"operator {path}: not a readable safetensors file, or a truncated one ({error})") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"operator {path}: a safetensors file, but not one written by Operator.save")
-    missing = {"version", "config", "normalization", "card"} - set(header)
-    if missing:
-        raise ValueError(f"operator {path}: its header lacks {', '.join(sorted(missing))}; save it again")
-    if header["version"] > FORMAT_VERSION:
-        raise ValueError(
-            f"operator {path}: format version {header['version']}, this package reads up to {FORMAT_VERSION}; "
-            "upgrade sciml-fm"
-        )
-    return header | {"card": with_recipe_of_today(header["card"])}
+    return read_stored_header(path, "operator", FORMAT, "Operator.save")
+
+
+def _header_of(stored: dict, where: str) -> OperatorHeader:
+    header = schema.read(OperatorHeader, stored, where)
+    return replace(header, card=with_recipe_of_today(header.card))
 
 
 def load_operator(name_or_path: str | Path, device: torch.device | str | None = None) -> Operator:
@@ -289,17 +338,17 @@ def load_operator(name_or_path: str | Path, device: torch.device | str | None = 
             f"operator: expected one of {', '.join(shipped) or 'none shipped'}, or the path of a bundle; "
             f"got {str(name_or_path)!r}"
         )
-    header = read_header(path)
+    where, stored = f"operator {path}", _stored_header(path)
+    header = _header_of(stored, where)
+    state = read_tensors(path, "operator", stored)
     try:
-        architecture = find_model(header.get("architecture", "fno"))  # the only one of the first format
-        model = architecture(architecture.config_type(**header["config"]))
-        normalization = normalization_from_dict(header["normalization"])
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if about := header.get("packed"):
-            origin = _parent_of(about, path) if about["parent"] else None
+        model_type = find_model(header.architecture)
+        config = schema.read(model_type.config_type, header.config, "config", strict=True)
+        normalization = normalization_from_dict(header.normalization)
+        if header.packed is not None:
+            origin = _parent_of(header.packed, where)
             state = unpack(state, origin.model.state_dict() if origin else None)
-        model.load_state_dict({key: value.float() for key, value in state.items()})
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"operator {path}: weights and configuration do not fit each other ({error})") from error
-    return Operator(model, normalization, header["card"]).to(device or "cpu")
+        operator = Operator(model_type.with_weights(config, state), normalization, header.card)
+    except ValueError as error:
+        raise error if str(path) in str(error) else ValueError(f"{where}: {error}") from error
+    return operator.to(device or "cpu")

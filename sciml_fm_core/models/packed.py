@@ -39,15 +39,25 @@ def pack(state: State, parent: State | None = None, *, block: int = BLOCK, small
 
 
 def unpack(packed: State, parent: State | None = None, *, block: int = BLOCK) -> State:
-    """Inverse of `pack` with the same block, to its rounding."""
+    """Inverse of `pack` with the same block, to its rounding.
+
+    Raises:
+        ValueError: if these are no packed weights, or have other shapes than the parent's.
+    """
     state = {}
     for key, numbers in packed.items():
         name, _, part = key.rpartition(":")
-        if part == "scale":
+        if part == "scale" and f"{name}:numbers" in packed:
             continue
         value = numbers.float()
-        if part == "numbers":
-            scale = packed[f"{name}:scale"].float().repeat_interleave(block)[: numbers.numel()]
-            value *= scale.reshape(numbers.shape)
+        if part == "numbers" and numbers.dtype == torch.int8:
+            scale = packed.get(f"{name}:scale", numbers[:0])
+            if scale.dtype != torch.float16 or scale.shape != (-(-numbers.numel() // block),):
+                raise ValueError(f"packed: expected {name!r} to have a float16 scale for every {block} numbers")
+            value *= scale.float().repeat_interleave(block)[: numbers.numel()].reshape(numbers.shape)
+        elif part != "half" or numbers.dtype != torch.float16:
+            raise ValueError(f"packed: expected numbers in int8, their scale or float16, got {key!r} {numbers.dtype}")
+        if parent is not None and (name not in parent or parent[name].shape != value.shape):
+            raise ValueError(f"packed: expected the tensors of the parent, got {name!r} of shape {tuple(value.shape)}")
         state[name] = value if parent is None else value + parent[name].cpu().float()
     return state

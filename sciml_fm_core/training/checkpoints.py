@@ -4,23 +4,63 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sciml_fm_core import schema
+from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
 from sciml_fm_core.files import atomic_path, save_tensors
 
 from .config import History
 from .member import Member
 
 CHECKPOINT_FORMAT = "sciml-fm checkpoint"
+STATUSES = ("training", "finished", "dropped", "diverged")
+"""Of a `Member`."""
 
 
 class CheckpointError(ValueError):
     """A checkpoint that a training cannot resume from: damaged, or of another training."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What others read of a row of a `History`."""
+
+    step: int
+    validation_error: float | None = None
+
+
+@dataclass(frozen=True)
+class MemberState:
+    """What the header of a checkpoint says of a member."""
+
+    learning_rate: float
+    status: str
+    history: History
+
+    def __post_init__(self):
+        if self.status not in STATUSES:
+            raise ValueError(f"status: expected one of {', '.join(STATUSES)}, got {self.status[:80]!r}")
+        for row in self.history.rows:
+            schema.read(Row, row, "history: rows", finite=False)
+
+
+@dataclass(frozen=True)
+class CheckpointHeader:
+    """What the header of a checkpoint holds beside the settings of the training."""
+
+    model: dict
+    members: list[MemberState]
+    step: int
+
+    def __post_init__(self):
+        if self.step < 0:
+            raise ValueError(f"step: expected at least 0, got {self.step}")
 
 
 def _shape(member: Member) -> dict:
@@ -40,6 +80,7 @@ def save_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: 
         states.append({"learning_rate": member.learning_rate, "status": member.status, "history": history})
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    tensors = {key: value.detach().cpu() for key, value in tensors.items()}
     header = {
         "format": CHECKPOINT_FORMAT,
         "model": _shape(members[0]),
@@ -48,39 +89,70 @@ def save_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: 
         "step": step,
     }
     with atomic_path(path) as partial:
-        save_tensors({key: value.detach().cpu() for key, value in tensors.items()}, partial, header)
+        save_tensors(tensors, partial, with_digest(header, tensors))
 
 
 def load_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: dict) -> int:
     """Put members and optimiser back to where they were, and return the number of steps taken.
 
+    Nothing is changed before all of the file has been checked.
+
     Raises:
         CheckpointError: if the file is damaged, or belongs to a training with other settings.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("header", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {path}: not readable ({error}); remove it to start again") from error
-    same = all(header.get(key) == value for key, value in settings.items())
-    same = same and header.get("model") == _shape(members[0])
-    rates = [state["learning_rate"] for state in header.get("members", [])]
-    if header.get("format") != CHECKPOINT_FORMAT or not same or rates != [m.learning_rate for m in members]:
+        stored = read_stored_header(path, "checkpoint", CHECKPOINT_FORMAT, "a training")
+        header = schema.read(CheckpointHeader, stored, f"checkpoint {path}", finite=False)
+        tensors = read_tensors(path, "checkpoint", stored)
+    except ValueError as error:
+        raise CheckpointError(f"{error}; remove it to start again") from error
+    same = all(stored.get(key) == value for key, value in settings.items()) and header.model == _shape(members[0])
+    if not same or [state.learning_rate for state in header.members] != [m.learning_rate for m in members]:
         raise CheckpointError(
             f"checkpoint {path}: belongs to a training with other settings; remove it or use another name"
+        )
+    expected = _expected(members, optimizer, header, tensors)
+    if wrong := [key for key in {**expected, **tensors} if not _fits(tensors.get(key), expected.get(key))]:
+        raise CheckpointError(
+            f"checkpoint {path}: expected the tensors of this training, {wrong[0][:80]!r} is missing, another one or "
+            "not finite; remove it to start again"
         )
 
     def group(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-    for number, (member, state) in enumerate(zip(members, header["members"], strict=True)):
+    for number, (member, state) in enumerate(zip(members, header.members, strict=True)):
         member.operator.model.load_state_dict(group(f"{number}.model."))
         member.best = {key: value.to(member.operator.device) for key, value in group(f"{number}.best.").items()} or None
-        member.history, member.status = History(**state["history"]), state["status"]
+        member.history, member.status = state.history, state.status
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in group("optimizer.").items():
         index, name = key.split(".")
         moments.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return header["step"]
+    return header.step
+
+
+def _expected(members: Sequence[Member], optimizer, header: CheckpointHeader, tensors: dict) -> dict[str, Any]:
+    """By name, a tensor of the shape and type that is expected, and whether it has to be finite."""
+    found: dict[str, Any] = {}
+    for number, (member, state) in enumerate(zip(members, header.members, strict=True)):
+        kinds = ("model", "best") if any(key.startswith(f"{number}.best.") for key in tensors) else ("model",)
+        finite = state.status != "diverged"
+        for kind in kinds:
+            weights = member.operator.model.state_dict()
+            found |= {f"{number}.{kind}.{key}": (value, finite or kind == "best") for key, value in weights.items()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(parameters if header.step else []):
+        if any(f"optimizer.{index}.{name}" in tensors for name in ("step", "exp_avg", "exp_avg_sq")):
+            found[f"optimizer.{index}.step"] = (torch.zeros(()), True)
+            found |= {f"optimizer.{index}.{name}": (parameter, False) for name in ("exp_avg", "exp_avg_sq")}
+    return found
+
+
+def _fits(tensor: Tensor | None, expected: tuple[Tensor, bool] | None) -> bool:
+    if tensor is None or expected is None:
+        return False
+    like, finite = expected
+    same = tensor.shape == like.shape and tensor.dtype == like.dtype
+    return same and (not finite or bool(torch.isfinite(tensor).all()))
