@@ -29,7 +29,7 @@ from .models.base import MODELS
 from .models.fno import SIZES
 from .models.operator import load_operator, read_header, shipped_operators
 from .physics.tasks import Task
-from .study.batch_file import plan
+from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
 from .study.experiments import BUDGETS, EXPERIMENTS, find_experiment, results
 from .study.notebooks import run_batch
@@ -454,7 +454,7 @@ def batch(
         f"{summary.done} of {summary.total} done; {summary.executed} executed now, in {summary.seconds:.0f} s"
     )
     for run in summary.failures:
-        error = json.loads(run.marker.read_text(encoding="utf-8")).get("error", "")
+        error = read_marker(run.marker).error or ""
         console.print(f"failed: {run.output}: {str(error).strip().splitlines()[-1:]}", style="red", markup=False)
     if summary.failed:
         if not summary.executed:

@@ -120,7 +120,7 @@ def read_tensors(path: Path, what: str, header: dict) -> dict[str, Tensor]:
 
 @cache
 def _shipped() -> dict[str, str]:
-    return schema.parse(SHIPPED.read_text(encoding="utf-8"), str(SHIPPED)) if SHIPPED.is_file() else {}
+    return schema.parse(schema.read_text(SHIPPED), str(SHIPPED)) if SHIPPED.is_file() else {}
 
 
 def _shipped_name(path: Path) -> str:

@@ -20,9 +20,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import reprlib
 import types
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 LONGEST_TEXT = 2**24
@@ -36,6 +38,19 @@ LARGEST_WHOLE = 2**64
 
 T = TypeVar("T")
 _NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", dict: "names and values"}
+
+
+def read_text(path: str | Path, longest: int = 4 * LONGEST_TEXT) -> str:
+    """Text of a file.
+
+    Raises:
+        OSError: if it cannot be opened.
+        ValueError: if it has more bytes than the longest, or is not in UTF-8.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        if (size := os.fstat(file.fileno()).st_size) > longest:
+            raise ValueError(f"expected at most {longest} bytes, got {size}")
+        return file.read()
 
 
 def parse(text: str, where: str) -> Any:

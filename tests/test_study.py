@@ -19,7 +19,7 @@ from sciml_fm_core import Task, TrainConfig, draw_split, evaluate, fine_tune, lo
 from sciml_fm_core.study import runs as study_module
 from sciml_fm_core.study.analysis import examples_to_reach, savings
 from sciml_fm_core.study.engine import GridProgress
-from sciml_fm_core.study.records import read_folder, read_record, read_table, write_table
+from sciml_fm_core.study.records import read_folder, read_record, read_table, write_record, write_table
 from sciml_fm_core.study.runs import AdaptationRun, PretrainingRun, identity, run_study
 from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES
 
@@ -552,6 +552,27 @@ def test_damaged_and_foreign_records(quick, tmp_path):
             read_folder(path.parent)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"seed": 0', '"seed": 1', "damaged: its digest is not that of its contents"),
+        ('"digest": ', '"was": ', "seed: expected a whole number, got '0'"),
+        ('"seed": 0', '"seed": ' + "[" * 40 + "]" * 40, "expected at most 32 levels"),
+        ('"seed": 0', '"seed": ' + "9" * 30, "expected whole numbers of at most 20 digits, got 30"),
+        ('"seed": 0', '"seed": ' + "[" * 10**6, "got deeper ones"),
+    ],
+)
+def test_records_are_not_believed(tmp_path, old, new, told):
+    path = tmp_path / "a.json"
+    write_record({"identity": "a", "seed": 0, "task": "SYS-1(1,5)"}, path)
+    assert read_record(path) == {"identity": "a", "seed": 0, "task": "SYS-1(1,5)"}
+    text = path.read_text().replace(old, new)
+    path.write_text(text.replace('"seed": 0', '"seed": "0"') if old.startswith('"digest') else text)
+    with pytest.raises(ValueError, match=rf"a\.json: .*{told}") as caught:
+        read_record(path)
+    assert "\n" not in str(caught.value)
+
+
 # Tables ---------------------------------------------------------------------------------------------------------------
 
 
@@ -592,6 +613,12 @@ def test_tables_that_cannot_be_read(quick, tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"table\.csv: not .*; write it again from its records"):
             read_table(path)
+    path.write_text('identity,seed\na,"""0"""\nb,1\n')
+    with pytest.raises(ValueError, match=r"table\.csv: record 1: seed: expected a whole number, got '0'"):
+        read_table(path)
+    problems = []
+    assert read_table(path, problems) == [{"identity": "b", "seed": 1}]
+    assert len(problems) == 1
     with pytest.raises(ValueError, match=r"missing\.csv: not readable"):
         read_table(tmp_path / "missing.csv")
 

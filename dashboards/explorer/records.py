@@ -151,7 +151,7 @@ def _one(path: Path, problems: list[str]) -> list[dict]:
     """The record of a file, or none and a problem more."""
     try:
         return _drawable([read_record(path)], problems)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         problems.append(str(error))
         return []
 
@@ -159,7 +159,7 @@ def _one(path: Path, problems: list[str]) -> list[dict]:
 def _table(path: Path, problems: list[str]) -> list[dict]:
     """The records of a table that can be drawn."""
     try:
-        return _drawable(read_table(path), problems)
+        return _drawable(read_table(path, problems), problems)
     except ValueError as error:
         problems.append(str(error))
         return []

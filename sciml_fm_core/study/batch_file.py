@@ -24,16 +24,23 @@ import ast
 import hashlib
 import itertools
 import json
+import math
+import reprlib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sciml_fm_core import schema
 from sciml_fm_core._version import __version__
 
 from .engine import need
 
+LARGEST_FILE = 2**20
+"""Bytes of a batch file."""
+MOST_RUNS = 100_000
+"""Of one entry."""
 ENTRY_KEYS = ("notebook", "parameters", "grid", "gpus")
 
 
@@ -96,16 +103,18 @@ def _read_entries(path: Path) -> list[dict]:
     if not path.is_file():
         raise ValueError(f"batch {path}: no such file; expected a YAML file with a list of runs")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"batch {path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        content = yaml.safe_load(schema.read_text(path, LARGEST_FILE))
+    except Exception as error:  # the parser lets others out too, such as KeyError and RecursionError
+        about = " ".join(str(error).split())[:300]
+        raise ValueError(f"batch {path}: not readable as YAML: {about or type(error).__name__}") from error
+    schema.check_limits(content, f"batch {path}")  # aliases make much of little
     if isinstance(content, list):
         content = {"runs": content}
     if not isinstance(content, dict) or not set(content) <= {"defaults", "runs"}:
         raise ValueError(f"batch {path}: expected a list of runs, or 'runs:' and 'defaults:'")
     defaults, entries = content.get("defaults") or {}, content.get("runs")
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f"batch {path}: expected at least one run in a list, got {entries!r}")
+        raise ValueError(f"batch {path}: expected at least one run in a list, got {reprlib.repr(entries)}")
     for entry in (defaults, *entries):
         _check_entry(entry, path)
     merged = []
@@ -122,12 +131,14 @@ def _read_entries(path: Path) -> list[dict]:
 
 def _check_entry(entry: Any, path: Path) -> None:
     if not isinstance(entry, dict) or not set(entry) <= set(ENTRY_KEYS):
-        raise ValueError(f"batch {path}: expected the keys {', '.join(ENTRY_KEYS)} in every run, got {entry!r}")
+        raise ValueError(f"batch {path}: expected the keys {', '.join(ENTRY_KEYS)} in a run, got {reprlib.repr(entry)}")
     for key in ("parameters", "grid"):
         if not isinstance(entry.get(key) or {}, dict):
-            raise ValueError(f"batch {path}: {key}: expected names and values, got {entry[key]!r}")
+            raise ValueError(f"batch {path}: {key}: expected names and values, got {reprlib.repr(entry[key])}")
+    if not isinstance(entry.get("notebook", ""), str):
+        raise ValueError(f"batch {path}: notebook: expected the path of one, got {reprlib.repr(entry['notebook'])}")
     if entry.get("gpus", 0) not in (0, 1):
-        raise ValueError(f"batch {path}: gpus: expected 0 or 1, got {entry['gpus']!r}")
+        raise ValueError(f"batch {path}: gpus: expected 0 or 1, got {reprlib.repr(entry['gpus'])}")
 
 
 def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str]) -> Iterator[Run]:
@@ -147,7 +158,9 @@ def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str])
     ]
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
-            problems.append(f"grid: {name}: expected a list of values, got {values!r}")
+            problems.append(f"grid: {name}: expected a list of values, got {reprlib.repr(values)}")
+    if not problems and (count := math.prod(map(len, grid.values()))) > MOST_RUNS:
+        problems.append(f"grid: expected at most {MOST_RUNS} runs, got {count}")
     if problems:
         return
     for values in itertools.product(*grid.values()):
@@ -162,8 +175,11 @@ def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str])
 def _inspect(notebook: Path) -> tuple[str, dict[str, Any], list]:
     """Text of a notebook, its parameters with their defaults, and the content that decides its results."""
     nbformat = need("nbformat", "notebooks")
-    if not notebook.is_file():
-        raise ValueError(f"{notebook}: no such notebook; paths are relative to the YAML file")
+    try:
+        if not notebook.is_file():
+            raise ValueError(f"{notebook}: no such notebook; paths are relative to the YAML file")
+    except OSError as error:  # a name that no file can have
+        raise ValueError(f"{str(notebook)[:80]}...: no such notebook ({error.strerror})") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the form of a notebook that is read all the same
@@ -216,7 +232,8 @@ def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> 
         try:
             json.dumps(value, sort_keys=True)
         except (TypeError, ValueError):
-            yield f"{name}: expected numbers, texts, lists of them or names with them, got {value!r}; quote a text"
+            got = reprlib.repr(value)
+            yield f"{name}: expected numbers, texts, lists of them or names with them, got {got}; quote a text"
             continue
         default = defaults[name]
         if default is None or isinstance(default, _Expression):
@@ -224,7 +241,7 @@ def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> 
         expected = (int, float) if isinstance(default, float) else list if isinstance(default, tuple) else type(default)
         if not isinstance(value, expected) or isinstance(value, bool) is not isinstance(default, bool):
             hint = "; in YAML, write 1.0e-3 for 1e-3" if isinstance(default, float) and isinstance(value, str) else ""
-            yield f"{name}: expected {type(default).__name__} as in {notebook}, got {value!r}{hint}"
+            yield f"{name}: expected {type(default).__name__} as in {notebook}, got {reprlib.repr(value)}{hint}"
 
 
 def _identify(parameters: Mapping, defaults: Mapping, content: list) -> tuple[dict[str, Any], str]:
@@ -249,10 +266,36 @@ def _new_run(
     return replace(run, status=status_of(run))
 
 
-def status_of(run: Run) -> str:
+@dataclass(frozen=True)
+class Marker:
+    """What others read of the record of a finished run."""
+
+    status: str
+    error: str | None = None
+
+    def __post_init__(self):
+        if self.status not in ("done", "failed"):
+            raise ValueError(f"status: expected done or failed, got {self.status[:80]!r}")
+
+
+def read_marker(path: Path) -> Marker:
+    """The marker of a finished run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if the file is no marker.
+    """
     try:
-        return json.loads(run.marker.read_text(encoding="utf-8"))["status"]
+        return schema.read(Marker, schema.parse(schema.read_text(path), path.name), path.name)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not a marker of a run ({error}); remove it to run again") from error
+
+
+def status_of(run: Run) -> str:
+    """``done`` or ``failed`` as the marker of a run says, and ``pending`` where there is none."""
+    try:
+        return read_marker(run.marker).status
     except FileNotFoundError:
         return "pending"
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{run.marker}: not a marker of a run ({error}); remove it to run again") from error

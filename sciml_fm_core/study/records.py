@@ -3,29 +3,95 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sciml_fm_core.files import atomic_path
+from sciml_fm_core import schema
+from sciml_fm_core.digests import check_digest, with_digest
+from sciml_fm_core.files import atomic_path, write_json
 from sciml_fm_core.former_names import with_recipe_of_today
 
 # Records --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AnyRecord:
+    """What every record holds; one of a measured experiment has its ``kind``, and what that says."""
+
+    identity: str
+    kind: str | None = None
+    hardware: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AdaptationRecord(AnyRecord):
+    """What the record of an adaptation may hold; None where a run has no such thing."""
+
+    parent: str | None = None
+    recipe: str | None = None
+    architecture: str | None = None
+    size: str | None = None
+    parameters: int | None = None
+    pretraining_examples: int | None = None
+    pretraining_seed: int | None = None
+    pretraining_seconds: float | None = None
+    task: str | None = None
+    start: str | None = None
+    examples: int | None = None
+    seed: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rates: list[float] = field(default_factory=list)
+    halve_at: list[float] = field(default_factory=list)
+    resolution: list[list[float]] = field(default_factory=list)
+    validation: int | None = None
+    test: int | None = None
+    test_resolution: int | None = None
+    symmetries: bool | None = None
+    shipped_parent: str | None = None
+    error: float | None = None
+    median: float | None = None
+    percentile_90: float | None = None
+    learning_rate: float | None = None
+    tried: dict[str, float | None] = field(default_factory=dict)
+    curve: list[list[float]] = field(default_factory=list)
+    validation_error: float | None = None
+    seconds: float | None = None
+    total_seconds: float | None = None
+
+
+def _checked(record: dict, where: str) -> dict:
+    """The record, as it is, where what it holds is of the types above."""
+    schema.read(AnyRecord if record.get("kind") else AdaptationRecord, record, where, finite=False)
+    return with_recipe_of_today(record)
+
+
+def write_record(record: dict, path: str | Path) -> None:
+    """Write one record and its digest, atomically."""
+    write_json(path, with_digest(record))
 
 
 def read_record(path: str | Path) -> dict:
     """One record.
 
     Raises:
-        ValueError: if the file is missing or not a record.
+        ValueError: if the file is missing, damaged or not a record.
     """
+    where = f"record {path}"
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = schema.parse(schema.read_text(path), where)
     except (OSError, ValueError) as error:
-        raise ValueError(f"record {path}: not readable ({error}); remove it and run the study again") from error
+        about = str(error).removeprefix(f"{where}: ")
+        raise ValueError(f"{where}: not readable ({about}); remove it and run the study again") from error
     if not isinstance(record, dict) or "identity" not in record:
-        raise ValueError(f"record {path}: a JSON file, but not a record of a study; move it elsewhere")
-    return with_recipe_of_today(record)
+        raise ValueError(f"{where}: a JSON file, but not a record of a study; move it elsewhere")
+    check_digest(record, {}, where)
+    record.pop("digest", None)
+    return _checked(record, where)
 
 
 def read_folder(folder: str | Path) -> list[dict]:
@@ -50,34 +116,53 @@ def write_table(records: Sequence[dict], path: str | Path) -> Path:
     return Path(path)
 
 
-def read_table(path: str | Path) -> list[dict]:
+def read_table(path: str | Path, problems: list[str] | None = None) -> list[dict]:
     """Records of a table written by `write_table`.
 
+    Args:
+        path: the table.
+        problems: where given, what is wrong with single records is added to it, and those are left out.
+
     Raises:
-        ValueError: if the file is missing, damaged or has no such columns.
+        ValueError: if the file is missing, damaged, has no such columns, or holds a record that is none.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file, strict=True))
+        lines = list(csv.reader(io.StringIO(schema.read_text(path), newline=""), strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"table {path}: not readable ({error}); write it again from its records") from error
     header, *rows = lines or [[]]
-    if "identity" not in header or any(len(row) != len(header) for row in rows):
+    if "identity" not in header or len(set(header)) < len(header) or any(len(row) != len(header) for row in rows):
         raise ValueError(f"table {path}: not a whole table of a study; write it again from its records")
-    records = [{key: _parsed(value) for key, value in zip(header, row, strict=True) if value} for row in rows]
-    return [with_recipe_of_today(record) for record in records]
+    records = []
+    for number, row in enumerate(rows, 1):
+        where = f"table {path}: record {number}"
+        try:
+            record = {key: _parsed(value, where) for key, value in zip(header, row, strict=True) if value}
+            records.append(_checked(record, where))
+        except ValueError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+    return records
 
 
 def _text(value) -> str:
     """JSON, or a text as it is where that is not taken for JSON (as an identity of digits alone would be)."""
-    return value if isinstance(value, str) and value and _parsed(value) is value else json.dumps(value)
+    return value if isinstance(value, str) and value and _is_text(value) else json.dumps(value)
 
 
-def _parsed(value: str):
+def _is_text(value: str) -> bool:
     try:
-        return json.loads(value)
+        json.loads(value)
+    except RecursionError:
+        return False
     except ValueError:
-        return value
+        return True
+    return False
+
+
+def _parsed(value: str, where: str):
+    return value if _is_text(value) else schema.parse(value, where)
 
 
 def shipped_tables() -> dict[str, Path]:

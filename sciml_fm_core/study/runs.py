@@ -25,7 +25,7 @@ import torch
 from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
-from sciml_fm_core.files import file_digest, write_json
+from sciml_fm_core.files import file_digest
 from sciml_fm_core.former_names import as_first_named
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations, shipped_operators
@@ -38,7 +38,7 @@ from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scra
 
 from .engine import GridProgress, Job, open_executor, run_jobs
 from .measured import MeasuredRun, Schedule, record_of
-from .records import read_record
+from .records import read_record, write_record
 
 STARTS = ("fine-tuned", "from scratch")
 
@@ -236,9 +236,9 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
         )  # fmt: skip
         operator.save(path)
     elif isinstance(run, MeasuredRun):
-        write_json(path, record_of(run, path.stem, device))
+        write_record(record_of(run, path.stem, device), path)
     else:
-        write_json(path, adapt_and_measure(run, folder, device, checkpoint))
+        write_record(adapt_and_measure(run, folder, device, checkpoint), path)
 
 
 def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint: Path | None = None) -> dict:
