@@ -48,11 +48,11 @@ def interrupt_after(count):
 def test_layout_types_and_attributes(task, tmp_path):
     path = generate(task, tmp_path / "data.h5", 10, resolution=16, seed=3, split="test")
     with h5py.File(path) as file:
-        assert set(file) == {"fields", "tensor", "dial"}
+        assert set(file) == {"fields", "tensor", "dial", "checksum"}
         assert file["fields"].shape == (10, 2, 16, 16)
         assert file["tensor"].shape == (10, len(task.system.coefficient_names))
         assert file["dial"].shape == (10,)
-        assert {file[name].dtype for name in file} == {np.dtype("<f4")}
+        assert {file[name].dtype for name in ("fields", "tensor", "dial")} == {np.dtype("<f4")}
         attributes = dict(file.attrs)
     assert set(attributes) == set(ATTRIBUTES)
     assert (attributes["system"], attributes["task"]) == (task.system.name, task.label)
@@ -310,6 +310,87 @@ def test_truncated_file(tmp_path, share):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ValueError, match=r"data.h5: not a readable HDF5 file, or a truncated one"):
         DatasetFile(path)
+
+
+def test_every_flipped_bit_of_the_examples_is_found(tmp_path, generator):
+    path = generate(POISSON, tmp_path / "data.h5", 8, resolution=8)
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        places = [(file[name].id.get_offset(), file[name].id.get_storage_size()) for name in file]
+    for start, size in places:
+        for bit in torch.randint(8 * start, 8 * (start + size), (20,), generator=generator).tolist():
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            with (
+                DatasetFile(path) as file,
+                pytest.raises(ValueError, match=r"data.h5: damaged: example \d is not what was written"),
+            ):
+                file.subset(8)
+    path.write_bytes(whole.replace(b"SYS-1(1,5)", b"SYS-1(1,6)"))
+    with pytest.raises(ValueError, match=r"data.h5: damaged: its attributes are not what was written"):
+        DatasetFile(path)
+
+
+@pytest.mark.parametrize("name", ["fields", "tensor", "dial"])
+def test_examples_that_are_no_numbers_are_refused(tmp_path, name):
+    path = generate(POISSON, tmp_path / "data.h5", 8, resolution=8)
+    with h5py.File(path, "r+") as file:
+        del file["checksum"], file.attrs["checksum"]  # as in files of earlier versions
+        file[name][(5, *[0] * (file[name].ndim - 1))] = np.nan
+    with DatasetFile(path) as file:
+        file.subset(4)
+        with pytest.raises(ValueError, match=r"data.h5: expected finite values, got NaN or infinity in example 5"):
+            file.subset(8)
+
+
+def test_tables_that_do_not_belong_together(tmp_path):
+    def rewritten(change):
+        path = tmp_path / "data.h5"
+        path.unlink(missing_ok=True)
+        generate(POISSON, path, 4, resolution=8)
+        with h5py.File(path, "r+") as file:
+            del file.attrs["checksum"]
+            change(file)
+        return path
+
+    def replaced(name, **dataset):
+        def change(file):
+            del file[name]
+            file.create_dataset(name, **dataset)
+
+        return change
+
+    huge = {"shape": (4, 2, 2**20, 2**20), "chunks": (1, 1, 64, 64), "dtype": "f4"}
+    for change, told in (
+        (replaced("dial", shape=(3,), dtype="f4"), r"expected 'dial' to have 4 rows"),
+        (replaced("dial", shape=(4, 2), dtype="f4"), r"expected dial \(4,\), got \(4, 2\)"),
+        (replaced("tensor", shape=(4,), dtype="f4"), r"expected fields \(N, 2, n, n\) and tensor \(N, c\)"),
+        (replaced("tensor", shape=(4, 3), dtype="S3"), "expected numbers of kind f in tensor, got another"),
+        (replaced("fields", **huge), "expected at least one example on an even number of 4 to 4096 points"),
+        (replaced("fields", **huge | {"shape": (4, 2, 4096, 4096)}), "more than a file can hold"),
+        (lambda file: file.attrs.modify("system", 3), "system: expected a text, got 3"),
+        (lambda file: file.attrs.__delitem__("resolution"), "lacks resolution"),
+    ):
+        with pytest.raises(ValueError, match=rf"^dataset .*data.h5: .*{told}"):
+            DatasetFile(rewritten(change))
+
+
+def test_a_damaged_progress_is_named(tmp_path):
+    path = tmp_path / "data.h5"
+    with pytest.raises(Interrupted):
+        generate(POISSON, path, 2 * CHUNK, resolution=8, callback=interrupt_after(CHUNK))
+    progress = path.with_name("data.h5.progress")
+    whole = progress.read_text()
+    for text, told in (
+        ("{", "not readable as JSON"),
+        ("[]", "expected names and values"),
+        (whole.replace(f'"done": {CHUNK}', f'"done": {CHUNK - 1}'), "damaged: its digest"),
+        (whole.replace('"draws"', '"draw"'), "lacks draws"),
+    ):
+        progress.write_text(text)
+        with pytest.raises(ValueError, match=rf"data.h5.progress: not readable .*{told}.*; remove it and data.h5.part"):
+            generate(POISSON, path, 2 * CHUNK, resolution=8)
 
 
 def test_file_that_is_no_hdf5(tmp_path):

@@ -4,23 +4,31 @@ A dataset file is HDF5 in the layout of the paper's released code, so files inte
 (N, 2, n, n) is source and solution, ``tensor`` float32 (N, c) the coefficients in the system's order. Files written
 here add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). Each split has its own random stream, drawn in
 chunks of `CHUNK` examples: a split's size changes no other split, and a longer file starts with the shorter one.
+
+Files written here also have ``checksum`` uint32 (N,), the CRC-32 of each example, which is compared when it is first
+read. HDF5's own filter would need chunks, and a file in chunks cannot be mapped into memory.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
 
+from sciml_fm_core import schema
 from sciml_fm_core._version import __version__
+from sciml_fm_core.digests import check_digest, with_digest
 from sciml_fm_core.files import write_json
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.sampling import check_resolution
+from sciml_fm_core.physics.spectral import SMALLEST_GRID
 from sciml_fm_core.physics.system import SYSTEMS, System, find_system
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 
@@ -46,7 +54,43 @@ ATTRIBUTES: dict[str, str] = {
     "seed": "seed of the streams",
     "resolution": "points n in each direction",
     "units": "all quantities are dimensionless, on the unit square",
+    "checksum": "CRC-32 of all these as JSON",
 }
+
+FINEST_GRID = 4096
+"""Points in each direction of the fields in a file, at most."""
+COMPRESSION = 1100
+"""A declared size is at most as many times that of the file: deflate does not reach it."""
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What others read of the attributes of a file that was written here."""
+
+    version: int
+    system: str
+    resolution: int
+    task: str | None = None
+    checksum: int | None = None
+
+    def __post_init__(self):
+        if not 1 <= self.version <= FORMAT_VERSION:
+            raise ValueError(
+                f"layout version {self.version}, this package reads up to {FORMAT_VERSION}; upgrade sciml-fm"
+            )
+
+
+@dataclass(frozen=True)
+class GenerationProgress:
+    """How far an interrupted `generate` came."""
+
+    settings: dict
+    done: int
+    draws: int
+
+    def __post_init__(self):
+        if not 0 <= self.done <= self.draws:
+            raise ValueError(f"expected 0 <= done <= draws, got {self.done} and {self.draws}")
 
 
 def generate(
@@ -104,19 +148,20 @@ def generate(
         "seed": seed,
         "resolution": resolution,
         "units": ATTRIBUTES["units"],
+        "checksum": 0,
     }
     settings = {**attributes, "count": count}
     done, draws = 0, 0
     if partial.exists() and progress.exists():
-        kept = json.loads(progress.read_text(encoding="utf-8"))
-        if kept["settings"] != settings:
+        began = _read_progress(progress, partial)
+        if began.settings != settings:
             raise ValueError(
                 f"{partial}: written with other settings; finish it with those, or remove it and {progress.name}"
             )
-        done, draws = kept["done"], kept["draws"]
+        done, draws = began.done, began.draws
     else:
         _create(partial, count, resolution, task.system, attributes)
-    with h5py.File(partial, "r+") as file:
+    with _open_partial(partial, progress, count, resolution) as file:
         for start in range(done, count, CHUNK):
             generator = stream(seed, task.label, split, start // CHUNK)
             examples, drawn = task.sample_counted(CHUNK, resolution, generator, device=device)
@@ -126,12 +171,15 @@ def generate(
             file["fields"][start:stop, 1] = kept.solution.numpy()
             file["tensor"][start:stop] = kept.coefficients.numpy()
             file["dial"][start:stop] = kept.dial.numpy()
+            parts = kept.source.numpy(), kept.solution.numpy(), kept.coefficients.numpy(), kept.dial.numpy()
+            file["checksum"][start:stop] = _checksums(parts)
             draws += drawn
             file.flush()
-            write_json(progress, {"settings": settings, "done": stop, "draws": draws})
+            write_json(progress, with_digest({"settings": settings, "done": stop, "draws": draws}))
             if callback is not None:
                 callback(stop, count)
         file.attrs.modify("acceptance_rate", CHUNK * -(-count // CHUNK) / draws)
+        file.attrs.modify("checksum", _checksum_of({key: _plain(value) for key, value in file.attrs.items()}))
     os.replace(partial, path)
     progress.unlink()
     return path
@@ -144,14 +192,58 @@ def _create(path: Path, count: int, n: int, system: System, attributes: Mapping)
             ("fields", (count, 2, n, n)),
             ("tensor", (count, len(system.coefficient_names))),
             ("dial", (count,)),
+            ("checksum", (count,)),
         ):
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
             layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
             layout.set_obj_track_times(False)
-            h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple(shape), layout)
+            kind = h5py.h5t.STD_U32LE if name == "checksum" else h5py.h5t.IEEE_F32LE
+            h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), layout)
         for key, value in attributes.items():
             file.attrs[key] = value
+
+
+def _read_progress(progress: Path, partial: Path) -> GenerationProgress:
+    try:
+        values = schema.parse(schema.read_text(progress), progress.name)
+        found = schema.read(GenerationProgress, values, progress.name)
+        check_digest(values, {}, progress.name)
+        return found
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{progress}: not readable ({error}); remove it and {partial.name}") from error
+
+
+def _open_partial(partial: Path, progress: Path, count: int, n: int) -> h5py.File:
+    try:
+        file = h5py.File(partial, "r+")
+        shapes = {name: file[name].shape for name in ("fields", "dial", "checksum", "tensor")}
+    except Exception as error:  # what the tables of a damaged file lead HDF5 to is not foreseen
+        raise ValueError(f"{partial}: not readable ({_one_line(error)}); remove it and {progress.name}") from error
+    if (shapes["fields"], shapes["dial"], shapes["checksum"]) != ((count, 2, n, n), (count,), (count,)):
+        file.close()
+        raise ValueError(f"{partial}: expected {count} examples on {n} x {n} points, got {shapes}; remove it")
+    return file
+
+
+def _checksums(parts: Sequence[np.ndarray]) -> list[int]:
+    """CRC-32 of each row of arrays, as float32 in the order of bytes of the file, one array after the other."""
+    found = []
+    for row in zip(*parts, strict=True):
+        checksum = 0
+        for part in row:
+            checksum = zlib.crc32(np.ascontiguousarray(part, "<f4").data, checksum)
+        found.append(checksum)
+    return found
+
+
+def _checksum_of(attributes: Mapping) -> int:
+    known = {key: attributes.get(key) for key in ATTRIBUTES if key != "checksum"}
+    return zlib.crc32(json.dumps(known, sort_keys=True).encode())
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 class DatasetFile:
@@ -171,34 +263,74 @@ class DatasetFile:
             raise ValueError(f"dataset {path}: no such file; `sciml-fm generate` writes one")
         try:
             self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise ValueError(f"dataset {path}: not a readable HDF5 file, or a truncated one ({error})") from error
+        except Exception as error:  # as below
+            raise ValueError(
+                f"dataset {path}: not a readable HDF5 file, or a truncated one ({_one_line(error)})"
+            ) from error
         try:
             self._check_layout()
             self.attributes = {key: _plain(value) for key, value in self._file.attrs.items()}
             self._ours = self.attributes.get("format") == FORMAT
-            if self._ours and self.attributes["version"] > FORMAT_VERSION:
-                raise ValueError(
-                    f"dataset {path}: layout version {self.attributes['version']}, this package reads up to "
-                    f"{FORMAT_VERSION}; upgrade sciml-fm"
-                )
+            if self._ours:
+                self._check_attributes()
             self.system = self._find_system(system)
-        except Exception:
+        except Exception as error:  # what the tables of a damaged file lead HDF5 to is not foreseen
             self._file.close()
-            raise
+            if isinstance(error, ValueError) and str(error).startswith("dataset "):
+                raise
+            about = _one_line(error)
+            raise ValueError(f"dataset {path}: not readable, its tables are damaged ({about})") from error
         self.size: int = self._fields.shape[0]
         self.resolution: int = self._fields.shape[-1]
+        self._known = np.zeros(self.size, bool)
+        """Examples that have been checked."""
 
     def _check_layout(self) -> None:
-        fields, tensor = self._file.get("fields"), self._file.get("tensor")
+        found = {name: self._file.get(name) for name in ("fields", "tensor", "dial", "checksum")}
+        fields, tensor, dial, checksum = found.values()
         if not (isinstance(fields, h5py.Dataset) and isinstance(tensor, h5py.Dataset)):
             raise ValueError(f"dataset {self.path}: expected datasets 'fields' and 'tensor', got {list(self._file)}")
         shape = fields.shape
-        if len(shape) != 4 or shape[1] != 2 or shape[2] != shape[3] or tensor.shape[:1] != shape[:1]:
+        if (
+            len(shape) != 4
+            or shape[1] != 2
+            or shape[2] != shape[3]
+            or tensor.shape[:1] != shape[:1]
+            or tensor.ndim != 2
+        ):
             raise ValueError(
                 f"dataset {self.path}: expected fields (N, 2, n, n) and tensor (N, c), got {shape} and {tensor.shape}"
             )
-        self._fields, self._tensor = _mapped(self.path, fields), tensor
+        if shape[0] < 1 or shape[2] % 2 or not SMALLEST_GRID <= shape[2] <= FINEST_GRID:
+            raise ValueError(
+                f"dataset {self.path}: expected at least one example on an even number of {SMALLEST_GRID} to "
+                f"{FINEST_GRID} points, got {shape}"
+            )
+        kinds = {"fields": "f", "tensor": "f", "dial": "f", "checksum": "u"}
+        for name, dataset in found.items():
+            if dataset is None:
+                continue
+            if not isinstance(dataset, h5py.Dataset) or dataset.shape[:1] != shape[:1]:
+                raise ValueError(f"dataset {self.path}: expected {name!r} to have {shape[0]} rows")
+            if name in ("dial", "checksum") and dataset.shape != shape[:1]:
+                raise ValueError(f"dataset {self.path}: expected {name} ({shape[0]},), got {dataset.shape}")
+            if dataset.dtype.kind != kinds[name]:
+                raise ValueError(f"dataset {self.path}: expected numbers of kind {kinds[name]} in {name}, got another")
+            if dataset.size * dataset.dtype.itemsize > COMPRESSION * self.path.stat().st_size:
+                raise ValueError(f"dataset {self.path}: declares {dataset.shape} for {name}, more than a file can hold")
+        self._fields, self._tensor, self._dial = _mapped(self.path, fields), tensor, dial
+        self._checksums: np.ndarray | None = None if checksum is None else checksum[:]
+
+    def _check_attributes(self) -> None:
+        """Those of a file that was written here; others mean what their programs wanted."""
+        where = f"dataset {self.path}"
+        found = schema.read(Attributes, self.attributes, where)
+        if found.checksum is None:
+            return
+        if found.checksum != _checksum_of(self.attributes):
+            raise ValueError(f"{where}: damaged: its attributes are not what was written; take a copy or make it again")
+        if self._checksums is None or self._dial is None or found.resolution != self._fields.shape[-1]:
+            raise ValueError(f"{where}: damaged: not the tables that were written; take a copy or make it again")
 
     def _find_system(self, system: System | str | None) -> System:
         if system is None and self._ours:
@@ -230,15 +362,43 @@ class DatasetFile:
             # HDF5 reads one run far faster than a list of rows.
             run = len(unique) and unique[-1] - unique[0] + 1 == len(unique)
             rows = slice(int(unique[0]), int(unique[-1]) + 1) if run else unique
+        try:
+            fields, tensor = self._fields[rows], self._tensor[rows]
+            dials = None if self._dial is None else self._dial[rows]
+        except (OSError, RuntimeError, MemoryError) as error:
+            raise ValueError(f"dataset {self.path}: not readable ({_one_line(error)})") from error
+        self._check(rows, fields, tensor, dials)
         source, solution, coefficients = (
             torch.from_numpy(np.array(values[order], dtype=np.float32))
-            for values in (self._fields[rows, 0], self._fields[rows, 1], self._tensor[rows])
+            for values in (fields[:, 0], fields[:, 1], tensor)
         )
-        if "dial" in self._file:
-            dial = torch.from_numpy(self._file["dial"][rows][order])
-        else:
+        if dials is None:
             dial = self.system.dial(source, coefficients)
+        else:
+            dial = torch.from_numpy(np.array(dials[order], dtype=np.float32))
         return Examples(source, coefficients, solution, dial)
+
+    def _check(self, rows, fields: np.ndarray, tensor: np.ndarray, dials: np.ndarray | None) -> None:
+        """Compare examples that are read for the first time with their checksums; they have to be finite numbers."""
+        new = ~self._known[rows]
+        if not new.any():
+            return
+        numbers = np.arange(self.size)[rows][new]
+        parts = [part[new] if not new.all() else part for part in (fields, tensor, dials) if part is not None]
+        if self._checksums is not None and len(parts) == 3:
+            wrong = np.asarray(_checksums(parts), self._checksums.dtype) != self._checksums[numbers]
+            if wrong.any():
+                raise ValueError(
+                    f"dataset {self.path}: damaged: example {numbers[wrong][0]} is not what was written; take a copy "
+                    "or make it again"
+                )
+        for part in parts:
+            finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
+            if not finite.all():
+                raise ValueError(
+                    f"dataset {self.path}: expected finite values, got NaN or infinity in example {numbers[~finite][0]}"
+                )
+        self._known[numbers] = True
 
     def subset(self, count: int) -> Examples:
         """Nested subset: the examples of a smaller power of two are contained in those of a larger one.
