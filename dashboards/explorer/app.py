@@ -85,6 +85,7 @@ class Explorer:
         arguments = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()}
         problems += restore(self.state, arguments)
         self._document = pn.state.curdoc
+        self._closed = False
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
@@ -211,8 +212,15 @@ class Explorer:
         if self.state.training:  # with each move of a dial that it follows: alone, not with the whole page
             self.stage.tell("window", ends=self.state.window)
 
+    @property
+    def _over(self) -> bool:
+        """Whether the session has ended; a document that was destroyed, which comes first, takes no more callbacks."""
+        return self._closed or (self._document is not None and self._document.session_context is None)
+
     def on_loop(self, function: Callable[[], None]) -> None:
-        """Run a function on the session's event loop; may be called from any thread."""
+        """Run a function on the session's event loop, while there is one; may be called from any thread."""
+        if self._over:
+            return
         if self._loop is None:
             function()
         elif self._document is None:  # in a notebook
@@ -221,24 +229,33 @@ class Explorer:
             self._at_once(function)
         else:
             # From another thread, and not at once: a browser that is still painting the last message gets no burst.
-            self._loop.call_soon_threadsafe(self._document.add_timeout_callback, function, PUBLISH_MILLISECONDS)
+            self._loop.call_soon_threadsafe(self._after_a_pause, function)
 
     def _at_once(self, function: Callable[[], None]) -> None:
         """Run a function when the session's document is free; on its event loop only."""
         if self._document is None:
             function()
-        else:
+        elif not self._over:
             self._document.add_next_tick_callback(function)
+
+    def _after_a_pause(self, function: Callable[[], None]) -> None:
+        if not self._over:
+            self._document.add_timeout_callback(function, PUBLISH_MILLISECONDS)
 
     def _curves_changed(self) -> None:
         if self._last is not None and self._last.query.system is self.state.system:
             self.stage.tell("sentence", text=self._sentence(self._last))
 
     def close(self) -> None:
-        """Stop whatever still works for this session."""
+        """The session is over: stop whatever still works for it, and let go of what would keep it in memory."""
+        self._closed = True
         self.adapt.stop()
         self.curves.close()
         self.tabs.close()
+        if self._settling is not None:
+            self._settling.cancel()
+        for task in [*self._working, *([self._task] if self._task else [])]:
+            task.cancel()
 
     # Fields ---------------------------------------------------------------------------------------------------------
 

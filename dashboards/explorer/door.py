@@ -75,7 +75,9 @@ PLACES = Places(LIMITS.sessions)
 def admitted(places: Places = PLACES) -> Iterator[bool]:
     """Around the building of a page: whether its session has a place; if not, its document says so.
 
-    The place is given back when the session is destroyed, and at once when the page fails while it is built.
+    The place is given back when the session is destroyed, and at once when the page fails while it is built. A session
+    is destroyed about a second after its page was closed, see `Limits.server_options`: no page connects again to a
+    session that it has left, as one that is loaded again begins a new one.
     """
     document = pn.state.curdoc
     context = document.session_context if document else None
@@ -88,7 +90,15 @@ def admitted(places: Places = PLACES) -> Iterator[bool]:
         document.template = Template(FULL.render(most=places.most, seconds=RETRY_SECONDS))
         yield False
         return
-    document.on_session_destroyed(lambda _: places.give_back(name))
+
+    def left(_context) -> None:
+        places.give_back(name)
+        # What was still to be called would never be, and holds the page: Panel keeps the first document for good, in
+        # the context of a task of its own.
+        document.callbacks._session_callbacks.clear()
+
+    document.on_session_destroyed(left)
+    document.on_event("document_ready", lambda _: context.session.request_expiration())
     try:
         yield True
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache, partial
 from html import escape
+from weakref import WeakMethod
 
 import holoviews as hv
 import holoviews.plotting.bokeh
@@ -103,15 +104,24 @@ class StudyCharts:
             figure = savings_figure(picture.saved.records, picture.saved.label, width=None)
             self.saved.object = figure.opts(height=340, hooks=[_plain], legend_position="right")
 
+    def close(self) -> None:
+        """The session is over: let go of the figures, which HoloViews keeps for the clicks that may come."""
+        self._selections.clear()
+        for pane in (self.strip, *self.charts, self.saved):
+            for plot, _ in pane._plots.values():
+                plot.cleanup()
+
     def _curves(self, chart: Chart) -> hv.Overlay:
         # Both starts of one network share a colour where the name of the curve tells them apart.
         overlay = error_curves(
             chart.records, chart.label, width=None, colour=lambda r: chart.label(r).removesuffix(f", {r['start']}")
         )
+        # HoloViews keeps the options of an element until it is gone: one that held the page would be held by it.
+        remember = WeakMethod(self._remember)
         for points in overlay.traverse(lambda element: element, [hv.Scatter]):
             points.opts(
                 tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_color="#808080",
-                selection_line_width=3, hooks=[self._remember],
+                selection_line_width=3, hooks=[lambda plot, element: remember()(plot, element)],
             )  # fmt: skip
             stream = hv.streams.Selection1D(source=points)
             stream.add_subscriber(partial(self._picked, points))
@@ -282,6 +292,7 @@ class Studies:
         self._tell_address()
         self.menus, self.charts, self.details = StudyMenus(state), StudyCharts(state), RunDetails(state)
         self.notice = Html("".join(map(text.message, problems)))
+        pn.state.on_session_destroyed(lambda _: self.charts.close())
 
     def _tell_address(self) -> None:
         self.address.query = query_of(self.state)

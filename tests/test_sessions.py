@@ -1,0 +1,114 @@
+"""Visitors come and go: what a session held is freed, and what it asked for ends, on a server as it is started."""
+
+import asyncio
+import gc
+import logging
+import sys
+import threading
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "dashboards"), str(ROOT / "benchmarks")]
+
+import panel as pn
+from client import Visitor
+from explorer.app import Explorer
+from explorer.jobs import AdaptJob
+from explorer.limits import Limits
+from explorer.state import ExploreState
+from explorer.studies_page import Studies
+
+PATIENCE = 30
+OPTIONS = Limits().server_options()
+LIFETIME, CHECK = (
+    int(OPTIONS[OPTIONS.index(name) + 1]) for name in ("--unused-session-lifetime", "--check-unused-sessions")
+)
+
+
+@pytest.fixture(autouse=True)
+def unrecorded():
+    """What is logged is kept for the test's report, with the event, and so the page, that it tells of."""
+    logging.disable(logging.INFO)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@asynccontextmanager
+async def serving(page):
+    """A server of one page in this process, and its address; sessions end as on a server that the command starts."""
+    server = pn.serve(
+        {page: str(ROOT / "dashboards" / f"{page}.py")},
+        port=0,
+        start=False,
+        show=False,
+        verbose=False,
+        unused_session_lifetime_milliseconds=LIFETIME,
+        check_unused_sessions_milliseconds=CHECK,
+    )
+    server.start()
+    try:
+        yield server, f"http://localhost:{server.port}/{page}"
+    finally:
+        server.stop()
+
+
+async def comes_true(condition):
+    """Whether a condition holds within the patience of the tests."""
+    ends = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < ends:
+        await asyncio.sleep(0.1)
+    return condition()
+
+
+def alive(*kinds):
+    """How many objects of these kinds there are, of what nothing refers to any more collected."""
+    gc.collect()
+    return sum(type(one) in kinds for one in gc.get_objects())
+
+
+def trainings():
+    return [thread for thread in threading.enumerate() if isinstance(thread, AdaptJob)]
+
+
+@pytest.mark.parametrize(("page", "kinds"), [("explore", (Explorer, ExploreState)), ("studies", (Studies,))])
+def test_what_a_session_held_is_freed_when_its_page_is_closed(page, kinds):
+    async def come_and_go():
+        async with serving(page) as (server, url):
+            before = alive(*kinds)
+            visitors = [Visitor() for _ in range(3)]
+            for visitor in visitors:
+                await visitor.open(url)
+            assert alive(*kinds) - before == len(kinds) * len(visitors)
+            for number, visitor in enumerate(visitors):
+                if page == "explore":
+                    await visitor.move(5.0 + number)
+                visitor.close()
+            assert await comes_true(lambda: not server.get_sessions())
+            assert await comes_true(lambda: alive(*kinds) <= before)
+
+    asyncio.run(come_and_go())
+
+
+def test_trainings_of_those_who_left_end_and_the_queued_never_begin():
+    async def come_and_go():
+        async with serving("explore") as (_, url):
+            first, second = Visitor(), Visitor()
+            await first.open(url)
+            await first.train(2000)
+            assert await comes_true(lambda: first.status.startswith("Fine-tuning, about"))
+            await second.open(url)
+            await second.train(2000)
+            assert await comes_true(lambda: len(trainings()) == 2)
+            jobs = trainings()
+            for visitor in (second, first):
+                visitor.close()
+            assert await comes_true(lambda: not trainings())
+            assert [job.state.stage for job in jobs] == ["cancelled", "cancelled"]
+            assert sorted(bool(job.state.curves) for job in jobs) == [False, True]
+
+    asyncio.run(come_and_go())
