@@ -525,7 +525,7 @@ def bounds() -> str:
         "gaussians": "Gaussians of a drawn source",
         "message_bytes": "bytes of a message",
         "messages_per_second": "messages of a stage in a second",
-        "unused_seconds": "seconds until a closed page gives its place back",
+        "unused_seconds": "seconds until a page that never connected gives its place back",
     }
     rows = [
         [f"`{PREFIX}{field.name.upper()}`", words[field.name]]

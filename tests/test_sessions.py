@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "dashboards"), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import panel as pn
 from client import Visitor
@@ -23,11 +23,10 @@ from explorer.limits import Limits
 from explorer.state import ExploreState
 from explorer.studies_page import Studies
 
+ROOT = Path(__file__).parent.parent
 PATIENCE = 30
-OPTIONS = Limits().server_options()
-LIFETIME, CHECK = (
-    int(OPTIONS[OPTIONS.index(name) + 1]) for name in ("--unused-session-lifetime", "--check-unused-sessions")
-)
+NAMES_AND_VALUES = Limits().server_options()
+OPTIONS = dict(zip(NAMES_AND_VALUES[::2], NAMES_AND_VALUES[1::2], strict=True))
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +46,8 @@ async def serving(page):
         start=False,
         show=False,
         verbose=False,
-        unused_session_lifetime_milliseconds=LIFETIME,
-        check_unused_sessions_milliseconds=CHECK,
+        unused_session_lifetime_milliseconds=int(OPTIONS["--unused-session-lifetime"]),
+        check_unused_sessions_milliseconds=int(OPTIONS["--check-unused-sessions"]),
     )
     server.start()
     try:

@@ -76,8 +76,8 @@ def admitted(places: Places = PLACES) -> Iterator[bool]:
     """Around the building of a page: whether its session has a place; if not, its document says so.
 
     The place is given back when the session is destroyed, and at once when the page fails while it is built. A session
-    is destroyed about a second after its page was closed, see `Limits.server_options`: no page connects again to a
-    session that it has left, as one that is loaded again begins a new one.
+    is destroyed as soon as the server sees that its page was closed: none connects again to a session that it has left,
+    as one that is loaded again begins a new one.
     """
     document = pn.state.curdoc
     context = document.session_context if document else None

@@ -148,6 +148,7 @@ class JobQueue:
             TooMuch: if too many wait already.
         """
         with self._condition:
+            job.check()
             waiting = len(self._jobs) - 1
             if waiting >= self.most:
                 raise TooMuch(f"{waiting} trainings of other visitors wait already, as many as can: try again later.")
@@ -156,6 +157,11 @@ class JobQueue:
                 job.publish(stage="waiting", ahead=self._jobs.index(job))
                 self._condition.wait(timeout=0.5)
                 job.check()
+
+    def look_again(self) -> None:
+        """Let those that wait see at once whether they were cancelled."""
+        with self._condition:
+            self._condition.notify_all()
 
     def leave(self, job: AdaptJob) -> None:
         """Let the next one through."""
@@ -199,8 +205,9 @@ class AdaptJob(threading.Thread):
         self._seconds, self._ends = seconds, math.inf
 
     def cancel(self) -> None:
-        """Stop at the next step; nothing is kept."""
+        """Stop at the next step, or never begin; nothing is kept."""
         self._cancel.set()
+        self._queue.look_again()
 
     def check(self) -> None:
         """Raise `Cancelled` when it was, and `TooMuch` when its time is over."""
