@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from sciml_fm_core.physics.sampling import check_resolution
 from sciml_fm_core.physics.spectral import SMALLEST_GRID
 from sciml_fm_core.physics.system import SYSTEMS, System, find_system
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.threads import adapting
 
 from .splits import CHUNK, check_split, stream
 
@@ -161,10 +163,15 @@ def generate(
         done, draws = began.done, began.draws
     else:
         _create(partial, count, resolution, task.system, attributes)
-    with _open_partial(partial, progress, count, resolution) as file:
+    with (
+        _open_partial(partial, progress, count, resolution) as file,
+        adapting(torch.device(device or "cpu")) as timed,
+    ):
         for start in range(done, count, CHUNK):
+            started = time.perf_counter()
             generator = stream(seed, task.label, split, start // CHUNK)
             examples, drawn = task.sample_counted(CHUNK, resolution, generator, device=device)
+            timed((task.label, resolution), time.perf_counter() - started)
             stop = min(start + CHUNK, count)
             kept = examples.take(slice(0, stop - start)).to("cpu")
             file["fields"][start:stop, 0] = kept.source.numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -18,6 +19,7 @@ from sciml_fm_core.models.normalization import COMPOSITIONS, VARIATIONS, Encoded
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
+from sciml_fm_core.threads import Timed, adapting, ignore
 
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import Callback, History, Progress, TrainConfig
@@ -109,14 +111,16 @@ def fit_together(
         raise ValueError(f"several processes: expected one operator to train, got {len(members)}; use one process")
     config = config.completed(**recipe_of(members[0].operator).settings)
     training = _Training(members, data, config, tuple(halve_at), validation, callback, checkpoint, processes)
-    while training.progress < 1 and not training.stopped:
-        losses = training.step()
-        if training.is_due(config.validate_every, at_halving=True):
-            training.validate()
-        if training.is_due(config.report_every, at_halving=True):
-            training.report(losses)
-        if training.is_due(config.checkpoint_every):
-            training.save()
+    # Processes that train together have each their share of the cores, and wait for each other anyway.
+    with adapting(members[0].operator.device) if processes.world_size == 1 else nullcontext(ignore) as timed:
+        while training.progress < 1 and not training.stopped:
+            losses = training.step(timed)
+            if training.is_due(config.validate_every, at_halving=True):
+                training.validate()
+            if training.is_due(config.report_every, at_halving=True):
+                training.report(losses)
+            if training.is_due(config.checkpoint_every):
+                training.save()
     training.finish()
 
 
@@ -173,8 +177,9 @@ class _Training:
         ends = self.progress >= 1 or self.stopped or (at_halving and self.halving)
         return ends or self.steps_taken % interval == 0
 
-    def step(self) -> Tensor:
-        """One optimiser step of every active member; returns their losses."""
+    def step(self, timed: Timed = ignore) -> Tensor:
+        """One optimiser step of every active member; returns their losses. ``timed`` is told how long it took."""
+        started = time.perf_counter()
         factor = self.used_factor = self.factor
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
@@ -190,6 +195,7 @@ class _Training:
             losses.sum().backward()
         self.optimizer.step()
         self._count(predictions.shape[1])
+        timed((self.started, predictions.shape), time.perf_counter() - started)
         return losses.detach()
 
     def _count(self, examples: int) -> None:

@@ -1,0 +1,206 @@
+"""Threads that wait for each other: by spinning on a quiet machine, by sleeping on a busy one.
+
+PyTorch shares out an operation among threads, which then wait for the slowest. They wait in a loop, ready to go on at
+once, which is fastest as long as every thread has a core. Where another program takes one of the cores, such loops keep
+the very thread from running that they wait for, and all takes many times as long. Threads that sleep lose little then,
+but they are slow to wake on a quiet machine. Long work tries now and then which way is better at the moment.
+
+The number of threads is never changed. It decides in which order numbers are added up, and rounding grows in a
+training: fifty steps on one thread and on two end with weights that differ by a percent or so. How threads wait
+changes no bit, so a training still resumes to the same weights, and a file to the same bytes.
+
+The OpenMP of GNU, which PyTorch brings along on Linux, has no function to choose how its threads wait. But it lets them
+sleep as soon as they are more than the cores: `sleeping_threads` holds teams that do nothing. Where the library is
+another one, or there is one thread, or the environment sets ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT``, nothing changes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+SHARED_OUT = 2**16
+"""Elements for each thread from which an elementwise operation is surely shared out among all of them."""
+
+
+@contextmanager
+def sleeping_threads(teams: int) -> Iterator[None]:
+    """Within it, all threads of the process wait asleep, where so many idle teams make them more than the cores."""
+    begun, ended = threading.Semaphore(0), threading.Event()
+
+    def idle() -> None:
+        try:  # the team of a thread is made by its first parallel operation, and ends with the thread
+            torch.empty(SHARED_OUT * torch.get_num_threads(), dtype=torch.uint8).fill_(0)
+        finally:
+            begun.release()
+        ended.wait()
+
+    threads = [threading.Thread(target=idle, daemon=True, name="idle team") for _ in range(teams)]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            begun.acquire()
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+
+
+def teams_needed(threads: int, cores: int) -> int:
+    """Idle teams, of so many threads each, with which they are more than the cores; 0 where there is nothing to choose.
+
+    That is so for one thread, and for less than half of the cores: whoever leaves so many to others has room for them.
+
+    >>> teams_needed(2, 2), teams_needed(1, 2), teams_needed(4, 8), teams_needed(2, 64)
+    (1, 0, 2, 0)
+    """
+    return 0 if threads == 1 or 2 * threads < cores else max(0, cores - threads) // (threads - 1) + 1
+
+
+def teams_here() -> int:
+    """`teams_needed` in this process; 0 where threads wait otherwise, or the environment says how they wait."""
+    if sys.platform != "linux" or "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        return 0
+    return teams_needed(torch.get_num_threads(), len(os.sched_getaffinity(0)))
+
+
+class Chooser:
+    """Which of two ways is faster at the moment, told by the times of units of work.
+
+    The way in use is held for a while, then the other is tried for a few units, and taken if it is clearly faster. The
+    next trial comes after twice the time, and not before what the last one lost is a small share of the time since;
+    within that, it comes at once where units suddenly take much longer than before.
+
+    Args:
+        clock: seconds.
+    """
+
+    CLEARLY = 1.15
+    """Factor in time from which one way is taken for faster."""
+    MUCH = 1.5
+    """Factor in time from which a unit is much slower: one ends a trial, two in a row begin one."""
+    TRIAL_SECONDS, TRIAL_UNITS = 0.1, 2
+    """How long a trial is at least, unless it is much slower."""
+    SHORTEST_HOLD, LONGEST_HOLD = 2.0, 60.0
+    """Seconds between trials."""
+    SHARE = 0.02
+    """Of the time, what trials may lose."""
+    KNOWN = 3
+    """Units of a kind after which its time is known: the first have fresh memory and plans of transforms to make."""
+    LAST = 8
+    """Units that a usual time is about the mean of."""
+    KINDS = 64
+    """Kinds that are remembered."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self.clock, self.way, self.use = clock, 0, ignore
+        self.usual: dict[Hashable, tuple[float, int]] = {}  # seconds of a unit in the way in use, and units they are of
+        self.hold, self.due, self.affordable = self.SHORTEST_HOLD, 0.0, 0.0
+        self.trying, self.slow = False, 0
+        self.units, self.seconds, self.expected = 0, 0.0, 0.0  # of a trial
+
+    @contextmanager
+    def using(self, use: Callable[[int], None]) -> Iterator[None]:
+        """Work; ``use`` is called with the way, 0 or 1, that the next units are to be done in, and with 0 after."""
+        self.use = use
+        use(self.way)
+        try:
+            yield
+        finally:
+            self.trying, self.use = False, ignore
+            use(0)
+
+    def timed(self, kind: Hashable, seconds: float) -> None:
+        """A unit of the work took so long. Those of a kind take about the same time in the same way."""
+        usual, units = self.usual.get(kind, (seconds, 0))
+        slower, now = seconds > self.MUCH * usual, self.clock()
+        if units < self.KNOWN:
+            self._learn(kind, seconds)
+            if self.trying:
+                self._end_trial(now, taken=False)
+        elif self.trying:
+            self.units, self.seconds, self.expected = self.units + 1, self.seconds + seconds, self.expected + usual
+            if slower or (self.units >= self.TRIAL_UNITS and self.seconds >= self.TRIAL_SECONDS):
+                self._end_trial(now, taken=self.CLEARLY * self.seconds < self.expected)
+        else:
+            self.slow = self.slow + 1 if slower else 0
+            if self.slow < 2:
+                self._learn(kind, seconds)
+            else:  # not by chance: so it is with all kinds
+                self._scale(seconds / usual)
+                self.due = now
+            if now >= max(self.due, self.affordable):
+                self._begin_trial()
+
+    def _learn(self, kind: Hashable, seconds: float) -> None:
+        """A running mean of the last units, without the first."""
+        usual, units = self.usual.get(kind, (seconds, 0))
+        if not units and len(self.usual) >= self.KINDS:
+            self.usual.clear()
+        self.usual[kind] = usual + (seconds - usual) / min(max(units, 1), self.LAST), units + 1
+
+    def _scale(self, factor: float) -> None:
+        self.usual = {kind: (factor * usual, units) for kind, (usual, units) in self.usual.items()}
+
+    def _begin_trial(self) -> None:
+        self.trying, self.slow = True, 0
+        self.units, self.seconds, self.expected = 0, 0.0, 0.0
+        self.use(1 - self.way)
+
+    def _end_trial(self, now: float, *, taken: bool) -> None:
+        if taken:
+            self.way, self.hold = 1 - self.way, self.SHORTEST_HOLD
+            self._scale(self.seconds / self.expected)
+        else:
+            self.use(self.way)
+            self.hold = min(2 * self.hold, self.LONGEST_HOLD)
+        self.trying, self.due = False, now + self.hold
+        self.affordable = now + (self.seconds - self.expected) / self.SHARE
+
+
+def ignore(*_) -> None:
+    """What is told of units where there is nothing to choose."""
+
+
+Timed = Callable[[Hashable, float], None]
+
+_CHOOSER = Chooser()
+"""What one work found out serves the next."""
+_CHOOSING = threading.Lock()
+"""How threads wait is a matter of the whole process: one work decides, also for those within it and beside it."""
+
+
+@contextmanager
+def adapting(device: torch.device) -> Iterator[Timed]:
+    """Long work on a device; gives `Chooser.timed`, to be told of each of its units, or what does nothing.
+
+    >>> with adapting(torch.device("cpu")) as timed:
+    ...     for _ in range(3):
+    ...         started = time.perf_counter()
+    ...         product = torch.ones(8, 8) @ torch.ones(8, 8)
+    ...         timed(product.shape, time.perf_counter() - started)
+    """
+    teams = teams_here() if device.type == "cpu" else 0
+    if not teams or not _CHOOSING.acquire(blocking=False):
+        yield ignore
+        return
+
+    def use(way: int) -> None:
+        asleep.close()
+        if way:
+            asleep.enter_context(sleeping_threads(teams))
+
+    try:
+        with ExitStack() as asleep, _CHOOSER.using(use):
+            yield _CHOOSER.timed
+    finally:
+        _CHOOSING.release()
