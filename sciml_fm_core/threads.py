@@ -28,6 +28,9 @@ import torch
 SHARED_OUT = 2**16
 """Elements for each thread from which an elementwise operation is surely shared out among all of them."""
 
+HELD_UP = 1e-3
+"""Seconds from which a small operation was not slow, but one of its threads had no core."""
+
 
 @contextmanager
 def sleeping_threads(teams: int) -> Iterator[None]:
@@ -55,6 +58,21 @@ def sleeping_threads(teams: int) -> Iterator[None]:
                 thread.join()
 
 
+def room_to_spin(seconds: float = 0.05, clock: Callable[[], float] = time.perf_counter) -> bool:
+    """Whether threads that spin have a core each: small operations, done for so long, are seldom held up.
+
+    Alone, one takes some hundredths of a millisecond. Where a thread has lost its core, it takes many milliseconds.
+    """
+    values = torch.zeros(SHARED_OUT * torch.get_num_threads())
+    began = now = clock()
+    held_up = 0.0
+    while now < began + seconds:
+        values.add_(1)
+        before, now = now, clock()
+        held_up += now - before if now - before > HELD_UP else 0.0
+    return held_up < 0.3 * (now - began)
+
+
 def teams_needed(threads: int, cores: int) -> int:
     """Idle teams, of so many threads each, with which they are more than the cores; 0 where there is nothing to choose.
 
@@ -80,8 +98,12 @@ class Chooser:
     next trial comes after twice the time, and not before what the last one lost is a small share of the time since;
     within that, it comes at once where units suddenly take much longer than before.
 
+    A unit in way 0 may be very slow, so it is tried only if a quick look says that there is room for it; and with such
+    a look begins a work before which there was none for some time.
+
     Args:
         clock: seconds.
+        room: the quick look; called in way 0.
     """
 
     CLEARLY = 1.15
@@ -101,8 +123,8 @@ class Chooser:
     KINDS = 64
     """Kinds that are remembered."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter):
-        self.clock, self.way, self.use = clock, 0, ignore
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, room: Callable[[], bool] = room_to_spin):
+        self.clock, self.room, self.way, self.use = clock, room, 0, ignore
         self.usual: dict[Hashable, tuple[float, int]] = {}  # seconds of a unit in the way in use, and units they are of
         self.hold, self.due, self.affordable = self.SHORTEST_HOLD, 0.0, 0.0
         self.trying, self.slow = False, 0
@@ -111,13 +133,28 @@ class Chooser:
     @contextmanager
     def using(self, use: Callable[[int], None]) -> Iterator[None]:
         """Work; ``use`` is called with the way, 0 or 1, that the next units are to be done in, and with 0 after."""
-        self.use = use
+        self.use, found = use, self.way
+        if self._time_to_look():
+            use(0)
+            found = 0 if self._look() else 1
+        if found != self.way:
+            self.way, self.usual = found, {}
         use(self.way)
         try:
             yield
         finally:
             self.trying, self.use = False, ignore
             use(0)
+
+    def _time_to_look(self) -> bool:
+        return self.clock() >= max(self.due, self.affordable)
+
+    def _look(self) -> bool:
+        started = self.clock()
+        room = self.room()
+        now = self.clock()
+        self.due, self.affordable = now + self.SHORTEST_HOLD, now + (now - started) / self.SHARE
+        return room
 
     def timed(self, kind: Hashable, seconds: float) -> None:
         """A unit of the work took so long. Those of a kind take about the same time in the same way."""
@@ -138,7 +175,7 @@ class Chooser:
             else:  # not by chance: so it is with all kinds
                 self._scale(seconds / usual)
                 self.due = now
-            if now >= max(self.due, self.affordable):
+            if self._time_to_look():
                 self._begin_trial()
 
     def _learn(self, kind: Hashable, seconds: float) -> None:
@@ -155,6 +192,9 @@ class Chooser:
         self.trying, self.slow = True, 0
         self.units, self.seconds, self.expected = 0, 0.0, 0.0
         self.use(1 - self.way)
+        if self.way == 1 and not self._look():
+            self.trying = False
+            self.use(1)
 
     def _end_trial(self, now: float, *, taken: bool) -> None:
         if taken:
@@ -164,7 +204,7 @@ class Chooser:
             self.use(self.way)
             self.hold = min(2 * self.hold, self.LONGEST_HOLD)
         self.trying, self.due = False, now + self.hold
-        self.affordable = now + (self.seconds - self.expected) / self.SHARE
+        self.affordable = max(self.affordable, now + (self.seconds - self.expected) / self.SHARE)
 
 
 def ignore(*_) -> None:

@@ -19,8 +19,13 @@ class Work:
     """A chooser at work whose clock is moved on by the units that are done."""
 
     def __init__(self):
-        self.now, self.used = 0.0, []
-        self.chooser = Chooser(lambda: self.now)
+        self.now, self.used, self.roomy, self.looks = 0.0, [], True, 0
+        self.chooser = Chooser(lambda: self.now, self.look)
+
+    def look(self):
+        assert self.used[-1] == 0
+        self.now, self.looks = self.now + 0.05, self.looks + 1
+        return self.roomy
 
     def use(self, way):
         self.used.append(way)
@@ -66,6 +71,26 @@ def test_the_better_way_is_found_and_trials_cost_little(work, kinds):
 
 def test_a_busy_start(work):
     assert work.do(10, BUSY)[1] == 1
+
+
+def test_without_room_the_dear_way_is_not_tried():
+    work = Work()
+    work.roomy = False
+    with work.chooser.using(work.use):
+        lost, way = work.do(100, BUSY)
+        assert (way, lost) == (1, pytest.approx(0.02, abs=0.005))  # what looking costs
+        assert 30 < work.looks < 50
+        work.roomy = True
+        assert work.do(4, QUIET)[1] == 0  # soon, since looking is cheap
+
+
+def test_a_work_begins_with_a_look_where_there_was_none_for_long(work):
+    work.do(10, QUIET)
+    for waited, looks in ((0, 0), (70, 1), (0.5, 0)):
+        work.now, before, work.roomy = work.now + waited, work.looks, False
+        with work.chooser.using(work.use):
+            assert work.looks == before + looks
+    assert work.chooser.way == 1
 
 
 def test_units_that_are_slow_now_and_then_count(work):
