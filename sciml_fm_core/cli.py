@@ -1,13 +1,23 @@
-"""Command line: ``sciml-fm COMMAND``; ``sciml-fm --help`` lists the commands."""
+"""Command line: ``sciml-fm COMMAND``; ``sciml-fm --help`` lists the commands.
+
+What a command is given is checked before it works. What goes wrong is one line on standard error, and the exit code: 2
+where something else is to be asked for, 1 where the surroundings failed (a full disk, a folder that is gone).
+"""
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import runpy
-import shlex
 import sys
-from contextlib import contextmanager, nullcontext
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, cast
 
 import h5py
@@ -22,12 +32,15 @@ from ._version import __version__
 from .companions import copy_notebooks, serve_dashboard
 from .data.hdf5 import DatasetFile
 from .data.hdf5 import generate as write_dataset
-from .data.splits import draw_split
+from .data.splits import check_split, draw_split
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
+from .files import check_folder, check_output, is_full
+from .locks import command_line, hold
 from .models.base import MODELS
 from .models.fno import SIZES
-from .models.operator import load_operator, read_header, shipped_operators
+from .models.operator import Operator, load_operator, read_header, shipped_operators
+from .physics.sampling import check_resolution
 from .physics.tasks import Task
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
@@ -38,9 +51,9 @@ from .training.config import PRECISIONS, Progress, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.losses import LOSSES
 from .training.recipes import LEARNING_RATES, RECIPES
-from .training.transfer import fine_tune, train_from_scratch
+from .training.transfer import fine_tune, new_operator, train_from_scratch
 from .training.transfer import pretrain as pretrain_operator
-from .training.unlabelled import UNLABELLED
+from .training.unlabelled import UNLABELLED, unlabelled_config
 
 app = typer.Typer(
     help="Pre-train neural operators on PDEs and measure how they transfer.",
@@ -48,16 +61,50 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
+# Names of files and tasks are shown as they are: [red] and :smile: are no markup here.
+console = Console(markup=False, emoji=False)
+_verbose = ContextVar("verbose", default=False)
 
-Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.")]
+LARGEST = 2**31 - 1
+"""Of any number on the command line: more is a slip of the keyboard, and no tensor has as many rows."""
+
+
+def _number(least: float, *, above: bool = False) -> Callable:
+    """Check of an option, when the command line is read: a finite number of at least, or above, a bound."""
+
+    def check(param: typer.CallbackParam, value: Any) -> Any:
+        if value is not None and not ((value > least if above else value >= least) and value <= LARGEST):
+            wanted = f"above {least:g}" if above else f"from {least:g}"
+            option = str(param.name).replace("_", "-")
+            raise ValueError(f"--{option}: expected a number {wanted} to {LARGEST:g}, got {value}")
+        return value
+
+    return check
+
+
+def _device(name: str) -> str:
+    """Check of --device, when the command line is read: the name of a device that can compute."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("device: no CUDA GPU here; use --device cpu")
+    try:
+        torch.fft.rfft(torch.ones(4, dtype=torch.float64, device=name)).abs().sum().item()
+    except Exception as error:  # each backend has its own
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ValueError(f"device: {name!r} cannot compute here ({reason}); use cpu, cuda or auto") from None
+    return name
+
+
+Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.", callback=_device)]
 Loss = Annotated[str | None, typer.Option(help=f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
-Seed = Annotated[int, typer.Option(help="Seed of weights and examples.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights and examples.", callback=_number(-LARGEST))]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md."),
 ]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; all where not given.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; all where not given.", callback=_number(1))]
+Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the same output, wait for it.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -71,20 +118,35 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show where an error comes from.")] = False,
 ) -> None:
     """Options before the command."""
+    _verbose.set(verbose)
 
 
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("device: no CUDA GPU here; use --device cpu")
-    return str(torch.device(name))
+@contextmanager
+def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = False) -> Iterator[bool]:
+    """Files of this process alone while it works; False where one that it waited for has made them by this command."""
+    if output is not None:
+        check_output(output)
+    if checkpoint is not None:
+        check_output(checkpoint, new=False)
+        if output is not None and checkpoint.resolve() == output.resolve():
+            raise ValueError(f"{output}: --output and --checkpoint are the same file; choose another name for one")
+    with ExitStack() as stack:
+        before = [stack.enter_context(hold(path, wait=wait)) for path in (output, checkpoint) if path is not None]
+        if output is not None and output.exists():
+            made = any(holder is not None and holder.get("command") == command_line() for holder in before)
+            if not made:
+                check_output(output)
+            console.print(f"{output}: made by the process that was waited for")
+            yield False
+        else:
+            yield True
 
 
-def _command() -> str:
-    return "sciml-fm " + shlex.join(sys.argv[1:])
+def _title() -> TextColumn:
+    return TextColumn("{task.description}", markup=False)
 
 
 @contextmanager
@@ -92,7 +154,7 @@ def _training_bar(title: str):
     """Progress fed by the training callback: rate, loss, validation error, time left; plain lines in a log file."""
     terminal = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        _title(),
         BarColumn(),
         TextColumn("{task.percentage:3.0f}% {task.fields[numbers]}"),
     )
@@ -127,16 +189,17 @@ def _interrupted_kindly():
 @app.command()
 def generate(
     task: Annotated[str, typer.Argument(help="Such as 'SYS-1(1,5)'.")],
-    count: Annotated[int, typer.Option(help="Number of examples.")] = 32768,
+    count: Annotated[int, typer.Option(help="Number of examples.", callback=_number(1))] = 32768,
     output: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("dataset.h5"),
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
     resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
     seed: Seed = 0,
     device: Device = "auto",
+    wait: Wait = False,
 ) -> None:
     """Write a dataset in the paper's HDF5 layout; resumes where an interrupted call stopped."""
     chosen, terminal = Task.parse(task), Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (_title(), BarColumn(), TimeRemainingColumn())
     bar = Bar(*columns, console=terminal, disable=not terminal.is_terminal)
     line = bar.add_task(task, total=count)
 
@@ -146,8 +209,8 @@ def generate(
 
     try:
         path = write_dataset(
-            chosen, output, count, split=split, seed=seed, resolution=resolution, device=_device(device),
-            callback=callback,
+            chosen, output, count, split=split, seed=seed, resolution=resolution, device=device,
+            callback=callback, wait=wait,
         )  # fmt: skip
     finally:
         bar.stop()
@@ -168,18 +231,23 @@ def pretrain(
     size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}, where the architecture has it.")] = "1M",
     loss: Loss = None,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 5000,
-    batch_size: Annotated[int | None, typer.Option(help="Examples in a batch; the recipe's where not given.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples in a batch; the recipe's where not given.", callback=_number(1))
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The recipe's where not given.")] = None,
     resolution: Annotated[str, typer.Option(help="Points, or a schedule such as '0:32,0.7:64'.")] = "64",
     data: Annotated[list[Path] | None, typer.Option(help="Dataset files, one per task; else fresh examples.")] = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds by which the training ends.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds by which the training ends.", callback=_number(0, above=True))
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="File to keep the state in, to resume from.")] = None,
     compile: Annotated[bool | None, typer.Option(help="Use torch.compile; by rule: long runs on a GPU.")] = None,
     precision: Annotated[str, typer.Option(help=f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
-    test_count: Annotated[int, typer.Option(help="Test examples for the card; 0 for none.")] = 512,
+    test_count: Annotated[int, typer.Option(help="Test examples for the card; 0 for none.", callback=_number(0))] = 512,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
+    wait: Wait = False,
 ) -> None:
     """Train an operator on one task, or a mixed one on several, and write its bundle with its card.
 
@@ -188,9 +256,8 @@ def pretrain(
     are those of one process, to rounding.
     """
     if threads:
-        torch.set_num_threads(threads)
-    chosen = [Task.parse(label) for label in tasks]
-    _check_output(output)
+        torch.set_num_threads(min(threads, os.cpu_count() or 1))
+    chosen, schedule = [Task.parse(label) for label in tasks], _schedule(resolution)
     config = TrainConfig(
         steps=steps,
         time_limit=time_limit,
@@ -200,47 +267,63 @@ def pretrain(
         loss=loss,
         learning_rate=learning_rate,
     )
+    trained = new_operator(chosen, recipe=recipe, architecture=architecture, size=size)  # only to look at
+    if not data:
+        _check_grids(trained, schedule)
+    sets = [DatasetFile(path) for path in data or []]
+    first = os.environ.get("RANK", "0") == "0"  # the process that writes, of those that torchrun started
     with (
-        started_by_torchrun(_device(device)) as (processes, own_device),
+        _owned(output, checkpoint, wait=wait) if first else nullcontext(True) as to_do,
+        started_by_torchrun(device) as (processes, own_device),
         _training_bar(" + ".join(tasks)) if processes.first else nullcontext() as callback,
     ):
+        if not to_do:
+            return
         operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, architecture=architecture, size=size, seed=seed, batch_size=batch_size,
-            resolution=_schedule(resolution), data=[DatasetFile(path) for path in data or []],
-            device=own_device, callback=callback, checkpoint=checkpoint, processes=processes,
+            resolution=schedule, data=sets, device=own_device, callback=callback, checkpoint=checkpoint,
+            processes=processes,
         )  # fmt: skip
-    if not processes.first:
-        return
-    operator.card["command"] = _command()
-    if test_count:
-        operator.card["errors"] = evaluate_shifts(operator, count=test_count)
-        operator.card["errors_measured_on"] = f"{test_count} test examples at 128 x 128 per task, seed 0"
-    operator.save(output)
+        if not processes.first:
+            return
+        operator.card["command"] = command_line()
+        if test_count:
+            operator.card["errors"] = evaluate_shifts(operator, count=test_count)
+            operator.card["errors_measured_on"] = f"{test_count} test examples at 128 x 128 per task, seed 0"
+        operator.save(output)
     console.print(_card_table(operator.card, str(output)))
 
 
-def _check_output(output: Path) -> None:
-    """Before the work, not after it."""
-    if output.exists():
-        raise ValueError(f"{output}: exists already and is left as it is; remove it or choose another name")
-    if not output.parent.is_dir():
-        raise ValueError(f"{output}: the folder {output.parent} does not exist; make it first")
-
-
 def _schedule(text: str) -> int | dict[float, int]:
+    """Points, or points by the share of the training that is done; the share 0 has to be among them."""
     try:
         if ":" not in text:
             return int(text)
-        return {float(part.split(":")[0]): int(part.split(":")[1]) for part in text.split(",")}
+        schedule = {float(start): int(points) for start, points in (part.split(":") for part in text.split(","))}
+        if not all(0 <= start <= 1 for start in schedule):
+            raise ValueError
+        return schedule
     except ValueError:
         raise ValueError(f"resolution: expected points or a schedule such as '0:32,0.7:64', got {text!r}") from None
+
+
+def _check_grids(operator: Operator, schedule: int | dict[float, int]) -> None:
+    """Every grid of a training, also those that it would come to at the end."""
+    for points in [schedule] if isinstance(schedule, int) else schedule.values():
+        check_resolution(points)
+        if points < operator.model.smallest_grid:
+            raise ValueError(
+                f"resolution: the network needs at least {operator.model.smallest_grid} points, got {points}"
+            )
 
 
 @app.command()
 def adapt(
     operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
     task: Annotated[str, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'.")],
-    examples: Annotated[int | None, typer.Option(help="Downstream examples; 64 where not given.")] = None,
+    examples: Annotated[
+        int | None, typer.Option(help="Downstream examples; 64 where not given.", callback=_number(1))
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Bundle to write.")] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
     physics: Annotated[bool, typer.Option("--physics", help="Use no labels: fresh sources and the equation.")] = False,
@@ -252,9 +335,11 @@ def adapt(
         str | None,
         typer.Option(help="Points to train on, or a schedule; 64, by --physics 0:32,0.85:64."),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples in a step; at most all of them.")] = None,
-    validation_count: Annotated[int, typer.Option(help="Validation examples.")] = 64,
-    test_count: Annotated[int, typer.Option(help="Test examples, at 128 x 128.")] = 256,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples in a step; at most all of them.", callback=_number(1))
+    ] = None,
+    validation_count: Annotated[int, typer.Option(help="Validation examples.", callback=_number(1))] = 64,
+    test_count: Annotated[int, typer.Option(help="Test examples, at 128 x 128.", callback=_number(1))] = 256,
     symmetries: Annotated[
         bool, typer.Option(help="Train on turned and mirrored examples, where the PDE allows.")
     ] = True,
@@ -264,6 +349,7 @@ def adapt(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
+    wait: Wait = False,
 ) -> None:
     """Fine-tune an operator (or train its twin from scratch) on a few examples and measure it before and after.
 
@@ -277,39 +363,47 @@ def adapt(
             "--physics fine-tunes and does not start from random weights; leave out --scratch, or use "
             f"sciml-fm pretrain '{task}' --loss physics"
         )
-    pretrained = load_operator(operator, _device(device))
-    chosen = Task.parse(task)
-    if output is not None:
-        _check_output(output)
+    if packed and output is None:
+        raise ValueError("--packed says how the bundle is written; give its name with --output")
+    pretrained, chosen = load_operator(operator, device), Task.parse(task)
+    pretrained.normalization.resolve(chosen.system)
     schedule = _schedule(resolution) if resolution else None
+    if schedule is not None:
+        _check_grids(pretrained, schedule)
     points = schedule[max(schedule)] if isinstance(schedule, dict) else schedule or 64
     count = 0 if physics else 64 if examples is None else examples
-    validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=points)
     if steps is None:
         steps = UNLABELLED.steps if physics else 200
     config = TrainConfig(steps=steps, learning_rate=learning_rate, loss=loss, validate_every=max(1, steps // 20))
-    start = train_from_scratch if scratch else fine_tune
-    data: dict[str, Any]
     if physics:
-        data = {"unlabelled": chosen}
-    else:
-        data = {"data": draw_split(chosen, "train", count, seed=seed, resolution=points), "system": chosen.system}
-    before = evaluate_operator(pretrained, chosen, count=test_count, seed=seed)["error"]
-    with _training_bar(task) as callback:
-        result = start(
-            pretrained, **data, resolution=schedule, batch_size=batch_size, validation=validation, config=config,
-            seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
-        )  # fmt: skip
-    made, form = result.operator, cast(dict[str, Any], {})
-    if packed and output is not None:  # what is measured is what was written
-        form = {"packed": True, "parent": operator if operator in shipped_operators() and not scratch else None}
-        made = load_operator(made.save(output, **form), _device(device))
-    after = evaluate_operator(made, chosen, count=test_count, seed=seed)["error"]
-    card = made.card
-    card |= {"adapted_from": operator, "downstream_task": task, "steps": steps}
-    card |= {"command": _command(), "errors": {task: after}}
-    if output is not None:
-        made.save(output, **form)
+        unlabelled_config(config)
+    start = train_from_scratch if scratch else fine_tune
+    with _owned(output, wait=wait) as to_do:
+        if not to_do:
+            return
+        validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=points)
+        data: dict[str, Any]
+        if physics:
+            data = {"unlabelled": chosen}
+        else:
+            data = {"data": draw_split(chosen, "train", count, seed=seed, resolution=points), "system": chosen.system}
+        before = evaluate_operator(pretrained, chosen, count=test_count, seed=seed)["error"]
+        with _training_bar(task) as callback:
+            result = start(
+                pretrained, **data, resolution=schedule, batch_size=batch_size, validation=validation, config=config,
+                seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
+            )  # fmt: skip
+        made, form = result.operator, cast(dict[str, Any], {})
+        if packed and output is not None:  # what is measured is what is written
+            form = {"packed": True, "parent": operator if operator in shipped_operators() and not scratch else None}
+            with TemporaryDirectory() as folder:
+                made = load_operator(made.save(Path(folder, "packed.safetensors"), **form), device)
+        after = evaluate_operator(made, chosen, count=test_count, seed=seed)["error"]
+        card = made.card
+        card |= {"adapted_from": operator, "downstream_task": task, "steps": steps}
+        card |= {"command": command_line(), "errors": {task: after}}
+        if output is not None:
+            made.save(output, **form)
     summary = {
         "operator": operator, "task": task, "examples": count, "start": "scratch" if scratch else "fine-tuned",
         "loss": card["loss"], "zero_shot_error": before, "error": after, "learning_rate": result.learning_rate,
@@ -340,10 +434,11 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure an operator on freshly drawn test examples."""
-    loaded = load_operator(operator, _device(device))
-    result = evaluate_operator(
-        loaded, Task.parse(task), count=count, resolution=resolution, seed=seed, symmetries=symmetries
-    )
+    loaded, chosen = load_operator(operator, device), Task.parse(task)
+    loaded.normalization.resolve(chosen.system)
+    check_split("test", count)
+    _check_grids(loaded, resolution)
+    result = evaluate_operator(loaded, chosen, count=count, resolution=resolution, seed=seed, symmetries=symmetries)
     if as_json:
         print(json.dumps({"operator": operator, **result}))
         return
@@ -400,33 +495,38 @@ def study(
     ),
     output: Annotated[Path | None, typer.Option(help="Table of all records to write, CSV.")] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Compute also what ships with the package.")] = False,
-    processes: Annotated[int, typer.Option(help="Runs at a time.")] = 1,
+    processes: Annotated[int, typer.Option(help="Runs at a time.", callback=_number(1))] = 1,
     scheduler: Scheduler = None,
-    device: Device = "auto",
+    device: Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.")] = "auto",
+    wait: Wait = False,
 ) -> None:
     """Run the paper's experiments, without notebooks: what neither ships nor is in the folder, and a table of all.
 
-    Those whose records are of another kind, such as physics_loss, are run where they are named.
+    Those whose records are of another kind, such as physics_loss, are run where they are named. Several of these
+    commands may work on one folder, and share the runs out among them.
     """
     names = list(experiments or EXPERIMENTS)
     total = len({run for name in names for run in find_experiment(name)(budget)})
-    if output is not None:
-        _check_output(output)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with Bar(TextColumn(budget), BarColumn(), TextColumn("{task.completed}/{task.total} runs"), console=console) as bar:
-        line = bar.add_task("study", total=total)
+    device = device if scheduler else _device(device)  # of a cluster, its workers know
+    check_folder(folder)
+    with _owned(output, wait=wait) as to_do:
+        if not to_do:
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with Bar(_title(), BarColumn(), TextColumn("{task.completed}/{task.total} runs"), console=console) as bar:
+            line = bar.add_task(budget, total=total)
 
-        def show(progress: GridProgress) -> None:
-            bar.update(line, completed=progress.done, total=progress.total)
+            def show(progress: GridProgress) -> None:
+                bar.update(line, completed=progress.done, total=progress.total)
 
-        with _interrupted_kindly():
-            records = results(
-                names, budget, rerun=rerun, folder=folder, processes=processes, scheduler=scheduler,
-                device=device if scheduler else _device(device), callback=show,
-            )  # fmt: skip
-        bar.update(line, total=total, completed=total)
-    if output is not None:
-        write_table(records, output)
+            with _interrupted_kindly():
+                records = results(
+                    names, budget, rerun=rerun, folder=folder, processes=processes, scheduler=scheduler, device=device,
+                    callback=show,
+                )  # fmt: skip
+            bar.update(line, total=total, completed=total)
+        if output is not None:
+            write_table(records, output)
     made = sum((folder / f"{record['identity']}.json").is_file() for record in records)
     console.print(f"{len(records)} records: {made} in {folder}, {len(records) - made} that ship with the package")
 
@@ -435,16 +535,24 @@ def study(
 def batch(
     file: Annotated[Path, typer.Argument(help="YAML with notebooks and their parameters; see docs/cluster.md.")],
     output: Annotated[Path, typer.Option(help="Folder for executed notebooks and their markers.")] = Path("runs/batch"),
-    processes: Annotated[int | None, typer.Option(help="Notebooks at once; half the cores where not given.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Notebooks at once; half the cores where not given.", callback=_number(1))
+    ] = None,
     scheduler: Scheduler = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which a notebook is stopped.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which a notebook is stopped.", callback=_number(0, above=True))
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run earlier failures again.")] = False,
 ) -> None:
-    """Run a grid of notebooks, in processes here or on a Dask cluster; a second call does only what is missing."""
+    """Run a grid of notebooks, in processes here or on a Dask cluster; a second call does only what is missing.
+
+    Several of these commands may work on one folder, and share the runs out among them.
+    """
+    check_folder(output)
     runs = plan(file, output)
     columns = (BarColumn(), TextColumn("{task.completed}/{task.total}, {task.fields[failed]} failed"))
-    with Bar(TextColumn(file.name), *columns, TimeRemainingColumn(), console=console) as bar:
-        line = bar.add_task("batch", total=len(runs), failed=0)
+    with Bar(_title(), *columns, TimeRemainingColumn(), console=console) as bar:
+        line = bar.add_task(file.name, total=len(runs), failed=0)
         with _interrupted_kindly():
             summary = run_batch(
                 runs, processes=processes, scheduler=scheduler, timeout=timeout, retry_failed=retry_failed,
@@ -486,6 +594,7 @@ def notebooks(
     folder: Annotated[Path, typer.Argument(help="Folder to copy them to; made where it is missing.")],
 ) -> None:
     """Copy the notebooks to a folder of your own; what is there and differs is not overwritten."""
+    check_folder(folder)
     copied = copy_notebooks(folder)
     console.print(f"{len(copied)} files in {folder}; open them with: jupyter lab {folder}", highlight=False)
 
@@ -512,25 +621,58 @@ def _card_table(card: dict, title: str) -> Table:
 
 
 def main() -> None:
-    """Entry point: bad input is one line on standard error and exit code 2, never a traceback."""
+    """Entry point: what goes wrong is one line on standard error, never a traceback unless --verbose asks for it."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may be in no alphabet
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    _verbose.set(False)
+    code: Any = None
     try:
-        if code := app(standalone_mode=False):  # of a typer.Exit, which it returns
-            sys.exit(code)
-    except (ValueError, FloatingPointError, OSError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
+        code = app(standalone_mode=False)  # of a typer.Exit, which it returns
+        sys.stdout.flush()
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = stop.exit_code
+    except BrokenPipeError:  # who reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except (KeyboardInterrupt, typer.Abort):
-        Console(stderr=True).print("stopped", style="red")
-        sys.exit(130)
+        _complain("stopped")
+        code = 130
     except Exception as error:
-        # Click's own usage errors know how to show themselves.
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()
-        sys.exit(getattr(error, "exit_code", 2))
+        if _verbose.get():
+            traceback.print_exc()
+        show = getattr(error, "show", None)  # Click's own usage errors know how to show themselves
+        if show is not None:
+            show()
+            code = getattr(error, "exit_code", 2)
+        else:
+            text, code = _explained(error)
+            _complain(f"error: {text}")
+    if code:
+        sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, markup=False, emoji=False).print(text, style="red", soft_wrap=True, highlight=False)
+
+
+LOST = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV)
+"""What the system says when a folder or a disk is gone while a command works."""
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """One line that says what went wrong and what to do, and the exit code."""
+    if isinstance(error, OSError) and is_full(error):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; make room, then give the same command again: what is finished is kept", 1
+    if isinstance(error, OSError) and error.errno in LOST:
+        return f"{error}; bring the folder back, then give the same command again: what is finished is kept", 1
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error):
+        return "not enough memory; ask for fewer points, smaller batches or a smaller network", 1
+    if isinstance(error, ValueError | FloatingPointError | OSError):
+        return str(error), 2
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"unexpected {reason}; sciml-fm --verbose COMMAND shows where it comes from; please report it", 1
 
 
 if __name__ == "__main__":

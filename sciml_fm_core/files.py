@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
 import os
 import platform
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,17 +26,80 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises:
         ValueError: if the folder does not exist.
     """
-    path = Path(path)
+    path, here = Path(path), platform.node()
     if not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist; make it first")
-    here = platform.node()
-    partial = path.with_name(f".{path.name}.{here}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         yield partial
         os.replace(partial, path)
         _remove_what_killed_writers_left(path, here)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
+
+
+def check_output(path: str | Path, *, new: bool = True) -> None:
+    """Find out before the work whether a file can be written, by beginning to.
+
+    Args:
+        path: file to write later.
+        new: whether it must not exist yet.
+
+    Raises:
+        ValueError: if it exists, its folder does not, or the file system does not let it be written.
+    """
+    path = Path(path)
+    try:
+        if new and path.exists():
+            raise ValueError(f"{path}: exists already and is left as it is; remove it or choose another name")
+        if path.is_dir():
+            raise ValueError(f"{path}: a folder; expected the name of a file")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path}: the folder {path.parent} does not exist; make it first")
+        _partial(path).touch()
+        _partial(path).unlink()
+    except OSError as error:
+        if is_full(error):
+            raise
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another name or folder") from None
+
+
+def check_folder(folder: str | Path) -> None:
+    """Find out before the work whether a folder, which need not exist yet, can be written to.
+
+    Raises:
+        ValueError: if not.
+    """
+    folder = Path(folder).absolute()
+    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise ValueError(f"{folder}: expected a folder, and {there} is a file; choose another folder")
+    check_output(there / "sciml-fm", new=False)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a file could not grow: the disk is full, or a quota or a limit is reached."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Let a file have its bytes on the disk before they are computed; what it holds stays.
+
+    Raises:
+        OSError: if there is no room for them.
+    """
+    if sys.platform != "linux":
+        return
+    with open(path, "ab") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if is_full(error):
+                raise OSError(error.errno, f"{error.strerror}, {size:,} bytes are needed", str(path)) from None
 
 
 def _remove_what_killed_writers_left(path: Path, here: str) -> None:
@@ -67,7 +134,13 @@ def write_json(path: str | Path, values: dict) -> None:
 def save_tensors(tensors: dict[str, Tensor], path: Path, header: dict) -> None:
     """Write tensors as safetensors with a JSON header in the metadata."""
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
-    save_file(contiguous, path, metadata={"header": json.dumps(header)})
+    try:
+        save_file(contiguous, path, metadata={"header": json.dumps(header)})
+    except SafetensorError as error:  # it tells the number of the system's error in its text alone
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     # safetensors makes files that only their owner may read; a bundle is shared like any other file.
     umask = os.umask(0)
     os.umask(umask)

@@ -1,5 +1,6 @@
 """The command line: every command once at tiny size; bad input is one clear line, exit code 2, nothing overwritten."""
 
+import errno
 import json
 import os
 import subprocess
@@ -426,6 +427,77 @@ def test_labels_and_their_absence_contradict_each_other(run, bundle):
         "expected a loss that needs no labels, physics or residual, got 'squared'",
     )
     refused(run("adapt", bundle, label, "--physics", "--steps", 0), "expected steps and intervals of at least 1")
+
+
+CHECKED_FIRST = [
+    (("pretrain", "SYS-1(1,5)", "--test-count", -1), "--test-count: expected a number from 0"),
+    (("pretrain", "SYS-1(1,5)", "--threads", 0), "--threads: expected a number from 1"),
+    (("pretrain", "SYS-1(1,5)", "--batch-size", -3), "--batch-size: expected a number from 1"),
+    (("pretrain", "SYS-1(1,5)", "--time-limit", "nan"), "--time-limit: expected a number above 0"),
+    (("pretrain", "SYS-1(1,5)", "--seed", 10**30), "--seed: expected a number from"),
+    (("pretrain", "SYS-1(1,5)", "--checkpoint", "file/state"), "the folder file does not exist"),
+    (("pretrain", "SYS-1(1,5)", "--checkpoint", "."), ".: a folder; expected the name of a file"),
+    (("pretrain", "SYS-1(1,5)", "--output", "a", "--checkpoint", "./a"), "are the same file"),
+    (("pretrain", "SYS-1(1,5)", "--output", "/proc/own"), "/proc/own: cannot be written"),
+    (("pretrain", "SYS-1(1,5)", "--output", "x" * 300), "cannot be written (File name too long)"),
+    (("pretrain", "SYS-1(1,5)", "--resolution", "0:64,0.9:8"), "the network needs at least 32 points, got 8"),
+    (("pretrain", "SYS-1(1,5)", "--resolution", "0:64,7:64"), "expected points or a schedule such as"),
+    (("pretrain", "SYS-1(1,5)", "--device", "meta"), "device: 'meta' cannot compute here"),
+    (("generate", "SYS-1(1,5)", "--device", "[/]"), "device: '[/]' cannot compute here"),
+    (("generate", "SYS-1(1,5)", "--count", 2**31), "--count: expected a number from 1"),
+    (("generate", "SYS-1(1,5)", "--output", "file/data.h5"), "the folder file does not exist"),
+    (("adapt", "sys-1", "SYS-1(5,10)", "--test-count", 0), "--test-count: expected a number from 1"),
+    (("adapt", "sys-1", "SYS-1(5,10)", "--packed"), "give its name with --output"),
+    (("evaluate", "sys-1", "SYS-1(5,10)", "--resolution", 16), "the network needs at least"),
+    (("study", "--folder", "file/records"), "is a file; choose another folder"),
+    (("study", "--processes", 0), "--processes: expected a number from 1"),
+    (("batch", "batch.yaml", "--output", "file/out"), "is a file; choose another folder"),
+    (("notebooks", "file/copies"), "is a file; choose another folder"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), CHECKED_FIRST, ids=lambda value: " ".join(map(str, value))[:40])
+def test_what_cannot_end_well_is_not_begun(run, tmp_path, command, message):
+    (tmp_path / "file").touch()
+    refused(run(*command), message)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_names_are_shown_as_they_are(run, tmp_path):
+    for name in ("[red]x.h5", "[bold].h5", ":smile:.h5", "a{b}.h5"):
+        code, out, _ = run("generate", "SYS-1(1,5)", "--count", 1, "--resolution", 8, "--output", name)
+        assert (code, out.startswith(f"{name}: 1 examples")) == (0, True)
+        code, out, _ = run("info", name)
+        assert (code, name in out) == (0, True)
+    refused(run("info", "[/red]"), "[/red]: no such file")
+    refused(run("evaluate", "[/]", "SYS-1(1,5)"), "got '[/]'")
+
+
+def test_verbose_shows_where_an_error_comes_from(run):
+    code, _, err = run("--verbose", "info", "none.h5")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.endswith("error: operator none.h5: no such file; `sciml-fm operators` lists what ships\n")
+    refused(run("info", "none.h5"), "no such file")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device; make room, then give the"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), "bring the folder back"),
+        (MemoryError(), "not enough memory; ask for fewer points"),
+        (KeyError("key"), "unexpected KeyError: 'key'; sciml-fm --verbose COMMAND shows where"),
+    ],
+)
+def test_failures_of_the_surroundings_are_one_line_and_another_code(run, monkeypatch, error, message):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(cli, "read_header", fails)
+    code, out, err = run("info", "sys-1")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert message in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

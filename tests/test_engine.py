@@ -1,10 +1,12 @@
 """The engine: what is missing runs, once, in order; failures and interrupts lose nothing that is finished."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
 
+from sciml_fm_core.locks import hold
 from sciml_fm_core.study.engine import HereExecutor, Job, run_jobs
 
 
@@ -74,6 +76,28 @@ def test_errors_that_are_recorded_do_not(job):
 
     run_jobs(jobs, HereExecutor(), callback=seen.append, failed=failed, on_error=record)
     assert [(now.done, now.failed) for now in seen] == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_what_another_process_runs_comes_last_and_is_not_run_twice(job, monkeypatch, caplog):
+    """The other one holds two jobs; it finishes the first, and dies over the second."""
+    monkeypatch.setattr("sciml_fm_core.study.engine.ASK_SECONDS", 0.01)
+    jobs = [job("finished elsewhere"), job("left undone"), job("mine")]
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(hold(jobs[0].marker))
+        second.enter_context(hold(jobs[1].marker))
+        asked = []
+
+        def other_process(done):
+            asked.append(done)
+            if len(asked) == 2:  # after what was free
+                jobs[0].marker.touch()
+                first.close()
+                second.close()
+
+        assert run_jobs(jobs, HereExecutor(), callback=other_process) == 2
+    assert job.ran == ["mine", "left undone"]
+    assert [record.message.startswith("waiting for what others have begun") for record in caplog.records] == [True]
+    assert sorted(path.name for path in jobs[0].marker.parent.iterdir()) == sorted(each.identity for each in jobs)
 
 
 def test_interrupted_it_stops_what_is_in_progress_and_cancels_the_rest(job, monkeypatch):

@@ -26,7 +26,8 @@ import torch
 from sciml_fm_core import schema
 from sciml_fm_core._version import __version__
 from sciml_fm_core.digests import check_digest, with_digest
-from sciml_fm_core.files import write_json
+from sciml_fm_core.files import check_output, reserve, write_json
+from sciml_fm_core.locks import hold
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.sampling import check_resolution
 from sciml_fm_core.physics.spectral import SMALLEST_GRID
@@ -38,6 +39,8 @@ from .splits import CHUNK, check_split, stream
 
 FORMAT = "sciml-fm dataset"
 FORMAT_VERSION = 1
+HEADER_BYTES = 2**16
+"""More than what HDF5 adds to the numbers of a file."""
 
 ATTRIBUTES: dict[str, str] = {
     "format": "always 'sciml-fm dataset'",
@@ -105,6 +108,7 @@ def generate(
     resolution: int = 128,
     device: torch.device | str | None = None,
     callback: Callable[[int, int], None] | None = None,
+    wait: bool = False,
 ) -> Path:
     """Write a dataset file, streaming, with memory flat in its size.
 
@@ -121,18 +125,18 @@ def generate(
         resolution: points n in each direction, even.
         device: where examples are made; the CPU by default.
         callback: called with (examples written, count).
+        wait: where another process writes this file, wait for it, and go on should it die; if it finished the file as
+            it is asked for here, there is nothing left to do.
 
     Raises:
-        ValueError: if the file exists, the folder does not, or the partial file was written with other settings.
+        ValueError: if the file exists, the folder does not, another process writes it, or the partial file was written
+            with other settings.
+        OSError: if the disk has no room for the file, before anything is drawn.
     """
     path = Path(path)
     check_split(split, count)
     check_resolution(resolution)
-    if path.exists():
-        raise ValueError(f"{path}: exists already and is left as it is; remove it or choose another name")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist; make it first")
-    partial, progress = path.with_name(path.name + ".partial"), path.with_name(path.name + ".progress")
+    check_output(path)
     attributes = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -152,7 +156,26 @@ def generate(
         "units": ATTRIBUTES["units"],
         "checksum": 0,
     }
+    with hold(path, wait=wait) as before:
+        if before is None or not _is_as_asked(path, attributes, count):
+            check_output(path)
+            _write(task, path, count, attributes, device, callback)
+    return path
+
+
+def _is_as_asked(path: Path, attributes: Mapping, count: int) -> bool:
+    if not path.exists():
+        return False
+    with DatasetFile(path) as dataset:
+        found = {**dataset.attributes, **{name: attributes[name] for name in ("acceptance_rate", "checksum")}}
+        return dataset.size == count and found == attributes
+
+
+def _write(task: Task, path: Path, count: int, attributes: dict, device, callback) -> None:
+    partial, progress = path.with_name(path.name + ".partial"), path.with_name(path.name + ".progress")
+    split, seed, resolution = attributes["split"], attributes["seed"], attributes["resolution"]
     settings = {**attributes, "count": count}
+    size = 4 * count * (2 * resolution**2 + len(task.system.coefficient_names) + 2) + HEADER_BYTES
     done, draws = 0, 0
     if partial.exists() and progress.exists():
         began = _read_progress(progress, partial)
@@ -162,7 +185,14 @@ def generate(
             )
         done, draws = began.done, began.draws
     else:
+        partial.unlink(missing_ok=True)
+        try:
+            reserve(partial, size)  # HDF5 does not survive a full disk: it never meets one
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
         _create(partial, count, resolution, task.system, attributes)
+    reserve(partial, partial.stat().st_size)
     with (
         _open_partial(partial, progress, count, resolution) as file,
         adapting(torch.device(device or "cpu")) as timed,
@@ -189,7 +219,6 @@ def generate(
         file.attrs.modify("checksum", _checksum_of({key: _plain(value) for key, value in file.attrs.items()}))
     os.replace(partial, path)
     progress.unlink()
-    return path
 
 
 def _create(path: Path, count: int, n: int, system: System, attributes: Mapping) -> None:

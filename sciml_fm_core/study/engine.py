@@ -2,11 +2,15 @@
 
 A job is finished when its marker is there, a file that its function writes at the end. So a grid that is called again
 does only what is missing, and what a cluster starts again after it lost a worker returns at once if it was finished.
+
+Each job runs under the lock of its marker. So several processes, also of several machines that share a file system with
+locks, may be given one grid: they share it out among them, and none does what another has begun.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import multiprocessing
 import os
 import threading
@@ -20,8 +24,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sciml_fm_core.locks import Held, hold
+
 STOP_SECONDS = 10.0
 """How long an interrupted grid waits for the jobs that it told to stop."""
+ASK_SECONDS = 0.5
+"""How often a grid asks whether what another process has begun is finished, or left undone."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,10 @@ def run_jobs(
     failed: Callable[[Job], bool] = lambda job: False,
     on_error: Callable[[Job, Exception], None] | None = None,
     stop: Callable[[], object] | None = None,
-) -> None:
-    """Run what is missing, each job when those that it needs are finished, and none twice.
+) -> int:
+    """Run what is missing, each job when those that it needs are finished, and none twice; returns how many it ran.
+
+    What another process runs comes last: it is waited for, and done here if that process ends without it.
 
     Args:
         jobs: the grid.
@@ -80,6 +92,8 @@ def run_jobs(
     needs = {need.identity: need for job in missing.values() for need in job.needs if not need.marker.exists()}
     pending = needs | missing
     waiting, running = dict(pending), dict[Future, Job]()
+    later: dict[str, float] = {}  # when to ask again for a job that another process runs
+    ran, told = 0, False
     failures = sum(failed(job) for name, job in every.items() if name not in pending)
     began, count = time.monotonic(), len(pending)
 
@@ -92,23 +106,39 @@ def run_jobs(
     try:
         report()
         while pending:
-            ready = (job for job in waiting.values() if not any(need.identity in pending for need in job.needs))
+            now = time.monotonic()
+            ready = (
+                job
+                for job in waiting.values()
+                if later.get(job.identity, now) <= now and not any(need.identity in pending for need in job.needs)
+            )
             if (job := next(ready, None)) is not None:
                 del waiting[job.identity]
+                later.pop(job.identity, None)
                 future = executor.submit(_run_once, job.marker, job.function, **job.options)
                 running[future] = job
                 if not future.done():
                     continue
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            elif not running:
+                time.sleep(ASK_SECONDS)
+            for future in wait(running, ASK_SECONDS if later else None, FIRST_COMPLETED).done:
                 job = running.pop(future)
                 try:
-                    future.result()
+                    outcome = future.result()
+                    if isinstance(outcome, str):
+                        if not told:
+                            _log.warning("waiting for what others have begun, such as %s", outcome)
+                        told, waiting[job.identity] = True, job
+                        later[job.identity] = time.monotonic() + ASK_SECONDS
+                        continue
+                    ran += bool(outcome)
                 except CancelledError:
                     raise OSError("the cluster dropped its runs; the same command goes on with the rest") from None
                 except Exception as error:
                     if on_error is None:
                         raise
                     on_error(job, error)
+                    ran += 1
                 del pending[job.identity]
                 failures += failed(job)
                 report()
@@ -124,12 +154,20 @@ def run_jobs(
         raise KeyboardInterrupt(
             f"stopped: {kept} of {len(every)} runs are finished; the same command goes on with the rest"
         ) from None
+    return ran
 
 
-def _run_once(marker: Path, function: Callable[[], object]) -> None:
-    """Where the job runs: a cluster also starts again what was finished, if it lost the worker that knew."""
-    if not marker.exists():
-        function()
+def _run_once(marker: Path, function: Callable[[], object]) -> bool | str:
+    """Where the job runs: whether it had to, or who runs it already. A cluster also starts again what was finished, if
+    it lost the worker that knew."""
+    try:
+        with hold(marker):
+            if marker.exists():
+                return False
+            function()
+            return True
+    except Held as held:
+        return held.who
 
 
 # Executors ------------------------------------------------------------------------------------------------------------

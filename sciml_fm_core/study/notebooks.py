@@ -5,6 +5,7 @@ What a run is, and how a batch of them is written down, is in `batch_file`; for 
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import math
@@ -27,7 +28,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from sciml_fm_core._version import __version__
-from sciml_fm_core.files import atomic_path, write_json
+from sciml_fm_core.files import atomic_path, is_full, write_json
+from sciml_fm_core.locks import Held, hold
 
 from . import notebook_process
 from .batch_file import Run, status_of
@@ -92,17 +94,24 @@ def run_batch(
     with _executor(pending, processes, scheduler, name) as (executor, gpus, stop):
         for run in pending:  # failed runs lose their markers: from now on a marker means that a run is finished
             run.output.parent.mkdir(parents=True, exist_ok=True)
-            run.marker.unlink(missing_ok=True)
+            with suppress(Held), hold(run.marker):  # what another process repeats now is left to it
+                if status_of(run) == "failed":
+                    run.marker.unlink()
         by_name = {run.output.stem: run for run in runs}
-        run_jobs(
+
+        def on_error(job: Job, error: Exception) -> None:
+            if isinstance(error, OSError) and is_full(error):  # no fault of the run, which would be kept as failed
+                raise error
+            _record(by_name[job.identity], time.time(), f"{type(error).__name__}: {error}")
+
+        executed = run_jobs(
             [_job(run, settings, gpus, on_cluster=scheduler is not None) for run in runs],
             executor, callback=callback, stop=stop,
-            failed=lambda job: status_of(by_name[job.identity]) == "failed",
-            on_error=lambda job, error: _record(by_name[job.identity], time.time(), f"{type(error).__name__}: {error}"),
+            failed=lambda job: status_of(by_name[job.identity]) == "failed", on_error=on_error,
         )  # fmt: skip
     failures = tuple(replace(run, status="failed") for run in runs if status_of(run) == "failed")
     done = len(runs) - len(failures)
-    return Summary(len(runs), done, len(failures), len(pending), time.monotonic() - began, failures)
+    return Summary(len(runs), done, len(failures), executed, time.monotonic() - began, failures)
 
 
 def _job(run: Run, settings: dict, gpus: queue.Queue[str] | None, *, on_cluster: bool) -> Job:
@@ -193,6 +202,8 @@ def _run_one(run: Run, settings: dict, gpus: queue.Queue[str] | None = None) -> 
             began = time.time()
             partial_output.write_text(run.source, encoding="utf-8")
             error = _execute(run, partial_output, settings, environment)
+            if error and os.strerror(errno.ENOSPC) in error:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.output))
         _record(run, began, error)
 
 

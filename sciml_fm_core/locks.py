@@ -1,0 +1,105 @@
+"""Locks on outputs: of several processes that are to write one file, one works, and the others know who.
+
+The locks are the kernel's (flock, by the library filelock): that of a process which died, however it died, is free at
+once. They are files beside the output, hidden and removed at the end; one that a killed process left blocks nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+POLL = 0.2
+"""Seconds between two tries of a process that waits."""
+
+_log = logging.getLogger(__name__)
+
+
+class Held(ValueError):
+    """Another process works on the same output: `holder` is what it told of itself, if that is known, `who` a text."""
+
+    def __init__(self, path: Path, holder: dict):
+        who = "process {process} on {host} works on it since {since}".format_map(holder) if holder else "it is in use"
+        self.holder, self.who = holder, f"{path}: {who}"
+        super().__init__(f"{self.who}; wait for it (--wait), or choose another output")
+
+
+@contextmanager
+def hold(path: str | Path, *, wait: bool = False) -> Iterator[dict | None]:
+    """Be the only one that works on an output, which need not exist yet.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, hold(Path(folder, "own.h5")):
+    ...     try:
+    ...         with hold(Path(folder, "own.h5")):
+    ...             pass
+    ...     except Held as error:
+    ...         error.holder["process"] == os.getpid()
+    True
+
+    Args:
+        path: the output; its folder exists.
+        wait: wait for another process, and say so once in the log, rather than to raise.
+
+    Yields:
+        What the process that was waited for told of itself (process, host, since, command); None without waiting.
+
+    Raises:
+        Held: if another process holds it.
+    """
+    path = Path(path)
+    file = path.with_name(f".{path.name}.lock")
+    lock, before = FileLock(file), None
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            break
+        except Timeout:
+            held = Held(path, _read(file))
+        if not wait:
+            raise held from None
+        if before is None:
+            _log.warning("waiting: %s", held.who)
+        before = held.holder or before or {}
+        time.sleep(POLL)
+    try:
+        with suppress(OSError):  # on a full disk the lock holds all the same
+            file.write_text(json.dumps(_about_this_process()), encoding="utf-8")
+        yield before
+    finally:
+        file.unlink(missing_ok=True)  # before the release: who locks a removed file notices, and starts over
+        lock.release()
+
+
+def _about_this_process() -> dict:
+    return {
+        "process": os.getpid(),
+        "host": platform.node(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": command_line(),
+    }
+
+
+def command_line() -> str:
+    """The command of this process, without the options that do not change what it makes."""
+    return "sciml-fm " + shlex.join(word for word in sys.argv[1:] if word not in ("--wait", "--verbose"))
+
+
+def _read(file: Path) -> dict:
+    """What the holder wrote; nothing in the moment before it has."""
+    try:
+        holder = json.loads(file.read_text(encoding="utf-8"))
+        return holder if {"process", "host", "since", "command"} <= set(holder) else {}
+    except (OSError, ValueError, TypeError):
+        return {}
