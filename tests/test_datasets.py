@@ -369,7 +369,7 @@ def test_tables_that_do_not_belong_together(tmp_path):
         (replaced("tensor", shape=(4, 3), dtype="S3"), "expected numbers of kind f in tensor, got another"),
         (replaced("fields", **huge), "expected at least one example on an even number of 4 to 4096 points"),
         (replaced("fields", **huge | {"shape": (4, 2, 4096, 4096)}), "more than a file can hold"),
-        (lambda file: file.attrs.modify("system", 3), "system: expected a text, got 3"),
+        (lambda file: file.attrs.__setitem__("system", 3), "system: expected a text, got 3"),
         (lambda file: file.attrs.__delitem__("resolution"), "lacks resolution"),
     ):
         with pytest.raises(ValueError, match=rf"^dataset .*data.h5: .*{told}"):

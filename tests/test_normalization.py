@@ -339,7 +339,7 @@ def test_unknown_kinds_and_systems_are_refused():
     with pytest.raises(ValueError, match=r"normalization: expected .*paper.*got 'other'"):
         normalization_from_dict({"kind": "other", "systems": ["poisson"]})
     with pytest.raises(ValueError, match="system: expected one of"):
-        normalization_from_dict({"kind": "paper", "systems": ["heat"]})
+        normalization_from_dict({"kind": "symbol", "systems": ["heat"]})
     with pytest.raises(ValueError, match="expected 3 centres and spreads above 0"):
         DimensionlessNormalization((SYSTEMS["poisson"],), (0, 0, 0), (1, 0, 1))
     with pytest.raises(ValueError, match="expected at least one system"):

@@ -427,6 +427,68 @@ def test_mixed_operator_needs_the_system(small_operator):
         operator.predict(source, coefficients, "heat")
 
 
+@pytest.mark.parametrize("scale", [1e-28, 1e-24, 1e-12, 1e12, 1e23, 1e28])
+@pytest.mark.parametrize("label", LABELS)
+def test_predictions_scale_with_the_source_however_large(small_operator, label, scale):
+    operator = small_operator(label, kind="dimensionless")
+    source, coefficients, _, _ = draw(label)
+    expected = operator.predict(source, coefficients)
+    scaled = operator.predict(scale * source, coefficients)
+    assert torch.allclose(scaled / scale, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    # So is the equation with all of its coefficients: the features of a small or large K are those of K.
+    if label != LABELS[2] and 1e-13 < scale < 1e13:
+        scaled = operator.predict(scale * source, scale * coefficients)
+        assert torch.allclose(scaled, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_what_float32_cannot_hold_is_refused(small_operator):
+    operator = small_operator()
+    source, coefficients, _, _ = draw("SYS-1(1,5)")
+    for scale in (1e-36, 1e31, 1e35):
+        with pytest.raises(ValueError, match=r"source: expected numbers of size 1e-30 to 1e\+30, or 0, got"):
+            operator.predict(scale * source, coefficients)
+    for scale in (1e-60, 1e200):
+        with pytest.raises(ValueError, match="source: expected numbers of size"):
+            operator.predict(scale * source.double(), coefficients)
+    for scale in (1e-40, 1e100):
+        with pytest.raises(ValueError, match="coefficients: expected numbers of size"):
+            operator.predict(source, scale * coefficients.double())
+    for up, down in ((1e-25, 1e25), (1e25, 1e-25)):
+        with pytest.raises(ValueError, match="solution: expected numbers of size"):
+            operator.predict(up * source, down * coefficients)
+    with pytest.raises(ValueError, match=r"solution: too large for torch.float16; scale the source"):
+        operator.predict(
+            (1e4 * source).half() - (1e4 * source).half().mean((-2, -1), keepdim=True), 1e-3 * coefficients
+        )
+    assert operator.predict(torch.zeros_like(source), coefficients).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [[1.0]],
+        3,
+        "source",
+        torch.ones(2, 16, 16).to(torch.float8_e4m3fn),
+        torch.ones(2, 16, 16) * 1j,
+        torch.ones(2, 16, 16).to_sparse(),
+        torch.ones(2, 16, 16).bool(),
+    ],
+)
+def test_what_is_no_tensor_of_real_numbers_is_refused(small_operator, value):
+    operator = small_operator()
+    source, coefficients, _, _ = draw("SYS-1(1,5)", count=2)
+    wrong = "got (a tensor|NoneType|list|int|str|torch.*); pass"
+    for function in (operator.predict, operator.systems[0].solve):
+        with pytest.raises(ValueError, match=f"source: expected .*{wrong}"):
+            function(value, coefficients)
+        with pytest.raises(ValueError, match=f"coefficients: expected .*{wrong}"):
+            function(source, value)
+    with pytest.raises(ValueError, match="system: expected a System or its name, got int"):
+        operator.predict(source, coefficients, 3)
+
+
 def test_bad_inputs_are_refused(small_operator):
     operator = small_operator()
     source, coefficients, _, _ = draw("SYS-1(1,5)")

@@ -675,3 +675,25 @@ def test_a_system_that_cannot_be_used_is_refused(registry, changes, message):
     with pytest.raises(TypeError, match=message):
         type("Broken", (System,), body)
     assert "x" not in SYSTEMS
+
+
+@pytest.mark.parametrize("name", ["poisson", "advection_diffusion", "biharmonic_advection"])
+def test_the_gradient_of_the_dial_is_finite_where_nothing_has_a_direction(name, generator):
+    """An isotropic K, no flow."""
+    known = SYSTEMS[name]
+    source = torch.randn(1, 8, 8, dtype=torch.float64, generator=generator)
+    still = {"k11": 0.01, "k22": 0.01, "stiffness": 1e-6}
+    coefficients = torch.tensor([[still.get(name, 0.0) for name in known.coefficient_names]], dtype=torch.float64)
+    coefficients.requires_grad_()
+    known.dial(source - source.mean(), coefficients).sum().backward()
+    assert coefficients.grad.isfinite().all()
+
+
+def test_a_solution_that_overflows_is_refused():
+    poisson = SYSTEMS["poisson"]
+    wave = torch.cos(2 * torch.pi * torch.arange(8) / 8).expand(8, 8)
+    coefficients = torch.tensor([0.01, 0.01, 0.0])
+    with pytest.raises(ValueError, match=r"solution: too large for torch.float32; scale the source"):
+        poisson.solve(1e38 * wave, coefficients)
+    assert poisson.solve(1e38 * wave.double(), coefficients).isfinite().all()
+    assert poisson.solve(wave, 1e-25 * coefficients).isfinite().all()  # positive definite, however small

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sciml_fm_core import schema
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import filter_modes, parseval_weights, translation_symbol, wavenumbers
+from sciml_fm_core.physics.spectral import filter_modes, parseval_weights, power_of_two, translation_symbol, wavenumbers
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 
@@ -58,7 +58,8 @@ class Encoded(NamedTuple):
 
 
 def _root_mean_square(field: Tensor) -> Tensor:
-    rms = field.square().mean(dim=(-2, -1)).sqrt()
+    size = power_of_two(field.abs().amax(dim=(-2, -1)))
+    rms = (field / size[..., None, None]).square().mean(dim=(-2, -1)).sqrt() * size
     return torch.where(rms > 0, rms, 1)  # a zero source stays zero
 
 
@@ -154,6 +155,8 @@ class Normalization(ABC):
                 )
             return self.systems[0]
         found = find_system(system) if isinstance(system, str) else system
+        if not isinstance(found, System):
+            raise ValueError(f"system: expected a System or its name, got {type(found).__name__}")
         if not self.knows(found):
             raise ValueError(
                 f"system: this operator was trained for {', '.join(s.name for s in self.systems)}, got {found.name}"

@@ -37,6 +37,9 @@ PLAIN_VERSION = 2
 BATCH_POINTS = 2**20
 """Predictions are made in batches of about this many grid points, so that memory stays flat in their number."""
 
+SMALLEST, LARGEST = 1e-30, 1e30
+"""Size of the sources, coefficients and solutions that are predicted in float32."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -159,7 +162,8 @@ class Operator:
             u, shape (..., n, n), with the dtype and on the device of the source.
 
         Raises:
-            ValueError: on a system it was not trained for, wrong shapes, non-finite values or too coarse a grid.
+            ValueError: on a system it was not trained for, wrong shapes, values that are not finite or too large or
+                small for the numbers of the network, or too coarse a grid.
         """
         return predict_together([self], source, coefficients, system, symmetries=symmetries)[0]
 
@@ -220,6 +224,8 @@ def predict_together(
     if symmetries and len(system.symmetries) > 1:
         return _averaged(operators, source, coefficients, system)
     device, dtype = operators[0].device, next(operators[0].model.parameters()).dtype
+    _check_size(source.abs().amax(dim=(-2, -1)), "source")
+    _check_size(coefficients.abs().amax(dim=-1), "coefficients")
     leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
     sources = source.expand(*leading, n, n).reshape(-1, n, n)
     rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(-1, coefficients.shape[-1])
@@ -229,9 +235,24 @@ def predict_together(
         part = slice(start, start + batch)
         inputs = sources[part].to(device, dtype), rows[part].to(device, dtype)
         encoded = encode_together(operators, [(system, *inputs)])
+        _check_size(encoded.scale.masked_fill(encoded.scale == 0, torch.nan), "solution")
         outputs = apply_together([operator.model for operator in operators], encoded.field, encoded.conditioning)
         solutions.append(encoded.decode(outputs))
-    return torch.cat(solutions, dim=1).reshape(len(operators), *leading, n, n).to(source.device, source.dtype)
+    found = torch.cat(solutions, dim=1).reshape(len(operators), *leading, n, n)
+    given = found.to(source.device, source.dtype)
+    if torch.isfinite(given).all() or not torch.isfinite(found).all():  # what blew up is for the caller to see
+        return given
+    raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float32")
+
+
+def _check_size(values: Tensor, name: str) -> None:
+    """Raise ValueError when numbers are so large or small that float32 loses them on the way."""
+    size = values.detach().double().abs()
+    if ((size > 0) & (size < SMALLEST) | (size > LARGEST) | size.isnan()).any():
+        raise ValueError(
+            f"{name}: expected numbers of size {SMALLEST:g} to {LARGEST:g}, or 0, got {size.max():.3g}; choose other "
+            "units: the equation is linear"
+        )
 
 
 def _averaged(operators: Sequence[Operator], source: Tensor, coefficients: Tensor, system: System) -> Tensor:

@@ -86,7 +86,8 @@ class AdvectionDiffusion(System):
         energy = self._energy(source.double()) / (diffusion**2 + advection**2).clamp(min=1e-300)
         energy[..., 0, 0] = 0
         ratio = (advection**2 * energy).sum((-2, -1)) / (diffusion**2 * energy).sum((-2, -1))
-        return ratio.sqrt().to(source.dtype)
+        still = ratio == 0  # where the square root has no gradient
+        return ratio.masked_fill(still, 1).sqrt().masked_fill(still, 0).to(source.dtype)
 
     @staticmethod
     def _energy(source: Tensor) -> Tensor:

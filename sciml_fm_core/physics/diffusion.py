@@ -12,6 +12,7 @@ from .parameter import Parameter
 from .spectral import (
     derivative_wavenumbers,
     laplacian,
+    power_of_two,
     wavenumbers,
 )
 
@@ -66,15 +67,26 @@ def elliptic_bounds(tensor: Tensor, n: int) -> tuple[Tensor, Tensor]:
     axis is a difference of nearly equal terms, as the smaller one is here: each has the rounding of the larger.
     """
     k11, k22, k12 = tensor.unbind(-1)
-    mean, radius = (k11 + k22) / 2, torch.hypot((k11 - k22) / 2, k12)
+    mean, radius = (k11 + k22) / 2, eigenvalue_radius(k11, k22, k12)
     rounding = 8 * torch.finfo(tensor.dtype).eps * mean
     smallest, largest = (mean - radius - rounding).clamp(min=0), mean + radius + rounding
     squared = laplacian(n, like=tensor)
     return smallest[..., None, None] * squared, largest[..., None, None] * squared
 
 
+def eigenvalue_radius(k11: Tensor, k22: Tensor, k12: Tensor) -> Tensor:
+    """Half the difference of the eigenvalues of K. Its gradient is 0 where they are equal; that of hypot is NaN there.
+
+    >>> eigenvalue_radius(*torch.tensor([0.05, 0.01, 0.0])).item()
+    0.019999999552965164
+    """
+    half = (k11 - k22) / 2
+    equal = (half == 0) & (k12 == 0)
+    return torch.hypot(half.masked_fill(equal, 1), k12).masked_fill(equal, 0)
+
+
 def check_positive_definite(tensor: Tensor, name: str) -> None:
-    k11, k22, k12 = tensor.unbind(-1)
+    k11, k22, k12 = tensor.double().unbind(-1)
     if not ((k11 > 0) & (k22 > 0) & (k11 * k22 > k12**2)).all():
         raise ValueError(
             f"coefficients: {name} expects a positive definite diffusion tensor (k11 > 0, k11 k22 > k12^2); "
@@ -84,7 +96,7 @@ def check_positive_definite(tensor: Tensor, name: str) -> None:
 
 def diffusion_features(tensor: Tensor) -> Tensor:
     """Shape of K apart from its size: ``(K11 - K22) / 2 kappa, K12 / kappa, sqrt(det K) / kappa``."""
-    k11, k22, k12 = tensor.unbind(-1)
+    k11, k22, k12 = (tensor / power_of_two(tensor[..., :1] + tensor[..., 1:2])).unbind(-1)
     kappa = (k11 + k22) / 2
     det = (k11 * k22 - k12**2).clamp(min=0)
     return torch.stack([(k11 - k22) / 2 / kappa, k12 / kappa, det.sqrt() / kappa], dim=-1)

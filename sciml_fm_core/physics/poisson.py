@@ -12,6 +12,7 @@ from .diffusion import (
     check_positive_definite,
     diffusion_features,
     diffusion_symbol,
+    eigenvalue_radius,
     elliptic_bounds,
     mean_diffusion,
     rotated_diffusion,
@@ -62,7 +63,7 @@ class Poisson(System):
     def dial(self, source, coefficients):
         """Ratio of the eigenvalues of K, at least 1."""
         k11, k22, k12 = coefficients.double().unbind(-1)
-        mean, radius = (k11 + k22) / 2, torch.hypot((k11 - k22) / 2, k12)
+        mean, radius = (k11 + k22) / 2, eigenvalue_radius(k11, k22, k12)
         return ((mean + radius) / (mean - radius)).to(coefficients.dtype)
 
     def coefficients(self, dial, source, parameters):

@@ -11,14 +11,28 @@ import torch
 from torch import Tensor
 
 SMALLEST_GRID = 4
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types that fields may have."""
+
+
+def check_tensor(value: object, name: str) -> None:
+    """Raise ValueError when a value is no dense tensor of real numbers."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}; pass torch.as_tensor(...)")
+    whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool or value.is_quantized)
+    if value.layout != torch.strided or not (whole or value.dtype in FLOATING):
+        raise ValueError(
+            f"{name}: expected a dense tensor of real numbers, got {value.dtype} {value.layout}; pass it as float32"
+        )
 
 
 def check_grid(field: Tensor, name: str = "field") -> int:
     """Return the number of points n of a field of shape (..., n, n), n even.
 
     Raises:
-        ValueError: if the last two dimensions are not an even square grid.
+        ValueError: if it is no tensor of real numbers, or the last two dimensions are not an even square grid.
     """
+    check_tensor(field, name)
     if field.ndim < 2 or field.shape[-1] != field.shape[-2]:
         raise ValueError(f"{name}: expected shape (..., n, n), got {tuple(field.shape)}; pass a square grid of points")
     n = field.shape[-1]
@@ -32,6 +46,19 @@ def check_finite(field: Tensor, name: str) -> None:
     """Raise ValueError when a tensor holds NaN or infinity."""
     if not torch.isfinite(field).all():
         raise ValueError(f"{name}: expected finite values, got NaN or infinity; check how it was computed or read")
+
+
+def power_of_two(values: Tensor) -> Tensor:
+    """Of each number the power of two next above or equal to its size, 1 for 0, as a constant to gradients.
+
+    To divide by it is exact, so that squares neither overflow nor vanish and all else is the same to the bit.
+
+    >>> power_of_two(torch.tensor([3.0, -0.3, 0.0])).tolist()
+    [4.0, 0.5, 1.0]
+    """
+    values = values.detach()
+    mantissa = torch.frexp(values).mantissa
+    return torch.where(values != 0, values / mantissa, 1)
 
 
 def wavenumbers(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None):

@@ -18,7 +18,15 @@ from torch import Tensor
 
 from .examples import Examples
 from .parameter import Parameter
-from .spectral import check_finite, check_grid, inverse_transform, parseval_weights, transform, wavenumbers
+from .spectral import (
+    check_finite,
+    check_grid,
+    check_tensor,
+    inverse_transform,
+    parseval_weights,
+    transform,
+    wavenumbers,
+)
 from .symmetries import ELEMENTS, Geometry, turned_field
 
 SYSTEMS: dict[str, System] = {}
@@ -206,12 +214,15 @@ class System(ABC):
             Solution u, shape (..., n, n), in the dtype of the source.
 
         Raises:
-            ValueError: on a wrong shape, non-finite values, coefficients for which L is not defined, or a source whose
-                mean is not zero where it must be.
+            ValueError: on a wrong shape, non-finite values, coefficients for which L is not defined, a source whose
+                mean is not zero where it must be, or a solution too large for the dtype.
         """
         n = self.check(source, coefficients)
         self.check_mean(source)
-        return inverse_transform(self.solve_hat(transform(source), coefficients, n), n).to(source.dtype)
+        solution = inverse_transform(self.solve_hat(transform(source), coefficients, n), n).to(source.dtype)
+        if not torch.isfinite(solution).all():
+            raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float64")
+        return solution
 
     def solve_hat(self, source_hat: Tensor, coefficients: Tensor, n: int) -> Tensor:
         """`solve` between Fourier coefficients (..., n, n // 2 + 1), without checks."""
@@ -272,6 +283,7 @@ class System(ABC):
             ValueError: as `solve`.
         """
         n = self.check(source, coefficients)
+        check_grid(solution, "solution")
         if solution.shape[-2:] != source.shape[-2:]:
             raise ValueError(
                 f"solution: expected the grid of the source {tuple(source.shape[-2:])}, "
@@ -335,6 +347,7 @@ class System(ABC):
         if not source.is_floating_point():
             raise ValueError(f"source: expected a floating-point tensor, got {source.dtype}; pass source.float()")
         check_finite(source, "source")
+        check_tensor(coefficients, "coefficients")
         count = len(self.coefficient_names)
         if coefficients.ndim < 1 or coefficients.shape[-1] != count:
             raise ValueError(
