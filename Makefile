@@ -6,7 +6,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore explore-public test lint weights adaptations ensembles digests bench bench-page release-check clean
+.PHONY: install explore explore-public test lint weights adaptations ensembles digests fuzz bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -34,6 +34,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Thousands of damaged files and bad calls, see docs/reliability.md; about half an hour on two cores.
+fuzz: install
+	$(BIN)/python -m tests.attack --cases 5000 --processes 2
 
 # Speed, side by side with neuraloperator and, with RELEASED=path of a checkout of the paper's code, with that.
 bench: install

@@ -284,6 +284,12 @@ class System(ABC):
         """
         n = self.check(source, coefficients)
         check_grid(solution, "solution")
+        leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+        if not _broadcast(solution.shape[:-2], leading):
+            raise ValueError(
+                f"solution: leading shape {tuple(solution.shape[:-2])} does not broadcast with {tuple(leading)} of the "
+                "source and coefficients; pass one solution per source"
+            )
         if solution.shape[-2:] != source.shape[-2:]:
             raise ValueError(
                 f"solution: expected the grid of the source {tuple(source.shape[-2:])}, "
@@ -292,7 +298,10 @@ class System(ABC):
         symbol, null = self.symbol_and_null(coefficients, n)
         source_hat = transform(source)
         residual_hat = self.residual_hat(transform(solution), source_hat, symbol, coefficients.double())
-        return inverse_transform(torch.where(null, 0, residual_hat), n).to(solution.dtype)
+        residual = inverse_transform(torch.where(null, 0, residual_hat), n).to(solution.dtype)
+        if not torch.isfinite(residual).all() and torch.isfinite(solution).all():
+            raise ValueError(f"residual: too large for {solution.dtype}; pass the solution as float64")
+        return residual
 
     def residual_hat(self, solution_hat: Tensor, source_hat: Tensor, symbol: Tensor, coefficients: Tensor) -> Tensor:
         """`residual` between Fourier coefficients, null modes not yet left out."""
@@ -354,13 +363,11 @@ class System(ABC):
                 f"coefficients: {self.name} expects shape (..., {count}) for {' '.join(self.coefficient_names)}, "
                 f"got {tuple(coefficients.shape)}"
             )
-        try:
-            torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
-        except RuntimeError:
+        if not _broadcast(source.shape[:-2], coefficients.shape[:-1]):
             raise ValueError(
                 f"source and coefficients: leading shapes {tuple(source.shape[:-2])} and "
                 f"{tuple(coefficients.shape[:-1])} do not broadcast; pass one row of coefficients per source"
-            ) from None
+            )
         check_finite(coefficients, "coefficients")
         self.check_coefficients(coefficients.detach())
         return n
@@ -396,6 +403,15 @@ class Evolution(System):
 
     def scale(self, coefficients):
         return torch.ones_like(coefficients[..., 0])
+
+
+def _broadcast(first: torch.Size, second: torch.Size) -> bool:
+    """Whether two shapes fit each other."""
+    try:
+        torch.broadcast_shapes(first, second)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _modulus(symbol: Tensor) -> Tensor:

@@ -183,19 +183,19 @@ def _inspect(notebook: Path) -> tuple[str, dict[str, Any], list]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the form of a notebook that is read all the same
-            source = notebook.read_text(encoding="utf-8")
+            source = schema.read_text(notebook)
             cells = nbformat.reads(source, as_version=4)
-    except Exception as error:
+        tagged = [cell.source for cell in cells.cells if "parameters" in cell.metadata.get("tags", [])]
+        kernel = cells.metadata.get("kernelspec", {})
+        content = [kernel.get("name"), *([cell.cell_type, cell.source] for cell in cells.cells)]
+        python = kernel.get("language", "python") == "python"
+        inspected = {} if python or not tagged else need("papermill", "notebooks").inspect_notebook(str(notebook))
+        defaults = {name: _Expression(about["default"]) for name, about in inspected.items()}
+    except Exception as error:  # whatever a file that is no notebook, or of an unknown language, leads them to
         raise ValueError(f"{notebook}: not a readable notebook ({type(error).__name__})") from error
-    tagged = [cell for cell in cells.cells if "parameters" in cell.metadata.get("tags", [])]
     if not tagged:
         raise ValueError(f"{notebook}: no cell is tagged 'parameters'; tag the one that sets them")
-    kernel = cells.metadata.get("kernelspec", {})
-    content = [kernel.get("name"), *([cell.cell_type, cell.source] for cell in cells.cells)]
-    if kernel.get("language", "python") == "python":
-        return source, _defaults(tagged[0].source, notebook), content
-    inspected = need("papermill", "notebooks").inspect_notebook(str(notebook))
-    return source, {name: _Expression(about["default"]) for name, about in inspected.items()}, content
+    return source, _defaults(tagged[0], notebook) if python else defaults, content
 
 
 class _Expression(str):
@@ -206,8 +206,9 @@ def _defaults(source: str, notebook: Path) -> dict[str, Any]:
     """Read by Python's own grammar: papermill's inspection stumbles on '#' and '=' inside a text."""
     try:
         statements = ast.parse(source).body
-    except SyntaxError as error:
-        raise ValueError(f"{notebook}: the cell tagged 'parameters' is not valid Python ({error})") from error
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        about = " ".join(str(error).split())[:300]
+        raise ValueError(f"{notebook}: the cell tagged 'parameters' is not valid Python ({about})") from error
     defaults: dict[str, Any] = {}
     for statement in statements:
         if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
@@ -215,7 +216,7 @@ def _defaults(source: str, notebook: Path) -> dict[str, Any]:
         try:
             value = ast.literal_eval(statement.value)
             json.dumps(value, sort_keys=True)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             value = _Expression(ast.unparse(statement.value))
         if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) == "float" and type(value) is int:
             value = float(value)

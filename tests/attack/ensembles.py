@@ -1,0 +1,43 @@
+"""Ensembles: headers, tensors and bytes that are not as they were written."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from sciml_fm_core.models.ensemble import Ensemble, load_ensemble
+
+from ._mutate import refused
+from .bundles import changed, predicted, small_operator
+
+NAME = "ensembles"
+
+
+@cache
+def _ensemble() -> Ensemble:
+    return Ensemble([small_operator(seed=seed) for seed in range(3)], {"tasks": ["SYS-1(1,5)"], "seeds": [0, 1, 2]})
+
+
+def prepare() -> None:
+    """Before memory is limited."""
+    predicted(_ensemble())
+
+
+def attack(seed: int, folder: Path) -> str | None:
+    """Load a changed ensemble and predict."""
+    rng, path = random.Random(seed), folder / "own.safetensors"
+    _ensemble().save(path, packed=rng.random() < 0.3)
+    expected = predicted(load_ensemble(path))
+    same = changed(path, rng)
+    loaded, wrong = refused(lambda: load_ensemble(path))
+    if loaded is None:
+        return wrong
+    prediction, wrong = refused(lambda: predicted(loaded))
+    if prediction is None:
+        return wrong
+    if same and not torch.equal(prediction.mean, expected.mean):
+        return "damaged bytes load and predict another field"
+    return None
