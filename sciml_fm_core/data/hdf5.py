@@ -194,7 +194,7 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
         _create(partial, count, resolution, task.system, attributes)
     reserve(partial, partial.stat().st_size)
     with (
-        _open_partial(partial, progress, count, resolution) as file,
+        _open_partial(partial, progress, count, resolution, attributes) as file,
         adapting(torch.device(device or "cpu")) as timed,
     ):
         for start in range(done, count, CHUNK):
@@ -250,15 +250,19 @@ def _read_progress(progress: Path, partial: Path) -> GenerationProgress:
         raise ValueError(f"{progress}: not readable ({error}); remove it and {partial.name}") from error
 
 
-def _open_partial(partial: Path, progress: Path, count: int, n: int) -> h5py.File:
+def _open_partial(partial: Path, progress: Path, count: int, n: int, attributes: Mapping) -> h5py.File:
     try:
         file = h5py.File(partial, "r+")
+        known = {key: _plain(value) for key, value in file.attrs.items()}
         shapes = {name: file[name].shape for name in ("fields", "dial", "checksum", "tensor")}
     except Exception as error:  # what the tables of a damaged file lead HDF5 to is not foreseen
         raise ValueError(f"{partial}: not readable ({_one_line(error)}); remove it and {progress.name}") from error
     if (shapes["fields"], shapes["dial"], shapes["checksum"]) != ((count, 2, n, n), (count,), (count,)):
         file.close()
         raise ValueError(f"{partial}: expected {count} examples on {n} x {n} points, got {shapes}; remove it")
+    if {**attributes, "acceptance_rate": 0, "checksum": 0} != {**known, "acceptance_rate": 0, "checksum": 0}:
+        file.close()
+        raise ValueError(f"{partial}: damaged: its attributes are not what was written; remove it and {progress.name}")
     return file
 
 

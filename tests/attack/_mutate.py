@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from sciml_fm_core.training.checkpoints import CheckpointError
 
 STRANGE: tuple[Callable[[], Any], ...] = (
     lambda: None, lambda: True, lambda: 0, lambda: -1, lambda: 1.5, lambda: "", lambda: "text", lambda: [], lambda: {},
@@ -105,8 +108,6 @@ def written(path: Path, text: str, tensors: dict) -> None:
 
 def mutated_tensors(tensors: dict, rng: random.Random) -> dict:
     """Other names, shapes, types or values of one tensor."""
-    import torch
-
     found = dict(tensors)
     key = rng.choice(sorted(found))
     value = found.pop(key)
@@ -131,20 +132,14 @@ def mutated_tensors(tensors: dict, rng: random.Random) -> dict:
     return found
 
 
-def refused(function: Callable[[], Any], *, lines: int = 1) -> Any:
-    """What a call returns; None where it is refused by a ValueError in one line, and what is wrong with its error."""
+def refused(function: Callable[[], Any], *, lines: int = 1) -> tuple[Any, str | None]:
+    """What a call returns, and what is wrong with its error; both None where a ValueError in one line refuses it."""
     try:
         return function(), None
     except ValueError as error:
         text = str(error)
-        if type(error) not in (ValueError, *_known()):
+        if type(error) not in (ValueError, CheckpointError):
             return None, f"{type(error).__name__}: {text[:200]}"
         if not text or text.count("\n") >= lines or len(text) > 1500:
             return None, f"ValueError that is no clear line: {text[:200]!r} ({len(text)} characters)"
         return None, None
-
-
-def _known() -> tuple:
-    from sciml_fm_core.training.checkpoints import CheckpointError
-
-    return (CheckpointError,)

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -51,9 +52,10 @@ def _operators() -> tuple[Operator, ...]:
 
 
 def prepare() -> None:
-    """Before memory is limited."""
-    for operator in _operators():
-        predicted(operator)
+    """Load and predict once before memory is limited: PyTorch imports much at the first load."""
+    with tempfile.TemporaryDirectory() as folder:
+        for operator in _operators():
+            predicted(load_operator(operator.save(Path(folder) / "own.safetensors")))
 
 
 def changed(path: Path, rng: random.Random) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -28,8 +29,6 @@ class _Stopped(Exception):
 
 @cache
 def _content() -> tuple[bytes, Examples]:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = generate(TASK, Path(folder) / "own.h5", COUNT, resolution=8)
         with DatasetFile(path) as file:

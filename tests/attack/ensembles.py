@@ -12,6 +12,7 @@ from sciml_fm_core.models.ensemble import Ensemble, load_ensemble
 
 from ._mutate import refused
 from .bundles import changed, predicted, small_operator
+from .bundles import prepare as prepare
 
 NAME = "ensembles"
 
@@ -19,11 +20,6 @@ NAME = "ensembles"
 @cache
 def _ensemble() -> Ensemble:
     return Ensemble([small_operator(seed=seed) for seed in range(3)], {"tasks": ["SYS-1(1,5)"], "seeds": [0, 1, 2]})
-
-
-def prepare() -> None:
-    """Before memory is limited."""
-    predicted(_ensemble())
 
 
 def attack(seed: int, folder: Path) -> str | None:
