@@ -277,7 +277,7 @@ def pretrain(
         started_by_torchrun(device) as (processes, own_device),
         _training_bar(" + ".join(tasks)) if processes.first else nullcontext() as callback,
     ):
-        if not to_do:
+        if not processes.broadcast([to_do])[0]:
             return
         operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, architecture=architecture, size=size, seed=seed, batch_size=batch_size,

@@ -96,7 +96,7 @@ def reserve(path: Path, size: int) -> None:
         return
     with open(path, "ab") as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size)
+            os.posix_fallocate(file.fileno(), 0, min(size, sys.maxsize))
         except OSError as error:
             if is_full(error):
                 raise OSError(error.errno, f"{error.strerror}, {size:,} bytes are needed", str(path)) from None
