@@ -6,7 +6,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore explore-public test lint weights adaptations ensembles digests fuzz bench bench-page release-check clean
+.PHONY: install explore explore-public test lint fuzz chaos weights adaptations ensembles digests bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -38,6 +38,15 @@ lint: install
 # Thousands of damaged files and bad calls, see docs/reliability.md; about half an hour on two cores.
 fuzz: install
 	$(BIN)/python -m tests.attack --cases 5000 --processes 2
+
+# Commands killed, started twice, and without room on the disk, see docs/reliability.md; about two minutes with these numbers
+# (KILLS, PAIRS and DISKS say how many).
+KILLS ?= 5
+PAIRS ?= 5
+DISKS ?= 5
+
+chaos: install
+	$(BIN)/python tests/attack/chaos.py --kills $(KILLS) --pairs $(PAIRS) --disks $(DISKS)
 
 # Speed, side by side with neuraloperator and, with RELEASED=path of a checkout of the paper's code, with that.
 bench: install
