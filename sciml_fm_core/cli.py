@@ -131,7 +131,7 @@ def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = 
         check_output(output)
     if checkpoint is not None:
         check_output(checkpoint, new=False)
-        if output is not None and checkpoint.resolve() == output.resolve():
+        if output is not None and os.path.realpath(checkpoint) == os.path.realpath(output):
             raise ValueError(f"{output}: --output and --checkpoint are the same file; choose another name for one")
     with ExitStack() as stack:
         before = [stack.enter_context(hold(path, wait=wait)) for path in (output, checkpoint) if path is not None]
@@ -549,6 +549,8 @@ def batch(
     Several of these commands may work on one folder, and share the runs out among them.
     """
     check_folder(output)
+    if not file.is_file():
+        raise ValueError(f"batch {file}: no such file; expected a YAML file with a list of runs")
     runs = plan(file, output)
     columns = (BarColumn(), TextColumn("{task.completed}/{task.total}, {task.fields[failed]} failed"))
     with Bar(_title(), *columns, TimeRemainingColumn(), console=console) as bar:

@@ -39,6 +39,8 @@ from .splits import CHUNK, check_split, stream
 
 FORMAT = "sciml-fm dataset"
 FORMAT_VERSION = 1
+FOUND_OUT = ("acceptance_rate", "checksum")
+"""Attributes that are known at the end."""
 HEADER_BYTES = 2**16
 """More than what HDF5 adds to the numbers of a file."""
 
@@ -167,8 +169,8 @@ def _is_as_asked(path: Path, attributes: Mapping, count: int) -> bool:
     if not path.exists():
         return False
     with DatasetFile(path) as dataset:
-        found = {**dataset.attributes, **{name: attributes[name] for name in ("acceptance_rate", "checksum")}}
-        return dataset.size == count and found == attributes
+        known = (dataset.attributes.get(key) == attributes[key] for key in attributes if key not in FOUND_OUT)
+        return dataset.size == count and all(known)
 
 
 def _write(task: Task, path: Path, count: int, attributes: dict, device, callback) -> None:
@@ -184,15 +186,16 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
                 f"{partial}: written with other settings; finish it with those, or remove it and {progress.name}"
             )
         done, draws = began.done, began.draws
+        reserve(partial, partial.stat().st_size)
     else:
         partial.unlink(missing_ok=True)
         try:
             reserve(partial, size)  # HDF5 does not survive a full disk: it never meets one
+            _create(partial, count, resolution, task.system, attributes)
+            reserve(partial, partial.stat().st_size)
         except OSError:
             partial.unlink(missing_ok=True)
             raise
-        _create(partial, count, resolution, task.system, attributes)
-    reserve(partial, partial.stat().st_size)
     with (
         _open_partial(partial, progress, count, resolution, attributes) as file,
         adapting(torch.device(device or "cpu")) as timed,

@@ -138,6 +138,12 @@ def command(chance: random.Random) -> list[str]:
     return words
 
 
+def prepare() -> None:
+    """Make what every case reads."""
+    _bundle()
+    _dataset()
+
+
 @lru_cache(maxsize=1)
 def _bundle() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
