@@ -1,5 +1,6 @@
 """The dashboard among strangers: who is let in, what is granted, and what is not heard."""
 
+import asyncio
 import math
 import os
 import subprocess
@@ -271,6 +272,119 @@ def test_more_gaussians_than_are_granted_are_refused_with_a_notice(monkeypatch):
     query = ";".join(["0.5,0.5,1"] * 33)
     (problem,) = link.restore(explorer.state, {"draw": query})
     assert "Expected at most 32 Gaussians" in problem
+
+
+def page_of_its_own():
+    """A page outside a server; what it asks to have computed is counted, and not computed."""
+    explorer = Explorer(ExploreState({}))
+    explorer.asked = []
+    explorer.request_frame = lambda: explorer.asked.append("frame")
+    return explorer
+
+
+BROUGHT = [
+    {"dial": 1e15}, {"dial": -1e15}, {"dial": 0}, {"across": 1e15}, {"across": -1e15}, {"window": [1, 1e15]},
+    {"window": [-1e15, 2]}, {"window": [5, 4]}, {"window": 3}, {"result": "-1"}, {"result": "99"}, {"result": None},
+    {"system": "x"}, {"system": ["poisson"]}, {"model": "x"}, {"lesson": "x"}, {"lesson": [1]}, {"save": "x"},
+    {"save": {}},
+    {"insight": ["atlas"]}, {"guess": "x"}, {"gaussians": "abc"}, {"gaussians": [[1, 2]]},
+    {"gaussians": [[1e15, -1e15, 1e15]]},
+    {"turn": "x"}, {"changes": None}, {"painted": [1]}, {"step": "x"}, {"close": 1}, {"_heard": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("system", ["poisson", "advection_diffusion", "helmholtz"])
+def test_whatever_a_stage_sends_the_state_stays_within_its_bounds(system):
+    explorer = page_of_its_own()
+    state = explorer.state
+    state.choose_system(system)
+    explorer._choices = Allowance(1e9)
+    for message in BROUGHT:
+        explorer.stage._handle_msg(message)
+        check_bounds(state)
+
+
+def check_bounds(state):
+    scale = state.scale
+    assert state.system_name in SYSTEMS
+    assert scale.low <= state.dial <= scale.high
+    assert scale.low <= state.window[0] < state.window[1] <= scale.high
+    assert 0 <= state.seed < 2**31
+    assert 0 <= state.sparsity <= 1
+    for each in state.system.parameters:
+        assert each.low <= state.parameters[each.name] <= (max(each.high, each.period) if each.angle else each.high)
+    assert all(0 <= x <= 1 and 0 <= y <= 1 and abs(size) <= 1 for x, y, size in state.gaussians)
+    Limits().check(replace(state.settings(), steps=1))
+
+
+@pytest.mark.parametrize("value", [1e15, -1e15, math.nan, math.inf, -5, 0, "9999", None, [1], True])
+def test_whatever_the_widgets_are_sent_the_state_stays_within_its_bounds(value, caplog):
+    """As by a message that patches their models, past what the browser would let anybody enter."""
+    explorer = page_of_its_own()
+    state = explorer.state
+    widgets = [
+        *(explorer.adapt.examples, explorer.adapt.low, explorer.adapt.high, explorer.adapt.rate, explorer.adapt.steps),
+        *(explorer.source.seed, explorer.source.sparsity, explorer.source.preset),
+        *explorer.parameters.parameters.values(),
+    ]  # fmt: skip
+    for widget in widgets:
+        for change in ({"start": -1e18}, {"end": 1e18}, {"value": value}):
+            try:
+                widget._process_events(change)
+            except (ValueError, TypeError):
+                continue  # Panel logs what it refuses, and goes on
+        check_bounds(state)
+    assert state.steps >= 1
+
+
+def test_what_is_asked_again_while_it_is_worked_out_fills_no_queue():
+    explorer, begun = page_of_its_own(), []
+
+    async def ask():
+        release = asyncio.Event()
+
+        async def work():
+            begun.append(1)
+            await release.wait()
+
+        for _ in range(50):
+            explorer._one_at_a_time("save", work)
+            await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(*explorer._working)
+        explorer._one_at_a_time("save", work)
+        await asyncio.gather(*explorer._working)
+
+    asyncio.run(ask())
+    assert len(begun) == 2
+
+
+def test_of_many_choices_a_second_few_are_heard_and_the_dial_always():
+    explorer, now, told = page_of_its_own(), [0.0], []
+    explorer._choices = Allowance(10, lambda: now[0])
+    explorer.stage.tell = lambda kind, arrays=None, **header: told.append(kind)
+    names = list(SYSTEMS)
+    for number in range(60):
+        explorer._heard({"system": names[number % 2]})
+    assert 0 < told.count("setup") <= 10
+    explorer._heard({"dial": explorer.state.scale.values()[0]})
+    assert explorer.state.dial == explorer.state.scale.values()[0]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"dial": "1e15"}, {"dial": "nan"}, {"seed": "1e15"}, {"seed": "-1"}, {"sparsity": "2"}, {"sparsity": "inf"},
+        {"draw": "1,2"}, {"draw": "x,y,z"}, {"draw": "1e400,0,1"}, {"result": "x" * 5000}, {"system": "__class__"},
+        {"model": "../../x"}, {"p.principal axis": "1e15"}, {"p.principal axis": "nan"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_part_of_a_link_is_bounded(query):
+    state = ExploreState({})
+    (problem,) = link.restore(state, query)
+    assert "in the address is left out" in problem
+    check_bounds(state)
 
 
 # Places -------------------------------------------------------------------------------------------------------------

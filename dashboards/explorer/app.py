@@ -30,6 +30,7 @@ from .exports import File, as_hdf5, as_npz, program
 from .lesson_card import LessonCard
 from .limits import TooMuch
 from .link import gaussians, query_of, restore
+from .messages import Allowance
 from .page import dashboard_page
 from .parts import Html
 from .shipped import shipped_results
@@ -50,6 +51,10 @@ FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
 """What a frame is of, by the names of `ExploreState`."""
 
+OFTEN = ("dial", "turn", "changes", "painted", "window", "across", "gaussians", "random")
+"""What a stage says at each move of a hand, and is cheap to hear: of many, one frame is made."""
+CHOICES_PER_SECOND = 10
+"""Of the other messages of a stage, which change the whole page, in the mean; what comes beyond is not heard."""
 PUBLISH_MILLISECONDS = 120
 PATIENCE_SECONDS = 0.5
 """How long the next frame waits for a browser to say that it has painted the last one."""
@@ -104,6 +109,8 @@ class Explorer:
         self._acknowledged = asyncio.Event()
         self._task: asyncio.Task | None = None
         self._working: set[asyncio.Task] = set()
+        self._choices = Allowance(CHOICES_PER_SECOND)
+        self._asked: dict[str, asyncio.Task] = {}
         self._turn = self._changes = 0
         self._settling: asyncio.TimerHandle | None = None
         self._last: Frame | None = None
@@ -128,18 +135,24 @@ class Explorer:
         for name, value in message.items():
             act = getattr(self, f"_hear_{name}", None)
             try:
-                if act is not None:
+                if act is not None and (name in OFTEN or self._choices.take()):
                     act(value)
             except TooMuch as refusal:
                 self.stage.tell("notice", text=str(refusal))
-            except (TypeError, ValueError, KeyError, IndexError, OverflowError):
+            except (TypeError, ValueError, LookupError, ArithmeticError):
                 log.warning("the stage sent %.40s = %.80r, which is left alone", name, value)
 
-    def _later(self, work: Coroutine) -> None:
+    def _later(self, work: Coroutine) -> asyncio.Task:
         """Run what takes a while, on the event loop."""
         task = asyncio.get_running_loop().create_task(work)
         self._working.add(task)  # a task that nobody holds may be collected
         task.add_done_callback(self._working.discard)
+        return task
+
+    def _one_at_a_time(self, name: str, begin: Callable[[], Coroutine]) -> None:
+        """Run what was asked for, unless the last of its kind still runs: else one page would fill the queue of all."""
+        if name not in self._asked or self._asked[name].done():
+            self._asked[name] = self._later(begin())
 
     def _hear_ready(self, _value) -> None:
         self._set_up()
@@ -169,7 +182,7 @@ class Explorer:
             self.state.choose_bundle(name)
 
     def _hear_result(self, value: str) -> None:
-        self.state.shown = None if value == "none" else list(self.state.adapted)[int(value)]
+        self.state.shown = None if value == "none" else dict(enumerate(self.state.adapted))[int(value)]
 
     def _hear_lesson(self, name: str) -> None:
         self.lesson.open(name)
@@ -178,7 +191,7 @@ class Explorer:
         self.lesson.show(number)
 
     def _hear_guess(self, number: int) -> None:
-        self._later(self.lesson.check(int(number)))
+        self._one_at_a_time("guess", partial(self.lesson.check, int(number)))
 
     def _hear_window(self, ends: list) -> None:
         low, high = map(float, ends)
@@ -189,14 +202,14 @@ class Explorer:
         if parameters:
             self.state.set_parameter(parameters[0].name, parameters[0].snap(float(value)))
         else:
-            self.state.param.update(sparsity=float(value), drawn=False)
+            self.state.thin_out(float(value))
 
     def _hear_insight(self, tab: str) -> None:
         self.tabs.open(tab)
 
     def _hear_save(self, what: str) -> None:
         # Frames are short, and nobody's waits behind a sheet.
-        self._later(self._save(SAVES[what], INSIGHTS if what == "sheet" else FRAMES))
+        self._one_at_a_time("save", partial(self._save, SAVES[what], INSIGHTS if what == "sheet" else FRAMES))
 
     def _hear_random(self, _value) -> None:
         self.state.draw_random(self.state.seed)

@@ -107,7 +107,7 @@ class SourceControls:
             sizing_mode="stretch_width",
         )
         self.seed.param.watch(lambda event: self._seed_changed(event.new), "value")
-        self.draw.on_click(lambda _: state.draw_random(state.seed + 1))
+        self.draw.on_click(lambda _: state.draw_random((state.seed + 1) % 2**31))
         self.sparsity.param.watch(lambda event: self._sparsity_moved(event.new), "value")
         self.preset.param.watch(lambda event: self._preset_chosen(event.new), "value")
         state.param.watch(lambda *_: self.refresh(), ["seed", "sparsity", "drawn", "gaussians"])
@@ -119,7 +119,7 @@ class SourceControls:
 
     def _sparsity_moved(self, sparsity: float) -> None:
         if sparsity != self.state.sparsity:
-            self.state.param.update(sparsity=sparsity, drawn=False)
+            self.state.thin_out(sparsity)
 
     def _preset_chosen(self, name: str | None) -> None:
         if name != NO_PRESET:

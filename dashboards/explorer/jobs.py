@@ -153,9 +153,10 @@ class JobQueue:
             if waiting >= self.most:
                 raise TooMuch(f"{waiting} trainings of other visitors wait already, as many as can: try again later.")
             self._jobs.append(job)
-            while self._jobs[0] is not job:
-                job.publish(stage="waiting", ahead=self._jobs.index(job))
-                self._condition.wait(timeout=0.5)
+            while ahead := self._jobs.index(job):
+                if job.state.ahead != ahead:
+                    job.publish(stage="waiting", ahead=ahead)
+                self._condition.wait()
                 job.check()
 
     def look_again(self) -> None:

@@ -170,8 +170,14 @@ class ExploreState(param.Parameterized):
         self.param.update(window_follows=follows, window=window)
 
     def set_parameter(self, name: str, value: float) -> None:
-        """Set one of ``system.parameters``; angles in radians."""
-        self.parameters = {**self.parameters, name: float(value)}
+        """Set one of ``system.parameters`` to the nearest value in its range; angles in radians.
+
+        Raises:
+            ValueError: if it is no number.
+        """
+        (parameter,) = (each for each in self.system.parameters if each.name == name)
+        most = max(parameter.high, parameter.period) if parameter.angle else parameter.high
+        self.parameters = {**self.parameters, name: within(value, parameter.low, most)}
 
     def choose_examples(self, examples: int, *, physics: bool = False) -> None:
         """Choose how many solved examples there are, or none and the equation alone.
@@ -190,8 +196,12 @@ class ExploreState(param.Parameterized):
         self.param.update(drawn=True, gaussians=[tuple(map(float, row)) for row in rows])
 
     def draw_random(self, seed: int) -> None:
-        """Draw the source at random."""
-        self.param.update(drawn=False, seed=int(seed))
+        """Draw the source at random, by the seed or the nearest that there is."""
+        self.param.update(drawn=False, seed=int(within(seed, *self.param.seed.bounds)))
+
+    def thin_out(self, sparsity: float) -> None:
+        """Draw the source at random with another share of its Gaussians absent."""
+        self.param.update(drawn=False, sparsity=within(sparsity, *self.param.sparsity.bounds))
 
     # What follows ---------------------------------------------------------------------------------------------------
 
@@ -284,6 +294,20 @@ class ExploreState(param.Parameterized):
             steps=self.steps,
             learning_rate=None if self.try_grid else self.learning_rate,
         )
+
+
+def within(value: float, low: float, high: float) -> float:
+    """The nearest value of a range: a browser can send any number.
+
+    >>> within(1e15, 0, 2)
+    2.0
+
+    Raises:
+        ValueError: if it is not a number.
+    """
+    if math.isnan(value):
+        raise ValueError(f"expected a number from {low:g} to {high:g}, got {value}")
+    return float(min(max(value, low), high))
 
 
 def _without_the_oldest(kept: dict, most: int) -> dict:
