@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from html import escape
 
 import panel as pn
 import panel_material_ui as pmui
@@ -112,7 +113,10 @@ class AdaptView:
         self.follow_window()
         if self.job is None or self.job.state.over:
             current = state.current
-            self._show_status(_summary(current) if current else "Nothing run yet for this system and model.")
+            if current:
+                self._show_summary(current)
+            else:
+                self._show_status("Nothing run yet for this system and model.")
             self.curves.paint(current.curves if current else {})
 
     def follow_window(self) -> None:
@@ -170,7 +174,7 @@ class AdaptView:
                 self.state.keep(owner, job.result)
         self.state.live = {} if job.over or elsewhere else job.operators
         if job.result is not None and not elsewhere:
-            self._show_status(_summary(job.result))
+            self._show_summary(job.result)
             return
         words = STAGES.get(job.stage, job.stage.capitalize())
         if job.stage == "waiting":
@@ -191,7 +195,13 @@ class AdaptView:
         if kind == "error":
             self.status.object = text.message(words, "error", "adapt-status")
         else:
-            self.status.object = f"<div role='status' data-test='adapt-status' style='font-size:13px'>{words}</div>"
+            self._show_html(escape(words))
+
+    def _show_summary(self, adapted: Adapted) -> None:
+        self._show_html(_summary(adapted))
+
+    def _show_html(self, html: str) -> None:
+        self.status.object = f"<div role='status' data-test='adapt-status' style='font-size:13px'>{html}</div>"
 
     # Layout ---------------------------------------------------------------------------------------------------------
 
@@ -218,10 +228,12 @@ class AdaptView:
 
 
 def _summary(adapted: Adapted) -> str:
+    """Its errors, as HTML."""
     settings, rates = adapted.settings, adapted.learning_rates
     errors = ", ".join(
         f"{PREDICTIONS[key].name.lower()} <b data-test='kept-{key}'>{text.percent(error)}</b>"
         for key, error in adapted.errors.items()
     )
     rate = "; learning rate " + " and ".join(f"{rate:g}" for rate in rates.values()) if rates else ""
-    return f"Mean error on held-out {settings.task.label}, {settings.given}, {settings.steps} steps{rate}: {errors}"
+    task = escape(settings.task.label)
+    return f"Mean error on held-out {task}, {settings.given}, {settings.steps} steps{rate}: {errors}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -86,7 +87,7 @@ def program(state: ExploreState, address: str) -> File:
         task = current.settings.task.label if current else f"{system.label}({state.window[0]:g},{state.window[1]:g})"
         notes += [
             "# Error against the number of examples on this window, as a notebook:",
-            f"# papermill notebooks/02_adapt.ipynb adapted.ipynb -p operator {_name(state)} -p task '{task}'",
+            f"# papermill notebooks/02_adapt.ipynb adapted.ipynb -p operator {_quoted(_name(state))} -p task '{task}'",
         ]
     text = f'''"""{system.title or system.name} at {query.dial:g}, as it was on the explore page: ?{address}"""
 
@@ -114,7 +115,12 @@ def _name(state: ExploreState) -> str:
     return state.bundle.name if state.bundle.shipped else str(state.bundle.path)
 
 
+def _quoted(name: str) -> str:
+    """A name for a command in a comment, which it does not end."""
+    return name if re.fullmatch(r"[\w./-]+", name) else repr(name)
+
+
 def _training(operator: str, settings: AdaptSettings) -> str:
     what = "--physics" if settings.physics else f"--examples {settings.examples}"
     rate = "--grid" if settings.learning_rate is None else f"--learning-rate {settings.learning_rate:g}"
-    return f"sciml-fm adapt {operator} '{settings.task.label}' {what} --steps {settings.steps} {rate}"
+    return f"sciml-fm adapt {_quoted(operator)} '{settings.task.label}' {what} --steps {settings.steps} {rate}"

@@ -39,8 +39,8 @@ from .compute import compute, sweep_sources
 from .link import restore
 from .state import ExploreState
 
-markdown = MarkdownIt().render
-"""Text of a lesson as HTML."""
+markdown = MarkdownIt(options_update={"html": False}).render
+"""Text of a lesson as HTML; what is HTML in the text itself is shown as it is written."""
 
 FOLDER = Path(__file__).resolve().parent.parent / "lessons"
 VARIABLE = "SCIML_FM_LESSONS"
