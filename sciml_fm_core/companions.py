@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import runpy
+import secrets
 import shutil
 import socket
 import sys
@@ -91,8 +92,9 @@ def serve_dashboard(
         port: of the server.
         browser: whether to open one.
         origins: hosts by which browsers know the pages.
-        public: for strangers, behind a proxy: the tight bounds of ``explorer.limits``, no browser, and no connection
-            but from the origins.
+        public: for strangers, behind a proxy: the tight bounds of ``explorer.limits``, no browser, no connection but
+            from the origins, and none to a session whose name the server has not signed, by the key
+            ``BOKEH_SECRET_KEY`` of the environment, or one of its own until it ends.
         prefix: path below which the pages are.
         address: on which the server listens; where it is not given, that of this machine alone if the pages are public,
             all if not.
@@ -116,7 +118,8 @@ def serve_dashboard(
     if public:
         os.environ["SCIML_FM_PUBLIC"] = "1"
         address = address or "127.0.0.1"
-        options += ["--use-xheaders", "--keep-alive", str(KEEP_ALIVE_MILLISECONDS)]
+        options += ["--use-xheaders", "--keep-alive", str(KEEP_ALIVE_MILLISECONDS), "--session-ids", "signed"]
+        os.environ.setdefault("BOKEH_SECRET_KEY", secrets.token_urlsafe(32))
     if prefix:
         options += ["--prefix", "/" + prefix.strip("/")]
     if address:

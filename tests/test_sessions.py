@@ -3,6 +3,9 @@
 import asyncio
 import gc
 import logging
+import os
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,12 +19,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import panel as pn
+from bokeh.util.token import generate_jwt_token
 from client import Visitor
 from explorer.app import Explorer
 from explorer.jobs import AdaptJob
 from explorer.limits import Limits
 from explorer.state import ExploreState
 from explorer.studies_page import Studies
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.websocket import websocket_connect
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 30
@@ -111,3 +117,50 @@ def test_trainings_of_those_who_left_end_and_the_queued_never_begin():
             assert sorted(bool(job.state.curves) for job in jobs) == [False, True]
 
     asyncio.run(come_and_go())
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    """The address of the explore page on a server for strangers, started by the command."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "sciml_fm_core.cli", "explore", "--public", "--port", str(port)]
+    log = (tmp_path_factory.mktemp("public") / "server.log").open("w")
+    server = subprocess.Popen(
+        [*command, "--origin", f"127.0.0.1:{port}"], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=log, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        ends = time.monotonic() + 6 * PATIENCE
+        while time.monotonic() < ends:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/explore"
+    finally:
+        server.kill()  # at once, whatever it works out
+        server.wait(timeout=PATIENCE)
+        log.close()
+
+
+def test_a_session_that_the_server_has_not_named_is_refused(public):
+    async def knock():
+        visitor = Visitor()
+        await visitor.open(public)  # one that it has
+        visitor.close()
+        client = AsyncHTTPClient()
+        for name in ("chosen", "chosen.signed", "0" * 44):
+            answer = await client.fetch(f"{public}?bokeh-session-id={name}", raise_error=False)
+            assert answer.code == 403
+        for token in (generate_jwt_token("chosen"), generate_jwt_token("chosen", b"another key", signed=True)):
+            answer = await client.fetch(f"{public}?bokeh-token={token}", raise_error=False)
+            assert answer.code == 403
+            request = HTTPRequest(
+                public.replace("http", "ws") + "/ws", headers={"Origin": public.removesuffix("/explore")}
+            )
+            connection = await websocket_connect(request, subprotocols=["bokeh", token])
+            assert await asyncio.wait_for(connection.read_message(), PATIENCE) is None  # closed, and not a word
+
+    asyncio.run(knock())
