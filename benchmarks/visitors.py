@@ -1,7 +1,7 @@
 """How many visitors one server answers: clients without a browser turn their dials, with and without a training beside.
 
-    python benchmarks/visitors.py                     # about four minutes; results/visitors.json
-    python benchmarks/visitors.py --counts 1 2 --seconds 5 --json visitors.json   # only shows that it runs
+    python benchmarks/visitors.py                     # about ten minutes; results/visitors.json
+    python benchmarks/visitors.py --counts 1 --seconds 5 --at-once 2 --opened 1 2 --json visitors.json  # it runs
 
 A client opens the explore page, connects as a browser does, and turns the dial every one to three seconds; the time is
 from its message to the frame of that value. It paints nothing: what is measured is the server, on the cores that it
@@ -20,15 +20,49 @@ from pathlib import Path
 
 import psutil
 import torch
-from client import SLEEP, Visitor
+from client import SLEEP, VALUES, Visitor
 from page import served, summary
 
 from sciml_fm_core.files import write_json
 from sciml_fm_core.training.cards import hardware
 
 RESULTS = Path(__file__).resolve().parent / "results" / "visitors.json"
+MOVES = 10
+"""Of each of those who turn their dials at the same moment."""
+LEFT = 5.0
+"""Seconds until the server has freed what closed pages held."""
 SETTLE = 20.0
 """Seconds until the errors along the dial, which all visitors share, are measured."""
+
+
+async def at_once(url: str, count: int, moves: int) -> dict:
+    """Times of the dials of so many visitors who all turn them at the same moment, again and again."""
+    visitors = [Visitor() for _ in range(count)]
+    for visitor in visitors:
+        await visitor.open(url)
+    await asyncio.sleep(SETTLE)
+    for number in range(moves):
+        await asyncio.gather(*[visitor.move(VALUES[number % len(VALUES)]) for visitor in visitors])
+    times = [value for visitor in visitors for value in visitor.times]
+    for visitor in visitors:
+        visitor.close()
+    return {"visitors": count, "worst_ms": max((value for value in times if value), default=None)} | summary(times)
+
+
+async def kept(url: str, process: psutil.Process, counts: list[int]) -> dict:
+    """Resident memory after so many sessions, one after another, were opened, used and closed."""
+    sizes, opened = {}, 0
+    for count in counts:
+        for _ in range(count - opened):
+            visitor = Visitor()
+            await visitor.open(url)
+            await visitor.move(VALUES[0])
+            visitor.close()
+        opened = count
+        await asyncio.sleep(LEFT)
+        sizes[f"after_{count}_mb"] = round(process.memory_info().rss / 2**20)
+        print(sizes, flush=True)
+    return sizes
 
 
 async def measured(url: str, counts: list[int], seconds: float) -> dict:
@@ -61,10 +95,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 20, 30])
     parser.add_argument("--seconds", type=float, default=15, help="of each count")
+    parser.add_argument("--at-once", type=int, default=30, help="visitors who turn their dials at the same moment")
+    parser.add_argument("--opened", type=int, nargs="*", default=[20, 200], help="sessions before memory is read")
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     result: dict = {"hardware": hardware(torch.device("cpu")), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
     result["seconds_between_moves"] = SLEEP
+    with served() as (server, url):
+        process = psutil.Process(server.pid)
+        if arguments.opened:
+            result["kept"] = asyncio.run(kept(url, process, arguments.opened))
+        if arguments.at_once:
+            result["at_once"] = asyncio.run(at_once(url, arguments.at_once, MOVES))
     with served() as (server, url):
         result |= asyncio.run(measured(url, arguments.counts, arguments.seconds))
         result["memory_mb"] = round(psutil.Process(server.pid).memory_info().rss / 2**20)
