@@ -162,5 +162,6 @@ def test_a_session_that_the_server_has_not_named_is_refused(public):
             )
             connection = await websocket_connect(request, subprotocols=["bokeh", token])
             assert await asyncio.wait_for(connection.read_message(), PATIENCE) is None  # closed, and not a word
+            connection.close()
 
     asyncio.run(knock())
