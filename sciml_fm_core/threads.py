@@ -10,7 +10,7 @@ training: fifty steps on one thread and on two end with weights that differ by a
 changes no bit, so a training still resumes to the same weights, and a file to the same bytes.
 
 The OpenMP of GNU, which PyTorch brings along on Linux, has no function to choose how its threads wait. But it lets them
-sleep as soon as they are more than the cores: `sleeping_threads` holds teams that do nothing. Where the library is
+sleep as soon as they are more than the cores: `IdleTeams` are some that do nothing. Where the library is
 another one, or there is one thread, or the environment sets ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT``, nothing changes.
 """
 
@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 
@@ -32,30 +32,53 @@ HELD_UP = 1e-3
 """Seconds from which a small operation was not slow, but one of its threads had no core."""
 
 
-@contextmanager
-def sleeping_threads(teams: int) -> Iterator[None]:
-    """Within it, all threads of the process wait asleep, where so many idle teams make them more than the cores."""
-    begun, ended = threading.Semaphore(0), threading.Event()
+class IdleTeams:
+    """Teams of threads that do nothing: while they are there, and make them more than the cores, all threads of the
+    process wait asleep. Those that are left last for `LINGER` seconds, for the next work: to begin takes time."""
 
-    def idle() -> None:
+    LINGER = 1.0
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._ended = threading.Event()
+        self._left: float | None = None
+
+    def begin(self, teams: int) -> None:
+        """Have so many; those that are there already serve again."""
+        with self._lock:
+            self._left = None
+            if len(self._threads) == teams and not self._ended.is_set():
+                return
+        self.end()
+        begun, self._ended = threading.Semaphore(0), threading.Event()
+        for _ in range(teams):
+            thread = threading.Thread(target=self._idle, args=(begun, self._ended), daemon=True, name="idle team")
+            thread.start()
+            self._threads.append(thread)
+        for _ in range(teams):
+            begun.acquire()
+
+    def leave(self) -> None:
+        """They may end, in a while."""
+        self._left = time.monotonic()
+
+    def end(self) -> None:
+        """They end now."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+
+    def _idle(self, begun: threading.Semaphore, ended: threading.Event) -> None:
         try:  # the team of a thread is made by its first parallel operation, and ends with the thread
             torch.empty(SHARED_OUT * torch.get_num_threads(), dtype=torch.uint8).fill_(0)
         finally:
             begun.release()
-        ended.wait()
-
-    threads = [threading.Thread(target=idle, daemon=True, name="idle team") for _ in range(teams)]
-    try:
-        for thread in threads:
-            thread.start()
-        for _ in threads:
-            begun.acquire()
-        yield
-    finally:
-        ended.set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        while not ended.wait(self.LINGER):
+            with self._lock:
+                if self._left is not None and time.monotonic() > self._left + self.LINGER:
+                    ended.set()
 
 
 def room_to_spin(seconds: float = 0.05, clock: Callable[[], float] = time.perf_counter) -> bool:
@@ -132,7 +155,7 @@ class Chooser:
 
     @contextmanager
     def using(self, use: Callable[[int], None]) -> Iterator[None]:
-        """Work; ``use`` is called with the way, 0 or 1, that the next units are to be done in, and with 0 after."""
+        """Work; ``use`` is called with the way, 0 or 1, that the next units are to be done in."""
         self.use, found = use, self.way
         if self._time_to_look():
             use(0)
@@ -144,7 +167,6 @@ class Chooser:
             yield
         finally:
             self.trying, self.use = False, ignore
-            use(0)
 
     def _time_to_look(self) -> bool:
         return self.clock() >= max(self.due, self.affordable)
@@ -215,6 +237,7 @@ Timed = Callable[[Hashable, float], None]
 
 _CHOOSER = Chooser()
 """What one work found out serves the next."""
+_IDLE = IdleTeams()
 _CHOOSING = threading.Lock()
 """How threads wait is a matter of the whole process: one work decides, also for those within it and beside it."""
 
@@ -234,13 +257,9 @@ def adapting(device: torch.device) -> Iterator[Timed]:
         yield ignore
         return
 
-    def use(way: int) -> None:
-        asleep.close()
-        if way:
-            asleep.enter_context(sleeping_threads(teams))
-
     try:
-        with ExitStack() as asleep, _CHOOSER.using(use):
+        with _CHOOSER.using(lambda way: _IDLE.begin(teams) if way else _IDLE.end()):
             yield _CHOOSER.timed
     finally:
+        _IDLE.leave()
         _CHOOSING.release()
