@@ -39,8 +39,8 @@ lint: install
 fuzz: install
 	$(BIN)/python -m tests.attack --cases 5000 --processes 2
 
-# Commands killed, started twice, and without room on the disk, see docs/reliability.md; about two minutes with these numbers
-# (KILLS, PAIRS and DISKS say how many).
+# Commands killed, started twice, and without room on the disk, see docs/reliability.md; KILLS, PAIRS and DISKS
+# say how many.
 KILLS ?= 5
 PAIRS ?= 5
 DISKS ?= 5
