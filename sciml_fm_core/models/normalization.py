@@ -194,7 +194,7 @@ class PaperNormalization(Normalization):
         if not self.source_rms > 0 or not all(self.coefficient_medians):
             raise ValueError(
                 "paper normalization: expected a source_rms above 0 and medians that are not 0, "
-                f"got {self.source_rms} and {self.coefficient_medians}"
+                f"got {self.source_rms} and {reprlib.repr(self.coefficient_medians)}"
             )
 
     @classmethod
@@ -249,7 +249,7 @@ class DimensionlessNormalization(Normalization):
         if not len(self.centre) == len(self.spread) == len(self.channel_names) or not min(self.spread, default=1) > 0:
             raise ValueError(
                 f"dimensionless normalization: expected {len(self.channel_names)} centres and spreads above 0 for "
-                f"{' '.join(self.channel_names)}, got {self.centre} and {self.spread}"
+                f"{' '.join(self.channel_names)}, got {reprlib.repr(self.centre)} and {reprlib.repr(self.spread)}"
             )
 
     @classmethod
