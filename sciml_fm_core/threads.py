@@ -5,13 +5,15 @@ once, which is fastest as long as every thread has a core. Where another program
 the very thread from running that they wait for, and all takes many times as long. Threads that sleep lose little then,
 but they are slow to wake on a quiet machine. Long work tries now and then which way is better at the moment.
 
-The number of threads is never changed. It decides in which order numbers are added up, and rounding grows in a
-training: fifty steps on one thread and on two end with weights that differ by a percent or so. How threads wait
-changes no bit, so a training still resumes to the same weights, and a file to the same bytes.
+The number of threads is never changed. It decides in which order numbers are added up, and in a training rounding
+grows: after fifty steps of the 1M network on SYS-1(1,5), on one thread and on two, weights differ by up to 4 % of the
+largest of their tensor at 32 x 32, 0.7 % at 64 x 64 and 3 % at 128 x 128. (Sampled examples differ where the inverse
+transform is of 8, 16 or 32 points, and not at 64 x 64 and 128 x 128.) How threads wait changes no bit, so a training
+still resumes to the same weights, and a file to the same bytes.
 
 The OpenMP of GNU, which PyTorch brings along on Linux, has no function to choose how its threads wait. But it lets them
-sleep as soon as they are more than the cores: `IdleTeams` are some that do nothing. Where the library is
-another one, or there is one thread, or the environment sets ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT``, nothing changes.
+sleep as soon as they are more than the cores: `IdleTeams` are some that do nothing. Where the library is another one,
+or there is one thread, or the environment sets ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT``, nothing changes.
 """
 
 from __future__ import annotations
@@ -238,6 +240,7 @@ Timed = Callable[[Hashable, float], None]
 _CHOOSER = Chooser()
 """What one work found out serves the next."""
 _IDLE = IdleTeams()
+"""Those of the process."""
 _CHOOSING = threading.Lock()
 """How threads wait is a matter of the whole process: one work decides, also for those within it and beside it."""
 

@@ -44,8 +44,9 @@ sys.setswitchinterval(5e-4)
 """A network is a thousand short operations, and after each its thread waits for the interpreter: with Python's own five
 milliseconds the event loop, busy with one message, would hold up the frame of another."""
 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-"""Half of the cores: the browser, a training and the server need the rest, and threads that wait for each other cost
-more than they bring."""
+"""Half of the cores, one of two: the browser and the server need the rest. PyTorch keeps the number for each thread,
+and one that begins takes the last that was set anywhere, so this holds for every frame and training of the page. How
+the threads of a training wait for each other is chosen while it runs, see `sciml_fm_core.threads`."""
 FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
 """One warm thread for the fields of all sessions, in the order in which they ask."""
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]

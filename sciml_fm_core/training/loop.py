@@ -43,7 +43,8 @@ def fit(
     """Train an operator in place with Adam and cosine decay; it ends with the weights of lowest validation error.
 
     A run is a function of the seeds, the configuration and the number of threads: resumed from a checkpoint it ends
-    with the same bytes as uninterrupted (except where a time limit decides when it ends).
+    with the same bytes as uninterrupted (except where a time limit decides when it ends). How the threads wait for each
+    other is chosen while it runs, and changes no bit: see `sciml_fm_core.threads`.
 
     Args:
         operator: what to train, on the device it is on.
