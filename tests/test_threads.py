@@ -194,6 +194,7 @@ def test_idle_teams_end_when_they_are_told_to_or_are_left():
     code = (
         "import os, time, torch\n"
         "from sciml_fm_core.threads import IdleTeams\n"
+        "torch.set_num_threads(2)\n"
         "count = lambda: len(os.listdir('/proc/self/task'))\n"
         "torch.ones(2**20).add_(1)\n"
         "before = count()\n"
