@@ -400,7 +400,8 @@ def test_data_that_is_not_finite(run, tmp_path):
     with h5py.File(tmp_path / "data.h5", "r+") as file:
         file["fields"][2, 1, 3, 3] = float("nan")
     before = contents(tmp_path)
-    refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny", "--steps", 2), "example 2 is not what was written")
+    trained = run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny", "--steps", 2)
+    refused(trained, "example 2 is not what was written")
     assert contents(tmp_path) == before
 
 
