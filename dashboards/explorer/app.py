@@ -328,6 +328,8 @@ class Explorer:
 
     def _settled(self, number: int, frame: Frame) -> None:
         """The dial rests: what would slow it down follows, and what is not on the stage, where it can be seen."""
+        if number != self._sent or self._computed != self._wanted:
+            return  # another frame is on its way, and will settle
         if frame.query.system is self.state.system:
             if self.state.ensemble is not None and "zero_shot" in frame.predictions:
                 self._later(self._spread(number, frame, self.state.ensemble))
