@@ -550,7 +550,14 @@ def visitors() -> str:
         f"{VISITORS['opened_median_s']:.1f} s, and the server has {VISITORS['memory_mb']} MB with all of them and a "
         "training."
     )
-    return f"{where}\n\n{table(header, rows)}"
+    once, kept = VISITORS["at_once"], [(key.split("_")[1], value) for key, value in VISITORS["kept"].items()]
+    held = " and ".join(f"{megabytes} MB after {opened} pages" for opened, megabytes in kept)
+    more = (
+        f"{once['visitors']} visitors who turn their dials at the same moment, again and again: {once['moves']} moves, "
+        f"{once['dropped']} without an answer in 5 s, median {once['median_ms'] / 1000:.1f} s, the worst answer after "
+        f"{once['worst_ms'] / 1000:.1f} s. Opened and closed one after the other, pages leave the server with {held}."
+    )
+    return f"{where}\n\n{table(header, rows)}\n\n{more}"
 
 
 def waiting() -> str:
