@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -47,12 +48,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.2g} %" if value < 0.995 else f"{100 * value:.0f} %"
 
 
-def spread(errors: list[float]) -> str:
-    """The median, with the lowest and the highest where there are several; empty where there is none."""
-    if not errors:
+def spread(values: list[float], form: Callable[[float], str] = percent) -> str:
+    """The median, with the lowest and the highest where they look different; empty where there is none."""
+    if not values:
         return ""
-    low, high = percent(min(errors)), percent(max(errors))
-    return percent(statistics.median(errors)) + (f" ({low} to {high})" if low != high else "")
+    low, high = form(min(values)), form(max(values))
+    return form(statistics.median(values)) + (f" ({low} to {high})" if low != high else "")
 
 
 def origin(records: list[dict], experiments: str) -> str:
@@ -294,23 +295,17 @@ def uncertain() -> str:
             furthest = list(dict.fromkeys(point["shift"] for point in own))[-1]
             cells = [SYSTEMS[system].label, method]
             for shift in ("pre-training", "medium"):
-                cells.append(pair([p["pearson"] for p in select(own, shift=shift)], "{:.2f}"))
+                cells.append(spread([p["pearson"] for p in select(own, shift=shift)], "{:.2f}".format))
             for shift, key in (
                 ("pre-training", "covered_inside"), ("medium", "covered_inside"), (furthest, "covered_inside"),
                 (furthest, "covered_target"),
             ):  # fmt: skip
-                cells.append(pair([p[key] for p in select(own, shift=shift)], "{:.0%}"))
+                cells.append(spread([p[key] for p in select(own, shift=shift)], "{:.0%}".format))
             rows.append(cells)
     header = ["system", "spread", "correlation inside", "on medium", "covered inside", "on medium", "on the furthest",
               "there, by 32 of its examples"]  # fmt: skip
     about = "Medians of three ensembles each, with the lowest and the highest."
     return f"{about} {origin(found, 'uncertainty ')}\n\n{table(header, rows)}"
-
-
-def pair(values: list[float], form: str) -> str:
-    """The median, with the lowest and the highest; a number of percents is left as it is."""
-    low, middle, high = (form.format(value) for value in (min(values), statistics.median(values), max(values)))
-    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def flagged() -> str:
@@ -328,7 +323,7 @@ def flagged() -> str:
             known = {s: [r[f"area_{s}"] for r in own if r[f"area_{s}"] is not None] for s in scores}
             if known["flag"]:
                 off = sum(r["off"] for r in own) / sum(r["number"] for r in own)
-                cells = (pair(known[s], "{:.2f}") if known[s] else "" for s in scores)
+                cells = (spread(known[s], "{:.2f}".format) for s in scores)
                 rows.append([cases, f"`{parent}`", f"{off:.0%}", *cells])
         own, cells = select(found, cases=cases), []
         for score in scores:
@@ -338,7 +333,7 @@ def flagged() -> str:
                 values = [torch.tensor([v for r in some for v in r[name]]) for name in (f"{score}s", "errors")]
                 if len(values[0]) == len(values[1]):  # not every operator has an ensemble
                     areas.append(area_under_roc(values[0], values[1] > LEVEL))
-            cells.append(pair(areas, "{:.3f}") if areas else "")
+            cells.append(spread(areas, "{:.3f}".format))
         off = sum(r["off"] for r in own) / sum(r["number"] for r in own)
         rows.append([cases, "all together", f"{off:.0%}", *cells])
     about = (

@@ -165,9 +165,7 @@ def test_results_go_beside_the_notebooks_whoever_starts_them(tmp_path, monkeypat
 
 
 def test_physics_loss(tmp_path):
-    notebook = execute("physics_loss.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
-    runs, records = physics_loss("smoke"), read_table(tmp_path / "out" / "records.csv")
-    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    notebook, records = computed("physics_loss", physics_loss, tmp_path)
     shown = text(notebook)
     for system in ("SYS-1", "SYS-2"):
         assert f"**{system}.** From {system}(" in shown
@@ -178,10 +176,16 @@ def test_physics_loss(tmp_path):
     assert figures(notebook, tmp_path)
 
 
-def test_convergence(tmp_path):
-    notebook = execute("convergence.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
-    runs, records = convergence_runs("smoke"), read_table(tmp_path / "out" / "records.csv")
+def computed(name, experiment, tmp_path):
+    """A notebook that computed the runs of its experiment, and their records in that order."""
+    notebook = execute(f"{name}.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
+    runs, records = experiment("smoke"), read_table(tmp_path / "out" / "records.csv")
     assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    return notebook, records
+
+
+def test_convergence(tmp_path):
+    notebook, records = computed("convergence", convergence_runs, tmp_path)
     shown = text(notebook)
     for record in records:
         if record["kind"] == "flow":
@@ -196,9 +200,7 @@ def test_convergence(tmp_path):
 
 
 def test_unsupervised(tmp_path):
-    notebook = execute("unsupervised.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
-    runs, records = unsupervised("smoke"), read_table(tmp_path / "out" / "records.csv")
-    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    notebook, records = computed("unsupervised", unsupervised, tmp_path)
     shown = text(notebook)
     for system in ("SYS-1", "SYS-3"):
         for part in ("degradation", "labels saved", "in context"):
@@ -213,9 +215,7 @@ def test_unsupervised(tmp_path):
 
 
 def test_low_precision(tmp_path):
-    notebook = execute("low_precision.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
-    runs, records = low_precision_runs("smoke"), read_table(tmp_path / "out" / "records.csv")
-    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    notebook, records = computed("low_precision", low_precision_runs, tmp_path)
     shown = text(notebook)
     worst = max(record["error"][3] / record["error"][0] - 1 for record in records)
     assert f"{worst:+.1%} at most" in shown, "computed, not canned"
@@ -224,9 +224,7 @@ def test_low_precision(tmp_path):
 
 
 def test_weight_spectra(tmp_path):
-    notebook = execute("weight_spectra.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
-    runs, records = weight_spectra("smoke"), read_table(tmp_path / "out" / "records.csv")
-    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    notebook, records = computed("weight_spectra", weight_spectra, tmp_path)
     shown = text(notebook)
     for record in records:
         if record["kind"] == "training_spectra":
@@ -237,9 +235,7 @@ def test_weight_spectra(tmp_path):
 
 
 def test_training_range(tmp_path):
-    notebook = execute("training_range.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
-    runs, records = training_range("smoke"), read_table(tmp_path / "out" / "records.csv")
-    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    notebook, records = computed("training_range", training_range, tmp_path)
     shown = text(notebook)
     for record in records:
         assert f"{record['area_flag']:.3f}" in shown, "computed, not canned"
@@ -248,9 +244,7 @@ def test_training_range(tmp_path):
 
 
 def test_uncertainty(tmp_path):
-    notebook = execute("uncertainty.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
-    runs, records = uncertainty("smoke"), read_table(tmp_path / "out" / "records.csv")
-    assert [record["identity"] for record in records] == [identity(run) for run in runs]
+    notebook, records = computed("uncertainty", uncertainty, tmp_path)
     shown = text(notebook)
     deep = [row for row in records[0]["rows"] if row["method"] == "deep ensemble" and row["shift"] == "medium"]
     assert f"deep ensemble {deep[0]['pearson']:.2f}" in shown, "computed, not canned"

@@ -331,7 +331,7 @@ class Explorer:
         if number != self._sent or self._computed != self._wanted:
             return  # another frame is on its way, and will settle
         if frame.query.system is self.state.system:
-            if self.state.ensemble is not None and "zero_shot" in frame.predictions:
+            if self.state.ensemble is not None:
                 self._later(self._spread(number, frame, self.state.ensemble))
             if self._drawer_open:
                 self.parameters.show_values(frame.coefficients)

@@ -7,6 +7,7 @@ of Clauset, Shalizi & Newman (arXiv:0706.1062).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -98,13 +99,17 @@ def layer_spectra(model: Model) -> dict[str, Tensor]:
     }
 
 
-def mean_exponent(model: Model, *, fewest: int = FEWEST) -> float:
-    """Mean over layers of the exponent alpha of `fit_power_law`, the summary of Martin & Mahoney; NaN without any.
+def fit_layers(spectra: Mapping[str, Tensor], *, fewest: int = FEWEST) -> dict[str, PowerLaw]:
+    """The law of each layer, by name, from `layer_spectra`.
 
     Layers of fewer than twice as many singular values as a tail needs are left out.
     """
-    spectra = [values for values in layer_spectra(model).values() if len(values) >= 2 * fewest]
-    found = [fit_power_law(values, fewest=fewest).alpha for values in spectra]
+    return {name: fit_power_law(values, fewest=fewest) for name, values in spectra.items() if len(values) >= 2 * fewest}
+
+
+def mean_exponent(model: Model, *, fewest: int = FEWEST) -> float:
+    """Mean over layers of the exponent alpha of `fit_layers`, the summary of Martin & Mahoney; NaN without any."""
+    found = [law.alpha for law in fit_layers(layer_spectra(model), fewest=fewest).values()]
     return sum(found) / len(found) if found else math.nan
 
 

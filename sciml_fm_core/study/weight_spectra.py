@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import relative_error
-from sciml_fm_core.evaluation.weight_spectra import FEWEST, fit_power_law, layer_spectra, mean_exponent
+from sciml_fm_core.evaluation.weight_spectra import fit_layers, layer_spectra, mean_exponent
 from sciml_fm_core.models.operator import Operator, load_operator
+from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.training.config import Progress, TrainConfig
 from sciml_fm_core.training.recipes import find_recipe
@@ -43,8 +44,8 @@ class SpectraRun(MeasuredRun):
         """The mean ``exponent``; by layer, as lists, its exponent, the distance of the law to the tail and the share of
         the singular values in the tail; the errors in the order of the tasks."""
         operator = load_operator(self.parent, device)
-        spectra = {n: values for n, values in layer_spectra(operator.model).items() if len(values) >= 2 * FEWEST}
-        laws = {name: fit_power_law(values) for name, values in spectra.items()}
+        spectra = layer_spectra(operator.model)
+        laws = fit_layers(spectra)
         return {
             "trained": operator.card.get("kind", "pre-trained"),
             "recipe": operator.card.get("recipe", ""),
@@ -53,7 +54,7 @@ class SpectraRun(MeasuredRun):
             "exponents": [round(law.alpha, 4) for law in laws.values()],
             "distances": [round(law.distance, 4) for law in laws.values()],
             "tails": [round(law.size / len(spectra[name]), 4) for name, law in laws.items()],
-            "error": [_error(operator, label, self) for label in self.tasks],
+            "error": [_error(operator, *_test(label, self)) for label in self.tasks],
         }
 
 
@@ -96,12 +97,13 @@ class TrainingSpectraRun(MeasuredRun):
     def measure(self, device):
         """At each snapshot, as lists: ``at`` step, mean ``exponent``, error on the task and outside."""
         found: dict[str, list] = {"at": [], "exponent": [], "error": [], "error_outside": []}
+        inside, outside = _test(self.task, self), _test(self.outside, self)
 
         def look(step: int, operator: Operator) -> None:
             found["at"].append(step)
             found["exponent"].append(round(mean_exponent(operator.model), 4))
-            found["error"].append(_error(operator, self.task, self))
-            found["error_outside"].append(_error(operator, self.outside, self))
+            found["error"].append(_error(operator, *inside))
+            found["error_outside"].append(_error(operator, *outside))
 
         def callback(progress: Progress) -> None:
             assert progress.operator is not None
@@ -130,9 +132,12 @@ class TrainingSpectraRun(MeasuredRun):
         return found
 
 
-def _error(operator: Operator, label: str, run: Any) -> float:
+def _test(label: str, run: Any) -> tuple[Task, Examples]:
     task = Task.parse(label)
-    test = draw_split(task, "test", run.test, seed=run.seed, resolution=run.test_resolution)
+    return task, draw_split(task, "test", run.test, seed=run.seed, resolution=run.test_resolution)
+
+
+def _error(operator: Operator, task: Task, test: Examples) -> float:
     prediction = operator.predict(test.source, test.coefficients, task.system)
     return float(f"{relative_error(prediction, test.solution).double().mean().item():.4g}")
 

@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def changed(path: Path, rng: random.Random) -> bool:
     return False
 
 
+def compared(predict: Callable[[], torch.Tensor], expected: torch.Tensor, same: bool) -> str | None:
+    """What is wrong with loading a changed file and predicting: nothing if it is refused, or may differ."""
+    prediction, wrong = refused(predict)
+    if prediction is not None and same and not torch.equal(prediction, expected):
+        return "damaged bytes load and predict another field"
+    return wrong
+
+
 def attack(seed: int, folder: Path) -> str | None:
     """Load a changed bundle and predict, and list the folder that it is in."""
     from explorer.bundles import FOLDER_VARIABLE, find_bundles
@@ -98,12 +107,4 @@ def attack(seed: int, folder: Path) -> str | None:
             _ = bundle.label, bundle.history, bundle.ensemble, bundle.history_on(TASK.system)
     if any("\n" in problem for problem in problems):
         return f"a problem of several lines: {problems!r}"
-    loaded, wrong = refused(lambda: load_operator(path))
-    if loaded is None:
-        return wrong
-    prediction, wrong = refused(lambda: predicted(loaded))
-    if prediction is None:
-        return wrong
-    if same and not torch.equal(prediction, expected):
-        return "damaged bytes load and predict another field"
-    return None
+    return compared(lambda: predicted(load_operator(path)), expected, same)
