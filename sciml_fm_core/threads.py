@@ -139,7 +139,7 @@ class Chooser:
     """How long a trial is at least, unless it is much slower."""
     SHORTEST_HOLD, LONGEST_HOLD = 2.0, 60.0
     """Seconds between trials."""
-    SHARE = 0.02
+    SHARE = 0.01
     """Of the time, what trials may lose."""
     KNOWN = 3
     """Units of a kind after which its time is known: the first have fresh memory and plans of transforms to make."""
