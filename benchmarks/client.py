@@ -62,17 +62,6 @@ class Visitor:
             label = data.get("attributes", {}).get("label") or one["attributes"].get("title")
             if isinstance(label, str):
                 self._labelled[label] = one["id"], data.get("id", one["id"])
-        await self._event("document_ready", {})
-        stages = [one["id"] for one in models if "operator-stage" in str(one["attributes"].get("esm", ""))]
-        if not stages:
-            return time.perf_counter() - began
-        (self.stage,) = stages
-        # A component of the browser keeps what it shows in a model of its own.
-        self._data = {
-            one["id"]: one["attributes"]["data"]
-            for one in models
-            if "attributes" in (one["attributes"].get("data") or {})
-        }
         await self.say(ready=True)
         await asyncio.wait_for(self._painted.wait(), 120)
         return time.perf_counter() - began

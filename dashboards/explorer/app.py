@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import partial
 
 import numpy as np
@@ -37,6 +37,7 @@ from .shipped import shipped_results
 from .stage import Stage, frame_message, setup_message, spread_message
 from .state import ExploreState
 from .tabs import INSIGHTS, Tabs
+from .urgency import UrgentFirst
 
 TITLE = "Explore pre-trained neural operators"
 
@@ -47,8 +48,8 @@ torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 """Half of the cores, one of two: the browser and the server need the rest. PyTorch keeps the number for each thread,
 and one that begins takes the last that was set anywhere, so this holds for every frame and training of the page. How
 the threads of a training wait for each other is chosen while it runs, see `sciml_fm_core.threads`."""
-FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
-"""One warm thread for the fields of all sessions, in the order in which they ask."""
+FRAMES = UrgentFirst("frames")
+"""For the fields of all sessions, in the order in which they ask, and for what follows where a dial rests."""
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
 """What a frame is of, by the names of `ExploreState`."""
 
@@ -114,6 +115,7 @@ class Explorer:
         self._asked: dict[str, asyncio.Task] = {}
         self._turn = self._changes = 0
         self._settling: asyncio.TimerHandle | None = None
+        self._spreading: Future[Spread | None] = Future()
         self._last: Frame | None = None
         self._drawer_open = False
 
@@ -276,6 +278,7 @@ class Explorer:
     def request_frame(self) -> None:
         """Compute the fields anew; requests that arrive meanwhile are answered by one further frame, the latest."""
         self._wanted += 1
+        self._spreading.cancel()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._frames(self._begin()))
 
@@ -342,7 +345,8 @@ class Explorer:
             self.tabs.settled()
 
     async def _spread(self, number: int, frame: Frame, ensemble: str) -> None:
-        spread = await asyncio.get_running_loop().run_in_executor(FRAMES, _attempt_spread, frame, ensemble)
+        self._spreading = FRAMES.later(_attempt_spread, frame, ensemble)
+        spread = await asyncio.wrap_future(self._spreading)
         if spread is not None and number == self._sent:
             header, arrays = spread_message(spread, number)
             self.stage.tell("spread", arrays, **header)

@@ -38,8 +38,18 @@ MARK = "SCIML_FM_CHAOS"
 """Variable by which processes of a command are known, also those that it starts."""
 PATIENCE = 300.0
 """Seconds that any command may take; more is a defect."""
-TIMES = {"seconds", "total_seconds", "pretraining_seconds", "curve", "command", "hardware", "start", "host", "output"}
-"""Keys of cards and records that differ between two undisturbed runs."""
+TIMES = {
+    "seconds",
+    "total_seconds",
+    "pretraining_seconds",
+    "curve",
+    "command",
+    "hardware",
+    "start",
+    "host",
+    "output",
+} | {"digest"}
+"""Keys of cards and records that differ between two undisturbed runs; the digest of a record is also of its times."""
 
 
 # The commands and what they make --------------------------------------------------------------------------------------
