@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -262,7 +263,7 @@ def find_model(architecture: str) -> type[Model]:
         ValueError: if there is none.
     """
     if architecture not in MODELS:
-        raise ValueError(f"architecture: expected one of {', '.join(MODELS)}, got {architecture!r}")
+        raise ValueError(f"architecture: expected one of {', '.join(MODELS)}, got {reprlib.repr(architecture)}")
     return MODELS[architecture]
 
 

@@ -450,7 +450,7 @@ def normalization_from_dict(values: dict) -> Normalization:
     known = vars(schema.read(_PLAIN[kind], values, "normalization", strict=True))
     systems = tuple(find_system(name) for name in known["systems"])
     if len(set(systems)) < len(systems):
-        raise ValueError(f"normalization: expected each system once, got {', '.join(s.name for s in systems)}")
+        raise ValueError(f"normalization: expected each system once, got {reprlib.repr([s.name for s in systems])}")
     return KINDS[kind](systems, **{name: known[name] for name in known if name not in ("kind", "systems")})
 
 
@@ -473,7 +473,7 @@ def fit_normalization(
         ValueError: on an unknown kind.
     """
     if kind not in KINDS:
-        raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {kind!r}")
+        raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
     generator = torch.Generator().manual_seed(seed)
     examples = [(task.system, task.sample(count, 32, generator)) for task in tasks]
     return KINDS[kind].fit(examples, conditioners)

@@ -8,6 +8,7 @@ itself in `SYSTEMS`; those of arXiv:2306.00258 are in the other files of this fo
 from __future__ import annotations
 
 import re
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -471,4 +472,4 @@ def find_system(name: str) -> System:
         if name.strip().lower() in (system.name.lower(), system.label.lower()):
             return system
     known = ", ".join(f"{system.name} ({system.label})" for system in SYSTEMS.values())
-    raise ValueError(f"system: expected one of {known}, got {name!r}")
+    raise ValueError(f"system: expected one of {known}, got {reprlib.repr(name)}")
