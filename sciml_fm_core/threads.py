@@ -12,7 +12,8 @@ transform is of 8, 16 or 32 points, and not at 64 x 64 and 128 x 128.) How threa
 still resumes to the same weights, and a file to the same bytes.
 
 The OpenMP of GNU, which PyTorch brings along on Linux, has no function to choose how its threads wait. But it lets them
-sleep as soon as they are more than the cores: `IdleTeams` are some that do nothing. Where the library is another one,
+sleep as soon as they are more than the cores: `IdleTeams` are some that do nothing. Those that sleep also keep off the
+core that is busy, where the kernel tells which it is, see `sciml_fm_core.cores`. Where the library is another one,
 or there is one thread, or the environment sets ``OMP_WAIT_POLICY`` or ``GOMP_SPINCOUNT``, nothing changes.
 """
 
@@ -26,6 +27,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 import torch
+
+from .cores import BusyCore
 
 SHARED_OUT = 2**16
 """Elements for each thread from which an elementwise operation is surely shared out among all of them."""
@@ -134,7 +137,9 @@ class Chooser:
     CLEARLY = 1.15
     """Factor in time from which one way is taken for faster."""
     MUCH = 1.5
-    """Factor in time from which a unit is much slower: one ends a trial, two in a row begin one."""
+    """Factor in time from which a unit is much slower: two in a row begin a trial."""
+    FAR = 3.0
+    """Factor in time from which one unit ends a trial; below, the next one counts too: kinds wait differently."""
     TRIAL_SECONDS, TRIAL_UNITS = 0.1, 2
     """How long a trial is at least, unless it is much slower."""
     SHORTEST_HOLD, LONGEST_HOLD = 2.0, 60.0
@@ -190,7 +195,7 @@ class Chooser:
                 self._end_trial(now, taken=False)
         elif self.trying:
             self.units, self.seconds, self.expected = self.units + 1, self.seconds + seconds, self.expected + usual
-            if slower or (self.units >= self.TRIAL_UNITS and self.seconds >= self.TRIAL_SECONDS):
+            if seconds > self.FAR * usual or (self.units >= self.TRIAL_UNITS and self.seconds >= self.TRIAL_SECONDS):
                 self._end_trial(now, taken=self.CLEARLY * self.seconds < self.expected)
         else:
             self.slow = self.slow + 1 if slower else 0
@@ -237,7 +242,9 @@ def ignore(*_) -> None:
 
 Timed = Callable[[Hashable, float], None]
 
-_CHOOSER = Chooser()
+_BUSY = BusyCore()
+"""That of the process."""
+_CHOOSER = Chooser(room=lambda: _BUSY.seen(room_to_spin))
 """What one work found out serves the next."""
 _IDLE = IdleTeams()
 """Those of the process."""
@@ -260,9 +267,18 @@ def adapting(device: torch.device) -> Iterator[Timed]:
         yield ignore
         return
 
+    def use(way: int) -> None:
+        if way:
+            _IDLE.begin(teams)
+            _BUSY.keep_off()
+        else:
+            _BUSY.return_to()
+            _IDLE.end()
+
     try:
-        with _CHOOSER.using(lambda way: _IDLE.begin(teams) if way else _IDLE.end()):
+        with _CHOOSER.using(use):
             yield _CHOOSER.timed
     finally:
+        _BUSY.return_to()
         _IDLE.leave()
         _CHOOSING.release()
