@@ -22,6 +22,7 @@ from sciml_fm_core import (
     draw_split,
     generate,
 )
+from sciml_fm_core.data import tables
 from sciml_fm_core.data.batches import CurriculumBatches
 from sciml_fm_core.data.hdf5 import ATTRIBUTES, write_released
 from sciml_fm_core.data.splits import CHUNK, stream
@@ -328,8 +329,62 @@ def test_every_flipped_bit_of_the_examples_is_found(tmp_path, generator):
             ):
                 file.subset(8)
     path.write_bytes(whole.replace(b"SYS-1(1,5)", b"SYS-1(1,6)"))
+    tables.seal(path)
     with pytest.raises(ValueError, match=r"data.h5: damaged: its attributes are not what was written"):
         DatasetFile(path)
+
+
+def test_every_flipped_bit_of_the_tables_is_found_before_hdf5_reads_them(tmp_path, generator, monkeypatch):
+    path = generate(POISSON, tmp_path / "data.h5", 8, resolution=8)
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        arrays = [(one.id.get_offset(), one.id.get_offset() + one.id.get_storage_size()) for one in file.values()]
+    places = [place for place in range(len(whole)) if not any(first <= place < end for first, end in arrays)]
+    assert len(places) > tables.BLOCK + 2000
+    monkeypatch.setattr(h5py, "File", None)
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(torch.randint(8, (1,), generator=generator))
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"data.h5: (damaged: its tables|not a readable HDF5 file)"):
+            DatasetFile(path)
+
+
+def test_damaged_tables_of_an_unfinished_file_are_found(tmp_path):
+    path = tmp_path / "data.h5"
+    with pytest.raises(Interrupted):
+        generate(POISSON, path, 2 * CHUNK, resolution=8, callback=interrupt_after(CHUNK))
+    partial = path.with_name("data.h5.partial")
+    partial.write_bytes(partial.read_bytes().replace(b"SYS-1(1,5)", b"SYS-1(1,6)"))
+    with pytest.raises(ValueError, match=r"data.h5.partial: not readable .damaged: its tables.*; remove it and data"):
+        generate(POISSON, path, 2 * CHUNK, resolution=8)
+
+
+def test_a_file_killed_while_its_last_tables_are_written_is_finished(tmp_path, monkeypatch):
+    path, undisturbed = tmp_path / "data.h5", generate(POISSON, tmp_path / "other.h5", 4, resolution=8)
+    seal, calls = tables.seal, []
+
+    def killed(partial):
+        calls.append(partial)
+        if len(calls) == 2:
+            raise Interrupted
+        seal(partial)
+
+    monkeypatch.setattr(tables, "seal", killed)
+    with pytest.raises(Interrupted):
+        generate(POISSON, path, 4, resolution=8)
+    generate(POISSON, path, 4, resolution=8)
+    assert path.read_bytes() == undisturbed.read_bytes()
+
+
+def test_files_of_earlier_versions_have_no_seal(tmp_path):
+    path, old = generate(POISSON, tmp_path / "data.h5", 4, resolution=8), tmp_path / "old.h5"
+    with h5py.File(path) as new, h5py.File(old, "w") as file:
+        for name in new:
+            file[name] = new[name][:]
+        file.attrs.update(new.attrs)
+    with DatasetFile(old) as file, DatasetFile(path) as other:
+        assert all(torch.equal(*parts) for parts in zip(file.subset(4), other.subset(4), strict=True))
 
 
 @pytest.mark.parametrize("name", ["fields", "tensor", "dial"])
@@ -338,6 +393,7 @@ def test_examples_that_are_no_numbers_are_refused(tmp_path, name):
     with h5py.File(path, "r+") as file:
         del file["checksum"], file.attrs["checksum"]  # as in files of earlier versions
         file[name][(5, *[0] * (file[name].ndim - 1))] = np.nan
+    tables.seal(path)
     with DatasetFile(path) as file:
         file.subset(4)
         with pytest.raises(ValueError, match=r"data.h5: expected finite values, got NaN or infinity in example 5"):
@@ -352,6 +408,7 @@ def test_tables_that_do_not_belong_together(tmp_path):
         with h5py.File(path, "r+") as file:
             del file.attrs["checksum"]
             change(file)
+        tables.seal(path)
         return path
 
     def replaced(name, **dataset):
@@ -422,6 +479,7 @@ def test_newer_layout(tmp_path):
     path = generate(POISSON, tmp_path / "data.h5", 4, resolution=8)
     with h5py.File(path, "r+") as file:
         file.attrs["version"] = 99
+    tables.seal(path)
     with pytest.raises(ValueError, match="layout version 99, this package reads up to 1; upgrade sciml-fm"):
         DatasetFile(path)
 

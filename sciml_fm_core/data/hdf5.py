@@ -6,7 +6,8 @@ here add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). Each spl
 chunks of `CHUNK` examples: a split's size changes no other split, and a longer file starts with the shorter one.
 
 Files written here also have ``checksum`` uint32 (N,), the CRC-32 of each example, which is compared when it is first
-read. HDF5's own filter would need chunks, and a file in chunks cannot be mapped into memory.
+read, and a digest of all that is not an example, see `tables`. HDF5's own filter would need chunks, and a file in
+chunks cannot be mapped into memory.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from sciml_fm_core.physics.system import SYSTEMS, System, find_system
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.threads import adapting
 
+from . import tables
 from .splits import CHUNK, check_split, stream
 
 FORMAT = "sciml-fm dataset"
@@ -89,11 +91,12 @@ class Attributes:
 
 @dataclass(frozen=True)
 class GenerationProgress:
-    """How far an interrupted `generate` came."""
+    """How far an interrupted `generate` came, and whether its tables are still as they were sealed."""
 
     settings: dict
     done: int
     draws: int
+    sealed: bool
 
     def __post_init__(self):
         if not 0 <= self.done <= self.draws:
@@ -178,14 +181,14 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
     split, seed, resolution = attributes["split"], attributes["seed"], attributes["resolution"]
     settings = {**attributes, "count": count}
     size = 4 * count * (2 * resolution**2 + len(task.system.coefficient_names) + 2) + HEADER_BYTES
-    done, draws = 0, 0
+    done, draws, sealed = 0, 0, True
     if partial.exists() and progress.exists():
         began = _read_progress(progress, partial)
         if began.settings != settings:
             raise ValueError(
                 f"{partial}: written with other settings; finish it with those, or remove it and {progress.name}"
             )
-        done, draws = began.done, began.draws
+        done, draws, sealed = began.done, began.draws, began.sealed
         reserve(partial, partial.stat().st_size)
     else:
         partial.unlink(missing_ok=True)
@@ -193,11 +196,16 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
             reserve(partial, size)  # HDF5 does not survive a full disk: it never meets one
             _create(partial, count, resolution, task.system, attributes)
             reserve(partial, partial.stat().st_size)
+            tables.seal(partial)
         except OSError:
             partial.unlink(missing_ok=True)
             raise
+
+    def note(done: int, *, sealed: bool) -> None:
+        write_json(progress, with_digest({"settings": settings, "done": done, "draws": draws, "sealed": sealed}))
+
     with (
-        _open_partial(partial, progress, count, resolution, attributes) as file,
+        _open_partial(partial, progress, count, resolution, attributes, sealed) as file,
         adapting(torch.device(device or "cpu")) as timed,
     ):
         for start in range(done, count, CHUNK):
@@ -215,18 +223,20 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
             file["checksum"][start:stop] = _checksums(parts)
             draws += drawn
             file.flush()
-            write_json(progress, with_digest({"settings": settings, "done": stop, "draws": draws}))
+            note(stop, sealed=True)
             if callback is not None:
                 callback(stop, count)
+        note(count, sealed=False)  # the last attributes change the tables
         file.attrs.modify("acceptance_rate", CHUNK * -(-count // CHUNK) / draws)
         file.attrs.modify("checksum", _checksum_of({key: _plain(value) for key, value in file.attrs.items()}))
+    tables.seal(partial)
     os.replace(partial, path)
     progress.unlink()
 
 
 def _create(path: Path, count: int, n: int, system: System, attributes: Mapping) -> None:
     """Preallocate every dataset, so that the bytes do not depend on where a generation was interrupted."""
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", userblock_size=tables.BLOCK) as file:
         for name, shape in (
             ("fields", (count, 2, n, n)),
             ("tensor", (count, len(system.coefficient_names))),
@@ -253,8 +263,10 @@ def _read_progress(progress: Path, partial: Path) -> GenerationProgress:
         raise ValueError(f"{progress}: not readable ({error}); remove it and {partial.name}") from error
 
 
-def _open_partial(partial: Path, progress: Path, count: int, n: int, attributes: Mapping) -> h5py.File:
+def _open_partial(partial: Path, progress: Path, count: int, n: int, attributes: Mapping, sealed: bool) -> h5py.File:
     try:
+        if sealed:
+            tables.check(partial, unfinished=True)
         file = h5py.File(partial, "r+")
         known = {key: _plain(value) for key, value in file.attrs.items()}
         shapes = {name: file[name].shape for name in ("fields", "dial", "checksum", "tensor")}
@@ -304,6 +316,10 @@ class DatasetFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise ValueError(f"dataset {path}: no such file; `sciml-fm generate` writes one")
+        try:
+            tables.check(self.path)
+        except ValueError as error:
+            raise ValueError(f"dataset {path}: {error}") from None
         try:
             self._file = h5py.File(self.path, "r")
         except Exception as error:  # as below

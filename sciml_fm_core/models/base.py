@@ -128,7 +128,8 @@ class Model(nn.Module):
                 )
         for key, value in state.items():
             if value.dtype not in WEIGHT_TYPES or not torch.isfinite(value).all():
-                raise ValueError(f"weights: expected finite numbers in {key!r}, got NaN, infinity or {value.dtype}")
+                where = f"weights: expected finite numbers in {key[:80]!r}"
+                raise ValueError(f"{where}, got NaN, infinity or {value.dtype}")
         model = cls(config)
         model.load_state_dict({key: value.float() for key, value in state.items()})
         return model

@@ -9,6 +9,7 @@ seed, command, hardware, errors) and a digest of all of it. Nothing is ever unpi
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -313,7 +314,9 @@ def _parent_of(about: Packed, where: str) -> Operator | None:
     if name is None:
         return None
     if name not in shipped:
-        raise ValueError(f"{where}: it is the difference to {name!r}, which does not ship; keep it whole instead")
+        raise ValueError(
+            f"{where}: it is the difference to {reprlib.repr(name)}, which does not ship; keep it whole instead"
+        )
     if about.digest not in (None, file_digest(shipped[name])):
         raise ValueError(f"{where}: the operator {name} that it is the difference to has changed; make it again")
     return load_operator(name)

@@ -53,11 +53,13 @@ def unpack(packed: State, parent: State | None = None, *, block: int = BLOCK) ->
         if part == "numbers" and numbers.dtype == torch.int8:
             scale = packed.get(f"{name}:scale", numbers[:0])
             if scale.dtype != torch.float16 or scale.shape != (-(-numbers.numel() // block),):
-                raise ValueError(f"packed: expected {name!r} to have a float16 scale for every {block} numbers")
+                raise ValueError(f"packed: expected {name[:80]!r} to have a float16 scale for every {block} numbers")
             value *= scale.float().repeat_interleave(block)[: numbers.numel()].reshape(numbers.shape)
         elif part != "half" or numbers.dtype != torch.float16:
-            raise ValueError(f"packed: expected numbers in int8, their scale or float16, got {key!r} {numbers.dtype}")
+            got = f"{key[:80]!r} {numbers.dtype}"
+            raise ValueError(f"packed: expected numbers in int8, their scale or float16, got {got}")
         if parent is not None and (name not in parent or parent[name].shape != value.shape):
-            raise ValueError(f"packed: expected the tensors of the parent, got {name!r} of shape {tuple(value.shape)}")
+            got = f"{name[:80]!r} of shape {tuple(value.shape)}"
+            raise ValueError(f"packed: expected the tensors of the parent, got {got}")
         state[name] = value if parent is None else value + parent[name].cpu().float()
     return state

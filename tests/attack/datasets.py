@@ -15,6 +15,7 @@ import torch
 from sciml_fm_core import DatasetFile, Examples, Task, generate
 from sciml_fm_core.data.hdf5 import ATTRIBUTES
 from sciml_fm_core.data.splits import CHUNK
+from sciml_fm_core.data.tables import seal
 
 from ._mutate import STRANGE, damaged, mutated_json, refused
 
@@ -57,6 +58,9 @@ def attack(seed: int, folder: Path) -> str | None:
     path.write_bytes(damaged(content, rng) if how else content)
     if not how:
         _change(path, rng)
+        if rng.random() < 0.8:
+            with suppress(ValueError):  # too large
+                seal(path)  # as one who changes a file on purpose would
     found, wrong = refused(lambda: _read(path))
     if found is None:
         return wrong
