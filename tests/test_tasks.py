@@ -273,6 +273,8 @@ def test_sampling_needs_a_generator_a_count_and_an_even_grid():
     for n in (6, 129, -4):
         with pytest.raises(ValueError, match=f"resolution: expected an even number of at least 8, got {n}"):
             task.sample(4, n, stream())
+    with pytest.raises(ValueError, match="resolution: expected at most 4096 points in each direction, got 2147483648"):
+        task.sample(4, 2**31, stream())
 
 
 # Shifts ---------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from sciml_fm_core.files import check_output, reserve, write_json
 from sciml_fm_core.locks import hold
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.sampling import check_resolution
-from sciml_fm_core.physics.spectral import SMALLEST_GRID
+from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID
 from sciml_fm_core.physics.system import SYSTEMS, System, find_system
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.threads import adapting
@@ -66,8 +66,6 @@ ATTRIBUTES: dict[str, str] = {
     "checksum": "CRC-32 of all these as JSON",
 }
 
-FINEST_GRID = 4096
-"""Points in each direction of the fields in a file, at most."""
 COMPRESSION = 1100
 """A declared size is at most as many times that of the file: deflate does not reach it."""
 

@@ -14,6 +14,7 @@ from sciml_fm_core.threads import adapting, ignore
 
 from .examples import Examples
 from .sources import SIGMA, draw_amplitudes, lattice_profiles, normalize, render
+from .spectral import FINEST_GRID
 from .system import System
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def check_resolution(resolution: int) -> None:
     """Raise ValueError when examples cannot be sampled on this many points."""
     if resolution < 8 or resolution % 2:
         raise ValueError(f"resolution: expected an even number of at least 8, got {resolution}")
+    if resolution > FINEST_GRID:
+        raise ValueError(f"resolution: expected at most {FINEST_GRID} points in each direction, got {resolution}")
 
 
 def draw_accepted(

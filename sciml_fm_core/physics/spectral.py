@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 SMALLEST_GRID = 4
+FINEST_GRID = 4096
+"""Points in each direction of what is drawn or read from a file, at most."""
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types that fields may have."""
 

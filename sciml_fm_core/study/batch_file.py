@@ -84,8 +84,9 @@ def plan(path: str | Path, output: str | Path) -> list[Run]:
     path, output = Path(path).resolve(), Path(output).resolve()
     problems: list[str] = []
     runs: dict[str, Run] = {}
+    entries = _read_entries(path)
     need("papermill", "notebooks")  # now, rather than in every run
-    for number, entry in enumerate(_read_entries(path), 1):
+    for number, entry in enumerate(entries, 1):
         found: list[str] = []
         for run in _plan_entry(entry, path.parent, output, found):
             if run.identity in runs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
 import random
@@ -141,7 +142,8 @@ def command(chance: random.Random) -> list[str]:
 
 
 def prepare() -> None:
-    """Make what every case reads."""
+    """Make what every case reads, and import what takes seconds."""
+    importlib.import_module("papermill")
     _bundle()
     _dataset()
 
