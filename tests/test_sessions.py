@@ -26,6 +26,7 @@ from explorer.jobs import AdaptJob
 from explorer.limits import Limits
 from explorer.state import ExploreState
 from explorer.studies_page import Studies
+from explorer.urgency import UrgentFirst
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 
@@ -165,3 +166,19 @@ def test_a_session_that_the_server_has_not_named_is_refused(public):
             connection.close()
 
     asyncio.run(knock())
+
+
+def test_what_visitors_wait_for_comes_first():
+    thread, begun, go_on, done = UrgentFirst("test"), threading.Event(), threading.Event(), []
+    first = thread.submit(lambda: (begun.set(), go_on.wait(), done.append("first")))
+    assert begun.wait(10)
+    spreads = [thread.later(done.append, f"spread {number}") for number in range(3)]
+    frames = [thread.submit(done.append, f"frame {number}") for number in range(2)]
+    failing = thread.submit(divmod, 1, 0)
+    assert spreads[1].cancel(), "it has not begun"
+    go_on.set()
+    thread.shutdown()
+    assert done == ["first", "frame 0", "frame 1", "spread 0", "spread 2"]
+    assert first.done()
+    assert all(future.done() for future in frames)
+    assert isinstance(failing.exception(), ZeroDivisionError)
