@@ -404,6 +404,7 @@ def test_loss_that_is_not_finite_ends_with_an_error(small_operator):
         ({"loss": "absolute"}, "loss: expected one of relative, squared, residual, physics, got 'absolute'"),
         ({"precision": "half"}, "precision: expected one of float32, tf32, bfloat16, got 'half'"),
         ({"steps": 0}, "expected steps and intervals of at least 1"),
+        ({"steps": 10**30}, "steps: expected at most 1000000000000, got 1000000000000000000000000000000"),
         ({"report_every": 0}, "expected steps and intervals of at least 1"),
         ({"validate_every": 0}, "expected steps and intervals of at least 1"),
         ({"learning_rate": 0.0}, "learning_rate: expected a finite number above 0"),

@@ -18,6 +18,8 @@ COMPILE_STEPS = 5000
 """Steps from which a training on a GPU is compiled, where `TrainConfig.compile` leaves it to the rule. On two CPU cores
 torch.compile takes 12 to 16 s, and its code is somewhat faster than the fused form at 64 x 64 and slower at 128 x 128
 (``benchmarks/README.md``), so the rule never compiles there."""
+MOST_STEPS = 10**12
+"""Thousands of years; a checkpoint could not be read that says more than 64 bits hold."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class TrainConfig:
                 find_loss(name)
         if self.steps < 1 or min(self.validate_every, self.report_every, self.checkpoint_every) < 1:
             raise ValueError("TrainConfig: expected steps and intervals of at least 1")
+        if self.steps > MOST_STEPS:
+            raise ValueError(f"steps: expected at most {MOST_STEPS}, got {self.steps}; limit the time instead")
         if self.learning_rate is not None and not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ValueError(f"learning_rate: expected a finite number above 0, got {self.learning_rate}")
         if self.composed is not None and not 0 <= self.composed <= 1:
