@@ -31,7 +31,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 from explorer import text
 from explorer.app import Explorer
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
-from explorer.compute import RESOLUTION, Query, coarse_to_fine, compute, expected, spread_of, sweep_sources
+from explorer.compute import (
+    RESOLUTION,
+    Query,
+    coarse_to_fine,
+    compute,
+    compute_together,
+    expected,
+    spread_of,
+    sweep_sources,
+)
 from explorer.controls import ParameterControls
 from explorer.error_curves import mean_at
 from explorer.exports import as_hdf5, as_npz, program
@@ -722,6 +731,26 @@ def test_a_fourth_prediction_is_one_entry(state, operators, monkeypatch):
     _, arrays = frame_message(frame, "", "")
     assert list(arrays) == ["source", "solution", "zero_shot", "mixed"]
     assert setup_message(state)["predictors"][-1]["name"] == "Mixed"
+
+
+def test_frames_that_are_computed_together_are_as_alone():
+    state = state_of("poisson")
+    queries = []
+    for dial in (3, 7, 12):
+        state.set_dial(dial)
+        queries.append(state.query())
+    state.choose_system("helmholtz")
+    other, empty = state.query(), replace(queries[0], gaussians=())
+    found = compute_together([*queries, empty, other])
+    assert isinstance(found.pop(3), ValueError)
+    for query, frame in zip([*queries, other], found, strict=True):
+        alone = compute(query)
+        assert frame.query is query
+        np.testing.assert_array_equal(frame.solution, alone.solution)
+        for key, prediction in alone.predictions.items():
+            if prediction is not None:
+                np.testing.assert_allclose(frame.predictions[key].values, prediction.values, rtol=1e-3, atol=1e-5)
+                assert frame.predictions[key].bounds == pytest.approx(prediction.bounds, rel=1e-3)
 
 
 def test_the_spread_of_an_ensemble_grows_outside_its_training():

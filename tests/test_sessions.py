@@ -182,3 +182,27 @@ def test_what_visitors_wait_for_comes_first():
     assert first.done()
     assert all(future.done() for future in frames)
     assert isinstance(failing.exception(), ZeroDivisionError)
+
+
+def test_what_waits_for_the_same_is_done_together():
+    thread, begun, go_on, calls = UrgentFirst("test"), threading.Event(), threading.Event(), []
+
+    def doubled(numbers):
+        calls.append(numbers)
+        return [2 * number for number in numbers]
+
+    def failing(numbers):
+        raise ZeroDivisionError
+
+    thread.submit(lambda: (begun.set(), go_on.wait()))
+    assert begun.wait(10)
+    later = thread.later(calls.append, "later")
+    asked = [thread.together(doubled, number) for number in range(6)]
+    failed = [thread.together(failing, number) for number in range(2)]
+    assert asked[1].cancel(), "it has not begun"
+    go_on.set()
+    thread.shutdown()
+    assert calls == [[0, 2, 3], [4, 5], "later"]
+    assert [future.result() for future in asked if not future.cancelled()] == [0, 4, 6, 8, 10]
+    assert all(isinstance(future.exception(), ZeroDivisionError) for future in failed)
+    assert later.done()

@@ -23,7 +23,7 @@ from sciml_fm_core.models.operator import Operator, load_operator
 from . import text
 from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
-from .compute import Frame, Query, Spread, compute, expected, spread_of
+from .compute import Frame, Query, Spread, compute, compute_together, expected, spread_of
 from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves
 from .exports import File, as_hdf5, as_npz, program
@@ -49,7 +49,7 @@ torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
 and one that begins takes the last that was set anywhere, so this holds for every frame and training of the page. How
 the threads of a training wait for each other is chosen while it runs, see `sciml_fm_core.threads`."""
 FRAMES = UrgentFirst("frames")
-"""For the fields of all sessions, in the order in which they ask, and for what follows where a dial rests."""
+"""For the fields of all sessions, in the order in which they ask, several at once where several wait."""
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
 """What a frame is of, by the names of `ExploreState`."""
 
@@ -285,7 +285,7 @@ class Explorer:
     def _begin(self) -> tuple[int, Future[Frame | str]]:
         """Turn of the dial and frame of the page as it is; the computing begins before the event loop comes round."""
         self._computed = self._wanted
-        return self._turn, FRAMES.submit(self._attempt, self.state.query())
+        return self._turn, FRAMES.together(_attempt_frames, self.state.query())
 
     async def _frames(self, begun: tuple[int, Future[Frame | str]]) -> None:
         while True:
@@ -301,16 +301,6 @@ class Explorer:
             if following is None and self._computed == self._wanted:
                 return
             begun = following or self._begin()
-
-    def _attempt(self, query: Query) -> Frame | str:
-        """A frame, or the reason why there is none."""
-        try:
-            return compute(query)
-        except (ValueError, ArithmeticError) as error:
-            return str(error)
-        except Exception:
-            log.exception("computing the fields failed")
-            return "Computing the fields failed; the server's log says why."
 
     def _paint(self, outcome: Frame | str, latest: bool, turn: int) -> None:
         state = self.state
@@ -415,6 +405,20 @@ class Explorer:
         self._drawer_open = event.new
         if event.new and self._last is not None and self._last.query.system is self.state.system:
             self.parameters.show_values(self._last.coefficients)
+
+
+def _attempt_frames(queries: list[Query]) -> list[Frame | str]:
+    """For each a frame, or the reason why there is none."""
+    found: list[Frame | str] = []
+    for outcome in compute_together(queries):
+        if isinstance(outcome, Frame):
+            found.append(outcome)
+        elif isinstance(outcome, (ValueError, ArithmeticError)):
+            found.append(str(outcome))
+        else:
+            log.error("computing the fields failed", exc_info=outcome)
+            found.append("Computing the fields failed; the server's log says why.")
+    return found
 
 
 def _attempt_spread(frame: Frame, ensemble: str) -> Spread | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,34 +95,99 @@ def make_source(query: Query) -> Tensor:
     return normalize(render(amplitudes, query.resolution), zero_mean=zero_mean)[0]
 
 
-@torch.inference_mode()
 def compute(query: Query) -> Frame:
     """Solve exactly, predict with every operator there is, and measure.
 
     Raises:
         ValueError: if the source is empty or the dial cannot be reached with it.
     """
+    (found,) = compute_together([query])
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+@torch.inference_mode()
+def compute_together(queries: Sequence[Query]) -> list[Frame | Exception]:
+    """As `compute`, of several queries; in place of a frame, the error of its query.
+
+    What asks the same operators is predicted at once, which is faster than one after the other.
+    """
+    found: list[Any] = [_or_error(_solve, query) for query in queries]
+    alike: dict[Hashable, list[int]] = {}
+    for number, one in enumerate(found):
+        if isinstance(one, _Solved):
+            alike.setdefault(one.asks, []).append(number)
+    for numbers in alike.values():
+        solved = [found[number] for number in numbers]
+        frames = _or_error(_frames, solved)
+        if isinstance(frames, Exception):  # of one of them, so that each is tried by itself
+            frames = [frames] if len(solved) == 1 else [_or_error(lambda one: _frames([one])[0], one) for one in solved]
+        for number, frame in zip(numbers, frames, strict=True):
+            found[number] = frame
+    return found
+
+
+def _or_error(work: Callable, argument: Any) -> Any:
+    try:
+        return work(argument)
+    except Exception as error:
+        return error
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """A query, its exact solution and what both are made of; ``exact`` is in float64."""
+
+    query: Query
+    operators: dict[str, Operator]
+    source: Tensor
+    coefficients: Tensor
+    solution: Tensor
+    residual: float
+    exact: tuple[Tensor, Tensor]
+    """Source and coefficients."""
+
+    @property
+    def asks(self) -> Hashable:
+        """Equal where predictions can be made together."""
+        asked = [(key, id(operator)) for key, operator in self.operators.items()]
+        return self.query.system.name, self.query.resolution, tuple(asked)
+
+
+def _solve(query: Query) -> _Solved:
     system = query.system
     source = make_source(query)
     dial = torch.tensor(query.dial, dtype=torch.float64)
     parameters = torch.tensor(query.parameters, dtype=torch.float64)
-    exact_source, exact_coefficients = source.double(), system.coefficients(dial, source.double(), parameters)
-    coefficients = exact_coefficients.to(source.dtype)
+    exact = source.double(), system.coefficients(dial, source.double(), parameters)
+    solution = system.solve(*exact)
+    residual = relative_residual(system.residual(solution, *exact), exact[0]).item()
+    operators = {key: load() for key, load in query.operators.items() if load}
+    return _Solved(query, operators, source, exact[1].to(source.dtype), solution.to(source.dtype), residual, exact)
 
-    exact = system.solve(exact_source, exact_coefficients)
-    residual = relative_residual(system.residual(exact, exact_source, exact_coefficients), exact_source).item()
-    solution = exact.to(source.dtype)
 
-    found = _predict({key: load() for key, load in query.operators.items() if load}, system, source, coefficients)
-    measured = _measured(found, solution, system, exact_source, exact_coefficients) if found else {}
-    return Frame(
-        query=query,
-        source=source.numpy(),
-        solution=solution.numpy(),
-        solution_residual=residual,
-        coefficients=dict(zip(system.coefficient_names, coefficients.tolist(), strict=True)),
-        predictions={key: measured.get(key) for key in query.operators},
-    )
+def _frames(solved: Sequence[_Solved]) -> list[Frame]:
+    """Of queries that ask the same."""
+    sources = torch.stack([one.source for one in solved])
+    coefficients = torch.stack([one.coefficients for one in solved])
+    system = solved[0].query.system
+    found = _predict(solved[0].operators, system, sources, coefficients)
+    frames = []
+    for number, one in enumerate(solved):
+        own = {key: predictions[number] for key, predictions in found.items()}
+        measured = _measured(own, one.solution, system, *one.exact) if own else {}
+        frames.append(
+            Frame(
+                query=one.query,
+                source=one.source.numpy(),
+                solution=one.solution.numpy(),
+                solution_residual=one.residual,
+                coefficients=dict(zip(system.coefficient_names, one.coefficients.tolist(), strict=True)),
+                predictions={key: measured.get(key) for key in one.query.operators},
+            )
+        )
+    return frames
 
 
 @torch.inference_mode()
@@ -156,7 +222,7 @@ def spread_of(frame: Frame, ensemble: Ensemble) -> Spread:
 
 
 def _predict(operators: dict[str, Operator], system: System, source: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
-    """Predictions by key; networks of equal shape are applied together."""
+    """Predictions by key, of several sources; networks of equal shape are applied together."""
     alike: dict[tuple, list[str]] = {}
     for key, operator in operators.items():
         alike.setdefault((type(operator.model), operator.model.config), []).append(key)

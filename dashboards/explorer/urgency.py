@@ -1,4 +1,4 @@
-"""One thread for the short work of all sessions: what visitors wait for comes before what can wait."""
+"""One thread for the short work of all sessions: what visitors wait for comes first, and at once where it is alike."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+MOST_TOGETHER = 4
+"""More at once gain little, and the first of them waits for the last."""
+
+
+@dataclass(order=True, frozen=True)
+class _Asked:
+    later: bool
+    number: int
+    work: Callable = field(compare=False)
+    arguments: tuple = field(compare=False)
+    together: bool = field(compare=False)
+    future: Future = field(compare=False, default_factory=Future)
 
 
 class UrgentFirst(Executor):
@@ -15,18 +30,25 @@ class UrgentFirst(Executor):
     >>> thread = UrgentFirst("example")
     >>> thread.submit(max, 1, 2).result(), thread.later(min, 1, 2).result()
     (2, 1)
+    >>> doubled = [thread.together(lambda numbers: [2 * number for number in numbers], number) for number in (3, 4)]
+    >>> [future.result() for future in doubled]
+    [6, 8]
     >>> thread.shutdown()
     """
 
     def __init__(self, name: str):
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._lock = threading.Lock()
-        self._waiting: list[tuple[bool, int, Future, Callable, tuple]] = []
+        self._waiting: list[_Asked] = []
         self._numbers = itertools.count()
 
     def submit(self, work: Callable, /, *arguments) -> Future:
         """As of any executor, without keywords."""
-        return self._add(work, arguments, later=False)
+        return self._add(work, arguments)
+
+    def together(self, work: Callable[[list], list], argument: Any) -> Future:
+        """Do a work that takes a list of arguments and gives as many results, with what else waits for it then."""
+        return self._add(work, (argument,), together=True)
 
     def later(self, work: Callable, /, *arguments) -> Future:
         """Do something when nothing else waits; until it begins it can be cancelled."""
@@ -36,18 +58,34 @@ class UrgentFirst(Executor):
         """As of any executor."""
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
-    def _add(self, work: Callable, arguments: tuple, *, later: bool) -> Future:
-        future: Future = Future()
+    def _add(self, work: Callable, arguments: tuple, *, later: bool = False, together: bool = False) -> Future:
+        asked = _Asked(later, next(self._numbers), work, arguments, together)
         with self._lock:
-            heapq.heappush(self._waiting, (later, next(self._numbers), future, work, arguments))
+            heapq.heappush(self._waiting, asked)
         self._pool.submit(self._next)  # as many turns as works; which is whose, is seen when it comes
-        return future
+        return asked.future
 
     def _next(self) -> None:
         with self._lock:
-            *_, future, work, arguments = heapq.heappop(self._waiting)
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(work(*arguments))
-            except BaseException as error:
-                future.set_exception(error)
+            if not self._waiting:
+                return  # done together with another
+            first = heapq.heappop(self._waiting)
+            chosen = [first]
+            if first.together:
+                same = sorted(one for one in self._waiting if one.together and one.work == first.work)
+                chosen += same[: MOST_TOGETHER - 1]
+                self._waiting = [one for one in self._waiting if one not in chosen]
+                heapq.heapify(self._waiting)
+        running = [one for one in chosen if one.future.set_running_or_notify_cancel()]
+        if not running:
+            return
+        try:
+            results = (
+                first.work([one.arguments[0] for one in running]) if first.together else [first.work(*first.arguments)]
+            )
+        except BaseException as error:
+            for one in running:
+                one.future.set_exception(error)
+        else:
+            for one, result in zip(running, results, strict=True):
+                one.future.set_result(result)
