@@ -8,6 +8,7 @@ package imports this one, which alone needs HoloViews.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -342,7 +343,24 @@ def image(field: Tensor, title: str, limit: float | None = None, name: str = "u"
     points = np.arange(field.shape[-1]) / field.shape[-1]
     drawn = hv.Image((points, points, field.numpy()), ["x", "y"], name)
     style = dict(clim=(-limit, limit), cmap="RdBu_r", colorbar=True, cbar_ticks=3, xaxis=None, yaxis=None, title=title)
+    _quick_colour_bars()
     return drawn.opts(**style, backend="matplotlib")
+
+
+@cache
+def _quick_colour_bars() -> None:
+    """To know where the colour bar of an image belongs, HoloViews draws all of the figure, as often as it has images.
+
+    That took most of the time of a figure of many images; laying out the axes of the image tells the same.
+    """
+    from holoviews.plotting.mpl import RasterPlot
+
+    class ImagePlot(RasterPlot):
+        def _draw_colorbar(self, element=None, dimension=None, redraw=True):
+            self.handles["axis"].apply_aspect()
+            super()._draw_colorbar(element, dimension, redraw=False)
+
+    hv.Store.registry["matplotlib"][hv.Image] = ImagePlot
 
 
 def panels(figures: Sequence, columns: int, **spacing) -> hv.Layout:
@@ -356,9 +374,11 @@ def export(figures: dict[str, hv.Dimensioned], folder: str | Path) -> list[Path]
     """Write each figure as PNG and SVG by Matplotlib; returns the files."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    renderer = hv.renderer("matplotlib").instance(dpi=130)
     paths = []
     for name, figure in figures.items():
+        drawn = renderer.get_plot(figure)  # once for both: that takes longer than to write it
         for kind in ("png", "svg"):
-            hv.save(figure, folder / f"{name}.{kind}", fmt=kind, backend="matplotlib", dpi=130)
+            renderer.save(drawn, folder / name, fmt=kind)
             paths.append(folder / f"{name}.{kind}")
     return paths
