@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciml_fm_core.physics.spectral import check_finite, parseval_weights, transform
+from sciml_fm_core.physics.spectral import broadcast_shapes, check_finite, parseval_weights, transform
 from sciml_fm_core.physics.system import System, find_system
 
 ROUNDING = 1e-12
@@ -84,7 +84,7 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
             f"prediction: expected the grid of the source {tuple(source.shape[-2:])}, got "
             f"{tuple(prediction.shape[-2:])}; resample one of them"
         )
-    shape = torch.broadcast_shapes(prediction.shape[:-2], source.shape[:-2], coefficients.shape[:-1])
+    shape = broadcast_shapes(prediction.shape[:-2], source.shape[:-2], coefficients.shape[:-1])
     coefficients = coefficients.double()
     divides = type(system).multiplier is System.multiplier and type(system).residual_hat is System.residual_hat
     known = system.symbol_bounds(coefficients, n) if divides else None

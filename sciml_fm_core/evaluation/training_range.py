@@ -20,6 +20,7 @@ from sciml_fm_core.data.splits import stream
 from sciml_fm_core.models.normalization import Normalization
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.spectral import (
+    broadcast_shapes,
     filter_modes,
     inverse_transform,
     parseval_weights,
@@ -157,7 +158,7 @@ class TrainingRange:
         """
         system = self.normalization.resolve(system)
         system.check(source, coefficients)
-        leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+        leading = broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
         sources = _on_points(source).expand(*leading, POINTS, POINTS).reshape(-1, POINTS, POINTS)
         rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(-1, coefficients.shape[-1])
         seen = _look(self.normalization, sources, rows.to(sources.dtype), system)

@@ -88,8 +88,10 @@ class SpectralConvolution(nn.Module):
         super().__init__()
         self.modes = modes
         count = 2 * modes * modes
-        weight = torch.randn(2, 1 if alike else count, width, width, generator=generator)
-        self.weight = nn.Parameter(weight.repeat(1, count // weight.shape[1], 1, 1) / math.sqrt(2 * width))
+        self.weight = nn.Parameter(torch.empty(2, count, width, width))
+        if not self.weight.is_meta:  # a network that is only declared: PyTorch would import its compiler to compute it
+            drawn = torch.randn(2, 1 if alike else count, width, width, generator=generator)
+            self.weight.data.copy_(drawn / math.sqrt(2 * width))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Apply to hidden (n, n, batch, d)."""

@@ -23,7 +23,7 @@ from sciml_fm_core import schema
 from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
 from sciml_fm_core.files import atomic_path, file_digest, save_tensors
 from sciml_fm_core.former_names import with_recipe_of_today
-from sciml_fm_core.physics.spectral import check_grid
+from sciml_fm_core.physics.spectral import broadcast_shapes, check_grid
 from sciml_fm_core.physics.symmetries import inverse, turned_field
 from sciml_fm_core.physics.system import System
 
@@ -227,7 +227,7 @@ def predict_together(
     device, dtype = operators[0].device, next(operators[0].model.parameters()).dtype
     _check_size(source.abs().amax(dim=(-2, -1)), "source")
     _check_size(coefficients.abs().amax(dim=-1), "coefficients")
-    leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+    leading = broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
     sources = source.expand(*leading, n, n).reshape(-1, n, n)
     rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(-1, coefficients.shape[-1])
     batch = max(1, BATCH_POINTS // (n**2 * len(operators)))

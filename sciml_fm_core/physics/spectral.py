@@ -7,6 +7,9 @@ has coefficients ``u_hat = rfft2(u)`` of shape ``(..., n, n // 2 + 1)``, so that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +18,15 @@ FINEST_GRID = 4096
 """Points in each direction of what is drawn or read from a file, at most."""
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types that fields may have."""
+
+
+def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
+    """The common shape of tensors of these shapes. By NumPy: PyTorch's own function imports all of SymPy.
+
+    Raises:
+        ValueError: if they do not fit each other.
+    """
+    return torch.Size(np.broadcast_shapes(*map(tuple, shapes)))
 
 
 def check_tensor(value: object, name: str) -> None:

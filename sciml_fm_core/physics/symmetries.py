@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .spectral import broadcast_shapes
+
 ELEMENTS = 8
 """How many symmetries the square has."""
 
@@ -44,7 +46,7 @@ class Geometry:
     def turned(self, coefficients: Tensor, elements: Tensor, names: tuple[str, ...]) -> Tensor:
         """Coefficients (..., c), named in their order, turned by elements that broadcast to (...)."""
         swap, sign_x, sign_y = _parts(elements, coefficients.dtype)
-        leading = torch.broadcast_shapes(coefficients.shape[:-1], elements.shape)
+        leading = broadcast_shapes(coefficients.shape[:-1], elements.shape)
         coefficients = coefficients.expand(*leading, len(names))
         columns = dict(zip(names, coefficients.unbind(-1), strict=True))
         for first, second, mixed in self.tensors:

@@ -20,6 +20,7 @@ from torch import Tensor
 from .examples import Examples
 from .parameter import Parameter
 from .spectral import (
+    broadcast_shapes,
     check_finite,
     check_grid,
     check_tensor,
@@ -285,7 +286,7 @@ class System(ABC):
         """
         n = self.check(source, coefficients)
         check_grid(solution, "solution")
-        leading = torch.broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+        leading = broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
         if not _broadcast(solution.shape[:-2], leading):
             raise ValueError(
                 f"solution: leading shape {tuple(solution.shape[:-2])} does not broadcast with {tuple(leading)} of the "
@@ -409,8 +410,8 @@ class Evolution(System):
 def _broadcast(first: torch.Size, second: torch.Size) -> bool:
     """Whether two shapes fit each other."""
     try:
-        torch.broadcast_shapes(first, second)
-    except RuntimeError:
+        broadcast_shapes(first, second)
+    except ValueError:
         return False
     return True
 
