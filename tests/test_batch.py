@@ -280,47 +280,47 @@ def test_stopped_batch_leaves_no_orphan_and_goes_on(batch, tmp_path, how):
 
 
 @pytest.mark.notebook
-def test_twenty_runs_on_two_processes(batch, tmp_path):
-    runs = batch(numbered(20))
+def test_eight_runs_on_two_processes(batch, tmp_path):
+    runs = batch(numbered(8))
     summary = run_batch(runs, processes=2)
-    assert (summary.done, summary.executed) == (20, 20)
-    assert sorted(executed(tmp_path)) == list(range(20))
+    assert (summary.done, summary.executed) == (8, 8)
+    assert sorted(executed(tmp_path)) == list(range(8))
     assert {marker["status"] for marker in markers(runs)} == {"done"}
-    assert len({run.output for run in runs if run.output.exists()}) == 20
+    assert len({run.output for run in runs if run.output.exists()}) == 8
 
 
 @pytest.mark.notebook
 # Of the cluster that the test starts and damages, not of the batch.
 @pytest.mark.filterwarnings("ignore")
-def test_twenty_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
+def test_twelve_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
     distributed = pytest.importorskip("distributed")
-    runs, killed = batch(numbered(20)), []
+    runs, killed = batch(numbered(12)), []
 
     def finished():
         return {marker["parameters"]["number"] for marker in markers(runs)}
 
     def interrupt(progress):
-        if progress.done >= 4:
+        if progress.done >= 3:
             raise KeyboardInterrupt
 
     def kill_a_worker(progress):
-        if progress.done >= 12 and not killed:
+        if progress.done >= 8 and not killed:
             os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
             killed.extend(finished())
 
     with distributed.LocalCluster(n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None) as cluster:
-        with pytest.raises(KeyboardInterrupt, match="of 20 runs are finished; the same command goes on"):
+        with pytest.raises(KeyboardInterrupt, match="of 12 runs are finished; the same command goes on"):
             run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=interrupt)
         interrupted = finished()
         halfway = set(executed(tmp_path)) - interrupted  # begun, and stopped before they were finished
-        assert 4 <= len(interrupted) <= 8
+        assert 3 <= len(interrupted) <= 6
         assert len(halfway) <= 2
         assert left_over(tmp_path) == []
         summary = run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=kill_a_worker)
-    assert (summary.done, summary.failed, summary.executed) == (20, 0, 20 - len(interrupted))
-    times = [executed(tmp_path).count(number) for number in range(20)]
+    assert (summary.done, summary.failed, summary.executed) == (12, 0, 12 - len(interrupted))
+    times = [executed(tmp_path).count(number) for number in range(12)]
     assert all(times), "nothing is lost"
-    assert sum(times) <= 20 + 2 + 1, "only what was in progress is begun again"
+    assert sum(times) <= 12 + 2 + 1, "only what was in progress is begun again"
     finished_early = (interrupted | set(killed)) - halfway
     assert {times[number] for number in finished_early} == {1}, "nothing finished is repeated"
     assert {marker["status"] for marker in markers(runs)} == {"done"}
