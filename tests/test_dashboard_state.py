@@ -733,7 +733,7 @@ def test_a_fourth_prediction_is_one_entry(state, operators, monkeypatch):
     assert setup_message(state)["predictors"][-1]["name"] == "Mixed"
 
 
-def test_frames_that_are_computed_together_are_as_alone():
+def test_frames_that_are_computed_together_are_as_alone(state_of):
     state = state_of("poisson")
     queries = []
     for dial in (3, 7, 12):
