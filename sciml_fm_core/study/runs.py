@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -154,6 +154,13 @@ def _digest(parent: str) -> str:
     path = (shipped_operators() | shipped_adaptations()).get(parent, Path(parent))
     if not path.is_file():
         raise ValueError(f"study: expected a shipped operator or the path of a bundle as parent, got {parent!r}")
+    status = path.stat()
+    return _digest_of(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _digest_of(path: Path, *_: int) -> str:
+    """Of a file as long as it is the same one: a grid asks for its few parents several times for each of its runs."""
     return file_digest(path)
 
 
