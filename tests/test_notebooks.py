@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,8 +71,20 @@ def execute(name, tmp_path, **parameters):
     return nbformat.read(executed, as_version=4)
 
 
-def figures(notebook, tmp_path):
-    """Number of pictures that the executed notebook shows as HTML, in a browser that has no network."""
+@pytest.fixture(scope="module")
+def figures():
+    """Function telling how many pictures an executed notebook shows as HTML, in a browser that has no network."""
+    with ThreadPoolExecutor(1) as thread:  # of the browser alone: papermill wants the event loop of this one for itself
+        playwright = thread.submit(sync_playwright().start).result()
+        browser = thread.submit(
+            lambda: playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
+        ).result()
+        yield lambda notebook, folder: thread.submit(count_figures, browser, notebook, folder).result()
+        thread.submit(browser.close).result()
+        thread.submit(playwright.stop).result()
+
+
+def count_figures(browser, notebook, tmp_path):
     page_file = tmp_path / "executed.html"
     page_file.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
     made = sum(
@@ -79,13 +92,11 @@ def figures(notebook, tmp_path):
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
-    with sync_playwright() as playwright:  # not longer: papermill wants the event loop for itself
-        browser = playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
-        context = browser.new_context(offline=True)
-        page = context.new_page()
-        page.goto(page_file.as_uri(), wait_until="domcontentloaded")
-        shown = page.evaluate(SHOWN)
-        browser.close()
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto(page_file.as_uri(), wait_until="domcontentloaded")
+    shown = page.evaluate(SHOWN)
+    context.close()
     assert shown == made, "no picture is left out or broken"
     return shown
 
@@ -101,7 +112,7 @@ def predicts(bundle, label):
     return torch.isfinite(error).all()
 
 
-def test_pretrain(tmp_path):
+def test_pretrain(tmp_path, figures):
     notebook = execute("01_pretrain.ipynb", tmp_path, size="64K", seed=5)
     record = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert record["parameters"]["budget"] == "smoke"
@@ -115,7 +126,7 @@ def test_pretrain(tmp_path):
     assert figures(notebook, tmp_path) >= 3, "the data, the learning curve and the fields are shown"
 
 
-def test_adapt(tmp_path):
+def test_adapt(tmp_path, figures):
     notebook = execute("02_adapt.ipynb", tmp_path, examples="0,4,8")
     record = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert [(run["examples"], run["start"]) for run in record["runs"]] == [
@@ -136,7 +147,7 @@ def text(notebook):
 
 
 @pytest.mark.parametrize(("name", "claim"), STUDIES.items(), ids=STUDIES)
-def test_studies(tmp_path, name, claim):
+def test_studies(tmp_path, name, claim, figures):
     notebook = execute(f"{name}.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
     runs = EXPERIMENTS[name]("smoke")
     records = read_table(tmp_path / "out" / "records.csv")
@@ -164,7 +175,7 @@ def test_results_go_beside_the_notebooks_whoever_starts_them(tmp_path, monkeypat
     assert results_folder(tmp_path / "x") == tmp_path / "x"
 
 
-def test_physics_loss(tmp_path):
+def test_physics_loss(tmp_path, figures):
     notebook, records = computed("physics_loss", physics_loss, tmp_path)
     shown = text(notebook)
     for system in ("SYS-1", "SYS-2"):
@@ -199,7 +210,7 @@ def test_convergence(tmp_path):
         assert claim in shown
 
 
-def test_unsupervised(tmp_path):
+def test_unsupervised(tmp_path, figures):
     notebook, records = computed("unsupervised", unsupervised, tmp_path)
     shown = text(notebook)
     for system in ("SYS-1", "SYS-3"):
@@ -214,7 +225,7 @@ def test_unsupervised(tmp_path):
     assert figures(notebook, tmp_path) == 2
 
 
-def test_low_precision(tmp_path):
+def test_low_precision(tmp_path, figures):
     notebook, records = computed("low_precision", low_precision_runs, tmp_path)
     shown = text(notebook)
     worst = max(record["error"][3] / record["error"][0] - 1 for record in records)
@@ -223,7 +234,7 @@ def test_low_precision(tmp_path):
     assert figures(notebook, tmp_path) == 1
 
 
-def test_weight_spectra(tmp_path):
+def test_weight_spectra(tmp_path, figures):
     notebook, records = computed("weight_spectra", weight_spectra, tmp_path)
     shown = text(notebook)
     for record in records:
@@ -234,7 +245,7 @@ def test_weight_spectra(tmp_path):
     assert figures(notebook, tmp_path) == 2
 
 
-def test_training_range(tmp_path):
+def test_training_range(tmp_path, figures):
     notebook, records = computed("training_range", training_range, tmp_path)
     shown = text(notebook)
     for record in records:
@@ -243,7 +254,7 @@ def test_training_range(tmp_path):
     assert figures(notebook, tmp_path) == 3
 
 
-def test_uncertainty(tmp_path):
+def test_uncertainty(tmp_path, figures):
     notebook, records = computed("uncertainty", uncertainty, tmp_path)
     shown = text(notebook)
     deep = [row for row in records[0]["rows"] if row["method"] == "deep ensemble" and row["shift"] == "medium"]
@@ -252,7 +263,7 @@ def test_uncertainty(tmp_path):
     assert figures(notebook, tmp_path) == 2
 
 
-def test_data(tmp_path):
+def test_data(tmp_path, figures):
     notebook = execute("00_data.ipynb", tmp_path, count=8, resolution=32)
     assert figures(notebook, tmp_path) >= 3
     assert "Largest relative residual" in text(notebook)
@@ -287,7 +298,7 @@ def jupyterlab(folder, name):
         server.wait(timeout=60)
 
 
-def test_lab(tmp_path):
+def test_lab(tmp_path, figures):
     """As a class sees it: in JupyterLab, without network; answers are hidden until they are asked for."""
     notebook = execute("lab.ipynb", tmp_path)
     assert figures(notebook, tmp_path) == 4
