@@ -293,6 +293,7 @@ def test_a_reload_keeps_the_page(page):
         page.keyboard.press("PageUp")
     page.get_by_label("Model").select_option("sys-1")
     page.wait_for_url(re.compile(r"model=sys-1&dial=8\.7&"))
+    expect(shown(page, "spread")).to_have_text(re.compile(r"%$"))  # it follows the frame, which is painted then
     error = shown(page, "zero_shot-error").inner_text()
     page.reload()
     expect(shown(page, "zero_shot-error")).to_have_text(error)
