@@ -72,7 +72,7 @@ class BusyCore:
 
 
 def _move(old: set[int], new: set[int]) -> None:
-    for thread in waits():
+    for thread in map(int, os.listdir(TASKS)):
         with suppress(OSError):  # it has ended
             if os.sched_getaffinity(thread) == old:
                 os.sched_setaffinity(thread, new)

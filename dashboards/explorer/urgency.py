@@ -18,9 +18,8 @@ MOST_TOGETHER = 4
 class _Asked:
     later: bool
     number: int
-    work: Callable = field(compare=False)
-    arguments: tuple = field(compare=False)
-    together: bool = field(compare=False)
+    work: Callable[[list], list] = field(compare=False)
+    argument: Any = field(compare=False)
     future: Future = field(compare=False, default_factory=Future)
 
 
@@ -44,22 +43,24 @@ class UrgentFirst(Executor):
 
     def submit(self, work: Callable, /, *arguments) -> Future:
         """As of any executor, without keywords."""
-        return self._add(work, arguments)
+        return self._add(lambda _: [work(*arguments)])
 
     def together(self, work: Callable[[list], list], argument: Any) -> Future:
         """Do a work that takes a list of arguments and gives as many results, with what else waits for it then."""
-        return self._add(work, (argument,), together=True)
+        return self._add(work, argument)
 
     def later(self, work: Callable, /, *arguments) -> Future:
         """Do something when nothing else waits; until it begins it can be cancelled."""
-        return self._add(work, arguments, later=True)
+        return self._add(lambda _: [work(*arguments)], later=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As of any executor."""
-        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+        for one in self._waiting if cancel_futures else ():
+            one.future.cancel()
+        self._pool.shutdown(wait)
 
-    def _add(self, work: Callable, arguments: tuple, *, later: bool = False, together: bool = False) -> Future:
-        asked = _Asked(later, next(self._numbers), work, arguments, together)
+    def _add(self, work: Callable[[list], list], argument: Any = None, *, later: bool = False) -> Future:
+        asked = _Asked(later, next(self._numbers), work, argument)
         with self._lock:
             heapq.heappush(self._waiting, asked)
         self._pool.submit(self._next)  # as many turns as works; which is whose, is seen when it comes
@@ -69,20 +70,15 @@ class UrgentFirst(Executor):
         with self._lock:
             if not self._waiting:
                 return  # done together with another
-            first = heapq.heappop(self._waiting)
-            chosen = [first]
-            if first.together:
-                same = sorted(one for one in self._waiting if one.together and one.work == first.work)
-                chosen += same[: MOST_TOGETHER - 1]
-                self._waiting = [one for one in self._waiting if one not in chosen]
-                heapq.heapify(self._waiting)
+            work = self._waiting[0].work
+            chosen = sorted(one for one in self._waiting if one.work == work)[:MOST_TOGETHER]
+            self._waiting = [one for one in self._waiting if one not in chosen]
+            heapq.heapify(self._waiting)
         running = [one for one in chosen if one.future.set_running_or_notify_cancel()]
         if not running:
             return
         try:
-            results = (
-                first.work([one.arguments[0] for one in running]) if first.together else [first.work(*first.arguments)]
-            )
+            results = work([one.argument for one in running])
         except BaseException as error:
             for one in running:
                 one.future.set_exception(error)

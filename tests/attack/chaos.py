@@ -39,16 +39,9 @@ MARK = "SCIML_FM_CHAOS"
 PATIENCE = 300.0
 """Seconds that any command may take; more is a defect."""
 TIMES = {
-    "seconds",
-    "total_seconds",
-    "pretraining_seconds",
-    "curve",
-    "command",
-    "hardware",
-    "start",
-    "host",
-    "output",
-} | {"digest"}
+    "seconds", "total_seconds", "pretraining_seconds", "curve", "command", "hardware", "start", "host", "output",
+    "digest",
+}  # fmt: skip
 """Keys of cards and records that differ between two undisturbed runs; the digest of a record is also of its times."""
 
 
