@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, cast
@@ -35,11 +36,12 @@ from .data.hdf5 import generate as write_dataset
 from .data.splits import check_split, draw_split
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
-from .files import check_folder, check_output, is_full
+from .files import check_folder, check_output, find_file, is_full, user_path
 from .locks import command_line, hold
+from .messages import memory_problem, one_line
 from .models.base import MODELS
 from .models.fno import SIZES
-from .models.operator import Operator, load_operator, read_header, shipped_operators
+from .models.operator import Operator, load_operator, read_header, shipped_adaptations, shipped_operators
 from .physics.sampling import check_resolution
 from .physics.tasks import Task
 from .study.batch_file import plan, read_marker
@@ -64,6 +66,23 @@ app = typer.Typer(
 # Names of files and tasks are shown as they are: [red] and :smile: are no markup here.
 console = Console(markup=False, emoji=False)
 _verbose = ContextVar("verbose", default=False)
+
+
+def _command(**settings: Any) -> Callable:
+    """Make a function a command, in whose paths ``~`` is the home folder."""
+
+    def register(function: Callable) -> Callable:
+        @wraps(function)
+        def run(**given: Any) -> None:
+            for name, value in given.items():
+                if isinstance(value, Path):
+                    given[name] = user_path(value)
+            function(**given)
+
+        return app.command(**settings)(run)
+
+    return register
+
 
 LARGEST = 2**31 - 1
 """Of any number on the command line: more is a slip of the keyboard, and no tensor has as many rows."""
@@ -186,7 +205,7 @@ def _interrupted_kindly():
         raise typer.Exit(130) from None
 
 
-@app.command()
+@_command()
 def generate(
     task: Annotated[str, typer.Argument(help="Such as 'SYS-1(1,5)'.")],
     count: Annotated[int, typer.Option(help="Number of examples.", callback=_number(1))] = 32768,
@@ -222,7 +241,7 @@ def generate(
     )
 
 
-@app.command()
+@_command()
 def pretrain(
     tasks: Annotated[list[str], typer.Argument(help="One or more tasks, such as 'SYS-1(1,5)'.")],
     output: Annotated[Path, typer.Option(help="Bundle to write.")] = Path("operator.safetensors"),
@@ -317,7 +336,7 @@ def _check_grids(operator: Operator, schedule: int | dict[float, int]) -> None:
             )
 
 
-@app.command()
+@_command()
 def adapt(
     operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
     task: Annotated[str, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'.")],
@@ -419,7 +438,7 @@ def adapt(
     )
 
 
-@app.command()
+@_command()
 def evaluate(
     operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
     task: Annotated[str, typer.Argument(help="Such as 'SYS-1(5,10)'.")],
@@ -449,10 +468,10 @@ def evaluate(
     )
 
 
-@app.command()
+@_command()
 def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or dataset file.")]) -> None:
     """Show the card of an operator, or what a dataset holds."""
-    file = shipped_operators().get(path, Path(path))
+    file = find_file(path, shipped_operators() | shipped_adaptations(), "operator")
     if file.is_file() and h5py.is_hdf5(file):
         with DatasetFile(file) as dataset:
             table = Table("dataset", path, show_header=True)
@@ -466,7 +485,7 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
     console.print(_card_table(read_header(file).card, path))
 
 
-@app.command()
+@_command()
 def operators() -> None:
     """List the operators that ship."""
     table = Table("name", "trained on", "recipe", "parameters", "examples", "error on its own task")
@@ -486,7 +505,7 @@ def operators() -> None:
     console.print(table)
 
 
-@app.command()
+@_command()
 def study(
     experiments: Annotated[list[str] | None, typer.Argument(help="Such as q1_downstream_data; all if none.")] = None,
     budget: Annotated[str, typer.Option(help=", ".join(BUDGETS))] = "laptop",
@@ -531,7 +550,7 @@ def study(
     console.print(f"{len(records)} records: {made} in {folder}, {len(records) - made} that ship with the package")
 
 
-@app.command()
+@_command()
 def batch(
     file: Annotated[Path, typer.Argument(help="YAML with notebooks and their parameters; see docs/cluster.md.")],
     output: Annotated[Path, typer.Option(help="Folder for executed notebooks and their markers.")] = Path("runs/batch"),
@@ -572,7 +591,7 @@ def batch(
         raise typer.Exit(1)
 
 
-@app.command()
+@_command()
 def explore(
     port: Annotated[int, typer.Option(help="Port of the server on this machine.", min=1, max=65535)] = 5006,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
@@ -591,7 +610,7 @@ def explore(
     serve_dashboard(port, browser, origin or [], public=public, prefix=prefix, address=address)
 
 
-@app.command()
+@_command()
 def notebooks(
     folder: Annotated[Path, typer.Argument(help="Folder to copy them to; made where it is missing.")],
 ) -> None:
@@ -601,7 +620,7 @@ def notebooks(
     console.print(f"{len(copied)} files in {folder}; open them with: jupyter lab {folder}", highlight=False)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@_command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(context: typer.Context) -> None:
     """Measure speed side by side with peers (in a checkout; options of benchmarks/run.py)."""
     script = Path(__file__).resolve().parent.parent / "benchmarks" / "run.py"
@@ -624,9 +643,7 @@ def _card_table(card: dict, title: str) -> Table:
 
 def main() -> None:
     """Entry point: what goes wrong is one line on standard error, never a traceback unless --verbose asks for it."""
-    for stream in (sys.stdout, sys.stderr):  # names of files may be in no alphabet
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _open_streams()
     _verbose.set(False)
     code: Any = None
     try:
@@ -634,9 +651,6 @@ def main() -> None:
         sys.stdout.flush()
     except typer.Exit as stop:
         code = stop.exit_code
-    except BrokenPipeError:  # who reads the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except (KeyboardInterrupt, typer.Abort):
         _complain("stopped")
         code = 130
@@ -654,8 +668,36 @@ def main() -> None:
         sys.exit(code)
 
 
+class _Stream(io.FileIO):
+    """Standard output or error whose reader may leave: what is left to say is dropped, and the work goes on."""
+
+    lost = False
+
+    def write(self, data):
+        try:
+            return len(data) if self.lost else super().write(data)
+        except OSError as error:
+            self.lost = True
+            if isinstance(error, BrokenPipeError):
+                return len(data)
+            raise
+
+
+def _open_streams() -> None:
+    """Let standard streams that are closed lead nowhere, and the others take names in no alphabet."""
+    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:  # else the next file that is opened would be written to
+        pass
+    os.close(free)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None or isinstance(getattr(stream, "buffer", None), io.BufferedWriter | io.FileIO):
+            buffer, encoding = io.BufferedWriter(_Stream(number, "w", closefd=False)), getattr(stream, "encoding", None)
+            setattr(sys, name, io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=True))
+
+
 def _complain(text: str) -> None:
-    Console(stderr=True, markup=False, emoji=False).print(text, style="red", soft_wrap=True, highlight=False)
+    console = Console(stderr=True, markup=False, emoji=False)
+    console.print(one_line(text), style="red", soft_wrap=True, highlight=False)
 
 
 LOST = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV)
@@ -664,13 +706,13 @@ LOST = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO, errno.EROFS, errno
 
 def _explained(error: Exception) -> tuple[str, int]:
     """One line that says what went wrong and what to do, and the exit code."""
+    if problem := memory_problem(error):
+        return f"{problem}; ask for fewer points or examples, smaller batches or a smaller network", 1
     if isinstance(error, OSError) and is_full(error):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; make room, then give the same command again: what is finished is kept", 1
     if isinstance(error, OSError) and error.errno in LOST:
         return f"{error}; bring the folder back, then give the same command again: what is finished is kept", 1
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error):
-        return "not enough memory; ask for fewer points, smaller batches or a smaller network", 1
     if isinstance(error, ValueError | FloatingPointError | OSError):
         return str(error), 2
     reason = " ".join(f"{type(error).__name__}: {error}".split())

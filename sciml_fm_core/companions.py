@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .files import user_path
+
 START_SECONDS = 60.0
 """How long a browser waits for the server to answer."""
 
@@ -153,7 +155,7 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
     Raises:
         FileExistsError: if one is there already and differs, which may be work of one's own; nothing is copied.
     """
-    folder, sources = Path(folder), companion_folder("notebooks")
+    folder, sources = user_path(folder), companion_folder("notebooks")
     pairs = [(path, folder / path.name) for path in sorted(sources.iterdir()) if path.suffix in (".ipynb", ".yaml")]
     for source, target in pairs:
         if target.exists() and target.read_bytes() != source.read_bytes():

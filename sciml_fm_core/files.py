@@ -10,13 +10,57 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as people write it: ``~`` at its beginning is the home folder, and ``~name`` that of somebody else.
+
+    >>> user_path("~/own.h5") == Path.home() / "own.h5"
+    True
+
+    Raises:
+        ValueError: if there is no such home folder.
+    """
+    found = os.path.expanduser(path)
+    if re.match(r"~[^/]*/|~$", found):
+        raise ValueError(f"{path}: there is no such home folder; write the whole path")
+    # What was written ./~ is meant so: not to be expanded when it is asked again.
+    return Path(found).absolute() if str(Path(found)).startswith("~") else Path(found)
+
+
+def find_file(name_or_path: str | os.PathLike[str], shipped: Mapping[str, Path], what: str) -> Path:
+    """The file that a name of what ships, or a path, means; of a `Path` that exists, the file of that name.
+
+    Raises:
+        ValueError: if something ships by that name, and a file here has it too.
+    """
+    path, known = user_path(name_or_path), shipped.get(str(name_or_path))
+    if known is None or not path.is_file():
+        return known or path
+    if isinstance(name_or_path, Path):
+        return path
+    raise ValueError(
+        f"{what} {name_or_path}: one that ships and a file in this folder; write ./{name_or_path} for the file, or "
+        f"{known} for what ships"
+    )
+
+
+def results_folder(path: str | os.PathLike[str], folder: str | Path = "") -> Path:
+    """Where a notebook that works in a folder writes: a relative path is beside the folder of this project's notebooks.
+
+    JupyterLab starts a notebook in its own folder, papermill where it is called; the dashboard looks for ``runs`` where
+    it was started, beside the notebooks.
+    """
+    path, folder = user_path(path), Path(folder)
+    among_notebooks = (folder / "00_data.ipynb").is_file() and not path.is_absolute() and ".." not in path.parts
+    return folder / ".." / path if among_notebooks else folder / path
 
 
 @contextmanager
@@ -26,7 +70,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises:
         ValueError: if the folder does not exist.
     """
-    path, here = Path(path), platform.node()
+    path, here = user_path(path), platform.node()
     if not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist; make it first")
     partial = _partial(path)
@@ -52,7 +96,7 @@ def check_output(path: str | Path, *, new: bool = True) -> None:
     Raises:
         ValueError: if it exists, its folder does not, or the file system does not let it be written.
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         if new and path.exists():
             raise ValueError(f"{path}: exists already and is left as it is; remove it or choose another name")
@@ -74,7 +118,7 @@ def check_folder(folder: str | Path) -> None:
     Raises:
         ValueError: if not.
     """
-    folder = Path(folder).absolute()
+    folder = user_path(folder).absolute()
     there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not there.is_dir():
         raise ValueError(f"{folder}: expected a folder, and {there} is a file; choose another folder")

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .files import user_path
+
 POLL = 0.2
 """Seconds between two tries of a process that waits."""
 
@@ -58,7 +60,7 @@ def hold(path: str | Path, *, wait: bool = False) -> Iterator[dict | None]:
     Raises:
         Held: if another process holds it.
     """
-    path = Path(path)
+    path = user_path(path)
     file = path.with_name(f".{path.name}.lock")
     lock, before = FileLock(file), None
     while True:

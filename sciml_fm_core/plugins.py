@@ -19,6 +19,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
+from .files import user_path
+
 GROUPS = ("sciml_fm.systems", "sciml_fm.models", "sciml_fm.losses")
 VARIABLE = "SCIML_FM_PLUGINS"
 
@@ -41,7 +43,7 @@ def _is_file(name: str) -> bool:
 
 
 def _whole_path(name: str) -> str:
-    return str(Path(name).expanduser().absolute()) if _is_file(name) else name
+    return str(user_path(name).absolute()) if _is_file(name) else name
 
 
 def _module(name: str) -> ModuleType:

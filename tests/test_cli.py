@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from sciml_fm_core import SIZES, DatasetFile, Task, cli, draw_split, generate, load_operator, shipped_operators
 from sciml_fm_core.data.hdf5 import write_released
+from sciml_fm_core.files import results_folder
 from sciml_fm_core.study.experiments import EXPERIMENTS
 from sciml_fm_core.study.records import read_table
-from sciml_fm_core.study.runs import identity
+from sciml_fm_core.study.runs import AdaptationRun, identity
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -488,6 +489,12 @@ def test_verbose_shows_where_an_error_comes_from(run):
         (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device; make room, then give the"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), "bring the folder back"),
         (MemoryError(), "not enough memory; ask for fewer points"),
+        # Like reports that running out of memory was shown as an internal error.
+        (
+            RuntimeError("can't allocate memory: you tried to allocate 8000000000 bytes"),
+            "memory: 8.00 GB more were asked",
+        ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory", "x"), "not enough memory; ask for fewer points"),
         (KeyError("key"), "unexpected KeyError: 'key'; sciml-fm --verbose COMMAND shows where"),
     ],
 )
@@ -499,6 +506,95 @@ def test_failures_of_the_surroundings_are_one_line_and_another_code(run, monkeyp
     code, out, err = run("info", "sys-1")
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert message in err
+
+
+def test_a_name_of_what_ships_that_a_file_has_too(run, bundle, tmp_path):
+    """Like reports that a model hub's name won over a folder of that name, or lost to it, without a word."""
+    (tmp_path / "sys-1").write_bytes(bundle.read_bytes())
+    for command in (
+        ("evaluate", "sys-1", "SYS-1(5,10)", "--count", 2),
+        ("info", "sys-1"),
+        ("adapt", "sys-1", "SYS-1(5,10)"),
+    ):
+        refused(run(*command), f"write ./sys-1 for the file, or {shipped_operators()['sys-1']} for what ships")
+    with pytest.raises(ValueError, match=r"write \./sys-1 for the file"):
+        identity(AdaptationRun("sys-1", "SYS-1(5,10)", "fine-tuned", 0))
+    for mine in ("./sys-1", Path("sys-1"), tmp_path / "sys-1"):
+        assert load_operator(mine).model.parameter_count == load_operator(bundle).model.parameter_count
+    (tmp_path / "sys-1").unlink()
+    (tmp_path / "sys-1").mkdir()  # a folder is no operator
+    assert load_operator("sys-1").card == load_operator(shipped_operators()["sys-1"]).card
+
+
+def test_a_tilde_is_the_home_folder(run, small_operator, tmp_path, monkeypatch):
+    """Like reports that checkpoints went to a folder named ~ in the working directory."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir(), here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    code, out, _ = run("generate", "SYS-1(1,5)", "--count", 1, "--resolution", 8, "--output", "~/data.h5")
+    assert (code, out.startswith(str(home))) == (0, True)
+    operator = small_operator()
+    assert operator.save("~/own.safetensors") == home / "own.safetensors"
+    assert load_operator("~/own.safetensors").card == operator.card
+    assert run("info", "~/data.h5")[0] == run("info", "~/own.safetensors")[0] == 0
+    with DatasetFile(Path("~/data.h5")) as file:
+        assert file.size == 1
+    assert run("notebooks", "~/copies")[0] == 0
+    assert results_folder("~/runs") == home / "runs"
+    refused(run("notebooks", "~nobody-of-this-name/copies"), "there is no such home folder; write the whole path")
+    assert sorted(path.name for path in home.iterdir()) == ["copies", "data.h5", "own.safetensors"]
+    (here / "~").mkdir()
+    operator.save("./~/own.safetensors")  # whoever means it
+    assert [path.name for path in here.rglob("*")] == ["~", "own.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "x" * 5000, "a\u2028b\u202ec", "\udcff"])
+def test_what_is_refused_is_one_line_whatever_its_name(run, name):
+    """Like reports that names with line breaks or escape codes forged lines of a log."""
+    Path("batch.yaml").write_text(f"- {{notebook: {json.dumps(name)}}}\n")
+    commands = [
+        ("info", name),
+        ("evaluate", name, "SYS-1(1,5)"),
+        ("generate", name),
+        ("batch", name),
+        ("batch", "batch.yaml"),
+    ]
+    for command in commands:
+        code, out, err = run(*command)
+        assert (code, out, len(err.splitlines()), err.rstrip("\n").isprintable()) == (2, "", 1, True)
+        assert len(err) < 1500
+
+
+def process(arguments, folder, **settings):
+    command = f"{sys.executable} -m sciml_fm_core.cli {arguments}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | settings.pop("env", {})
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+GENERATE = "generate 'SYS-1(1,5)' --count 2 --resolution 8 --output data.h5"
+
+
+@pytest.mark.parametrize("how", ["| true", ">&-", "2>&-", ">&- 2>&- <&-", "2>&1 | true"])
+def test_output_that_nobody_reads_is_no_error(tmp_path, how):
+    """Like reports that a command-line tool died with a traceback, its work done, where its output went to head."""
+    done = process(f"{GENERATE} {how}", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    with DatasetFile(tmp_path / "data.h5") as file:
+        assert torch.isfinite(file.take(slice(None)).solution).all()
+
+
+def test_warnings_that_are_made_errors_end_no_command(tmp_path):
+    """Like reports that PYTHONWARNINGS=error broke a tool by what its dependencies deprecate."""
+    done = process(GENERATE, tmp_path, env={"PYTHONWARNINGS": "error"})
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

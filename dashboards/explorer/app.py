@@ -17,7 +17,7 @@ import panel as pn
 import panel_material_ui as pmui
 import torch
 
-from sciml_fm_core.models.ensemble import Ensemble, load_ensemble
+from sciml_fm_core.models.ensemble import Ensemble, load_ensemble, shipped_ensembles
 from sciml_fm_core.models.operator import Operator, load_operator
 
 from . import text
@@ -75,7 +75,7 @@ def shared_operator(bundle: Bundle) -> Operator:
 
 def shared_ensemble(name: str) -> Ensemble:
     """A shipped ensemble, loaded once for all sessions and never changed."""
-    return pn.state.as_cached(f"ensemble {name}", load_ensemble, name_or_path=name)
+    return pn.state.as_cached(f"ensemble {name}", load_ensemble, name_or_path=shipped_ensembles()[name])
 
 
 def opening_state() -> tuple[ExploreState, list[str]]:

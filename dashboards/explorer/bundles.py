@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciml_fm_core.digests import stored_format
+from sciml_fm_core.files import user_path
 from sciml_fm_core.models.ensemble import ENSEMBLE_FORMAT, ensemble_like
 from sciml_fm_core.models.normalization import normalization_from_dict
 from sciml_fm_core.models.operator import read_header, shipped_operators
@@ -116,7 +117,7 @@ def pretraining_range(system: System) -> tuple[float, float]:
 
 def user_folder() -> Path:
     """Folder of the user's bundles."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
+    return user_path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
 
 
 def find_bundles() -> tuple[dict[str, Bundle], list[str]]:

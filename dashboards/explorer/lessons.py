@@ -33,6 +33,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from sciml_fm_core.evaluation.errors import error_map
+from sciml_fm_core.files import user_path
 
 from . import text
 from .compute import compute, sweep_sources
@@ -100,7 +101,7 @@ def _words(choice: object) -> str:
 
 def find_lessons() -> tuple[dict[str, Lesson], list[str]]:
     """Lessons by the names of their files, and what is wrong with those that cannot be read."""
-    folders = [FOLDER, *([Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else [])]
+    folders = [FOLDER, *([user_path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else [])]
     lessons: dict[str, Lesson] = {}
     problems = []
     for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sciml_fm_core.files import user_path
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.experiments import BUDGETS, Budget
 from sciml_fm_core.study.records import read_record, read_table, shipped_tables
@@ -50,7 +51,7 @@ class Source:
 
 def records_folder() -> Path:
     """Folder of the user's records."""
-    return Path(os.environ.get(RECORDS_VARIABLE) or DEFAULT_RECORDS)
+    return user_path(os.environ.get(RECORDS_VARIABLE) or DEFAULT_RECORDS)
 
 
 def find_sources(runs: str | Path = "runs") -> tuple[dict[str, Source], list[str]]:

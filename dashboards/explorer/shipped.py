@@ -24,7 +24,7 @@ def shipped_results() -> dict[tuple[str, str], dict[tuple, Adapted]]:
         settings = AdaptSettings(task, card["downstream_examples"], card["steps"], None)
         own = found.setdefault((task.system.name, card["adapted_from"]), {})
         result = own.setdefault(settings.key, Adapted(settings, {}, {}, {}, 0.0))
-        result.operators[kind] = partial(pn.state.as_cached, f"adapted {name}", load_operator, name_or_path=name)
+        result.operators[kind] = partial(pn.state.as_cached, f"adapted {name}", load_operator, name_or_path=path)
         result.names[kind] = name
         result.learning_rates[kind] = card["learning_rate"]
         result.errors[kind] = card["errors"][task.label]

@@ -27,7 +27,7 @@ import torch
 from sciml_fm_core import schema
 from sciml_fm_core._version import __version__
 from sciml_fm_core.digests import check_digest, with_digest
-from sciml_fm_core.files import check_output, reserve, write_json
+from sciml_fm_core.files import check_output, reserve, user_path, write_json
 from sciml_fm_core.locks import hold
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.sampling import check_resolution
@@ -136,7 +136,7 @@ def generate(
             with other settings.
         OSError: if the disk has no room for the file, before anything is drawn.
     """
-    path = Path(path)
+    path = user_path(path)
     check_split(split, count)
     check_resolution(resolution)
     check_output(path)
@@ -311,7 +311,7 @@ class DatasetFile:
     """
 
     def __init__(self, path: str | Path, system: System | str | None = None):
-        self.path = Path(path)
+        self.path = user_path(path)
         if not self.path.is_file():
             raise ValueError(f"dataset {path}: no such file; `sciml-fm generate` writes one")
         try:
@@ -515,4 +515,4 @@ def write_released(examples: Examples, path: str | Path) -> Path:
         fields = torch.stack([examples.source, examples.solution], dim=1).cpu().numpy()
         file.create_dataset("fields", data=fields.astype("<f4"))
         file.create_dataset("tensor", data=examples.coefficients.cpu().numpy().astype("<f4"))
-    return Path(path)
+    return user_path(path)

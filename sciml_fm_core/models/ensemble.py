@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sciml_fm_core import schema
 from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
-from sciml_fm_core.files import atomic_path, save_tensors
+from sciml_fm_core.files import atomic_path, find_file, save_tensors, user_path
 from sciml_fm_core.physics.system import System
 
 from .base import find_model
@@ -208,7 +208,7 @@ class Ensemble:
         schema.read(EnsembleHeader, json.loads(json.dumps(header)), f"ensemble {path}")
         with atomic_path(path) as partial:
             save_tensors(tensors, partial, with_digest(header, tensors))
-        return Path(path)
+        return user_path(path)
 
 
 def shipped_ensembles() -> dict[str, Path]:
@@ -242,7 +242,7 @@ def load_ensemble(name_or_path: str | Path, device: torch.device | str | None = 
         ValueError: if there is no such ensemble, or the file is damaged, foreign or of a newer format.
     """
     shipped = shipped_ensembles()
-    path = shipped.get(str(name_or_path)) or Path(name_or_path)
+    path = find_file(name_or_path, shipped, "ensemble")
     if not path.is_file():
         raise ValueError(
             f"ensemble: expected one of {', '.join(shipped) or 'none shipped'}, or the path of a file that "

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional
 
+from sciml_fm_core.files import user_path
+
 from .base import Model, ModelConfig, apply_together
 from .blocks import (
     Block,
@@ -214,7 +216,7 @@ class FNO(Model):
             ValueError: if the keys or shapes are not those of that code.
         """
         if isinstance(weights, str | Path):
-            weights = _read_released(Path(weights))
+            weights = _read_released(user_path(weights))
         state = {key.removeprefix("module."): torch.as_tensor(value) for key, value in weights.items()}
         try:
             depth = sum(key.endswith(".weights1") for key in state)

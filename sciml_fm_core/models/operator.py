@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sciml_fm_core import schema
 from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
-from sciml_fm_core.files import atomic_path, file_digest, save_tensors
+from sciml_fm_core.files import atomic_path, file_digest, find_file, save_tensors, user_path
 from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.physics.spectral import broadcast_shapes, check_grid
 from sciml_fm_core.physics.symmetries import inverse, turned_field
@@ -202,7 +202,7 @@ class Operator:
         _header_of(json.loads(json.dumps(header)), f"operator {path}")
         with atomic_path(path) as partial:
             save_tensors(state, partial, with_digest(header, state))
-        return Path(path)
+        return user_path(path)
 
 
 @torch.no_grad()
@@ -319,7 +319,7 @@ def _parent_of(about: Packed, where: str) -> Operator | None:
         )
     if about.digest not in (None, file_digest(shipped[name])):
         raise ValueError(f"{where}: the operator {name} that it is the difference to has changed; make it again")
-    return load_operator(name)
+    return load_operator(shipped[name])
 
 
 def read_header(path: Path) -> OperatorHeader:
@@ -349,14 +349,15 @@ def load_operator(name_or_path: str | Path, device: torch.device | str | None = 
     ['SYS-1(1,5)']
 
     Args:
-        name_or_path: such as ``sys-1`` or ``my-operator.safetensors``.
+        name_or_path: such as ``sys-1`` or ``my-operator.safetensors``; of a file that is called ``sys-1``, ``./sys-1``.
         device: where its weights go; the CPU by default, whatever device it was trained on.
 
     Raises:
-        ValueError: if there is no such operator, or the file is damaged, foreign or of a newer format.
+        ValueError: if there is no such operator, if one ships by that name and a file here has it too, or if the file
+            is damaged, foreign or of a newer format.
     """
     shipped = shipped_operators()
-    path = (shipped | shipped_adaptations()).get(str(name_or_path)) or Path(name_or_path)
+    path = find_file(name_or_path, shipped | shipped_adaptations(), "operator")
     if not path.is_file() and not path.suffix:
         raise ValueError(
             f"operator: expected one of {', '.join(shipped) or 'none shipped'}, or the path of a bundle; "

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import holoviews as hv
 from IPython.display import Markdown, display
+
+from sciml_fm_core.files import results_folder
 
 from .engine import GridProgress
 from .experiments import BUDGETS, results
 from .figures import export
 from .records import write_table
-
-
-def results_folder(path: str | Path) -> Path:
-    """Where a notebook writes: a relative path is taken beside the folder of the notebooks, whoever starts them.
-
-    JupyterLab starts a notebook in its own folder, papermill where it is called; the dashboard looks for ``runs`` where
-    it was started, beside the notebooks.
-    """
-    path = Path(path)
-    among_notebooks = Path("00_data.ipynb").is_file()
-    return Path("..", path) if among_notebooks and not path.is_absolute() and ".." not in path.parts else path
 
 
 def show(*paragraphs: str) -> None:

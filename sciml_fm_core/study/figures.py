@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
+from sciml_fm_core.files import user_path
 from sciml_fm_core.physics.tasks import Task
 
 from .analysis import savings
@@ -372,7 +373,7 @@ def panels(figures: Sequence, columns: int, **spacing) -> hv.Layout:
 
 def export(figures: dict[str, hv.Dimensioned], folder: str | Path) -> list[Path]:
     """Write each figure as PNG and SVG by Matplotlib; returns the files."""
-    folder = Path(folder)
+    folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     renderer = hv.renderer("matplotlib").instance(dpi=130)
     paths = []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sciml_fm_core import schema
 from sciml_fm_core.digests import check_digest, with_digest
-from sciml_fm_core.files import atomic_path, write_json
+from sciml_fm_core.files import atomic_path, user_path, write_json
 from sciml_fm_core.former_names import with_recipe_of_today
 
 # Records --------------------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def read_record(path: str | Path) -> dict:
     """
     where = f"record {path}"
     try:
-        record = schema.parse(schema.read_text(path), where)
+        record = schema.parse(schema.read_text(user_path(path)), where)
     except (OSError, ValueError) as error:
         about = str(error).removeprefix(f"{where}: ")
         raise ValueError(f"{where}: not readable ({about}); remove it and run the study again") from error
@@ -96,7 +96,7 @@ def read_record(path: str | Path) -> dict:
 
 def read_folder(folder: str | Path) -> list[dict]:
     """All records of a folder, by identity."""
-    return [read_record(path) for path in sorted(Path(folder).glob("*.json"))]
+    return [read_record(path) for path in sorted(user_path(folder).glob("*.json"))]
 
 
 def write_table(records: Sequence[dict], path: str | Path) -> Path:
@@ -113,7 +113,7 @@ def write_table(records: Sequence[dict], path: str | Path) -> Path:
         writer.writeheader()
         for record in records:
             writer.writerow({key: _text(value) for key, value in record.items()})
-    return Path(path)
+    return user_path(path)
 
 
 def read_table(path: str | Path, problems: list[str] | None = None) -> list[dict]:
@@ -127,7 +127,7 @@ def read_table(path: str | Path, problems: list[str] | None = None) -> list[dict
         ValueError: if the file is missing, damaged, has no such columns, or holds a record that is none.
     """
     try:
-        lines = list(csv.reader(io.StringIO(schema.read_text(path), newline=""), strict=True))
+        lines = list(csv.reader(io.StringIO(schema.read_text(user_path(path)), newline=""), strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"table {path}: not readable ({error}); write it again from its records") from error
     header, *rows = lines or [[]]

@@ -25,7 +25,7 @@ import torch
 from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
-from sciml_fm_core.files import file_digest
+from sciml_fm_core.files import file_digest, find_file, user_path
 from sciml_fm_core.former_names import as_first_named
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations, shipped_operators
@@ -151,7 +151,7 @@ def _configuration(run: Run) -> dict[str, Any]:
 
 
 def _digest(parent: str) -> str:
-    path = (shipped_operators() | shipped_adaptations()).get(parent, Path(parent))
+    path = find_file(parent, shipped_operators() | shipped_adaptations(), "operator")
     if not path.is_file():
         raise ValueError(f"study: expected a shipped operator or the path of a bundle as parent, got {parent!r}")
     status = path.stat()
@@ -187,7 +187,7 @@ def run_study(
         ValueError: if the folder's parent does not exist, or a parent operator is missing.
         OSError: if the scheduler is not reached.
     """
-    runs, folder = list(runs), Path(folder).absolute()
+    runs, folder = list(runs), user_path(folder).absolute()
     if not folder.parent.is_dir():
         raise ValueError(f"study: the folder {folder.parent} does not exist; make it first")
     folder.mkdir(exist_ok=True)
@@ -201,7 +201,7 @@ def _job(run: Run, folder: Path, device: str) -> Job:
     path = _path(folder, run)
     parent = None if isinstance(run, PretrainingRun) else getattr(run, "parent", None)
     if isinstance(parent, str) and parent and parent not in (shipped_operators() | shipped_adaptations()):
-        whole = str(Path(parent).absolute())  # a cluster's worker may be in another folder
+        whole = str(user_path(parent).absolute())  # a cluster's worker may be in another folder
         run = replace(cast(Any, run), parent=whole)
     starts_from = run.parent if isinstance(run, AdaptationRun) else None
     needs = [_job(starts_from, folder, device)] if isinstance(starts_from, PretrainingRun) else []

@@ -13,7 +13,7 @@ from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.evaluation.ranks import area_under_roc
 from sciml_fm_core.evaluation.training_range import LEVEL, TrainingRange
-from sciml_fm_core.models.ensemble import ensemble_like, load_ensemble
+from sciml_fm_core.models.ensemble import ensemble_like, load_ensemble, shipped_ensembles
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.sources import PRESETS, place
 from sciml_fm_core.physics.spectral import parseval_weights, transform
@@ -61,7 +61,7 @@ class TrainingRangeRun(MeasuredRun):
         operator = load_operator(self.parent, device)
         trained = TrainingRange.of(operator)
         alike = ensemble_like(tuple(operator.tasks), operator.card.get("recipe", ""))
-        ensemble = load_ensemble(alike, device) if alike else None
+        ensemble = load_ensemble(shipped_ensembles()[alike], device) if alike else None
         make = shift_cases if self.cases == "shifts" else other_cases
         found: dict[str, list[Tensor]] = {name: [] for name in (*SCORES, "error")}
         for system in operator.systems:

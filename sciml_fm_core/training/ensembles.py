@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sciml_fm_core.data.batches import Batches, FreshBatches
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
+from sciml_fm_core.files import user_path
 from sciml_fm_core.models.ensemble import Ensemble, Prediction
 from sciml_fm_core.models.fno import FNO
 from sciml_fm_core.models.operator import Operator, encode_together
@@ -70,7 +71,7 @@ def pretrain_ensemble(
         raise ValueError(f"ensemble: expected two members or more, got {members}; use pretrain for one")
     trained = []
     for number in range(seed, seed + members):
-        checkpoint = None if folder is None else Path(folder) / f"{number}.checkpoint"
+        checkpoint = None if folder is None else user_path(folder) / f"{number}.checkpoint"
         trained.append(pretrain(tasks, config, seed=number, checkpoint=checkpoint, **options)[0])
     return ensemble_of(trained)
 

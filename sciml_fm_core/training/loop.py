@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sciml_fm_core.data.batches import Batches
 from sciml_fm_core.data.splits import stream
+from sciml_fm_core.files import user_path
 from sciml_fm_core.models.normalization import COMPOSITIONS, VARIATIONS, Encoded
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
@@ -135,7 +136,7 @@ class _Training:
         self.halve_at: tuple[float, ...] = halve_at
         self.validation: Sequence[tuple[System, Examples]] = validation
         self.callback: Callback | None = callback
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint = None if checkpoint is None else user_path(checkpoint)
         self.processes: Processes = processes
         models = [member.operator.model for member in members]
         groups = [
