@@ -161,6 +161,94 @@ def test_bad_files(batch, runs, message):
         batch(runs)
 
 
+@pytest.fixture
+def planned(batch, tmp_path):
+    """Function planning a batch that is given as text, of a notebook with a task and an output."""
+    batch(numbered(1), parameters=PARAMETERS + "task: str = 'SYS-1(1,5)'\noutput: str = 'results'")
+
+    def make(text):
+        (tmp_path / "batch.yaml").write_text(f"defaults: {{notebook: tiny.ipynb}}\nruns:\n{text}", encoding="utf-8")
+        return plan(tmp_path / "batch.yaml", tmp_path / "out")
+
+    return make
+
+
+TAKEN_OTHERWISE = [
+    ("- parameters: {number: 1, number: 2}", "line 3: the key 'number' is there twice (lines 3 and 3); keep one"),
+    ("- parameters: {number: 1}\n  parameters: {flag: true}", "the key 'parameters' is there twice (lines 3 and 4)"),
+    ("- grid: {name: [a], 'name': [b]}", "the key 'name' is there twice"),
+    ("- parameters: {items: [{a: 1, a: 2}]}", "the key 'a' is there twice"),
+    ("- {}\nruns: []", "the key 'runs' is there twice (lines 2 and 4)"),
+    ("- grid: {task: [SYS-1(5,10)]}", "'SYS-1(5' lacks a parenthesis; quote a text with commas: 'SYS-1(5,10)'"),
+    ("- parameters: {task: SYS-1(5,10)}", "'SYS-1(5' lacks a parenthesis"),
+    ("- parameters:\n    task: SYS-1(5", "line 4: 'SYS-1(5' lacks a parenthesis"),
+    ("- parameters: {task: 'SYS-1(5'}", "task: expected a task or a mixture, such as 'SYS-1(1,5)', got 'SYS-1(5'"),
+    ("- parameters: {task: SYS-1}", "task: expected a task or a mixture"),
+    ("- parameters: {name: no}", "line 3: no may be a text or true or false; write 'no', or true or false"),
+    ("- parameters: {flag: yes}", "yes may be a text or true or false"),
+    ("- parameters: {anything: [on, Off]}", "on may be a text or true or false"),
+    ("- parameters: {rate: 1e-3}", "1e-3 may be a text or another number; write a number such as 8 or 1.0e-3"),
+    ("- parameters: {anything: 1.0e3}", "1.0e3 may be a text or another number"),
+    ("- parameters: {number: 010}", "010 may be a text or another number"),
+    ("- parameters: {name: 08}", "or quote it: '08'"),
+    ("- parameters: {number: 1_000}", "1_000 may be a text or another number"),
+    ("- parameters: {number: 5:10}", "5:10 may be a date or a time; quote the text: '5:10'"),
+    ("- parameters: {anything: 2026-01-02}", "2026-01-02 may be a date or a time"),
+    ("- parameters: {anything: None}", "None is a text in YAML; write null, or 'None'"),
+    ("- parameters:\n\tnumber: 1", "line 4: found character a tab (write spaces)"),
+    ("- gpus: true", "gpus: expected 0 or 1, got True"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), TAKEN_OTHERWISE, ids=[text for text, _ in TAKEN_OTHERWISE])
+def test_what_yaml_takes_otherwise_than_it_was_meant(planned, text, message):
+    """Like reports that a settings file lost a key that was there twice, read a country code as false, or 010 as 8."""
+    with pytest.raises(ValueError, match=r"batch\.yaml") as caught:
+        planned(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_that_says_what_it_means(planned):
+    text = "- &a\n  parameters: {number: -3, rate: 1.0e-3, name: 'no', anything: [0x, '08', null, 1.5], flag: true}\n"
+    text += "  grid:\n    output: ['a/{run}']\n    task:\n      - SYS-1(5,10) + MINE(1,2)\n"
+    text += "- {<<: *a, grid: {}, parameters: {output: b}}"
+    first, second = planned(text)
+    assert first.parameters.pop("output") == f"a/{first.output.stem}"
+    assert first.parameters == {
+        "number": -3, "rate": 0.001, "name": "no", "anything": ["0x", "08", None, 1.5], "flag": True,
+        "task": "SYS-1(5,10) + MINE(1,2)",
+    }  # fmt: skip
+    assert second.parameters["output"] == "b"
+
+
+SAME_OUTPUT = [
+    "- grid: {number: [1, 2, 3]}",
+    "- grid: {number: [1, 2]}\n  parameters: {output: 'results/{number}'}",
+    "- grid: {output: [a, ./a]}",
+    "- grid: {output: [a, A]}",
+    "- grid: {output: [a, b/../a/]}",
+    '- grid: {output: ["\\u00e9", "e\\u0301"]}',
+    "- grid: {output: [a, link]}",
+    "- grid: {output: [a, HERE/a]}",
+    "- grid: {output: [~/a, HOME/a]}",
+    "- parameters: {number: 1, output: a}\n- parameters: {number: 2, output: a}",
+    "- parameters: {number: 1}\n- parameters: {number: 2, output: results}",
+]
+
+
+@pytest.mark.parametrize("text", SAME_OUTPUT)
+def test_two_runs_with_one_output(planned, tmp_path, monkeypatch, text):
+    """Like reports that the runs of a sweep wrote over each other's results, and all were counted as done."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "link").symlink_to("a")
+    with pytest.raises(ValueError, match="its results go to the output of another run") as caught:
+        planned(text.replace("HERE", str(tmp_path)).replace("HOME", str(tmp_path / "home")))
+    assert str(caught.value).count("run, {") == 1 or "[1, 2, 3]" not in text
+    assert "write output: 'results/{run}', which differs" in str(caught.value)
+    assert len(planned("- grid: {number: [1, 2, 3]}\n  parameters: {output: '{run}'}")) == 3
+
+
 def test_untagged_notebook(batch):
     with pytest.raises(ValueError, match="no cell is tagged 'parameters'"):
         batch(numbered(1), tags=())

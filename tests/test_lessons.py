@@ -84,11 +84,14 @@ def test_own_lessons_come_beside_those_that_ship_and_broken_ones_are_named(tmp_p
     (tmp_path / "few.yaml").write_text(OWN.replace("right: 1", "right: 3"), encoding="utf-8")
     (tmp_path / "number.yaml").write_text(OWN.replace("{zero_shot}", "{zeroshot}"), encoding="utf-8")
     (tmp_path / "no.yaml").write_text("- nothing", encoding="utf-8")
+    (tmp_path / "twice.yaml").write_text(OWN.replace("right: 1", "right: 1\n    right: 2"), encoding="utf-8")
+    (tmp_path / "written.yaml").write_text(OWN.replace("[yes, no]", "[on, 5:10, 1e-3, 08]"), encoding="utf-8")
     lessons, problems = find_lessons()
-    assert len(lessons) == len(LESSONS) + 1
+    assert len(lessons) == len(LESSONS) + 2
+    assert lessons["written"].steps[0].choices == ("on", "5:10", "1e-3", "08")
     assert lessons["own"].steps[0].choices == ("yes", "no")
     assert [problem.split(":")[0] for problem in problems] == [
-        "lesson few.yaml, step 1", "lesson no.yaml", "lesson number.yaml, step 1"
+        "lesson few.yaml, step 1", "lesson no.yaml", "lesson number.yaml, step 1", "lesson twice.yaml, line 9"
     ]  # fmt: skip
 
 

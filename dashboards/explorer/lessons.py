@@ -29,11 +29,12 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 import torch
-import yaml
 from markdown_it import MarkdownIt
 
+from sciml_fm_core import schema
 from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.files import user_path
+from sciml_fm_core.yaml_values import parse_yaml
 
 from . import text
 from .compute import compute, sweep_sources
@@ -78,13 +79,13 @@ def read_lesson(path: Path) -> Lesson:
         ValueError: if it is no YAML, lacks something, or names a choice or a number that is not there.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(schema.read_text(path), f"lesson {path.name}", unsure=[])
         steps = tuple(
-            Step(**(step | {"choices": tuple(map(_words, step["choices"])), "right": int(step["right"])}))
+            Step(**(step | {"choices": tuple(map(str, step["choices"])), "right": int(step["right"])}))
             for step in values["steps"]
         )
         lesson = Lesson(str(values["title"]), str(values.get("about", "")), steps)
-    except (yaml.YAMLError, OSError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"lesson {path.name}: expected title, about and steps as documented ({error})") from error
     for number, step in enumerate(steps, 1):
         if not 1 <= step.right <= len(step.choices):
@@ -92,11 +93,6 @@ def read_lesson(path: Path) -> Lesson:
         if "{" in PLACEHOLDER.sub("", step.answer):
             raise ValueError(f"lesson {path.name}, step {number}: {step.answer!r} asks for a number that is not known")
     return lesson
-
-
-def _words(choice: object) -> str:
-    """YAML reads yes and no as true and false."""
-    return {True: "yes", False: "no"}.get(choice, str(choice)) if isinstance(choice, bool) else str(choice)
 
 
 def find_lessons() -> tuple[dict[str, Lesson], list[str]]:

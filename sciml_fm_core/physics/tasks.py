@@ -142,6 +142,15 @@ def tasks_of(system: System) -> dict[str, str]:
     return {shift: Task(system, *ends).label for shift, ends in system.shifts.items()}
 
 
+def is_label(text: str) -> bool:
+    """Whether a text has the form of a task or a mixture, whatever system it names.
+
+    >>> is_label("SYS-1(1,5) + MINE(2,3)"), is_label("SYS-1(5")
+    (True, False)
+    """
+    return all(_LABEL.fullmatch(part) for part in _PLUS.split(text))
+
+
 PAPER_TASKS: dict[str, dict[str, str]] = {
     name: tasks_of(SYSTEMS[name]) for name in ("poisson", "advection_diffusion", "helmholtz")
 }

@@ -13,7 +13,8 @@ A batch is a YAML file. Paths in it are relative to it, and its folder is the no
       - notebook: 01_pretrain.ipynb
         gpus: 1                        # 0 or 1; a run sees the GPU it asked for, or none
 
-``{run}`` in a parameter stands for the name of the run, ``<notebook>-<hash>``, so that runs write to different places.
+``{run}`` in a parameter stands for the name of the run, ``<notebook>-<hash>``, so that runs write to different places;
+two runs with one ``output`` are refused, and so is whatever YAML might read otherwise than it was meant.
 The hash is of the notebook without outputs, all parameters with their defaults, and the version of this package. A run
 leaves ``<name>.ipynb`` and then the marker ``<name>.json``.
 """
@@ -25,7 +26,9 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import reprlib
+import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,6 +37,8 @@ from typing import Any
 
 from sciml_fm_core import schema
 from sciml_fm_core._version import __version__
+from sciml_fm_core.files import results_folder, user_path
+from sciml_fm_core.physics.tasks import is_label
 
 from .engine import need
 
@@ -41,6 +46,8 @@ LARGEST_FILE = 2**20
 """Bytes of a batch file."""
 MOST_RUNS = 100_000
 """Of one entry."""
+MOST_PROBLEMS = 20
+"""That are told at once."""
 ENTRY_KEYS = ("notebook", "parameters", "grid", "gpus")
 
 
@@ -58,6 +65,7 @@ class Run:
         source: text of the notebook when it was planned, which is what is executed.
         gpus: 0 or 1.
         status: ``pending``, ``done`` or ``failed``.
+        results: where the notebook's own parameter ``output`` leads, in one spelling; None where it has none.
     """
 
     notebook: Path
@@ -69,6 +77,7 @@ class Run:
     source: str = field(repr=False)
     gpus: int = 0
     status: str = "pending"
+    results: str | None = None
 
 
 def plan(path: str | Path, output: str | Path) -> list[Run]:
@@ -81,39 +90,48 @@ def plan(path: str | Path, output: str | Path) -> list[Run]:
     Raises:
         ValueError: naming every problem: what is missing, unknown, of a wrong type or there twice.
     """
-    path, output = Path(path).resolve(), Path(output).resolve()
+    path, output = user_path(path).resolve(), user_path(output).resolve()
     problems: list[str] = []
     runs: dict[str, Run] = {}
-    entries = _read_entries(path)
+    outputs: dict[str, str] = {}
+    entries = _read_entries(path, problems)
     need("papermill", "notebooks")  # now, rather than in every run
     for number, entry in enumerate(entries, 1):
         found: list[str] = []
         for run in _plan_entry(entry, path.parent, output, found):
             if run.identity in runs:
                 found.append(f"the run {run.parameters} is there twice; remove one")
+            elif run.results is not None and (other := outputs.setdefault(run.results, run.identity)) != run.identity:
+                found.append(
+                    f"its results go to the output of another run, {reprlib.repr(runs[other].parameters)}; write "
+                    "output: 'results/{run}', which differs"
+                )
             runs[run.identity] = run
         problems += [f"run {number}: {problem}" for problem in dict.fromkeys(found)]
     if problems:
-        raise ValueError(f"batch {path}: nothing was started\n  " + "\n  ".join(problems))
+        more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
+        raise ValueError(f"batch {path}: nothing was started: " + "; ".join(problems[:MOST_PROBLEMS]) + more)
     return list(runs.values())
 
 
-def _read_entries(path: Path) -> list[dict]:
-    """Entries with the defaults filled in."""
-    yaml = need("yaml", "notebooks")
+def _read_entries(path: Path, unsure: list[str]) -> list[dict]:
+    """Entries with the defaults filled in; what YAML may read otherwise than it was meant is added to the list."""
+    need("yaml", "notebooks")
+    from sciml_fm_core.yaml_values import parse_yaml  # PyYAML comes with the notebooks
+
     if not path.is_file():
         raise ValueError(f"batch {path}: no such file; expected a YAML file with a list of runs")
     try:
-        content = yaml.safe_load(schema.read_text(path, LARGEST_FILE))
-    except Exception as error:  # the parser lets others out too, such as KeyError and RecursionError
-        about = " ".join(str(error).split())[:300]
-        raise ValueError(f"batch {path}: not readable as YAML: {about or type(error).__name__}") from error
-    schema.check_limits(content, f"batch {path}")  # aliases make much of little
+        text = schema.read_text(path, LARGEST_FILE)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"batch {path}: not readable as YAML: {error}") from error
+    content = parse_yaml(text, f"batch {path}", unsure)
     if isinstance(content, list):
         content = {"runs": content}
     if not isinstance(content, dict) or not set(content) <= {"defaults", "runs"}:
         raise ValueError(f"batch {path}: expected a list of runs, or 'runs:' and 'defaults:'")
-    defaults, entries = content.get("defaults") or {}, content.get("runs")
+    defaults, entries = content.get("defaults"), content.get("runs")
+    defaults = {} if defaults is None else defaults
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"batch {path}: expected at least one run in a list, got {reprlib.repr(entries)}")
     for entry in (defaults, *entries):
@@ -134,11 +152,11 @@ def _check_entry(entry: Any, path: Path) -> None:
     if not isinstance(entry, dict) or not set(entry) <= set(ENTRY_KEYS):
         raise ValueError(f"batch {path}: expected the keys {', '.join(ENTRY_KEYS)} in a run, got {reprlib.repr(entry)}")
     for key in ("parameters", "grid"):
-        if not isinstance(entry.get(key) or {}, dict):
+        if not isinstance(entry.get(key), dict | None):
             raise ValueError(f"batch {path}: {key}: expected names and values, got {reprlib.repr(entry[key])}")
     if not isinstance(entry.get("notebook", ""), str):
         raise ValueError(f"batch {path}: notebook: expected the path of one, got {reprlib.repr(entry['notebook'])}")
-    if entry.get("gpus", 0) not in (0, 1):
+    if type(entry.get("gpus", 0)) is not int or entry.get("gpus", 0) not in (0, 1):
         raise ValueError(f"batch {path}: gpus: expected 0 or 1, got {reprlib.repr(entry['gpus'])}")
 
 
@@ -147,7 +165,7 @@ def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str])
     if not entry.get("notebook"):
         problems.append("expected 'notebook: path'")
         return
-    notebook = folder / str(entry["notebook"])
+    notebook = folder / user_path(entry["notebook"])
     try:
         source, defaults, content = _inspect(notebook)
     except ValueError as error:
@@ -170,7 +188,8 @@ def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str])
         problems += wrong
         if not wrong:
             parameters, identity = _identify(parameters, defaults, content)
-            yield _new_run(notebook, source, parameters, identity, output, folder, entry.get("gpus", 0))
+            run = _new_run(notebook, source, parameters, identity, output, folder, entry.get("gpus", 0))
+            yield replace(run, results=_results_of({**defaults, **run.parameters}, folder))
 
 
 def _inspect(notebook: Path) -> tuple[str, dict[str, Any], list]:
@@ -244,6 +263,8 @@ def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> 
         if not isinstance(value, expected) or isinstance(value, bool) is not isinstance(default, bool):
             hint = "; in YAML, write 1.0e-3 for 1e-3" if isinstance(default, float) and isinstance(value, str) else ""
             yield f"{name}: expected {type(default).__name__} as in {notebook}, got {reprlib.repr(value)}{hint}"
+        elif isinstance(value, str) and is_label(default) and not is_label(value):
+            yield f"{name}: expected a task or a mixture, such as '{default}', got {reprlib.repr(value)}; quote it"
 
 
 def _identify(parameters: Mapping, defaults: Mapping, content: list) -> tuple[dict[str, Any], str]:
@@ -255,6 +276,14 @@ def _identify(parameters: Mapping, defaults: Mapping, content: list) -> tuple[di
     }
     text = json.dumps([content, {**defaults, **parameters}, __version__], sort_keys=True)
     return parameters, hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def _results_of(parameters: Mapping, folder: Path) -> str | None:
+    """Where a run writes, in one spelling of all those that name the same folder, on any file system."""
+    output = parameters.get("output")
+    if not isinstance(output, str) or not output or (isinstance(output, _Expression) and "(" in output):
+        return None
+    return unicodedata.normalize("NFC", os.path.realpath(results_folder(output, folder))).casefold()
 
 
 def _new_run(
