@@ -17,6 +17,7 @@ from .models.conditioning import Conditioning
 from .models.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles
 from .models.fno import FNO, SIZES, FNOConfig
 from .models.operator import Operator, load_operator, shipped_operators
+from .models.released import operator_from_released
 from .physics.examples import Examples
 from .physics.parameter import Parameter
 from .physics.symmetries import Geometry
@@ -82,6 +83,7 @@ __all__ = [
     "load_ensemble",
     "load_operator",
     "new_operator",
+    "operator_from_released",
     "parse_mixture",
     "pretrain",
     "register_loss",

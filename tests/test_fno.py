@@ -1,14 +1,18 @@
 """The network: the released weights, the spectral convolution, equivariance, gradients, resolutions, sizes."""
 
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from sciml_fm_core import FNO, SIZES, FNOConfig
+from sciml_fm_core import FNO, SIZES, FNOConfig, Task, find_system, load_operator, operator_from_released
+from sciml_fm_core.data.hdf5 import write_released
 from sciml_fm_core.models.conditioning import Conditioning
 from sciml_fm_core.models.fno import SpectralConvolution, gates_of
+from sciml_fm_core.models.normalization import PaperNormalization
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,50 @@ def test_bad_released_weights_are_refused(vectors, tmp_path):
     (tmp_path / "text.tar").write_text("hello")
     with pytest.raises(ValueError, match="not a file of tensors only"):
         FNO.from_released(tmp_path / "text.tar")
+
+
+def test_an_operator_of_released_weights_computes_what_the_released_code_does(vectors):
+    """Like reports that a released checkpoint predicted nonsense, since the constants of its inputs were nowhere."""
+    state, scales = vectors[0], np.array([0.0031, 0.02, 0.021, 0.0, 0.7, 1, 1])
+    task, n = Task.parse("SYS-1(1,5)"), 64
+    examples = task.sample(3, n, torch.Generator().manual_seed(0))
+    constants = examples.coefficients[:, :, None, None].expand(-1, -1, n, n)
+    inputs = torch.cat([examples.source[:, None], constants], dim=1)
+    size = torch.linalg.vector_norm(examples.source, dim=(1, 2)) / n**2
+    inputs = inputs / (size / scales[0])[:, None, None, None]
+    inputs[:, 1:] /= torch.tensor([0.02, 0.021, 1.0])[:, None, None]
+    with torch.no_grad():
+        expected = FNO.from_released(state)(inputs)[:, 0]
+    operator = operator_from_released(state, "SYS-1", scales, resolution=n, tasks=["poisson(1,5)"])
+    torch.testing.assert_close(operator.predict(examples.source, examples.coefficients), expected, rtol=1e-4, atol=1e-6)
+    assert operator.tasks == ["SYS-1(1,5)"]
+    same = operator_from_released(state, "SYS-1", scales[:4].tolist(), resolution=n)
+    assert same.normalization.to_dict() == operator.normalization.to_dict()
+    for wrong in (scales[:3], [*scales[:5], 2, 1], [*scales[:3], np.nan], [*scales[:3], -1], scales[None]):
+        with pytest.raises(ValueError, match="scales: expected"):
+            operator_from_released(state, "SYS-1", wrong)
+    with pytest.raises(ValueError, match="input channels"):
+        operator_from_released(state, "SYS-2", [1.0] * 6)
+
+
+def test_the_page_on_released_weights_runs(vectors, tmp_path, monkeypatch, capsys):
+    """As printed, on files made here of the weights of one of the released code's models."""
+    monkeypatch.chdir(tmp_path)
+    state = {f"module.{key}": value for key, value in vectors[0].items()}
+    torch.save({"iters": 1, "epoch": 0, "model_state": state, "scheduler_state_dict": None}, "ckpt.tar")
+    np.save("train_k1_5_scales.npy", np.array([0.0031, 0.02, 0.021, 0.005, 0.7, 1, 1]))
+    generated = Task.parse("SYS-1(1,5)").sample(8, 16, torch.Generator().manual_seed(0))
+    write_released(generated, "_train_k1_5_32k.h5")
+    page = (Path(__file__).parent.parent / "docs" / "released.md").read_text(encoding="utf-8")
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert re.fullmatch(r"[\d.]+%\n", capsys.readouterr().out)
+    assert load_operator("released.safetensors").card["recipe"] == "paper"
+    fitted = PaperNormalization.fit([(find_system("SYS-1"), generated)]).to_dict()
+    again = operator_from_released(vectors[0], "SYS-1", names["scales"], resolution=16).normalization.to_dict()
+    assert again["source_rms"] == pytest.approx(fitted["source_rms"], rel=1e-5)
+    assert again["coefficient_medians"] == pytest.approx(fitted["coefficient_medians"], rel=1e-5)
 
 
 # Spectral convolution -------------------------------------------------------------------------------------------------
