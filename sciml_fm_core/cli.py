@@ -13,6 +13,7 @@ import os
 import runpy
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -584,7 +585,8 @@ def batch(
     )
     for run in summary.failures:
         error = read_marker(run.marker).error or ""
-        console.print(f"failed: {run.output}: {str(error).strip().splitlines()[-1:]}", style="red", markup=False)
+        last = str(error).strip().splitlines()[-1:]
+        console.print(one_line(f"failed: {run.output}: {last}"), style="red", markup=False)
     if summary.failed:
         if not summary.executed:
             console.print("failures run again only with --retry-failed")
@@ -644,6 +646,8 @@ def _card_table(card: dict, title: str) -> Table:
 def main() -> None:
     """Entry point: what goes wrong is one line on standard error, never a traceback unless --verbose asks for it."""
     _open_streams()
+    if any("error".startswith(option.partition(":")[0]) for option in sys.warnoptions):
+        warnings.simplefilter("default")  # what PyTorch says of its own parts ends no training
     _verbose.set(False)
     code: Any = None
     try:
@@ -659,6 +663,7 @@ def main() -> None:
             traceback.print_exc()
         show = getattr(error, "show", None)  # Click's own usage errors know how to show themselves
         if show is not None:
+            error.__dict__["message"] = one_line(str(getattr(error, "message", "")))
             show()
             code = getattr(error, "exit_code", 2)
         else:
@@ -691,8 +696,10 @@ def _open_streams() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None or isinstance(getattr(stream, "buffer", None), io.BufferedWriter | io.FileIO):
-            buffer, encoding = io.BufferedWriter(_Stream(number, "w", closefd=False)), getattr(stream, "encoding", None)
-            setattr(sys, name, io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=True))
+            raw = _Stream(number, "w", closefd=False) if stream else _Stream(os.devnull, "w")
+            encoding = getattr(stream, "encoding", None)
+            wrapper = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)
+            setattr(sys, name, wrapper)
 
 
 def _complain(text: str) -> None:
