@@ -209,17 +209,18 @@ def test_what_yaml_takes_otherwise_than_it_was_meant(planned, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_yaml_that_says_what_it_means(planned):
+def test_yaml_that_says_what_it_means(planned, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     text = "- &a\n  parameters: {number: -3, rate: 1.0e-3, name: 'no', anything: [0x, '08', null, 1.5], flag: true}\n"
     text += "  grid:\n    output: ['a/{run}']\n    task:\n      - SYS-1(5,10) + MINE(1,2)\n"
-    text += "- {<<: *a, grid: {}, parameters: {output: b}}"
+    text += "- {<<: *a, grid: {}, parameters: {output: ~/b}}"
     first, second = planned(text)
     assert first.parameters.pop("output") == f"a/{first.output.stem}"
     assert first.parameters == {
         "number": -3, "rate": 0.001, "name": "no", "anything": ["0x", "08", None, 1.5], "flag": True,
         "task": "SYS-1(5,10) + MINE(1,2)",
     }  # fmt: skip
-    assert second.parameters["output"] == "b"
+    assert second.parameters["output"] == str(tmp_path / "b")
 
 
 SAME_OUTPUT = [

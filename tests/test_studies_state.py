@@ -20,9 +20,10 @@ pytest.importorskip("param", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer import link
-from explorer.bundles import find_bundles
+from explorer.bundles import FOLDER_VARIABLE, find_bundles, user_folder
+from explorer.lessons import VARIABLE, find_lessons
 from explorer.predictions import PREDICTIONS
-from explorer.records import RECORDS_VARIABLE, checked, find_sources, split_by_settings
+from explorer.records import RECORDS_VARIABLE, checked, find_sources, records_folder, split_by_settings
 from explorer.shipped import shipped_results
 from explorer.state import ExploreState
 from explorer.studies import FIGURES, OTHERS, StudiesState
@@ -529,3 +530,14 @@ def test_colours_mean_the_same_on_both_pages():
     shown = {prediction.name.lower(): prediction.color for prediction in PREDICTIONS.values()}
     assert shown == curves | {"zero-shot": star.opts.get().kwargs["color"]}
     assert shown == {name: shades[0] for name, shades in MEANING.items()}
+
+
+def test_folders_that_the_environment_names_begin_at_home(tmp_path, monkeypatch):
+    """Like reports that a tilde in an environment variable, which no shell expands, named a folder ~."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in (FOLDER_VARIABLE, RECORDS_VARIABLE, VARIABLE):
+        monkeypatch.setenv(variable, "~/mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "own.yaml").write_text("- nothing")
+    assert user_folder() == records_folder() == tmp_path / "mine"
+    assert "lesson own.yaml" in find_lessons()[1][0]

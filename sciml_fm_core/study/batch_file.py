@@ -290,11 +290,15 @@ def _new_run(
     notebook: Path, source: str, parameters: Mapping, identity: str, output: Path, folder: Path, gpus: int
 ) -> Run:
     name = f"{notebook.stem}-{identity}"
-    named = {
-        key: value.replace("{run}", name) if isinstance(value, str) else value for key, value in parameters.items()
-    }
+    named = {key: _told(value, name) if isinstance(value, str) else value for key, value in parameters.items()}
     run = Run(notebook, named, identity, output / f"{name}.ipynb", output / f"{name}.json", folder, source, gpus)
     return replace(run, status=status_of(run))
+
+
+def _told(value: str, name: str) -> str:
+    """A text as a notebook gets it: with the name of the run, and a path below the home folder written out."""
+    value = value.replace("{run}", name)
+    return str(user_path(value)) if value.startswith("~/") else value
 
 
 @dataclass(frozen=True)
