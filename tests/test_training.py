@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import signal
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sciml_fm_core import Examples, FixedBatches, FreshBatches, Task, TrainConfig, draw_split, fit
+from sciml_fm_core.data.batches import TurnedBatches
 from sciml_fm_core.digests import with_digest
 from sciml_fm_core.training import loop as training_module
 from sciml_fm_core.training import precision as precision_module
@@ -195,7 +197,7 @@ def test_resumed_training_is_the_uninterrupted_one(small_operator, tmp_path, fix
     checkpoint = tmp_path / "state"
     with pytest.raises(Killed):
         fit(small_operator(), data(), config, validation=held_out(), callback=kill, checkpoint=checkpoint)
-    resumed, steps = small_operator(seed=9), []  # its own weights do not matter
+    resumed, steps = small_operator(), []
     history = fit(
         resumed, data(), config, validation=held_out(), checkpoint=checkpoint, callback=lambda p: steps.append(p.step)
     )
@@ -209,7 +211,7 @@ def test_resumed_training_is_the_uninterrupted_one(small_operator, tmp_path, fix
 
     assert numbers(history.rows) == numbers(expected.rows)
     # Once more: it is finished, and the same weights come back.
-    finished = small_operator(seed=9)
+    finished = small_operator()
     fit(finished, data(), config, validation=held_out(), checkpoint=checkpoint)
     assert same(weights(finished), weights(whole))
 
@@ -225,16 +227,104 @@ def test_stopped_training_can_go_on(small_operator, tmp_path):
     assert same(weights(operator), weights(whole))
 
 
-def test_checkpoint_of_another_training_is_refused(small_operator, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_state_between_two_steps(small_operator, tmp_path, number, monkeypatch):
+    """Like reports on trainers that lose hours to Ctrl-C, or to the SIGTERM of a cluster whose time is up."""
+    config = TrainConfig(steps=12, report_every=5, validate_every=3)  # between a validation and its report
+    whole, stopped, data = small_operator(), small_operator(), fresh()
+    expected = fit(whole, data, config, validation=held_out())
+    draw, handler = data.batch, signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def batch(step, progress):
+        if step == 3:
+            signal.raise_signal(number)
+        return draw(step, progress)
+
+    monkeypatch.setattr(data, "batch", batch)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="4 of 12 steps are taken and are lost, as no checkpoint was asked"):
+            fit(small_operator(), data, config)
+        with pytest.raises(KeyboardInterrupt, match=r"stopped: 4 of 12 steps are taken and are kept in .*state; what"):
+            fit(stopped, data, config, validation=held_out(), checkpoint=tmp_path / "state")
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    for resumed in (stopped, small_operator()):  # as it was left, and from anew
+        history = fit(resumed, fresh(), config, validation=held_out(), checkpoint=tmp_path / "state")
+        assert same(weights(resumed), weights(whole))
+        assert [row["validation_error"] for row in history.rows] == [row["validation_error"] for row in expected.rows]
+        (tmp_path / "state").unlink()
+
+
+class Doubled:
+    """Batches of a library's user."""
+
+    def __init__(self, factor):
+        self._factor = factor
+
+    def batch(self, step, progress):
+        """Those of the package, times a factor that no public attribute tells."""
+        ((system, examples),) = fresh().batch(step, progress)
+        return [(system, examples._replace(solution=self._factor * examples.solution))]
+
+
+EXAMPLES = draw_split(TASK, "train", 6, resolution=16)
+ONE_OFF = EXAMPLES._replace(solution=EXAMPLES.solution + torch.eye(6)[5][:, None, None] * torch.eye(16))
+
+
+def fixed(examples=EXAMPLES, batch_size=2, **settings):
+    return FixedBatches([(TASK.system, examples)], batch_size, **settings)
+
+
+ANOTHER = [
+    ({"data": fresh(1)}, "data.seed: 0 in the file, 1 asked for"),
+    ({"data": fresh(batch_size=2)}, "data.batch_size: 4 in the file, 2 asked for"),
+    ({"data": fresh(n={0: 16, 0.5: 32})}, "data.schedule.0.5: nothing in the file, 32 asked for"),
+    ({"data": FreshBatches([Task.parse("SYS-1(1,6)")], 4, resolution=16)}, "data.tasks.0.high: 5.0 in the file, 6.0"),
+    ({"data": TurnedBatches(fresh())}, "data.kind: 'FreshBatches' in the file, 'TurnedBatches' asked for"),
+    ({"data": fixed()}, "data.kind: 'FreshBatches' in the file, 'FixedBatches' asked for"),
+    ({"data": fixed(ONE_OFF), "first": {"data": fixed()}}, "data.sets.0.1.solution: "),
+    ({"data": Doubled(2), "first": {"data": Doubled(1)}}, "first_batch.0.0.1.solution: "),
+    ({"data": fresh(share=(0, 2))}, "data.share.1: 1 in the file, 2 asked for"),
+    ({"validation": held_out(4)}, "validation.0.1.examples: 8 in the file, 4 asked for"),
+    ({"validation": held_out(n=32)}, "validation.0.1.points: 16 in the file, 32 asked for"),
+    ({"model": {"seed": 1, "card": "other"}}, "operator.seed: 0 in the file, 1 asked for"),
+    ({"model": {"width": 4}}, "model.width: 8 in the file, 4 asked for"),
+    ({"model": {"kind": "paper"}}, "normalization.0.kind: 'dimensionless' in the file, 'paper' asked for"),
+    ({"frozen": "lift.bias"}, "frozen.0.0: nothing in the file, 'lift.bias' asked for"),
+    ({"config": {"learning_rate": 1e-4}}, "config.learning_rate.0: 0.005 in the file, 0.0001 asked for"),
+    ({"config": {"steps": 3}}, r"config.steps: 2 in the file, 3 asked for \(the learning rate falls to 0 at the end"),
+]
+
+
+@pytest.mark.parametrize(("other", "told"), ANOTHER, ids=[told.split(":")[0] for _, told in ANOTHER])
+def test_a_checkpoint_belongs_to_one_training(small_operator, tmp_path, other, told):
+    """Like reports on training frameworks that resume from whatever file lies at the path, and train something else."""
+
+    def run(data=None, validation=None, model=None, frozen=None, config=None, first=None):
+        operator = small_operator(**model or {})
+        for name, parameter in operator.model.named_parameters():
+            parameter.requires_grad_(name != frozen)
+        settings = TrainConfig(**{"steps": 2, "checkpoint_every": 1 + len(model or {})} | (config or {}))
+        fit(operator, data or fresh(), settings, validation=validation or held_out(), checkpoint=tmp_path / "state")
+        return operator
+
+    first = other.get("first", {})
+    done = run(**first)
+    assert same(weights(run(**first)), weights(done))
+    with pytest.raises(
+        CheckpointError, match=f"belongs to another training: .*{told}.*; remove it or use another name"
+    ):
+        run(**other)
+
+
+def test_what_is_no_checkpoint_is_refused(small_operator, tmp_path):
     checkpoint, config = tmp_path / "state", TrainConfig(steps=2)
     fit(small_operator(), fresh(), config, checkpoint=checkpoint)
     before = checkpoint.read_bytes()
-    for operator, other in (
-        (small_operator(), replace(config, learning_rate=1e-4)),
-        (small_operator(width=4), config),
-    ):
-        with pytest.raises(ValueError, match="belongs to a training with other settings; remove it"):
-            fit(operator, fresh(), other, checkpoint=checkpoint)
+    rewrite(checkpoint, lambda header, tensors: header.update(config=header.pop("training")["config"]))
+    with pytest.raises(ValueError, match="an earlier version wrote it, and not what training it belongs to; remove it"):
+        fit(small_operator(), fresh(), config, checkpoint=checkpoint)
     checkpoint.write_bytes(before[: len(before) // 2])
     with pytest.raises(ValueError, match=r"checkpoint .*: not a readable safetensors file.*; remove it to start again"):
         fit(small_operator(), fresh(), config, checkpoint=checkpoint)
@@ -248,7 +338,7 @@ def test_a_damaged_checkpoint_is_refused_and_changes_nothing(small_operator, tmp
     fit(small_operator(), fresh(), config, checkpoint=checkpoint)
     whole = checkpoint.read_bytes()
     first = 8 + int.from_bytes(whole[:8], "little")
-    operator = small_operator(seed=9)
+    operator = small_operator()
     before = {key: value.clone() for key, value in weights(operator).items()}
     for bit in torch.randint(8 * first, 8 * len(whole), (20,), generator=generator).tolist():
         damaged = bytearray(whole)
@@ -260,7 +350,7 @@ def test_a_damaged_checkpoint_is_refused_and_changes_nothing(small_operator, tmp
         ("members", 3, "members: expected a list, got 3"),
         ("members", [{"learning_rate": "fast"}], r"members\[0\]: lacks status, history"),
         ("step", -1, "step: expected at least 0, got -1"),
-        ("model", None, "model: expected names and values, got None"),
+        ("training", None, "training: expected names and values, got None"),
     ):
         checkpoint.write_bytes(whole)
         rewrite(checkpoint, lambda header, tensors, key=key, value=value: header.update({key: value}))
@@ -384,18 +474,44 @@ def test_a_resumed_grid_is_the_uninterrupted_one(small_operator, tmp_path):
     for one, other in zip(whole, resumed, strict=True):
         assert same(weights(one.operator), weights(other.operator))
         assert (one.status, one.history.best_error) == (other.status, other.history.best_error)
-    with pytest.raises(ValueError, match="belongs to a training with other settings"):
+    with pytest.raises(ValueError, match=r"config.halve_at.0: 0.4 in the file, nothing asked for"):
         fit_together(members_of(small_operator), fresh(), config, validation=held_out(), checkpoint=tmp_path / "state")
 
 
 # Bad settings ---------------------------------------------------------------------------------------------------------
 
 
-def test_loss_that_is_not_finite_ends_with_an_error(small_operator):
-    data = FixedBatches([(TASK.system, draw_split(TASK, "train", 4, resolution=16))], 4)
-    data.sets[0][1].solution[2, 3, 3] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 10; lower the learning rate"):
-        fit(small_operator(), data, TrainConfig(steps=20))
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["source", "coefficients", "solution"])
+def test_data_that_are_not_finite_are_named(small_operator, name, value):
+    """Like reports that one NaN among the data of a surrogate is told as a training that diverges."""
+    bad = EXAMPLES._replace(**{name: getattr(EXAMPLES, name).clone()})
+    getattr(bad, name)[4].fill_(value)
+    config, label_free = TrainConfig(steps=20), TrainConfig(steps=20, loss="physics")
+    if name != "coefficients":  # those are looked at before
+        with pytest.raises(
+            ValueError, match=rf"data: .* NaN or infinity in {name} of example \d in the batch of step \d"
+        ):
+            fit(small_operator(), fixed(bad), config)
+    with pytest.raises(
+        ValueError, match=rf"validation: expected finite numbers, got NaN or infinity in {name} of example 4"
+    ):
+        fit(small_operator(), fresh(), config, validation=[(TASK.system, bad)])
+    if name == "solution":
+        fit(small_operator(), fixed(bad), label_free, validation=[(TASK.system, bad)])
+
+
+def test_a_training_that_diverges_says_so(small_operator):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan at step 10; lower the learning rate \(1e\+30\)"):
+        fit(small_operator(), fresh(), TrainConfig(steps=20, learning_rate=1e30))
+
+
+def test_nothing_to_train_is_refused(small_operator):
+    """Like reports on fine-tuning in which all was frozen and autograd complains."""
+    operator = small_operator()
+    operator.model.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"no weight requires a gradient; call model.requires_grad_"):
+        fit(operator, fresh(), TrainConfig(steps=2))
 
 
 @pytest.mark.parametrize(

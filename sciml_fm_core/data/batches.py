@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from sciml_fm_core.physics.tasks import Task
 from .splits import stream
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A set of examples of one system: `Examples` in memory, or a `DatasetFile`."""
 
@@ -26,6 +27,7 @@ class Reader(Protocol):
     def take(self, index) -> Examples: ...
 
 
+@runtime_checkable
 class Batches(Protocol):
     """What training draws from: the batch of a step, in parts of one system each."""
 
@@ -95,12 +97,16 @@ class FreshBatches:
         ]
         parts, dealt = [], 0
         rank, processes = self.share
-        for task, count in zip(self.tasks, shares, strict=True):
+        for task, count in zip(self.tasks_at(progress), shares, strict=True):
             examples, own = task.sample(count, n, generator, device=self.device), (rank - dealt) % processes
             if own < count:
                 parts.append((task.system, examples.take(slice(own, None, processes))))
             dealt += count
         return parts
+
+    def tasks_at(self, progress: float) -> list[Task]:
+        """What is drawn from when that much of the training is done."""
+        return self.tasks
 
 
 class CurriculumBatches(FreshBatches):
@@ -126,10 +132,9 @@ class CurriculumBatches(FreshBatches):
             raise ValueError(f"curriculum: expected two tasks of one system, got {easiest.label} and {task.label}")
         self.easiest, self.task = easiest, task
 
-    def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
-        """Examples of one step."""
-        self.tasks = [self.task_at(progress)]
-        return super().batch(step, progress)
+    def tasks_at(self, progress: float) -> list[Task]:
+        """The task of that moment alone."""
+        return [self.task_at(progress)]
 
     def task_at(self, progress: float) -> Task:
         """The task when that much of the training is done.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
 from sciml_fm_core import schema
@@ -16,11 +17,15 @@ from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
 from sciml_fm_core.files import atomic_path, save_tensors
 
 from .config import History
+from .description import describe, differences
+from .distributed import ALONE, Processes
 from .member import Member
 
 CHECKPOINT_FORMAT = "sciml-fm checkpoint"
 STATUSES = ("training", "finished", "dropped", "diverged")
 """Of a `Member`."""
+SHOWN = 4
+"""Differences between two trainings that an error tells of."""
 
 
 class CheckpointError(ValueError):
@@ -42,6 +47,7 @@ class MemberState:
     learning_rate: float
     status: str
     history: History
+    pending: float | None = None  # of the last validation, until it is reported
 
     def __post_init__(self):
         if self.status not in STATUSES:
@@ -52,9 +58,9 @@ class MemberState:
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What the header of a checkpoint holds beside the settings of the training."""
+    """What the header of a checkpoint holds; ``training`` is what `describe_training` made."""
 
-    model: dict
+    training: dict
     members: list[MemberState]
     step: int
 
@@ -63,60 +69,51 @@ class CheckpointHeader:
             raise ValueError(f"step: expected at least 0, got {self.step}")
 
 
-def _shape(member: Member) -> dict:
-    model = member.operator.model
-    shape = {"architecture": model.architecture, **model.config.to_dict()}
-    return json.loads(json.dumps(shape))  # as it comes back from a file: lists for tuples
-
-
-def save_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: dict, step: int) -> None:
+def save_checkpoint(
+    path: Path, members: Sequence[Member], optimizer, training: dict, step: int, pending: Sequence[float | None]
+) -> None:
     """Write weights, best weights, histories and the optimiser's state of all members, atomically."""
     tensors: dict[str, Tensor] = {}
     states = []
-    for number, member in enumerate(members):
+    for number, (member, error) in enumerate(zip(members, pending, strict=True)):
         weights = {"model": member.operator.model.state_dict(), "best": member.best or {}}
         tensors |= {f"{number}.{kind}.{key}": value for kind, state in weights.items() for key, value in state.items()}
         history = asdict(member.history) | {"stopped": False}
-        states.append({"learning_rate": member.learning_rate, "status": member.status, "history": history})
+        own = {"learning_rate": member.learning_rate, "status": member.status, "history": history, "pending": error}
+        states.append(own)
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors = {key: value.detach().cpu() for key, value in tensors.items()}
-    header = {
-        "format": CHECKPOINT_FORMAT,
-        "model": _shape(members[0]),
-        **settings,
-        "members": states,
-        "step": step,
-    }
+    header = {"format": CHECKPOINT_FORMAT, "training": training, "members": states, "step": step}
     with atomic_path(path) as partial:
         save_tensors(tensors, partial, with_digest(header, tensors))
 
 
-def load_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: dict) -> int:
-    """Put members and optimiser back to where they were, and return the number of steps taken.
+def load_checkpoint(
+    path: Path, members: Sequence[Member], optimizer, training: dict, processes: Processes = ALONE
+) -> tuple[int, list[float | None]]:
+    """Put members and optimiser back to where they were; returns the number of steps taken, and errors to be reported.
 
-    Nothing is changed before all of the file has been checked.
+    Rank 0 reads and checks the file, and the others get what it read. Nothing is changed before all of it is checked;
+    where there is no file, nothing is changed at all.
 
     Raises:
-        CheckpointError: if the file is damaged, or belongs to a training with other settings.
+        CheckpointError: if the file is damaged, or belongs to another training.
     """
-    try:
-        stored = read_stored_header(path, "checkpoint", CHECKPOINT_FORMAT, "a training")
-        header = schema.read(CheckpointHeader, stored, f"checkpoint {path}", finite=False)
-        tensors = read_tensors(path, "checkpoint", stored)
-    except ValueError as error:
-        raise CheckpointError(f"{error}; remove it to start again") from error
-    same = all(stored.get(key) == value for key, value in settings.items()) and header.model == _shape(members[0])
-    if not same or [state.learning_rate for state in header.members] != [m.learning_rate for m in members]:
-        raise CheckpointError(
-            f"checkpoint {path}: belongs to a training with other settings; remove it or use another name"
-        )
-    expected = _expected(members, optimizer, header, tensors)
-    if wrong := [key for key in {**expected, **tensors} if not _fits(tensors.get(key), expected.get(key))]:
-        raise CheckpointError(
-            f"checkpoint {path}: expected the tensors of this training, {wrong[0][:80]!r} is missing, another one or "
-            "not finite; remove it to start again"
-        )
+
+    def read() -> bytes | None:
+        if not path.exists():
+            return None
+        _check(path, members, optimizer, training)
+        return path.read_bytes()
+
+    if not (stored := processes.from_first(read)):
+        return 0, [None] * len(members)
+    size = int.from_bytes(stored[:8], "little")
+    header = schema.read(
+        CheckpointHeader, json.loads(json.loads(stored[8 : 8 + size])["__metadata__"]["header"]), "", finite=False
+    )
+    tensors = load(stored)
 
     def group(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -130,7 +127,50 @@ def load_checkpoint(path: Path, members: Sequence[Member], optimizer, settings: 
         index, name = key.split(".")
         moments.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return header.step
+    return header.step, [state.pending for state in header.members]
+
+
+def _check(path: Path, members: Sequence[Member], optimizer, training: dict) -> None:
+    """Raise CheckpointError where a training cannot resume from a file."""
+    try:
+        stored = read_stored_header(path, "checkpoint", CHECKPOINT_FORMAT, "a training")
+        if "training" not in stored and "config" in stored:
+            raise ValueError(f"checkpoint {path}: an earlier version wrote it, and not what training it belongs to")
+        header = schema.read(CheckpointHeader, stored, f"checkpoint {path}", finite=False)
+        tensors = read_tensors(path, "checkpoint", stored)
+    except ValueError as error:
+        raise CheckpointError(f"{error}; remove it to start again") from error
+    if found := _differences(header, training, tensors):
+        shown = "; ".join(found[:SHOWN]) + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+        longer = any(line.startswith(("config.steps", "config.time_limit")) for line in found)
+        reason = " (the learning rate falls to 0 at the end: the same training cannot be made longer)" if longer else ""
+        raise CheckpointError(
+            f"checkpoint {path}: belongs to another training: {shown}{reason}; remove it or use another name"
+        )
+    expected = _expected(members, optimizer, header, tensors)
+    if wrong := [key for key in {**expected, **tensors} if not _fits(tensors.get(key), expected.get(key))]:
+        raise CheckpointError(
+            f"checkpoint {path}: expected the tensors of this training, {wrong[0][:80]!r} is missing, another one or "
+            "not finite; remove it to start again"
+        )
+
+
+def _differences(header: CheckpointHeader, training: dict, tensors: dict[str, Tensor]) -> list[str]:
+    """What is not of this training. One that was stopped may also go on with the operator that it left."""
+    found = differences(header.training, training)
+    config = header.training["config"] if found else {}
+    unfinished = bool(found) and config["time_limit"] is None and header.step < config["steps"]
+    if unfinished and all(line.startswith("weights") for line in found):
+        for kind in ("model", "best"):
+            states: list[dict] = [{} for _ in header.members]
+            for key, tensor in tensors.items():
+                number, of, name = key.split(".", 2)
+                if of == kind:
+                    states[int(number)][name] = tensor
+            if not differences(describe(states), training["weights"]):
+                return []
+    follows = ("first_batch", "weights")  # from what else differs
+    return [line for line in found if not line.startswith(follows)] or found
 
 
 def _expected(members: Sequence[Member], optimizer, header: CheckpointHeader, tensors: dict) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
 
-from sciml_fm_core.models.base import Model, apply_together
+PATIENCE = timedelta(days=1)
+"""How long a rank waits for another, which may be measuring or writing; a rank that is lost is noticed at once."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Processes:
     """The processes of one training, as seen from one of them; by default it is the only one, and nothing is sent.
 
     Attributes:
-        rank: number of this process; rank 0 validates, writes, reports and decides when to stop.
+        rank: number of this process; rank 0 validates, reads and writes, reports and decides when to stop.
         world_size: number of processes.
     """
 
@@ -38,6 +40,35 @@ class Processes:
         distributed.broadcast(shared, src=0)
         return shared.tolist()
 
+    def from_first(self, function: Callable[[], bytes | None]) -> bytes:
+        """What a function returns on rank 0, where alone it is called, on every rank.
+
+        Raises:
+            OSError, ValueError: on every rank, where it raises one on rank 0.
+        """
+        if self.world_size == 1:
+            return function() or b""
+        error: Exception | None = None
+        found, failed, number = b"", 0, 0
+        if self.first:
+            try:
+                found = function() or b""
+            except Exception as raised:  # whatever it is, nobody may wait for what does not come
+                error, found, failed = raised, str(raised).encode(), 1
+                number = getattr(raised, "errno", None) or 0
+        size, failed, number = map(int, self.broadcast([len(found), failed, number]))
+        shared = (
+            torch.frombuffer(bytearray(found), dtype=torch.uint8) if found else torch.empty(size, dtype=torch.uint8)
+        )
+        if size:
+            distributed.broadcast(shared, src=0)
+        if error is not None:
+            raise error
+        text = shared.numpy().tobytes()
+        if failed:
+            raise OSError(number, text.decode()) if number else ValueError(text.decode())
+        return text
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the processes, without gradients."""
         if self.world_size == 1:
@@ -46,29 +77,35 @@ class Processes:
         distributed.all_reduce(total)
         return total / self.world_size
 
-    def applied(self, models: Sequence[Model]) -> Callable[..., Tensor]:
-        """`apply_together`; among several processes, such that the gradients of the models become their mean."""
-        return apply_together if self.world_size == 1 else nn.parallel.DistributedDataParallel(_Applied(models))
+    def share_weights(self, models: Iterable[nn.Module]) -> None:
+        """Let every rank have rank 0's weights."""
+        if self.world_size > 1:
+            for model in models:
+                for weight in model.state_dict().values():
+                    distributed.broadcast(weight, src=0)
+
+    def share_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Make gradients their mean over the processes, sent as one vector: a network has many small weights."""
+        if self.world_size == 1:
+            return
+        gradients = []
+        for parameter in parameters:
+            if parameter.grad is None:  # another rank's examples may have used it
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        means = self.mean(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for gradient, mean in zip(gradients, means.split([each.numel() for each in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
 
 ALONE = Processes()
 
 
-class _Applied(nn.Module):
-    """`apply_together` as a module, since DistributedDataParallel asks for one: its parameters and its forward."""
-
-    def __init__(self, models: Sequence[Model]):
-        super().__init__()
-        self.models = nn.ModuleList(models)
-
-    def forward(self, *arguments) -> Tensor:
-        """`apply_together` of the same arguments."""
-        return apply_together(*arguments)
-
-
 @contextmanager
 def started_by_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
     """The processes that torchrun started, and the device of this one; alone, on the device given, without torchrun.
+
+    Those whose work is done wait for the others: torchrun takes the end of one for the end of all.
 
     Raises:
         ValueError: if there are more processes than GPUs.
@@ -85,8 +122,11 @@ def started_by_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
             )
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    processes = Processes(distributed.get_rank(), distributed.get_world_size())
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size()), device
+        yield processes, device
+        processes.broadcast([0.0])  # from rank 0, which writes what is last
+        processes.mean(torch.zeros(1))
     finally:
         distributed.destroy_process_group()

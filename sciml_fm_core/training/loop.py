@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from sciml_fm_core.data.batches import Batches
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.files import user_path
+from sciml_fm_core.models.base import apply_together
 from sciml_fm_core.models.normalization import COMPOSITIONS, VARIATIONS, Encoded
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
@@ -24,8 +24,10 @@ from sciml_fm_core.threads import Timed, adapting, ignore
 
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import Callback, History, Progress, TrainConfig
+from .description import describe_training
 from .distributed import ALONE, Processes
-from .losses import mean_losses, training_loss
+from .interrupts import Interrupts
+from .losses import LABEL_FREE, mean_losses, training_loss
 from .member import Member
 from .precision import products_in, trained_network
 from .recipes import recipe_of
@@ -53,13 +55,15 @@ def fit(
         config: how to train.
         validation: examples on which the weights are chosen; never the test set.
         callback: the one hook: progress bars, live plots, cancelling.
-        checkpoint: file to keep the state of the training in; where it exists, the training resumes from it.
+        checkpoint: file to keep the state of the training in; where it exists, the training resumes from it. It belongs
+            to this training alone: to its data, weights, settings and validation examples, see `describe_training`.
         processes: several that call this together, each with its share of the data: they take the steps that one
             would take with all of it (to rounding), and end with the same weights. The first one's callback counts.
 
     Raises:
-        ValueError: if the checkpoint belongs to another training, or differs between ranks.
+        ValueError: if the checkpoint belongs to another training, no weight is to be trained, or data are not finite.
         FloatingPointError: if the loss stops being finite.
+        KeyboardInterrupt: on Ctrl-C, between two steps, after the state was written to the checkpoint; so on SIGTERM.
     """
     config = config.completed(**recipe_of(operator).settings)
     member = Member(operator, cast(float, config.learning_rate))
@@ -103,9 +107,9 @@ def fit_together(
         processes: as in `fit`, for one member only.
 
     Raises:
-        ValueError: if the checkpoint belongs to another training or differs between ranks, halving lacks
-            validation examples, or several processes are to train several members.
+        ValueError: as `fit`, or where halving lacks validation examples or several processes train several members.
         FloatingPointError: if every member's loss stops being finite; where some do, those are dropped.
+        KeyboardInterrupt: as `fit`.
     """
     if halve_at and not validation:
         raise ValueError("halving: needs validation examples to halve on; pass validation=...")
@@ -114,15 +118,22 @@ def fit_together(
     config = config.completed(**recipe_of(members[0].operator).settings)
     training = _Training(members, data, config, tuple(halve_at), validation, callback, checkpoint, processes)
     # Processes that train together have each their share of the cores, and wait for each other anyway.
-    with adapting(members[0].operator.device) if processes.world_size == 1 else nullcontext(ignore) as timed:
+    with (
+        adapting(members[0].operator.device) if processes.world_size == 1 else nullcontext(ignore) as timed,
+        Interrupts() as interrupts,
+    ):
         while training.progress < 1 and not training.stopped:
             losses = training.step(timed)
             if training.is_due(config.validate_every, at_halving=True):
                 training.validate()
-            if training.is_due(config.report_every, at_halving=True):
+            interrupted = training.hears(interrupts.noted is not None)
+            diverged = interrupted and not torch.isfinite(losses).all()  # nothing to keep
+            if training.is_due(config.report_every, at_halving=True) or diverged:
                 training.report(losses)
-            if training.is_due(config.checkpoint_every):
+            if training.is_due(config.checkpoint_every) or interrupted:
                 training.save()
+            if interrupted:
+                interrupts.act(training.where_it_stopped)
     training.finish()
 
 
@@ -143,22 +154,30 @@ class _Training:
             {"params": [p for p in model.parameters() if p.requires_grad], "lr": member.learning_rate}
             for model, member in zip(models, members, strict=True)
         ]
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        if not all(group["params"] for group in groups):
+            raise ValueError("training: no weight requires a gradient; call model.requires_grad_() on what is to learn")
+        for system, examples in validation:
+            if about := _not_finite(examples, config.validation_loss):
+                raise ValueError(f"validation: expected finite numbers, got NaN or infinity in {about} ({system.name})")
         self.optimizer = torch.optim.Adam(groups, fused=True)
-        self.settings = {"config": asdict(config), "halve_at": list(halve_at)}
         self.steps_taken = 0
-        if self.checkpoint is not None and self.checkpoint.exists():
-            self.steps_taken = load_checkpoint(self.checkpoint, members, self.optimizer, self.settings)
+        pending: list[float | None] = [None] * len(members)
+        processes.share_weights(models)
+        if self.checkpoint is not None:
+            self.described = describe_training(members, data, config, halve_at, validation) if processes.first else {}
+            self.steps_taken, pending = load_checkpoint(
+                self.checkpoint, members, self.optimizer, self.described, processes
+            )
         self.network = trained_network(config, members[0].operator)
         self.resumed = time.perf_counter()
         self.started = self.resumed - max(member.history.seconds for member in members)
-        if processes.mean(torch.tensor(self.steps_taken, dtype=torch.float64)) != self.steps_taken:
-            raise ValueError(f"checkpoint {checkpoint}: not the same for all ranks; put it where each can read it")
         (self.seconds,) = processes.broadcast([self.resumed - self.started])
         self.progress = self.previous = _fraction(self.steps_taken, self.seconds, config)
-        self.apply = processes.applied(models)
         self.examples, self.stopped = 0, False
-        self.active = [member for member in members if member.status == "training"]
-        self.errors: list[float | None] = [None] * len(self.active)  # of the last validation, until it is reported
+        known = [each for each in zip(members, pending, strict=True) if each[0].status == "training"]
+        self.active = [member for member, _ in known]
+        self.errors: list[float | None] = [error for _, error in known]  # of the last validation, until it is reported
         for model in models:
             model.train()
 
@@ -191,10 +210,11 @@ class _Training:
         models = [member.operator.model for member in self.active]
         self.optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient: Adam leaves it alone
         with products_in(self.config.precision):
-            outputs = self.apply(models, encoded.field, encoded.conditioning, self.network)
+            outputs = apply_together(models, encoded.field, encoded.conditioning, self.network)
             predictions = encoded.decode(outputs)
             losses = _losses(predictions, parts, cast(str, self.config.loss))
             losses.sum().backward()
+        self.processes.share_gradients(self.parameters)
         self.optimizer.step()
         self._count(predictions.shape[1])
         timed((self.started, predictions.shape), time.perf_counter() - started)
@@ -231,6 +251,7 @@ class _Training:
             row |= {"learning_rate": member.learning_rate * self.used_factor, "seconds": round(self.seconds, 3)}
             member.history.rows.append(row)
             if not math.isfinite(loss):
+                self._check_data(member)
                 member.status = "diverged"
         kept = [member for member in self.active if member.status == "training"]
         if not kept:
@@ -260,9 +281,40 @@ class _Training:
         return Progress(self.steps_taken, self.config.steps, self.progress, *shown, speed, left, leader.operator)
 
     def save(self) -> None:
-        """Write the checkpoint, where there is to be one."""
-        if self.checkpoint is not None and self.processes.first:
-            save_checkpoint(self.checkpoint, self.members, self.optimizer, self.settings, self.steps_taken)
+        """Write the checkpoint, where there is to be one; every rank knows whether it is written."""
+        if (path := self.checkpoint) is None:
+            return
+        errors = {id(member): error for member, error in zip(self.active, self.errors, strict=True)}
+        pending = [errors.get(id(member)) for member in self.members]
+        self.processes.from_first(
+            lambda: save_checkpoint(path, self.members, self.optimizer, self.described, self.steps_taken, pending)
+        )
+
+    def hears(self, interrupted: bool) -> bool:
+        """Whether to stop for a signal. Several ranks, of which any may have got it, agree on that when they report."""
+        if self.processes.world_size == 1:
+            return interrupted
+        due = self.is_due(self.config.report_every)
+        return due and self.processes.mean(torch.tensor(float(interrupted))).item() > 0
+
+    @property
+    def where_it_stopped(self) -> str:
+        """What an interrupt says."""
+        kept = "are lost, as no checkpoint was asked for"
+        if self.checkpoint is not None:
+            kept = f"are kept in {self.checkpoint}; what was called goes on from there when it is called again"
+        return f"stopped: {self.steps_taken} of {self.config.steps} steps are taken and {kept}"
+
+    def _check_data(self, member: Member) -> None:
+        """Raise ValueError when it was not the steps that made a loss infinite, but the data since the last report."""
+        found = ""
+        data = member.data or self.data
+        for step in range(max(0, self.steps_taken - self.config.report_every), self.steps_taken):
+            for system, examples in [] if data is None or found else data.batch(step, self.previous):
+                if about := _not_finite(examples, cast(str, self.config.loss)):
+                    found = found or f" in {about} in the batch of step {step + 1} ({system.name})"
+        if self.processes.mean(torch.tensor(float(bool(found)))) > 0:
+            raise ValueError(f"training data: expected finite numbers, got NaN or infinity{found}; leave them out")
 
     def finish(self) -> None:
         """Every member ends with its best weights."""
@@ -275,6 +327,16 @@ class _Training:
 
 
 Parts = list[tuple[System, Examples]]
+
+
+def _not_finite(examples: Examples, loss: str) -> str:
+    """Which of the examples' numbers, of those that a loss uses, are not finite, such as ``solution of example 3``."""
+    used = ("source", "coefficients") if loss in LABEL_FREE else ("source", "coefficients", "solution")
+    for name in used:
+        values = getattr(examples, name)
+        if not (finite := torch.isfinite(values).reshape(len(values), -1).all(dim=1)).all():
+            return f"{name} of example {int((~finite).nonzero()[0])}"
+    return ""
 
 
 def _batch(
