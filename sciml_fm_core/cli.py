@@ -11,7 +11,9 @@ import io
 import json
 import os
 import runpy
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,6 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from typer.core import TyperGroup
 
 from ._version import __version__
 from .companions import copy_notebooks, serve_dashboard
@@ -52,13 +55,32 @@ from .study.notebooks import run_batch
 from .study.records import write_table
 from .training.config import PRECISIONS, Progress, TrainConfig
 from .training.distributed import started_by_torchrun
+from .training.interrupts import Interrupts
 from .training.losses import LOSSES
 from .training.recipes import LEARNING_RATES, RECIPES
 from .training.transfer import fine_tune, new_operator, train_from_scratch
 from .training.transfer import pretrain as pretrain_operator
 from .training.unlabelled import UNLABELLED, unlabelled_config
 
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which a cluster or a shell ends a command: what Ctrl-C keeps of its work is kept then too."""
+
+
+class _Commands(TyperGroup):
+    """The commands; one that is interrupted says in a line what is kept of its work."""
+
+    def invoke(self, ctx):
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            _complain(str(stop) or "stopped: nothing was written")
+            raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Pre-train neural operators on PDEs and measure how they transfer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -161,8 +183,13 @@ def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = 
                 check_output(output)
             console.print(f"{output}: made by the process that was waited for")
             yield False
-        else:
+            return
+        try:
             yield True
+        except KeyboardInterrupt as stop:
+            if not stop.args and checkpoint is not None and checkpoint.exists():  # before or after its steps
+                stop.args = (f"stopped: what is in {checkpoint} is kept; the same command goes on from there",)
+            raise
 
 
 def _title() -> TextColumn:
@@ -196,16 +223,6 @@ def _training_bar(title: str):
         yield callback
 
 
-@contextmanager
-def _interrupted_kindly():
-    """An interrupt of a grid says what is finished and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        Console(stderr=True).print(str(stop) or "stopped", style="red", markup=False)
-        raise typer.Exit(130) from None
-
-
 @_command()
 def generate(
     task: Annotated[str, typer.Argument(help="Such as 'SYS-1(1,5)'.")],
@@ -224,14 +241,17 @@ def generate(
     line = bar.add_task(task, total=count)
 
     def callback(done: int, _: int) -> None:
+        if interrupts.noted:
+            interrupts.act(f"stopped: {done} of {count} examples are kept; the same command goes on with the rest")
         bar.start()  # not before: bad input leaves no bar behind
         bar.update(line, completed=done)
 
     try:
-        path = write_dataset(
-            chosen, output, count, split=split, seed=seed, resolution=resolution, device=device,
-            callback=callback, wait=wait,
-        )  # fmt: skip
+        with Interrupts() as interrupts:
+            path = write_dataset(
+                chosen, output, count, split=split, seed=seed, resolution=resolution, device=device,
+                callback=callback, wait=wait,
+            )  # fmt: skip
     finally:
         bar.stop()
     with DatasetFile(path) as dataset:
@@ -539,11 +559,10 @@ def study(
             def show(progress: GridProgress) -> None:
                 bar.update(line, completed=progress.done, total=progress.total)
 
-            with _interrupted_kindly():
-                records = results(
-                    names, budget, rerun=rerun, folder=folder, processes=processes, scheduler=scheduler, device=device,
-                    callback=show,
-                )  # fmt: skip
+            records = results(
+                names, budget, rerun=rerun, folder=folder, processes=processes, scheduler=scheduler, device=device,
+                callback=show,
+            )  # fmt: skip
             bar.update(line, total=total, completed=total)
         if output is not None:
             write_table(records, output)
@@ -575,11 +594,10 @@ def batch(
     columns = (BarColumn(), TextColumn("{task.completed}/{task.total}, {task.fields[failed]} failed"))
     with Bar(_title(), *columns, TimeRemainingColumn(), console=console) as bar:
         line = bar.add_task(file.name, total=len(runs), failed=0)
-        with _interrupted_kindly():
-            summary = run_batch(
-                runs, processes=processes, scheduler=scheduler, timeout=timeout, retry_failed=retry_failed,
-                callback=lambda now: bar.update(line, completed=now.done + now.failed, failed=now.failed),
-            )  # fmt: skip
+        summary = run_batch(
+            runs, processes=processes, scheduler=scheduler, timeout=timeout, retry_failed=retry_failed,
+            callback=lambda now: bar.update(line, completed=now.done + now.failed, failed=now.failed),
+        )  # fmt: skip
     console.print(
         f"{summary.done} of {summary.total} done; {summary.executed} executed now, in {summary.seconds:.0f} s"
     )
@@ -650,6 +668,9 @@ def main() -> None:
         warnings.simplefilter("default")  # what PyTorch says of its own parts ends no training
     _verbose.set(False)
     code: Any = None
+    heard = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if heard:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)  # of a typer.Exit, which it returns
         sys.stdout.flush()
@@ -669,8 +690,15 @@ def main() -> None:
         else:
             text, code = _explained(error)
             _complain(f"error: {text}")
+    finally:
+        if heard:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if code:
         sys.exit(code)
+
+
+def _terminate(*_) -> None:
+    raise Terminated
 
 
 class _Stream(io.FileIO):

@@ -1,8 +1,10 @@
 """The command line: every command once at tiny size; bad input is one clear line, exit code 2, nothing overwritten."""
 
 import errno
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -13,7 +15,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sciml_fm_core import SIZES, DatasetFile, Task, cli, draw_split, generate, load_operator, shipped_operators
+from sciml_fm_core import (
+    SIZES,
+    DatasetFile,
+    FreshBatches,
+    Task,
+    cli,
+    draw_split,
+    generate,
+    load_operator,
+    shipped_operators,
+)
 from sciml_fm_core.data.hdf5 import write_released
 from sciml_fm_core.files import results_folder
 from sciml_fm_core.models.operator import read_header
@@ -232,6 +244,49 @@ def test_a_batch_that_is_interrupted_says_how_to_go_on(run, notebooks, monkeypat
     code, _, err = run("batch", "batch.yaml", "--output", "out")
     assert code == 130
     assert "stopped: 1 of 2 runs are finished" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_commands_that_are_stopped_keep_their_work_and_say_so(run, tmp_path, monkeypatch, number, code):
+    """Like reports that Ctrl-C or a cluster's SIGTERM ends hours of work without a word."""
+
+    def stopping_at(step, function):
+        def called(*arguments, **options):
+            if next(calls) == step:
+                signal.raise_signal(number)
+            return function(*arguments, **options)
+
+        calls = itertools.count()
+        return called
+
+    train = ["pretrain", "SYS-1(1,5)", "--size", "tiny", "--steps", 4, "--batch-size", 2, "--resolution", 8]
+    train += ["--test-count", 0, "--output", "own.safetensors"]
+    with monkeypatch.context() as patch:
+        patch.setattr(FreshBatches, "batch", stopping_at(2, FreshBatches.batch))
+        assert run(*train) == (
+            code,
+            "",
+            "stopped: 3 of 4 steps are taken and are lost, as no checkpoint was asked for\n",
+        )
+        patch.setattr(FreshBatches, "batch", stopping_at(2, FreshBatches.batch))
+        stopped = run(*train, "--checkpoint", "state")  # which looks at the first batch once more
+    kept = "stopped: 2 of 4 steps are taken and are kept in state, from which the same command goes on\n"
+    assert stopped == (code, "", kept)
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "command_line", stopping_at(0, cli.command_line))  # asked for by the card
+        (then, _, err), kept = (
+            run(*train, "--checkpoint", "state"),
+            "what is in state is kept; the same command goes on",
+        )
+    assert (then, err.splitlines()[-1]) == (code, f"stopped: {kept} from there")
+    assert run(*train, "--checkpoint", "state")[0] == 0
+
+    write = ("generate", "SYS-1(1,5)", "--count", 300, "--resolution", 8, "--output", "some.h5")
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "sample_counted", stopping_at(0, Task.sample_counted))
+        said = "stopped: 256 of 300 examples are kept; the same command goes on with the rest\n"
+        assert run(*write) == (code, "", said)
+    assert run(*write)[0] == 0
 
 
 def test_bad_batches(run, notebooks, tmp_path):

@@ -244,7 +244,7 @@ def test_a_signal_keeps_the_state_between_two_steps(small_operator, tmp_path, nu
     try:
         with pytest.raises(KeyboardInterrupt, match="4 of 12 steps are taken and are lost, as no checkpoint was asked"):
             fit(small_operator(), data, config)
-        with pytest.raises(KeyboardInterrupt, match=r"stopped: 4 of 12 steps are taken and are kept in .*state; what"):
+        with pytest.raises(KeyboardInterrupt, match=r"stopped: 4 of 12 steps are taken and are kept in .*state, from"):
             fit(stopped, data, config, validation=held_out(), checkpoint=tmp_path / "state")
         assert signal.getsignal(number) is signal.default_int_handler
     finally:

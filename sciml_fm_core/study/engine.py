@@ -151,9 +151,8 @@ def run_jobs(
         if not isinstance(error, KeyboardInterrupt):
             raise
         kept = sum(job.marker.exists() for job in every.values())
-        raise KeyboardInterrupt(
-            f"stopped: {kept} of {len(every)} runs are finished; the same command goes on with the rest"
-        ) from None
+        error.args = (f"stopped: {kept} of {len(every)} runs are finished; the same command goes on with the rest",)
+        raise
     return ran
 
 
@@ -195,9 +194,14 @@ def open_executor(processes: int, scheduler: str | None) -> Iterator[Executor]:
         yield HereExecutor()
     else:
         # Forked processes would inherit locks of the parent's threads; spawned ones begin clean.
-        context = multiprocessing.get_context("spawn")
+        context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
-            yield pool
+            try:
+                yield pool
+            except KeyboardInterrupt:  # which they may not have heard
+                for worker in set(multiprocessing.active_children()) - set(others):
+                    worker.terminate()
+                raise
 
 
 def connect(scheduler: str):

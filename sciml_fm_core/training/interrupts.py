@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a training runs."""
+"""Ctrl-C and SIGTERM during work of many steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 
 class Interrupts:
-    """A context in which Ctrl-C and SIGTERM are noted, for a training to end between two steps.
+    """A context in which Ctrl-C and SIGTERM are noted, for work to end between two steps, and none of it to be lost.
 
     The second one acts at once. Outside of the main thread, which alone hears signals, nothing changes.
 

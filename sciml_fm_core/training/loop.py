@@ -302,7 +302,7 @@ class _Training:
         """What an interrupt says."""
         kept = "are lost, as no checkpoint was asked for"
         if self.checkpoint is not None:
-            kept = f"are kept in {self.checkpoint}; what was called goes on from there when it is called again"
+            kept = f"are kept in {self.checkpoint}, from which the same command goes on"
         return f"stopped: {self.steps_taken} of {self.config.steps} steps are taken and {kept}"
 
     def _check_data(self, member: Member) -> None:
