@@ -75,7 +75,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            _complain(str(stop) or "stopped: nothing was written")
+            if os.environ.get("RANK", "0") == "0":  # of several that torchrun started, one speaks
+                _complain(str(stop) or "stopped: nothing was written")
             raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
 
 

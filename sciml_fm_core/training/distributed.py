@@ -48,26 +48,22 @@ class Processes:
         """
         if self.world_size == 1:
             return function() or b""
-        error: Exception | None = None
-        found, failed, number = b"", 0, 0
+        error, found, number = None, b"", -1  # that of the system's error, 0 for another, -1 for none
         if self.first:
             try:
                 found = function() or b""
             except Exception as raised:  # whatever it is, nobody may wait for what does not come
-                error, found, failed = raised, str(raised).encode(), 1
-                number = getattr(raised, "errno", None) or 0
-        size, failed, number = map(int, self.broadcast([len(found), failed, number]))
-        shared = (
-            torch.frombuffer(bytearray(found), dtype=torch.uint8) if found else torch.empty(size, dtype=torch.uint8)
-        )
-        if size:
-            distributed.broadcast(shared, src=0)
+                error, number = raised, getattr(raised, "errno", None) or 0
+                found = str(getattr(raised, "strerror", None) or raised).encode()
+        size, number = map(int, self.broadcast([len(found), number]))
+        shared = torch.frombuffer(bytearray(found or size), dtype=torch.uint8) if size else torch.empty(0)
+        distributed.broadcast(shared, src=0)
         if error is not None:
             raise error
-        text = shared.numpy().tobytes()
-        if failed:
-            raise OSError(number, text.decode()) if number else ValueError(text.decode())
-        return text
+        if number >= 0:
+            text = shared.numpy().tobytes().decode()
+            raise OSError(number, text) if number else ValueError(text)
+        return shared.numpy().tobytes()
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the processes, without gradients."""
