@@ -45,7 +45,7 @@ def attack(seed: int, folder: Path) -> str | None:
     expected = small_operator()
     fit(expected, _data(), CONFIG, checkpoint=path)
     same = changed(path, rng)
-    operator = small_operator(seed=1)
+    operator = small_operator()
     before = {key: value.clone() for key, value in operator.model.state_dict().items()}
     history, wrong = refused(lambda: fit(operator, _data(), CONFIG, checkpoint=path))
     after = operator.model.state_dict()
