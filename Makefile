@@ -6,7 +6,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore explore-public test lint fuzz chaos weights adaptations ensembles digests bench bench-page bench-threads release-check clean
+.PHONY: install explore explore-public test lint fuzz chaos weights adaptations ensembles digests bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -57,10 +57,6 @@ bench: install
 # How fast the explore page answers in a real browser; a quiet machine, please. About eight minutes.
 bench-page: install
 	$(BIN)/python benchmarks/page.py
-
-# How threads wait, on a quiet machine and beside a program that keeps one core busy. About fifteen minutes.
-bench-threads: install
-	$(BIN)/python benchmarks/threads.py
 
 # The wheel and the sdist in fresh environments of their own, see docs/release.md; about ten minutes.
 release-check: install

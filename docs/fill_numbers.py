@@ -35,9 +35,9 @@ FOLDER = Path(__file__).parent
 README, PRINTED = FOLDER.parent / "README.md", FOLDER / "readme.json"
 NUMBER = re.compile(r"(zero-shot|fine-tuned|mean relative error) [\d.]+%")
 """A number of the README: it is that of the same name among what the command or the snippet printed."""
-REACH, NORMALIZATIONS, REPEATED, PAGE, VISITORS, THREADS = (
+REACH, NORMALIZATIONS, REPEATED, PAGE, VISITORS = (
     json.loads((FOLDER.parent / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    for name in ("reach", "normalizations", "repeat", "page", "visitors", "threads")
+    for name in ("reach", "normalizations", "repeat", "page", "visitors")
 )
 RECORDS = [{"architecture": "fno"} | record for record in read_table(shipped_tables()["laptop"])]
 CARDS = {name: read_header(path).card for name, path in shipped_operators().items()}
@@ -555,31 +555,6 @@ def visitors() -> str:
     return f"{where}\n\n{table(header, rows)}\n\n{more}"
 
 
-def waiting() -> str:
-    """Speed by how threads wait, on a quiet machine and a busy one."""
-    rows = []
-    for row in THREADS["rows"]:
-        one, spinning, adapting = (row["medians"][name] for name in ("one thread", "spinning", "adapting"))
-        other = "a busy program" if row["busy"] else ""
-        rates = [f"{rate:,.3g}" if rate < 1000 else f"{rate:,.0f}" for rate in (one, spinning, adapting)]
-        rows.append([row["work"], other, *rates, f"{adapting / one:.2f}", f"{adapting / spinning:.2f}"])
-    header = [
-        "work",
-        "started beside it",
-        "one thread",
-        "always spinning",
-        "choosing",
-        "times one thread",
-        "times spinning",
-    ]
-    rounds, load = len(THREADS["rows"][0]["examples_per_second"]["adapting"]), THREADS["load_before"]
-    origin = (
-        f"Examples per second, median of {rounds} rounds in turns; {THREADS['hardware']}, {THREADS['cores']} cores, "
-        f"load {load:.1f} before, torch {THREADS['torch']}; `{THREADS['command']}`."
-    )
-    return f"{origin}\n\n{table(header, rows)}"
-
-
 PAGES = {
     "results.md": (
         headline,
@@ -602,7 +577,6 @@ PAGES = {
     "reach.md": (reach, unseen, ablation),
     "dashboard.md": (page,),
     "public.md": (bounds, visitors),
-    "speed.md": (waiting,),
 }
 
 

@@ -35,6 +35,7 @@ from typer.core import TyperGroup
 
 from ._version import __version__
 from .companions import copy_notebooks, serve_dashboard
+from .cpu import use_threads
 from .data.hdf5 import DatasetFile
 from .data.hdf5 import generate as write_dataset
 from .data.splits import check_split, draw_split
@@ -139,6 +140,14 @@ def _device(name: str) -> str:
     return name
 
 
+def _threads(wanted: str | None) -> str | None:
+    """What --threads says is done when the command line is read: it holds for all of the command."""
+    if wanted is not None and wanted != "all" and not (wanted.isdecimal() and 1 <= int(wanted) <= LARGEST):
+        raise ValueError(f"--threads: expected a number from 1 to {LARGEST:g}, or all, got {wanted}")
+    use_threads(LARGEST if wanted == "all" else int(wanted) if wanted else None)
+    return wanted
+
+
 Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.", callback=_device)]
 Loss = Annotated[str | None, typer.Option(help=f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights and examples.", callback=_number(-LARGEST))]
@@ -146,7 +155,9 @@ Scheduler = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md."),
 ]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; all where not given.", callback=_number(1))]
+Threads = Annotated[
+    str | None, typer.Option(help="CPU threads, or 'all'; all cores but one where not given.", callback=_threads)
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the same output, wait for it.")]
 
 
@@ -233,6 +244,7 @@ def generate(
     resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
     seed: Seed = 0,
     device: Device = "auto",
+    threads: Threads = None,
     wait: Wait = False,
 ) -> None:
     """Write a dataset in the paper's HDF5 layout; resumes where an interrupted call stopped."""
@@ -296,8 +308,6 @@ def pretrain(
     torchrun --nproc-per-node N -m sciml_fm_core.cli pretrain ... The batch size must be a multiple of N; the weights
     are those of one process, to rounding.
     """
-    if threads:
-        torch.set_num_threads(min(threads, os.cpu_count() or 1))
     chosen, schedule = [Task.parse(label) for label in tasks], _schedule(resolution)
     config = TrainConfig(
         steps=steps,
@@ -390,6 +400,7 @@ def adapt(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
+    threads: Threads = None,
     wait: Wait = False,
 ) -> None:
     """Fine-tune an operator (or train its twin from scratch) on a few examples and measure it before and after.
@@ -473,6 +484,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Measure an operator on freshly drawn test examples."""
     loaded, chosen = load_operator(operator, device), Task.parse(task)
@@ -539,6 +551,7 @@ def study(
     processes: Annotated[int, typer.Option(help="Runs at a time.", callback=_number(1))] = 1,
     scheduler: Scheduler = None,
     device: Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.")] = "auto",
+    threads: Threads = None,
     wait: Wait = False,
 ) -> None:
     """Run the paper's experiments, without notebooks: what neither ships nor is in the folder, and a table of all.
@@ -624,8 +637,11 @@ def explore(
     ] = False,
     prefix: Annotated[str, typer.Option(help="Path below which the pages are, such as /operators.")] = "",
     address: Annotated[str | None, typer.Option(help="Listen on this address alone; if public, 127.0.0.1.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Serve the dashboard on this machine until Ctrl-C: /explore and /studies."""
+    if threads:  # the pages ask for the threads once more
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     pages = f"http://localhost:{port}{'/' + prefix.strip('/') if prefix else ''}/explore"
     console.print(f"{pages} and /studies (Ctrl-C stops it)", highlight=False)
     serve_dashboard(port, browser, origin or [], public=public, prefix=prefix, address=address)

@@ -1,6 +1,7 @@
 """The command line: every command once at tiny size; bad input is one clear line, exit code 2, nothing overwritten."""
 
 import errno
+import inspect
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from sciml_fm_core import (
     FreshBatches,
     Task,
     cli,
+    cpu,
     draw_split,
     generate,
     load_operator,
@@ -244,6 +246,28 @@ def test_a_batch_that_is_interrupted_says_how_to_go_on(run, notebooks, monkeypat
     code, _, err = run("batch", "batch.yaml", "--output", "out")
     assert code == 130
     assert "stopped: 1 of 2 runs are finished" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "threads"),
+    [
+        ((), "", [7]),
+        (("--threads", 3), "2", [3]),
+        (("--threads", "all"), "", [8]),
+        (("--threads", 9), "", [8]),
+        ((), "2", []),
+    ],
+)
+def test_commands_leave_a_core_to_others(run, bundle, monkeypatch, options, variable, threads):
+    """Like reports on PyTorch being many times slower as soon as another program takes a core."""
+    used = []
+    monkeypatch.setattr(cpu, "available_cores", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", variable) if variable else monkeypatch.delenv("OMP_NUM_THREADS")
+    assert run("evaluate", bundle, "SYS-1(5,10)", "--count", 1, "--resolution", 16, *options)[0] == 0
+    assert used == threads
+    computing = (cli.generate, cli.pretrain, cli.adapt, cli.evaluate, cli.study, cli.explore)
+    assert all("threads" in inspect.signature(command).parameters for command in computing)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -139,7 +139,8 @@ def in_two_processes(rank, port, folder):
             training_module.time = SimpleNamespace(perf_counter=lambda: 0.0)
         limited = TrainConfig(steps=10**6, time_limit=0.5, validate_every=10**6, report_every=10**6)
         results["limited"] = train(processes, [HELMHOLTZ], config=limited, checkpoint=folder / f"written by {rank}")
-    results["ended"] = not torch.distributed.is_initialized()
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]  # none where there is no Linux
+    results["ended"] = not (torch.distributed.is_initialized() or any("gloo" in name for name in threads))
     torch.save(results, folder / f"{rank}.pt")
 
 

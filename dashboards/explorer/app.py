@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -15,8 +14,8 @@ from functools import partial
 import numpy as np
 import panel as pn
 import panel_material_ui as pmui
-import torch
 
+from sciml_fm_core.cpu import use_threads
 from sciml_fm_core.models.ensemble import Ensemble, load_ensemble, shipped_ensembles
 from sciml_fm_core.models.operator import Operator, load_operator
 
@@ -44,10 +43,9 @@ TITLE = "Explore pre-trained neural operators"
 sys.setswitchinterval(5e-4)
 """A network is a thousand short operations, and after each its thread waits for the interpreter: with Python's own five
 milliseconds the event loop, busy with one message, would hold up the frame of another."""
-torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
-"""Half of the cores, one of two: the browser and the server need the rest. PyTorch keeps the number for each thread,
-and one that begins takes the last that was set anywhere, so this holds for every frame and training of the page. How
-the threads of a training wait for each other is chosen while it runs, see `sciml_fm_core.threads`."""
+use_threads()
+"""The server needs the core that is left. PyTorch keeps the number for each thread, and one that begins takes the last
+that was set anywhere, so this holds for every frame and training of the page."""
 FRAMES = UrgentFirst("frames")
 """For the fields of all sessions, in the order in which they ask, several at once where several wait."""
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]

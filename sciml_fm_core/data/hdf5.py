@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ from sciml_fm_core.physics.sampling import check_resolution
 from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID
 from sciml_fm_core.physics.system import SYSTEMS, System, find_system
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
-from sciml_fm_core.threads import adapting
 
 from . import tables
 from .splits import CHUNK, check_split, stream
@@ -202,15 +200,10 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
     def note(done: int, *, sealed: bool) -> None:
         write_json(progress, with_digest({"settings": settings, "done": done, "draws": draws, "sealed": sealed}))
 
-    with (
-        _open_partial(partial, progress, count, resolution, attributes, sealed) as file,
-        adapting(torch.device(device or "cpu")) as timed,
-    ):
+    with _open_partial(partial, progress, count, resolution, attributes, sealed) as file:
         for start in range(done, count, CHUNK):
-            started = time.perf_counter()
             generator = stream(seed, task.label, split, start // CHUNK)
             examples, drawn = task.sample_counted(CHUNK, resolution, generator, device=device)
-            timed((task.label, resolution), time.perf_counter() - started)
             stop = min(start + CHUNK, count)
             kept = examples.take(slice(0, stop - start)).to("cpu")
             file["fields"][start:stop, 0] = kept.source.numpy()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-from sciml_fm_core.threads import adapting, ignore
 
 from .examples import Examples
 from .sources import SIGMA, draw_amplitudes, lattice_profiles, normalize, render
@@ -28,8 +24,6 @@ has fallen to exp(-2 pi^2 (7 / 8)^2) = 3e-7 of its mean, its solution to far les
 this one and interpolated."""
 
 _CHUNK = 2**21  # points of the examples made at a time on a CPU: what they need stays in its last cache
-
-_LONG = 2**20  # points of a chunk from which it may be measured how threads best wait: what that takes is little of it
 
 
 @lru_cache(maxsize=8)
@@ -109,11 +103,8 @@ def _draw(task: Task, sparsity: Tensor, n: int, generator: torch.Generator, dtyp
     if device.type == "cpu":
         _keep_freed_memory()
     chunk = max(1, _CHUNK // n**2) if device.type == "cpu" else count
-    with adapting(device) if min(chunk, count) * n**2 >= _LONG else nullcontext(ignore) as timed:
-        for part in (slice(start, start + chunk) for start in range(0, count, chunk)):
-            started, of_chunk = time.perf_counter(), examples.take(part)
-            _solve(system, amplitudes[part], dial[part], parameters[part], of_chunk)
-            timed((system.name, of_chunk.source.shape), time.perf_counter() - started)
+    for part in (slice(start, start + chunk) for start in range(0, count, chunk)):
+        _solve(system, amplitudes[part], dial[part], parameters[part], examples.take(part))
     return examples
 
 

@@ -22,8 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
+from sciml_fm_core.cpu import use_threads
 from sciml_fm_core.locks import Held, hold
 
 STOP_SECONDS = 10.0
@@ -219,7 +218,7 @@ def need(module: str, extra: str):
 
 def _begin_worker() -> None:
     """One thread for each process; and none outlives the grid, however that ends."""
-    torch.set_num_threads(1)
+    use_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from sciml_fm_core._version import __version__
+from sciml_fm_core.cpu import available_cores
 from sciml_fm_core.files import atomic_path, is_full, write_json
 from sciml_fm_core.locks import Held, hold
 
@@ -89,7 +90,7 @@ def run_batch(
     began, name = time.monotonic(), uuid.uuid4().hex
     pending = [run for run in runs if status_of(run) == "pending" or (retry_failed and status_of(run) == "failed")]
     if scheduler is None:
-        processes = processes or max(1, _cores() // 2)
+        processes = processes or max(1, available_cores() // 2)
     settings = {"batch": name, "timeout": timeout, "processes": processes}
     with _executor(pending, processes, scheduler, name) as (executor, gpus, stop):
         for run in pending:  # failed runs lose their markers: from now on a marker means that a run is finished
@@ -147,11 +148,6 @@ def _stop(batch: str) -> None:
     _stopped.add(batch)
 
 
-def _cores() -> int:
-    """Cores that this process may use, which under a batch system are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 def _free_gpus(pending: Sequence[Run]) -> queue.Queue[str]:
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     if names is None and any(run.gpus for run in pending):
@@ -171,7 +167,7 @@ def _environment(run: Run, settings: dict, gpus: queue.Queue[str] | None) -> Ite
     """Variables of a run's process: its share of the cores, and the GPU that it holds while it runs."""
     variables = dict(os.environ)
     if settings["processes"]:
-        variables |= dict.fromkeys(THREAD_VARIABLES, str(max(1, _cores() // settings["processes"])))
+        variables |= dict.fromkeys(THREAD_VARIABLES, str(max(1, available_cores() // settings["processes"])))
     if not run.gpus:
         yield {**variables, "CUDA_VISIBLE_DEVICES": ""}
         return

@@ -119,8 +119,8 @@ def started_by_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
             )
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
-    # Its functions have the group as a default, once and for all, if they are imported while there is one, as optimisers
-    # do: the threads of the group then outlive it, and abort the process when one of them still works as that ends.
+    # Imported while there is a group, as optimisers do, its functions keep that as their default: the threads of the
+    # group then outlive it, and abort the process when one of them still works as that ends.
     importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     processes = Processes(distributed.get_rank(), distributed.get_world_size())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +19,6 @@ from sciml_fm_core.models.normalization import COMPOSITIONS, VARIATIONS, Encoded
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
-from sciml_fm_core.threads import Timed, adapting, ignore
 
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import Callback, History, Progress, TrainConfig
@@ -46,8 +44,7 @@ def fit(
     """Train an operator in place with Adam and cosine decay; it ends with the weights of lowest validation error.
 
     A run is a function of the seeds, the configuration and the number of threads: resumed from a checkpoint it ends
-    with the same bytes as uninterrupted (except where a time limit decides when it ends). How the threads wait for each
-    other is chosen while it runs, and changes no bit: see `sciml_fm_core.threads`.
+    with the same bytes as uninterrupted (except where a time limit decides when it ends).
 
     Args:
         operator: what to train, on the device it is on.
@@ -117,13 +114,9 @@ def fit_together(
         raise ValueError(f"several processes: expected one operator to train, got {len(members)}; use one process")
     config = config.completed(**recipe_of(members[0].operator).settings)
     training = _Training(members, data, config, tuple(halve_at), validation, callback, checkpoint, processes)
-    # Processes that train together have each their share of the cores, and wait for each other anyway.
-    with (
-        adapting(members[0].operator.device) if processes.world_size == 1 else nullcontext(ignore) as timed,
-        Interrupts() as interrupts,
-    ):
+    with Interrupts() as interrupts:
         while training.progress < 1 and not training.stopped:
-            losses = training.step(timed)
+            losses = training.step()
             if training.is_due(config.validate_every, at_halving=True):
                 training.validate()
             interrupted = training.hears(interrupts.noted is not None)
@@ -198,9 +191,8 @@ class _Training:
         ends = self.progress >= 1 or self.stopped or (at_halving and self.halving)
         return ends or self.steps_taken % interval == 0
 
-    def step(self, timed: Timed = ignore) -> Tensor:
-        """One optimiser step of every active member; returns their losses. ``timed`` is told how long it took."""
-        started = time.perf_counter()
+    def step(self) -> Tensor:
+        """One optimiser step of every active member; returns their losses."""
         factor = self.used_factor = self.factor
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
@@ -217,7 +209,6 @@ class _Training:
         self.processes.share_gradients(self.parameters)
         self.optimizer.step()
         self._count(predictions.shape[1])
-        timed((self.started, predictions.shape), time.perf_counter() - started)
         return losses.detach()
 
     def _count(self, examples: int) -> None:
