@@ -150,7 +150,7 @@ class _Training:
         self.network = trained_network(config, members[0].operator)
         self.resumed = time.perf_counter()
         self.started = self.resumed - max(member.history.seconds for member in members)
-        if processes.mean(torch.tensor(self.steps_taken, dtype=torch.float64)) != self.steps_taken:
+        if processes.mean(torch.tensor(self.steps_taken, dtype=torch.float64, device="cpu")) != self.steps_taken:
             raise ValueError(f"checkpoint {checkpoint}: not the same for all ranks; put it where each can read it")
         (self.seconds,) = processes.broadcast([self.resumed - self.started])
         self.progress = self.previous = _fraction(self.steps_taken, self.seconds, config)
@@ -291,9 +291,9 @@ def _batch(
         # drawn for the whole batch, of which each rank has every world-size-th example
         count, ranks = sum(examples.size for _, examples in parts), processes.world_size
         generator = stream(0, "variation", step)
-        variation = torch.rand(count * ranks, VARIATIONS, generator=generator)
+        variation = torch.rand(count * ranks, VARIATIONS, generator=generator, dtype=torch.float32, device="cpu")
         if composed:
-            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator)
+            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator, dtype=torch.float32, device="cpu")
             second[:, 0] = second[:, 0] < composed
             variation = torch.cat([variation, second], dim=1)
         variation = variation[processes.rank :: ranks].to(inputs[0][1].device)
