@@ -502,6 +502,15 @@ def evaluate(
     )
 
 
+def _other_kind(path: Path) -> str | None:
+    """What a file is that is no bundle, whose header begins after a length."""
+    with path.open("rb") as file:
+        begins = file.read(9)
+    if begins[8:] == b"{":
+        return None
+    return "a ZIP archive, as NumPy and PyTorch write" if begins[:2] == b"PK" else "of another kind, or truncated"
+
+
 @_command()
 def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or dataset file.")]) -> None:
     """Show the card of an operator, or what a dataset holds."""
@@ -516,6 +525,8 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
                 table.add_row(key, str(value))
         console.print(table)
         return
+    if file.is_file() and (other := _other_kind(file)):
+        raise ValueError(f"{path}: not a readable safetensors file or HDF5 dataset: it is {other}")
     console.print(_card_table(read_header(file).card, path))
 
 

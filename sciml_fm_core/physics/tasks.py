@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .examples import Examples
+from .probe import check_kept
 from .sampling import check_resolution, draw_accepted
 from .system import PRETRAINING, SYSTEMS, System, find_system
 
@@ -47,11 +48,16 @@ class Task:
             raise ValueError(f"task {self.label}: {self.system.dial_name} is drawn as a whole number; round the range")
         if not self.sparsities or not all(0 <= s <= 1 for s in self.sparsities):
             raise ValueError(f"sparsities: expected probabilities in [0, 1], got {self.sparsities}")
+        for end in (self.low, self.high):
+            try:
+                check_kept(self.system, float(end))
+            except ValueError as error:
+                raise ValueError(f"task {self.label}: {error}") from None
 
     @property
     def label(self) -> str:
         """The paper's name of the task, such as ``SYS-1(1,5)``."""
-        return f"{self.system.label}({self.low:.15g},{self.high:.15g})"
+        return _label(self.system, self.low, self.high)
 
     @classmethod
     def parse(cls, label: str) -> Task:
@@ -124,6 +130,10 @@ class Task:
         return draw_accepted(self, count, resolution, generator, dtype, torch.device(device or generator.device))
 
 
+def _label(system: System, low: float, high: float) -> str:
+    return f"{system.label}({low:.15g},{high:.15g})"
+
+
 def parse_mixture(label: str) -> list[Task]:
     """Tasks of a mixture written ``SYS-1(1,5) + SYS-2(0.2,1)``; a single task is a mixture of one.
 
@@ -139,7 +149,7 @@ def tasks_of(system: System) -> dict[str, str]:
     >>> tasks_of(find_system("SYS-3"))
     {'pre-training': 'SYS-3(1,10)', 'none': 'SYS-3(1,5)', 'medium': 'SYS-3(5,12)'}
     """
-    return {shift: Task(system, *ends).label for shift, ends in system.shifts.items()}
+    return {shift: _label(system, *ends) for shift, ends in system.shifts.items()}
 
 
 def is_label(text: str) -> bool:
