@@ -198,6 +198,8 @@ def open_executor(processes: int, scheduler: str | None) -> Iterator[Executor]:
             try:
                 yield pool
             except KeyboardInterrupt:  # which they may not have heard
+                pool.shutdown(wait=False, cancel_futures=True)
+                time.sleep(ASK_SECONDS)  # for its thread to forget what was cancelled: Python 3.11 complains of it else
                 for worker in set(multiprocessing.active_children()) - set(others):
                     worker.terminate()
                 raise
