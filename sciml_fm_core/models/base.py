@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import _has_any_global_hook, register_module_parameter_registration_hook
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciml_fm_core.physics.spectral import check_grid, resample
 
@@ -97,13 +98,13 @@ class Model(nn.Module):
 
     @classmethod
     def create(cls, config: ModelConfig, generator: torch.Generator | None = None) -> Model:
-        """An untrained network whose random weights are a function of the generator (of the global one where None)."""
+        """An untrained network in float32 whose random weights are a function of the generator alone; of PyTorch's own
+        generator where None."""
         if generator is None:
             return cls(config)
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return cls(config)
+        with drawing_from(torch.Generator().manual_seed(seed)):
+            return cls(config).float()
 
     @classmethod
     def with_weights(cls, config: ModelConfig, state: Mapping[str, Tensor]) -> Model:
@@ -116,7 +117,8 @@ class Model(nn.Module):
         """
         try:
             with torch.device("meta"), _at_most(len(state)):
-                declared = {key: tuple(value.shape) for key, value in cls(config).state_dict().items()}
+                model = cls(config)
+            declared = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # larger than PyTorch can count
             raise ValueError(f"weights and configuration do not fit each other ({_first_line(error)})") from error
         found = {key: tuple(value.shape) for key, value in state.items()}
@@ -130,9 +132,13 @@ class Model(nn.Module):
             if value.dtype not in WEIGHT_TYPES or not torch.isfinite(value).all():
                 where = f"weights: expected finite numbers in {key[:80]!r}"
                 raise ValueError(f"{where}, got NaN, infinity or {value.dtype}")
-        model = cls(config)
-        model.load_state_dict({key: value.float() for key, value in state.items()})
-        return model
+        with torch.inference_mode(False):  # weights made in that mode could not be trained
+            weights = {key: value.to(torch.float32, copy=True).contiguous() for key, value in state.items()}
+            model.load_state_dict(weights, assign=True)
+            if any(tensor.is_meta for tensor in model.buffers()):  # what is in no file is computed
+                model = cls.create(config, torch.Generator())
+                model.load_state_dict(weights)
+            return model
 
     def forward(self, fields: Tensor, conditioning: Conditioning) -> Tensor:
         """Apply the network.
@@ -169,7 +175,12 @@ class Model(nn.Module):
         """
         if precision == "bfloat16":
             raise ValueError(f"precision: {self.architecture} has no form in bfloat16; use float32 or tf32")
-        return _call
+        return call_module
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether layers were exchanged or hooked, so that it is to be called as a module, and not in a faster form."""
+        return False
 
     @classmethod
     def apply_members(
@@ -183,7 +194,7 @@ class Model(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Its parameters by name, as they are used: after what `torch.nn.utils.parametrize` makes of them."""
-        found: dict[str, Tensor] = dict(self.named_parameters())
+        found: dict[str, Tensor] = dict(self.named_parameters(remove_duplicate=False))
         for path, module in self.named_modules():
             if parametrize.is_parametrized(module):
                 prefix = f"{path}." if path else ""
@@ -195,7 +206,7 @@ class Model(nn.Module):
         if not any(map(parametrize.is_parametrized, self.modules())):
             return self
         # PyTorch's own removal of a parametrization breaks every deep copy of the network.
-        model = self.create(self.config)
+        model = self.create(self.config, torch.Generator())
         kept = {**self.state_dict(), **self.tensors()}
         model.load_state_dict({key: kept[key].detach() for key in model.state_dict()})
         return model
@@ -217,6 +228,79 @@ def _at_most(count: int) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+class _Draws(TorchDispatchMode):
+    """Gives random operations without a generator one, and new tensors without a dtype float32."""
+
+    def __init__(self, generator: torch.Generator):
+        super().__init__()
+        self.generator = generator
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        packet, names = func.overloadpacket, {argument.name for argument in func._schema.arguments}
+        if packet in _FACTORIES and kwargs.get("dtype") is None:
+            kwargs["dtype"] = torch.float32
+        if "generator" in names and kwargs.get("generator") is None:
+            kwargs["generator"] = self.generator
+        elif packet in _RANDOM:  # the form of it that takes one
+            func, kwargs["generator"] = packet.generator, self.generator
+        return func(*args, **kwargs)
+
+
+_RANDOM = (torch.ops.aten.rand, torch.ops.aten.randn)
+_FACTORIES = (*_RANDOM, torch.ops.aten.empty, torch.ops.aten.zeros, torch.ops.aten.ones)
+
+
+@contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Build networks on the CPU, in float32, from a generator: in this thread, whatever is set for the process."""
+    with torch.inference_mode(False), torch.device("cpu"), _Draws(generator):
+        yield
+
+
+def layers_of(model: nn.Module) -> list[tuple]:
+    """What `are_changed` compares: each module, its path, what it computes, its layers and the names of its weights."""
+    return [
+        (
+            module,
+            f"{path}." if path else "",
+            type(module).forward,
+            tuple(module._modules.values()),
+            tuple(module._parameters),
+        )
+        for path, module in model.named_modules()
+    ]
+
+
+def are_changed(layers: list[tuple]) -> bool:
+    """Whether layers, from `layers_of`, are no longer all that a network applies: exchanged, hooked or compiled.
+
+    Parametrizations change weights, and not how they are applied. Hooks of the network itself are no matter of its own
+    `forward`.
+    """
+    for module, path, forward, children, names in layers:
+        own = module.__dict__
+        known, weights = own["_modules"], own["_parameters"]
+        if "parametrizations" in known:
+            parametrized = known["parametrizations"]
+            known = {name: child for name, child in known.items() if name != "parametrizations"}
+            names = [name for name in names if name not in parametrized]
+        if (
+            tuple(known.values()) != children
+            or any(weights.get(name) is None for name in names)
+            or (path and (type(module).forward is not forward or is_hooked(module)))
+        ):
+            return True
+    return bool(_has_any_global_hook())
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a call of a module does more than its class says."""
+    own = module.__dict__
+    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+    return any(own[name] for name in hooks) or module._compiled_call_impl is not None or "forward" in own
 
 
 def _first_line(error: BaseException) -> str:
@@ -253,7 +337,8 @@ class FixedGridModel(Model):
         raise NotImplementedError(f"{type(self).__name__}.on_grid")
 
 
-def _call(model: Model, fields: Tensor, conditioning: Conditioning) -> Tensor:
+def call_module(model: Model, fields: Tensor, conditioning: Conditioning) -> Tensor:
+    """Apply a network as its module says, hooks included."""
     return model(fields, conditioning)
 
 
@@ -274,13 +359,15 @@ def apply_together(
     conditioning: Conditioning | None = None,
     network: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Apply networks of equal shape to the same, or to as many, examples.
+    """Apply networks of equal shape to the same, or to as many, examples. Autocasting is off: they have precisions of
+    their own.
 
     Args:
         models: the members.
         fields: (batch, channels, n, n), seen by every member, or (members, batch, channels, n, n): the source first.
         conditioning: what they are told, likewise with or without a leading axis of members; None for nothing.
-        network: what to apply instead of `Model.network`, such as its compiled form.
+        network: what to apply instead of `Model.network`, such as its compiled form; of no use where a member
+            `is_changed`.
 
     Returns:
         Solutions, (members, batch, 1, n, n).
@@ -288,6 +375,22 @@ def apply_together(
     Raises:
         ValueError: if the members differ in shape, or on numbers of channels or points that they do not take.
     """
+    changed = any(model.is_changed for model in models)
+    solutions = apply_checked(models, fields, conditioning, call_module if changed else network or models[0].network())
+    if changed and solutions.shape[2:] != (1, *fields.shape[-2:]):
+        got = tuple(solutions.shape[1:])
+        raise ValueError(f"network: expected solutions (batch, 1, n, n) of one whose layers were exchanged, got {got}")
+    return solutions
+
+
+def apply_checked(
+    models: Sequence[Model], fields: Tensor, conditioning: Conditioning | None, network: Callable[..., Tensor]
+) -> Tensor:
+    """`apply_together`, of that very network."""
+    kind = fields.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):
+            return apply_checked(models, fields, conditioning, network)
     first = models[0]
     if any(type(model) is not type(first) or model.config != first.config for model in models):
         raise ValueError("apply together: expected networks of equal configuration; apply the others by themselves")
@@ -312,4 +415,4 @@ def apply_together(
             f"inputs: this {first.architecture} expects at least {least} points in each direction, got {n}; "
             "use a finer grid or another model"
         )
-    return type(first).apply_members(models, fields, conditioning, network or first.network())
+    return first.apply_members(models, fields, conditioning, network)

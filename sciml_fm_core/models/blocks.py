@@ -9,12 +9,13 @@ together. This plain form is for CUDA and for `torch.compile`; `fused` has the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from sciml_fm_core.eager import cached_tensors
 
 
 class Block(NamedTuple):
@@ -63,18 +64,16 @@ class FourierMatrices(NamedTuple):
     waves: Tensor
 
 
-@lru_cache(maxsize=32)
+@cached_tensors(maxsize=32)
 def fourier_matrices(n: int, modes: int, dtype: torch.dtype, device: torch.device) -> FourierMatrices:
     """`FourierMatrices` for a grid; computed once in float64, outside any graph."""
-    with torch.inference_mode(False), torch.no_grad():  # made in inference mode they could not be trained with
-        k = torch.arange(modes + 1, dtype=torch.float64)
-        phase = 2 * torch.pi * torch.outer(k, torch.arange(n, dtype=torch.float64) / n)
-        waves = torch.cat([phase.cos(), phase.sin()])
-        along_x = torch.stack([phase[:-1].cos(), -phase[:-1].sin()], dim=1).flatten(0, 1)
-        multiplicity = torch.full((modes, 2), 2.0, dtype=torch.float64)
-        multiplicity[0] = 1
-        back_x = along_x.T * multiplicity.flatten() / n**2
-        return FourierMatrices(*(t.to(device, dtype).contiguous() for t in (along_x, back_x, waves)))
+    k, j = (torch.arange(count, dtype=torch.float64, device="cpu") for count in (modes + 1, n))
+    phase = 2 * torch.pi * torch.outer(k, j / n)
+    waves = torch.cat([phase.cos(), phase.sin()])
+    along_x = torch.stack([phase[:-1].cos(), -phase[:-1].sin()], dim=1).flatten(0, 1)
+    multiplicity = k[:-1].clamp(max=1).repeat_interleave(2) + 1
+    back_x = along_x.T * multiplicity / n**2
+    return FourierMatrices(*(t.to(device, dtype).contiguous() for t in (along_x, back_x, waves)))
 
 
 def unfold(products: Tensor) -> Tensor:
@@ -138,6 +137,11 @@ def mix_modes(spectrum: Tensor, weight: Tensor) -> Tensor:
     return mixed.view(modes, members, 2, batch, -1).permute(0, 2, 3, 1, 4)
 
 
+def with_mean(spectrum: Tensor, mean: Tensor) -> Tensor:
+    """A spectrum (2 m * m, 2, ...) with numbers (...) added on its mode 0. Not in place: `torch.func` may map them."""
+    return spectrum + functional.pad(mean[None, None], [0, 0] * mean.ndim + [0, 1, 0, len(spectrum) - 1])
+
+
 def complex_product(first: Tensor, second: Tensor) -> Tensor:
     """Product of complex numbers, (modes, 2, ...) each, with real and imaginary part along the second axis."""
     (real, imag), (other_real, other_imag) = first.unbind(1), second.unbind(1)
@@ -190,8 +194,7 @@ def plain_blocks(
             mixed = mixed * block.spectral_gate  # here, where it is smallest
         if block.mode_gate is not None:
             mixed = complex_product(mixed, block.mode_gate)
-        mixed[0, 0] += len(fields) ** 2 * block.mean
-        convolved = synthesise(mixed, matrices)
+        convolved = synthesise(with_mean(mixed, len(fields) ** 2 * block.mean), matrices)
         product = _by_member(hidden, block.weight, pointwise if number else None)
         hidden = convolved + product if block.gate is None else torch.addcmul(convolved, product, block.gate)
     return hidden

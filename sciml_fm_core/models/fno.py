@@ -14,22 +14,33 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional
 
+from sciml_fm_core.eager import is_eager, is_ordinary
 from sciml_fm_core.files import user_path
 
-from .base import Model, ModelConfig, apply_together
+from .base import (
+    Model,
+    ModelConfig,
+    apply_checked,
+    are_changed,
+    call_module,
+    drawing_from,
+    is_hooked,
+    layers_of,
+)
 from .blocks import (
     Block,
     FourierMatrices,
     Head,
     analyse,
+    complex_product,
     fourier_matrices,
     mix_modes,
     plain_blocks,
     plain_trunk,
     synthesise,
+    with_mean,
 )
 from .conditioning import Conditioning, Gates, ModeGates, bounded_scale, complex_factors
 from .fused import fused_trunk
@@ -95,10 +106,11 @@ class SpectralConvolution(nn.Module):
             drawn = torch.randn(2, 1 if alike else count, width, width, generator=generator)
             self.weight.data.copy_(drawn / math.sqrt(2 * width))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Apply to hidden (n, n, batch, d)."""
+    def forward(self, hidden: Tensor, factors: Tensor | None = None) -> Tensor:
+        """Apply to hidden (n, n, batch, d), with complex factors of the modes of the result (2 m * m, 2, batch, d)."""
         matrices = fourier_matrices(hidden.shape[0], self.modes, hidden.dtype, hidden.device)
         mixed = mix_modes(analyse(hidden.unsqueeze(3), matrices), self.weight.unsqueeze(2))
+        mixed = mixed if factors is None else complex_product(mixed, factors.unsqueeze(3))
         return synthesise(mixed, matrices).squeeze(3)
 
 
@@ -141,10 +153,13 @@ class FNO(Model):
                     bound = 1 / math.sqrt(layer.in_features)
                     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
                     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        self._layers = layers_of(self)
 
     @classmethod
     def create(cls, config, generator=None):
-        with torch.random.fork_rng(devices=[], enabled=generator is not None):
+        if generator is None:
+            return cls(config)
+        with drawing_from(torch.Generator()):
             return cls(config, generator)
 
     @property
@@ -162,14 +177,16 @@ class FNO(Model):
         Raises:
             ValueError: on another number of channels, or a grid too coarse for the modes.
         """
-        return apply_together([self], fields, conditioning)[0]
+        network = _by_layers if are_changed(self._layers) else network_of
+        return apply_checked([self], fields, conditioning, network)[0]
 
     def hidden(self, fields: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         """What `head` takes, (batch, n, n, d), for arguments as of `forward`: head(hidden(...)) is forward(...).
 
         For what has several heads on one trunk, or asks what the last layer sees.
         """
-        return apply_together([self], fields, conditioning, partial(network_of, hidden=True))[0]
+        network = _hidden_by_layers if are_changed(self._layers) else partial(network_of, hidden=True)
+        return apply_checked([self], fields, conditioning, network)[0]
 
     def features(self, hidden: Tensor) -> Tensor:
         """What the last linear layer takes, (batch, n, n, p), of `hidden`."""
@@ -179,13 +196,21 @@ class FNO(Model):
         """Solutions in the scale of the network, (batch, 1, n, n), of `hidden`."""
         return self.output(self.features(hidden)).permute(0, 3, 1, 2)
 
+    @property
+    def is_changed(self):
+        return type(self).forward is not FNO.forward or is_hooked(self) or are_changed(self._layers)
+
     def network(self, precision="float32"):
-        return partial(network_of, pointwise=torch.bfloat16) if precision == "bfloat16" else network_of
+        if precision != "bfloat16":
+            return network_of
+        return super().network(precision) if self.is_changed else partial(network_of, pointwise=torch.bfloat16)
 
     @classmethod
     def apply_members(cls, models, fields, conditioning, network):
         """On a GPU all at once, where one batched product replaces many that are too small to fill it; on a CPU one
         after the other, where each has the cache for itself (five members at once take 1.6 times as long there)."""
+        if network in (call_module, _by_layers, _hidden_by_layers):
+            return super().apply_members(models, fields, conditioning, network)
         config, scalars, maps = models[0].config, conditioning.scalars, conditioning.fields
         if maps is not None:
             maps = maps if maps.ndim == 5 else maps.unsqueeze(0)
@@ -196,7 +221,10 @@ class FNO(Model):
         if modes is not None:
             modes = modes if modes.ndim == 5 else modes.unsqueeze(0)
         matrices = fourier_matrices(fields.shape[-1], config.modes, fields.dtype, fields.device)
-        members = [model.tensors() for model in models]
+        members = [
+            {f"{path}{name}": getattr(module, name) for module, path, *_, names in model._layers for name in names}
+            for model in models
+        ]
         if _at_once(fields.device):
             return network(config, _stack(members), matrices, fields, scalars, modes)
         outputs = [
@@ -251,6 +279,35 @@ class FNO(Model):
         return model
 
 
+def _hidden_by_layers(model: FNO, fields: Tensor, conditioning: Conditioning) -> Tensor:
+    """`FNO.hidden` from calls of its layers, one by one: whatever they were exchanged for or have hooked to them."""
+    (scalars, modes, maps), n, depth = conditioning, fields.shape[-1], model.config.depth
+    fields = fields if maps is None else torch.cat([fields, maps], dim=1)
+    channels = torch.cat([fields, scalars[..., None, None].expand(-1, -1, n, n)], dim=1)
+    hidden = model.lift(channels.permute(2, 3, 0, 1))  # (y, x, batch, channel)
+    gates: Sequence = [None] * depth
+    if model.gates is not None:
+        told = torch.cat([fields[:, 1:].mean(dim=(-2, -1)), scalars], dim=-1)
+        gates = model.gates(told).unflatten(-1, (depth, 3, -1)).unbind(1)
+    factors: Sequence = [()] * depth
+    if model.mode_gates is not None and modes is not None:
+        made = model.mode_gates(_kept(modes[None], model.config.modes)[:, :, 0])
+        factors = [(own.transpose(1, 2),) for own in made.unbind(2)]
+    for i in range(depth):
+        convolved, product = model.spectral[i](hidden, *factors[i]), model.pointwise[i](hidden)
+        if gates[i] is not None:
+            spectral, pointwise, shift = gates[i].unbind(1)
+            convolved = bounded_scale(spectral) * convolved + torch.tanh(shift / 2)
+            product = bounded_scale(pointwise) * product
+        hidden = convolved + product
+        hidden = functional.gelu(hidden) if i < depth - 1 else hidden
+    return hidden.permute(2, 0, 1, 3)
+
+
+def _by_layers(model: FNO, fields: Tensor, conditioning: Conditioning) -> Tensor:
+    return model.head(_hidden_by_layers(model, fields, conditioning))
+
+
 def _of_member(values: Tensor | None, number: int) -> Tensor | None:
     """Values of one member, or those that all share, with the axis of members."""
     return values if values is None or len(values) == 1 else values[number : number + 1]
@@ -292,17 +349,16 @@ def network_of(
 
     With ``hidden``, what its head takes, (members, batch, n, n, d).
 
-    The blocks run in the fused form on a CPU, unless they are being compiled or their pointwise products have a dtype
-    of their own (see `blocks.plain_trunk`), and in the plain form elsewhere. The lift is linear, so it is never applied
-    to a field: the first block's weights and the spectrum of the inputs take it up.
+    The blocks run in the fused form on a CPU, unless operations do not run at once (see `is_eager`) or the pointwise
+    products have a dtype of their own (see `blocks.plain_trunk`), and in the plain form elsewhere. The lift is linear,
+    so it is never applied to a field: the first block's weights and the spectrum of the inputs take it up.
     """
     fields, constants = inputs.permute(3, 4, 1, 0, 2), constants.transpose(0, 1)  # (y, x, batch, member, channel), ...
 
     lift = parameters["lift.weight"]
     known, unknown = lift.split([fields.shape[-1], constants.shape[-1]], dim=-1)
     lifted_mean = _linear(constants, unknown, parameters["lift.bias"])
-    spectrum = _linear(analyse(fields, matrices), known)
-    spectrum[0, 0] += inputs.shape[-1] ** 2 * lifted_mean
+    spectrum = with_mean(_linear(analyse(fields, matrices), known), inputs.shape[-1] ** 2 * lifted_mean)
     gates: Sequence = [(None, None, None)] * config.depth
     if config.gate_width:
         maps = inputs[:, :, 1:].mean(dim=(-2, -1)).transpose(0, 1)  # a coefficient map is constant: its value
@@ -320,9 +376,8 @@ def network_of(
         return plain_blocks(fields, spectrum, blocks, matrices, pointwise).permute(3, 2, 0, 1, 4)
     project, output = (parameters[f"{name}.weight"].transpose(1, 2) for name in ("project", "output"))
     head = Head(project, parameters["project.bias"], output, parameters["output.bias"])
-    carries_tangent = unpack_dual(inputs).tangent is not None  # of `torch.func.jvp`, which the fused form cannot take
-    plain = pointwise is not None or torch.compiler.is_compiling() or carries_tangent
-    if inputs.device.type == "cpu" and not plain:
+    ordinary = is_eager() and all(map(is_ordinary, (inputs, constants, modes, *parameters.values())))
+    if inputs.device.type == "cpu" and ordinary and pointwise is None:
         solution = fused_trunk(fields, spectrum, blocks, head, matrices)
     else:
         solution = plain_trunk(fields, spectrum, blocks, head, matrices, pointwise)

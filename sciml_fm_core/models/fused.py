@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .blocks import Block, FourierMatrices, Head
+from sciml_fm_core.eager import is_eager
+
+from .blocks import Block, FourierMatrices, Head, plain_trunk
 
 CACHE_ELEMENTS = 2**20
 """Elements of a hidden field worked on at once; measured best between 2^19 and 2^21 (two cores, 1 MiB of second-level
@@ -28,7 +29,10 @@ SPARE_BYTES = 2**29
 def fused_trunk(
     fields: Tensor, spectrum: Tensor, blocks: Sequence[Block], head: Head, matrices: FourierMatrices
 ) -> Tensor:
-    """`plain_trunk` for one member. Differentiable once, by autograd alone (no `torch.func`)."""
+    """`plain_trunk` for one member, for ordinary tensors outside `torch.func`, tracing and compilation.
+
+    Differentiable any number of times: a backward pass that is to be differentiated computes the plain form again.
+    """
     fields = fields.squeeze(3).contiguous()  # (n, n, batch, c)
     spectrum = spectrum.squeeze(3).contiguous()  # (2 m * m, 2, batch, d)
     parameters: list[Tensor | None] = [tensor[0] for tensor in head]
@@ -66,10 +70,10 @@ class Workspace:
     def take(self, like: Tensor, *shape: int) -> Tensor:
         """An array of any content."""
         if self.taken == len(self._arrays):
-            self._arrays.append(like.new_empty(shape))
+            self._arrays.append(torch.empty(shape, dtype=like.dtype, device=like.device))
         array = self._arrays[self.taken]
         if array.shape != shape or array.dtype != like.dtype:
-            array = self._arrays[self.taken] = like.new_empty(shape)
+            array = self._arrays[self.taken] = torch.empty(shape, dtype=like.dtype, device=like.device)
         self.taken += 1
         return array
 
@@ -186,16 +190,18 @@ class _Trunk(torch.autograd.Function):
         last = None if ctx is None else work.take(fields, n, n, features)
         result = _head_forward(work, columns, old, blocks[-1], head, last, matrices)
         if ctx is not None:
-            ctx.save_for_backward(fields, *parameters)
+            ctx.save_for_backward(fields, kept[0][0] if kept else spectrum, *parameters)
             ctx.matrices, ctx.work, ctx.spectral, ctx.scratch = matrices, work, spectral, (rows, mixed, buffers)
             ctx.taken = work.taken
             ctx.kept = [*kept, (spectrum, unscaled, old, last)]
         return result
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, result_gradient):
-        (fields, *parameters), matrices, work, spectral = ctx.saved_tensors, ctx.matrices, ctx.work, ctx.spectral
+        fields, spectrum, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled() or not is_eager():  # the gradients are to be differentiated themselves, or mapped
+            return None, *_plain_backward(ctx, torch.is_grad_enabled(), result_gradient, fields, spectrum, *parameters)
+        matrices, work, spectral = ctx.matrices, ctx.work, ctx.spectral
         head, blocks, (rows, mixed, buffers) = Head(*parameters[:4]), _blocks_of(parameters), ctx.scratch
         n, features, points = spectral.n, rows.shape[-1], spectral.n**2
         work.taken = ctx.taken  # a second backward pass takes the arrays of the first
@@ -234,6 +240,26 @@ class _Trunk(torch.autograd.Function):
                 into = None if target is None else target[part]
                 _pointwise_backward(inner, old[part], block, into, products[number - 1])
         return None, fields_gradient, spectrum_gradient.clone(), *head_gradients, *found
+
+
+@torch.enable_grad()
+def _plain_backward(ctx, as_graph: bool, result_gradient: Tensor, *inputs: Tensor | None) -> list[Tensor | None]:
+    """Gradients of the trunk's inputs from the plain form, as part of a graph where one is made."""
+    # The spectrum is made of the fields: by an alias of each, what one gives is not counted for the other.
+    aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+    fields, spectrum, *parameters = aliases
+    axes = 2, 0, 1, 1, 1, 3  # of members, in the tensors of a block
+
+    def with_member(block: Block) -> Block:
+        tensors: Any = zip(block, axes, strict=True)
+        return Block(*(tensor if tensor is None else tensor.unsqueeze(axis) for tensor, axis in tensors))
+
+    head, blocks = Head(*(tensor[None] for tensor in parameters[:4])), [*map(with_member, _blocks_of(parameters))]
+    result = plain_trunk(fields.unsqueeze(3), spectrum.unsqueeze(3), blocks, head, ctx.matrices).squeeze(-1)
+    needed = ctx.needs_input_grad[1:]
+    wanted = [alias for alias, needs in zip(aliases, needed, strict=True) if needs]
+    found = iter(torch.autograd.grad(result, wanted, result_gradient, create_graph=as_graph, allow_unused=True))
+    return [next(found) if needs else None for needs in needed]
 
 
 def _blocks_of(parameters: Sequence[Any]) -> list[Block]:

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from sciml_fm_core import schema
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import filter_modes, parseval_weights, power_of_two, translation_symbol, wavenumbers
+from sciml_fm_core.physics.spectral import (
+    filter_modes,
+    largest_size,
+    parseval_weights,
+    power_of_two,
+    translation_symbol,
+    wavenumbers,
+)
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 
@@ -43,10 +50,11 @@ class Encoded(NamedTuple):
         return Conditioning(self.scalars, self.modes, self.fields)
 
     def decode(self, output: Tensor) -> Tensor:
-        """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n)."""
+        """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n): zero where the field is."""
         output = output.squeeze(-3)
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
-        solution = (output - mean[..., None, None]) * self.scale[..., None, None]
+        scale = self.scale.masked_fill(~self.field.flatten(-3).any(dim=-1), 0)
+        solution = (output - mean[..., None, None]) * scale[..., None, None]
         return solution if self.mean is None else solution + self.mean[..., None, None]
 
     @staticmethod
@@ -58,9 +66,9 @@ class Encoded(NamedTuple):
 
 
 def _root_mean_square(field: Tensor) -> Tensor:
-    size = power_of_two(field.abs().amax(dim=(-2, -1)))
-    rms = (field / size[..., None, None]).square().mean(dim=(-2, -1)).sqrt() * size
-    return torch.where(rms > 0, rms, 1)  # a zero source stays zero
+    size = power_of_two(largest_size(field))
+    square = (field / size[..., None, None]).square().mean(dim=(-2, -1))
+    return torch.where(square > 0, square, 1).sqrt() * size  # a zero source stays zero, and its gradient finite
 
 
 def _union(names_of_systems) -> tuple[str, ...]:

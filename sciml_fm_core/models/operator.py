@@ -21,9 +21,10 @@ from torch import Tensor
 
 from sciml_fm_core import schema
 from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
+from sciml_fm_core.eager import is_eager, known_values
 from sciml_fm_core.files import atomic_path, file_digest, find_file, save_tensors, user_path
 from sciml_fm_core.former_names import with_recipe_of_today
-from sciml_fm_core.physics.spectral import broadcast_shapes, check_grid
+from sciml_fm_core.physics.spectral import broadcast_shapes, check_grid, is_finite, largest_size
 from sciml_fm_core.physics.symmetries import inverse, turned_field
 from sciml_fm_core.physics.system import System
 
@@ -142,6 +143,10 @@ class Operator:
         """An independent copy, to train further."""
         return Operator(deepcopy(self.model), self.normalization, self.card)
 
+    def __call__(self, *arguments, **options) -> Tensor:
+        """The same as `predict`."""
+        return self.predict(*arguments, **options)
+
     def predict(
         self,
         source: Tensor,
@@ -151,6 +156,10 @@ class Operator:
         symmetries: bool = False,
     ) -> Tensor:
         """Predict solutions.
+
+        A gradient flows to the source and the coefficients, and then to the weights too, where one of the former
+        requires it or `torch.func` asks for it; else no graph is made, though weights always require one: to train
+        them, apply ``model`` to what ``normalization`` encodes.
 
         Args:
             source: f, shape (..., n, n), n even and at least twice the modes of the network, on any device.
@@ -205,7 +214,6 @@ class Operator:
         return user_path(path)
 
 
-@torch.no_grad()
 def predict_together(
     operators: Sequence[Operator],
     source: Tensor,
@@ -225,30 +233,43 @@ def predict_together(
     if symmetries and len(system.symmetries) > 1:
         return _averaged(operators, source, coefficients, system)
     device, dtype = operators[0].device, next(operators[0].model.parameters()).dtype
-    _check_size(source.abs().amax(dim=(-2, -1)), "source")
+    _check_size(largest_size(source), "source")
     _check_size(coefficients.abs().amax(dim=-1), "coefficients")
     leading = broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
     sources = source.expand(*leading, n, n).reshape(-1, n, n)
     rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(-1, coefficients.shape[-1])
     batch = max(1, BATCH_POINTS // (n**2 * len(operators)))
-    solutions = [sources.new_empty(len(operators), 0, n, n, dtype=dtype, device=device)]
-    for start in range(0, len(sources), batch):
-        part = slice(start, start + batch)
+
+    def solutions(part: slice) -> Tensor:
         inputs = sources[part].to(device, dtype), rows[part].to(device, dtype)
         encoded = encode_together(operators, [(system, *inputs)])
         _check_size(encoded.scale.masked_fill(encoded.scale == 0, torch.nan), "solution")
         outputs = apply_together([operator.model for operator in operators], encoded.field, encoded.conditioning)
-        solutions.append(encoded.decode(outputs))
-    found = torch.cat(solutions, dim=1).reshape(len(operators), *leading, n, n)
-    given = found.to(source.device, source.dtype)
-    if torch.isfinite(given).all() or not torch.isfinite(found).all():  # what blew up is for the caller to see
-        return given
-    raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float32")
+        found = encoded.decode(outputs)
+        given = found.to(source.device, source.dtype)
+        if is_finite(given) or not is_finite(found):  # what blew up is for the caller to see
+            return given
+        raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float32")
+
+    parts = [slice(start, start + batch) for start in range(0, len(sources), batch)]
+    if source.requires_grad or coefficients.requires_grad or not is_eager():
+        found = [solutions(part) for part in parts]
+        return torch.cat(found or [source.new_empty(len(operators), 0, n, n)], dim=1).reshape(
+            len(operators), *leading, n, n
+        )
+    with torch.no_grad():
+        given = source.new_empty(len(operators), len(sources), n, n)
+        for part in parts:
+            given[:, part] = solutions(part)
+    return given.reshape(len(operators), *leading, n, n)
 
 
 def _check_size(values: Tensor, name: str) -> None:
     """Raise ValueError when numbers are so large or small that float32 loses them on the way."""
-    size = values.detach().double().abs()
+    known = known_values(values)
+    if known is None:
+        return
+    size = known.double().abs()
     if ((size > 0) & (size < SMALLEST) | (size > LARGEST) | size.isnan()).any():
         raise ValueError(
             f"{name}: expected numbers of size {SMALLEST:g} to {LARGEST:g}, or 0, got {size.max():.3g}; choose other "

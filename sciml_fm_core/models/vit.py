@@ -106,8 +106,9 @@ class ViT(FixedGridModel):
 def _turns(config: ViTConfig) -> Tensor:
     """Cosines and sines (2, tokens, width / heads / 2) of turns by whole wavenumbers, half along y and half along x."""
     pairs = config.width // config.heads // 4
-    wavenumbers = torch.arange(pairs) % (config.patches // 2) + 1
-    position = 2 * torch.pi * torch.arange(config.patches) / config.patches
+    with torch.device("cpu"):  # real also where the network is only declared
+        wavenumbers = torch.arange(pairs) % (config.patches // 2) + 1
+        position = 2 * torch.pi * torch.arange(config.patches, dtype=torch.float32) / config.patches
     angle = position[:, None] * wavenumbers
     along_y = angle[:, None].expand(-1, config.patches, -1)
     angles = torch.cat([along_y, along_y.transpose(0, 1)], dim=-1)

@@ -7,11 +7,14 @@ has coefficients ``u_hat = rfft2(u)`` of shape ``(..., n, n // 2 + 1)``, so that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sciml_fm_core.eager import known_values
 
 SMALLEST_GRID = 4
 FINEST_GRID = 4096
@@ -21,12 +24,28 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
-    """The common shape of tensors of these shapes. By NumPy: PyTorch's own function imports all of SymPy.
+    """The common leading shape of what has these. By NumPy: PyTorch's own function imports all of SymPy.
+
+    >>> broadcast_shapes((8, 1), (3,)), broadcast_shapes((4, 1), (1, 4))
+    (torch.Size([8, 3]), torch.Size([4, 4]))
 
     Raises:
-        ValueError: if they do not fit each other.
+        ValueError: if they do not fit each other; or one is another's with a 1 behind it, (B, 1) and (B,): whether one
+            is meant for each or all for all, nobody can tell.
     """
-    return torch.Size(np.broadcast_shapes(*map(tuple, shapes)))
+    shapes = tuple(map(tuple, shapes))
+    for longer in shapes:
+        if longer[-1:] == (1,) and longer[:-1] in shapes and max(longer) > 1:
+            raise ValueError(
+                f"leading shapes {longer} and {longer[:-1]} would give all pairs; squeeze the first to {longer[:-1]} "
+                f"for one of each, or unsqueeze the second to {(1, *longer[:-1])} where all pairs are meant"
+            )
+    try:
+        return torch.Size(np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise ValueError(
+            f"leading shapes {' and '.join(map(str, shapes))} do not broadcast; pass one row of coefficients per source"
+        ) from None
 
 
 def check_tensor(value: object, name: str) -> None:
@@ -56,9 +75,22 @@ def check_grid(field: Tensor, name: str = "field") -> int:
     return n
 
 
+def is_finite(field: Tensor) -> bool:
+    """Whether a tensor holds no NaN or infinity, as far as its values are known; without a copy of it."""
+    values = known_values(field)
+    if values is None or not values.is_floating_point() or not values.numel():
+        return True
+    return all(map(math.isfinite, torch.stack(values.aminmax()).tolist()))
+
+
+def largest_size(field: Tensor) -> Tensor:
+    """max |u| of fields (..., n, n), shape (...); without a copy of them."""
+    return torch.maximum(field.amax(dim=(-2, -1)), -field.amin(dim=(-2, -1)))
+
+
 def check_finite(field: Tensor, name: str) -> None:
     """Raise ValueError when a tensor holds NaN or infinity."""
-    if not torch.isfinite(field).all():
+    if not is_finite(field):
         raise ValueError(f"{name}: expected finite values, got NaN or infinity; check how it was computed or read")
 
 

@@ -17,6 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sciml_fm_core.eager import known_values
+
 from .examples import Examples
 from .parameter import Parameter
 from .spectral import (
@@ -25,6 +27,8 @@ from .spectral import (
     check_grid,
     check_tensor,
     inverse_transform,
+    is_finite,
+    largest_size,
     parseval_weights,
     transform,
     wavenumbers,
@@ -222,7 +226,7 @@ class System(ABC):
         n = self.check(source, coefficients)
         self.check_mean(source)
         solution = inverse_transform(self.solve_hat(transform(source), coefficients, n), n).to(source.dtype)
-        if not torch.isfinite(solution).all():
+        if not is_finite(solution):
             raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float64")
         return solution
 
@@ -301,7 +305,7 @@ class System(ABC):
         source_hat = transform(source)
         residual_hat = self.residual_hat(transform(solution), source_hat, symbol, coefficients.double())
         residual = inverse_transform(torch.where(null, 0, residual_hat), n).to(solution.dtype)
-        if not torch.isfinite(residual).all() and torch.isfinite(solution).all():
+        if not is_finite(residual) and is_finite(solution):
             raise ValueError(f"residual: too large for {solution.dtype}; pass the solution as float64")
         return residual
 
@@ -311,11 +315,13 @@ class System(ABC):
 
     def check_mean(self, source: Tensor) -> None:
         """Raise ValueError when L annihilates constants and a source has a mean, for which there is no solution."""
-        if not self.zero_mean:
+        values = known_values(source)
+        if not self.zero_mean or values is None or not values.numel():
             return
-        mean = source.detach().double().mean(dim=(-2, -1)).abs()
+        values = values.reshape(-1, *values.shape[-2:])
+        mean = torch.cat([part.double().mean(dim=(-2, -1)).abs() for part in values.split(16)])  # no copy of them all
         tolerance = 1e-3 if source.dtype in (torch.float16, torch.bfloat16) else 1e-5
-        if (mean > tolerance * source.detach().abs().amax(dim=(-2, -1))).any():
+        if (mean > tolerance * largest_size(values)).any():
             raise ValueError(
                 f"source: {self.name} on a periodic square expects a source of zero mean, got a mean of "
                 f"{mean.max():.3g}; subtract source.mean(dim=(-2, -1), keepdim=True)"
@@ -337,7 +343,8 @@ class System(ABC):
         symbol = self.symbol(coefficients, n)
         size = _modulus(symbol)
         null = size <= 1e-12 * size.amax(dim=(-2, -1), keepdim=True)  # candidates: rounding is smaller still
-        if not (null & (size > 0)).any():
+        seen = known_values(null & (size > 0))
+        if seen is not None and not seen.any():
             return symbol, null
         return symbol, null & (size <= self._rounding(coefficients.detach(), n))
 
@@ -365,13 +372,13 @@ class System(ABC):
                 f"coefficients: {self.name} expects shape (..., {count}) for {' '.join(self.coefficient_names)}, "
                 f"got {tuple(coefficients.shape)}"
             )
-        if not _broadcast(source.shape[:-2], coefficients.shape[:-1]):
-            raise ValueError(
-                f"source and coefficients: leading shapes {tuple(source.shape[:-2])} and "
-                f"{tuple(coefficients.shape[:-1])} do not broadcast; pass one row of coefficients per source"
-            )
+        try:
+            broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+        except ValueError as error:
+            raise ValueError(f"source and coefficients: {error}") from None
         check_finite(coefficients, "coefficients")
-        self.check_coefficients(coefficients.detach())
+        if (values := known_values(coefficients)) is not None:
+            self.check_coefficients(values)
         return n
 
 

@@ -1,0 +1,69 @@
+"""Whether operations run at once on ordinary tensors, or are traced, compiled or transformed by `torch.func`.
+
+Only what runs at once may be kept for later calls, be written into arrays that are used again, or be looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def is_eager() -> bool:
+    """Whether nothing is compiled, exported, traced, transformed by `torch.func` or given tangents."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._ops._len_torch_dispatch_stack_pre_dispatch()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def is_ordinary(tensor: Tensor | None) -> bool:
+    """Whether a tensor holds its own numbers: no FakeTensor, and no other that answers operations itself."""
+    return tensor is None or (type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__ and not tensor.is_meta)
+
+
+def known_values(tensor: Tensor) -> Tensor | None:
+    """The numbers of a tensor, detached, for a check to look at; None where there are none: what is traced or "meta".
+
+    Where `torch.func.vmap` maps over a dimension, it comes first.
+
+    >>> torch.func.vmap(lambda row: known_values(row).sum() + row)(torch.ones(2, 3))[0]
+    tensor([7., 7., 7.])
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None
+    tensor = tensor.detach()
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        mapped = functorch.maybe_get_bdim(tensor) if functorch.is_batchedtensor(tensor) else -1
+        tensor = functorch.get_unwrapped(tensor)
+        tensor = tensor if mapped < 0 else tensor.movedim(mapped, 0)
+    return tensor if is_ordinary(tensor) and not torch._C._len_torch_dispatch_stack() else None
+
+
+def cached_tensors(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """`functools.lru_cache` for what makes constant tensors: it keeps those alone that any later call can use."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        kept = lru_cache(maxsize)(torch.inference_mode(False)(torch.no_grad()(function)))
+
+        @wraps(function)
+        def found(*arguments: Any) -> T:
+            return kept(*arguments) if is_eager() else function(*arguments)  # type: ignore[call-arg, arg-type]
+
+        found.cache_clear = kept.cache_clear  # type: ignore[attr-defined]
+        return found  # type: ignore[return-value]
+
+    return decorate
