@@ -6,6 +6,7 @@ Only what runs at once may be kept for later calls, be written into arrays that 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,8 +31,13 @@ def is_eager() -> bool:
 
 
 def is_ordinary(tensor: Tensor | None) -> bool:
-    """Whether a tensor holds its own numbers: no FakeTensor, and no other that answers operations itself."""
-    return tensor is None or (type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__ and not tensor.is_meta)
+    """Whether a tensor holds its own numbers: no FakeTensor, none else that answers operations itself, and no batch of
+    gradients."""
+    return tensor is None or not (
+        type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+        or tensor.is_meta
+        or torch._C._functorch.is_legacy_batchedtensor(tensor)
+    )
 
 
 def known_values(tensor: Tensor) -> Tensor | None:
@@ -51,6 +57,12 @@ def known_values(tensor: Tensor) -> Tensor | None:
         tensor = functorch.get_unwrapped(tensor)
         tensor = tensor if mapped < 0 else tensor.movedim(mapped, 0)
     return tensor if is_ordinary(tensor) and not torch._C._len_torch_dispatch_stack() else None
+
+
+def graph_where_needed(*inputs: Tensor) -> AbstractContextManager:
+    """No graph is made where none of these requires a gradient, and operations run at once."""
+    needed = not is_eager() or any(tensor.requires_grad for tensor in inputs)
+    return nullcontext() if needed else torch.no_grad()
 
 
 def cached_tensors(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:

@@ -238,6 +238,30 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda f, *p: function(torch.cat([f, maps], dim=1), *p), (source, *values))
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("gate_width", [0, 5])
+def test_derivatives_of_derivatives(depth, gate_width):
+    """Like reports of Hessian products that were zero, or wrong, where a library wrote out a backward pass: of the
+    inputs and all weights, twice and three times; and of several gradients at once."""
+    model = make(gate_width=gate_width, depth=depth, mode_channels=3, mode_gate_width=4, width=4)
+    inputs, values = inputs_of(2, 4, 8, 8, dtype=torch.float64), torch.randn(2, 10, 6, 3).double()
+    points = [inputs.requires_grad_(), values.requires_grad_(), *model.parameters()]
+    directions = [torch.randn_like(point) for point in points]
+
+    def derivatives(function):
+        found = function().square().sum()
+        for _ in range(3):
+            gradients = torch.autograd.grad(found, points, create_graph=True)
+            yield from gradients
+            found = sum((gradient * d).sum() for gradient, d in zip(gradients, directions, strict=True))
+
+    plain, ours = (lambda: textbook(model, inputs, values)), (lambda: model(inputs, told(values)))
+    check(derivatives(ours), derivatives(plain), torch.float64)
+    cotangents = torch.randn(3, 2, 1, 8, 8).double()
+    several = [torch.autograd.grad(f(), points, cotangents, is_grads_batched=True) for f in (ours, plain)]
+    check(*several, torch.float64)
+
+
 def test_networks_of_unequal_shape_are_refused():
     inputs = inputs_of(2, 4, 16, 16, dtype=torch.float64)
     with pytest.raises(ValueError, match="apply together: expected networks of equal configuration"):

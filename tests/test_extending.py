@@ -107,6 +107,13 @@ def test_low_rank_update_is_all_that_is_trained(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_inverse_problem_is_solved_through_a_prediction(tmp_path):
+    (tmp_path / "inverse.py").write_text(FILES["inverse.py"], encoding="utf-8")
+    done = run(tmp_path, "", "inverse")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "found: ratio 3.00, axis 0.50\n"
+
+
 @pytest.mark.parametrize(
     ("plugins", "message"),
     [

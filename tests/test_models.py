@@ -1,10 +1,12 @@
 """Every architecture: shapes, gradients, conditioning, saving, training together; and what networks are told."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from sciml_fm_core import (
     MODELS,
@@ -24,6 +26,7 @@ from sciml_fm_core import (
 from sciml_fm_core.models.base import apply_together
 from sciml_fm_core.models.conditioning import CONDITIONERS, Conditioner, Conditioning
 from sciml_fm_core.models.normalization import fit_normalization, normalization_from_dict
+from sciml_fm_core.models.operator import encode_together, predict_together
 from sciml_fm_core.models.unet import UNetConfig
 from sciml_fm_core.models.vit import ViTConfig
 from sciml_fm_core.physics.spectral import resample
@@ -55,6 +58,110 @@ def test_shapes_gradients_and_what_the_scalars_do(operator):
     assert told.grad.abs().min() > 0, "each scalar of each example changes the output"
     mixed = model(source.flip(0), Conditioning(told.flip(0))).flip(0)
     torch.testing.assert_close(mixed, output, rtol=1e-4, atol=1e-5)
+
+
+class Twice(nn.Module):
+    """Something in place of a layer, which knows nothing of its weights."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.inner, self.factor = layer, nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, *inputs):
+        return self.factor * self.inner(*inputs)
+
+
+def subclassed(model):
+    class Doubled(type(model.output)):
+        def forward(self, features):
+            return 2 * super().forward(features)
+
+    model.output.__class__ = Doubled
+
+
+def overridden(model):
+    forward = model.output.forward
+    model.output.forward = lambda features: 2 * forward(features)
+
+
+def set_gelu(model):
+    model.gates.layers[1] = nn.Sequential(nn.GELU())
+
+
+CHANGES = {
+    "exchanged": (lambda model: setattr(model, "output", Twice(model.output)), 2),
+    "sequence": (lambda model: setattr(model, "output", nn.Sequential(model.output, Twice(nn.Identity()))), 2),
+    "hook": (lambda model: model.output.register_forward_hook(lambda _, inputs, output: 2 * output), 2),
+    "hook before": (lambda model: model.output.register_forward_pre_hook(lambda _, inputs: (2 * inputs[0],)), 2),
+    "hook of the network": (lambda model: model.register_forward_hook(lambda _, inputs, output: 2 * output), 2),
+    "subclass": (subclassed, 2),
+    "forward of the object": (overridden, 2),
+    "layer inside": (set_gelu, 1),
+    "weight norm by hook": (lambda model: nn.utils.weight_norm(model.output), 1),
+    "weight norm": (lambda model: nn.utils.parametrizations.weight_norm(model.output), 1),
+    "pruned": (lambda model: prune.custom_from_mask(model.output, "weight", torch.zeros_like(model.output.weight)), 0),
+    "quantised": (lambda model: torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, inplace=True), 1),
+    "replaced weight": (lambda model: setattr(model.output, "weight", nn.Parameter(2 * model.output.weight)), 2),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # some of it is deprecated
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_network_is_applied_as_it_is(operator, change):
+    """Like reports that exchanged heads, adapters, hooks, pruning or quantisation were ignored, or failed, where a
+    library computes from its own list of weights."""
+    examples, act = draw_split(TASK, "test", 2, resolution=32), CHANGES[change][0]
+    operator.model.output.bias.data.zero_()
+    expected, changed = CHANGES[change][1] * operator(*examples[:2]), operator.copy()
+    act(changed.model)
+    close = {
+        "rtol": 1e-4,
+        "atol": (0.2 if change == "quantised" else 1e-5) * float(operator(*examples[:2]).abs().max()),
+    }
+    both = predict_together([operator, changed], *examples[:2])
+    torch.testing.assert_close(both[0], operator(*examples[:2]), **close)
+    for found in (both[1], changed(*examples[:2]), changed.copy()(*examples[:2])):
+        torch.testing.assert_close(found, expected, **close)
+    encoded = encode_together([operator], [(TASK.system, *examples[:2])])
+    alone = encoded.decode(changed.model(encoded.field, encoded.conditioning))
+    torch.testing.assert_close(alone, expected, **close)
+
+
+def test_adapters_are_tuned_where_they_stand(operator):
+    examples = draw_split(TASK, "train", 4, resolution=32)
+    operator.model.requires_grad_(False)
+    operator.model.output = Twice(operator.model.output)
+    config = TrainConfig(steps=2, learning_rate=1e-2)
+    tuned = fine_tune(operator, examples, validation=examples, batch_size=2, config=config).operator
+    assert tuned.model.output.factor != 2
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_are_of_the_generator_alone(name):
+    """Like reports that loading or building a network moved, or depended on, what is set for all: in threads, in
+    inference mode, with other defaults."""
+    before = torch.get_rng_state()
+
+    def weights(_=None):
+        model = new_operator([TASK], architecture=name, size="64K", seed=3).model
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    expected = weights()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(weights, range(4)))
+    with torch.inference_mode():
+        found.append(weights())
+        loaded = load_operator("sys-1")
+    torch.set_default_dtype(torch.float64)
+    try:
+        found.append(weights())
+        assert next(load_operator("sys-1").model.parameters()).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(expected, other) for other in found)
+    assert torch.equal(before, torch.get_rng_state())
+    examples = draw_split(TASK, "train", 2, resolution=32)
+    fine_tune(loaded, examples, validation=examples, batch_size=2, config=TrainConfig(steps=1, learning_rate=1e-3))
 
 
 @pytest.mark.parametrize("name", OTHERS)

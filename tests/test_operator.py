@@ -25,7 +25,8 @@ from sciml_fm_core import (
 )
 from sciml_fm_core.digests import with_digest
 from sciml_fm_core.models import operator as operator_module
-from sciml_fm_core.models.ensemble import shipped_ensembles
+from sciml_fm_core.models.ensemble import load_ensemble, shipped_ensembles
+from sciml_fm_core.models.low_precision import predict_in
 from sciml_fm_core.models.operator import read_header, shipped_adaptations
 from sciml_fm_core.models.packed import BLOCK, SMALL, pack, unpack
 
@@ -460,7 +461,86 @@ def test_what_float32_cannot_hold_is_refused(small_operator):
         operator.predict(
             (1e4 * source).half() - (1e4 * source).half().mean((-2, -1), keepdim=True), 1e-3 * coefficients
         )
-    assert operator.predict(torch.zeros_like(source), coefficients).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("sys-3", LABELS[2]), ("mixed", LABELS[2]), ("symbol", LABELS[1]), ("sys-1-paper", LABELS[0])]
+)
+@pytest.mark.parametrize("symmetries", [False, True])
+def test_no_source_has_no_solution(name, label, symmetries):
+    """Like reports of surrogates whose answer to no load is no zero; alone, and among others."""
+    operator, (source, coefficients, _, _) = load_operator(name), draw(label, n=32)
+    options = {"system": Task.parse(label).system, "symmetries": symmetries}
+    expected = operator(source, coefficients, **options)
+    source = source.clone()
+    source[1] = 0
+    found = operator(source.requires_grad_(), coefficients, **options)
+    assert not found[1].any()
+    torch.testing.assert_close(found[::2], expected[::2])
+    assert torch.autograd.grad(found.sum(), source)[0].isfinite().all()
+    assert not operator(torch.zeros_like(source), coefficients, **options).any()
+
+
+@pytest.mark.parametrize("name", ["predict", "solve"])
+def test_each_with_each_has_to_be_said(small_operator, name):
+    """Like reports of a channel axis that was broadcast to all pairs without a word."""
+    operator, (source, coefficients, _, _) = small_operator(), draw("SYS-1(1,5)")
+    function = operator if name == "predict" else operator.systems[0].solve
+    for shapes in ((source[:, None], coefficients), (source, coefficients[:, None])):
+        with pytest.raises(ValueError, match=r"leading shapes \(3, 1\) and \(3,\) would give all pairs; squeeze"):
+            function(*shapes)
+    pairs = function(source[:, None], coefficients[None])
+    torch.testing.assert_close(pairs[range(3), range(3)], function(source, coefficients))
+    assert function(source[:2, None], coefficients).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize("form", ["plain", "members", "symmetries", "packed", "bfloat16"])
+def test_gradients_of_what_is_asked(form, tmp_path):
+    """Like reports of inverse problems that never moved, as a prediction had dropped the gradient without a word."""
+    operator, (source, coefficients, _, _) = load_operator("sys-1"), draw("SYS-1(1,5)", n=32)
+    assert not operator(source, coefficients).requires_grad
+    if form == "packed":
+        operator = load_operator(operator.save(tmp_path / "packed.safetensors", packed=True))
+
+    def predict(f, c):
+        if form == "members":
+            return load_ensemble("sys-1").predict(f, c).mean
+        if form == "bfloat16":
+            return predict_in(operator, "bfloat16", f, c)
+        return operator(f, c, symmetries=form == "symmetries")
+
+    source, coefficients = source.requires_grad_(), coefficients.requires_grad_()
+    directions = torch.randn_like(source), 0.1 * coefficients.detach()
+    directions[0].sub_(directions[0].mean((-2, -1), keepdim=True))
+    gradients = torch.autograd.grad(predict(source, coefficients).square().sum(), (source, coefficients))
+    for number, (gradient, along) in enumerate(zip(gradients, directions, strict=True)):
+        with torch.no_grad():
+            ends = [[source, coefficients] for _ in range(2)]
+            for end, step in zip(ends, (1e-2, -1e-2), strict=True):
+                end[number] = end[number] + step * along
+            high, low = (predict(*end).double().square().sum() for end in ends)
+        slope = (gradient * along).sum().double()
+        torch.testing.assert_close(slope, (high - low) / 2e-2, rtol=0.2 if form == "bfloat16" else 2e-2, atol=1e-2)
+
+
+def test_memory_is_that_of_the_solutions():
+    """Like reports of predictions that take several times the memory of their inputs."""
+    code = """
+import torch
+from sciml_fm_core import Task, load_operator
+def kilobytes(key):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1])
+operator, examples = load_operator("sys-1"), Task.parse("SYS-1(1,5)").sample(4, 256, torch.Generator().manual_seed(0))
+source, coefficients = examples.source.repeat(24, 1, 1), examples.coefficients.repeat(24, 1)
+operator(source[:16], coefficients[:16])
+open("/proc/self/clear_refs", "w").write("5")
+before = kilobytes("VmRSS")
+solutions = operator(source, coefficients)
+print((kilobytes("VmHWM") - before) * 1024 / solutions.nbytes)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert float(done.stdout) < 1.7, "once the solutions, and what a batch of them takes"
 
 
 @pytest.mark.parametrize(

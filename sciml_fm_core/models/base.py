@@ -289,7 +289,7 @@ def are_changed(layers: list[tuple]) -> bool:
             names = [name for name in names if name not in parametrized]
         if (
             tuple(known.values()) != children
-            or any(weights.get(name) is None for name in names)
+            or None in map(weights.get, names)
             or (path and (type(module).forward is not forward or is_hooked(module)))
         ):
             return True
@@ -299,8 +299,14 @@ def are_changed(layers: list[tuple]) -> bool:
 def is_hooked(module: nn.Module) -> bool:
     """Whether a call of a module does more than its class says."""
     own = module.__dict__
-    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-    return any(own[name] for name in hooks) or module._compiled_call_impl is not None or "forward" in own
+    return bool(
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or module._compiled_call_impl is not None
+        or "forward" in own
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sciml_fm_core.eager import is_eager
+from sciml_fm_core.eager import is_eager, is_ordinary
 
 from .blocks import Block, FourierMatrices, Head, plain_trunk
 
@@ -199,7 +199,9 @@ class _Trunk(torch.autograd.Function):
     @staticmethod
     def backward(ctx, result_gradient):
         fields, spectrum, *parameters = ctx.saved_tensors
-        if torch.is_grad_enabled() or not is_eager():  # the gradients are to be differentiated themselves, or mapped
+        if (
+            torch.is_grad_enabled() or not is_eager() or not is_ordinary(result_gradient)
+        ):  # the gradients are to be differentiated themselves, or mapped
             return None, *_plain_backward(ctx, torch.is_grad_enabled(), result_gradient, fields, spectrum, *parameters)
         matrices, work, spectral = ctx.matrices, ctx.work, ctx.spectral
         head, blocks, (rows, mixed, buffers) = Head(*parameters[:4]), _blocks_of(parameters), ctx.scratch

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from sciml_fm_core.eager import graph_where_needed
 from sciml_fm_core.physics.system import System
 
 from .base import apply_together
@@ -94,7 +95,6 @@ def _restored(kept: State, kind: str) -> State:
     return unpack(others) | spectral
 
 
-@torch.no_grad()
 def predict_in(
     operator: Operator, precision: str, source: Tensor, coefficients: Tensor, system: System | None = None
 ) -> Tensor:
@@ -122,6 +122,7 @@ def predict_in(
     known = operator.normalization.resolve(system)
     known.check(source, coefficients)
     known.check_mean(source)
-    encoded = encode_together([operator], [(known, source, coefficients)])
-    network = operator.model.network(precision)
-    return encoded.decode(apply_together([operator.model], encoded.field, encoded.conditioning, network))[0]
+    with graph_where_needed(source, coefficients):
+        encoded = encode_together([operator], [(known, source, coefficients)])
+        network = operator.model.network(precision)
+        return encoded.decode(apply_together([operator.model], encoded.field, encoded.conditioning, network))[0]

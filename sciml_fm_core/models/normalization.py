@@ -49,12 +49,16 @@ class Encoded(NamedTuple):
         """What the network is told of the equations."""
         return Conditioning(self.scalars, self.modes, self.fields)
 
+    @property
+    def used_scale(self) -> Tensor:
+        """``scale``, and 0 where the field is 0 everywhere: so is the solution, whatever the network says."""
+        return self.scale.masked_fill(~self.field.flatten(-3).any(dim=-1), 0)
+
     def decode(self, output: Tensor) -> Tensor:
         """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n): zero where the field is."""
         output = output.squeeze(-3)
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
-        scale = self.scale.masked_fill(~self.field.flatten(-3).any(dim=-1), 0)
-        solution = (output - mean[..., None, None]) * scale[..., None, None]
+        solution = (output - mean[..., None, None]) * self.used_scale[..., None, None]
         return solution if self.mean is None else solution + self.mean[..., None, None]
 
     @staticmethod

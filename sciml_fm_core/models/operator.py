@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sciml_fm_core import schema
 from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
-from sciml_fm_core.eager import is_eager, known_values
+from sciml_fm_core.eager import graph_where_needed, known_values
 from sciml_fm_core.files import atomic_path, file_digest, find_file, save_tensors, user_path
 from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.physics.spectral import broadcast_shapes, check_grid, is_finite, largest_size
@@ -252,15 +252,14 @@ def predict_together(
         raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float32")
 
     parts = [slice(start, start + batch) for start in range(0, len(sources), batch)]
-    if source.requires_grad or coefficients.requires_grad or not is_eager():
-        found = [solutions(part) for part in parts]
-        return torch.cat(found or [source.new_empty(len(operators), 0, n, n)], dim=1).reshape(
-            len(operators), *leading, n, n
-        )
-    with torch.no_grad():
-        given = source.new_empty(len(operators), len(sources), n, n)
-        for part in parts:
-            given[:, part] = solutions(part)
+    with graph_where_needed(source, coefficients):
+        if torch.is_grad_enabled():
+            found = [solutions(part) for part in parts] or [source.new_empty(len(operators), 0, n, n)]
+            given = torch.cat(found, dim=1)
+        else:  # into one array: twice its memory would be the most that a prediction takes
+            given = source.new_empty(len(operators), len(sources), n, n)
+            for part in parts:
+                given[:, part] = solutions(part)
     return given.reshape(len(operators), *leading, n, n)
 
 

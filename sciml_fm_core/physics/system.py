@@ -172,7 +172,7 @@ class System(ABC):
     @property
     def symmetries(self) -> Tensor:
         """The elements of the square's symmetries that keep the form of the equation, see `physics.symmetries`."""
-        return torch.arange(1 if self.geometry is None else ELEMENTS)
+        return torch.arange(1 if self.geometry is None else ELEMENTS, device="cpu")
 
     def turned(self, coefficients: Tensor, elements: Tensor) -> Tensor:
         """Coefficients (..., c) of the equation that turned fields solve, for elements that broadcast to (...).

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sciml_fm_core.data.batches import Batches, FreshBatches
 from sciml_fm_core.data.splits import stream
+from sciml_fm_core.eager import graph_where_needed
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.files import user_path
 from sciml_fm_core.models.ensemble import Ensemble, Prediction
@@ -304,6 +305,7 @@ class LastLayerLaplace:
         self.operator, self.covariance, self.precision = operator, covariance, precision
 
     @classmethod
+    @torch.no_grad()
     def fit(
         cls, operator: Operator, examples: Examples, validation: Examples, system: System | None = None
     ) -> LastLayerLaplace:
@@ -335,19 +337,18 @@ class LastLayerLaplace:
         covariance = size[best] * (vectors * weights[:, best]) @ vectors.T
         return cls(operator, covariance, PRECISIONS[best])
 
-    @torch.no_grad()
     def predict(self, source: Tensor, coefficients: Tensor, system: System | None = None) -> Prediction:
         """The operator's prediction and the posterior's standard deviation at each point, (batch, n, n) each."""
         known = self.operator.normalization.resolve(system)
         mean = self.operator.predict(source, coefficients, known)
-        spreads = [
-            ((phi.double() @ self.covariance) * phi).sum(-1).clamp(min=0).sqrt() * scale[:, None, None]
-            for phi, scale in _features(self.operator, source, coefficients, known)
-        ]
+        with graph_where_needed(source, coefficients):
+            spreads = [
+                ((phi.double() @ self.covariance) * phi).sum(-1).clamp(min=0).sqrt() * scale[:, None, None]
+                for phi, scale in _features(self.operator, source, coefficients, known)
+            ]
         return Prediction(mean, torch.cat(spreads).to(mean.dtype))
 
 
-@torch.no_grad()
 def _features(operator: Operator, source: Tensor, coefficients: Tensor, system: System):
     """Features of the last layer, with 1, as `LastLayerLaplace` says, and the scale of the output, in parts."""
     model, part = _fno(operator), 64
@@ -356,4 +357,4 @@ def _features(operator: Operator, source: Tensor, coefficients: Tensor, system: 
         encoded = encode_together([operator], [(system, source[own], coefficients[own])])
         phi = model.features(model.hidden(encoded.field, encoded.conditioning))
         phi = torch.cat([phi, torch.ones_like(phi[..., :1])], dim=-1)
-        yield phi - phi.mean(dim=(1, 2), keepdim=True) * encoded.zero_mean[:, None, None, None], encoded.scale
+        yield phi - phi.mean(dim=(1, 2), keepdim=True) * encoded.zero_mean[:, None, None, None], encoded.used_scale
