@@ -253,8 +253,8 @@ def _plain_backward(ctx, as_graph: bool, result_gradient: Tensor, *inputs: Tenso
     axes = 2, 0, 1, 1, 1, 3  # of members, in the tensors of a block
 
     def with_member(block: Block) -> Block:
-        tensors: Any = zip(block, axes, strict=True)
-        return Block(*(tensor if tensor is None else tensor.unsqueeze(axis) for tensor, axis in tensors))
+        tensors: Any = (None if t is None else t.unsqueeze(axis) for t, axis in zip(block, axes, strict=True))
+        return Block(*tensors)
 
     head, blocks = Head(*(tensor[None] for tensor in parameters[:4])), [*map(with_member, _blocks_of(parameters))]
     result = plain_trunk(fields.unsqueeze(3), spectrum.unsqueeze(3), blocks, head, ctx.matrices).squeeze(-1)
