@@ -289,7 +289,7 @@ def are_changed(layers: list[tuple]) -> bool:
             names = [name for name in names if name not in parametrized]
         if (
             tuple(known.values()) != children
-            or None in map(weights.get, names)
+            or (names and any(weights.get(name) is None for name in names))
             or (path and (type(module).forward is not forward or is_hooked(module)))
         ):
             return True
