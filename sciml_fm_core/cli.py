@@ -502,6 +502,11 @@ def evaluate(
     )
 
 
+def _is_bundle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"  # its header, after a length
+
+
 @_command()
 def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or dataset file.")]) -> None:
     """Show the card of an operator, or what a dataset holds."""
@@ -516,6 +521,8 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
                 table.add_row(key, str(value))
         console.print(table)
         return
+    if file.is_file() and not _is_bundle(file):
+        raise ValueError(f"{path}: expected an operator (.safetensors) or a dataset (HDF5), got a file of another kind")
     console.print(_card_table(read_header(file).card, path))
 
 

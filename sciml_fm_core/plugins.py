@@ -18,11 +18,17 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from .models.base import MODELS
+from .physics.system import SYSTEMS
+from .training.losses import LABEL_FREE, LOSSES
 
 from .files import user_path
 
 GROUPS = ("sciml_fm.systems", "sciml_fm.models", "sciml_fm.losses")
 VARIABLE = "SCIML_FM_PLUGINS"
+REGISTRIES: tuple[Any, ...] = (SYSTEMS, MODELS, LOSSES, LABEL_FREE)
 
 
 def load_plugins() -> None:
@@ -72,7 +78,15 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _attempt(what: str, load: Callable[[], object]) -> None:
+    before = [registry.copy() for registry in REGISTRIES]
     try:
         load()
-    except Exception as error:  # somebody else's code: whatever it raises must not take this package down
-        warnings.warn(f"plugin left out: {what}: {type(error).__name__}: {error}", stacklevel=3)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # somebody else's code: whatever it raises must not take this package down
+        for registry, known in zip(REGISTRIES, before, strict=True):
+            registry.clear()
+            registry.update(known)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")  # an error neither
+            warnings.warn(f"plugin left out: {what}: {type(error).__name__}: {error}", stacklevel=3)

@@ -91,7 +91,9 @@ def make_source(query: Query) -> Tensor:
         if not query.gaussians:
             raise ValueError("The source is empty: click on its field to place a Gaussian, or choose a preset.")
         return place(query.gaussians, query.resolution, zero_mean=zero_mean)
-    amplitudes = draw_amplitudes(torch.tensor([query.sparsity]), stream(query.seed, "explore"))
+    amplitudes = draw_amplitudes(
+        torch.tensor([query.sparsity], dtype=torch.float32, device="cpu"), stream(query.seed, "explore")
+    )
     return normalize(render(amplitudes, query.resolution), zero_mean=zero_mean)[0]
 
 

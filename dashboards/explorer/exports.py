@@ -36,15 +36,16 @@ def facts_of(frame: Frame, address: str) -> dict[str, str | float]:
     """What the fields are of: the equation, its coefficients, errors, and the page's address."""
     query = frame.query
     errors = {f"error of {key}": p.relative_error for key, p in frame.predictions.items() if p is not None}
-    return {
+    facts = {
         "equation": query.system.equation,
         "system": query.system.name,
-        query.system.dialled.title: query.dial,
-        **frame.coefficients,
         **errors,
         "address": address,
         "sciml-fm": __version__,
     }
+    taken = {*facts, *arrays_of(frame), "file"}  # the last by numpy.savez
+    named = {query.system.dialled.title: query.dial} | frame.coefficients
+    return facts | {f"coefficient {name}" if name in taken else name: value for name, value in named.items()}
 
 
 def as_hdf5(frame: Frame, address: str) -> File:

@@ -189,7 +189,7 @@ class FixedBatches:
         _check_share("batch size", batch_size, share)
         _check_share("number of examples", self.count, share)  # the last batch of an epoch is what remains
         self.batch_size, self.share = min(batch_size, self.count), share
-        self._epoch, self._order = -1, torch.empty(0)
+        self._epoch, self._order = -1, torch.empty(0, device="cpu")
         in_memory = all(isinstance(reader, Examples) for _, reader in self.sets)
         self._thread = None if in_memory else ThreadPoolExecutor(max_workers=1)
         self._ahead: dict[int, Future[list[tuple[System, Examples]]]] = {}
@@ -216,7 +216,8 @@ class FixedBatches:
     def _read(self, step: int) -> list[tuple[System, Examples]]:
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, torch.randperm(self.count, generator=stream(self.seed, "epoch", epoch))
+            order = torch.randperm(self.count, generator=stream(self.seed, "epoch", epoch), device="cpu")
+            self._epoch, self._order = epoch, order
         index = self._order[position * self.batch_size : (position + 1) * self.batch_size]
         index = index[self.share[0] :: self.share[1]]
         parts, first = [], 0
@@ -247,7 +248,7 @@ class TurnedBatches:
         generator = stream(self.seed, "symmetry", step)
         parts = []
         for system, examples in self.batches.batch(step, progress):
-            chosen = torch.randint(len(system.symmetries), (examples.size,), generator=generator)
+            chosen = torch.randint(len(system.symmetries), (examples.size,), generator=generator, device="cpu")
             turned = system.turned_examples(examples, system.symmetries[chosen].to(examples.source.device))
             parts.append((system, turned))
         return parts

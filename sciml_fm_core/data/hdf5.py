@@ -6,13 +6,13 @@ here add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). Each spl
 chunks of `CHUNK` examples: a split's size changes no other split, and a longer file starts with the shorter one.
 
 Files written here also have ``checksum`` uint32 (N,), the CRC-32 of each example, which is compared when it is first
-read, and a digest of all that is not an example, see `tables`. HDF5's own filter would need chunks, and a file in
-chunks cannot be mapped into memory.
+read, and a digest of all that is not an example, see `tables`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -292,19 +292,35 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+class OutOfRange(IndexError, ValueError):
+    """Examples are asked for that are not there; as IndexError, it ends a loop over a `DatasetFile`."""
+
+
 class DatasetFile:
-    """A dataset file, read in parts; a context manager.
+    """A dataset file, read in parts; a context manager, and a sequence of examples that other processes may read too.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with DatasetFile(generate(Task.parse("SYS-1(1,5)"), Path(folder) / "train.h5", 4, resolution=8)) as file:
+    ...         len(file), file[-1].source.shape, file[1:3].source.shape
+    (4, torch.Size([8, 8]), torch.Size([2, 8, 8]))
 
     Args:
         path: a file written by `generate`, or by the paper's released code.
         system: of a file without attributes; where None, the system of the paper with that number of coefficients.
 
     Raises:
-        ValueError: if the file is missing, truncated, foreign or of a newer layout.
+        ValueError: if the file is missing, truncated, foreign or of a newer layout, or parts of it were never written.
     """
 
     def __init__(self, path: str | Path, system: System | str | None = None):
-        self.path = user_path(path)
+        self.path, self._asked = user_path(path), system
+        self._open()
+        self._known = np.zeros(self.size, bool)
+        """Examples that have been checked."""
+
+    def _open(self) -> None:
+        path, system, self._process = self.path, self._asked, os.getpid()
         if not self.path.is_file():
             raise ValueError(f"dataset {path}: no such file; `sciml-fm generate` writes one")
         try:
@@ -332,14 +348,16 @@ class DatasetFile:
             raise ValueError(f"dataset {path}: not readable, its tables are damaged ({about})") from error
         self.size: int = self._fields.shape[0]
         self.resolution: int = self._fields.shape[-1]
-        self._known = np.zeros(self.size, bool)
-        """Examples that have been checked."""
+
+    def __reduce__(self):
+        return type(self), (self.path.absolute(), self._asked)
 
     def _check_layout(self) -> None:
         found = {name: self._file.get(name) for name in ("fields", "tensor", "dial", "checksum")}
         fields, tensor, dial, checksum = found.values()
         if not (isinstance(fields, h5py.Dataset) and isinstance(tensor, h5py.Dataset)):
-            raise ValueError(f"dataset {self.path}: expected datasets 'fields' and 'tensor', got {list(self._file)}")
+            found_names = [f"{name}{'' if one else ' (a link to nothing)'}" for name, one in self._file.items()]
+            raise ValueError(f"dataset {self.path}: expected datasets 'fields' and 'tensor', got {found_names}")
         shape = fields.shape
         if (
             len(shape) != 4
@@ -350,6 +368,7 @@ class DatasetFile:
         ):
             raise ValueError(
                 f"dataset {self.path}: expected fields (N, 2, n, n) and tensor (N, c), got {shape} and {tensor.shape}"
+                + ("; MATLAB reverses dimensions: save permute(fields, 4:-1:1) and tensor.'" if self._matlab else "")
             )
         if shape[0] < 1 or shape[2] % 2 or not SMALLEST_GRID <= shape[2] <= FINEST_GRID:
             raise ValueError(
@@ -366,10 +385,15 @@ class DatasetFile:
                 raise ValueError(f"dataset {self.path}: expected {name} ({shape[0]},), got {dataset.shape}")
             if dataset.dtype.kind != kinds[name]:
                 raise ValueError(f"dataset {self.path}: expected numbers of kind {kinds[name]} in {name}, got another")
-            if dataset.size * dataset.dtype.itemsize > COMPRESSION * self.path.stat().st_size:
+            if dataset.nbytes > COMPRESSION * _held(dataset, f"dataset {self.path}: {name}"):
                 raise ValueError(f"dataset {self.path}: declares {dataset.shape} for {name}, more than a file can hold")
-        self._fields, self._tensor, self._dial = _mapped(self.path, fields), tensor, dial
+        self._fields, self._tensor, self._dial = fields, tensor, dial
         self._checksums: np.ndarray | None = None if checksum is None else checksum[:]
+
+    @property
+    def _matlab(self) -> bool:
+        with open(self.path, "rb") as file:
+            return file.read(6) == b"MATLAB"
 
     def _check_attributes(self) -> None:
         """Those of a file that was written here; others mean what their programs wanted."""
@@ -402,38 +426,53 @@ class DatasetFile:
             )
         return system
 
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index) -> Examples:
+        """See `take`."""
+        return self.take(index)
+
     def take(self, index) -> Examples:
-        """Examples at a slice, or at an index tensor in any order."""
-        if isinstance(index, slice):
-            rows: slice | np.ndarray = index
-            order: slice | np.ndarray = slice(None)
-        else:
-            unique, order = np.unique(np.asarray(index), return_inverse=True)
-            # HDF5 reads one run far faster than a list of rows.
-            run = len(unique) and unique[-1] - unique[0] + 1 == len(unique)
-            rows = slice(int(unique[0]), int(unique[-1]) + 1) if run else unique
+        """Examples at a slice, or at numbers in any order, of which -1 is the last; or where a mask is true.
+
+        An integer alone gives one example, with no leading dimension.
+
+        Raises:
+            ValueError: if the file is damaged there, or a row of coefficients is no equation.
+            OutOfRange: on numbers that it does not have, which is an IndexError and a ValueError.
+        """
+        if os.getpid() != self._process:  # HDF5's state is not shared by processes
+            self._open()
         try:
-            fields, tensor = self._fields[rows], self._tensor[rows]
-            dials = None if self._dial is None else self._dial[rows]
-        except (OSError, RuntimeError, MemoryError) as error:
+            chosen = np.arange(self.size)[index.cpu().numpy() if isinstance(index, torch.Tensor) else index]
+            if chosen.ndim > 1:
+                raise IndexError("expected one dimension")
+        except (IndexError, TypeError, ValueError) as error:
+            raise OutOfRange(
+                f"dataset {self.path}: expected a slice, whole numbers from {-self.size} to {self.size - 1} or a mask "
+                f"of {self.size} to choose examples, got others ({_one_line(error)})"
+            ) from None
+        rows, place = np.unique(chosen, return_inverse=True)
+        order = slice(None) if np.array_equal(chosen, rows) else place.reshape(chosen.shape)
+        try:
+            fields, tensor = _read(self._fields, rows), _read(self._tensor, rows)
+            dials = None if self._dial is None else _read(self._dial, rows)
+        except (OSError, RuntimeError, MemoryError, ValueError) as error:
             raise ValueError(f"dataset {self.path}: not readable ({_one_line(error)})") from error
         self._check(rows, fields, tensor, dials)
         source, solution, coefficients = (
-            torch.from_numpy(np.array(values[order], dtype=np.float32))
-            for values in (fields[:, 0], fields[:, 1], tensor)
+            torch.from_numpy(np.ascontiguousarray(values[order])) for values in (fields[:, 0], fields[:, 1], tensor)
         )
-        if dials is None:
-            dial = self.system.dial(source, coefficients)
-        else:
-            dial = torch.from_numpy(np.array(dials[order], dtype=np.float32))
+        dial = self.system.dial(source, coefficients) if dials is None else torch.from_numpy(np.asarray(dials[order]))
         return Examples(source, coefficients, solution, dial)
 
-    def _check(self, rows, fields: np.ndarray, tensor: np.ndarray, dials: np.ndarray | None) -> None:
+    def _check(self, rows: np.ndarray, fields: np.ndarray, tensor: np.ndarray, dials: np.ndarray | None) -> None:
         """Compare examples that are read for the first time with their checksums; they have to be finite numbers."""
         new = ~self._known[rows]
         if not new.any():
             return
-        numbers = np.arange(self.size)[rows][new]
+        numbers = rows[new]
         parts = [part[new] if not new.all() else part for part in (fields, tensor, dials) if part is not None]
         if self._checksums is not None and len(parts) == 3:
             wrong = np.asarray(_checksums(parts), self._checksums.dtype) != self._checksums[numbers]
@@ -448,6 +487,11 @@ class DatasetFile:
                 raise ValueError(
                     f"dataset {self.path}: expected finite values, got NaN or infinity in example {numbers[~finite][0]}"
                 )
+        if bad := self.system.bad_row(torch.from_numpy(parts[1])):
+            raise ValueError(
+                f"dataset {self.path}: example {numbers[bad[0]]} has the coefficients {parts[1][bad[0]].tolist()}: "
+                f"{bad[1]}"
+            )
         self._known[numbers] = True
 
     def subset(self, count: int) -> Examples:
@@ -476,10 +520,49 @@ class DatasetFile:
         self.close()
 
 
-def _mapped(path: Path, dataset: h5py.Dataset) -> np.ndarray | h5py.Dataset:
-    """The dataset as a memory map where it is one run of plain numbers; row by row, HDF5 takes ten times as long."""
-    offset = None if dataset.external else dataset.id.get_offset()
-    return dataset if offset is None else np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
+def _read(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Rows, in ascending order, as float32; HDF5 reads one run far faster than a list of rows."""
+    run = len(rows) and rows[-1] - rows[0] + 1 == len(rows)
+    return dataset.astype("f4")[rows[0] : rows[-1] + 1] if run else dataset.astype("f4")[rows]
+
+
+def _held(dataset: h5py.Dataset, where: str) -> int:
+    """Bytes that hold an array, in whichever files they are.
+
+    Raises:
+        ValueError: if parts of it are missing or were never written: HDF5 reads zeros there without a word.
+    """
+    path, held = Path(dataset.file.filename), dataset.id.get_storage_size()
+    if dataset.is_virtual:
+        parts = dataset.virtual_sources()
+        if sum(part.vspace.get_select_npoints() for part in parts) < dataset.size:
+            raise ValueError(f"{where}: parts of it are mapped to no file")
+        for part in parts:
+            places = [path] if part.file_name == "." else [path.parent / part.file_name, Path(part.file_name)]
+            try:
+                with h5py.File(next(filter(Path.is_file, places))) as file:
+                    source = file[part.dset_name]
+                    if any(map(int.__gt__, part.src_space.shape, source.shape)):
+                        raise KeyError
+                    held += _held(source, f"{where}: {part.file_name}")
+            except (StopIteration, OSError, KeyError):
+                raise ValueError(f"{where}: its part {part.dset_name} of {part.file_name} is missing") from None
+        return held
+    if dataset.external:
+        missing = dataset.nbytes
+        for name, offset, size in dataset.external:
+            there = os.path.getsize(name) - offset if os.path.isfile(name) else 0
+            missing -= max(0, min(there, size))
+        if missing > 0:
+            raise ValueError(f"{where}: {missing} bytes of it are missing in {[name for name, *_ in dataset.external]}")
+        return dataset.nbytes
+    if dataset.chunks:
+        parts = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        if dataset.id.get_num_chunks() < parts:
+            raise ValueError(f"{where}: {parts - dataset.id.get_num_chunks()} of its {parts} chunks were never written")
+    elif held < dataset.nbytes:
+        raise ValueError(f"{where}: was never written")
+    return min(held, path.stat().st_size)
 
 
 def _spread_evenly(size: int) -> np.ndarray:

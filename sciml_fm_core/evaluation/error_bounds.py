@@ -86,7 +86,8 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
         )
     shape = broadcast_shapes(prediction.shape[:-2], source.shape[:-2], coefficients.shape[:-1])
     coefficients = coefficients.double()
-    divides = type(system).multiplier is System.multiplier and type(system).residual_hat is System.residual_hat
+    own = (getattr(type(system), name) is getattr(System, name) for name in ("multiplier", "residual_hat", "residual"))
+    divides = system.mode_by_mode and all(own)
     known = system.symbol_bounds(coefficients, n) if divides else None
     if known is None:
         check_finite(prediction, "prediction")

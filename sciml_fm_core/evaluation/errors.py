@@ -119,7 +119,7 @@ def error_map(
         parameters = parameters.double().expand(wanted)
     except RuntimeError:
         raise ValueError(f"parameters: expected to broadcast to {wanted}, got {tuple(parameters.shape)}") from None
-    errors = torch.full((len(operators), len(dial)), torch.nan, dtype=torch.float64)
+    errors = torch.full((len(operators), len(dial)), torch.nan, dtype=torch.float64, device="cpu")
     alike: dict[tuple, list[int]] = {}
     for number, operator in enumerate(operators):
         alike.setdefault((type(operator.model), operator.model.config), []).append(number)
@@ -136,8 +136,8 @@ def error_map(
         for numbers in alike.values():
             predictions = predict_together([operators[number] for number in numbers], source, coefficients, known)
             found = relative_error(predictions, solution.expand_as(predictions))
-            errors[torch.tensor(numbers)[:, None], points] = found.mean(dim=-1).double().cpu()
+            errors[torch.tensor(numbers, device="cpu")[:, None], points] = found.mean(dim=-1).double().cpu()
 
-    for points in torch.arange(len(dial)).split(max(1, MAP_POINTS // source.numel())):
+    for points in torch.arange(len(dial), device="cpu").split(max(1, MAP_POINTS // source.numel())):
         measure(points)
     return errors

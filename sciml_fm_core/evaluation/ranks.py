@@ -63,7 +63,7 @@ def roc_curve(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     values, inverse = score.unique(return_inverse=True)
     shares = []
     for group in (~wanted, wanted):
-        count = torch.zeros(len(values), dtype=torch.float64).index_add_(0, inverse, group.double())
+        count = torch.zeros(len(values), dtype=torch.float64, device="cpu").index_add_(0, inverse, group.double())
         shares.append(torch.cat([count.new_zeros(1), count.flip(0).cumsum(0)]) / count.sum())
     return shares[0], shares[1]
 
@@ -98,7 +98,7 @@ def rank_correlation(x: Tensor, y: Tensor, *, generator: torch.Generator, draws:
     if not size:
         return float("nan"), float("nan")
     found = (first @ second / size).item()
-    orders = torch.rand(draws, len(x), generator=generator, dtype=torch.float64).argsort(dim=1)
+    orders = torch.rand(draws, len(x), generator=generator, dtype=torch.float64, device="cpu").argsort(dim=1)
     chance = (second[orders] @ first / size).abs()
     return found, (1 + int((chance >= abs(found) - 1e-12).sum())) / (1 + draws)
 

@@ -76,7 +76,7 @@ def half_plane(max_wavenumber: int, *, per_shell: int | None = None) -> Tensor:
         raise ValueError(
             f"half plane: expected max_wavenumber and per_shell of at least 1, got {max_wavenumber} and {per_shell}"
         )
-    line = torch.arange(-max_wavenumber, max_wavenumber + 1)
+    line = torch.arange(-max_wavenumber, max_wavenumber + 1, device="cpu")
     ky, kx = torch.meshgrid(line, line, indexing="ij")
     upper = (ky > 0) | ((ky == 0) & (kx > 0))
     shells: list[list[tuple[float, int, int]]] = [[] for _ in range(max_wavenumber)]
@@ -87,7 +87,7 @@ def half_plane(max_wavenumber: int, *, per_shell: int | None = None) -> Tensor:
     for members in map(sorted, shells):
         count = min(per_shell or len(members), len(members))
         chosen += [members[i * len(members) // count][1:] for i in range(count)]
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, device="cpu")
 
 
 def at_wavevectors(multiplier: Tensor, wavevectors: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ def learned_symbol(
     if coefficients.ndim != 1:
         raise ValueError(f"coefficients: expected shape (c,), got {tuple(coefficients.shape)}; pass one row at a time")
     coefficients = coefficients.detach().double().cpu()
-    known.check(torch.zeros(n, n, dtype=torch.float64), coefficients)
+    known.check(torch.zeros(n, n, dtype=torch.float64, device="cpu"), coefficients)
 
     multiplier = known.solution_multiplier(coefficients, n)[0]
     found = []
@@ -205,7 +205,7 @@ def _response(
     operator: Operator, system: System, coefficients: Tensor, wavevectors: Tensor, source: Tensor | None, n: int
 ) -> Tensor:
     """Responses to the modes, shape (m, n, n), complex128."""
-    points = 2 * torch.pi * torch.arange(n, dtype=torch.float64) / n
+    points = 2 * torch.pi * torch.arange(n, dtype=torch.float64, device="cpu") / n
     kx, ky = wavevectors.double()[..., None, None].unbind(1)
     angle = kx * points + ky * points[:, None]
     waves = torch.cat([angle.cos(), angle.sin()])
@@ -231,7 +231,7 @@ def _projected(response: Tensor, wavevectors: Tensor) -> tuple[Tensor, Tensor]:
     """Gain and leak of responses (m, n, n)."""
     n = response.shape[-1]
     amplitudes = torch.fft.fft2(response, norm="forward")
-    mode = torch.arange(len(response)), wavevectors[:, 1] % n, wavevectors[:, 0] % n
+    mode = torch.arange(len(response), device=response.device), wavevectors[:, 1] % n, wavevectors[:, 0] % n
     gain = amplitudes[mode]
     amplitudes[mode] = 0  # what is left is summed up by itself: as a difference, a small leak would be rounding
     others = torch.linalg.vector_norm(amplitudes, dim=(-2, -1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -184,7 +184,8 @@ class TrainingRange:
             raise ValueError(f"level: expected a relative error above 0, got {level}")
         found = self.distance(source, coefficients, system)
         inside, added = _contributions(
-            torch.tensor(self.weights, dtype=torch.float64), torch.stack([found[name] for name in PARTS], dim=-1)
+            torch.tensor(self.weights, dtype=torch.float64, device="cpu"),
+            torch.stack([found[name] for name in PARTS], dim=-1),
         )
         error = inside + added.sum(-1)
         probability = torch.special.ndtr(torch.log(error / level) / self.scatter)
@@ -207,21 +208,22 @@ def other_sources(source: Tensor, kind: str, generator: torch.Generator) -> Tens
         ValueError: on an unknown kind.
     """
     count, n = len(source), source.shape[-1]
+    drawn: dict[str, Any] = {"generator": generator, "dtype": torch.float32, "device": generator.device}
 
     def uniform(low: float, high: float) -> Tensor:
-        return (low + (high - low) * torch.rand(count, generator=generator))[:, None, None]
+        return (low + (high - low) * torch.rand(count, **drawn))[:, None, None]
 
-    length = torch.hypot(*wavenumbers(n, dtype=source.dtype)).clamp(min=1)
+    length = torch.hypot(*wavenumbers(n, dtype=source.dtype, device=source.device)).clamp(min=1)
     if kind == "negated":
         return -source
     if kind == "reshaped":
         return filter_modes(source, length ** uniform(-2.5, 2.5)) * torch.where(uniform(-1, 1) < 0, -1, 1)
     if kind == "windowed":
-        points, width = torch.arange(n) / n, 0.04 * 8 ** uniform(0, 1)
-        off = points - torch.rand(count, 2, 1, generator=generator)
+        points, width = torch.arange(n, dtype=torch.float32, device=source.device) / n, 0.04 * 8 ** uniform(0, 1)
+        off = points - torch.rand(count, 2, 1, **drawn)
         window = torch.exp(-(((off - off.round()) / width) ** 2) / 2)
         return source * window[:, 1, :, None] * window[:, 0, None, :] * torch.where(uniform(0, 1) < 0.3, -1, 1)
-    noise = transform(torch.randn(count, n, n, generator=generator))
+    noise = transform(torch.randn(count, n, n, **drawn))
     if kind == "phases":
         return inverse_transform(noise / noise.abs().clamp(min=1e-9) * transform(source).abs(), n)
     if kind == "noise":
@@ -350,8 +352,8 @@ def _fit(distances: Tensor, errors: Tensor, inside: float) -> tuple[Tensor, floa
     weak pull keeps its weights where they start.
     """
     count, wanted = distances.shape[-1], errors.clamp(1e-4, 1).log()
-    start = torch.cat([torch.full((count,), -4.0), torch.full((count,), -0.5)]).double()
-    level = torch.tensor([min(max(inside, 1e-4), 1.0)], dtype=torch.float64).log()
+    start = distances.new_tensor([-4.0] * count + [-0.5] * count, dtype=torch.float64)
+    level = torch.tensor([min(max(inside, 1e-4), 1.0)], dtype=torch.float64, device="cpu").log()
     with torch.inference_mode(False), torch.enable_grad():
         distances, wanted = distances.clone(), wanted.clone()
         weights = start.clone().requires_grad_()

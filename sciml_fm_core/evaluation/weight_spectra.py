@@ -70,7 +70,7 @@ def fit_power_law(values: Tensor, *, fewest: int = FEWEST) -> PowerLaw:
             break
         alpha = 1 + count / total
         law = 1 - torch.exp((1 - alpha) * off)
-        steps = torch.arange(count + 1, dtype=torch.float64) / count
+        steps = torch.arange(count + 1, dtype=torch.float64, device="cpu") / count
         distance = torch.maximum((law - steps[:-1]).abs().max(), (steps[1:] - law).abs().max()).item()
         if best is None or distance < best.distance:
             best = PowerLaw(alpha, x[first].item(), distance, count)

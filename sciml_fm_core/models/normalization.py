@@ -63,8 +63,20 @@ def _root_mean_square(field: Tensor) -> Tensor:
     return torch.where(rms > 0, rms, 1)  # a zero source stays zero
 
 
+def _check_sizes(where: str, names: Sequence[str], values: Sequence[float], *, divides: bool) -> None:
+    """Raise ValueError on a number that float32, in which networks compute, does not hold, or holds as a divisor 0."""
+    limits = torch.finfo(torch.float32)
+    for name, value in zip(names, values, strict=True):
+        if not (limits.tiny if divides else 0) <= abs(value) <= LARGEST:
+            raise ValueError(f"{where} of {name}: expected a number of float32 up to {LARGEST:g}, got {value:g}")
+
+
 def _union(names_of_systems) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in names_of_systems for name in names))
+
+
+LARGEST = 1e30
+"""Of the numbers that inputs are scaled by, so that what is computed with them does not overflow in float32."""
 
 
 class Normalization(ABC):
@@ -196,6 +208,8 @@ class PaperNormalization(Normalization):
                 "paper normalization: expected a source_rms above 0 and medians that are not 0, "
                 f"got {self.source_rms} and {reprlib.repr(self.coefficient_medians)}"
             )
+        names, values = ("source", *self.channel_names), (self.source_rms, *self.coefficient_medians)
+        _check_sizes("paper normalization: size", names, values, divides=True)
 
     @classmethod
     def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> PaperNormalization:
@@ -251,6 +265,11 @@ class DimensionlessNormalization(Normalization):
                 f"dimensionless normalization: expected {len(self.channel_names)} centres and spreads above 0 for "
                 f"{' '.join(self.channel_names)}, got {reprlib.repr(self.centre)} and {reprlib.repr(self.spread)}"
             )
+        reach = [abs(centre) / spread for centre, spread in zip(self.centre, self.spread, strict=True)]
+        where, names = "dimensionless normalization: ", self.channel_names
+        _check_sizes(where + "centre", names, self.centre, divides=False)
+        _check_sizes(where + "spread", names, self.spread, divides=True)
+        _check_sizes(where + "centre over spread", names, reach, divides=False)
 
     @classmethod
     def fit(

@@ -20,7 +20,7 @@ from .diffusion import (
     tensor_in_latex,
 )
 from .parameter import Parameter
-from .spectral import advection_symbol, laplacian, parseval_weights, transform
+from .spectral import advection_symbol, laplacian, parseval_weights, power_of_two, transform, vector_norm
 from .symmetries import Geometry
 from .system import System
 
@@ -74,13 +74,14 @@ class AdvectionDiffusion(System):
     def symbol_bounds(self, coefficients, n):
         """Coercivity, ``(L u, u) >= smallest eigenvalue of K times |grad u|^2``; and continuity, with all of v."""
         low, high = elliptic_bounds(coefficients[..., :3], n)
-        speed = torch.linalg.vector_norm(coefficients[..., 3:], dim=-1)
+        speed = vector_norm(coefficients[..., 3:])
         return low, torch.hypot(high, speed[..., None, None] * laplacian(n, like=coefficients).sqrt())
 
     def dial(self, source, coefficients):
         """Psi of the solution, by Parseval in float64."""
         n = source.shape[-1]
         coefficients = coefficients.double()
+        coefficients = coefficients / power_of_two(coefficients.abs().amax(dim=-1, keepdim=True))  # Psi stays
         diffusion = diffusion_symbol(coefficients[..., :3], n)
         advection = advection_symbol(coefficients[..., 3:], n)
         energy = self._energy(source.double()) / (diffusion**2 + advection**2).clamp(min=1e-300)
@@ -122,6 +123,9 @@ class AdvectionDiffusion(System):
         if not (ratio > 0).all():
             raise ValueError(f"advection ratio: expected values above 0, got {ratio.min():.3g}")
         n = source.shape[-1]
+        size = power_of_two(diffusion.double()[..., :2].amax(dim=-1))
+        diffusion = diffusion.double() / size[..., None]
+        ratio = ratio.clamp(max=1e150)
         target = ratio**2 / (1 + ratio**2)  # the share N of the energy that must be advected
         energy = self._energy(source)
         largest = energy.reshape(-1, n, n // 2 + 1).amax(0)
@@ -139,7 +143,7 @@ class AdvectionDiffusion(System):
         unit_advection = advection_symbol(direction, 2 * half)
         # Far below the largest, an advection symbol is rounding in cos or sin of a flow along an axis.
         unit_advection.masked_fill_(unit_advection.abs() < 1e-12 * torch.pi * n, 0)
-        diffused_symbol = diffusion_symbol(diffusion.double(), 2 * half)
+        diffused_symbol = diffusion_symbol(diffusion, 2 * half)
         diffused_symbol[..., 0, 0] = 1  # the mean carries no energy
         squared_ratio = (unit_advection / diffused_symbol).square_().flatten(-2)  # (A / D)^2
         energy = energy.flatten(-2)
@@ -167,7 +171,7 @@ class AdvectionDiffusion(System):
             error = torch.log(advected) - torch.log(diffused) - 2 * torch.log(ratio)
             newton = log_speed - error / slope
             if ((newton - log_speed).abs() < _LAST_STEP).all():
-                return torch.exp(newton)
+                return torch.exp(newton) * size
             log_low = torch.where(error < 0, log_speed, log_low)
             log_high = torch.where(error > 0, log_speed, log_high)
             inside = (newton >= log_low) & (newton <= log_high)  # at an end: a root that rounding has reached stays
@@ -195,7 +199,7 @@ class AdvectionDiffusion(System):
 
     def scale(self, coefficients):
         kappa = (coefficients[..., 0] + coefficients[..., 1]) / 2
-        speed = torch.linalg.vector_norm(coefficients[..., 3:], dim=-1)
+        speed = vector_norm(coefficients[..., 3:])
         return 4 * torch.pi**2 * kappa + 2 * torch.pi * speed
 
     def equation_with(self, coefficients):

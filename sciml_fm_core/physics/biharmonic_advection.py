@@ -9,7 +9,7 @@ import torch
 
 from .diffusion import DIFFUSIVITY, FLOW_DIRECTION
 from .parameter import Parameter
-from .spectral import advection_symbol, laplacian
+from .spectral import advection_symbol, laplacian, vector_norm
 from .symmetries import Geometry
 from .system import System
 
@@ -52,11 +52,11 @@ class BiharmonicAdvection(System):
         """Coercivity by the stiffness; and continuity, with all of v."""
         squared = laplacian(n, like=coefficients)
         low = coefficients[..., 0, None, None] * squared**2
-        speed = torch.linalg.vector_norm(coefficients[..., 1:], dim=-1)
+        speed = vector_norm(coefficients[..., 1:])
         return low, torch.hypot(low, speed[..., None, None] * squared.sqrt())
 
     def dial(self, source, coefficients):
-        return torch.linalg.vector_norm(self.features(coefficients), dim=-1)
+        return vector_norm(self.features(coefficients))
 
     def coefficients(self, dial, source, parameters):
         stiffness, direction = torch.full_like(dial, self.constants["stiffness"]), parameters[..., 0]
@@ -76,7 +76,7 @@ class BiharmonicAdvection(System):
         return coefficients[..., 1:] / ((2 * torch.pi) ** 3 * coefficients[..., :1])
 
     def scale(self, coefficients):
-        speed = torch.linalg.vector_norm(coefficients[..., 1:], dim=-1)
+        speed = vector_norm(coefficients[..., 1:])
         return (2 * torch.pi) ** 4 * coefficients[..., 0] + 2 * torch.pi * speed
 
     def equation_with(self, coefficients):

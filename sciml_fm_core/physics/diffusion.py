@@ -86,7 +86,8 @@ def eigenvalue_radius(k11: Tensor, k22: Tensor, k12: Tensor) -> Tensor:
 
 
 def check_positive_definite(tensor: Tensor, name: str) -> None:
-    k11, k22, k12 = tensor.double().unbind(-1)
+    tensor = tensor.double()
+    k11, k22, k12 = (tensor / power_of_two(tensor.abs().amax(dim=-1, keepdim=True))).unbind(-1)
     if not ((k11 > 0) & (k22 > 0) & (k11 * k22 > k12**2)).all():
         raise ValueError(
             f"coefficients: {name} expects a positive definite diffusion tensor (k11 > 0, k11 k22 > k12^2); "

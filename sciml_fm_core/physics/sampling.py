@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -9,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .examples import Examples
+from .probe import check_equation
 from .sources import SIGMA, draw_amplitudes, lattice_profiles, normalize, render
-from .spectral import FINEST_GRID
+from .spectral import FINEST_GRID, sandwich
 from .system import System
 
 if TYPE_CHECKING:
@@ -20,8 +23,11 @@ MAX_REDRAWS = 200
 
 RESOLVED = round(1.75 / SIGMA)
 """Points that resolve a random source: at their Nyquist wavenumber, 7 / 8 sigma, a Gaussian of standard deviation sigma
-has fallen to exp(-2 pi^2 (7 / 8)^2) = 3e-7 of its mean, its solution to far less. In float32, finer grids are solved on
-this one and interpolated."""
+has fallen to exp(-2 pi^2 (7 / 8)^2) = 3e-7 of its mean, its solution mostly to far less. In float32, finer grids are
+solved on this one and interpolated, where that is so and the equation is solved mode by mode."""
+
+SMALLEST_MODE = 2e-7
+"""Share of a solution's longest waves at which its shortest ones are lost in the rounding of float32."""
 
 _CHUNK = 2**21  # points of the examples made at a time on a CPU: what they need stays in its last cache
 
@@ -30,8 +36,8 @@ _CHUNK = 2**21  # points of the examples made at a time on a CPU: what they need
 def band_limit(n: int, m: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Between n points and m < n: the lattice profiles (12, m) less what m points do not resolve; and the matrix (n, m)
     of trigonometric interpolation."""
-    profiles_hat = torch.fft.rfft(lattice_profiles(n))[:, : m // 2]
-    points_hat = torch.fft.rfft(torch.eye(m, dtype=torch.float64))[:, : m // 2]
+    profiles_hat = torch.fft.rfft(lattice_profiles(n, device="cpu"))[:, : m // 2]
+    points_hat = torch.fft.rfft(torch.eye(m, dtype=torch.float64, device="cpu"))[:, : m // 2]
     profiles, refine = torch.fft.irfft(profiles_hat, n=m) * m / n, torch.fft.irfft(points_hat, n=n).T * n / m
     return profiles.to(device, dtype), refine.to(device, dtype).contiguous()
 
@@ -53,6 +59,18 @@ def check_resolution(resolution: int) -> None:
         raise ValueError(f"resolution: expected at most {FINEST_GRID} points in each direction, got {resolution}")
 
 
+@contextmanager
+def _whatever_is_set(device: torch.device) -> Iterator[None]:
+    """What a process has set of autocast, inference mode, gradients and default device does not change the numbers."""
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        nullcontext() if torch.get_default_device() == device else device,
+    ):
+        yield
+
+
 def draw_accepted(
     task: Task, count: int, resolution: int, generator: torch.Generator, dtype: torch.dtype, device: torch.device
 ) -> tuple[Examples, int]:
@@ -61,8 +79,16 @@ def draw_accepted(
     Raises:
         ValueError: if the rule turns nearly every draw away.
     """
-    shares = torch.tensor(task.sparsities, dtype=torch.float32)
-    sparsity = shares[torch.arange(count) % len(shares)]
+    check_equation(task.system)
+    with _whatever_is_set(device):
+        return _draw_accepted(task, count, resolution, generator, dtype, device)
+
+
+def _draw_accepted(
+    task: Task, count: int, resolution: int, generator: torch.Generator, dtype: torch.dtype, device: torch.device
+) -> tuple[Examples, int]:
+    shares = torch.tensor(task.sparsities, dtype=torch.float32, device="cpu")
+    sparsity = shares[torch.arange(count, device="cpu") % len(shares)]
     examples, draws = _draw(task, sparsity, resolution, generator, dtype, device), count
     limit = task.system.max_solution if task.reject else None
     if limit is None:
@@ -93,8 +119,8 @@ def _draw(task: Task, sparsity: Tensor, n: int, generator: torch.Generator, dtyp
         dial = task.low + torch.floor(uniform[:, 0] * (task.high - task.low + 1))
     else:
         dial = task.low + uniform[:, 0] * (task.high - task.low)
-    ranges = torch.tensor([(p.low, p.high - p.low) for p in system.parameters], dtype=torch.float64).view(-1, 2)
-    ranges = ranges.to(uniform.device)
+    lows_and_widths = [(p.low, p.high - p.low) for p in system.parameters]
+    ranges = torch.tensor(lows_and_widths, dtype=torch.float64, device=uniform.device).view(-1, 2)
     parameters = (ranges[:, 0] + uniform[:, 1:] * ranges[:, 1]).to(device)
     dial = dial.to(device)
     shapes = (n, n), (len(system.coefficient_names),), (n, n), ()
@@ -116,21 +142,42 @@ def _solve(system: System, amplitudes: Tensor, dial: Tensor, parameters: Tensor,
     normalize(source, maximum=maximum, zero_mean=system.zero_mean, out=source)
     # A grid finer than float32 needs is left for one just fine enough: sources and solutions are interpolated by
     # small matrix products, in place of large transforms and symbols.
-    m = n if source.dtype == torch.float64 else min(n, RESOLVED)
+    m = min(n, RESOLVED) if source.dtype == torch.float32 and system.mode_by_mode else n
     resolved = source
     if m < n:
         profiles, refine = band_limit(n, m, source.dtype, source.device)
-        resolved = normalize(profiles.T @ amplitudes @ profiles, maximum=maximum, zero_mean=system.zero_mean)
+        resolved = normalize(sandwich(amplitudes, profiles.T), maximum=maximum, zero_mean=system.zero_mean)
 
     coefficients.copy_(system.coefficients(dial, resolved, parameters))
-    source_hat = torch.fft.rfft2(resolved)
-    multiplier, null = system.solution_multiplier(coefficients, m, source_hat.dtype)
+    if not system.mode_by_mode:
+        solution.copy_(system.solve(source, coefficients))
+        return
+    source_hat, solution_hat, null = _modes(system, resolved, coefficients)
+    if m < n and not _is_resolved(solution_hat):
+        m, (source_hat, solution_hat, null) = n, _modes(system, source, coefficients)
 
     def evaluate(field_hat: Tensor, out: Tensor) -> Tensor:
         values = torch.fft.irfft2(field_hat, s=(m, m))
-        return torch.matmul(refine @ values, refine.T, out=out) if m < n else out.copy_(values)
+        return sandwich(values, refine, out=out) if m < n else out.copy_(values)
 
     if not system.zero_mean and null.any():
         # What L cannot produce (a resonant mode) is no part of the example's source either.
         source -= evaluate(torch.where(null, source_hat, 0), torch.empty_like(source))
-    evaluate(source_hat * multiplier.to(source_hat.dtype), solution)
+    evaluate(solution_hat, solution)
+
+
+def _modes(system: System, source: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fourier coefficients of the source and of the solution, and the mask of the modes that L annihilates."""
+    source_hat = torch.fft.rfft2(source)
+    multiplier, null = system.solution_multiplier(coefficients, source.shape[-1], source_hat.dtype)
+    return source_hat, source_hat * multiplier.to(source_hat.dtype), null
+
+
+def _is_resolved(solution_hat: Tensor) -> bool:
+    """Whether the shortest waves of all solutions are lost in rounding, and with them those that the grid leaves out.
+
+    A resonance of short waves, or an operator that does not damp them, makes solutions of which this is not so.
+    """
+    parts, last = torch.view_as_real(solution_hat), solution_hat.shape[-1] - 2
+    shortest = torch.cat((parts[:, :, last].flatten(1), parts[:, last].flatten(1)), dim=1).abs_().amax(1)
+    return bool((shortest <= SMALLEST_MODE * parts[:, :4, :4].flatten(1).abs_().amax(1)).all())

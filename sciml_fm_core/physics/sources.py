@@ -7,10 +7,13 @@ in x and y, so a whole batch is two small matrix products.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from .spectral import sandwich
 
 SIGMA = 1 / 32
 SPACING = 2 * SIGMA
@@ -23,8 +26,7 @@ PRESETS: dict[str, tuple[tuple[float, float, float], ...]] = {
     "dipole": ((0.35, 0.5, 1.0), (0.65, 0.5, -1.0)),
     "row": tuple((0.2 + 0.15 * i, 0.5, 1.0) for i in range(5)),
     "ring": tuple(
-        (0.5 + 0.28 * float(torch.cos(torch.tensor(a))), 0.5 + 0.28 * float(torch.sin(torch.tensor(a))), 1.0)
-        for a in (torch.arange(8) * torch.pi / 4).tolist()
+        (0.5 + 0.28 * math.cos(i * math.pi / 4), 0.5 + 0.28 * math.sin(i * math.pi / 4), 1.0) for i in range(8)
     ),
     "checkerboard": tuple(
         (0.125 + 0.25 * i, 0.125 + 0.25 * j, 1.0 if (i + j) % 2 == 0 else -1.0) for i in range(4) for j in range(4)
@@ -52,8 +54,9 @@ def draw_amplitudes(sparsity: Tensor, generator: torch.Generator) -> Tensor:
     """
     shape = (len(sparsity), LATTICE, LATTICE)
     device = generator.device
-    kept = torch.rand(shape, generator=generator, device=device) > sparsity.to(device)[:, None, None]
-    values = torch.rand(shape, generator=generator, device=device)
+    kept = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+    kept = kept > sparsity.to(device)[:, None, None]
+    values = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
     values = SMALLEST_AMPLITUDE + (LARGEST_AMPLITUDE - SMALLEST_AMPLITUDE) * values
     lone = torch.randint(LATTICE**2, (len(sparsity),), generator=generator, device=device)
     empty = ~kept.flatten(1).any(dim=1)
@@ -64,7 +67,7 @@ def draw_amplitudes(sparsity: Tensor, generator: torch.Generator) -> Tensor:
 def render(amplitudes: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
     """Sum of lattice Gaussians with amplitudes (..., 12, 12) on n x n points, shape (..., n, n)."""
     profiles = lattice_profiles(n, device=amplitudes.device).to(amplitudes.dtype)
-    return torch.matmul(profiles.T @ amplitudes, profiles, out=out)
+    return sandwich(amplitudes, profiles.T, out=out)
 
 
 def normalize(source: Tensor, *, zero_mean: bool, maximum: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -90,12 +93,12 @@ def place(
     Raises:
         ValueError: if there is no Gaussian, a value is not finite, or all amplitudes are zero.
     """
-    rows = torch.as_tensor([tuple(map(float, row)) for row in gaussians], dtype=torch.float64)
+    rows = torch.tensor([tuple(map(float, row)) for row in gaussians], dtype=torch.float64, device="cpu")
     if rows.ndim != 2 or rows.shape[1] != 3 or not torch.isfinite(rows).all() or not rows[:, 2].any():
         raise ValueError(
             f"gaussians: expected at least one row of finite (x, y, amplitude) with amplitude not 0, got {gaussians!r}"
         )
-    points = torch.arange(n, dtype=torch.float64) / n
+    points = torch.arange(n, dtype=torch.float64, device="cpu") / n
 
     def profiles(centres: Tensor) -> Tensor:
         offset = points[None, :] - centres[:, None]

@@ -75,6 +75,16 @@ def power_of_two(values: Tensor) -> Tensor:
     return torch.where(values != 0, values / mantissa, 1)
 
 
+def vector_norm(vector: Tensor) -> Tensor:
+    """Length of vectors (..., d), shape (...), whatever their size; its gradient is 0 where they are.
+
+    >>> vector_norm(torch.tensor([3e-30, 4e-30])).item() / 1e-30
+    5.0
+    """
+    size = power_of_two(vector.abs().amax(dim=-1))
+    return torch.linalg.vector_norm(vector / size[..., None], dim=-1) * size
+
+
 def wavenumbers(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None):
     """Integer wavenumbers ``(kx, ky)`` of the real transform, shapes (1, n // 2 + 1) and (n, 1)."""
     kx = torch.arange(n // 2 + 1, dtype=dtype, device=device)[None, :]
@@ -113,6 +123,17 @@ def advection_symbol(velocity: Tensor, n: int) -> Tensor:
     dx, dy = derivative_wavenumbers(n, dtype=velocity.dtype, device=velocity.device)
     v1, v2 = (2 * torch.pi * velocity[..., i, None, None] for i in range(2))
     return v1 * dx + v2 * dy
+
+
+def sandwich(field: Tensor, matrix: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """``matrix @ field @ matrix.T``: a function separable in x and y, evaluated on other points.
+
+    In float64 on CUDA, where products of float32 may be set to be rounded to 10 bits (TF32).
+    """
+    if field.device.type == "cuda" and field.dtype == torch.float32:
+        values = (matrix.double() @ field.double() @ matrix.T.double()).float()
+        return values if out is None else out.copy_(values)
+    return torch.matmul(matrix @ field, matrix.T, out=out)
 
 
 def transform(field: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .examples import Examples
 from .parameter import Parameter
+from .probe import check_equation
 from .spectral import (
     broadcast_shapes,
     check_finite,
@@ -85,6 +86,8 @@ class System(ABC):
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
+        if "solution_multiplier" in cls.__dict__:
+            raise TypeError(f"system {cls.__name__}: override multiplier, from which solution_multiplier is made")
         if "name" in cls.__dict__:
             _register(cls)
 
@@ -168,7 +171,7 @@ class System(ABC):
     @property
     def symmetries(self) -> Tensor:
         """The elements of the square's symmetries that keep the form of the equation, see `physics.symmetries`."""
-        return torch.arange(1 if self.geometry is None else ELEMENTS)
+        return torch.arange(1 if self.geometry is None else ELEMENTS, device="cpu")
 
     def turned(self, coefficients: Tensor, elements: Tensor) -> Tensor:
         """Coefficients (..., c) of the equation that turned fields solve, for elements that broadcast to (...).
@@ -228,7 +231,12 @@ class System(ABC):
 
     def solve_hat(self, source_hat: Tensor, coefficients: Tensor, n: int) -> Tensor:
         """`solve` between Fourier coefficients (..., n, n // 2 + 1), without checks."""
-        return source_hat * self.solution_multiplier(coefficients, n, source_hat.dtype)[0].to(source_hat.dtype)
+        return source_hat * self._multiplier_and_null(coefficients, n, source_hat.dtype)[0].to(source_hat.dtype)
+
+    @property
+    def mode_by_mode(self) -> bool:
+        """Whether `solve` multiplies each mode by `solution_multiplier`: no subclass has a `solve` of its own."""
+        return all(_inherited(self, name) for name in ("solve", "solve_hat"))
 
     def solution_multiplier(
         self, coefficients: Tensor, n: int, dtype: torch.dtype = torch.complex128
@@ -236,11 +244,20 @@ class System(ABC):
         """`multiplier`, zero in the modes that L annihilates, and the mask of those modes.
 
         The multiplier is float64, or `dtype` where it is complex: an inversion in complex128 is slow.
+
+        Raises:
+            ValueError: if a subclass solves in another way.
         """
+        check_equation(self)
+        if not self.mode_by_mode:
+            raise ValueError(f"system {self.name}: no multiplier is known, since it has a solve of its own")
+        return self._multiplier_and_null(coefficients, n, dtype)
+
+    def _multiplier_and_null(self, coefficients: Tensor, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         symbol, null = self.symbol_and_null(coefficients, n)
         if symbol.is_complex():
             symbol = symbol.to(dtype)
-        return self.multiplier(symbol.masked_fill(null, 1), coefficients.double()).masked_fill(null, 0), null
+        return torch.where(null, 0, self.multiplier(torch.where(null, 1, symbol), coefficients.double())), null
 
     def preconditioner(self, coefficients: Tensor, n: int) -> Tensor:
         """Size P(k) > 0 of the operator on waves of each length, shape (..., n, n // 2 + 1), for coefficients (..., c).
@@ -297,13 +314,28 @@ class System(ABC):
                 f"solution: expected the grid of the source {tuple(source.shape[-2:])}, "
                 f"got {tuple(solution.shape[-2:])}; resample one of them"
             )
-        symbol, null = self.symbol_and_null(coefficients, n)
-        source_hat = transform(source)
-        residual_hat = self.residual_hat(transform(solution), source_hat, symbol, coefficients.double())
-        residual = inverse_transform(torch.where(null, 0, residual_hat), n).to(solution.dtype)
+        check_equation(self, residual=True)
+        residual = inverse_transform(self._residual_modes(solution, source, coefficients)[0], n).to(solution.dtype)
         if not torch.isfinite(residual).all() and torch.isfinite(solution).all():
             raise ValueError(f"residual: too large for {solution.dtype}; pass the solution as float64")
         return residual
+
+    def residual_modes(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """Fourier coefficients of `residual`, and the mask of the null modes, in which they are 0; without checks.
+
+        Raises:
+            ValueError: if a subclass has a `solve` of its own, but not the `residual` that belongs to it.
+        """
+        check_equation(self, residual=True)
+        if _inherited(self, "residual"):
+            return self._residual_modes(solution, source, coefficients)
+        residual_hat = transform(self.residual(solution, source, coefficients))
+        return residual_hat, torch.zeros_like(residual_hat, dtype=torch.bool)
+
+    def _residual_modes(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        symbol, null = self.symbol_and_null(coefficients, source.shape[-1])
+        residual_hat = self.residual_hat(transform(solution), transform(source), symbol, coefficients.double())
+        return torch.where(null, 0, residual_hat), null
 
     def residual_hat(self, solution_hat: Tensor, source_hat: Tensor, symbol: Tensor, coefficients: Tensor) -> Tensor:
         """`residual` between Fourier coefficients, null modes not yet left out."""
@@ -337,7 +369,7 @@ class System(ABC):
         symbol = self.symbol(coefficients, n)
         size = _modulus(symbol)
         null = size <= 1e-12 * size.amax(dim=(-2, -1), keepdim=True)  # candidates: rounding is smaller still
-        if not (null & (size > 0)).any():
+        if not (null & (size > 0)).view(torch.uint8).any():  # in bytes, which is faster
             return symbol, null
         return symbol, null & (size <= self._rounding(coefficients.detach(), n))
 
@@ -354,6 +386,7 @@ class System(ABC):
 
     def check(self, source: Tensor, coefficients: Tensor) -> int:
         """Raise ValueError on wrong shapes, non-finite values or coefficients L is not defined for; return n."""
+        check_equation(self)
         n = check_grid(source, "source")
         if not source.is_floating_point():
             raise ValueError(f"source: expected a floating-point tensor, got {source.dtype}; pass source.float()")
@@ -373,6 +406,20 @@ class System(ABC):
         check_finite(coefficients, "coefficients")
         self.check_coefficients(coefficients.detach())
         return n
+
+    def bad_row(self, coefficients: Tensor) -> tuple[int, str] | None:
+        """The first of many examples (count, c) that is none, and why: zeros, or what `check_coefficients` says."""
+        zero = ~coefficients.bool().any(dim=-1)
+        try:
+            self.check_coefficients(coefficients)
+            return (int(zero.nonzero()[0]), "all coefficients are 0") if zero.any() else None
+        except ValueError as error:
+            for number, row in enumerate(coefficients):
+                try:
+                    self.check_coefficients(row)
+                except ValueError:
+                    return number, str(error)
+            raise
 
 
 class Evolution(System):
@@ -414,6 +461,11 @@ def _broadcast(first: torch.Size, second: torch.Size) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _inherited(system: System, name: str) -> bool:
+    """Whether a method is the one of `System`: no subclass, nor the object itself, replaced it."""
+    return getattr(getattr(system, name), "__func__", None) is getattr(System, name)
 
 
 def _modulus(symbol: Tensor) -> Tensor:

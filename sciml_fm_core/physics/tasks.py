@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .examples import Examples
+from .probe import check_kept
 from .sampling import check_resolution, draw_accepted
 from .system import PRETRAINING, SYSTEMS, System, find_system
 
@@ -47,6 +48,11 @@ class Task:
             raise ValueError(f"task {self.label}: {self.system.dial_name} is drawn as a whole number; round the range")
         if not self.sparsities or not all(0 <= s <= 1 for s in self.sparsities):
             raise ValueError(f"sparsities: expected probabilities in [0, 1], got {self.sparsities}")
+        for end in (self.low, self.high):
+            try:
+                check_kept(self.system, float(end))
+            except ValueError as error:
+                raise ValueError(f"task {self.label}: {error}") from None
 
     @property
     def label(self) -> str:

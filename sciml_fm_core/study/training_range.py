@@ -113,7 +113,7 @@ def other_cases(system: System, count: int, seed: int) -> Cases:
         count: values of the dial for each source, one drawn in each of so many equal pieces of its scale.
         seed: of these, and of the other parameters.
     """
-    x = torch.arange(POINTS) / POINTS
+    x = torch.arange(POINTS, dtype=torch.float32, device="cpu") / POINTS
     along = [i / 39 for i in range(40)]
     stroke = [(0.2 + 0.6 * a, 0.5 + 0.25 * math.sin(5 * a), 1.0) for a in along]
     sources = [place(rows, POINTS, zero_mean=system.zero_mean) for rows in (*PRESETS.values(), stroke)]
@@ -121,16 +121,18 @@ def other_cases(system: System, count: int, seed: int) -> Cases:
     sources.append(blob - blob.mean() if system.zero_mean else blob)
     sources += [torch.cos(2 * torch.pi * (kx * x + ky * x[:, None]) + 0.3) for kx, ky in WAVES]
     dial, generator, cases = system.dialled, stream(seed, "training range", "test", system.name), []
-    share = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
-    low, high = (torch.tensor(end, dtype=torch.float64) for end in (dial.low, dial.high))
+    share = (
+        torch.arange(count, device="cpu") + torch.rand(count, generator=generator, dtype=torch.float64, device="cpu")
+    ) / count
+    low, high = (torch.tensor(end, dtype=torch.float64, device="cpu") for end in (dial.low, dial.high))
     values = low * (high / low) ** share if dial.logarithmic else low + (high - low) * share
     values = values.round() if dial.whole else values
     for source in sources:
         rows = []
         for value in values:
-            uniform = torch.rand(len(system.parameters), generator=generator, dtype=torch.float64)
+            uniform = torch.rand(len(system.parameters), generator=generator, dtype=torch.float64, device="cpu")
             ends = [
-                torch.tensor([getattr(p, end) for p in system.parameters], dtype=torch.float64)
+                torch.tensor([getattr(p, end) for p in system.parameters], dtype=torch.float64, device="cpu")
                 for end in ("low", "high")
             ]
             try:

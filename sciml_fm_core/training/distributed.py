@@ -37,7 +37,9 @@ class Processes:
         """Rank 0's values, on every rank; the others pass as many."""
         if self.world_size == 1:
             return list(values)
-        shared = torch.tensor(values, dtype=torch.float64)  # on the CPU: a GPU does not have to wait for it
+        shared = torch.tensor(
+            values, dtype=torch.float64, device="cpu"
+        )  # on the CPU: a GPU does not have to wait for it
         distributed.broadcast(shared, src=0)
         return shared.tolist()
 

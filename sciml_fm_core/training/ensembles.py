@@ -170,7 +170,7 @@ def diverse_heads(
     for _ in range(members):
         head = nn.ModuleDict({name: deepcopy(getattr(trunk, name)) for name in LAST_LAYERS})
         for weight in head.parameters():
-            noise = torch.randn(weight.shape, generator=generator).to(weight.device)
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32, device="cpu").to(weight)
             weight.data += perturbation * weight.detach().square().mean().sqrt() * noise
         heads.append(head)
     shared = [p for name, p in trunk.named_parameters() if name.split(".")[0] not in LAST_LAYERS]

@@ -345,9 +345,9 @@ def _batch(
         # drawn for the whole batch, of which each rank has every world-size-th example
         count, ranks = sum(examples.size for _, examples in parts), processes.world_size
         generator = stream(0, "variation", step)
-        variation = torch.rand(count * ranks, VARIATIONS, generator=generator)
+        variation = torch.rand(count * ranks, VARIATIONS, generator=generator, dtype=torch.float32, device="cpu")
         if composed:
-            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator)
+            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator, dtype=torch.float32, device="cpu")
             second[:, 0] = second[:, 0] < composed
             variation = torch.cat([variation, second], dim=1)
         variation = variation[processes.rank :: ranks].to(inputs[0][1].device)

@@ -93,9 +93,8 @@ def physics(prediction: Tensor, batch: Batch) -> Tensor:
 
 def _residual(prediction: Tensor, batch: Batch, *, preconditioned: bool) -> Tensor:
     system, n = batch.system, check_grid(prediction, "prediction")
-    symbol, null = system.symbol_and_null(batch.coefficients, n)
+    residual_hat, null = system.residual_modes(prediction, batch.source, batch.coefficients)
     source_hat, coefficients = transform(batch.source), batch.coefficients.double()
-    residual_hat = system.residual_hat(transform(prediction), source_hat, symbol, coefficients)
     weights = parseval_weights(n, device=prediction.device).sqrt()
     if preconditioned:
         weights = weights / system.preconditioner(coefficients, n)

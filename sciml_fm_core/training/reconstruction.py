@@ -90,7 +90,8 @@ class Degradation:
         if n % self.patch:
             raise ValueError(f"degradation: expected a patch that divides {n} points, got {self.patch}")
         patches = (n // self.patch) ** 2
-        order = torch.rand(count, patches, generator=generator, device=generator.device).argsort(dim=1).argsort(dim=1)
+        order = torch.rand(count, patches, generator=generator, device=generator.device, dtype=torch.float32)
+        order = order.argsort(dim=1).argsort(dim=1)
         chosen = (order < round(self.mask_ratio * patches)).unflatten(1, (n // self.patch, n // self.patch))
         return chosen.repeat_interleave(self.patch, dim=1).repeat_interleave(self.patch, dim=2)
 
@@ -104,7 +105,8 @@ class Degradation:
             ValueError: if patches do not fill the grid.
         """
         n, count = check_grid(source, "source"), len(source)
-        deviation = self.blur / BLUR_UNIT * torch.rand(count, generator=generator, device=generator.device)
+        deviation = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float32)
+        deviation = self.blur / BLUR_UNIT * deviation
         masked = self.masked(count, n, generator).to(source.device)
         if self.blur:
             variance = deviation.to(source).square()[:, None, None]
