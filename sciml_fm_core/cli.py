@@ -502,9 +502,13 @@ def evaluate(
     )
 
 
-def _is_bundle(path: Path) -> bool:
+def _other_kind(path: Path) -> str | None:
+    """What a file is that is no bundle, whose header begins after a length."""
     with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"  # its header, after a length
+        begins = file.read(9)
+    if begins[8:] == b"{":
+        return None
+    return "a ZIP archive, as NumPy and PyTorch write" if begins[:2] == b"PK" else "of another kind, or truncated"
 
 
 @_command()
@@ -521,8 +525,8 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
                 table.add_row(key, str(value))
         console.print(table)
         return
-    if file.is_file() and not _is_bundle(file):
-        raise ValueError(f"{path}: expected an operator (.safetensors) or a dataset (HDF5), got a file of another kind")
+    if file.is_file() and (other := _other_kind(file)):
+        raise ValueError(f"{path}: not a readable safetensors file or HDF5 dataset: it is {other}")
     console.print(_card_table(read_header(file).card, path))
 
 

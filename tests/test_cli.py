@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -443,6 +444,10 @@ def test_damaged_and_foreign_files(run, bundle, tmp_path):
         file["temperature"] = [1.0]
     with h5py.File(tmp_path / "shape.h5", "w") as file:
         file["fields"], file["tensor"] = torch.zeros(4, 2, 8, 9).numpy(), torch.zeros(4, 3).numpy()
+    np.savez(tmp_path / "fields.npz", fields=np.zeros(3))
+    refused(
+        run("info", "fields.npz"), "fields.npz: not a readable safetensors file or HDF5 dataset: it is a ZIP archive"
+    )
     before = contents(tmp_path)
     for name, message in (
         ("short.h5", "truncated"), ("text.h5", "not a readable"), ("foreign.h5", "expected datasets 'fields' and"),

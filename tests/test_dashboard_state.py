@@ -658,6 +658,17 @@ def test_a_file_has_the_fields_and_what_they_are_of(state, make):
     assert facts["error of zero_shot"] == pytest.approx(frame.predictions["zero_shot"].relative_error)
 
 
+@pytest.mark.parametrize("make", [as_hdf5, as_npz])
+def test_a_file_keeps_coefficients_apart_from_what_has_their_names(state, make):
+    """Like reports that an archive loses, or refuses, a variable that is named as one of its own."""
+    frame = replace(compute(state.query()), coefficients={"source": 1.0, "file": 2.0, "address": 3.0, "k11": 4.0})
+    content = io.BytesIO(make(frame, "here").content)
+    with h5py.File(content) if make is as_hdf5 else np.load(content) as file:
+        facts = file.attrs if make is as_hdf5 else file
+        found = [facts[name] for name in ("coefficient source", "coefficient file", "coefficient address", "k11")]
+        assert (found, file["source"].shape, facts["address"]) == ([1, 2, 3, 4], frame.source.shape, "here")
+
+
 @pytest.mark.parametrize("drawn", [False, True])
 def test_the_program_makes_the_fields_again(state, operators, drawn, capsys):
     """What was trained live is not on any disk: the program says how its like is trained."""

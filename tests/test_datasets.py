@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
@@ -600,6 +601,162 @@ def test_chunked_and_compressed_files_are_read_too(tmp_path):
             for index in (slice(2, 5), torch.tensor([7, 0, 0, 3])):
                 for read, expected in zip(file.take(index)[:3], examples.take(index)[:3], strict=True):
                     assert torch.equal(read, expected)
+
+
+def in_parts(folder, fields):
+    """A virtual layout of three files."""
+    layout = h5py.VirtualLayout(fields.shape, "f4")
+    for i in range(3):
+        with h5py.File(folder / f"part{i}.h5", "w") as part:
+            part["part"] = fields[3 * i : 3 * i + 3]
+        layout[3 * i : 3 * i + 3] = h5py.VirtualSource(f"part{i}.h5", "part", (3, 2, 8, 8))
+    return layout
+
+
+def linked(file, folder, fields):
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["before"], other["fields"] = np.full(1000, 7.0), fields
+    file["fields"] = h5py.ExternalLink("other.h5", "fields")
+
+
+def elsewhere(length):
+    def write(file, folder, fields):
+        (folder / "raw").write_bytes(bytes(64) + fields.tobytes()[:length])
+        file.create_dataset("fields", fields.shape, "f4", external=[(str(folder / "raw"), 64, fields.nbytes)])
+
+    return write
+
+
+def virtual(lost=None):
+    def write(file, folder, fields):
+        layout = in_parts(folder, fields)
+        if lost == "file":
+            (folder / "part1.h5").unlink()
+        elif lost == "rows":
+            with h5py.File(folder / "part1.h5", "w") as part:
+                part["part"] = fields[:2]
+        elif lost:
+            with h5py.File(folder / "part1.h5", "w") as part:
+                part.create_dataset("part", (3, 2, 8, 8), "f4")
+        file.create_virtual_dataset("fields", layout)
+
+    return write
+
+
+def unmapped(file, folder, fields):
+    layout = h5py.VirtualLayout(fields.shape, "f4")
+    in_parts(folder, fields)
+    layout[:3] = h5py.VirtualSource("part0.h5", "part", (3, 2, 8, 8))
+    file.create_virtual_dataset("fields", layout)
+
+
+def in_chunks(rows):
+    def write(file, folder, fields):
+        file.create_dataset("fields", fields.shape, "f4", chunks=(2, 2, 8, 8), compression="gzip")[:rows] = fields[
+            :rows
+        ]
+
+    return write
+
+
+def soft(file, folder, fields):
+    file["group/inside"], file["fields"] = fields, h5py.SoftLink("/group/inside")
+
+
+PLACES = {
+    "an external link": (linked, None),
+    "a soft link": (soft, None),
+    "other numbers": (lambda file, folder, fields: file.__setitem__("fields", fields.astype(">f8")), None),
+    "chunks": (in_chunks(9), None),
+    "external": (elsewhere(None), None),
+    "virtual": (virtual(), None),
+    "a dangling link": (
+        lambda file, *_: file.__setitem__("fields", h5py.SoftLink("/x")),
+        r"fields \(a link to nothing",
+    ),
+    "never": (lambda file, _, fields: file.create_dataset("fields", fields.shape, "f4"), "fields: was never written"),
+    "missing chunks": (in_chunks(4), "fields: 3 of its 5 chunks were never written"),
+    "short external": (elsewhere(1000), "fields: 3608 bytes of it are missing in"),
+    "a missing part": (virtual("file"), "fields: its part part of part1.h5 is missing"),
+    "a short part": (virtual("rows"), "fields: its part part of part1.h5 is missing"),
+    "an unwritten part": (virtual("numbers"), "fields: part1.h5: was never written"),
+    "an unmapped part": (unmapped, "fields: parts of it are mapped to no file"),
+}
+
+
+@pytest.mark.parametrize(("write", "told"), PLACES.values(), ids=PLACES)
+def test_fields_are_read_from_where_hdf5_keeps_them_or_said_to_be_missing(write, told, tmp_path):
+    """Like reports that loaders read fill values, or another file's bytes, where HDF5 keeps an array elsewhere."""
+    examples = POISSON.sample(9, 8, stream(0))
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        write(file, tmp_path, torch.stack([examples.source, examples.solution], 1).numpy())
+        file["tensor"] = examples.coefficients.numpy()
+    if told:
+        with pytest.raises(ValueError, match=rf"data.h5: .*{told}"):
+            DatasetFile(tmp_path / "data.h5")
+        return
+    with DatasetFile(tmp_path / "data.h5") as file:
+        for read, expected in zip(file.take([7, 0, 0, 3])[:3], examples.take([7, 0, 0, 3])[:3], strict=True):
+            assert torch.equal(read, expected)
+
+
+@pytest.mark.parametrize("row", [(0, 0, 0), (-1, -1, 0), (0.1, 0.1, 0.2)])
+def test_a_row_of_coefficients_that_is_no_equation_is_named(row, tmp_path):
+    """Like reports of data sets with rows of zeros that were trained on."""
+    examples = POISSON.sample(9, 8, stream(0))
+    examples.coefficients[4] = torch.tensor(row)
+    with DatasetFile(write_released(examples, tmp_path / "data.h5")) as file:
+        file.take(slice(0, 4))
+        with pytest.raises(ValueError, match=r"data.h5: example 4 has the coefficients \[.*positive definite"):
+            file.take(torch.tensor([8, 4, 2]))
+
+
+def test_a_dataset_file_is_a_sequence(tmp_path):
+    """Like reports of data sets that a mask or a negative number reads the wrong rows of."""
+    with DatasetFile(generate(POISSON, tmp_path / "data.h5", 9, resolution=8)) as file:
+        whole, mask = file[:], torch.arange(9) % 2 == 0
+        for index in (3, -1, np.int64(2), torch.tensor(4), [1, 2], mask, mask.numpy(), slice(None, 2, 3), slice(5, 2)):
+            for read, expected in zip(file[index], whole.take(index), strict=True):
+                assert torch.equal(read, expected)
+        assert file[::-2].dial.tolist() == whole.dial.flip(0)[::2].tolist()
+        assert (file.take([]).size, len(file), len(list(file))) == (0, 9, 9)
+        for index in (9, -10, [9], mask[:8], 1.5, [0.5], torch.tensor([[1]]), None, "x"):
+            with pytest.raises(
+                ValueError, match=r"data.h5: expected a slice, whole numbers from -9 to 8 or a mask of 9"
+            ):
+                file.take(index)
+        with pytest.raises(IndexError):
+            file[9]
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_a_data_loader_read_a_dataset_file(start, tmp_path):
+    """Like reports that an open file cannot be pickled, or is shared by forked workers."""
+    with DatasetFile(generate(POISSON, tmp_path / "data.h5", 9, resolution=8)) as file:
+        loader = torch.utils.data.DataLoader(file, 4, num_workers=1, multiprocessing_context=start)
+        assert torch.equal(torch.cat([batch.solution for batch in loader]), file[:].solution)
+
+
+def test_files_that_other_programs_have_begun_or_gone_on_with(tmp_path):
+    """Like reports that a file is called broken once someone has noted something in it."""
+    path = generate(POISSON, tmp_path / "data.h5", 4, resolution=8)
+    with h5py.File(path, "r+") as file:
+        file.attrs["note"], file["mine"] = "kept", np.zeros(3)
+        before = file["fields"][:]
+    with DatasetFile(path) as file:
+        assert torch.equal(file[:].source, torch.from_numpy(before[:, 0]))
+    with open(path, "ab") as file:
+        file.write(b"junk")
+    with pytest.raises(ValueError, match="damaged: its tables"):
+        DatasetFile(path)
+    begins = b"MATLAB 7.3 MAT-file".ljust(512)
+    for turned, told in ((False, None), (True, "MATLAB reverses dimensions: save permute")):
+        matlab = tmp_path / f"{turned}.mat"
+        with h5py.File(matlab, "w", userblock_size=512) as file:
+            file["fields"], file["tensor"] = before.T if turned else before, np.full((4, 2), 0.01)
+        matlab.write_bytes(begins + matlab.read_bytes()[512:])
+        with pytest.raises(ValueError, match=told) if told else nullcontext():
+            DatasetFile(matlab).take(0)
 
 
 def test_fixed_batches_are_never_larger_than_the_data():

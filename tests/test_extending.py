@@ -128,3 +128,18 @@ def test_what_cannot_be_imported_is_left_out_and_said(plugins, message, tmp_path
     )
     assert done.stdout == "6\n"
     assert re.search(message, done.stderr)
+
+
+@pytest.mark.parametrize(
+    "ends", ["import sys; sys.exit()", "raise GeneratorExit", "import warnings; warnings.warn('old')"]
+)
+def test_a_plugin_ends_nothing_but_itself(ends, tmp_path):
+    """Like reports that an optional extension takes the whole program with it; what it had registered is left out too."""
+    begun = "from sciml_fm_core.physics.poisson import Poisson\nclass Mine(Poisson):\n    name = label = 'MINE'\n"
+    (tmp_path / "ending.py").write_text(begun + ends)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SCIML_FM_PLUGINS": "./ending.py"}
+    code = "import sciml_fm_core; print(len(sciml_fm_core.SYSTEMS))"
+    command = [sys.executable, "-W", "error", "-P", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (0, "6\n"), done.stderr
+    assert re.search(r"plugin left out: SCIML_FM_PLUGINS=.*ending.py: \w+", done.stderr)

@@ -346,6 +346,21 @@ def test_unknown_kinds_and_systems_are_refused():
         DimensionlessNormalization((), (), ())
 
 
+@pytest.mark.parametrize("value", [1e-300, 1e300, 1e-40, 1e38, float("nan"), float("inf")])
+def test_numbers_that_float32_does_not_hold_are_refused(value):
+    """Like reports of statistics that overflow once the network computes in fewer bits."""
+    poisson = (SYSTEMS["poisson"],)
+    for make in (
+        lambda: DimensionlessNormalization(poisson, (0, 0, 0), (1, value, 1)),
+        lambda: DimensionlessNormalization(poisson, (0, 0, max(value, 1 / value)), (1, 1, 1)),
+        lambda: DimensionlessNormalization(poisson, (1e20, 0, 0), (1e-20, 1, 1)),
+        lambda: PaperNormalization(poisson, value, (1, 1, 1)),
+        lambda: PaperNormalization(poisson, 1, (1, 1, value)),
+    ):
+        with pytest.raises(ValueError, match=r"normalization: .*expected .*got (\S+e[+-]\d+|nan|inf|1\.0|\()"):
+            make()
+
+
 def test_resolve_names_the_choice():
     one = fit_normalization("dimensionless", [Task.parse("SYS-1(1,5)")], count=16)
     both = fit_normalization("dimensionless", [Task.parse(label) for label in LABELS[:2]], count=16)

@@ -542,7 +542,7 @@ def _held(dataset: h5py.Dataset, where: str) -> int:
             try:
                 with h5py.File(next(filter(Path.is_file, places))) as file:
                     source = file[part.dset_name]
-                    if any(map(int.__gt__, part.src_space.shape, source.shape)):
+                    if source.size < part.vspace.get_select_npoints():
                         raise KeyError
                     held += _held(source, f"{where}: {part.file_name}")
             except (StopIteration, OSError, KeyError):

@@ -294,12 +294,12 @@ class DimensionlessNormalization(Normalization):
 
     def _scaled(self, source, coefficients, system, mode_points, variation):
         g = _root_mean_square(source)
-        features = self._arrange(system.features(coefficients), system.feature_names)
+        features = self._arrange(system.features(coefficients), system.feature_names).to(source.dtype)
         centre, spread = features.new_tensor(self.centre), features.new_tensor(self.spread)
         return Encoded(
             (source / g[:, None, None])[:, None],
             torch.asinh((features - centre) / spread),
-            g / system.scale(coefficients),
+            g / system.scale(coefficients).to(source.dtype),
             torch.full_like(g, float(system.zero_mean)),
         )
 

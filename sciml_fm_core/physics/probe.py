@@ -66,6 +66,10 @@ def apart(function: Callable, *arguments) -> Any:
 @lru_cache(maxsize=4096)
 def check_kept(system: System, value: float) -> None:
     """Raise ValueError when coefficients stored in float32 do not keep a value of the dial."""
+    try:
+        check_equation(system)
+    except ValueError:
+        return  # what is wrong with the equation is said when it is used
     found = apart(_kept, system, value)
     if isinstance(found, str):
         raise ValueError(found)
@@ -166,10 +170,10 @@ def _try(system: System, where: list[str]) -> Iterator[str]:
         yield from _wrong("multiplier", multiplier, (3, n, n // 2 + 1), (torch.float64, torch.complex128))
         yield from _not_hermitian("multiplier", multiplier)
     where[0] = "features and scale"
-    yield from _wrong("features", system.features(coefficients), (3, len(system.feature_names)))
     yield from _wrong("scale", scale := system.scale(coefficients), (3,))
     if not (scale > 0).all():
         yield f"scale: expected values above 0, got {scale.tolist()}"
+    yield from _wrong("features", system.features(coefficients), (3, len(system.feature_names)))
     where[0] = "solve"
     yield from _wrong("solve", solution := system.solve(source, coefficients), (3, n, n), (torch.float64,))
     where[0] = "geometry"

@@ -164,7 +164,8 @@ class System(ABC):
     def scale(self, coefficients: Tensor) -> Tensor:
         """Typical size of the symbol on the largest waves, shape (...): |u| is about |f| / scale."""
         symbol = self.symbol(coefficients, 4)
-        return (symbol[..., 0, 1].abs() + symbol[..., 1, 0].abs() + symbol[..., 1, 1].abs()) / 3
+        size = (symbol[..., 0, 1].abs() + symbol[..., 1, 0].abs() + symbol[..., 1, 1].abs()) / 3
+        return size.to(coefficients.dtype)
 
     # Symmetries -----------------------------------------------------------------------------------------------------
 

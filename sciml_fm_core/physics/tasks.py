@@ -57,7 +57,7 @@ class Task:
     @property
     def label(self) -> str:
         """The paper's name of the task, such as ``SYS-1(1,5)``."""
-        return f"{self.system.label}({self.low:.15g},{self.high:.15g})"
+        return _label(self.system, self.low, self.high)
 
     @classmethod
     def parse(cls, label: str) -> Task:
@@ -130,6 +130,10 @@ class Task:
         return draw_accepted(self, count, resolution, generator, dtype, torch.device(device or generator.device))
 
 
+def _label(system: System, low: float, high: float) -> str:
+    return f"{system.label}({low:.15g},{high:.15g})"
+
+
 def parse_mixture(label: str) -> list[Task]:
     """Tasks of a mixture written ``SYS-1(1,5) + SYS-2(0.2,1)``; a single task is a mixture of one.
 
@@ -145,7 +149,7 @@ def tasks_of(system: System) -> dict[str, str]:
     >>> tasks_of(find_system("SYS-3"))
     {'pre-training': 'SYS-3(1,10)', 'none': 'SYS-3(1,5)', 'medium': 'SYS-3(5,12)'}
     """
-    return {shift: Task(system, *ends).label for shift, ends in system.shifts.items()}
+    return {shift: _label(system, *ends) for shift, ends in system.shifts.items()}
 
 
 def is_label(text: str) -> bool:
