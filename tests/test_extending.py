@@ -134,7 +134,7 @@ def test_what_cannot_be_imported_is_left_out_and_said(plugins, message, tmp_path
     "ends", ["import sys; sys.exit()", "raise GeneratorExit", "import warnings; warnings.warn('old')"]
 )
 def test_a_plugin_ends_nothing_but_itself(ends, tmp_path):
-    """Like reports that an optional extension takes the whole program with it; what it had registered is left out too."""
+    """Like reports that an optional extension takes the whole program with it, and leaves half of itself."""
     begun = "from sciml_fm_core.physics.poisson import Poisson\nclass Mine(Poisson):\n    name = label = 'MINE'\n"
     (tmp_path / "ending.py").write_text(begun + ends)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SCIML_FM_PLUGINS": "./ending.py"}
