@@ -20,11 +20,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .files import user_path
 from .models.base import MODELS
 from .physics.system import SYSTEMS
 from .training.losses import LABEL_FREE, LOSSES
-
-from .files import user_path
 
 GROUPS = ("sciml_fm.systems", "sciml_fm.models", "sciml_fm.losses")
 VARIABLE = "SCIML_FM_PLUGINS"
