@@ -40,8 +40,8 @@ def check_equation(system: System, *, residual: bool = False) -> None:
         system: the equation.
         residual: whether its residual is about to be used, which need not fit a `solve` that a subclass has replaced.
     """
-    if torch.compiler.is_compiling() or getattr(_HERE, "probing", False):
-        return
+    if torch.compiler.is_compiling() or getattr(_HERE, "probing", False) or not hasattr(system, "name"):
+        return  # without a name it declares nothing that can be tried
     if type(system) not in _FAULTS:
         with _LOCK:
             if type(system) not in _FAULTS:
