@@ -127,6 +127,31 @@ def test_an_equation_never_seen_is_judged_by_what_the_network_is_told():
     assert all(values.isfinite().all() for values in found.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "system", "dial"),
+    [
+        ("sys-1-symbol", "BIHARM(5,5)", "BIHARM", None),
+        ("sys-1-symbol", "SYS-2(0.5,0.5)", "SYS-2", None),
+        ("sys-1-symbol", "SYS-3(8,8)", "SYS-3", None),
+        ("mixed", "SYS-3(7,7)", "SYS-3", 7.4),
+    ],
+)
+def test_distance_gives_no_all_clear_where_nothing_was_trained(name, task, system, dial):
+    """Like reports that a detector of unusual inputs passes whole classes that its calibration never had."""
+    trained, given = TrainingRange.of(load_operator(name)), examples(task, 4)
+    coefficients = given.coefficients
+    if dial:
+        whole = trained.flag(given.source, coefficients, system)
+        assert whole.probability.isfinite().all()
+        coefficients = coefficients.clone()
+        coefficients[:, 1] = dial
+    flag = trained.flag(given.source, coefficients, system)
+    assert flag.likely.all()
+    assert flag.probability.isnan().all()
+    assert flag.error.isnan().all()
+    assert not trained.flag(given.source, coefficients, system, level=1e-6).error.isnan().any(), "warnings stay"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_sources_are_finite_and_others(kind, generator):
     source = examples("SYS-1(1,5)", 8, 32).source

@@ -49,6 +49,8 @@ TAIL = 0.02
 """Share of the training examples beyond which a source counts as outside on one side."""
 LONGEST = 4
 """Wavenumber up to which values on modes are compared."""
+WHOLE = 1e-3
+"""How far from a whole number a dial still is one: coefficients are in single precision."""
 KINDS = ("reshaped", "negated", "phases", "noise", "windowed")
 """Of the sources that the distances are weighed on, see `other_sources`."""
 
@@ -62,10 +64,13 @@ KNOWN: WeakKeyDictionary[Operator, TrainingRange] = WeakKeyDictionary()
 class Flag(NamedTuple):
     """What is expected of predictions before they are made.
 
+    An equation that was never trained on, or a value between the whole numbers that were, may be near to the training
+    and yet be predicted wrongly: there the distances can warn, and where they do not, nothing is known.
+
     Attributes:
-        likely: whether the error is more likely above the level than not, shape (...), boolean.
-        probability: of an error above the level, shape (...), float64.
-        error: the error expected, a median, shape (...), float64.
+        likely: whether the error is not known to be more likely below the level than above, shape (...), boolean.
+        probability: of an error above the level, NaN where nothing is known, shape (...), float64.
+        error: the error expected, a median, NaN where nothing is known, shape (...), float64.
         parts: by name in `PARTS`, what each distance adds to that error, shape (...), float64.
     """
 
@@ -187,8 +192,15 @@ class TrainingRange:
             torch.tensor(self.weights, dtype=torch.float64), torch.stack([found[name] for name in PARTS], dim=-1)
         )
         error = inside + added.sum(-1)
+        error = torch.where(self._trained_on(source, coefficients, system) | (error > level), error, math.nan)
         probability = torch.special.ndtr(torch.log(error / level) / self.scatter)
-        return Flag(probability > 0.5, probability, error, dict(zip(PARTS, added.unbind(-1), strict=True)))
+        return Flag(~(probability <= 0.5), probability, error, dict(zip(PARTS, added.unbind(-1), strict=True)))
+
+    def _trained_on(self, source: Tensor, coefficients: Tensor, system: System | str | None) -> Tensor:
+        """Whether the tasks have the equation, and draw such values of its dial where they draw whole numbers."""
+        system = self.normalization.resolve(system)
+        dial = system.dial(source, coefficients) if system.dialled.whole else torch.zeros(())
+        return ((dial - dial.round()).abs() < WHOLE) & (system.name in self.ranges)
 
 
 def other_sources(source: Tensor, kind: str, generator: torch.Generator) -> Tensor:
