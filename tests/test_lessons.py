@@ -1,7 +1,10 @@
 """Lessons: files that a teacher can write, numbers that are computed, and each of those that ship to its end."""
 
+import asyncio
+import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer.app import shared_operator
 from explorer.bundles import find_bundles
+from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
 from explorer.shipped import shipped_results
 from explorer.state import ExploreState
@@ -93,6 +97,109 @@ def test_own_lessons_come_beside_those_that_ship_and_broken_ones_are_named(tmp_p
     assert [problem.split(":")[0] for problem in problems] == [
         "lesson few.yaml, step 1", "lesson no.yaml", "lesson number.yaml, step 1", "lesson twice.yaml, line 9"
     ]  # fmt: skip
+
+
+def grown(opening, closing):
+    """Names, each of which is ten of the one before it."""
+    pairs = zip("abcdefg", "bcdefgh", strict=True)
+    return "a: &a {x: 1}\n" + "".join(f"{b}: &{b} {opening}{', '.join(10 * [f'*{a}'])}{closing}\n" for a, b in pairs)
+
+
+BAD = {
+    "empty answer": OWN.replace("It is {zero_shot}.", ""),
+    "no number": OWN.replace("right: 1", "right: .inf"),
+    "no whole number": OWN.replace("right: 1", "right: 1.0"),
+    "long number": OWN.replace("right: 1", "right: " + 5000 * "9"),
+    "no text": OWN.replace("Look.", "[Look]"),
+    "date": OWN.replace("Look.", "2001-99-99"),
+    "tag": OWN.replace("Look.", "!!timestamp x"),
+    "object": OWN.replace("Look.", "!!python/object/apply:os.getcwd []"),
+    "two points": OWN.replace("zero_shot", "zero_shot@1.2.3"),
+    "mean of what": OWN.replace("zero_shot", "mean_largest"),
+    "no choices": OWN.replace("[yes, no]", "yes"),
+    "unknown key": OWN.replace("right: 1", "right: 1\n    hint: no"),
+    "key twice": OWN.replace("right: 1", "right: 2\n    right: 1"),
+    "no steps": "title: Own\nsteps: []",
+    "deep": "a: " + 5000 * "[",
+    "deep maps": OWN.replace("Look.", 40 * "{a: " + 40 * "}"),
+    "aliases": grown("[", "]"),
+    "merged": grown("{<<: [", "]}"),
+    "itself": "&a\ntitle: *a\nsteps: [*a]",
+    "bytes": bytes(range(256)),
+    "another encoding": OWN.replace("Look", "Schön").encode("latin-1"),
+    "long": OWN + 70_000 * "#",
+    "none": OWN,
+}  # fmt: skip
+
+
+def test_a_bad_lesson_is_named_in_one_line_and_all_others_work(tmp_path, monkeypatch, state):
+    """Like reports that one malformed file in a folder of content takes a whole server of courses down."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    for name, content in BAD.items():
+        (tmp_path / f"{name}.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "away.yaml").symlink_to(tmp_path / "nowhere")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "own.yaml").write_text(OWN, encoding="utf-8")
+    lessons, problems = find_lessons()
+    named = [problem.split(".yaml")[0].removeprefix("lesson ") for problem in problems]
+    assert sorted(named) == sorted(path.stem for path in tmp_path.iterdir() if path.stem != "own")
+    assert not any("\n" in problem or len(problem) > 300 for problem in problems)
+    assert lessons.keys() == {"own", *(path.stem for path in LESSONS)}
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
+    assert "nowhere is no folder" in find_lessons()[1][0]
+
+
+@pytest.mark.parametrize(
+    ("at", "answer", "says"),
+    [
+        ("system=poisson&model=sys-1&dial=3&draw=", "It is {zero_shot}.", "The source is empty"),
+        ("system=poisson&model=sys-1", "It is {zero_shot@99}.", "@99 is not on the dial, which goes from 1 to 20"),
+        ("system=poisson&model=mine&dial=3", "It is {zero_shot}.", "model=mine in the address is left out"),
+        ("system=mine&dial=3", "It is {zero_shot}.", "system=mine in the address is left out"),
+        ("dial=%FF&p.x=1&result=a:b:c&draw=1", "It is {mean}.", "result=a:b:c in the address is left out"),
+    ],
+)
+def test_a_lesson_that_fails_at_a_step_goes_on_and_says_why(tmp_path, monkeypatch, state, at, answer, says):
+    step = OWN.split("steps:\n")[1].replace("dial=3", "dial=3&seed=3")
+    failing = step.replace("system=poisson&dial=3&seed=3", at).replace("It is {zero_shot}.", f'"{answer}"')
+    (tmp_path / "own.yaml").write_text(f"title: Own\nsteps:\n{failing}{step}", encoding="utf-8")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    told = []
+    card = LessonCard(state, lambda kind, **header: told.append((kind, header["text"])), ThreadPoolExecutor(1))
+    card.open("own")
+    asyncio.run(card.check(0))
+    assert [kind for kind, _ in told] == ["lesson", "answer"]
+    assert any(says in text for _, text in told)
+    assert "Right." in told[1][1]
+    assert says in card.sheet()().content.decode()
+    card.show(1)
+    asyncio.run(card.check(0))
+    assert percents(told[-1][1])
+
+
+def test_an_answer_has_the_numbers_of_the_state_that_was_asked_about(state):
+    """Like reports of results that change when a slider is moved while they are computed."""
+    lesson, answers = read_lesson(LESSONS[0]), []
+    card = LessonCard(state, lambda kind, **header: answers.append(header["text"]), _Turns(state))
+    card.open(LESSONS[0].stem)
+    asyncio.run(card.check(0))
+    open_at(state, lesson.steps[0].then or lesson.steps[0].at)
+    numbers = percents(filled(lesson.steps[0].answer, state))
+    assert percents(answers[-1])[-len(numbers) :] == numbers
+
+
+class _Turns(ThreadPoolExecutor):
+    """Where the dial is turned before anything is computed."""
+
+    def __init__(self, state):
+        super().__init__(1)
+        self.state = state
+
+    def submit(self, work, /, *arguments):
+        self.state.set_dial(20)
+        return super().submit(work, *arguments)
 
 
 @pytest.fixture(scope="module")

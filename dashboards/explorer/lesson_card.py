@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from .lessons import Lesson, filled, find_lessons, markdown, open_at, sheet
+from . import text
+from .exports import File
+from .lessons import NONE, Lesson, find_lessons, markdown, open_at, sheet, told
 from .state import ExploreState
-
-NONE = "none"
 
 
 class LessonCard:
@@ -57,11 +57,15 @@ class LessonCard:
             return
         self.number = max(0, min(int(number), len(lesson.steps) - 1))
         step = lesson.steps[self.number]
+        missing = self._open_at(step.at)
         self._tell(
-            "lesson", title=lesson.title, number=self.number, count=len(lesson.steps), text=markdown(step.text),
-            ask=markdown(step.ask), choices=step.choices,
+            "lesson", title=lesson.title, number=self.number, count=len(lesson.steps),
+            text=markdown(step.text) + missing, ask=markdown(step.ask), choices=step.choices,
         )  # fmt: skip
-        open_at(self.state, step.at)
+
+    def _open_at(self, query: str) -> str:
+        """Set the page to a step; what of it is not here, as HTML."""
+        return "".join(text.message(problem, name="lesson-notice") for problem in open_at(self.state, query))
 
     async def check(self, guess: int) -> None:
         """Answer a guess, the number of a choice from 0; the page goes where the step's answer is seen."""
@@ -69,14 +73,15 @@ class LessonCard:
         if lesson is None:
             return
         step = lesson.steps[self.number]
-        if step.then:
-            open_at(self.state, step.then)
-        words = await asyncio.get_running_loop().run_in_executor(self._executor, filled, step.answer, self.state)
+        missing = self._open_at(step.then) if step.then else ""
+        query = self.state.query()  # as it is now: the dial may be turned while the numbers are computed
+        words = await asyncio.get_running_loop().run_in_executor(self._executor, told, step.answer, query)
         verdict = "Right." if guess == step.right - 1 else f"Not so: {step.choices[step.right - 1]}."
         if lesson is self.lesson and step is lesson.steps[self.number]:
-            self._tell("answer", text=markdown(f"**{verdict}** {words}"))
+            self._tell("answer", text=markdown(f"**{verdict}** {words}") + missing)
 
-    def sheet(self) -> bytes:
-        """The lesson to print, as HTML."""
-        own = ExploreState(self.state.bundles, self.state.load, kept=dict(self.state.kept))
-        return sheet(self.lesson, own).encode() if self.lesson else b""
+    def sheet(self) -> Callable[[], File]:
+        """A function that makes the lesson to print, as HTML."""
+        own, lesson = ExploreState(self.state.bundles, self.state.load, kept=dict(self.state.kept)), self.lesson
+        name = f"{self.name}.html"
+        return lambda: File(name, "text/html", sheet(lesson, own).encode(errors="replace") if lesson else b"")

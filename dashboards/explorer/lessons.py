@@ -20,11 +20,14 @@ In an answer ``{zero_shot}``, ``{fine_tuned}`` and ``{from_scratch}`` are errors
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import reprlib
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -37,7 +40,7 @@ from sciml_fm_core.files import user_path
 from sciml_fm_core.yaml_values import parse_yaml
 
 from . import text
-from .compute import compute, sweep_sources
+from .compute import Query, compute, sweep_sources
 from .link import restore
 from .state import ExploreState
 
@@ -47,7 +50,15 @@ markdown = MarkdownIt(options_update={"html": False}).render
 FOLDER = Path(__file__).resolve().parent.parent / "lessons"
 VARIABLE = "SCIML_FM_LESSONS"
 """Environment variable that names a folder of further lessons."""
-PLACEHOLDER = re.compile(r"\{(mean_)?(mean|largest|zero_shot|fine_tuned|from_scratch)(?:@([\d.]+))?\}")
+NONE = "none"
+"""In place of the name of a lesson."""
+LARGEST_FILE = 2**16
+"""Bytes of a lesson."""
+LONGEST_LINE = 300
+ERRORS = "(?:mean_)?(?:zero_shot|fine_tuned|from_scratch)"
+PLACEHOLDER = re.compile(rf"\{{(mean|largest|{ERRORS})(?:@(\d+\.?\d*|\.\d+))?\}}")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,10 +68,17 @@ class Step:
     text: str
     at: str
     ask: str
-    choices: tuple[str, ...]
+    choices: tuple[str | int | float, ...]
     right: int
     answer: str
     then: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "choices", tuple(map(str, self.choices)))
+        if not 1 <= self.right <= len(self.choices):
+            raise ValueError(f"right is {self.right} of {len(self.choices)} choices")
+        if "{" in PLACEHOLDER.sub("", self.answer):
+            raise ValueError(f"{reprlib.repr(self.answer)} asks for a number that is not known")
 
 
 @dataclass(frozen=True)
@@ -68,38 +86,58 @@ class Lesson:
     """A lesson as its file has it."""
 
     title: str
-    about: str
     steps: tuple[Step, ...]
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class _File:
+    title: str
+    steps: list[dict]
+    about: str = ""
+
+    def __post_init__(self):
+        if not self.steps:
+            raise ValueError("expected at least one step")
 
 
 def read_lesson(path: Path) -> Lesson:
     """A lesson from its file.
 
     Raises:
-        ValueError: if it is no YAML, lacks something, or names a choice or a number that is not there.
+        ValueError: if it is no YAML, lacks something, has what is not known, or names a choice or a number that is not
+            there; in one line.
     """
+    where = f"lesson {path.name}"
     try:
-        values = parse_yaml(schema.read_text(path), f"lesson {path.name}", unsure=[])
-        steps = tuple(
-            Step(**(step | {"choices": tuple(map(str, step["choices"])), "right": int(step["right"])}))
-            for step in values["steps"]
-        )
-        lesson = Lesson(str(values["title"]), str(values.get("about", "")), steps)
-    except (OSError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"lesson {path.name}: expected title, about and steps as documented ({error})") from error
-    for number, step in enumerate(steps, 1):
-        if not 1 <= step.right <= len(step.choices):
-            raise ValueError(f"lesson {path.name}, step {number}: right is {step.right} of {len(step.choices)} choices")
-        if "{" in PLACEHOLDER.sub("", step.answer):
-            raise ValueError(f"lesson {path.name}, step {number}: {step.answer!r} asks for a number that is not known")
-    return lesson
+        found = schema.read(_File, _parsed(path, where), where, strict=True)
+        steps = [
+            schema.read(Step, step, f"{where}, step {number}", strict=True)
+            for number, step in enumerate(found.steps, 1)
+        ]
+    except ValueError as error:
+        line = " ".join(str(error).split())[:LONGEST_LINE]
+        raise ValueError(line.encode(errors="backslashreplace").decode()) from error
+    return Lesson(found.title, tuple(steps), found.about)
+
+
+def _parsed(path: Path, where: str) -> Any:
+    if path.stem == NONE or not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{where}: expected a file, of another name than {NONE}")
+    try:
+        content = schema.read_text(path, LARGEST_FILE)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where}: expected title, about and steps as documented ({error})") from error
+    if re.search(r"<<\s*:", content):  # much comes of little before any limit is looked at
+        raise ValueError(f"{where}: keys are not merged by << in a lesson; write them out")
+    return parse_yaml(content, where, unsure=[])
 
 
 def find_lessons() -> tuple[dict[str, Lesson], list[str]]:
     """Lessons by the names of their files, and what is wrong with those that cannot be read."""
     folders = [FOLDER, *([user_path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else [])]
     lessons: dict[str, Lesson] = {}
-    problems = []
+    problems = [f"{VARIABLE}: {folder} is no folder" for folder in folders if not folder.is_dir()]
     for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
         try:
             lessons[path.stem] = read_lesson(path)
@@ -110,23 +148,32 @@ def find_lessons() -> tuple[dict[str, Lesson], list[str]]:
 
 def open_at(state: ExploreState, query: str) -> list[str]:
     """Set the page to a step's state; what is wrong with that, if anything."""
-    return restore(state, dict(parse_qsl(query)))
+    return restore(state, dict(parse_qsl(query, keep_blank_values=True)))
 
 
 def filled(answer: str, state: ExploreState) -> str:
-    """An answer with its numbers, computed for the state as it is."""
+    """An answer with its numbers, computed for the state as it is.
 
+    Raises:
+        ValueError: if a number cannot be computed there.
+    """
+    return _filled(answer, state.query())
+
+
+def _filled(answer: str, asked: Query) -> str:
     def number(match: re.Match) -> str:
-        mean, name, dial = match.groups()
-        query = state.query()
+        name, dial = match.groups()
+        query, scale = asked, asked.system.dialled
         if dial:
-            query = replace(query, dial=state.scale.snap(float(dial)))
+            query = replace(query, dial=float(dial))
+            if not scale.low <= query.dial <= scale.high:
+                raise ValueError(f"@{dial} is not on the dial, which goes from {scale.low:g} to {scale.high:g}")
         if name == "largest":
             return f"{np.abs(compute(query).solution).max():.3g}"
-        if not mean and name != "mean":
+        if not name.startswith("mean"):
             found = compute(query).predictions.get(name)
             return text.percent(found.relative_error if found else None)
-        load = query.operators["zero_shot" if name == "mean" else name]
+        load = query.operators[name.removeprefix("mean_") if name != "mean" else "zero_shot"]
         if load is None:
             return text.percent(None)
         sources = sweep_sources(query.system)
@@ -137,15 +184,25 @@ def filled(answer: str, state: ExploreState) -> str:
     return PLACEHOLDER.sub(number, answer)
 
 
+def told(answer: str, query: Query) -> str:
+    """An answer with its numbers, or why it has none; Markdown."""
+    try:
+        return _filled(answer, query)
+    except Exception as error:  # whatever it is, the lesson goes on
+        if not isinstance(error, (ValueError, ArithmeticError)):
+            log.exception("computing the numbers of an answer failed")
+        return f"Its numbers cannot be computed here: {error}"
+
+
 def sheet(lesson: Lesson, state: ExploreState) -> str:
     """A lesson to print, as HTML: the questions, then on a page of their own the answers."""
     questions, answers = [], []
     for number, step in enumerate(lesson.steps, 1):
         choices = "".join(f"<li>{escape(choice)}</li>" for choice in step.choices)
         questions.append(f"<h2>{number}.</h2>{markdown(step.text)}<p><b>{escape(step.ask)}</b></p><ul>{choices}</ul>")
-        open_at(state, step.then or step.at)
+        missing = "".join(map(text.message, open_at(state, step.then or step.at)))
         right = escape(step.choices[step.right - 1])
-        answers.append(f"<h2>{number}. {right}</h2>{markdown(filled(step.answer, state))}")
+        answers.append(f"<h2>{number}. {right}</h2>{missing}{markdown(told(step.answer, state.query()))}")
     style = "body{font:12pt/1.4 serif;max-width:45em;margin:2em auto}h2{font-size:1em}.answers{break-before:page}"
     return (
         f"<!doctype html><meta charset='utf-8'><title>{escape(lesson.title)}</title><style>{style}</style>"

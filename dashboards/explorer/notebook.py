@@ -15,7 +15,7 @@ def notebook_stage(query: str, *, lessons: bool) -> Stage:
     """See `sciml_fm_core.companions.stage`."""
     pn.extension(inline=True)  # from this machine: there may be no network
     state, problems = opening_state()
-    problems += restore(state, dict(parse_qsl(query.removeprefix("?"))))
+    problems += restore(state, dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True)))
     if problems:
         raise ValueError("stage: " + "; ".join(problems))
     page = Explorer(state)
