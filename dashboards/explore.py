@@ -1,10 +1,10 @@
 """Explore pre-trained neural operators: ``panel serve dashboards/explore.py``."""
 
 import panel as pn
-from explorer.app import Explorer
 from explorer.door import admitted
+from explorer.pages import open_page
 
 with admitted() as inside:
     if inside:
         pn.extension()
-        Explorer().page().servable()
+        open_page("explore").servable()

@@ -2,9 +2,9 @@
 
 import panel as pn
 from explorer.door import admitted
-from explorer.studies_page import Studies
+from explorer.pages import open_page
 
 with admitted() as inside:
     if inside:
         pn.extension()
-        Studies().page().servable()
+        open_page("studies").servable()

@@ -15,7 +15,7 @@ from sciml_fm_core.training.recipes import LEARNING_RATES
 
 from . import text
 from .curves import LearningCurves
-from .jobs import Adapted, AdaptJob, JobState
+from .jobs import Adapted, AdaptJob, AdaptSettings, JobState
 from .limits import LIMITS
 from .parts import WIDE, Html, NumberInput, Select, WholeInput
 from .predictions import PREDICTIONS
@@ -75,7 +75,9 @@ class AdaptView:
         self.run.on_click(lambda _: self.start())
         self.cancel.on_click(lambda _: self.stop())
         state.param.watch(lambda *_: self.refresh(), ["kept", "shown", "system_name", "bundle_name"])
-        state.param.watch(lambda *_: self._follow_training(), ["steps", "learning_rate", "try_grid"])
+        state.param.watch(
+            lambda *_: self._follow_training(), ["examples", "physics", "steps", "learning_rate", "try_grid"]
+        )
         # One that follows the dial is shown when that rests, see `follow_window`.
         state.param.watch(
             lambda *_: None if state.window_follows else self.follow_window(), ["window", "window_follows"]
@@ -98,6 +100,7 @@ class AdaptView:
         self.state.choose_examples(0 if physics else event.new, physics=physics)
 
     def _follow_training(self) -> None:
+        self.examples.value = EQUATION if self.state.physics else self.state.examples
         self.rate.value = GRID if self.state.try_grid else self.state.learning_rate
         self.steps.value = self.state.steps
 
@@ -146,6 +149,19 @@ class AdaptView:
         self.run.disabled, self.cancel.disabled = True, False
         self.job = AdaptJob(load, settings, partial(self._published, owner))
         self.job.start()
+
+    def again(self, settings: AdaptSettings) -> None:
+        """Train what settings ask for, where this page offers it."""
+        state, grid = self.state, settings.learning_rate is None
+        try:
+            state.choose_examples(settings.examples, physics=settings.physics)
+            state.set_window(settings.task.low, settings.task.high)
+            rate = state.learning_rate if grid else settings.learning_rate
+            state.param.update(steps=settings.steps, try_grid=grid, learning_rate=rate)
+        except ValueError as error:
+            self._show_status(str(error), "error")
+        else:
+            self.start()
 
     def stop(self) -> None:
         """Cancel what runs."""

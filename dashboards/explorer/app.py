@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -24,13 +25,15 @@ from .adapt import AdaptView
 from .bundles import Bundle, find_bundles
 from .compute import Frame, Query, Spread, compute, compute_together, expected, spread_of
 from .controls import ParameterControls, SourceControls
-from .error_curves import ErrorCurves
+from .error_curves import ErrorCurves, mean_of
 from .exports import File, as_hdf5, as_npz, program
+from .jobs import AdaptSettings
 from .lesson_card import LessonCard
 from .limits import TooMuch
-from .link import gaussians, query_of, restore
+from .link import gaussians, query_of, restore, settings_of
 from .messages import Allowance
 from .page import dashboard_page
+from .pages import address_of, own_query
 from .parts import Html
 from .shipped import shipped_results
 from .stage import Stage, frame_message, setup_message, spread_message
@@ -88,7 +91,7 @@ class Explorer:
     def __init__(self, state: ExploreState | None = None):
         self.state, problems = (state, []) if state else opening_state()
         arguments = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()}
-        problems += restore(self.state, arguments)
+        left_out = restore(self.state, arguments)
         self._document = pn.state.curdoc
         self._closed = False
         try:
@@ -105,6 +108,14 @@ class Explorer:
         self.tabs = Tabs(self.state, self.stage.tell, self.on_loop)
         problems += self.lesson.problems
         self.problems = Html(text.message("; ".join(problems)) if problems else "")
+        self.left_out = Html(text.message("; ".join(left_out)) if left_out else "")
+        self.again = pmui.Button(label="Train it again", size="small", variant="outlined", icon="replay")
+        self.again.on_click(lambda _: self._train_again())
+        self.live = pmui.Accordion(
+            ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
+        )
+        self.live.param.watch(self._training_opened, "active")
+        self._offer_again()
         self._wanted = self._computed = self._sent = self._seen = 0
         self._acknowledged = asyncio.Event()
         self._task: asyncio.Task | None = None
@@ -120,9 +131,10 @@ class Explorer:
         state = self.state
         state.param.watch(lambda *_: self.request_frame(), [*POINT, "shown", "live"])
         state.param.watch(
-            lambda *_: self._set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn", "training"]
+            lambda *_: self._set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn", "training", "gone"]
         )
         state.param.watch(lambda *_: self._window_moved(), "window")
+        state.param.watch(self._gone_changed, "gone")
         pn.state.on_session_destroyed(lambda _: self.close())
 
     # What the browser says ------------------------------------------------------------------------------------------
@@ -183,7 +195,7 @@ class Explorer:
             self.state.choose_bundle(name)
 
     def _hear_result(self, value: str) -> None:
-        self.state.shown = None if value == "none" else dict(enumerate(self.state.adapted))[int(value)]
+        self.state.show(None if value == "none" else dict(enumerate(self.state.adapted))[int(value)])
 
     def _hear_lesson(self, name: str) -> None:
         self.lesson.open(name)
@@ -210,7 +222,7 @@ class Explorer:
 
     def _hear_save(self, what: str) -> None:
         # Frames are short, and nobody's waits behind a sheet.
-        self._one_at_a_time("save", partial(self._save, SAVES[what], INSIGHTS if what == "sheet" else FRAMES))
+        self._one_at_a_time("save", partial(self._save, SAVES[what](self), INSIGHTS if what == "sheet" else FRAMES))
 
     def _hear_random(self, _value) -> None:
         self.state.draw_random(self.state.seed)
@@ -301,14 +313,15 @@ class Explorer:
             begun = following or self._begin()
 
     def _paint(self, outcome: Frame | str, latest: bool, turn: int) -> None:
-        state = self.state
         self._sent += 1
         if isinstance(outcome, str):
+            self._last = None
             self.stage.tell("notice", id=self._sent, text=_kindly(outcome))
+            if latest:
+                self._tell_address()
             return
-        self._last = outcome
-        given = state.current.settings.given if state.current else ""
-        header, arrays = frame_message(outcome, self._sentence(outcome), given, list(state.live))
+        self._last, query = outcome, outcome.query
+        header, arrays = frame_message(outcome, self._sentence(outcome), query.given, query.learning)
         self.stage.tell("frame", arrays, id=self._sent, turn=turn, **header)
         if latest:
             if self._settling is not None:
@@ -328,9 +341,13 @@ class Explorer:
                 self.parameters.show_values(frame.coefficients)
             if self.state.training:
                 self.adapt.follow_window()
-            if self._document is not None:  # a notebook keeps its own address
-                self.stage.tell("address", query=query_of(self.state))
+            self._tell_address()
             self.tabs.settled()
+            self.curves.settled()
+
+    def _tell_address(self) -> None:
+        if self._document is not None:  # a notebook keeps its own address
+            self.stage.tell("address", query=own_query(query_of(self.state)))
 
     async def _spread(self, number: int, frame: Frame, ensemble: str) -> None:
         self._spreading = FRAMES.later(_attempt_spread, frame, ensemble)
@@ -340,24 +357,25 @@ class Explorer:
             self.stage.tell("spread", arrays, **header)
 
     def _sentence(self, frame: Frame) -> str:
+        """Of nothing but the frame: the page may be set to something else already."""
         query, zero_shot = frame.query, frame.predictions.get("zero_shot")
-        state = self.state
         return text.sentence(
             query.system,
             query.dial,
-            state.trained_range,
+            query.trained,
             zero_shot and zero_shot.relative_error,
-            self.curves.mean("zero_shot", query.dial),
+            mean_of(query),
             float(np.abs(frame.solution).max()),
             query.gaussians,
             expected(frame),
+            zero_shot.bounds if zero_shot else (0.0, math.inf),
         )
 
     # Files ----------------------------------------------------------------------------------------------------------
 
-    async def _save(self, make: Callable[[Explorer], File], executor: Executor) -> None:
+    async def _save(self, make: Callable[[], File], executor: Executor) -> None:
         try:
-            file = await asyncio.get_running_loop().run_in_executor(executor, make, self)
+            file = await asyncio.get_running_loop().run_in_executor(executor, make)
         except (ValueError, ArithmeticError) as error:
             self.stage.tell("notice", text=_kindly(str(error)))
             return
@@ -367,13 +385,9 @@ class Explorer:
 
     def page(self) -> pmui.Page:
         """The whole page: the stage, below it the training, and a drawer for what is set seldom."""
-        live = pmui.Accordion(
-            ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
-        )
-        live.param.watch(self._training_opened, "active")
         page = dashboard_page(
             title=TITLE,
-            header=[pn.pane.HTML(text.page_link("Studies", "studies"), margin=(0, 10))],
+            header=[pn.pane.HTML(text.page_link("studies", address_of("studies")), margin=(0, 10))],
             sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
             sidebar_open=False,
             sx={
@@ -384,8 +398,10 @@ class Explorer:
             main=[
                 pn.Column(
                     self.problems,
+                    self.left_out,
+                    self.again,
                     self.stage,
-                    live,
+                    self.live,
                     sizing_mode="stretch_width",
                     margin=(2, 10),
                     styles=AS_HIGH_AS_IT_IS,
@@ -394,6 +410,27 @@ class Explorer:
         )
         page.param.watch(self._drawer_moved, "sidebar_open")
         return page
+
+    def _offer_again(self) -> None:
+        """Offer to train what the address names and is gone, where it names it well and there is what to train."""
+        self.again.visible = self.state.bundle is not None and self._asked_again() is not None
+
+    def _asked_again(self) -> AdaptSettings | None:
+        try:
+            return settings_of(self.state, self.state.gone["result"])
+        except (KeyError, ValueError):
+            return None
+
+    def _gone_changed(self, event) -> None:
+        if not event.new:
+            self.left_out.object = ""
+        self._offer_again()
+        self._tell_address()
+
+    def _train_again(self) -> None:
+        if settings := self._asked_again():
+            self.live.active = [0]
+            self.adapt.again(settings)
 
     def _training_opened(self, event) -> None:
         self.state.training = bool(event.new)
@@ -427,13 +464,21 @@ def _attempt_spread(frame: Frame, ensemble: str) -> Spread | None:
         return None
 
 
-SAVES: dict[str, Callable[[Explorer], File]] = {
-    "hdf5": lambda page: as_hdf5(compute(page.state.query()), query_of(page.state)),
-    "npz": lambda page: as_npz(compute(page.state.query()), query_of(page.state)),
-    "python": lambda page: program(page.state, query_of(page.state)),
-    "sheet": lambda page: File(f"{page.lesson.name}.html", "text/html", page.lesson.sheet()),
+SAVES: dict[str, Callable[[Explorer], Callable[[], File]]] = {
+    "hdf5": lambda page: partial(_fields, as_hdf5, page.state.query(), query_of(page.state)),
+    "npz": lambda page: partial(_fields, as_npz, page.state.query(), query_of(page.state)),
+    "python": lambda page: partial(_itself, program(page.state, query_of(page.state))),
+    "sheet": lambda page: page.lesson.sheet(),
 }
-"""What the stage can ask to save."""
+"""What the stage can ask to save, of the page as it is when it asks; what is returned is called in another thread."""
+
+
+def _itself(file: File) -> File:
+    return file
+
+
+def _fields(save: Callable[[Frame, str], File], query: Query, address: str) -> File:
+    return save(compute(query), address)
 
 
 def _kindly(reason: str) -> str:

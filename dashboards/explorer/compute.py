@@ -41,6 +41,9 @@ class Query:
         gaussians: rows (x, y, amplitude) of a source drawn by hand, or None for the random one.
         operators: a function by key of each prediction that gives its operator, or None where there is none yet.
         resolution: points in each direction.
+        trained: range of the dial that the zero-shot operator was trained on, None where it never was.
+        given: on what the adapted operators were trained, in words.
+        learning: keys of those that are in training now.
     """
 
     system: System
@@ -51,6 +54,9 @@ class Query:
     gaussians: tuple[tuple[float, float, float], ...] | None
     operators: dict[str, Callable[[], Operator] | None]
     resolution: int = RESOLUTION
+    trained: tuple[float, float] | None = None
+    given: str = ""
+    learning: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

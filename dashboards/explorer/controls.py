@@ -17,6 +17,7 @@ from .parts import Html, WholeInput, show
 from .state import ExploreState
 
 NO_PRESET = ""
+UNKNOWN = "No trained operator knows this system."
 PRESETS_AS_ROWS = {name: [tuple(map(float, row)) for row in rows] for name, rows in PRESETS.items()}
 
 
@@ -73,7 +74,8 @@ class ParameterControls:
         """Follow the state."""
         bundle = self.state.bundle
         if bundle is None:
-            show(self.card, text.message("No trained operator knows this system.", "error"))
+            chosen = "No operator is chosen." if self.state.bundles_of(self.state.system) else UNKNOWN
+            show(self.card, text.message(chosen, "error"))
             return
         history = escape(bundle.history_on(self.state.system))
         show(self.card, f"<div data-test='card' style='font-size:13px'>{history}</div>")

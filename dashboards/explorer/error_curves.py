@@ -53,25 +53,25 @@ class ErrorCurves:
         changed: Callable[[], None],
     ):
         self.state, self._tell, self._on_loop, self._changed = state, tell, on_loop, changed
-        self.curves: Curves = {}
         self._stop = Event()
         self._rough: Future | None = None
         state.param.watch(lambda *_: self._changed_state(), ["system_name", "bundle_name", "shown", "live"])
-
-    def mean(self, key: str, dial: float) -> float | None:
-        """Mean error at a value of the dial, None where the curve does not reach it yet."""
-        return mean_at(dial, self.curves.get(key, []))
 
     def close(self) -> None:
         """Measure no more."""
         self._stop.set()
 
+    def settled(self) -> None:
+        """The dial rests: measure where it stands."""
+        query = self.state.query()
+        if not self.state.live and mean_of(query) is None:
+            SWEEPS.submit(self._measure, query, [], self._stop)
+
     def request(self) -> None:
-        """Measure the curves anew, off the event loop; they fill in from coarse to fine."""
+        """Measure the curves anew, off the event loop; where the dial stands, then from coarse to fine."""
         self._stop.set()
         stop = self._stop = Event()
-        query, values = self.state.query(), self.state.scale.sweep()
-        self.curves = {}
+        query, values = self.state.query(), along(self.state.system)
         self._tell("curves", reset=True, curves={})
         SWEEPS.submit(self._measure, query, values, stop)
 
@@ -84,10 +84,10 @@ class ErrorCurves:
                 name: KNOWN.setdefault(operator, {}).setdefault(query.system.name, [])
                 for name, operator in operators.items()
             }
-            self._told(curves, stop)
+            self._told(query.system, curves, stop)
             sources = sweep_sources(query.system)
             done = {name: {value for value, _ in known} for name, known in curves.items()}
-            order = [values[index] for index in coarse_to_fine(len(values))]
+            order = list(dict.fromkeys([query.dial, *(values[index] for index in coarse_to_fine(len(values)))]))
             for first in range(0, len(order), BATCH):
                 batch = order[first : first + BATCH]
                 lacking = [name for name in curves if not done[name].issuperset(batch)]
@@ -99,23 +99,23 @@ class ErrorCurves:
                 for name, errors in zip(lacking, found.tolist(), strict=True):
                     pairs = zip(batch, errors, strict=True)
                     curves[name] += [pair for pair in pairs if pair[0] not in done[name]]
-                self._told(curves, stop)
+                self._told(query.system, curves, stop)
             judged = operators.get("zero_shot")
             if judged is not None and judged.tasks and TrainingRange.known(judged) is None and not stop.is_set():
                 TrainingRange.of(judged)  # what is expected beforehand: the sentence of the page tells it from now on
-                self._told(curves, stop)
+                self._told(query.system, curves, stop)
         except Exception:
             log.exception("measuring the error along the dial failed")
 
-    def _told(self, curves: Curves, stop: Event) -> None:
+    def _told(self, system: System, curves: Curves, stop: Event) -> None:
         # What a source cannot reach is known too, as NaN, and not measured again.
+        drawn = set(along(system))
         finite = {name: {pair for pair in known if math.isfinite(pair[1])} for name, known in curves.items()}
-        shown = {name: sorted(known) for name, known in finite.items()}
+        shown = {name: sorted(pair for pair in known if pair[0] in drawn) for name, known in finite.items()}
         self._on_loop(partial(self._show, shown, stop))
 
     def _show(self, curves: Curves, stop: Event) -> None:
         if not stop.is_set():
-            self.curves = curves
             self._tell("curves", curves=curves)
             self._changed()
 
@@ -144,15 +144,21 @@ class ErrorCurves:
         self._on_loop(lambda: self._tell("curves", curves=curves) if self.state.live else None)
 
 
-def mean_at(dial: float, curve: list[tuple[float, float]]) -> float | None:
-    """Error between the neighbours of a value on a curve, on a logarithmic scale; None beyond its ends.
+def along(system: System) -> list[float]:
+    """Values of the dial on a curve: all of them between whole numbers, where the error comes and goes with each."""
+    return system.dialled.values() if system.dialled.whole else system.dialled.sweep()
 
-    >>> mean_at(2, [(3, 0.04), (1, 0.01)])
-    0.02
+
+def mean_of(query: Query, key: str = "zero_shot") -> float | None:
+    """Mean error over several random sources of an operator of a query, where it stands; None where it is not known."""
+    load = query.operators.get(key)
+    return mean_at(query.dial, KNOWN.get(load(), {}).get(query.system.name, [])) if load else None
+
+
+def mean_at(dial: float, curve: list[tuple[float, float]]) -> float | None:
+    """Error at a value on a curve, None where it was not measured: next to a resonance its neighbours tell nothing.
+
+    >>> mean_at(3, [(3, 0.04), (1, 0.01)])
+    0.04
     """
-    below = max((point for point in curve if point[0] <= dial), default=None)
-    above = min((point for point in curve if point[0] >= dial), default=None)
-    if below is None or above is None:
-        return None
-    share = (dial - below[0]) / (above[0] - below[0]) if above[0] > below[0] else 0.0
-    return math.exp((1 - share) * math.log(below[1]) + share * math.log(above[1]))
+    return next((error for value, error in list(curve) if value == dial and math.isfinite(error)), None)

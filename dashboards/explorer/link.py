@@ -4,39 +4,64 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.system import SYSTEMS
+from sciml_fm_core.physics.tasks import Task
 
-from .jobs import AdaptSettings
+from .jobs import Adapted, AdaptSettings
 from .limits import LIMITS, TooMuch
 from .state import ExploreState
+
+GRID = "grid"
+"""In place of a learning rate, where all were tried."""
 
 
 def query_of(state: ExploreState) -> str:
     """The query that opens the page as it is now.
 
     Examples: ``system=poisson&model=sys-1&dial=10&seed=3&sparsity=0.6&result=32:8:12`` (fine-tuned on 32 examples of 8
-    to 12); a drawn source is ``draw=x,y,amplitude;...``, other parameters are ``p.name=value``, angles in degrees.
+    to 12; what was trained live has its steps and learning rate too); a drawn source is ``draw=x,y,amplitude;...``,
+    other parameters are ``p.name=value``, angles in degrees. What is `ExploreState.gone` stays in it.
     """
+    if "system" in state.gone:
+        return _encoded(state.gone)
     values: dict[str, Any] = {"system": state.system_name, "model": state.bundle_name, "dial": f"{state.dial:g}"}
     for parameter in state.system.parameters:
         value = state.parameters[parameter.name]
         if not math.isclose(value, parameter.default):
             values[f"p.{parameter.name}"] = f"{math.degrees(value) if parameter.angle else value:.4g}"
-    if state.drawn:
-        values["draw"] = ";".join(",".join(f"{number:.3g}" for number in row) for row in state.gaussians)
+    if state.drawn or "draw" in state.gone:
+        rows = ";".join(",".join(f"{number:.3g}" for number in row) for row in state.gaussians)
+        values["draw"] = rows or "none"  # a value that is empty would be left out of a query
     else:
         values |= {"seed": state.seed, "sparsity": f"{state.sparsity:g}"}
-    settings = state.current.settings if state.current else None
-    values["result"] = _result_name(settings) if settings else "none"
+    values["result"] = _result_name(state.current) if state.current else "none"
+    return _encoded(values | state.gone)
+
+
+def _encoded(values: Mapping[str, Any]) -> str:
     return urlencode({key: value for key, value in values.items() if value is not None}, safe=":,;")
 
 
+class Gone(ValueError):
+    """Something that an address names is not here, as it was where the address comes from."""
+
+
 def restore(state: ExploreState, query: Mapping[str, str]) -> list[str]:
-    """Set a state to a query, and say which of its values make no sense; those are left as they were."""
+    """Set a state to a query, and say which of its values make no sense; those are left as they were.
+
+    In place of what is gone nothing else is shown: it is `ExploreState.gone` until something is chosen.
+    """
     problems: list[str] = []
+    gone: dict[str, str] = {}
+    own = {name: text for name, text in query.items() if _is_own(name)}
+    if own:
+        before = {} if "system" in state.gone else state.gone
+        state.gone = {name: text for name, text in before.items() if name not in own}
 
     def attempt(name: str, act: Callable[[str], None]) -> None:
         text = query.get(name)
@@ -45,23 +70,65 @@ def restore(state: ExploreState, query: Mapping[str, str]) -> list[str]:
                 act(text)
             except (ValueError, KeyError) as error:
                 problems.append(f"{name}={text[:60]} in the address is left out: {error}")
+                if isinstance(error, Gone) or name in ("draw", "result"):
+                    gone[name] = text
 
-    attempt("system", lambda text: state.choose_system(_one_of(text, SYSTEMS)))
-    attempt("model", lambda text: state.choose_bundle(_one_of(text, [b.name for b in state.bundles_of(state.system)])))
+    attempt("system", lambda text: state.choose_system(_system(text)))
+    if gone:
+        state.gone = own
+        return [f"{problems[0]} This is {state.system.title or state.system.name}, and the rest is left out too."]
+    attempt("model", lambda text: _choose_model(state, text))
     attempt("dial", lambda text: state.set_dial(_number(text, state.scale.low, state.scale.high)))
-    for parameter in state.system.parameters:
-        unit = math.pi / 180 if parameter.angle else 1.0
-        most = max(parameter.high, parameter.period) if parameter.angle else parameter.high
-
-        def turn(text: str, parameter=parameter, unit=unit, most=most) -> None:
-            state.set_parameter(parameter.name, unit * _number(text, parameter.low / unit, most / unit + 1e-6))
-
-        attempt(f"p.{parameter.name}", turn)
+    turned = {f"p.{parameter.name}": parameter for parameter in state.system.parameters}
+    for name in (name for name in query if name.startswith("p.")):
+        attempt(name, partial(_turn, state, turned.get(name)))
     attempt("sparsity", lambda text: state.param.update(sparsity=_number(text, 0, 1)))
     attempt("seed", lambda text: state.draw_random(int(_number(text, 0, 2**31 - 1))))
-    attempt("draw", lambda text: state.place_gaussians(gaussians([row.split(",") for row in text.split(";") if row])))
-    attempt("result", lambda text: state.param.update(shown=_result(state, text)))
+    attempt("draw", lambda text: state.place_gaussians(gaussians(_rows(text))))
+    attempt("result", lambda text: _show_result(state, text))
+    for name in ELSEWHERE.keys() & query.keys():
+        problems.append(f"{name}={query[name][:60]} in the address is left out: {ELSEWHERE[name]}")
+    state.gone = state.gone | gone
     return problems
+
+
+ELSEWHERE = {
+    "lesson": "a lesson is opened from the menu",
+    "ensemble": "an ensemble belongs to its model",
+    **dict.fromkeys(("results", "figure", "task", "run"), "it belongs to the studies page"),
+}
+"""What an address of this page does not say, by its name."""
+
+
+def _is_own(name: str) -> bool:
+    return name in ("system", "model", "dial", "seed", "sparsity", "draw", "result") or name.startswith("p.")
+
+
+def _system(text: str) -> str:
+    if text not in SYSTEMS:
+        raise Gone(f"there is no such equation here; expected one of {', '.join(SYSTEMS)}, or the plug-in that has it.")
+    return text
+
+
+def _choose_model(state: ExploreState, text: str) -> None:
+    known = [bundle.name for bundle in state.bundles_of(state.system)]
+    if text in known:
+        state.choose_bundle(text)
+        return
+    state.param.update(bundle_name=None, shown=None, live={})
+    raise Gone(f"there is no such operator here; choose one of {', '.join(known) or 'those that you train'}")
+
+
+def _turn(state: ExploreState, parameter: Parameter | None, text: str) -> None:
+    if parameter is None:
+        raise ValueError(f"{state.system.title or state.system.name} has no such parameter")
+    unit = math.pi / 180 if parameter.angle else 1.0
+    most = max(parameter.high, parameter.period) if parameter.angle else parameter.high
+    state.set_parameter(parameter.name, unit * _number(text, parameter.low / unit, most / unit + 1e-6))
+
+
+def _rows(text: str) -> list[list[str]]:
+    return [] if text == "none" else [row.split(",") for row in text.split(";") if row]
 
 
 def gaussians(rows: list) -> list[tuple[float, float, float]]:
@@ -78,12 +145,6 @@ def gaussians(rows: list) -> list[tuple[float, float, float]]:
     return [(x % 1, y % 1, max(-1.0, min(1.0, amplitude))) for x, y, amplitude in placed]
 
 
-def _one_of(text: str, known) -> str:
-    if text not in known:
-        raise ValueError(f"expected one of {', '.join(known)}")
-    return text
-
-
 def _number(text: str, low: float, high: float) -> float:
     value = float(text)
     if not low <= value <= high:  # not a number is in no range
@@ -91,15 +152,48 @@ def _number(text: str, low: float, high: float) -> float:
     return value
 
 
-def _result_name(settings: AdaptSettings) -> str:
-    examples = "physics" if settings.physics else settings.examples
-    return f"{examples}:{settings.task.low:g}:{settings.task.high:g}"
+def _result_name(adapted: Adapted) -> str:
+    """Of those that ship there is one for each number of examples and window, of others as many as were trained."""
+    settings = adapted.settings
+    name = f"{'physics' if settings.physics else settings.examples}:{settings.task.low:g}:{settings.task.high:g}"
+    rate = GRID if settings.learning_rate is None else f"{settings.learning_rate:g}"
+    return name if adapted.names else f"{name}:{settings.steps}:{rate}"
 
 
-def _result(state: ExploreState, text: str) -> tuple | None:
-    if text == "none":
-        return None
-    for key, adapted in state.adapted.items():
-        if _result_name(adapted.settings) == text:
-            return key
-    raise ValueError("no such fine-tuning is here; train it live")
+def _show_result(state: ExploreState, text: str) -> None:
+    known = {_result_name(adapted): key for key, adapted in state.adapted.items()} | {"none": None}
+    if text not in known:
+        text = next((name for name in known if name.startswith(f"{text}:")), text)  # as links were written before
+    state.shown = known.get(text)
+    if text in known:
+        return
+    if state.bundle is None:
+        raise Gone("it is one of that operator")
+    settings = settings_of(state, text)
+    raise Gone(
+        f"the operator fine-tuned on {settings.given} of {settings.task.label} is gone, as all that a page trained is "
+        "when it is closed; it can be trained again"
+    )
+
+
+def settings_of(state: ExploreState, text: str) -> AdaptSettings:
+    """The settings of a fine-tuning that an address names, with those of the page in place of what it does not say.
+
+    Raises:
+        ValueError: if it is no name of a fine-tuning of this equation.
+    """
+    examples, *ends = text.split(":")
+    try:
+        low, high, *how = ends
+        steps, rate = how or (None, None)
+        count, physics = (0, True) if examples == "physics" else (int(examples), False)
+        defaults = state.training_with(physics)
+        return AdaptSettings(
+            task=Task(state.system, float(low), float(high)),
+            examples=count,
+            physics=physics,
+            steps=int(steps) if steps else defaults["steps"],
+            learning_rate=None if rate == GRID else float(rate) if rate else defaults["learning_rate"],
+        )
+    except ValueError as error:
+        raise ValueError(f"expected none, or examples:low:high of a fine-tuning ({error})") from None

@@ -60,7 +60,7 @@ _ENTRIES = (
         name="Zero-shot",
         color=MEANING["zero-shot"][0],
         dash="solid",
-        empty="No trained operator",
+        empty="No operator",
         loader=lambda state: state.loader() if state.bundle else None,
         adapted=False,
     ),

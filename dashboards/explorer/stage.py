@@ -154,6 +154,9 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         }
         for number, adapted in enumerate(state.adapted.values())
     ]
+    models = [{"value": one.name, "label": one.label} for one in state.bundles_of(system)]
+    if state.bundle is None:
+        models.insert(0, {"value": "", "label": f"{state.gone.get('model', 'none')}: not here"})
     keys = list(state.adapted)
     current = state.current
     return {
@@ -161,8 +164,8 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
             {"value": name, "label": one.title or name, "title": one.label} for name, one in SYSTEMS.items()
         ],
         "system": state.system_name,
-        "models": [{"value": one.name, "label": one.label} for one in state.bundles_of(system)],
-        "model": state.bundle_name,
+        "models": models,
+        "model": state.bundle_name or "",
         "ensemble": state.ensemble is not None,
         "equation": text.plain_equation(system),
         "dial": {
@@ -179,9 +182,9 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
             for one in PREDICTIONS.values()
         ],
         "results": results,
-        "shown": str(keys.index(state.shown)) if state.shown in keys else "none",
+        "shown": str(keys.index(state.shown)) if state.shown in keys else "" if "result" in state.gone else "none",
         "drawn": state.drawn,
-        "gaussians": state.gaussians if state.drawn else [],
+        "gaussians": state.gaussians,
     }  # fmt: skip
 
 

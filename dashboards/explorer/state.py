@@ -24,6 +24,16 @@ from .predictions import PREDICTIONS
 EXAMPLE_COUNTS = tuple(count for count in (0, 8, 16, 32, 64, 128, 256, 512) if count <= LIMITS.examples)
 
 
+REPLACES: dict[str, tuple[str, ...]] = {
+    "system_name": ("model", "draw", "result"),
+    "bundle_name": ("model", "result"),
+    "shown": ("result",),
+    **dict.fromkeys(("drawn", "gaussians", "seed", "sparsity"), ("draw",)),
+    **dict.fromkeys(("dial", "parameters"), ()),
+}
+"""Parts of an address that a choice stands in place of, by the name of what was chosen."""
+
+
 class ExploreState(param.Parameterized):
     """Everything a visitor can set, and the results kept for the session.
 
@@ -56,6 +66,7 @@ class ExploreState(param.Parameterized):
     live = param.Dict(default={}, doc="operators in training now, by key of PREDICTIONS, in place of those shown")
     kept = param.Dict(default={}, doc="adapted operators by (system, bundle), then by their key")
     shown = param.Parameter(default=None, doc="key of the adapted operators shown, None for none")
+    gone = param.Dict(default={}, doc="parts of the address, by name, in whose place nothing is shown")
 
     def __init__(self, bundles: dict[str, Bundle], load: Callable[[Bundle], Operator] | None = None, **values: Any):
         super().__init__()
@@ -69,6 +80,7 @@ class ExploreState(param.Parameterized):
                 "try_grid": False,
             }
         }
+        self.param.watch(self._chosen_again, list(REPLACES))
         self.kept = values.pop("kept", {})
         self.choose_system(values.pop("system_name", self.system_name))
         self.param.update(**values)
@@ -141,6 +153,16 @@ class ExploreState(param.Parameterized):
             updates |= self._at(opening_dial(self.system, self.bundles[name]))
         self.param.update(**updates)
 
+    def show(self, key: tuple | None) -> None:
+        """Show a result of a fine-tuning, or none."""
+        self.param.update(shown=key, gone={name: part for name, part in self.gone.items() if name != "result"})
+
+    def _chosen_again(self, *events) -> None:
+        """What was chosen since the address was opened stands in it, in place of what was gone."""
+        others = {name for event in events for name in REPLACES[event.name]}
+        if "system" in self.gone or others & set(self.gone):
+            self.gone = {} if "system" in self.gone else {k: v for k, v in self.gone.items() if k not in others}
+
     def set_dial(self, value: float) -> None:
         """Move the dial to the nearest value it can take; the window follows until it was edited."""
         self.param.update(**self._at(self.scale.snap(value)))
@@ -186,10 +208,15 @@ class ExploreState(param.Parameterized):
         """
         updates: dict[str, Any] = {"examples": examples, "physics": physics}
         if physics != self.physics:
-            now = {name: getattr(self, name) for name in ("steps", "learning_rate", "try_grid")}
-            self._training_with[self.physics] = now
+            self._training_with[self.physics] = self.training_with(self.physics)
             updates |= self._training_with[physics]
         self.param.update(**updates)
+
+    def training_with(self, physics: bool) -> dict[str, Any]:
+        """Steps and learning rate set for trainings with labels, or without."""
+        if physics != self.physics:
+            return self._training_with[physics]
+        return {name: getattr(self, name) for name in ("steps", "learning_rate", "try_grid")}
 
     def place_gaussians(self, rows: list[tuple[float, float, float]]) -> None:
         """Draw the source by hand."""
@@ -228,6 +255,8 @@ class ExploreState(param.Parameterized):
             ValueError: if no bundle knows the system.
         """
         bundle, load = self.bundle, self.load
+        if bundle is None and self.bundles_of(self.system):
+            raise ValueError("No operator is chosen: choose one from the menu.")
         if bundle is None:
             low, high = pretraining_range(self.system)
             task = f"{self.system.label}({low:g},{high:g})"
@@ -260,8 +289,10 @@ class ExploreState(param.Parameterized):
         kept = {**self.kept, owner: dict(sorted(results.items()))}
         updates: dict[str, Any] = {"kept": _without_the_oldest(kept, LIMITS.results)}
         if owner == (self.system_name, self.bundle_name):
-            updates |= {"shown": adapted.key, "live": {}}
+            updates |= {"live": {}}
         self.param.update(**updates)
+        if "live" in updates:
+            self.show(adapted.key)
 
     def _latest(self, system_name: str, bundle_name: str | None) -> tuple | None:
         results = self.kept.get((system_name, bundle_name), {})
@@ -278,6 +309,9 @@ class ExploreState(param.Parameterized):
             sparsity=self.sparsity,
             gaussians=tuple(self.gaussians) if self.drawn else None,
             operators={key: predictor.loader(self) for key, predictor in PREDICTIONS.items()},
+            trained=self.trained_range,
+            given=self.current.settings.given if self.current and not self.live else "",
+            learning=tuple(self.live),
         )
 
     def settings(self) -> AdaptSettings:

@@ -576,12 +576,14 @@ class StudiesState(param.Parameterized):
     figure = param.String(default=None, allow_None=True, doc="key of FIGURES")
     task = param.String(default=None, allow_None=True, doc="key of the figure's pictures")
     chosen = param.String(default=None, allow_None=True, doc="identity of the run that is opened")
+    gone = param.Dict(default={}, doc="parts of the address, by name, that are not here")
 
     def __init__(self, sources: dict[str, Source]):
         super().__init__()
         self.sources = sources
         self._pictures: dict[str, dict[str, Picture]] = {}
         self._set(next(iter(sources), None), None, None)
+        self.param.watch(lambda *_: self.param.update(gone={}), ["source", "figure", "task", "chosen"])
 
     def choose_source(self, name: str) -> bool:
         """Change the results; figure and task stay where these have them. False where there are no such."""

@@ -16,23 +16,26 @@ from .studies import StudiesState
 
 def query_of(state: StudiesState) -> str:
     """The query that opens the page as it is now, as ``results=...&figure=seeds&task=SYS-1(5,10)&run=identity``."""
-    values = {"results": state.source, "figure": state.figure, "task": state.task, "run": state.chosen}
+    values = {"results": state.source, "figure": state.figure, "task": state.task, "run": state.chosen} | state.gone
     return urlencode({name: value for name, value in values.items() if value is not None}, safe=":,()")
 
 
 def restore(state: StudiesState, query: Mapping[str, str]) -> list[str]:
-    """Set a state to a query, and say which of its values make no sense; those are left as they were."""
-    problems = []
-    for name, choose in (
-        ("results", state.choose_source),
-        ("figure", state.choose_figure),
-        ("task", state.choose_task),
-        ("run", state.open),
-    ):
-        text = query.get(name)
-        if text is not None and not choose(text):
-            problems.append(f"{name}={text[:60]} in the address is left out: there is no such {name} here")
-    return problems
+    """Set a state to a query, and say which of its values are not here; these stay in the address until one chooses."""
+    parts = {
+        "results": (state.choose_source, "source"),
+        "figure": (state.choose_figure, "figure"),
+        "task": (state.choose_task, "task"),
+        "run": (state.open, "chosen"),
+    }
+    gone = {name: query[name] for name, (choose, _) in parts.items() if name in query and not choose(query[name])}
+    state.gone = gone
+    shown = {name: getattr(state, attribute) for name, (_, attribute) in parts.items()}
+    return [
+        f"{name}={text[:60]} in the address is left out: there is no such {name} here"
+        + (f"; this is {shown[name]}" if shown[name] else "")
+        for name, text in gone.items()
+    ]
 
 
 def explore_query(

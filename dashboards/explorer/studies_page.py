@@ -17,6 +17,7 @@ from sciml_fm_core.study.figures import error_curves, savings_figure, strip
 from . import text
 from .bundles import find_bundles
 from .page import Address, dashboard_page
+from .pages import address_of, own_query
 from .parts import WIDE, Html, Select, column, plain
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
 from .shipped import shipped_results
@@ -191,8 +192,9 @@ class RunDetails:
     def _link(self) -> str:
         """To the explore page, nearest to the run."""
         query, words = explore_query(self.state.picture.records[self.state.chosen], *self._there)
+        address = escape(address_of("explore", query))
         return (
-            f"<div style='font-size:13px;margin:4px 0'><a href='explore?{escape(query)}' data-test='to-explore' "
+            f"<div style='font-size:13px;margin:4px 0'><a href='{address}' data-test='to-explore' "
             f"style='color:inherit;font-weight:600'>Open in Explore</a>: {escape(words)}</div>"
         )
 
@@ -295,14 +297,14 @@ class Studies:
         pn.state.on_session_destroyed(lambda _: self.charts.close())
 
     def _tell_address(self) -> None:
-        self.address.query = query_of(self.state)
+        self.address.query = own_query(query_of(self.state))
 
     def page(self) -> pn.viewable.Viewable:
         """The whole page."""
         empty = Html(_no_records(), margin=(10, 0), visible=not self.state.sources)
         return dashboard_page(
             title=TITLE,
-            header=[pn.pane.HTML(text.page_link("Explore", "explore"), margin=(0, 10))],
+            header=[pn.pane.HTML(text.page_link("explore", address_of("explore")), margin=(0, 10))],
             sidebar=self.menus.layout() if self.state.sources else [],
             sidebar_open=bool(self.state.sources),
             sidebar_width=320,

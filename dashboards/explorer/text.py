@@ -43,6 +43,7 @@ def plain_equation(system: System) -> str:
 def sentence(
     system: System, dial: float, trained: tuple[float, float] | None, error: float | None, mean: float | None,
     largest: float, gaussians: Sequence[tuple[float, float, float]] | None, flag: Flag | None = None,
+    bounds: tuple[float, float] = (0.0, math.inf),
 ) -> str:  # fmt: skip
     """Where the example on the page stands to what the operator was trained on, and how wrong it is.
 
@@ -54,6 +55,7 @@ def sentence(
         largest: largest |u| of the exact solution.
         gaussians: of a source drawn by hand, None for a random one.
         flag: what was expected of it before it was solved, None where that is not known yet.
+        bounds: between which that error must be.
     """
     name = f"{system.dialled.title} = {dial:g}"
     if trained is None:
@@ -72,13 +74,13 @@ def sentence(
         several = "" if mean is None else f", the mean of eight random sources {percent(mean)}"
         parts.append(f"Zero-shot, this example is off by {percent(error)}{several}.")
     limit = system.max_solution
-    if limit is not None and largest > limit:
+    if limit is not None and largest > limit and trained is not None:
         parts.append(f"Its solution reaches {largest:.3g}: examples above {limit:g} were dropped from training.")
     if gaussians is not None:
         parts.append("Its source has Gaussians at places of your own.")
     if flag is not None:
-        parts.append(expectation(system, flag))
-    return " ".join(parts)
+        parts.append(expectation(system, flag, bounds))
+    return " ".join(filter(None, parts))
 
 
 REASONS = {
@@ -95,9 +97,18 @@ LEAST_SHARE = 0.2
 """Of the error expected that a reason accounts for if it is named."""
 
 
-def expectation(system: System, flag: Flag) -> str:
-    """What the distance to the training let expect of an example, and why, as a sentence."""
-    level = percent(LEVEL)
+def expectation(system: System, flag: Flag, bounds: tuple[float, float] = (0.0, math.inf)) -> str:
+    """What the distance to the training let expect of an example, and why, as a sentence; empty where it cannot tell.
+
+    The bounds, which hold always, are told in its place where they contradict it.
+    """
+    level, (lower, upper) = percent(LEVEL), bounds
+    if math.isnan(flag.probability):
+        return ""
+    if lower > LEVEL and not flag.likely:
+        return f"Without solving, its bound says that it is off by more than {level}."
+    if upper <= LEVEL and flag.likely:
+        return f"Without solving, its bound says that it is off by at most {level}."
     if not flag.likely:
         return f"From its distance to the training, it was not likely off by more than {level}."
     shares = {name: float(part / flag.error) for name, part in flag.parts.items()}
@@ -120,13 +131,14 @@ def message(text: str, kind: str = "warning", name: str = "notice") -> str:
     color = {"warning": "#c04a00", "error": "#b3261e", "info": "#0072B2"}[kind]
     return (
         f"<div role='alert' data-test='{name}' style='border-left:4px solid {color};padding:4px 10px;font-size:13px'>"
-        f"{escape(text)}</div>"
+        f"{escape(text.encode(errors='backslashreplace').decode())}</div>"  # names of files may be no text
     )
 
 
-def page_link(label: str, address: str) -> str:
+def page_link(name: str, address: str) -> str:
     """A link to another page of the dashboard, for the header."""
     return (
-        f"<a href='{address}' data-test='link-{address}' style='color:#fff;font-size:15px;font-weight:500;"
-        f"text-decoration:none;border:1px solid currentColor;border-radius:4px;padding:4px 12px'>{label}</a>"
+        f"<a href='{escape(address)}' data-test='link-{name}' style='color:#fff;font-size:15px;font-weight:500;"
+        "text-decoration:none;border:1px solid currentColor;border-radius:4px;padding:4px 12px'>"
+        f"{name.capitalize()}</a>"
     )

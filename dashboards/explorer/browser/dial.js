@@ -144,8 +144,8 @@ class Dial {
   }
   mark(frame) { // errors of the example on the stage, which is no mean
     this.frame = frame
+    this.marks?.replaceChildren()
     if (!this.marks || !frame) return
-    this.marks.replaceChildren()
     for (const one of this.setup.predictors) {
       const error = frame.numbers[one.key]?.error
       if (error) draw('path', this.marks, {d: `M${this.across(frame.dial)} ${this.up(error) - 7}l6 7l-6 7l-6 -7z`, fill: one.color, class: 'mark'})

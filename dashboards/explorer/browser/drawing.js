@@ -23,8 +23,8 @@ class Drawing {
     this.overlay = draw('svg', field.frame, {viewBox: '0 0 1 1', class: 'handles'})
     this.switch.addEventListener('change', () => {
       field.frame.classList.toggle('drawing', this.switch.checked)
-      if (this.switch.checked) this.change([])
-      else told.random(++this.changes)
+      if (this.switch.checked) this.change(this.rows)
+      else { this.draw(); told.random(++this.changes) } // what was drawn stays, for the next time
     })
     signs.addEventListener('click', () => {
       this.sign = -this.sign

@@ -89,6 +89,7 @@ class Fields {
     this.middle = make('div', null, {className: 'middle'}) // between the fields and what is below them
     this.readout = make('div', null, {className: 'readout'})
     this.idle = '' // what is said while nothing is pointed at
+    this.pointed = null // x and y on the unit square, while something is
   }
 
   // Build the columns for a list of predictors, which changes with the page's plug-ins only.
@@ -195,6 +196,16 @@ class Fields {
     this.drawCut()
   }
 
+  // There is no frame of what the page is set to: that of before would be taken for it.
+  blank() {
+    this.frame = null
+    for (const field of this.all) field.paint(null)
+    for (const {big, bounds, column} of Object.values(this.parts)) { set(big, ''); set(bounds, ''); column.classList.remove('bad') }
+    for (const line of Object.values(this.lines)) line.setAttribute('d', '')
+    this.doubt.classList.add('stale')
+    this.read()
+  }
+
   drawCut() {
     const {frame, lines} = this
     if (!frame) return
@@ -214,25 +225,33 @@ class Fields {
       band = `${line(middle.map((v, i) => v + spread[i]))}${lower}Z`
     }
     lines.band.setAttribute('d', band)
+    if (this.pointed) this.read()
     set(this.where, ` at y = ${(row / points).toFixed(2)}; grey: exact`)
     for (const field of this.all) field.row.style.bottom = `${100 * this.cutRow}%`
   }
 
+  read() { // what is pointed at, of the frame that is painted
+    const {frame, pointed} = this
+    for (const {cross} of this.all) cross.style.display = pointed ? 'block' : 'none'
+    if (!pointed || !frame) { this.readout.textContent = this.idle; return }
+    const [x, y] = pointed, {points, arrays} = frame
+    const i = Math.floor(y * points) * points + Math.floor(x * points)
+    for (const {cross} of this.all) Object.assign(cross.style, {left: `${100 * x}%`, bottom: `${100 * y}%`})
+    const says = [`x ${x.toFixed(2)}, y ${y.toFixed(2)}`, `f ${number(arrays.source[i])}`, `u ${number(arrays.solution[i])}`]
+    for (const one of this.predictors) if (frame.shown[one.key]) says.push(`${one.name.toLowerCase()} ${number(frame.shown[one.key][i])}`)
+    if (arrays.spread) says.push(`spread ${number(arrays.spread[i])}`)
+    this.readout.textContent = says.join('   ')
+  }
+
   watch(field, cuts = true) {
     field.frame.addEventListener('pointermove', event => {
-      const {frame} = this
-      if (!frame || event.pointerType === 'touch') return
-      const [x, y] = field.place(event), {points, arrays} = frame
-      const i = Math.floor(y * points) * points + Math.floor(x * points)
-      for (const {cross} of this.all) Object.assign(cross.style, {left: `${100 * x}%`, bottom: `${100 * y}%`, display: 'block'})
-      const says = [`x ${x.toFixed(2)}, y ${y.toFixed(2)}`, `f ${number(arrays.source[i])}`, `u ${number(arrays.solution[i])}`]
-      for (const one of this.predictors) if (frame.shown[one.key]) says.push(`${one.name.toLowerCase()} ${number(frame.shown[one.key][i])}`)
-      if (arrays.spread) says.push(`spread ${number(arrays.spread[i])}`)
-      this.readout.textContent = says.join('   ')
+      if (event.pointerType === 'touch') return
+      this.pointed = field.place(event)
+      this.read()
     })
     field.frame.addEventListener('pointerleave', () => {
-      for (const {cross} of this.all) cross.style.display = 'none'
-      this.readout.textContent = this.idle
+      this.pointed = null
+      this.read()
     })
     if (!cuts) return
     field.frame.addEventListener('click', event => { this.cutRow = field.place(event)[1]; this.drawCut() })

@@ -109,7 +109,14 @@ export function render({model, el}) {
     setup: configure,
     frame: message => { if (setup && message.system === setup.system) paint(message) },
     spread: message => fields.paintSpread(message),
-    notice: message => set(notice, message.text),
+    notice: message => {
+      set(notice, message.text)
+      if (message.id == null || !setup) return
+      frame = null
+      fields.blank()
+      dial.mark(null)
+      set(sentence, '')
+    },
     sentence: message => set(sentence, message.text),
     window: message => dial.train(message.ends),
     curves: message => dial.show(message.curves, message.reset),
