@@ -868,7 +868,7 @@ def test_what_is_gone_is_offered_to_be_trained(with_a_result, monkeypatch):
     assert (explorer.adapt.examples.value, explorer.live.active) == (16, [0])
     state.choose_bundle("all")
     assert not explorer.again.visible
-    assert not explorer.left_out.object
+    assert not explorer.problems.object
 
 
 @pytest.mark.parametrize("files", [["a/explore.py"], ["a/explore.py", "b/studies.py"], []])

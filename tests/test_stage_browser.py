@@ -241,6 +241,51 @@ def test_a_touch_screen(browser, address):  # noqa: F811
         context.close()
 
 
+def test_a_drawing_comes_back_and_what_is_pointed_at_follows_it(page):
+    """Like reports of a plot whose tooltip keeps the values from before the last click."""
+    source, readout = page.locator("[data-key=source] .field"), page.locator(".readout")
+    shown(page, "draw").check()
+    expect(shown(page, "notice")).to_contain_text("The source is empty")
+    expect(shown(page, "zero_shot-error")).to_have_text("")
+    box = source.bounding_box()
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.click(box["x"] + 60, box["y"] + 60)
+    expect(readout).to_contain_text(re.compile(r"f (1\.0|1 |0\.9)"))
+    page.wait_for_url(re.compile("draw=0"))
+    drawn = page.url
+    shown(page, "draw").uncheck()
+    page.wait_for_url(re.compile("seed=3"))
+    expect(page.locator(".handles circle")).to_have_count(0)
+    shown(page, "draw").check()
+    page.wait_for_url(drawn)
+    expect(page.locator(".handles circle")).to_have_count(1)
+
+
+def test_a_link_to_what_was_trained_says_that_it_is_gone_and_trains_it_again(page, address):
+    link = CONTRAST.replace("result=32:8:12", "result=0:8.2:13:60:0.001")
+    page.goto(address + link)
+    expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+    expect(page.get_by_text("is gone")).to_be_visible()
+    expect(shown(page, "fine_tuned-error")).to_have_text("–")
+    page.wait_for_timeout(1000)
+    assert page.url.endswith(link)
+    page.get_by_role("button", name="Train it again").click()
+    expect(shown(page, "fine_tuned-error")).to_have_text(re.compile(r"%$"))
+    expect(page.get_by_text("is gone")).to_be_hidden()
+    assert page.url.endswith(link)
+
+
+def test_the_studies_are_there_where_only_this_page_is_served(page, address):
+    shown(page, "link-studies").click()
+    expect(shown(page, "details")).to_contain_text("Click a point")
+    page.wait_for_url(re.compile("explore.page=studies&results="))
+    page.reload()
+    page.get_by_label("Run").select_option(index=1)
+    shown(page, "to-explore").click()
+    page.wait_for_url(re.compile("page=explore&system=poisson"))
+    expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser, address, scheme):  # noqa: F811
     context = browser.new_context(viewport={"width": 1366, "height": 1400}, color_scheme=scheme)

@@ -119,7 +119,8 @@ class AdaptView:
             if current:
                 self._show_summary(current)
             else:
-                self._show_status("Nothing run yet for this system and model.")
+                words = "No fine-tuning is shown." if state.adapted else "Nothing run yet for this system and model."
+                self._show_status(words)
             self.curves.paint(current.curves if current else {})
 
     def follow_window(self) -> None:

@@ -107,8 +107,9 @@ class Explorer:
         self.curves = ErrorCurves(self.state, self.stage.tell, self.on_loop, self._curves_changed)
         self.tabs = Tabs(self.state, self.stage.tell, self.on_loop)
         problems += self.lesson.problems
-        self.problems = Html(text.message("; ".join(problems)) if problems else "")
-        self.left_out = Html(text.message("; ".join(left_out)) if left_out else "")
+        self._problems = problems
+        self.problems = Html()
+        self._tell_problems(left_out)
         self.again = pmui.Button(label="Train it again", size="small", variant="outlined", icon="replay")
         self.again.on_click(lambda _: self._train_again())
         self.live = pmui.Accordion(
@@ -373,9 +374,11 @@ class Explorer:
 
     # Files ----------------------------------------------------------------------------------------------------------
 
-    async def _save(self, make: Callable[[], File], executor: Executor) -> None:
+    async def _save(self, make: File | Callable[[], File], executor: Executor) -> None:
         try:
-            file = await asyncio.get_running_loop().run_in_executor(executor, make)
+            file = make
+            if callable(make):
+                file = await asyncio.get_running_loop().run_in_executor(executor, make)
         except (ValueError, ArithmeticError) as error:
             self.stage.tell("notice", text=_kindly(str(error)))
             return
@@ -398,7 +401,6 @@ class Explorer:
             main=[
                 pn.Column(
                     self.problems,
-                    self.left_out,
                     self.again,
                     self.stage,
                     self.live,
@@ -410,6 +412,10 @@ class Explorer:
         )
         page.param.watch(self._drawer_moved, "sidebar_open")
         return page
+
+    def _tell_problems(self, left_out: list[str]) -> None:
+        problems = [*left_out, *self._problems]
+        self.problems.object = text.message("; ".join(problems)) if problems else ""
 
     def _offer_again(self) -> None:
         """Offer to train what the address names and is gone, where it names it well and there is what to train."""
@@ -423,7 +429,7 @@ class Explorer:
 
     def _gone_changed(self, event) -> None:
         if not event.new:
-            self.left_out.object = ""
+            self._tell_problems([])
         self._offer_again()
         self._tell_address()
 
@@ -464,17 +470,13 @@ def _attempt_spread(frame: Frame, ensemble: str) -> Spread | None:
         return None
 
 
-SAVES: dict[str, Callable[[Explorer], Callable[[], File]]] = {
+SAVES: dict[str, Callable[[Explorer], File | Callable[[], File]]] = {
     "hdf5": lambda page: partial(_fields, as_hdf5, page.state.query(), query_of(page.state)),
     "npz": lambda page: partial(_fields, as_npz, page.state.query(), query_of(page.state)),
-    "python": lambda page: partial(_itself, program(page.state, query_of(page.state))),
+    "python": lambda page: program(page.state, query_of(page.state)),
     "sheet": lambda page: page.lesson.sheet(),
 }
-"""What the stage can ask to save, of the page as it is when it asks; what is returned is called in another thread."""
-
-
-def _itself(file: File) -> File:
-    return file
+"""What the stage can ask to save, of the page as it is when it asks; what takes a while is called in another thread."""
 
 
 def _fields(save: Callable[[Frame, str], File], query: Query, address: str) -> File:

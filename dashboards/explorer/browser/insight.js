@@ -64,11 +64,19 @@ class Insight {
     fields.below.id = 'errors'
     this.mark()
   }
-  configure(setup) { this.setup = setup }
+  configure(setup) {
+    const other = this.setup && ['system', 'model', 'shown'].some(name => (this.setup[name] || 'none') !== (setup[name] || 'none'))
+    this.setup = setup
+    if (other && this.shown !== 'errors') this.fields.panel.replaceChildren('Measuring …') // what is there is of another operator
+  }
+  painted() { // another example: what is told of waves is still of the last one
+    if (this.shown === 'spectrum') this.fields.panel.classList.add('stale')
+  }
   open(key) {
     if (key === this.shown) return
     this.shown = key
     this.fields.panel.replaceChildren(key === 'errors' ? '' : 'Measuring …')
+    this.fields.panel.classList.remove('stale')
     this.mark()
     this.send({insight: key})
   }
@@ -86,6 +94,7 @@ class Insight {
     if (message.tab !== this.shown || message.system !== this.setup.system) return
     const {panel} = this.fields
     panel.replaceChildren()
+    panel.classList.remove('stale')
     this[message.tab](make('div', panel, {className: 'charts'}), message)
     panel.dataset.shown = message.tab
   }

@@ -97,6 +97,7 @@ export function render({model, el}) {
     frame = message
     notice.textContent = ''
     fields.paint(frame)
+    insight.painted()
     dial.mark(frame)
     set(sentence, frame.sentence)
     // A frame asked for before the last turn of the dial does not turn it back.
