@@ -111,7 +111,6 @@ BAD = {
     "no whole number": OWN.replace("right: 1", "right: 1.0"),
     "long number": OWN.replace("right: 1", "right: " + 5000 * "9"),
     "no text": OWN.replace("Look.", "[Look]"),
-    "date": OWN.replace("Look.", "2001-99-99"),
     "tag": OWN.replace("Look.", "!!timestamp x"),
     "object": OWN.replace("Look.", "!!python/object/apply:os.getcwd []"),
     "two points": OWN.replace("zero_shot", "zero_shot@1.2.3"),
