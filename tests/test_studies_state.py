@@ -395,6 +395,9 @@ def test_what_makes_no_sense_in_an_address_is_named_and_left_out(state):
         "results=elsewhere", "figure=q9", "run=nobody",
     ]  # fmt: skip
     assert (state.task, state.chosen) == ("SYS-2(1,2)", None)
+    assert "results=elsewhere&figure=q9&task=SYS-2(1,2)&run=nobody" in query_of(state), "the address stays"
+    state.open(next(iter(state.picture.records)))
+    assert "elsewhere" not in query_of(state)
 
 
 @pytest.fixture(scope="module")
