@@ -17,7 +17,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
@@ -511,7 +511,8 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
             table = Table("dataset", path, show_header=True)
             table.add_row("examples", str(dataset.size))
             table.add_row("grid", f"{dataset.resolution} x {dataset.resolution}")
-            table.add_row("system", f"{dataset.system.label} {dataset.system.name}")
+            with suppress(ValueError):  # a foreign file need not say it
+                table.add_row("system", f"{dataset.system.label} {dataset.system.name}")
             for key, value in dataset.attributes.items():
                 table.add_row(key, str(value))
         console.print(table)

@@ -32,7 +32,7 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.sampling import check_resolution
 from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID
 from sciml_fm_core.physics.system import SYSTEMS, System, find_system
-from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.physics.tasks import Task
 
 from . import tables
 from .splits import CHUNK, check_split, stream
@@ -297,10 +297,11 @@ class DatasetFile:
 
     Args:
         path: a file written by `generate`, or by the paper's released code.
-        system: of a file without attributes; where None, the system of the paper with that number of coefficients.
+        system: of a file that does not say it by an attribute ``system``. Where no one says it, it is the only known
+            system with that number of coefficients; with several such systems, whatever needs it is an error.
 
     Raises:
-        ValueError: if the file is missing, truncated, foreign or of a newer layout.
+        ValueError: if the file is missing, truncated, foreign or of a newer layout, or says another system.
     """
 
     def __init__(self, path: str | Path, system: System | str | None = None):
@@ -323,7 +324,7 @@ class DatasetFile:
             self._ours = self.attributes.get("format") == FORMAT
             if self._ours:
                 self._check_attributes()
-            self.system = self._find_system(system)
+            self._system = self._find_system(system)
         except Exception as error:  # what the tables of a damaged file lead HDF5 to is not foreseen
             self._file.close()
             if isinstance(error, ValueError) and str(error).startswith("dataset "):
@@ -382,25 +383,43 @@ class DatasetFile:
         if self._checksums is None or self._dial is None or found.resolution != self._fields.shape[-1]:
             raise ValueError(f"{where}: damaged: not the tables that were written; take a copy or make it again")
 
-    def _find_system(self, system: System | str | None) -> System:
-        if system is None and self._ours:
-            system = self.attributes["system"]
-        if isinstance(system, str):
-            system = find_system(system)
-        columns = self._tensor.shape[1]
+    def _find_system(self, system: System | str | None) -> System | None:
+        system = find_system(system) if isinstance(system, str) else system
+        name, columns = self.attributes.get("system"), self._tensor.shape[1]
+        name = name.decode() if isinstance(name, bytes) else name
+        known = {each for one in SYSTEMS.values() for each in (one.name.lower(), one.label.lower())}
+        if self._ours or (isinstance(name, str) and name.strip().lower() in known):  # else another program's word
+            said = find_system(str(name))
+            if system is not None and system.name != said.name:
+                raise ValueError(f"dataset {self.path}: says that it is of {said.name}, not of {system.name}")
+            system = system or said
         if system is None:
-            fitting = [SYSTEMS[name] for name in PAPER_TASKS if len(SYSTEMS[name].coefficient_names) == columns]
-            if len(fitting) != 1:
-                raise ValueError(
-                    f"dataset {self.path}: {columns} coefficients could be {[s.name for s in fitting]}; name the system"
-                )
-            return fitting[0]
+            fitting = self._fitting()
+            return fitting[0] if len(fitting) == 1 else None
         if len(system.coefficient_names) != columns:
             raise ValueError(
                 f"dataset {self.path}: {system.name} has {len(system.coefficient_names)} coefficients, "
                 f"the file {columns}"
             )
         return system
+
+    def _fitting(self) -> list[System]:
+        return [each for each in SYSTEMS.values() if len(each.coefficient_names) == self._tensor.shape[1]]
+
+    @property
+    def system(self) -> System:
+        """The system of its examples.
+
+        Raises:
+            ValueError: if neither the file nor the caller said it and several fit.
+        """
+        if self._system is None:
+            names = ", ".join(each.name for each in self._fitting()) or "none that is known"
+            raise ValueError(
+                f"dataset {self.path}: {self._tensor.shape[1]} coefficients could be of {names}, and the file does not "
+                'say; name it by --system, or system="..."'
+            )
+        return self._system
 
     def take(self, index) -> Examples:
         """Examples at a slice, or at an index tensor in any order."""
