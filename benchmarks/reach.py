@@ -162,7 +162,7 @@ def between_resonances(operator: sciml_fm.Operator, count: int, points: int = PO
     source = sciml_fm.draw_split(sciml_fm.Task.parse("SYS-3(1,10)"), "test", count, resolution=points).source
     coefficients = system.coefficients(dial, source, torch.zeros(count, 0)).to(source.dtype)
     prediction = operator.predict(source, coefficients, system)
-    return sciml_fm.relative_error(prediction, system.solve(source, coefficients)).mean().item()
+    return sciml_fm.mean_relative_error(prediction, system.solve(source, coefficients))
 
 
 def measure(variant: Variant, steps: int, count: int, seed: int) -> dict:

@@ -10,7 +10,7 @@ from .data.splits import draw_split
 from .evaluation.convergence import Convergence, FlowConvergence, convergence, flow_convergence
 from .evaluation.error_bounds import ErrorBounds, error_bounds
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
-from .evaluation.metrics import energy_spectrum, relative_error, relative_residual
+from .evaluation.metrics import energy_spectrum, mean_relative_error, relative_error, relative_residual
 from .evaluation.symbols import LearnedSymbol, half_plane, learned_symbol
 from .models.base import MODELS, FixedGridModel, Model, ModelConfig
 from .models.conditioning import Conditioning
@@ -82,6 +82,7 @@ __all__ = [
     "learned_symbol",
     "load_ensemble",
     "load_operator",
+    "mean_relative_error",
     "new_operator",
     "operator_from_released",
     "parse_mixture",

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from sciml_fm_core import SYSTEMS, energy_spectrum, relative_error, relative_residual
+from sciml_fm_core import SYSTEMS, Examples, energy_spectrum, mean_relative_error, relative_error, relative_residual
+from sciml_fm_core.evaluation.error_bounds import error_bounds
+from sciml_fm_core.evaluation.uncertainty import relative_width
+from sciml_fm_core.models.ensemble import Prediction
+from sciml_fm_core.physics.spectral import root_mean_square
+from sciml_fm_core.training.losses import training_loss
 
 
 def test_relative_error_by_hand():
@@ -20,9 +25,53 @@ def test_relative_error_is_measured_against_the_solution_not_the_prediction():
 
 
 def test_relative_error_of_a_zero_solution():
-    zero, one = torch.zeros(4, 4), torch.ones(4, 4)
+    """Like reports that one zero target makes a relative loss NaN: means leave such examples out."""
+    zero, one = torch.zeros(4, 4, requires_grad=True), torch.ones(4, 4)
     assert relative_error(zero, zero) == 0
     assert relative_error(one, zero) == float("inf")
+    prediction, solution = torch.stack([one, 1.5 * one, zero]), torch.stack([0 * one, one, 0 * one])
+    assert mean_relative_error(prediction, solution) == 0.5
+    with pytest.raises(ValueError, match="expected an example whose solution is not zero"):
+        mean_relative_error(prediction[:1], solution[:1])
+    examples = Examples(solution, torch.ones(3, 3), solution, torch.ones(3))
+    for loss in ("relative", "physics", "residual"):  # and the gradient of training is that of the others alone
+        given = [(SYSTEMS["poisson"], examples)]
+        (gradient,) = torch.autograd.grad(training_loss(prediction, given, loss), zero, retain_graph=True)
+        assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_prediction_that_is_no_number_is_infinitely_wrong(bad):
+    """Like reports that a comparison with NaN is false, so that the first of several candidates wins."""
+    assert relative_error(torch.full((4, 4), bad), torch.ones(4, 4)) == torch.inf
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("power", [-300, -150, -37, -23, -10, 0, 10, 24, 37, 150, 300])
+def test_sizes_are_right_for_numbers_of_any_size(generator, power, dtype):
+    """Like reports that a norm is 0 or infinite because squares of small or large numbers are."""
+    if abs(power) > 37 and dtype == torch.float32:
+        pytest.skip("no number of this type")
+    field = (torch.rand(2, 8, 8, generator=generator, dtype=torch.float64) * 10.0**power).to(dtype)
+    for found, expected in (
+        (relative_error(2 * field, field), 1),
+        (relative_error(-field, field), 2),
+        (relative_residual(field, 2 * field), 0.5),
+        (Prediction(2 * field, field).relative_spread, 0.5),
+        (relative_width(field, field), field.mean((-2, -1)) / root_mean_square(field)),
+        (root_mean_square(field).double() / 10.0**power, (field.double() / 10.0**power).square().mean((-2, -1)).sqrt()),
+    ):
+        torch.testing.assert_close(found, torch.as_tensor(expected).to(found).expand(2), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_bounds_do_not_depend_on_the_units(generator, scale):
+    system, coefficients = SYSTEMS["poisson"], torch.tensor([0.02, 0.01, 0.0], dtype=torch.float64)
+    source = torch.randn(8, 8, generator=generator, dtype=torch.float64)
+    source -= source.mean()
+    prediction = 1.01 * system.solve(source, coefficients)
+    expected = error_bounds(prediction, source, coefficients, system)
+    torch.testing.assert_close(error_bounds(scale * prediction, scale * source, coefficients, system), expected)
 
 
 def test_relative_error_does_not_depend_on_resolution_or_scale():

@@ -12,6 +12,7 @@ from sciml_fm_core import (
     SIZES,
     SYSTEMS,
     DatasetFile,
+    Examples,
     System,
     Task,
     TrainConfig,
@@ -144,6 +145,22 @@ def test_grid_keeps_the_rate_that_is_best_on_validation(small_operator, downstre
     assert result.validation_error <= result.tried[3e-3]
     alone = fine_tune(small_operator(), data, validation=validation, config=QUICK, learning_rates=[3e-3])
     assert alone.tried[3e-3] == pytest.approx(result.tried[3e-3], rel=1e-3)  # each rate starts afresh
+
+
+def test_zero_solutions_do_not_choose(small_operator, downstream):
+    """Like reports that one example of zeros makes each validation error NaN, and the first learning rate wins."""
+    data, validation = downstream
+    zeros = Examples(*(torch.zeros_like(part[:1]) for part in validation))._replace(coefficients=data.coefficients[:1])
+    mixed = Examples(*(torch.cat(parts) for parts in zip(zeros, validation, strict=True)))
+    rates = (1e-9, 3e-3)
+    alone, among = (
+        fine_tune(small_operator(), data, validation=each, config=QUICK, learning_rates=rates)
+        for each in (validation, mixed)
+    )
+    assert among.learning_rate == alone.learning_rate == 3e-3
+    assert among.tried == pytest.approx(alone.tried, rel=1e-5)
+    with pytest.raises(ValueError, match="validation: expected an example whose solution is not zero"):
+        fine_tune(small_operator(), data, validation=zeros, config=QUICK)
 
 
 def test_grid_needs_validation(small_operator, downstream):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.evaluation.metrics import mean_relative_error
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import Task
@@ -298,7 +298,7 @@ class AdaptJob(threading.Thread):
     def _error(self, operator: Operator, test: Examples) -> float:
         self.check()
         prediction = operator.predict(test.source, test.coefficients, self.settings.task.system)
-        return relative_error(prediction, test.solution).mean().item()
+        return mean_relative_error(prediction, test.solution)
 
     def _follow(self, name: str, number: int, count: int) -> Callable[[Progress], bool]:
         """Callback of one of the trainings."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.models.operator import Operator
-from sciml_fm_core.physics.spectral import check_grid, resample
+from sciml_fm_core.physics.spectral import check_grid, resample, root_mean_square
 from sciml_fm_core.physics.system import Evolution, System
 
 SHARE = 0.1
@@ -118,12 +118,12 @@ def convergence(
         sampled = resample(kept, n)
         answers.append(operator.predict(sampled, coefficients, system))
         solutions.append(system.solve(sampled, coefficients))
-    reference, size = answers[-1], _size(solutions[-1])
+    reference, size = answers[-1], root_mean_square(solutions[-1])
     errors, distances, aliasings = [], [], []
     for n, answer, solution in zip(resolutions, answers, solutions, strict=True):
-        errors.append(_size(answer - solution) / size)
-        distances.append(_size(resample(answer, finest) - reference) / size)
-        aliasings.append(_size(answer - resample(reference, n)) / size)
+        errors.append(root_mean_square(answer - solution) / size)
+        distances.append(root_mean_square(resample(answer, finest) - reference) / size)
+        aliasings.append(root_mean_square(answer - resample(reference, n)) / size)
     return Convergence(tuple(resolutions), *map(torch.stack, (errors, distances, aliasings)))
 
 
@@ -191,7 +191,7 @@ def flow_convergence(
         table_time = torch.full_like(system.time(coefficients), number * table_step)
         table = system.solve(source, _in_time(system, coefficients, table_time))
         for values, other in zip(found, (exact, once, table), strict=True):
-            values.append(_size(state - other) / _size(exact))
+            values.append(root_mean_square(state - other) / root_mean_square(exact))
     return FlowConvergence(tuple(numbers), *map(torch.stack, found))
 
 
@@ -199,8 +199,3 @@ def _in_time(system: Evolution, coefficients: Tensor, time: Tensor) -> Tensor:
     changed = coefficients.clone()
     changed[..., system.coefficient_names.index("time")] = time
     return changed
-
-
-def _size(field: Tensor) -> Tensor:
-    """Root mean square, which is the same on all grids that resolve the field."""
-    return field.square().mean(dim=(-2, -1)).sqrt()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciml_fm_core.physics.spectral import broadcast_shapes, check_finite, parseval_weights, transform
+from sciml_fm_core.physics.spectral import broadcast_shapes, check_finite, parseval_weights, power_of_two, transform
 from sciml_fm_core.physics.system import System, find_system
 
 ROUNDING = 1e-12
@@ -94,10 +94,14 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
         return ErrorBounds(nothing, nothing + torch.inf)
 
     symbol, null = system.symbol_and_null(coefficients, n)
+    # The bounds are those of both multiplied by a number; so no square of theirs overflows or vanishes.
+    prediction, source = prediction.double(), source.double()
+    unit = power_of_two(torch.maximum(*(each.abs().amax(dim=(-2, -1), keepdim=True) for each in (prediction, source))))
+    prediction, source = prediction / unit, source / unit
     count = parseval_weights(n, device=source.device)
     kept = count.masked_fill(null, 0)
     low, high = (bound.clamp(min=SMALLEST).masked_fill(null, 1).flatten(-2) for bound in known)
-    prediction_hat, source_hat = transform(prediction.double()), transform(source.double())
+    prediction_hat, source_hat = transform(prediction), transform(source)
     residual_hat = system.residual_hat(prediction_hat, source_hat, symbol, coefficients)  # L u - f
     predicted, residual, given = (
         _product(values, values, weights)

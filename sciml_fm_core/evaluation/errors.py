@@ -14,7 +14,7 @@ from sciml_fm_core.physics.spectral import check_finite
 from sciml_fm_core.physics.system import SYSTEMS, System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 
-from .metrics import relative_error
+from .metrics import has_size, measured_errors, relative_error
 
 MAP_POINTS = 2**21
 """Grid points of the solutions that `error_map` holds at once."""
@@ -46,7 +46,8 @@ def evaluate(
     True
 
     Returns:
-        ``error`` (the mean relative error mu), ``median``, ``percentile_90``, ``worst``, and what was tested.
+        ``error`` (the mean relative error mu), ``median``, ``percentile_90``, ``worst``, and what was tested;
+        ``left_out`` is the number of examples whose solution is zero, which have no relative error.
 
     Raises:
         ValueError: if the operator was not trained for the task's system.
@@ -54,7 +55,7 @@ def evaluate(
     system = operator.normalization.resolve(task.system)
     test = draw_split(task, "test", count, seed=seed, resolution=resolution)
     predictions = operator.predict(test.source, test.coefficients, system, symmetries=symmetries)
-    error = relative_error(predictions, test.solution).double()
+    error = measured_errors(predictions, test.solution)
     return {
         "task": task.label,
         "error": error.mean().item(),
@@ -101,7 +102,8 @@ def error_map(
         system: the PDE, or its name; needed where an operator knows several.
 
     Returns:
-        Errors, shape (operators, points), float64; NaN where a source cannot reach the value of the dial.
+        Errors, shape (operators, points), float64; NaN where a source cannot reach the value of the dial, or no
+        solution is other than zero.
 
     Raises:
         ValueError: on wrong shapes or values that are not finite, or if an operator was not trained for the system.
@@ -136,7 +138,9 @@ def error_map(
         for numbers in alike.values():
             predictions = predict_together([operators[number] for number in numbers], source, coefficients, known)
             found = relative_error(predictions, solution.expand_as(predictions))
-            errors[torch.tensor(numbers)[:, None], points] = found.mean(dim=-1).double().cpu()
+            kept = has_size(solution)
+            mean = found.double().masked_fill(~kept, 0).sum(dim=-1) / kept.sum(dim=-1)
+            errors[torch.tensor(numbers)[:, None], points] = mean.cpu()
 
     for points in torch.arange(len(dial)).split(max(1, MAP_POINTS // source.numel())):
         measure(points)

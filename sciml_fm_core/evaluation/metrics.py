@@ -5,13 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sciml_fm_core.physics.spectral import check_grid, parseval_weights, transform, wavenumbers
+from sciml_fm_core.physics.spectral import (
+    check_grid,
+    parseval_weights,
+    power_of_two,
+    relative_size,
+    transform,
+    wavenumbers,
+)
 
 
 def relative_error(prediction: Tensor, solution: Tensor) -> Tensor:
-    """``||u - u0|| / ||u0||`` of each example in the discrete L2 norm.
+    """``||u - u0|| / ||u0||`` of each example in the discrete L2 norm, for numbers of any size.
 
-    Its mean over a test set is the paper's metric mu.
+    Its mean over a test set is the paper's metric mu, see `mean_relative_error`.
 
     >>> relative_error(torch.full((2, 4, 4), 1.5), torch.ones(2, 4, 4))
     tensor([0.5000, 0.5000])
@@ -21,7 +28,8 @@ def relative_error(prediction: Tensor, solution: Tensor) -> Tensor:
         solution: u0, shape (..., n, n).
 
     Returns:
-        Shape (...). Where the solution is zero, 0 for a zero prediction and infinity otherwise.
+        Shape (...). Infinity, and not NaN, for a prediction that is no number: it is never the best of several.
+        Where the solution is zero, 0 for a zero prediction and infinity otherwise.
 
     Raises:
         ValueError: if the shapes differ.
@@ -30,14 +38,50 @@ def relative_error(prediction: Tensor, solution: Tensor) -> Tensor:
         raise ValueError(
             f"relative error: expected a prediction of shape {tuple(solution.shape)}, got {tuple(prediction.shape)}"
         )
-    difference = torch.linalg.vector_norm(prediction - solution, dim=(-2, -1))
-    size = torch.linalg.vector_norm(solution, dim=(-2, -1))
-    return torch.where(difference == 0, torch.zeros_like(size), difference / size)
+    unit = power_of_two(solution.abs().amax(dim=(-2, -1), keepdim=True))
+    return relative_size(prediction / unit - solution / unit, solution / unit)
 
 
 def relative_residual(residual: Tensor, source: Tensor) -> Tensor:
-    """``||L u - f|| / ||f||`` of each example, shape (...), from `System.residual`."""
-    return torch.linalg.vector_norm(residual, dim=(-2, -1)) / torch.linalg.vector_norm(source, dim=(-2, -1))
+    """``||L u - f|| / ||f||`` of each example, shape (...), from `System.residual`; 0 or infinity where f is zero."""
+    return relative_size(residual, source)
+
+
+def has_size(target: Tensor) -> Tensor:
+    """Mask, shape (...), of the targets (..., n, n) that are not zero: means of relative errors are over these alone.
+
+    Against a zero solution every prediction but zero is infinitely wrong, by however little: one such example would
+    decide a mean, and with it the choice of weights and learning rates, and absolute errors have another unit.
+    """
+    return (target != 0).any(dim=-1).any(dim=-1)
+
+
+def mean_relative_error(prediction: Tensor, solution: Tensor) -> float:
+    """The paper's metric mu: the mean of `relative_error` over all examples whose solution is not zero.
+
+    >>> solution = torch.stack([torch.ones(4, 4), torch.zeros(4, 4)])
+    >>> mean_relative_error(solution + 0.5, solution)
+    0.5
+
+    Args:
+        prediction, solution: shape (..., n, n).
+
+    Raises:
+        ValueError: if the shapes differ, or every solution is zero.
+    """
+    return measured_errors(prediction, solution).mean().item()
+
+
+def measured_errors(prediction: Tensor, solution: Tensor) -> Tensor:
+    """`relative_error` of the examples whose solution is not zero, shape (count,), float64; at least one.
+
+    Raises:
+        ValueError: if the shapes differ, or every solution is zero.
+    """
+    errors = relative_error(prediction, solution).double()[has_size(solution)]
+    if not len(errors):
+        raise ValueError("relative error: expected an example whose solution is not zero, got none to measure on")
+    return errors
 
 
 def energy_spectrum(field: Tensor) -> Tensor:
@@ -51,7 +95,7 @@ def energy_spectrum(field: Tensor) -> Tensor:
         lies in the corners beyond the last shell.
     """
     n = check_grid(field)
-    energy = transform(field).abs() ** 2 * parseval_weights(n, device=field.device).to(field.dtype) / n**4
+    energy = (transform(field).abs() / n**2) ** 2 * parseval_weights(n, device=field.device).to(field.dtype)
     kx, ky = wavenumbers(n, device=field.device)
     shell = torch.round(torch.hypot(kx, ky)).long().flatten()
     kept = shell < n // 2

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciml_fm_core.physics.spectral import inverse_transform, transform
+from sciml_fm_core.physics.spectral import inverse_transform, root_mean_square, transform
 from sciml_fm_core.physics.system import System
 
 from .ranks import ranks
@@ -39,8 +39,7 @@ def covered(mean: Tensor, width: Tensor, solution: Tensor) -> Tensor:
 
 def relative_width(width: Tensor, solution: Tensor) -> Tensor:
     """Mean of a band's half width over the root mean square of the solution of each example, shape (...)."""
-    size = solution.square().mean(dim=(-2, -1)).sqrt()
-    return width.expand_as(solution).mean(dim=(-2, -1)) / size
+    return width.expand_as(solution).mean(dim=(-2, -1)) / root_mean_square(solution)
 
 
 def gaussian_crps(mean: Tensor, spread: Tensor, value: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 from sciml_fm_core import schema
 from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
 from sciml_fm_core.files import atomic_path, find_file, save_tensors, user_path
+from sciml_fm_core.physics.spectral import relative_size
 from sciml_fm_core.physics.system import System
 
 from .base import find_model
@@ -88,8 +89,7 @@ class Prediction(NamedTuple):
     @property
     def relative_spread(self) -> Tensor:
         """Root mean square of the spread over that of the mean, shape (...)."""
-        over, size = torch.linalg.vector_norm, (-2, -1)
-        return over(self.spread, dim=size) / over(self.mean, dim=size)
+        return relative_size(self.spread, self.mean)
 
 
 class Ensemble:

@@ -7,6 +7,7 @@ has coefficients ``u_hat = rfft2(u)`` of shape ``(..., n, n // 2 + 1)``, so that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,16 +64,34 @@ def check_finite(field: Tensor, name: str) -> None:
 
 
 def power_of_two(values: Tensor) -> Tensor:
-    """Of each number the power of two next above or equal to its size, 1 for 0, as a constant to gradients.
+    """Of each number the power of two next below or equal to its size, 1 for 0 and inf, as a constant to gradients.
 
     To divide by it is exact, so that squares neither overflow nor vanish and all else is the same to the bit.
 
     >>> power_of_two(torch.tensor([3.0, -0.3, 0.0])).tolist()
-    [4.0, 0.5, 1.0]
+    [2.0, 0.25, 1.0]
     """
     values = values.detach()
     mantissa = torch.frexp(values).mantissa
-    return torch.where(values != 0, values / mantissa, 1)
+    return torch.where((values != 0) & torch.isfinite(values), values / (2 * mantissa), 1)
+
+
+def root_mean_square(values: Tensor, dim: tuple[int, ...] = (-2, -1)) -> Tensor:
+    """Root mean square over dimensions, right for numbers of any size: no square overflows or vanishes.
+
+    >>> root_mean_square(torch.full((4, 4), 1e-30)).item()
+    1.0000000031710769e-30
+    """
+    unit = power_of_two(values.abs().amax(dim=dim, keepdim=True))
+    count = math.prod(values.shape[each] for each in dim)
+    return torch.linalg.vector_norm(values / unit, dim=dim) * (unit.amax(dim=dim) / count**0.5)
+
+
+def relative_size(values: Tensor, target: Tensor, dim: tuple[int, ...] = (-2, -1)) -> Tensor:
+    """``||values|| / ||target||``, infinity where the values are no numbers; 0 where both are zero."""
+    size, unit = root_mean_square(values, dim), root_mean_square(target, dim)
+    found = size / unit.masked_fill(unit == 0, 1)
+    return found.masked_fill((unit == 0) & (size != 0) | found.isnan() & unit.isfinite(), torch.inf)
 
 
 def wavenumbers(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None):

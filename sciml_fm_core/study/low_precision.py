@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.evaluation.metrics import mean_relative_error
 from sciml_fm_core.models.low_precision import WEIGHT_KINDS, predict_in, stored_bytes, with_weights_in
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.system import SYSTEMS
@@ -53,10 +53,10 @@ class LowPrecisionRun(MeasuredRun):
         errors, kilobytes = [], []
         for kind in WEIGHT_KINDS:
             prediction = with_weights_in(operator, kind).predict(*inputs)
-            errors.append(relative_error(prediction, examples.solution).double().mean().item())
+            errors.append(mean_relative_error(prediction, examples.solution))
             kilobytes.append(round(stored_bytes(operator, kind) / 1000, 1))
         rounded = predict_in(operator, "bfloat16", *inputs)
-        errors.append(relative_error(rounded, examples.solution).double().mean().item())
+        errors.append(mean_relative_error(rounded, examples.solution))
         few = examples.source[: self.timed], examples.coefficients[: self.timed], task.system
         return {
             "recipe": operator.card["recipe"],

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.evaluation.metrics import mean_relative_error, relative_error
 from sciml_fm_core.evaluation.uncertainty import (
     GAUSSIAN_90,
     conformal_factor,
@@ -30,6 +30,7 @@ from sciml_fm_core.evaluation.uncertainty import (
 )
 from sciml_fm_core.models.ensemble import Prediction
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.training.config import TrainConfig
@@ -94,11 +95,11 @@ class UncertaintyRun(MeasuredRun):
         def step(examples: Examples) -> Prediction:
             mean = first.predict(examples.source, examples.coefficients, system)
             move = preconditioned_step(mean, examples.source, examples.coefficients, system)
-            return Prediction(mean, _size(move)[:, None, None].expand_as(mean))
+            return Prediction(mean, root_mean_square(move)[:, None, None].expand_as(mean))
 
         def constant(examples: Examples) -> Prediction:
             mean = first.predict(examples.source, examples.coefficients, system)
-            return Prediction(mean, _size(mean)[:, None, None].expand_as(mean))
+            return Prediction(mean, root_mean_square(mean)[:, None, None].expand_as(mean))
 
         ways: dict[str, Predict] = {
             "deep ensemble": lambda one: ensemble.predict(one.source, one.coefficients, system),
@@ -127,13 +128,9 @@ class UncertaintyRun(MeasuredRun):
         }
 
 
-def _size(field: Tensor) -> Tensor:
-    return field.square().mean(dim=(-2, -1)).sqrt()
-
-
 def _least(prediction: Prediction) -> Tensor:
     """The spread, nowhere smaller than a thousandth of the field: where members agree by chance no factor would do."""
-    return torch.maximum(prediction.spread, 1e-3 * _size(prediction.mean)[:, None, None])
+    return torch.maximum(prediction.spread, 1e-3 * root_mean_square(prediction.mean)[:, None, None])
 
 
 def _factor(prediction: Prediction, solution: Tensor) -> float:
@@ -147,8 +144,9 @@ def _row(prediction: Prediction, test: Examples, inside: float, target: float) -
     root mean square of the solution, with the spread times the inside factor over that of a Gaussian of `SHARE`.
     """
     mean, spread, solution = prediction.mean, _least(prediction), test.solution
-    size = _size(solution)
-    correlation = log_correlation((_size(prediction.spread) / size).clamp(min=1e-12), relative_error(mean, solution))
+    size = root_mean_square(solution)
+    spread_size = root_mean_square(prediction.spread) / size
+    correlation = log_correlation(spread_size.clamp(min=1e-12), relative_error(mean, solution))
 
     def band(factor: float) -> tuple[float, float]:
         held = (covered(mean, factor * spread, solution) >= SHARE).double().mean().item()
@@ -158,7 +156,7 @@ def _row(prediction: Prediction, test: Examples, inside: float, target: float) -
     score = gaussian_crps(mean, inside / GAUSSIAN_90 * spread, solution).mean(dim=(-2, -1)) / size
     (held_inside, width_inside), (held_target, width_target) = band(inside), band(target)
     return {
-        "error": round(relative_error(mean, solution).mean().item(), 6),
+        "error": round(mean_relative_error(mean, solution), 6),
         "pearson": round(correlation.pearson, 4),
         "spearman": round(correlation.spearman, 4),
         "points_in_gaussian_90": round(points, 4),
@@ -176,7 +174,7 @@ def _conserved(prediction: Prediction, test: Examples, system: System) -> dict[s
     constraint = torch.full((1, n, n), 1 / n**2, dtype=prediction.mean.dtype, device=prediction.mean.device)
     values = known_mean(test.source, test.coefficients, system)[:, None]
     updated = probconserv(prediction.mean, _least(prediction), constraint, values)
-    return {"error_conserved": round(relative_error(updated, test.solution).mean().item(), 6)}
+    return {"error_conserved": round(mean_relative_error(updated, test.solution), 6)}
 
 
 SMALL: dict[str, Any] = {"members": 2, "size": "64K", "steps": 2, "resolution": ((0.0, 32),), "head_steps": 2}

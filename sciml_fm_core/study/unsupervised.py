@@ -12,9 +12,10 @@ from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.in_context import NEIGHBOURS, in_context, scale_factor
-from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.evaluation.metrics import mean_relative_error
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES
@@ -255,7 +256,7 @@ class Choice:
 
 
 def _size(field: Tensor) -> Tensor:
-    return field.square().mean(dim=(-2, -1), keepdim=True).sqrt().clamp(min=torch.finfo(field.dtype).tiny)
+    return root_mean_square(field)[..., None, None].clamp(min=torch.finfo(field.dtype).tiny)
 
 
 def _predicted(operator: Operator, examples: Examples) -> Tensor:
@@ -263,7 +264,7 @@ def _predicted(operator: Operator, examples: Examples) -> Tensor:
 
 
 def _error(prediction: Tensor, examples: Examples) -> float:
-    return float(f"{relative_error(prediction, examples.solution).double().mean().item():.5g}")
+    return float(f"{mean_relative_error(prediction, examples.solution):.5g}")
 
 
 def _round(value: float | None) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.evaluation.metrics import mean_relative_error
 from sciml_fm_core.evaluation.weight_spectra import fit_layers, layer_spectra, mean_exponent
 from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.examples import Examples
@@ -139,7 +139,7 @@ def _test(label: str, run: Any) -> tuple[Task, Examples]:
 
 def _error(operator: Operator, task: Task, test: Examples) -> float:
     prediction = operator.predict(test.source, test.coefficients, task.system)
-    return float(f"{relative_error(prediction, test.solution).double().mean().item():.4g}")
+    return float(f"{mean_relative_error(prediction, test.solution):.4g}")
 
 
 SPECIALISTS = ("sys-1", "sys-2", "sys-3")

@@ -274,6 +274,8 @@ def choose_diversity(
             continue
         errors = mean_losses(ensemble.members, held_out, "relative")
         tried[diversity] = sum(errors) / len(errors)
+        if not math.isfinite(tried[diversity]):
+            continue
         if best[1] is None or tried[diversity] <= allowed * start or tried[diversity] < tried[best[0]]:
             best = diversity, ensemble
     if best[1] is None:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.data.batches import Reader
+from sciml_fm_core.evaluation.metrics import has_size, relative_error
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import check_grid, parseval_weights, transform
+from sciml_fm_core.physics.spectral import check_grid, parseval_weights, relative_size, transform
 from sciml_fm_core.physics.system import System
 
 
@@ -42,13 +43,18 @@ MEASURED = 256
 LABEL_FREE: set[str] = set()
 """Names of the losses that read no solution: what is trained by one is validated by it too, unless asked otherwise."""
 
+RELATIVE_TO: dict[str, str] = {}
+"""Of losses that are relative, the field of the batch that they are relative to."""
 
-def register_loss(function: Loss, *, labels: bool = True) -> Loss:
+
+def register_loss(function: Loss, *, labels: bool = True, relative_to: str | None = None) -> Loss:
     """Make a function a loss that `TrainConfig` knows by the function's name.
 
     Args:
         function: the loss.
         labels: whether it reads the solutions of its batch; False for ``@partial(register_loss, labels=False)``.
+        relative_to: ``solution`` or ``source`` where values are divided by its size: its means leave out the examples
+            where that is zero, see `evaluation.metrics.has_size`.
 
     >>> @register_loss
     ... def largest_error(prediction, batch):
@@ -57,10 +63,13 @@ def register_loss(function: Loss, *, labels: bool = True) -> Loss:
     """
     LOSSES[function.__name__] = function
     (LABEL_FREE.discard if labels else LABEL_FREE.add)(function.__name__)
+    RELATIVE_TO.pop(function.__name__, None)
+    if relative_to is not None:
+        RELATIVE_TO[function.__name__] = relative_to
     return function
 
 
-@register_loss
+@partial(register_loss, relative_to="solution")
 def relative(prediction: Tensor, batch: Batch) -> Tensor:
     """``||u - u0|| / ||u0||``."""
     return relative_error(prediction, batch.solution.expand_as(prediction))
@@ -72,7 +81,7 @@ def squared(prediction: Tensor, batch: Batch) -> Tensor:
     return (prediction - batch.solution).square().sum(dim=(-2, -1))
 
 
-@partial(register_loss, labels=False)
+@partial(register_loss, labels=False, relative_to="source")
 def residual(prediction: Tensor, batch: Batch) -> Tensor:
     """``||L u - f|| / ||f||`` over the modes that L does not annihilate; no solution is read.
 
@@ -81,7 +90,7 @@ def residual(prediction: Tensor, batch: Batch) -> Tensor:
     return _residual(prediction, batch, preconditioned=False)
 
 
-@partial(register_loss, labels=False)
+@partial(register_loss, labels=False, relative_to="source")
 def physics(prediction: Tensor, batch: Batch) -> Tensor:
     """``||(L u - f) / P|| / ||f / P||`` over the modes that L does not annihilate; no solution is read.
 
@@ -101,11 +110,8 @@ def _residual(prediction: Tensor, batch: Batch, *, preconditioned: bool) -> Tens
         weights = weights / system.preconditioner(coefficients, n)
         weights = weights / weights.amax(dim=(-2, -1), keepdim=True)  # for float32; both norms share the factor
     weights = weights.masked_fill(null, 0).to(source_hat.real.dtype)
-    return _norm(weights * residual_hat) / _norm(weights * source_hat)
-
-
-def _norm(field_hat: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(torch.view_as_real(field_hat), dim=(-3, -2, -1))
+    residual, given = (torch.view_as_real(weights * each) for each in (residual_hat, source_hat))
+    return relative_size(residual, given, dim=(-3, -2, -1))
 
 
 def find_loss(name: str) -> Loss:
@@ -120,22 +126,52 @@ def find_loss(name: str) -> Loss:
 
 
 def training_loss(prediction: Tensor, parts: Sequence[tuple[System, Examples]], loss: str) -> Tensor:
-    """Mean of a loss over a batch in parts of one system each: predictions (..., batch, n, n) to shape (...)."""
+    """Mean of a loss over a batch in parts of one system each: predictions (..., batch, n, n) to shape (...).
+
+    What `kept` leaves out does not count; a batch of nothing else has the loss 0, and no gradient.
+    """
     function = find_loss(loss)
     predictions = prediction.split([examples.size for _, examples in parts], dim=-3) if len(parts) > 1 else [prediction]
     values = [
         function(own, Batch(system, *examples)) for own, (system, examples) in zip(predictions, parts, strict=True)
     ]
-    return torch.cat(values, dim=-1).mean(dim=-1)
+    if loss not in RELATIVE_TO:
+        return torch.cat(values, dim=-1).mean(dim=-1)
+    counted = torch.cat([kept(loss, examples) for _, examples in parts])
+    return torch.cat(values, dim=-1).masked_fill(~counted, 0).sum(dim=-1) / counted.sum().clamp(min=1)
+
+
+def kept(loss: str, examples: Examples) -> Tensor:
+    """Mask, shape (count,), of the examples that means of a loss are over: where it is relative, see `RELATIVE_TO`."""
+    if loss not in RELATIVE_TO:
+        return torch.ones(examples.size, dtype=torch.bool, device=examples.source.device)
+    return has_size(getattr(examples, RELATIVE_TO[loss]))
+
+
+def check_kept(sets: Sequence[tuple[System, Reader]], loss: str, name: str) -> None:
+    """Raise ValueError when a loss leaves out every example."""
+    for _, reader in sets:
+        for start in range(0, reader.size, MEASURED):
+            if kept(loss, reader.take(slice(start, min(start + MEASURED, reader.size)))).any():
+                return
+    raise ValueError(
+        f"{name}: expected an example whose {RELATIVE_TO[loss]} is not zero: the loss {loss!r} is relative"
+    )
 
 
 @torch.no_grad()
 def mean_losses(operators: Sequence[Operator], sets: Sequence[tuple[System, Examples]], loss: str) -> list[float]:
-    """Mean of a loss of each operator's predictions over all examples of all sets."""
+    """Mean of a loss of each operator's predictions over the examples of all sets that are `kept`.
+
+    Raises:
+        ValueError: if none is.
+    """
+    check_kept(sets, loss, "validation")
     function, values = find_loss(loss), []
     for system, examples in sets:
         predictions = predict_together(operators, examples.source, examples.coefficients, system)
         for start in range(0, examples.size, MEASURED):
             part = slice(start, start + MEASURED)
-            values.append(function(predictions[:, part], Batch(system, *examples.take(part))).cpu())
+            batch = examples.take(part)
+            values.append(function(predictions[:, part], Batch(system, *batch))[:, kept(loss, batch)].cpu())
     return torch.cat(values, dim=1).mean(dim=1).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -338,7 +338,11 @@ def _adapt(
     config = (config or TrainConfig(steps=200, validate_every=10)).completed(
         learning_rate=ADAPT_LEARNING_RATE, loss=recipe_of(first).loss, warmup=0, composed=0.0
     )
-    rates = list(learning_rates or [cast(float, config.learning_rate)])
+    rates = [cast(float, config.learning_rate)] if learning_rates is None else list(map(float, learning_rates))
+    for rate in rates:
+        replace(config, learning_rate=rate)  # checks it
+    if not rates:
+        raise ValueError("learning rates: expected at least one, got none")
     if len(rates) > 1 and validation is None:
         raise ValueError("learning rates: choosing among several needs validation examples; pass validation=...")
     operators = [first, *(start() for _ in rates[1:])]
@@ -369,14 +373,16 @@ def _with_best_weights(
 ) -> Adaptation:
     """The trained weights, or those of its start or between both where they are better on validation."""
     history = member.history
-    if history.best_error is None:
+    if not validation:
         return Adaptation(
             member.operator, history, member.learning_rate, tried, history.rows[-1]["step"], 1.0, None
         )  # fmt: skip
     others = {0.0: start} | {share: _between(start, member.operator, share) for share in line}
     measured = mean_losses(list(others.values()), validation, loss)
-    errors = dict(zip(others, measured, strict=True)) | {1.0: history.best_error}
-    share = min((each for each in errors if math.isfinite(errors[each])), key=lambda each: errors[each])
+    errors = dict(zip(others, measured, strict=True)) | {1.0: member.score}
+    share = min(errors, key=lambda each: (math.isnan(errors[each]), errors[each]))
+    if not math.isfinite(errors[share]):
+        raise FloatingPointError("validation: no weights have a finite error, nor had the start; check the examples")
     operator = {**others, 1.0: member.operator}[share]
     operator.model.eval()
     step = history.best_step if share else 0
