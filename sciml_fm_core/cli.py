@@ -36,9 +36,10 @@ from typer.core import TyperGroup
 from ._version import __version__
 from .companions import copy_notebooks, serve_dashboard
 from .cpu import use_threads
+from .data.given import split_file, task_of
 from .data.hdf5 import DatasetFile
 from .data.hdf5 import generate as write_dataset
-from .data.splits import check_split, draw_split
+from .data.splits import draw_split
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
 from .files import check_folder, check_output, find_file, is_full, user_path
@@ -157,6 +158,9 @@ Scheduler = Annotated[
 ]
 Threads = Annotated[
     str | None, typer.Option(help="CPU threads, or 'all'; all cores but one where not given.", callback=_threads)
+]
+GivenSystem = Annotated[
+    str | None, typer.Option("--system", help="What the examples of files are of that do not say it, such as SYS-1.")
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the same output, wait for it.")]
 
@@ -288,8 +292,15 @@ def pretrain(
         int | None, typer.Option(help="Examples in a batch; the recipe's where not given.", callback=_number(1))
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The recipe's where not given.")] = None,
-    resolution: Annotated[str, typer.Option(help="Points, or a schedule such as '0:32,0.7:64'.")] = "64",
+    resolution: Annotated[
+        str | None,
+        typer.Option(help="Points, or a schedule such as '0:32,0.7:64'; 64, or the grid of the data, where not given."),
+    ] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Dataset files, one per task; else fresh examples.")] = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="Files to choose the weights by; else some of the data are held out.")
+    ] = None,
+    system: GivenSystem = None,
     time_limit: Annotated[
         float | None, typer.Option(help="Seconds by which the training ends.", callback=_number(0, above=True))
     ] = None,
@@ -308,7 +319,7 @@ def pretrain(
     torchrun --nproc-per-node N -m sciml_fm_core.cli pretrain ... The batch size must be a multiple of N; the weights
     are those of one process, to rounding.
     """
-    chosen, schedule = [Task.parse(label) for label in tasks], _schedule(resolution)
+    chosen, schedule = [Task.parse(label) for label in tasks], _schedule(resolution) if resolution else None
     config = TrainConfig(
         steps=steps,
         time_limit=time_limit,
@@ -319,9 +330,9 @@ def pretrain(
         learning_rate=learning_rate,
     )
     trained = new_operator(chosen, recipe=recipe, architecture=architecture, size=size)  # only to look at
-    if not data:
-        _check_grids(trained, schedule)
-    sets = [DatasetFile(path) for path in data or []]
+    sets, held_out = ([DatasetFile(path, system) for path in paths or []] for paths in (data, validation))
+    for grid in [schedule or 64] if schedule or not sets else [one.resolution for one in sets]:
+        _check_grids(trained, grid)
     first = os.environ.get("RANK", "0") == "0"  # the process that writes, of those that torchrun started
     with (
         _owned(output, checkpoint, wait=wait) if first else nullcontext(True) as to_do,
@@ -332,8 +343,8 @@ def pretrain(
             return
         operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, architecture=architecture, size=size, seed=seed, batch_size=batch_size,
-            resolution=schedule, data=sets, device=own_device, callback=callback, checkpoint=checkpoint,
-            processes=processes,
+            resolution=schedule, data=sets, validation=held_out, device=own_device, callback=callback,
+            checkpoint=checkpoint, processes=processes,
         )  # fmt: skip
         if not processes.first:
             return
@@ -371,10 +382,19 @@ def _check_grids(operator: Operator, schedule: int | dict[float, int]) -> None:
 @_command()
 def adapt(
     operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
-    task: Annotated[str, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'.")],
-    examples: Annotated[
-        int | None, typer.Option(help="Downstream examples; 64 where not given.", callback=_number(1))
+    task: Annotated[
+        str | None, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'; with --data, it need not be said.")
     ] = None,
+    examples: Annotated[
+        int | None,
+        typer.Option(help="Downstream examples; 64, or all of a file, where not given.", callback=_number(1)),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Dataset file to adapt to; else examples are drawn.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="File to choose the weights by; else some of --data are held out.")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="File to measure on; else some of --data are held out.")] = None,
+    system: GivenSystem = None,
     output: Annotated[Path | None, typer.Option(help="Bundle to write.")] = None,
     scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
     physics: Annotated[bool, typer.Option("--physics", help="Use no labels: fresh sources and the equation.")] = False,
@@ -417,13 +437,19 @@ def adapt(
         )
     if packed and output is None:
         raise ValueError("--packed says how the bundle is written; give its name with --output")
-    pretrained, chosen = load_operator(operator, device), Task.parse(task)
-    pretrained.normalization.resolve(chosen.system)
+    pretrained, chosen = load_operator(operator, device), Task.parse(task) if task else None
+    if chosen is not None:
+        pretrained.normalization.resolve(chosen.system)
     schedule = _schedule(resolution) if resolution else None
     if schedule is not None:
         _check_grids(pretrained, schedule)
     points = schedule[max(schedule)] if isinstance(schedule, dict) else schedule or 64
-    count = 0 if physics else 64 if examples is None else examples
+    if data is None and (validation or test or system):
+        raise ValueError("--validation, --test and --system belong to --data FILE; give it")
+    if data is None and chosen is None:
+        raise ValueError("adapt: expected a TASK to draw examples of, or --data FILE")
+    if data is not None and physics:
+        raise ValueError("--physics draws fresh sources and takes no --data; leave one of them out")
     if steps is None:
         steps = UNLABELLED.steps if physics else 200
     config = TrainConfig(steps=steps, learning_rate=learning_rate, loss=loss, validate_every=max(1, steps // 20))
@@ -433,16 +459,29 @@ def adapt(
     with _owned(output, wait=wait) as to_do:
         if not to_do:
             return
-        validation = draw_split(chosen, "validation", validation_count, seed=seed, resolution=points)
-        data: dict[str, Any]
-        if physics:
-            data = {"unlabelled": chosen}
-        else:
-            data = {"data": draw_split(chosen, "train", count, seed=seed, resolution=points), "system": chosen.system}
-        before = evaluate_operator(pretrained, chosen, count=test_count, seed=seed)["error"]
-        with _training_bar(task) as callback:
+        given: dict[str, Any]
+        measured: dict[str, Any]
+        if data is not None:
+            file = DatasetFile(data, system)
+            chosen = chosen or task_of(file)
+            train, held_out, tested = split_file(
+                file, chosen, count=examples, seed=seed,
+                validation=DatasetFile(validation, system) if validation else validation_count,
+                test=DatasetFile(test, system) if test else test_count,
+            )  # fmt: skip
+            _check_grids(pretrained, train.resolution if schedule is None else schedule)
+            given, measured = {"data": train}, {"data": tested}
+        elif chosen is not None:
+            held_out = draw_split(chosen, "validation", validation_count, seed=seed, resolution=points)
+            measured = {"count": test_count, "seed": seed}
+            few = None if physics else draw_split(chosen, "train", examples or 64, seed=seed, resolution=points)
+            given = {"unlabelled": chosen} if physics else {"data": few, "system": chosen.system}
+        count = 0 if physics else given["data"].size
+        label = str(data) if chosen is None else chosen.label
+        before = evaluate_operator(pretrained, chosen, **measured)["error"]
+        with _training_bar(label) as callback:
             result = start(
-                pretrained, **data, resolution=schedule, batch_size=batch_size, validation=validation, config=config,
+                pretrained, **given, resolution=schedule, batch_size=batch_size, validation=held_out, config=config,
                 seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
             )  # fmt: skip
         made, form = result.operator, cast(dict[str, Any], {})
@@ -450,14 +489,14 @@ def adapt(
             form = {"packed": True, "parent": operator if operator in shipped_operators() and not scratch else None}
             with TemporaryDirectory() as folder:
                 made = load_operator(made.save(Path(folder, "packed.safetensors"), **form), device)
-        after = evaluate_operator(made, chosen, count=test_count, seed=seed)["error"]
+        after = evaluate_operator(made, chosen, **measured)["error"]
         card = made.card
-        card |= {"adapted_from": operator, "downstream_task": task, "steps": steps}
-        card |= {"command": command_line(), "errors": {task: after}}
+        card |= {"adapted_from": operator, "downstream_task": chosen and chosen.label, "steps": steps}
+        card |= {"command": command_line(), "errors": {label: after}}
         if output is not None:
             made.save(output, **form)
     summary = {
-        "operator": operator, "task": task, "examples": count, "start": "scratch" if scratch else "fine-tuned",
+        "operator": operator, "task": label, "examples": count, "start": "scratch" if scratch else "fine-tuned",
         "loss": card["loss"], "zero_shot_error": before, "error": after, "learning_rate": result.learning_rate,
         "seconds": card["seconds"], "output": str(output) if output else None,
     }  # fmt: skip
@@ -466,7 +505,7 @@ def adapt(
         return
     shown = f"0 labels, {card['loss']} loss" if physics else f"{count} examples"
     console.print(
-        f"{task}, {shown}: zero-shot {before:.2%}, {summary['start']} {after:.2%} "
+        f"{label}, {shown}: zero-shot {before:.2%}, {summary['start']} {after:.2%} "
         f"(learning rate {result.learning_rate:g}, {summary['seconds']:.0f} s)"
     )
 
@@ -474,9 +513,13 @@ def adapt(
 @_command()
 def evaluate(
     operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
-    task: Annotated[str, typer.Argument(help="Such as 'SYS-1(5,10)'.")],
-    count: Annotated[int, typer.Option(help="Test examples.")] = 512,
-    resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
+    task: Annotated[str | None, typer.Argument(help="Such as 'SYS-1(5,10)'; with --data, it need not be said.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Dataset file to measure on; else examples are drawn.")] = None,
+    system: GivenSystem = None,
+    count: Annotated[int | None, typer.Option(help="Test examples; 512, or all of a file, where not given.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Points in each direction; 128, or the grid of the data, where not given.")
+    ] = None,
     symmetries: Annotated[
         bool,
         typer.Option("--symmetries", help="Average predictions over turned and mirrored inputs: 8 times the cost."),
@@ -486,19 +529,22 @@ def evaluate(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Measure an operator on freshly drawn test examples."""
-    loaded, chosen = load_operator(operator, device), Task.parse(task)
-    loaded.normalization.resolve(chosen.system)
-    check_split("test", count)
-    _check_grids(loaded, resolution)
-    result = evaluate_operator(loaded, chosen, count=count, resolution=resolution, seed=seed, symmetries=symmetries)
+    """Measure an operator on freshly drawn test examples, or on those of a file."""
+    loaded, chosen = load_operator(operator, device), Task.parse(task) if task else None
+    given = None if data is None else DatasetFile(data, system)
+    _check_grids(loaded, resolution or (128 if given is None else given.resolution))
+    result = evaluate_operator(
+        loaded, chosen, data=given, count=count, resolution=resolution, seed=seed, symmetries=symmetries
+    )
     if as_json:
         print(json.dumps({"operator": operator, **result}))
         return
+    points, left_out = result["resolution"], result["left_out"]
     console.print(
-        f"{operator} on {task}: mean relative error {result['error']:.2%} (median {result['median']:.2%}, "
-        f"90th percentile {result['percentile_90']:.2%}, worst {result['worst']:.2%}; {count} examples, "
-        f"{resolution} x {resolution}, seed {seed})"
+        f"{operator} on {data or task}: mean relative error {result['error']:.2%} (median {result['median']:.2%}, "
+        f"90th percentile {result['percentile_90']:.2%}, worst {result['worst']:.2%}; {result['examples']} examples, "
+        f"{points} x {points}, {'seed ' + str(seed) if data is None else 'given'}"
+        f"{f'; {left_out} with a solution of zero left out' if left_out else ''})"
     )
 
 

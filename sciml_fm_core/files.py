@@ -166,7 +166,8 @@ def _runs(process: int) -> bool:
 
 def file_digest(path: Path) -> str:
     """What a file holds, as 16 hexadecimal digits."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 def write_json(path: str | Path, values: dict) -> None:

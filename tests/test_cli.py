@@ -26,6 +26,7 @@ from sciml_fm_core import (
     draw_split,
     generate,
     load_operator,
+    mean_relative_error,
     shipped_operators,
 )
 from sciml_fm_core.data.hdf5 import write_released
@@ -163,7 +164,75 @@ def test_pretrain_a_mixture_on_files(run, tmp_path):
     assert code == 0
     operator = load_operator(tmp_path / "mixed.safetensors")
     assert [system.name for system in operator.systems] == ["poisson", "helmholtz"]
-    assert operator.card["data"] == ["a.h5", "b.h5"]
+    assert [(one["file"], one["task"], one["examples"]) for one in operator.card["data"]] == [
+        ("a.h5", "SYS-1(1,5)", 5), ("b.h5", "SYS-3(1,10)", 5),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files of two tasks and two splits, and one that says nothing."""
+    folder, far = tmp_path_factory.mktemp("files"), Task.parse("SYS-1(5,10)")
+    for name, task, split in (
+        ("near", Task.parse("SYS-1(1,5)"), "train"),
+        ("far", far, "train"),
+        ("test", far, "test"),
+    ):
+        generate(task, folder / f"{name}.h5", 10, split=split, resolution=16)
+    write_released(draw_split(far, "train", 10, resolution=16), folder / "released.h5")
+    return {path.stem: path for path in folder.iterdir()}
+
+
+NEAR_BY = ("pretrain", "SYS-1(1,5)", "--size", "tiny", "--steps", 1, "--data")
+UNSAID = "could be of poisson, biharmonic_advection, and the file does not say; name it by --system"
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    ((*NEAR_BY, "far"), "expected examples of SYS-1(1,5), got SYS-1(5,10)"),
+    ((*NEAR_BY, "near", "--validation", "far"), "expected examples of SYS-1(1,5), got SYS-1(5,10)"),
+    ((*NEAR_BY, "test"), "expected the split train for data, got test"),
+    ((*NEAR_BY, "near", "--validation", "test"), "expected the split validation or train for validation, got test"),
+    ((*NEAR_BY, "released"), UNSAID),
+    ((*NEAR_BY, "released", "--system", "SYS-1"), "expected values of eigenvalue within SYS-1(1,5), got 5."),
+    ((*NEAR_BY, "near", "--system", "SYS-3"), "says that it is of poisson, not of helmholtz"),
+    (("evaluate", "--data", "released"), UNSAID),
+    (("evaluate", "SYS-1(1,5)", "--data", "far"), "expected examples of SYS-1(1,5), got SYS-1(5,10)"),
+    (("evaluate", "--data", "far", "--count", 11), "count: expected 1 to 10 given examples, got 11"),
+    (("evaluate",), "expected a task to draw examples of, or data"),
+    (("adapt",), "expected a TASK to draw examples of, or --data FILE"),
+    (("adapt", "SYS-1(1,5)", "--data", "far"), "expected examples of SYS-1(1,5), got SYS-1(5,10)"),
+    (("adapt", "--data", "released"), UNSAID),
+    (("adapt", "--data", "test"), "expected the split train for data, got test"),
+    (("adapt", "--data", "far", "--test", "far"), "expected the split test for test, got train"),
+    (("adapt", "--data", "far", "--examples", 7), "expected 7 examples beside those held out, got 6"),
+    (("adapt", "SYS-1(1,5)", "--test", "test"), "belong to --data FILE"),
+    (("adapt", "--data", "far", "--physics"), "--physics draws fresh sources and takes no --data"),
+])  # fmt: skip
+def test_given_files_have_to_be_what_is_said_of_them(run, bundle, files, command, message):
+    """Like reports that a file of another range, split or equation was used, and the result named by what was asked."""
+    name, *arguments = [files.get(part, part) for part in command]
+    refused(run(name, *([] if name == "pretrain" else [bundle]), *arguments), message)
+
+
+def test_evaluate_and_adapt_on_given_files(run, bundle, files, tmp_path):
+    code, out, _ = run("evaluate", bundle, "--data", files["test"], "--json")
+    measured = json.loads(out)
+    with DatasetFile(files["test"]) as file:
+        examples = file.take(slice(None))
+    operator = load_operator(bundle)
+    expected = mean_relative_error(operator.predict(examples.source, examples.coefficients), examples.solution)
+    assert (code, measured["task"], measured["examples"], measured["resolution"]) == (0, "SYS-1(5,10)", 10, 16)
+    assert measured["error"] == pytest.approx(expected)
+    assert measured["data"]["split"] == "test"
+    code, out, _ = run(
+        "adapt", bundle, "--data", files["far"], "--test", files["test"], "--examples", 4, "--steps", 2,
+        "--output", "own.safetensors", "--json",
+    )  # fmt: skip
+    result, card = json.loads(out), load_operator(tmp_path / "own.safetensors").card
+    assert (code, result["examples"], result["task"]) == (0, 4, "SYS-1(5,10)")
+    assert result["zero_shot_error"] == pytest.approx(expected)
+    assert (card["downstream_data"]["file"], card["downstream_data"]["examples"]) == ("far.h5", 4)
+    assert (card["validation"]["file"], card["validation"]["examples"]) == ("far.h5", 2)
 
 
 def test_operators_lists_what_ships(run):
@@ -491,7 +560,7 @@ def test_wrong_systems_and_names(run, bundle, tmp_path):
     refused(run("evaluate", bundle, "SYS-3(1,10)", "--count", 2), "was trained for poisson, got helmholtz")
     refused(run("adapt", bundle, "SYS-3(1,10)", "--examples", 2), "was trained for poisson, got helmholtz")
     refused(run("adapt", bundle, "SYS-3(1,10)", "--physics"), "was trained for poisson, got helmholtz")
-    refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "one set of examples for each task")
+    refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "examples of poisson, got helmholtz")
     refused(
         run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"),
         "recipe: expected one of dimensionless, symbol, paper, symbol-composed, got 'theirs'",

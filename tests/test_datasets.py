@@ -560,7 +560,7 @@ def test_fresh_batches_check_their_settings():
 
 def test_fixed_batches_cover_each_example_once_an_epoch(tmp_path):
     poisson = draw_split(POISSON, "train", 11, resolution=8)
-    poisson.coefficients[:, 0] = torch.arange(11)
+    poisson.coefficients[:, 0] = 1 + torch.arange(11)
     helmholtz = Task.parse("SYS-3(1,10)")
     other = draw_split(helmholtz, "train", 6, resolution=8)
     other.coefficients[:, 0] = 100 + torch.arange(6)
@@ -577,12 +577,11 @@ def test_fixed_batches_cover_each_example_once_an_epoch(tmp_path):
                     marks = examples.coefficients[:, 0]
                     assert ((marks >= 100) == (system is helmholtz.system)).all()
                     # Rows stay together.
-                    first = 100 if system is helmholtz.system else 0
-                    whole = other if first else poisson
+                    first, whole = (100, other) if system is helmholtz.system else (1, poisson)
                     assert torch.equal(examples.solution, whole.solution[(marks - first).long()])
                     seen += marks.tolist()
             assert sizes == [5, 5, 5, 2]  # the last part of an epoch is kept
-            assert sorted(seen) == [*range(11), *range(100, 106)]
+            assert sorted(seen) == [*range(1, 12), *range(100, 106)]
             orders.append(seen)
         assert orders[0] != orders[1]  # shuffled anew
         again = FixedBatches([(POISSON.system, poisson), (helmholtz.system, file)], 5, seed=4)

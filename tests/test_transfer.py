@@ -29,6 +29,7 @@ from sciml_fm_core import (
     train_from_scratch,
 )
 from sciml_fm_core.evaluation import errors as errors_module
+from sciml_fm_core.files import file_digest
 from sciml_fm_core.models import normalization as normalization_module
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.parameter import Parameter
@@ -375,10 +376,89 @@ def test_pretraining_on_files(monkeypatch, tmp_path):
     config = TrainConfig(steps=3)
     with DatasetFile(path) as file:
         operator, history = pretrain([NEAR], config, size="tiny", batch_size=4, data=[file], validation_count=4)
-        assert history.examples_seen == 10  # 4 + 4 + 2
-        assert operator.card["data"] == ["data.h5"]
-        with pytest.raises(ValueError, match="expected one set of examples for each task, of its system"):
+        assert history.examples_seen == 4 + 4 + 4  # two of ten are held out
+        said = {"file": "data.h5", "system": "poisson", "task": "SYS-1(1,5)", "split": "train", "seed": 0, "of": 10}
+        said |= {"resolution": 16, "digest": file_digest(path)}
+        assert operator.card["data"] == [said | {"examples": 8}]
+        assert operator.card["validation"] == [said | {"examples": 2}]
+        assert operator.card["resolution"] == 16
+        coarse, _ = pretrain([NEAR], config, size="tiny", batch_size=4, data=path, resolution=8, validation=path)
+        assert (coarse.card["resolution"], coarse.card["data"][0]["examples"]) == (8, 10)
+        with pytest.raises(ValueError, match="expected examples of helmholtz, got poisson"):
             pretrain([Task.parse("SYS-3(1,10)")], config, size="tiny", data=[file])
+
+
+def test_the_normalisation_is_that_of_the_given_examples(monkeypatch):
+    """Like reports that statistics of another data set are used to scale the given one."""
+    monkeypatch.setitem(SIZES, "tiny", {"width": 4, "modes": 4})
+    data = draw_split(NEAR, "train", 8, resolution=16)
+    larger = data._replace(source=7 * data.source, solution=7 * data.solution)
+    settings = dict(recipe="paper", size="tiny", validation=data)
+    one, other = (pretrain([NEAR], TrainConfig(steps=1), data=each, **settings)[0] for each in (data, larger))
+    assert other.normalization.source_rms == pytest.approx(7 * one.normalization.source_rms)
+    assert one.normalization.coefficient_medians == pytest.approx(data.coefficients.abs().median(dim=0).values.tolist())
+
+
+def test_data_in_other_forms_work_or_are_one_line(small_operator, downstream):
+    """Like reports of tracebacks from inside a training, on arrays, other types and other shapes."""
+    data, validation = downstream
+    start, config = small_operator(), TrainConfig(steps=3, validate_every=1)
+    expected = fine_tune(start, data, validation=validation, config=config)
+    for form in (
+        lambda each: Examples(*(part.double() for part in each)),
+        lambda each: Examples(*(part.numpy() for part in each)),
+        lambda each: tuple(part.double().numpy() for part in each),
+    ):
+        found = fine_tune(start, form(data), validation=form(validation), config=config)
+        assert same(weights(found.operator), weights(expected.operator))
+    row = data._replace(coefficients=data.coefficients[0])
+    full = row._replace(coefficients=row.coefficients.expand(8, 3))
+    tuned = [weights(fine_tune(start, each, config=config).operator) for each in (row, full)]
+    assert same(*tuned)
+    for wrong, message in (
+        ({"source": data.source[:, None], "solution": data.solution[:, None]}, r"got \(8, 1, 16, 16\).*source.squeeze"),
+        ({"coefficients": data.coefficients[:, :2]}, r"poisson expects shape \(..., 3\) for k11 k22 k12, got \(8, 2\)"),
+        (
+            {"coefficients": data.coefficients[:3]},
+            r"expected coefficients \(count, c\) and dial \(count,\) for 8",
+        ),
+        ({"solution": data.solution[:4]}, "sources and solutions of one shape"),
+        ({"solution": torch.nan * data.solution}, "solution: expected finite values"),
+        ({"source": data.source + 1}, "expects a source of zero mean"),
+        ({"source": data.source + 0j}, "expected a dense tensor of real numbers"),
+        ({"solution": 0 * data.solution}, "data: expected an example whose solution is not zero"),
+    ):
+        for change in (fine_tune, train_from_scratch):
+            with pytest.raises(ValueError, match=message):
+                change(start, data._replace(**wrong), config=config)
+    for wrong, message in (
+        (data.take(slice(0, 0)), "data: expected at least one example, got none"),
+        ([1, 2], "data: expected a path, a DatasetFile, or Examples"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fine_tune(start, wrong, config=config)
+    with pytest.raises(ValueError, match="batch size: expected at least 1, got 0"):
+        fine_tune(start, data, batch_size=0, config=config)
+    with pytest.raises(ValueError, match="expected at least one example for each of 1 tasks"):
+        pretrain([NEAR], config, size="64K", batch_size=0)
+    grids = [data, data.resampled(8)]
+    with pytest.raises(ValueError, match=r"data: on grids of \[8, 16\] points; give the resolution to train on"):
+        pretrain([FAR, FAR], config, size="64K", data=grids)
+
+
+def test_given_examples_lie_in_the_range_of_their_task():
+    with pytest.raises(ValueError, match=r"expected values of eigenvalue within SYS-1\(1,5\), got "):
+        pretrain([NEAR], size="64K", data=draw_split(FAR, "train", 4, resolution=16))
+
+
+def test_evaluation_on_given_examples_leaves_out_zero_solutions(small_operator, downstream):
+    operator, (data, _) = small_operator(), downstream
+    zeros = data._replace(source=data.source * (torch.arange(8) > 2)[:, None, None])
+    zeros = zeros._replace(solution=FAR.system.solve(zeros.source, zeros.coefficients))
+    found = evaluate(operator, data=zeros)
+    assert (found["examples"], found["left_out"], found["resolution"]) == (8, 3, 16)
+    assert found["error"] == pytest.approx(error(operator, data.take(slice(3, None))), rel=1e-5)
+    assert evaluate(operator, FAR, data=data, count=4, resolution=32)["resolution"] == 32
 
 
 def test_pretraining_on_fixed_examples(monkeypatch):
@@ -388,8 +468,8 @@ def test_pretraining_on_fixed_examples(monkeypatch):
     data = [draw_split(task, "train", 4, resolution=16) for task in tasks]
     settings = dict(size="tiny", batch_size=4, validation_count=4)
     operator, history = pretrain(tasks, TrainConfig(steps=6), data=data, **settings)
-    assert history.examples_seen == 3 * 8
-    assert operator.card["data"] == ["4 drawn examples", "4 drawn examples"]
+    assert history.examples_seen == 4 + 2 + 4 + 2 + 4 + 2  # one of each four is held out
+    assert [one["examples"] for one in operator.card["data"] + operator.card["validation"]] == [3, 3, 1, 1]
     assert operator.card["resolution"] == 16
     with pytest.raises(ValueError, match="expected one set of examples for each task"):
         pretrain(tasks, TrainConfig(steps=1), data=data[:1], **settings)

@@ -14,17 +14,8 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
+from .given import Data, Reader, open_data
 from .splits import stream
-
-
-@runtime_checkable
-class Reader(Protocol):
-    """A set of examples of one system: `Examples` in memory, or a `DatasetFile`."""
-
-    @property
-    def size(self) -> int: ...
-
-    def take(self, index) -> Examples: ...
 
 
 @runtime_checkable
@@ -160,20 +151,22 @@ class FixedBatches:
     A batch is a function of the seed and the step. From files, a thread reads the next one while this one is used.
 
     Args:
-        sets: pairs of a system and its examples (in memory, or a `DatasetFile`).
+        sets: pairs of a system and its examples, as `open_data` takes them.
         batch_size: examples in a batch; at most all of them.
-        resolution: resample them to this many points, or by a schedule as in `FreshBatches`; as they are where None.
+        resolution: resample them to this many points, or by a schedule as in `FreshBatches`, by trigonometric
+            interpolation; as they are where None.
         seed: seed of the shuffling.
         device: where batches are put.
         share: (rank, processes); a batch is dealt out to several processes, and the rank's part is read.
 
     Raises:
-        ValueError: on no examples, a schedule that does not begin at 0, or unequal shares.
+        ValueError: on no examples, several grids and no resolution, a schedule that does not begin at 0, or unequal
+            shares; else as `open_data`.
     """
 
     def __init__(
         self,
-        sets: Sequence[tuple[System, Reader]],
+        sets: Sequence[tuple[System, Data]],
         batch_size: int,
         *,
         resolution: int | Mapping[float, int] | None = None,
@@ -182,10 +175,16 @@ class FixedBatches:
         share: tuple[int, int] = (0, 1),
     ):
         self.schedule = None if resolution is None else _schedule(resolution)
-        self.sets, self.seed, self.device = list(sets), seed, torch.device(device)
+        self.sets = [(system, open_data(data, system)) for system, data in sets]
+        self.seed, self.device = seed, torch.device(device)
         self.count = sum(reader.size for _, reader in self.sets)
         if not self.count:
             raise ValueError("fixed batches: expected at least one example")
+        if batch_size < 1:
+            raise ValueError(f"batch size: expected at least 1, got {batch_size}")
+        grids = sorted({reader.resolution for _, reader in self.sets})
+        if len(grids) > 1 and resolution is None:
+            raise ValueError(f"data: on grids of {grids} points; give the resolution to train on")
         _check_share("batch size", batch_size, share)
         _check_share("number of examples", self.count, share)  # the last batch of an epoch is what remains
         self.batch_size, self.share = min(batch_size, self.count), share

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sciml_fm_core.data.given import Data, Reader, check_task, described, open_data, rows_of, with_system
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.spectral import check_finite
@@ -16,6 +17,8 @@ from sciml_fm_core.physics.tasks import Task, tasks_of
 
 from .metrics import has_size, measured_errors, relative_error
 
+PART = 4096
+"""Examples that `evaluate` holds at once."""
 MAP_POINTS = 2**21
 """Grid points of the solutions that `error_map` holds at once."""
 
@@ -30,41 +33,82 @@ def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, d
 
 def evaluate(
     operator: Operator,
-    task: Task,
+    task: Task | None = None,
     *,
-    count: int = 512,
-    resolution: int = 128,
+    data: Data | None = None,
+    system: System | str | None = None,
+    count: int | None = None,
+    resolution: int | None = None,
     seed: int = 0,
     symmetries: bool = False,
 ) -> dict[str, Any]:
-    """Errors on freshly drawn test examples (zero-shot where the operator has not seen the task).
-
-    With ``symmetries``, of predictions averaged over the symmetries of the square, see `Operator.predict`.
+    """Errors on freshly drawn test examples, or on given ones (zero-shot where the operator has not seen the task).
 
     >>> from sciml_fm_core import load_operator
-    >>> evaluate(load_operator("sys-1"), Task.parse("SYS-1(1,5)"), count=4, resolution=32)["error"] < 0.01
+    >>> task = Task.parse("SYS-1(1,5)")
+    >>> evaluate(load_operator("sys-1"), task, count=4, resolution=32)["error"] < 0.01
     True
+    >>> own = draw_split(task, "test", 4, resolution=32)
+    >>> evaluate(load_operator("sys-1"), data=own)["examples"]
+    4
+
+    Args:
+        operator: what is measured.
+        task: what is drawn; of given examples, what they have to be of, where it is said.
+        data: examples to measure on instead, see `open_data`.
+        system: which they are of, for an operator of several, or where a file does not say it.
+        count: number of examples: 512 where None, or all that are given.
+        resolution: points in each direction: 128 where None, or the grid of those that are given; else these are
+            resampled.
+        seed: of the examples that are drawn.
+        symmetries: measure predictions averaged over the symmetries of the square, see `Operator.predict`.
 
     Returns:
         ``error`` (the mean relative error mu), ``median``, ``percentile_90``, ``worst``, and what was tested;
         ``left_out`` is the number of examples whose solution is zero, which have no relative error.
 
     Raises:
-        ValueError: if the operator was not trained for the task's system.
+        ValueError: if the operator was not trained for the system, the examples are not of the task, there is neither
+            a task nor data, fewer examples than asked for, or every solution is zero.
     """
-    system = operator.normalization.resolve(task.system)
-    test = draw_split(task, "test", count, seed=seed, resolution=resolution)
-    predictions = operator.predict(test.source, test.coefficients, system, symmetries=symmetries)
-    error = measured_errors(predictions, test.solution)
+    reader: Reader
+    about: dict[str, Any]
+    if data is not None:
+        data, system = with_system(data, system)
+        resolved = operator.normalization.resolve(task.system if system is None and task is not None else system)
+        reader = open_data(data, resolved)
+        if task is not None:
+            check_task(reader, task)
+        if count is not None:
+            if not 1 <= count <= reader.size:
+                raise ValueError(f"count: expected 1 to {reader.size} given examples, got {count}")
+            reader = rows_of(reader, torch.arange(count))
+        about = {"data": described(reader)}
+    elif task is not None:
+        resolved, count = operator.normalization.resolve(task.system), 512 if count is None else count
+        reader = draw_split(task, "test", count, seed=seed, resolution=128 if resolution is None else resolution)
+        about = {"seed": seed}
+    else:
+        raise ValueError("evaluate: expected a task to draw examples of, or data=...")
+
+    def parts() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, reader.size, PART):
+            examples = reader.take(slice(start, start + PART))
+            examples = examples if resolution is None else examples.resampled(resolution)
+            found = operator.predict(examples.source, examples.coefficients, resolved, symmetries=symmetries)
+            yield found, examples.solution
+
+    error = measured_errors(parts())
     return {
-        "task": task.label,
+        "task": about.get("data", {}).get("task") if task is None else task.label,
         "error": error.mean().item(),
         "median": error.median().item(),
         "percentile_90": error.quantile(0.9).item(),
         "worst": error.max().item(),
-        "examples": count,
-        "resolution": resolution,
-        "seed": seed,
+        "examples": reader.size,
+        "left_out": reader.size - len(error),
+        "resolution": reader.resolution if resolution is None else resolution,
+        **about,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -69,16 +71,19 @@ def mean_relative_error(prediction: Tensor, solution: Tensor) -> float:
     Raises:
         ValueError: if the shapes differ, or every solution is zero.
     """
-    return measured_errors(prediction, solution).mean().item()
+    return measured_errors([(prediction, solution)]).mean().item()
 
 
-def measured_errors(prediction: Tensor, solution: Tensor) -> Tensor:
+def measured_errors(parts: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """`relative_error` of the examples whose solution is not zero, shape (count,), float64; at least one.
+
+    Args:
+        parts: predictions and solutions of some examples each.
 
     Raises:
         ValueError: if the shapes differ, or every solution is zero.
     """
-    errors = relative_error(prediction, solution).double()[has_size(solution)]
+    errors = torch.cat([relative_error(*part).double()[has_size(part[1])] for part in parts])
     if not len(errors):
         raise ValueError("relative error: expected an example whose solution is not zero, got none to measure on")
     return errors

@@ -461,13 +461,14 @@ KINDS: dict[str, type[PaperNormalization] | type[DimensionlessNormalization] | t
 
 def fit_normalization(
     kind: str,
-    tasks: list[Task],
+    tasks: Sequence[Task],
     *,
     conditioners: Sequence[str] = (),
     seed: int = 0,
     count: int = 4096,
+    examples: Sequence[tuple[System, Examples]] = (),
 ) -> Normalization:
-    """Normalisation of a kind, with its statistics taken over freshly drawn examples of the tasks.
+    """Normalisation of a kind, with its statistics taken over examples, and over freshly drawn ones of the tasks.
 
     Raises:
         ValueError: on an unknown kind.
@@ -475,5 +476,5 @@ def fit_normalization(
     if kind not in KINDS:
         raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
     generator = torch.Generator().manual_seed(seed)
-    examples = [(task.system, task.sample(count, 32, generator)) for task in tasks]
-    return KINDS[kind].fit(examples, conditioners)
+    drawn = [(task.system, task.sample(count, 32, generator)) for task in tasks]
+    return KINDS[kind].fit([*examples, *drawn], conditioners)

@@ -40,6 +40,11 @@ class Examples(NamedTuple):
         return self._replace(solution=torch.full_like(self.solution[:1, :1, :1], torch.nan).expand_as(self.solution))
 
     @property
+    def resolution(self) -> int:
+        """Points in each direction."""
+        return self.source.shape[-1]
+
+    @property
     def size(self) -> int:
         """Number of examples (``len`` is that of the tuple)."""
         return self.source.shape[0]

@@ -231,15 +231,14 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
         config = TrainConfig(steps=run.steps, validate_every=max(20, run.steps // 20))
         tasks, last = parse_mixture(run.tasks), dict(run.resolution)[_last(run)]
         fixed = [
-            draw_split(task, "train", run.fixed_examples, seed=run.seed, resolution=last)
-            for task in tasks
-            if run.fixed_examples
+            [draw_split(task, split, count, seed=run.seed, resolution=last) for task in tasks if run.fixed_examples]
+            for split, count in (("train", run.fixed_examples), ("validation", 256))
         ]
         operator, _ = pretrain(
             tasks, config, recipe=run.recipe, architecture=run.architecture, size=run.size,
             seed=run.seed,
-            batch_size=run.batch_size, resolution=dict(run.resolution), device=device, checkpoint=checkpoint,
-            inputs_for=run.further, data=fixed,
+            batch_size=run.batch_size, resolution=last if run.fixed_examples else dict(run.resolution),
+            device=device, checkpoint=checkpoint, inputs_for=run.further, data=fixed[0], validation=fixed[1],
         )  # fmt: skip
         operator.save(path)
     elif isinstance(run, MeasuredRun):
@@ -284,7 +283,7 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
     else:
         operator = _untrained(parent, run.seed)
     test = draw_split(task, "test", run.test, seed=0, resolution=n)
-    error = measured_errors(operator.predict(test.source, test.coefficients, system), test.solution)
+    error = measured_errors([(operator.predict(test.source, test.coefficients, system), test.solution)])
     card = parent.card
     return {
         "identity": identity(run),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sciml_fm_core.data.batches import Reader
+from sciml_fm_core.data.given import Reader
 from sciml_fm_core.evaluation.metrics import has_size, relative_error
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.examples import Examples

@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 import torch
 
 from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches, TurnedBatches
-from sciml_fm_core.data.hdf5 import DatasetFile
+from sciml_fm_core.data.given import Data, Reader, check_task, described, hold_out, open_data, sample, with_system
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
+from sciml_fm_core.evaluation.metrics import has_size
 from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
@@ -26,12 +27,10 @@ from .cards import training_card
 from .config import Callback, History, TrainConfig
 from .distributed import ALONE, Processes
 from .loop import fit, fit_together
-from .losses import mean_losses
+from .losses import check_kept, mean_losses
 from .member import Member
 from .recipes import find_recipe, recipe_of
 from .unlabelled import unlabelled_config, unlabelled_data
-
-Data: TypeAlias = Examples | DatasetFile
 
 
 def new_operator(
@@ -43,11 +42,13 @@ def new_operator(
     seed: int = 0,
     device: str | torch.device = "cpu",
     inputs_for: Sequence[Task] = (),
+    examples: Sequence[tuple[System, Examples]] = (),
 ) -> Operator:
     """Untrained operator for tasks.
 
     With `inputs_for` it has input channels for the coefficients of further tasks too, scaled to their values: a network
-    that is told coefficients can later take those of an equation that it was not trained on.
+    that is told coefficients can later take those of an equation that it was not trained on. The normalisation is
+    fitted on ``examples`` of the tasks, or on freshly drawn ones where there are none.
 
     >>> new_operator([Task.parse("SYS-1(1,5)")], size="64K").model.parameter_count
     109073
@@ -58,8 +59,10 @@ def new_operator(
     chosen, model = find_recipe(recipe), find_model(architecture)
     if size not in model.sizes:
         raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
-    told = [*tasks, *inputs_for]
-    normalization = fit_normalization(chosen.normalization, told, conditioners=chosen.conditioners, seed=seed)
+    drawn = [*(() if examples else tasks), *inputs_for]
+    normalization = fit_normalization(
+        chosen.normalization, drawn, conditioners=chosen.conditioners, seed=seed, examples=examples
+    )
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width,
@@ -81,8 +84,9 @@ def pretrain(
     size: str = "1M",
     seed: int = 0,
     batch_size: int | None = None,
-    resolution: int | Mapping[float, int] = 64,
-    data: Sequence[Data] = (),
+    resolution: int | Mapping[float, int] | None = None,
+    data: Data | Sequence[Data] = (),
+    validation: Data | Sequence[Data] = (),
     validation_count: int = 256,
     device: str | torch.device = "cpu",
     callback: Callback | None = None,
@@ -90,7 +94,7 @@ def pretrain(
     processes: Processes = ALONE,
     inputs_for: Sequence[Task] = (),
 ) -> tuple[Operator, History]:
-    """Train an operator for one or several tasks, on fresh examples or on fixed ones, in memory or in files.
+    """Train an operator for one or several tasks, on fresh examples or on given ones, in memory or in files.
 
     Args:
         tasks: what to learn; several make a mixed operator.
@@ -98,11 +102,16 @@ def pretrain(
         recipe: a key of `RECIPES`.
         architecture: a key of `MODELS`.
         size: a key of the architecture's `sizes`.
-        seed: seed of the weights and of the examples.
+        seed: seed of the weights, of fresh examples, and of what is held out of given ones.
         batch_size: the recipe's where None.
-        resolution: of fresh examples; a number or a schedule, see `FreshBatches`.
-        data: examples to read again and again instead of fresh ones, a set for each task, in memory or a file.
-        validation_count: validation examples for each task, from their own stream, at the last resolution.
+        resolution: points to train on; a number or a schedule, see `FreshBatches`. Where None, 64, or the grid of the
+            data; given data are resampled to another one.
+        data: examples to read again and again instead of fresh ones, a set for each task, see `open_data`. The
+            normalisation is fitted on them, and the card says which they were.
+        validation: examples to choose the weights by, a set for each task. Where there are none, some of the data are
+            held out by the seed, or drawn from a stream of their own where there are no data.
+        validation_count: validation examples for each task that are drawn, or held out: a fifth of the data at most,
+            and 0 for none.
         device: where to train.
         callback, checkpoint: as in `fit`.
         processes: several that call this together and share each batch, see `distributed.started_by_torchrun`.
@@ -112,46 +121,62 @@ def pretrain(
         The operator, with its card, and the history.
 
     Raises:
-        ValueError: on unknown names, files that do not belong to the tasks, or a batch size (or number of examples in
-            the files) that is no multiple of the number of processes.
+        ValueError: on unknown names, data that do not belong to the tasks, or a batch size (or number of examples) that
+            is no multiple of the number of processes.
+        FloatingPointError: if the loss stops being finite, or no validation error ever is.
     """
     chosen = find_recipe(recipe)
     config = (config or TrainConfig()).completed(learning_rate=find_model(architecture).learning_rate)
     config = config.completed(**chosen.settings)
+    sets, held_out = _of_tasks(data, tasks, "data"), _of_tasks(validation, tasks, "validation")
+    if sets and not held_out and validation_count:
+        parts = [hold_out(one, validation_count, seed=seed) for one in sets]
+        held_out, sets = [part for part, _ in parts], [rest for _, rest in parts]
     operator = new_operator(
-        tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device, inputs_for=inputs_for
-    )
-    batch_size = batch_size or chosen.batch_size
-    last = resolution if isinstance(resolution, int) else list(resolution.values())[-1]
-    batches: Batches
+        tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device, inputs_for=inputs_for,
+        examples=[(task.system, sample(one)) for task, one in zip(tasks, sets, strict=False)],
+    )  # fmt: skip
+    batch_size = chosen.batch_size if batch_size is None else batch_size
+    if resolution is None and not sets:
+        resolution = 64
+    last = resolution[max(resolution)] if isinstance(resolution, Mapping) else resolution
     share = processes.rank, processes.world_size
-    if data:
-        last = resolution = data[0].take(slice(0, 1)).source.shape[-1]
-        known = [
-            task.system if isinstance(one, Examples) else one.system for one, task in zip(data, tasks, strict=False)
-        ]
-        if len(data) != len(tasks) or [s.name for s in known] != [task.system.name for task in tasks]:
-            raise ValueError("pretrain: expected one set of examples for each task, of its system, in the same order")
-        sets = list(zip(known, data, strict=True))
-        batches = FixedBatches(sets, batch_size, seed=seed, device=device, share=share)
+    batches: Batches
+    if sets:
+        pairs = [(task.system, one) for task, one in zip(tasks, sets, strict=True)]
+        batches = FixedBatches(pairs, batch_size, resolution=resolution, seed=seed, device=device, share=share)
+        check_kept(pairs, cast(str, config.loss), "data")
     else:
-        batches = FreshBatches(tasks, batch_size, resolution=resolution, seed=seed, device=device, share=share)
-    held_out = validation_sets(tasks, validation_count, seed=seed, resolution=last, device=device)
+        batches = FreshBatches(tasks, batch_size, resolution=resolution or 64, seed=seed, device=device, share=share)
+    read = [one.take(slice(None)) for one in held_out]
+    if held_out or sets:
+        validated = [
+            (task.system, (one if last is None else one.resampled(last)).to(device))
+            for task, one in zip(tasks, read, strict=False)
+        ]
+    else:
+        drawn = tasks if validation_count else []
+        validated = validation_sets(drawn, validation_count, seed=seed, resolution=last or 64, device=device)
+    if validated:
+        check_kept(validated, config.validation_loss, "validation")
     history = fit(
         operator,
         batches,
         config,
-        validation=held_out,
+        validation=validated,
         callback=callback,
         checkpoint=checkpoint,
         processes=processes,
     )
+    if validated and history.best_error is None:
+        raise FloatingPointError("validation: the error was never finite; lower the learning rate")
     operator.card |= {
         "kind": "pre-trained",
         "batch_size": batch_size,
-        "resolution": resolution if isinstance(resolution, int) else {str(k): v for k, v in resolution.items()},
-        "data": [one.path.name if isinstance(one, DatasetFile) else f"{one.size:,} drawn examples" for one in data]
-        or "fresh examples",
+        "resolution": _plain_resolution(resolution, sets),
+        "data": [described(one) for one in sets] or "fresh examples",
+        "validation": [_about_validation(*both) for both in zip(held_out, read, strict=True)]
+        or (f"{validation_count} drawn examples for each task" if validated else "none"),
         "learning_rate": config.learning_rate,
         "loss": config.loss,
         "precision": config.precision,
@@ -160,6 +185,23 @@ def pretrain(
     if processes.world_size > 1:
         operator.card["hardware"] = f"{processes.world_size} x {operator.card['hardware']}"
     return operator, history
+
+
+def _of_tasks(data: Data | Sequence[Data], tasks: Sequence[Task], name: str) -> list[Reader]:
+    """A set of given examples for each task, checked to be of it; none where there are no data."""
+    each = [with_system(one, None)[0] for one in ([data] if isinstance(data, Data) else data)]
+    if each and len(each) != len(tasks):
+        raise ValueError(f"{name}: expected one set of examples for each task, {len(tasks)}, got {len(each)}")
+    readers = [open_data(one, task.system, name) for one, task in zip(each, tasks, strict=False)]
+    for reader, task in zip(readers, tasks, strict=False):
+        check_task(reader, task)
+    return readers
+
+
+def _plain_resolution(resolution: int | Mapping[float, int] | None, sets: Sequence[Reader]) -> int | dict[str, int]:
+    if isinstance(resolution, Mapping):
+        return {str(start): points for start, points in resolution.items()}
+    return sets[0].resolution if resolution is None else resolution
 
 
 @dataclass
@@ -191,7 +233,7 @@ def fine_tune(
     *,
     unlabelled: Task | None = None,
     system: System | str | None = None,
-    validation: Examples | None = None,
+    validation: Data | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     halve_at: Sequence[float] = (),
@@ -228,11 +270,11 @@ def fine_tune(
 
     Args:
         operator: the pre-trained operator.
-        data: downstream examples, in memory or a file.
+        data: downstream examples, in memory or a file, see `open_data`.
         unlabelled: the downstream task, where no solutions are used.
-        system: which system they belong to, for an operator of several.
-        validation: examples on which weights and learning rate are chosen; without them the last weights are kept. With
-            ``unlabelled`` their solutions are not used, and some are drawn where none are given.
+        system: which system they belong to, for an operator of several, or where a file does not say it.
+        validation: examples on which weights and learning rate are chosen, as the data; without them the last weights
+            are kept. With ``unlabelled`` their solutions are not used, and some are drawn where none are given.
         config: how to train; by default 200 steps. What it leaves open: the recipe's loss, `ADAPT_LEARNING_RATE`. With
             ``unlabelled`` the default, and what is left open, are those of `UNLABELLED`.
         learning_rates: grid to try instead of the learning rate of `config`, all at once in one batched training.
@@ -249,24 +291,28 @@ def fine_tune(
 
     Raises:
         ValueError: if the operator does not know the system, several rates are given without validation, there are both
-            data and an unlabelled task or neither, or the latter is to be learned by a loss that needs labels.
+            data and an unlabelled task or neither, or the latter is to be learned by a loss that needs labels; on data
+            as `open_data`, and a file of another split than ``train``.
+        FloatingPointError: if the loss stops being finite, or no weights have a finite validation error.
     """
     batches: Batches
     if data is not None and unlabelled is None:
-        resolved = operator.normalization.resolve(_system_of(data, system))
+        resolved, data = _data_for(operator, data, system, config)
+        held_out, said = _validated(validation, resolved, system)
         size = LABELLED_BATCH if batch_size is None else batch_size
         batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
         about = _about_data(data, batches)
         batches = TurnedBatches(batches, seed=seed) if symmetries else batches
     elif unlabelled is not None and data is None:
         resolved, config = operator.normalization.resolve(unlabelled.system), unlabelled_config(config)
-        batches, validation, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, validation)
+        given, said = _validated(validation, resolved, system, labels=False)
+        batches, held_out, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, given)
     else:
         raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
     result = _adapt(
-        operator.copy, resolved, batches, validation, config, learning_rates, halve_at, LINE, callback, checkpoint
+        operator.copy, resolved, batches, held_out, config, learning_rates, halve_at, LINE, callback, checkpoint
     )
-    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", resolved, about, config)
+    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", resolved, about | said, config)
     return result
 
 
@@ -275,7 +321,7 @@ def train_from_scratch(
     data: Data,
     *,
     system: System | str | None = None,
-    validation: Examples | None = None,
+    validation: Data | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     halve_at: Sequence[float] = (),
@@ -291,21 +337,21 @@ def train_from_scratch(
     Arguments as in `fine_tune`. Its start is a candidate too, but no point on the line from random weights. The paper's
     normalisation takes its medians from the downstream examples themselves; the dimensionless one has none.
     """
-    resolved = operator.normalization.resolve(_system_of(data, system))
-    sample = data if isinstance(data, Examples) else data.take(slice(0, min(data.size, 4096)))
+    resolved, data = _data_for(operator, data, system, config)
+    held_out, said = _validated(validation, resolved, system)
 
     def fresh() -> Operator:
         normalization = operator.normalization
         if isinstance(normalization, PaperNormalization) and len(normalization.systems) == 1:
-            normalization = PaperNormalization.fit([(resolved, sample)])
+            normalization = PaperNormalization.fit([(resolved, sample(data))])
         model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
         return Operator(model, normalization, operator.card)
 
     size = LABELLED_BATCH if batch_size is None else batch_size
     batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
     drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
-    result = _adapt(fresh, resolved, drawn, validation, config, learning_rates, halve_at, (), callback, checkpoint)
-    about = _about_data(data, batches)
+    result = _adapt(fresh, resolved, drawn, held_out, config, learning_rates, halve_at, (), callback, checkpoint)
+    about = _about_data(data, batches) | said
     result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", resolved, about, config)
     return result
 
@@ -318,8 +364,35 @@ LINE = (0.25, 0.5, 0.75)
 best only where the learning rate was too low."""
 
 
-def _system_of(data: Data, system: System | str | None) -> System | str | None:
-    return data.system if system is None and isinstance(data, DatasetFile) else system
+def _data_for(
+    operator: Operator, data: Data, system: System | str | None, config: TrainConfig | None
+) -> tuple[System, Reader]:
+    """The system of examples to train on, which the operator knows, and a reader of them."""
+    data, system = with_system(data, system)
+    resolved = operator.normalization.resolve(system)
+    reader = open_data(data, resolved, "data")
+    check_kept([(resolved, reader)], _loss(config, operator), "data")
+    return resolved, reader
+
+
+def _loss(config: TrainConfig | None, operator: Operator) -> str:
+    return (config and config.loss) or recipe_of(operator).loss
+
+
+def _validated(
+    data: Data | None, system: System, told: System | str | None, *, labels: bool = True
+) -> tuple[Examples | None, dict]:
+    if data is None:
+        return None, {}
+    reader = open_data(with_system(data, told)[0], system, "validation", labels=labels)
+    read = reader.take(slice(None))
+    return read, {"validation": _about_validation(reader, read)}
+
+
+def _about_validation(data: Reader, read: Examples) -> dict:
+    """What a card says of validation examples: also how many are left out, as their solution is zero."""
+    zeros = int((~has_size(read.solution)).sum())
+    return described(data) | ({"zero_solutions": zeros} if zeros else {})
 
 
 def _adapt(
@@ -348,6 +421,8 @@ def _adapt(
     operators = [first, *(start() for _ in rates[1:])]
     members = [Member(operator, rate) for operator, rate in zip(operators, rates, strict=True)]
     held_out = [] if validation is None else [(system, validation.to(first.device))]
+    if held_out:
+        check_kept(held_out, config.validation_loss, "validation")
     halve_at = halve_at if len(rates) > 1 else ()
     fit_together(
         members,
@@ -399,10 +474,11 @@ def _between(start: Operator, end: Operator, share: float) -> Operator:
     return operator
 
 
-def _about_data(data: Data, batches: FixedBatches) -> dict:
+def _about_data(data: Reader, batches: FixedBatches) -> dict:
     """What a card says of labelled examples."""
-    task = data.attributes.get("task") if isinstance(data, DatasetFile) else None
-    return {"downstream_task": task, "downstream_examples": batches.count, "batch_size": batches.batch_size}
+    about = described(data)
+    sizes = {"downstream_examples": batches.count, "batch_size": batches.batch_size}
+    return {"downstream_task": about.get("task"), **sizes, "downstream_data": about}
 
 
 def _adapted_card(
@@ -422,7 +498,7 @@ def _adapted_card(
         "system": system.name,
         **about,
         "learning_rate": result.learning_rate,
-        "loss": (config and config.loss) or recipe_of(origin).loss,
+        "loss": _loss(config, origin),
         **training_card(result.history, result.operator),
         "best_validation_error": result.validation_error,
         "chosen_step": result.chosen_step,

@@ -1,0 +1,245 @@
+"""Examples that are given and not drawn: in memory, in a file, or some rows of either."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sciml_fm_core.digests import with_digest
+from sciml_fm_core.files import file_digest
+from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import check_finite, check_tensor
+from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.tasks import Task
+
+from .hdf5 import FORMAT, DatasetFile
+from .splits import stream
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some examples of a file, in the order of their numbers."""
+
+    file: DatasetFile
+    rows: Tensor
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return len(self.rows)
+
+    @property
+    def resolution(self) -> int:
+        """Points in each direction."""
+        return self.file.resolution
+
+    def take(self, index) -> Examples:
+        """Examples at a slice or an index tensor."""
+        return self.file.take(self.rows[index])
+
+
+Reader: TypeAlias = Examples | DatasetFile | Rows
+"""Examples that can be read in parts: ``size``, ``resolution`` and ``take(index)``."""
+Data: TypeAlias = Reader | str | Path
+"""What a training takes; a path is that of a dataset file."""
+
+SPLITS = {"data": ["train"], "validation": ["validation", "train"], "test": ["test"]}
+"""What a file may say that it is the split of, by what it is used for; in memory, examples say nothing."""
+TOLERANCE = 1e-3
+"""Share by which a value of the dial may lie outside of a task: it is found from float32 numbers."""
+SAMPLE = 4096
+"""Examples that are looked at to fit a normalisation, and to compare a file that names no task with one."""
+
+
+def open_data(data: Any, system: System | None = None, name: str = "examples", *, labels: bool = True) -> Reader:
+    """Examples to train or measure on, checked, in float32.
+
+    >>> import numpy as np
+    >>> wave = np.cos(2 * np.pi * np.arange(8) / 8) * np.ones((3, 8, 8))
+    >>> open_data((wave, np.array([0.02, 0.01, 0.0]), wave, 1.5)).coefficients.shape  # one row for all
+    torch.Size([3, 3])
+
+    Args:
+        data: the path of a dataset file, a `DatasetFile`, or `Examples`: source and solution (count, n, n),
+            coefficients (count, c) and dial (count,), as tensors or arrays; one row of coefficients is that of all.
+        system: which they are of; where None, what a file says, and in memory is not checked.
+        name: what they are for; a file that says its split has to be one of `SPLITS`.
+        labels: whether solutions have to be finite.
+
+    Raises:
+        ValueError: on a file of another system or split, or examples of another shape or system, or not finite.
+    """
+    if isinstance(data, str | Path):
+        data = DatasetFile(data, system)
+    if not isinstance(data, DatasetFile | Rows):
+        examples = _in_memory(data, system, name)
+        if labels:
+            check_finite(examples.solution, f"{name}: solution")
+        return examples
+    file = data.file if isinstance(data, Rows) else data
+    where, split = f"dataset {file.path}", _said(file, "split")
+    if system is not None and file.system.name != system.name:
+        raise ValueError(f"{where}: expected examples of {system.name}, got {file.system.name}")
+    if split is not None and split not in SPLITS.get(name, [split]):
+        raise ValueError(
+            f"{where}: expected the split {' or '.join(SPLITS[name])} for {name}, got {split}; read it into memory by "
+            "DatasetFile(...).take(slice(None)) where it is meant all the same"
+        )
+    return data
+
+
+def _in_memory(data: Any, system: System | None, name: str) -> Examples:
+    try:
+        parts = Examples(*map(torch.as_tensor, data))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"{name}: expected a path, a DatasetFile, or Examples(source, coefficients, solution, dial), "
+            f"got {type(data).__name__}"
+        ) from None
+    for field, part in parts._asdict().items():
+        check_tensor(part, f"{name}: {field}")
+    source, coefficients, solution, dial = (part.detach().float() for part in parts)
+    if not source.numel():
+        raise ValueError(f"{name}: expected at least one example, got none")
+    if source.ndim != 3 or solution.shape != source.shape:
+        raise ValueError(
+            f"{name}: expected sources and solutions of one shape (count, n, n), got {tuple(source.shape)} and "
+            f"{tuple(solution.shape)}; leave out an axis of channels by source.squeeze(1)"
+        )
+    try:
+        coefficients, dial = coefficients.expand(len(source), coefficients.shape[-1]), dial.expand(len(source))
+    except (RuntimeError, IndexError):
+        raise ValueError(
+            f"{name}: expected coefficients (count, c) and dial (count,) for {len(source)} sources, got "
+            f"{tuple(coefficients.shape)} and {tuple(dial.shape)}"
+        ) from None
+    if system is not None:
+        try:
+            system.check(source, coefficients)
+            system.check_mean(source)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return Examples(source, coefficients, solution, dial)
+
+
+def check_task(data: Reader, task: Task) -> None:
+    """Raise ValueError when examples are not those of a task: another label in a file, or values outside its range."""
+    about, label = "examples in memory", None
+    if not isinstance(data, Examples):
+        file = data.file if isinstance(data, Rows) else data
+        about, label = f"dataset {file.path}", _said(file, "task")
+    if label == task.label:
+        return
+    if label is not None:
+        raise ValueError(f"{about}: expected examples of {task.label}, got {label}; name the task that they are of")
+    dial = data.dial if isinstance(data, Examples) else sample(data).dial
+    low, high = dial.min().item(), dial.max().item()
+    if not (low >= task.low * (1 - TOLERANCE) and high <= task.high * (1 + TOLERANCE)):
+        raise ValueError(
+            f"{about}: expected values of {task.system.dial_name} within {task.label}, got {low:g} to {high:g}; name a "
+            "task that holds them"
+        )
+
+
+def task_of(file: DatasetFile) -> Task | None:
+    """The task that a file written here says it is of."""
+    label = _said(file, "task")
+    return None if label is None else Task.parse(label)
+
+
+def _said(file: DatasetFile, key: str) -> Any:
+    """An attribute of a file that was written here; those of other programs mean what these wanted."""
+    return file.attributes.get(key) if file.attributes.get("format") == FORMAT else None
+
+
+def sample(data: Reader) -> Examples:
+    """At most `SAMPLE` examples, spread evenly."""
+    return data.take(torch.linspace(0, data.size - 1, min(data.size, SAMPLE), dtype=torch.float64).round().long())
+
+
+def with_system(data: Any, told: System | str | None) -> tuple[Any, System | str | None]:
+    """Given examples, a file in place of its path, and the system that the caller or the file says that they are of."""
+    if isinstance(data, str | Path):
+        data = DatasetFile(data, told)
+    if told is None and isinstance(data, DatasetFile | Rows):
+        told = (data.file if isinstance(data, Rows) else data).system
+    return data, told
+
+
+def rows_of(data: Reader, rows: Tensor) -> Reader:
+    """Some of given examples, by their numbers."""
+    if isinstance(data, Rows):
+        return Rows(data.file, data.rows[rows])
+    return Rows(data, rows) if isinstance(data, DatasetFile) else data.take(rows.to(data.source.device))
+
+
+def hold_out(data: Reader, *counts: int, seed: int = 0) -> list[Reader]:
+    """Parts of given examples, chosen by the seed: of each count, but of a fifth of them at most; then the rest.
+
+    >>> examples = Task.parse("SYS-1(1,5)").sample(10, 8, torch.Generator().manual_seed(0))
+    >>> [part.size for part in hold_out(examples, 1, 64)]
+    [1, 2, 7]
+
+    Raises:
+        ValueError: if there are too few for one in each part.
+    """
+    sizes = [min(count, max(1, data.size // 5)) for count in counts]
+    if sum(sizes) >= data.size:
+        raise ValueError(
+            f"data: expected more than {sum(sizes)} examples, to hold out as many, got {data.size}; give "
+            "more, or other ones to validate and test on"
+        )
+    order = torch.randperm(data.size, generator=stream(seed, "held out"))
+    return [rows_of(data, rows.sort().values) for rows in order.split([*sizes, data.size - sum(sizes)])]
+
+
+def split_file(
+    data: DatasetFile,
+    task: Task | None = None,
+    *,
+    count: int | None = None,
+    validation: DatasetFile | int,
+    test: DatasetFile | int,
+    seed: int = 0,
+) -> tuple[Reader, Reader, Reader]:
+    """Examples of a file to train on, to validate on and to test on.
+
+    Args:
+        data: the file.
+        task: what they have to be of, where it is said.
+        count: examples to train on, chosen by the seed; all that are not held out where None.
+        validation, test: other files; or numbers of examples that are held out, see `hold_out`.
+        seed: of the choice.
+
+    Raises:
+        ValueError: on files of another split, system or task, or too few examples.
+    """
+    files = {"data": data, "validation": validation, "test": test}
+    for name, file in files.items():
+        if not isinstance(file, int):
+            open_data(file, data.system, name)
+            if task is not None:
+                check_task(file, task)
+    *parts, rest = hold_out(data, *(number for number in (validation, test) if isinstance(number, int)), seed=seed)
+    held_out, tested = (parts.pop(0) if isinstance(file, int) else file for file in (validation, test))
+    if count is not None:
+        if count > rest.size:
+            raise ValueError(f"dataset {data.path}: expected {count} examples beside those held out, got {rest.size}")
+        rest = rows_of(rest, torch.randperm(rest.size, generator=stream(seed, "few"))[:count])
+    return rest, held_out, tested
+
+
+def described(data: Reader) -> dict[str, Any]:
+    """What a card says of given examples: file, task and split, where they have them, number, grid and digest."""
+    about: dict[str, Any] = {"examples": data.size, "resolution": data.resolution}
+    if isinstance(data, Examples):
+        return about | {"digest": with_digest({}, data._asdict())["digest"]}
+    file = data.file if isinstance(data, Rows) else data
+    said = {key: value for key in ("task", "split", "seed") if (value := _said(file, key)) is not None}
+    if isinstance(data, Rows):
+        said["of"] = file.size
+    return {"file": file.path.name, "system": file.system.name, **said, **about, "digest": file_digest(file.path)}
