@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,8 +42,19 @@ class Rows:
         return self.file.take(self.rows[index])
 
 
-Reader: TypeAlias = Examples | DatasetFile | Rows
-"""Examples that can be read in parts: ``size``, ``resolution`` and ``take(index)``."""
+@runtime_checkable
+class Reader(Protocol):
+    """Examples of one system that can be read in parts: `Examples` in memory, a `DatasetFile`, `Rows` of one."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def resolution(self) -> int: ...
+
+    def take(self, index) -> Examples: ...
+
+
 Data: TypeAlias = Reader | str | Path
 """What a training takes; a path is that of a dataset file."""
 
@@ -75,12 +86,13 @@ def open_data(data: Any, system: System | None = None, name: str = "examples", *
     """
     if isinstance(data, str | Path):
         data = DatasetFile(data, system)
-    if not isinstance(data, DatasetFile | Rows):
-        examples = _in_memory(data, system, name)
+    if isinstance(data, Examples) or not isinstance(data, Reader):
+        data = _in_memory(data, system, name)
         if labels:
-            check_finite(examples.solution, f"{name}: solution")
-        return examples
-    file = data.file if isinstance(data, Rows) else data
+            check_finite(data.solution, f"{name}: solution")
+    file = _file(data)
+    if file is None:
+        return data
     where, split = f"dataset {file.path}", _said(file, "split")
     if system is not None and file.system.name != system.name:
         raise ValueError(f"{where}: expected examples of {system.name}, got {file.system.name}")
@@ -128,10 +140,8 @@ def _in_memory(data: Any, system: System | None, name: str) -> Examples:
 
 def check_task(data: Reader, task: Task) -> None:
     """Raise ValueError when examples are not those of a task: another label in a file, or values outside its range."""
-    about, label = "examples in memory", None
-    if not isinstance(data, Examples):
-        file = data.file if isinstance(data, Rows) else data
-        about, label = f"dataset {file.path}", _said(file, "task")
+    file = _file(data)
+    about, label = ("examples", None) if file is None else (f"dataset {file.path}", _said(file, "task"))
     if label == task.label:
         return
     if label is not None:
@@ -165,16 +175,21 @@ def with_system(data: Any, told: System | str | None) -> tuple[Any, System | str
     """Given examples, a file in place of its path, and the system that the caller or the file says that they are of."""
     if isinstance(data, str | Path):
         data = DatasetFile(data, told)
-    if told is None and isinstance(data, DatasetFile | Rows):
-        told = (data.file if isinstance(data, Rows) else data).system
-    return data, told
+    file = _file(data)
+    return data, file.system if told is None and file is not None else told
+
+
+def _file(data: Any) -> DatasetFile | None:
+    return data.file if isinstance(data, Rows) else data if isinstance(data, DatasetFile) else None
 
 
 def rows_of(data: Reader, rows: Tensor) -> Reader:
     """Some of given examples, by their numbers."""
     if isinstance(data, Rows):
         return Rows(data.file, data.rows[rows])
-    return Rows(data, rows) if isinstance(data, DatasetFile) else data.take(rows.to(data.source.device))
+    if isinstance(data, DatasetFile):
+        return Rows(data, rows)
+    return data.take(rows.to(data.source.device) if isinstance(data, Examples) else rows)
 
 
 def hold_out(data: Reader, *counts: int, seed: int = 0) -> list[Reader]:
@@ -238,7 +253,9 @@ def described(data: Reader) -> dict[str, Any]:
     about: dict[str, Any] = {"examples": data.size, "resolution": data.resolution}
     if isinstance(data, Examples):
         return about | {"digest": with_digest({}, data._asdict())["digest"]}
-    file = data.file if isinstance(data, Rows) else data
+    file = _file(data)
+    if file is None:
+        return about
     said = {key: value for key in ("task", "split", "seed") if (value := _said(file, key)) is not None}
     if isinstance(data, Rows):
         said["of"] = file.size
