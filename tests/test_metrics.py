@@ -1,5 +1,7 @@
 """Metrics against hand computation."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from sciml_fm_core.evaluation.error_bounds import error_bounds
 from sciml_fm_core.evaluation.uncertainty import relative_width
 from sciml_fm_core.models.ensemble import Prediction
 from sciml_fm_core.physics.spectral import root_mean_square
-from sciml_fm_core.training.losses import training_loss
+from sciml_fm_core.training.losses import LOSSES, RELATIVE_TO, register_loss, training_loss
 
 
 def test_relative_error_by_hand():
@@ -24,6 +26,10 @@ def test_relative_error_is_measured_against_the_solution_not_the_prediction():
     assert relative_error(prediction, solution) == 2
 
 
+def own_ratio(prediction, batch):
+    return (prediction - batch.solution).square().mean((-2, -1)) / batch.solution.square().mean((-2, -1))
+
+
 def test_relative_error_of_a_zero_solution():
     """Like reports that one zero target makes a relative loss NaN: means leave such examples out."""
     zero, one = torch.zeros(4, 4, requires_grad=True), torch.ones(4, 4)
@@ -34,10 +40,14 @@ def test_relative_error_of_a_zero_solution():
     with pytest.raises(ValueError, match="expected an example whose solution is not zero"):
         mean_relative_error(prediction[:1], solution[:1])
     examples = Examples(solution, torch.ones(3, 3), solution, torch.ones(3))
-    for loss in ("relative", "physics", "residual"):  # and the gradient of training is that of the others alone
-        given = [(SYSTEMS["poisson"], examples)]
-        (gradient,) = torch.autograd.grad(training_loss(prediction, given, loss), zero, retain_graph=True)
-        assert torch.equal(gradient, torch.zeros_like(gradient))
+    partial(register_loss, relative_to="solution")(own_ratio)
+    try:
+        for loss in ("relative", "physics", "residual", "own_ratio"):  # training goes by the others alone
+            given = [(SYSTEMS["poisson"], examples)]
+            (gradient,) = torch.autograd.grad(training_loss(prediction, given, loss), zero, retain_graph=True)
+            assert torch.equal(gradient, torch.zeros_like(gradient))
+    finally:
+        del LOSSES["own_ratio"], RELATIVE_TO["own_ratio"]
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

@@ -130,15 +130,22 @@ def training_loss(prediction: Tensor, parts: Sequence[tuple[System, Examples]], 
 
     What `kept` leaves out does not count; a batch of nothing else has the loss 0, and no gradient.
     """
-    function = find_loss(loss)
+    function, field = find_loss(loss), RELATIVE_TO.get(loss)
     predictions = prediction.split([examples.size for _, examples in parts], dim=-3) if len(parts) > 1 else [prediction]
-    values = [
-        function(own, Batch(system, *examples)) for own, (system, examples) in zip(predictions, parts, strict=True)
-    ]
-    if loss not in RELATIVE_TO:
-        return torch.cat(values, dim=-1).mean(dim=-1)
-    counted = torch.cat([kept(loss, examples) for _, examples in parts])
-    return torch.cat(values, dim=-1).masked_fill(~counted, 0).sum(dim=-1) / counted.sum().clamp(min=1)
+    values, counted = [], []
+    for own, (system, examples) in zip(predictions, parts, strict=True):
+        if field is not None:
+            target = getattr(examples, field)
+            counted.append(has_size(target))
+            # What is left out is replaced: a quotient of zeros would make the gradients of all NaN.
+            ramp = torch.linspace(-1, 1, target.shape[-1], dtype=target.dtype, device=target.device)
+            examples = examples._replace(**{field: torch.where(counted[-1][:, None, None], target, ramp)})
+        values.append(function(own, Batch(system, *examples)))
+    found = torch.cat(values, dim=-1)
+    if field is None:
+        return found.mean(dim=-1)
+    mask = torch.cat(counted)
+    return found.masked_fill(~mask, 0).sum(dim=-1) / mask.sum().clamp(min=1)
 
 
 def kept(loss: str, examples: Examples) -> Tensor:
