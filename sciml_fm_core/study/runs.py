@@ -24,7 +24,7 @@ import torch
 
 from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import draw_split, stream
-from sciml_fm_core.evaluation.metrics import measured_errors
+from sciml_fm_core.evaluation.metrics import has_size, relative_error
 from sciml_fm_core.files import file_digest, find_file, user_path
 from sciml_fm_core.former_names import as_first_named
 from sciml_fm_core.models.base import find_model
@@ -283,7 +283,8 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
     else:
         operator = _untrained(parent, run.seed)
     test = draw_split(task, "test", run.test, seed=0, resolution=n)
-    error = measured_errors([(operator.predict(test.source, test.coefficients, system), test.solution)])
+    error = relative_error(operator.predict(test.source, test.coefficients, system), test.solution).double()
+    error = error[has_size(test.solution)]
     card = parent.card
     return {
         "identity": identity(run),
