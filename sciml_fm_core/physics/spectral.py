@@ -135,16 +135,6 @@ def vector_norm(vector: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vector / size[..., None], dim=-1) * size
 
 
-def vector_norm(vector: Tensor) -> Tensor:
-    """Length of vectors (..., d), shape (...), whatever their size; its gradient is 0 where they are.
-
-    >>> vector_norm(torch.tensor([3e-30, 4e-30])).item() / 1e-30
-    5.0
-    """
-    size = power_of_two(vector.abs().amax(dim=-1))
-    return torch.linalg.vector_norm(vector / size[..., None], dim=-1) * size
-
-
 def wavenumbers(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None):
     """Integer wavenumbers ``(kx, ky)`` of the real transform, shapes (1, n // 2 + 1) and (n, 1)."""
     kx = torch.arange(n // 2 + 1, dtype=dtype, device=device)[None, :]
