@@ -708,7 +708,7 @@ def test_fields_are_read_from_where_hdf5_keeps_them_or_said_to_be_missing(write,
         with pytest.raises(ValueError, match=rf"data.h5: .*{told}"):
             DatasetFile(tmp_path / "data.h5")
         return
-    with DatasetFile(tmp_path / "data.h5") as file:
+    with DatasetFile(tmp_path / "data.h5", POISSON.system) as file:
         for read, expected in zip(file.take([7, 0, 0, 3])[:3], examples.take([7, 0, 0, 3])[:3], strict=True):
             assert torch.equal(read, expected)
 
@@ -718,7 +718,7 @@ def test_a_row_of_coefficients_that_is_no_equation_is_named(row, tmp_path):
     """Like reports of data sets with rows of zeros that were trained on."""
     examples = POISSON.sample(9, 8, stream(0))
     examples.coefficients[4] = torch.tensor(row)
-    with DatasetFile(write_released(examples, tmp_path / "data.h5")) as file:
+    with DatasetFile(write_released(examples, tmp_path / "data.h5"), "poisson") as file:
         file.take(slice(0, 4))
         with pytest.raises(ValueError, match=r"data.h5: example 4 has the coefficients \[.*positive definite"):
             file.take(torch.tensor([8, 4, 2]))
@@ -769,7 +769,7 @@ def test_files_that_other_programs_have_begun_or_gone_on_with(tmp_path):
             file["fields"], file["tensor"] = before.T if turned else before, np.full((4, 2), 0.01)
         matlab.write_bytes(begins + matlab.read_bytes()[512:])
         with pytest.raises(ValueError, match=told) if told else nullcontext():
-            DatasetFile(matlab).take(0)
+            DatasetFile(matlab, "helmholtz").take(0)
 
 
 def test_fixed_batches_are_never_larger_than_the_data():

@@ -151,7 +151,7 @@ class FixedBatches:
     A batch is a function of the seed and the step. From files, a thread reads the next one while this one is used.
 
     Args:
-        sets: pairs of a system and its examples, as `open_data` takes them.
+        sets: pairs of a system and its examples, as `open_data` takes them; a loss without labels needs no solutions.
         batch_size: examples in a batch; at most all of them.
         resolution: resample them to this many points, or by a schedule as in `FreshBatches`, by trigonometric
             interpolation; as they are where None.
@@ -175,7 +175,7 @@ class FixedBatches:
         share: tuple[int, int] = (0, 1),
     ):
         self.schedule = None if resolution is None else _schedule(resolution)
-        self.sets = [(system, open_data(data, system)) for system, data in sets]
+        self.sets = [(system, open_data(data, system, labels=False)) for system, data in sets]
         self.seed, self.device = seed, torch.device(device)
         self.count = sum(reader.size for _, reader in self.sets)
         if not self.count:

@@ -135,6 +135,8 @@ def _in_memory(data: Any, system: System | None, name: str) -> Examples:
             system.check_mean(source)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+        if bad := system.bad_row(coefficients):
+            raise ValueError(f"{name}: example {bad[0]}: {bad[1]}; leave it out")
     return Examples(source, coefficients, solution, dial)
 
 

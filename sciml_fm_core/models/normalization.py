@@ -83,14 +83,6 @@ def _check_sizes(where: str, names: Sequence[str], values: Sequence[float], *, d
             raise ValueError(f"{where} of {name}: expected a number of float32 up to {LARGEST:g}, got {value:g}")
 
 
-def _check_sizes(where: str, names: Sequence[str], values: Sequence[float], *, divides: bool) -> None:
-    """Raise ValueError on a number that float32, in which networks compute, does not hold, or holds as a divisor 0."""
-    limits = torch.finfo(torch.float32)
-    for name, value in zip(names, values, strict=True):
-        if not (limits.tiny if divides else 0) <= abs(value) <= LARGEST:
-            raise ValueError(f"{where} of {name}: expected a number of float32 up to {LARGEST:g}, got {value:g}")
-
-
 def _union(names_of_systems) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in names_of_systems for name in names))
 

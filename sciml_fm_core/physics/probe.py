@@ -48,7 +48,8 @@ def check_equation(system: System, *, residual: bool = False) -> None:
                 _FAULTS[type(system)] = apart(_faults, system)
     fault, of_residual = _FAULTS[type(system)]
     if fault or (residual and of_residual):
-        raise ValueError(f"system {system.name}: {fault or of_residual}; correct {type(system).__name__}")
+        name = getattr(system, "name", type(system).__name__)  # an evolution that is tried out has none
+        raise ValueError(f"system {name}: {fault or of_residual}; correct {type(system).__name__}")
 
 
 def apart(function: Callable, *arguments) -> Any:

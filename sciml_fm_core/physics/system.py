@@ -473,7 +473,7 @@ def _broadcast(first: torch.Size, second: torch.Size) -> bool:
 
 def _inherited(system: System, name: str) -> bool:
     """Whether a method is the one of `System`: no subclass, nor the object itself, replaced it."""
-    return getattr(getattr(system, name), "__func__", None) is getattr(System, name)
+    return getattr(type(system), name) is getattr(System, name) and name not in vars(system)
 
 
 def _modulus(symbol: Tensor) -> Tensor:
