@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.utils import parametrize
 
 from sciml_fm_core.physics.spectral import check_grid, resample
+from sciml_fm_core.schema import TakesNumpy
 
 from .conditioning import Conditioning
 
@@ -29,7 +30,7 @@ MODELS: dict[str, type[Model]] = {}
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(TakesNumpy):
     """Shape of a network, kept in its bundle; a subclass adds what its architecture has.
 
     Attributes:

@@ -21,6 +21,7 @@ from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.schema import takes_numpy
 
 from .cards import training_card
 from .config import Callback, History, TrainConfig
@@ -34,6 +35,7 @@ from .unlabelled import unlabelled_config, unlabelled_data
 Data: TypeAlias = Examples | DatasetFile
 
 
+@takes_numpy
 def new_operator(
     tasks: Sequence[Task],
     *,
@@ -72,6 +74,7 @@ def new_operator(
     return Operator(model.create(config, stream(seed, "weights")), normalization, card).to(device)
 
 
+@takes_numpy
 def pretrain(
     tasks: Sequence[Task],
     config: TrainConfig | None = None,
@@ -185,6 +188,7 @@ class Adaptation:
     validation_error: float | None
 
 
+@takes_numpy
 def fine_tune(
     operator: Operator,
     data: Data | None = None,
@@ -270,6 +274,7 @@ def fine_tune(
     return result
 
 
+@takes_numpy
 def train_from_scratch(
     operator: Operator,
     data: Data,
