@@ -1,3 +1,5 @@
-"""The version of the package, which identities of runs and cards of bundles carry."""
+"""The version of the package, which cards of bundles carry, and of its numbers, which identities of runs carry."""
 
 __version__ = "0.1.0"
+NUMBERS = 1
+"""Raised when the same run gives other numbers, so that no record of before is taken for one of today."""

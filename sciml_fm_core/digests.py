@@ -1,16 +1,14 @@
 """Digests of what is written, so that a flipped bit in a file is an error and no other result.
 
 A header in JSON carries, as ``digest``, a BLAKE2b hash of all its other values and of the tensors beside it. Files of
-earlier versions have none. Those that ship are known by the digests of whole files in ``weights/digests.json``, which
-``make digests`` writes.
+earlier versions may have none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,11 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from . import schema
-from .files import file_digest
+from .files import atomic_path, save_tensors, user_path
 
 DIGEST = "digest"
-WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = WEIGHTS / "digests.json"
 
 
 def with_digest(header: dict, tensors: Mapping[str, Tensor] | None = None) -> dict:
@@ -31,8 +27,8 @@ def with_digest(header: dict, tensors: Mapping[str, Tensor] | None = None) -> di
     >>> with_digest({"step": 3})["digest"]
     'dfa87db76da023259ae4b903a2c63a2b'
     """
-    plain = {key: value for key, value in json.loads(json.dumps(header)).items() if key != DIGEST}
-    return header | {DIGEST: _digest(plain, tensors or {})}
+    values = {key: value for key, value in schema.plain(header).items() if key != DIGEST}
+    return values | {DIGEST: digest_of(values, tensors or {})}
 
 
 def check_digest(header: dict, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -40,11 +36,12 @@ def check_digest(header: dict, tensors: Mapping[str, Tensor], where: str) -> Non
     if DIGEST not in header:
         return
     plain = {key: value for key, value in header.items() if key != DIGEST}
-    if header[DIGEST] != _digest(plain, tensors):
+    if header[DIGEST] != digest_of(plain, tensors):
         raise ValueError(f"{where}: damaged: its digest is not that of its contents; take a copy or write it again")
 
 
-def _digest(plain: dict, tensors: Mapping[str, Tensor]) -> str:
+def digest_of(plain: dict, tensors: Mapping[str, Tensor]) -> str:
+    """Hash of plain values and of tensors with their names, shapes and types; 32 hexadecimal digits."""
     found = hashlib.blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16)
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()
@@ -92,20 +89,49 @@ def _raw_header(path: Path, where: str) -> dict:
         reason = " ".join(str(error).split())
         raise ValueError(f"{where}: not a readable safetensors file, or a truncated one ({reason})") from error
     header = schema.parse(text, where)
+    if isinstance(header, dict) and DIGEST in header and json.dumps(header) != text:  # such as 1E-5 for 1e-5
+        raise ValueError(f"{where}: damaged: its header is not as it was written; take a copy or write it again")
     return header if isinstance(header, dict) else {}
 
 
+def write_tensors(
+    path: str | Path,
+    what: str,
+    header: dict,
+    tensors: Mapping[str, Tensor],
+    restore: Callable[[dict, dict, str], object],
+) -> Path:
+    """Write tensors and a header with its digest, atomically, where they can be read back.
+
+    Args:
+        path: the file.
+        what: such as ``operator``, with which errors begin.
+        header, tensors: what is written.
+        restore: makes of header, tensors and the beginning of errors what is stored; its errors leave a file as it is.
+
+    Raises:
+        ValueError: if the folder does not exist, or what is written could not be read back.
+    """
+    where = f"{what} {path}"
+    try:
+        header = with_digest(header, tensors)
+        restore(header, dict(tensors), where)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{where}: ")
+        raise ValueError(f"{where}: {reason}; it could not be loaded, and nothing was written") from error
+    with atomic_path(path) as partial:
+        save_tensors(tensors, partial, header)
+    return user_path(path)
+
+
 def read_tensors(path: Path, what: str, header: dict) -> dict[str, Tensor]:
-    """The tensors beside a header, checked against its digest and, where the file ships, against that of the file.
+    """The tensors beside a header, checked against its digest.
 
     Raises:
         ValueError: if the file is not readable or damaged.
     """
     where = f"{what} {path}"
-    known = _shipped().get(_shipped_name(path))
     try:
-        if known is not None and file_digest(path) != known:
-            raise ValueError(f"{where}: damaged: not the file that ships; install sciml-fm again")
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError, TypeError) as error:
@@ -113,21 +139,3 @@ def read_tensors(path: Path, what: str, header: dict) -> dict[str, Tensor]:
         raise ValueError(f"{where}: not a readable safetensors file, or a truncated one ({reason})") from error
     check_digest(header, tensors, where)
     return tensors
-
-
-# What ships -----------------------------------------------------------------------------------------------------------
-
-
-@cache
-def _shipped() -> dict[str, str]:
-    return schema.parse(schema.read_text(SHIPPED), str(SHIPPED)) if SHIPPED.is_file() else {}
-
-
-def _shipped_name(path: Path) -> str:
-    path = path.absolute()
-    return path.relative_to(WEIGHTS).as_posix() if path.is_relative_to(WEIGHTS) else ""
-
-
-def shipped_digests() -> dict[str, str]:
-    """Digests of the weight files in the package, by their names in its folder."""
-    return {_shipped_name(path): file_digest(path) for path in sorted(WEIGHTS.rglob("*.safetensors"))}

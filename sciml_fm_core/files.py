@@ -9,13 +9,13 @@ import json
 import os
 import platform
 import re
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 
@@ -73,7 +73,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path, here = user_path(path), platform.node()
     if not path.parent.is_dir():
         raise ValueError(f"{path}: the folder {path.parent} does not exist; make it first")
-    partial = _partial(path)
+    partial = _partial(path, here)
     try:
         yield partial
         os.replace(partial, path)
@@ -82,8 +82,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
+def _partial(path: Path, host: str) -> Path:
+    """A name of its own for every write: two threads may write one file, and the last one stays."""
+    return path.with_name(f".{path.name}.{host}.{os.getpid()}.{secrets.token_hex(4)}.partial")
 
 
 def check_output(path: str | Path, *, new: bool = True) -> None:
@@ -104,8 +105,9 @@ def check_output(path: str | Path, *, new: bool = True) -> None:
             raise ValueError(f"{path}: a folder; expected the name of a file")
         if not path.parent.is_dir():
             raise ValueError(f"{path}: the folder {path.parent} does not exist; make it first")
-        _partial(path).touch()
-        _partial(path).unlink()
+        partial = _partial(path, platform.node())
+        partial.touch()
+        partial.unlink()
     except OSError as error:
         if is_full(error):
             raise
@@ -148,8 +150,9 @@ def reserve(path: Path, size: int) -> None:
 
 def _remove_what_killed_writers_left(path: Path, here: str) -> None:
     """Temporary files of this path by processes of this machine that are no more; those of other machines may live."""
-    for left in path.parent.glob(f".{glob.escape(f'{path.name}.{here}')}.*.partial"):
-        process = left.name.split(".")[-2]
+    begins = f".{path.name}.{here}."
+    for left in path.parent.glob(f"{glob.escape(begins)}*.partial"):
+        process = left.name.removeprefix(begins).split(".")[0]
         if process.isdigit() and not _runs(int(process)):
             left.unlink(missing_ok=True)
 
@@ -176,17 +179,15 @@ def write_json(path: str | Path, values: dict) -> None:
         partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, header: dict) -> None:
-    """Write tensors as safetensors with a JSON header in the metadata."""
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict) -> None:
+    """Write tensors as safetensors with a JSON header in the metadata.
+
+    Raises:
+        OSError: naming the file, if there is no room for it.
+    """
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    content = save(contiguous, metadata={"header": json.dumps(header)})
     try:
-        save_file(contiguous, path, metadata={"header": json.dumps(header)})
-    except SafetensorError as error:  # it tells the number of the system's error in its text alone
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    # safetensors makes files that only their owner may read; a bundle is shared like any other file.
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
+        path.write_bytes(content)
+    except OSError as error:  # of a write it does not name the file
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -6,6 +6,8 @@ from typing import Any
 
 RECIPES = {"ours": "dimensionless"}
 """Recipe of today by its former name."""
+FORMER_DIGESTS = {"sys-1": "ffeedd4821a1bd45", "sys-2": "6a7692c5be352978", "sys-3": "38c9448bc98bdfd6"}
+"""By which packed bundles of earlier versions know the operators that they are the difference to."""
 
 
 def with_recipe_of_today(values: dict[str, Any]) -> dict[str, Any]:
@@ -16,8 +18,3 @@ def with_recipe_of_today(values: dict[str, Any]) -> dict[str, Any]:
     """
     recipe = values.get("recipe")
     return values | {"recipe": RECIPES[recipe]} if isinstance(recipe, str) and recipe in RECIPES else values
-
-
-def as_first_named(recipe: str) -> str:
-    """The first name of a recipe, by which runs are identified whatever it is called today."""
-    return next((former for former, today in RECIPES.items() if today == recipe), recipe)

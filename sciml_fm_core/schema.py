@@ -23,9 +23,13 @@ import math
 import os
 import reprlib
 import types
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from torch import Tensor
 
 LONGEST_TEXT = 2**24
 """Characters of a text that is parsed."""
@@ -37,6 +41,7 @@ LARGEST_WHOLE = 2**64
 """Whole numbers are smaller in size: seeds have up to 64 bits."""
 
 T = TypeVar("T")
+P = ParamSpec("P")
 _NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", dict: "names and values"}
 
 
@@ -117,17 +122,18 @@ def read(kind: type[T], values: Any, where: str, *, finite: bool = True, strict:
     if not isinstance(values, dict):
         raise _wrong(dict, values, where)
     known = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
-    if strict and (unknown := [name for name in values if name not in known]):
-        raise ValueError(f"{where}: expected the names {', '.join(known)}, got {reprlib.repr(unknown[0])} too")
     missing = [name for name, field in known.items() if name not in values and _is_needed(field)]
     if missing:
         raise ValueError(f"{where}: lacks {', '.join(missing)}; write it again")
     hints = _hints(kind)  # type: ignore[arg-type]
     found = {name: _checked(hints[name], values[name], f"{where}: {name}", finite) for name in known if name in values}
     try:
-        return kind(**found)
+        made = kind(**found)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    if strict and (unknown := [name for name in values if name not in known]):
+        raise ValueError(f"{where}: expected the names {', '.join(known)}, got {reprlib.repr(unknown[0])} too")
+    return made
 
 
 def _is_needed(field: dataclasses.Field) -> bool:
@@ -175,3 +181,82 @@ def _checked(hint: Any, value: Any, where: str, finite: bool) -> Any:
 
 def _wrong(kind: type, value: Any, where: str) -> ValueError:
     return ValueError(f"{where}: expected {_NAMES[kind]}, got {reprlib.repr(value)}")
+
+
+# What goes in ---------------------------------------------------------------------------------------------------------
+
+
+def plain(values: Any) -> Any:
+    """Values as JSON gives them back, of which numbers and arrays may be NumPy's or PyTorch's, and paths are texts.
+
+    >>> plain({"rates": np.logspace(-3, -2, 2), "seed": np.int64(3), 0.5: (Path("own.h5"), None)})
+    {'rates': [0.001, 0.01], 'seed': 3, '0.5': ['own.h5', None]}
+
+    Raises:
+        ValueError: on a value that JSON does not have.
+    """
+    values = without_numpy(values.tolist() if isinstance(values, Tensor) else values)
+    if isinstance(values, Mapping):
+        return {key if isinstance(key, str) else json.dumps(plain(key)): plain(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [plain(value) for value in values]
+    if isinstance(values, os.PathLike):
+        return os.fspath(values)
+    if values is None or isinstance(values, (str, int, float)):
+        return values
+    raise ValueError(f"expected numbers, texts, lists and names with them, got {reprlib.repr(values)}")
+
+
+def without_numpy(value: Any) -> Any:
+    """NumPy's numbers as those of Python, its arrays as tuples; also inside of lists, tuples and dictionaries.
+
+    >>> without_numpy({np.float64(0.5): np.array([32, 64])})
+    {0.5: (32, 64)}
+    """
+    if isinstance(value, np.floating):
+        return float(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return tuple(map(without_numpy, value)) if value.ndim else without_numpy(value[()])
+    if type(value) in (list, tuple):
+        return type(value)(map(without_numpy, value))
+    if type(value) is dict:
+        return {without_numpy(key): without_numpy(item) for key, item in value.items()}
+    return value
+
+
+def takes_numpy(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that takes NumPy's numbers and arrays, and sees those of Python."""
+
+    @wraps(function)
+    def called(*args: P.args, **options: P.kwargs) -> T:
+        return function(*map(without_numpy, args), **{name: without_numpy(value) for name, value in options.items()})
+
+    return called
+
+
+class TakesNumpy:
+    """Base of dataclasses that take NumPy's numbers, its arrays and paths, and hold numbers, tuples and texts.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Settings(TakesNumpy):
+    ...     rates: tuple[float, ...]
+    >>> Settings(np.logspace(-3, -2, 2))
+    Settings(rates=(0.001, 0.01))
+    """
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        check = cls.__post_init__
+
+        def __post_init__(self):
+            for field in dataclasses.fields(self):
+                value = without_numpy(getattr(self, field.name))
+                object.__setattr__(self, field.name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+            check(self)
+
+        cls.__post_init__ = __post_init__  # type: ignore[method-assign]
+
+    def __post_init__(self):
+        """Check the fields."""

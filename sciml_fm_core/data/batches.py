@@ -13,6 +13,7 @@ from torch import Tensor
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.schema import takes_numpy
 
 from .given import Data, Reader, open_data
 from .splits import stream
@@ -61,6 +62,7 @@ class FreshBatches:
         ValueError: on fewer examples than tasks, a schedule that does not begin at 0, or unequal shares.
     """
 
+    @takes_numpy
     def __init__(
         self,
         tasks: Sequence[Task],
@@ -164,6 +166,7 @@ class FixedBatches:
             shares; else as `open_data`.
     """
 
+    @takes_numpy
     def __init__(
         self,
         sets: Sequence[tuple[System, Data]],
@@ -239,6 +242,7 @@ class TurnedBatches:
         seed: seed of the elements.
     """
 
+    @takes_numpy
     def __init__(self, batches: Batches, *, seed: int = 0):
         self.batches, self.seed = batches, seed
 

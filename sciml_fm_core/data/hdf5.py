@@ -33,6 +33,7 @@ from sciml_fm_core.physics.sampling import check_resolution
 from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID
 from sciml_fm_core.physics.system import SYSTEMS, System, find_system
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.schema import takes_numpy
 
 from . import tables
 from .splits import CHUNK, check_split, stream
@@ -99,6 +100,7 @@ class GenerationProgress:
             raise ValueError(f"expected 0 <= done <= draws, got {self.done} and {self.draws}")
 
 
+@takes_numpy
 def generate(
     task: Task,
     path: str | Path,

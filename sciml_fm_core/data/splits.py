@@ -8,11 +8,13 @@ import torch
 
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.schema import takes_numpy
 
 CHUNK = 256
 SPLITS = ("train", "validation", "test")
 
 
+@takes_numpy
 def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """Independent random stream for a seed and any names (split, chunk, step, ...)."""
     text = "/".join(str(name) for name in (seed, *names))
@@ -20,6 +22,7 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
+@takes_numpy
 def draw_split(task: Task, split: str, count: int, *, seed: int = 0, resolution: int = 128, device=None) -> Examples:
     """First examples of a split, as `generate` would write them.
 

@@ -14,6 +14,7 @@ from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.spectral import check_finite
 from sciml_fm_core.physics.system import SYSTEMS, System
 from sciml_fm_core.physics.tasks import Task, tasks_of
+from sciml_fm_core.schema import takes_numpy
 
 from .metrics import has_size, measured_errors, relative_error
 
@@ -31,6 +32,7 @@ def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, d
     ]
 
 
+@takes_numpy
 def evaluate(
     operator: Operator,
     task: Task | None = None,
@@ -112,6 +114,7 @@ def evaluate(
     }
 
 
+@takes_numpy
 def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
     """Mean relative error on the operator's own tasks, on each named shift of its systems, and on those of every other
     system that it takes without having been trained on it."""

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciml_fm_core.physics.spectral import check_grid, resample
+from sciml_fm_core.schema import TakesNumpy
 
 from .conditioning import Conditioning
 
@@ -30,7 +31,7 @@ MODELS: dict[str, type[Model]] = {}
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(TakesNumpy):
     """Shape of a network, kept in its bundle; a subclass adds what its architecture has.
 
     Attributes:

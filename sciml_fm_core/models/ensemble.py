@@ -18,22 +18,20 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core import schema
-from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
-from sciml_fm_core.files import atomic_path, find_file, save_tensors, user_path
+from sciml_fm_core.digests import read_stored_header, read_tensors, write_tensors
+from sciml_fm_core.files import find_file
 from sciml_fm_core.physics.spectral import relative_size
 from sciml_fm_core.physics.system import System
 
 from .base import find_model
 from .normalization import Normalization, normalization_from_dict
 from .operator import Card, Operator, check_version, predict_together
-from .packed import pack, unpack
+from .packed import COARSE_BLOCK, State, check_block, pack, unpack
 
 ENSEMBLE_FORMAT = "sciml-fm ensemble"
-ENSEMBLE_VERSION = 1
-PACKED_BLOCK = 64
-"""Numbers that share one scale in a packed ensemble: more than in a packed operator, as there are several networks."""
+ENSEMBLE_VERSION = 2
 PACKED_SMALL = 2**12
-"""Tensors of fewer numbers are kept in sixteen bits there."""
+"""`packed.SMALL` of ensembles, whose networks are smaller."""
 SHARED = "shared"
 MOST_MEMBERS = 64
 """As many a file may declare: members that share all weights take no room in it."""
@@ -57,14 +55,14 @@ class Blocks:
     block: int
 
     def __post_init__(self):
-        if self.block < 1:
-            raise ValueError(f"expected a block of at least 1, got {self.block}")
+        check_block(self.block)
 
 
 @dataclass(frozen=True)
 class EnsembleHeader:
     """What the header of an ensemble holds."""
 
+    format: str
     version: int
     architecture: str
     config: dict
@@ -115,7 +113,7 @@ class Ensemble:
                 )
             if [system.name for system in other.systems] != [system.name for system in first.systems]:
                 raise ValueError(f"ensemble: expected members of the same systems, member {number} has others")
-        self.card = dict(card or {})
+        self.card = schema.plain(card or {})
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -182,7 +180,7 @@ class Ensemble:
             packed: store the weights in eight bits (a quarter of the size), see `models.packed`.
 
         Raises:
-            ValueError: if the folder does not exist.
+            ValueError: if the folder does not exist, weights are not finite, or a card says what cannot be read back.
         """
         states = [member.model.plain().state_dict() for member in self.members]
         tensors = {}
@@ -203,12 +201,9 @@ class Ensemble:
             "card": self.card,
         }
         if packed:
-            tensors = pack(tensors, block=PACKED_BLOCK, small=PACKED_SMALL)
-            header["packed"] = {"block": PACKED_BLOCK}
-        schema.read(EnsembleHeader, json.loads(json.dumps(header)), f"ensemble {path}")
-        with atomic_path(path) as partial:
-            save_tensors(tensors, partial, with_digest(header, tensors))
-        return user_path(path)
+            tensors = pack(tensors, block=COARSE_BLOCK, small=PACKED_SMALL)
+            header["packed"] = {"block": COARSE_BLOCK}
+        return write_tensors(path, "ensemble", header, tensors, _restored)
 
 
 def shipped_ensembles() -> dict[str, Path]:
@@ -225,7 +220,7 @@ def ensemble_like(tasks: tuple[str, ...], recipe: str) -> str | None:
     ('sys-1', None)
     """
     for name, path in shipped_ensembles().items():
-        card = _read_header(path)[0].card
+        card = _header_of(_stored_header(path), f"ensemble {path}").card
         if (card.get("tasks"), card.get("recipe")) == (list(tasks), recipe):
             return name
     return None
@@ -248,8 +243,13 @@ def load_ensemble(name_or_path: str | Path, device: torch.device | str | None = 
             f"ensemble: expected one of {', '.join(shipped) or 'none shipped'}, or the path of a file that "
             f"Ensemble.save wrote; got {str(name_or_path)!r}"
         )
-    header, stored = _read_header(path)
-    tensors = read_tensors(path, "ensemble", stored)
+    stored = _stored_header(path)
+    return _restored(stored, read_tensors(path, "ensemble", stored), f"ensemble {path}").to(device or "cpu")
+
+
+def _restored(stored: dict, tensors: State, where: str) -> Ensemble:
+    """The ensemble that the header and the tensors of a file stand for."""
+    header = _header_of(stored, where)
     try:
         model_type = find_model(header.architecture)
         config = schema.read(model_type.config_type, header.config, "config", strict=True)
@@ -266,16 +266,17 @@ def load_ensemble(name_or_path: str | Path, device: torch.device | str | None = 
             )
             for number, about in enumerate(header.members)
         ]
-        ensemble = Ensemble(_with_common_normalizations(members), header.card)
+        return Ensemble(_with_common_normalizations(members), header.card)
     except ValueError as error:
-        raise ValueError(f"ensemble {path}: {error}") from error
-    return ensemble.to(device or "cpu")
+        raise ValueError(f"{where}: {error}") from error
 
 
-def _read_header(path: Path) -> tuple[EnsembleHeader, dict]:
-    """The header of a file, and the same as it is stored."""
-    stored = read_stored_header(path, "ensemble", ENSEMBLE_FORMAT, "Ensemble.save")
-    return schema.read(EnsembleHeader, stored, f"ensemble {path}"), stored
+def _stored_header(path: Path) -> dict:
+    return read_stored_header(path, "ensemble", ENSEMBLE_FORMAT, "Ensemble.save")
+
+
+def _header_of(stored: dict, where: str) -> EnsembleHeader:
+    return schema.read(EnsembleHeader, stored, where, strict=True)
 
 
 def _state_of(number: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

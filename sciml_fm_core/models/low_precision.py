@@ -1,8 +1,8 @@
 """Operators in fewer bits: their weights as they would be stored, and their pointwise products in bfloat16.
 
 Weights are rounded to a kind and back to float32, so that what is predicted is what a bundle of that kind would
-predict. Two ways to have eight bits differ in what shares a scale: sixteen numbers that lie side by side, as `packed`
-stores them, or the matrix of one Fourier mode.
+predict. Two ways to have eight bits differ in what shares a scale: numbers that lie side by side, as `packed` stores
+them, or the matrix of one Fourier mode.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from sciml_fm_core.physics.system import System
 
 from .base import apply_together
 from .operator import Operator, encode_together
-from .packed import SMALL, State, pack, unpack
+from .packed import BLOCK, State, pack, unpack
 
 WEIGHT_KINDS = ("float32", "float16", "bfloat16", "int8 in blocks", "int8 by mode")
 """What weights are rounded to."""
-LEVELS = 127
-"""Largest number in eight bits, with a sign; -128 is not used, so that a weight and its negative are alike."""
 
 
 def with_weights_in(operator: Operator, kind: str) -> Operator:
@@ -57,42 +55,41 @@ def stored_bytes(operator: Operator, kind: str) -> int:
 def stored(operator: Operator, kind: str) -> State:
     """The tensors that a file of this kind has, by name.
 
-    In eight bits a tensor of `packed.SMALL` numbers or more is whole numbers from -127 to 127 and float16 scales, and
-    smaller ones are float16. By mode, a spectral weight (2, modes, d, d) has a scale for each real and imaginary part
-    of each mode, shape (2, modes): a 256th of its numbers at d = 16, where blocks have a 16th.
+    In eight bits a tensor of `packed.SMALL` numbers or more is whole numbers from -127 to 127 and the largest of each
+    block, and smaller ones are float16. By mode, a spectral weight (2, modes, d, d) has a block for each real and
+    imaginary part of each mode: 256 numbers at d = 16, where others have 16.
 
     Raises:
         ValueError: on another kind than those of `WEIGHT_KINDS`.
     """
     state = {key: value.detach().cpu().float() for key, value in operator.model.plain().state_dict().items()}
-    if kind == "int8 in blocks":
-        return pack(state)
-    if kind == "int8 by mode":
-        spectral = {key: value for key, value in state.items() if _by_mode(key, value)}
-        kept = pack({key: value for key, value in state.items() if key not in spectral})
-        for key, value in spectral.items():
-            scale = (value.abs().amax(dim=(-2, -1)) / LEVELS).half()
-            safe = torch.where(scale > 0, scale.float(), 1)
-            whole = (value / safe[..., None, None]).round().clamp(-LEVELS, LEVELS)
-            kept |= {f"{key}:numbers": whole.to(torch.int8), f"{key}:mode_scale": scale}
-        return kept
+    if kind in ("int8 in blocks", "int8 by mode"):
+        return {
+            name: part
+            for key, value in state.items()
+            for name, part in pack({key: value}, block=_block(kind, key, value)).items()
+        }
     if kind in WEIGHT_KINDS:
         return {key: value.to(getattr(torch, kind)) for key, value in state.items()}
     raise ValueError(f"weights: expected one of {', '.join(WEIGHT_KINDS)}, got {kind!r}")
 
 
-def _by_mode(key: str, value: Tensor) -> bool:
-    return key.startswith("spectral") and value.ndim == 4 and value.numel() >= SMALL
+def _block(kind: str, key: str, value: Tensor) -> int:
+    by_mode = kind == "int8 by mode" and key.startswith("spectral") and value.ndim == 4
+    return value[0, 0].numel() if by_mode else BLOCK
 
 
 def _restored(kept: State, kind: str) -> State:
     """Weights in float32 from what `stored` made of them."""
     if not kind.startswith("int8"):
         return {key: value.float() for key, value in kept.items()}
-    scales = {key.removesuffix(":mode_scale"): value for key, value in kept.items() if key.endswith(":mode_scale")}
-    others = {key: value for key, value in kept.items() if key.rpartition(":")[0] not in scales}
-    spectral = {name: kept[f"{name}:numbers"] * scale.float()[..., None, None] for name, scale in scales.items()}
-    return unpack(others) | spectral
+    state: State = {}
+    for key, value in kept.items():
+        name, _, part = key.rpartition(":")
+        if part == "shares":
+            own = {key: value, f"{name}:largest": kept[f"{name}:largest"]}
+            state |= unpack(own, block=_block(kind, name, value))
+    return state
 
 
 def predict_in(

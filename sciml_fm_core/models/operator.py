@@ -8,11 +8,10 @@ seed, command, hardware, errors) and a digest of all of it. Nothing is ever unpi
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 
@@ -20,22 +19,24 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core import schema
-from sciml_fm_core.digests import read_stored_header, read_tensors, with_digest
+from sciml_fm_core.digests import digest_of, read_stored_header, read_tensors, write_tensors
 from sciml_fm_core.eager import graph_where_needed, known_values
-from sciml_fm_core.files import atomic_path, file_digest, find_file, save_tensors, user_path
-from sciml_fm_core.former_names import with_recipe_of_today
+from sciml_fm_core.files import find_file
+from sciml_fm_core.former_names import FORMER_DIGESTS, with_recipe_of_today
 from sciml_fm_core.physics.spectral import broadcast_shapes, check_grid, is_finite, largest_size
 from sciml_fm_core.physics.symmetries import inverse, turned_field
 from sciml_fm_core.physics.system import System
 
 from .base import Model, apply_together, find_model
 from .normalization import Encoded, Normalization, normalization_from_dict
-from .packed import pack, unpack
+from .packed import BLOCK, COARSE_BLOCK, State, check_block, pack, unpack
 
 FORMAT = "sciml-fm operator"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """That of packed bundles; plain ones are still written as `PLAIN_VERSION`, which earlier releases read."""
 PLAIN_VERSION = 2
+SMALL_SHARE = 256
+"""Tensors that have less than such a part of all weights are not stored in float16."""
 BATCH_POINTS = 2**20
 """Predictions are made in batches of about this many grid points, so that memory stays flat in their number."""
 
@@ -64,16 +65,21 @@ class Card:
 
 @dataclass(frozen=True)
 class Packed:
-    """How the weights of a bundle are packed: the operator they are the difference to, and the digest of its file."""
+    """How the weights of a bundle are packed: the operator they are the difference to, its digest, and the block."""
 
     parent: str | None
     digest: str | None = None
+    block: int = BLOCK
+
+    def __post_init__(self):
+        check_block(self.block)
 
 
 @dataclass(frozen=True)
 class OperatorHeader:
     """What the header of a bundle holds."""
 
+    format: str
     version: int
     config: dict
     normalization: dict
@@ -115,7 +121,7 @@ class Operator:
             )
         self.model = model
         self.normalization = normalization
-        self.card = dict(card or {})
+        self.card = schema.plain(card or {})
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -180,18 +186,21 @@ class Operator:
     def save(self, path: str | Path, *, half: bool = False, packed: bool = False, parent: str | None = None) -> Path:
         """Write the bundle atomically. A parametrized network is written as the plain one that it stands for.
 
+        Whatever could not be loaded again is an error before a file that is there is touched.
+
         Args:
             path: file to write, usually ``*.safetensors``.
-            half: store the weights as float16 (half the size, about three digits).
-            packed: store them in eight bits (a quarter of the size), see `models.packed`.
+            half: store the weights as float16 (half the size, about three digits of the largest of each tensor), small
+                tensors excepted, which matter most and take next to no room.
+            packed: store them in eight bits (a third of the size), see `models.packed`.
             parent: name of the shipped operator that it was tuned from: packed is then the difference to it, which is
                 small, and so what eight bits leave of it is exact enough. Without the parent it cannot be loaded.
 
         Raises:
-            ValueError: if the folder does not exist, the parent does not ship or has another network, or the card
-                says what cannot be read back.
+            ValueError: if the folder does not exist, the parent does not ship or has another network, weights are not
+                finite or do not fit into float16, or the card says what cannot be read back.
         """
-        state = {key: value.detach().cpu() for key, value in self.model.plain().state_dict().items()}
+        state = _weights_of(self.model)
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION if packed else PLAIN_VERSION,
@@ -204,14 +213,55 @@ class Operator:
             origin = _parent_of(Packed(parent), f"operator {path}") if parent else None
             if origin is not None and origin.model.config != self.model.config:
                 raise ValueError(f"packed: expected a parent with the same network, {parent} has another one")
-            state = pack(state, origin.model.state_dict() if origin else None)
-            header["packed"] = {"parent": parent, "digest": parent and file_digest(shipped_operators()[parent])}
+            block = COARSE_BLOCK if origin else BLOCK
+            state = pack(state, origin.model.state_dict() if origin else None, block=block)
+            header["packed"] = {"parent": parent, "digest": origin and origin.digest, "block": block}
         elif half:
-            state = {key: value.half() for key, value in state.items()}
-        _header_of(json.loads(json.dumps(header)), f"operator {path}")
-        with atomic_path(path) as partial:
-            save_tensors(state, partial, with_digest(header, state))
-        return user_path(path)
+            total = sum(value.numel() for value in state.values())
+            state |= {
+                key: _halved(value, f"operator {path}: {key!r}")
+                for key, value in state.items()
+                if SMALL_SHARE * value.numel() >= total
+            }
+        return write_tensors(path, "operator", header, state, _restored)
+
+    @property
+    def digest(self) -> str:
+        """Hash of what it computes with: weights in float32, architecture, configuration, normalisation, tasks, recipe.
+
+        The file that it comes from, how that holds the weights, and what else its card tells do not count.
+
+        >>> operator = load_operator("sys-1")
+        >>> operator.card["command"], before = "", operator.digest
+        >>> operator.digest == before
+        True
+        """
+        config = self.model.config
+        defaults = {each.name: each.default for each in fields(config)}
+        about = {
+            "architecture": self.model.architecture,
+            # a field that comes later counts only where it says something new
+            "config": {key: value for key, value in config.to_dict().items() if value != defaults.get(key, MISSING)},
+            "normalization": self.normalization.to_dict(),
+            "tasks": self.tasks,
+            "recipe": self.card.get("recipe"),
+        }
+        return digest_of(schema.plain(about), {key: value.float() for key, value in _weights_of(self.model).items()})
+
+
+def _halved(value: Tensor, where: str) -> Tensor:
+    """Weights in float16, checked to keep three digits of the largest."""
+    kept, largest = value.half(), value.abs().max()
+    if not (kept.float() - value.float()).abs().max() <= largest / 1000:
+        raise ValueError(
+            f"{where}: expected weights that float16 holds, whose numbers go from 6e-5 to 65,504, got a largest one of "
+            f"{largest:.3g}; save it without half=True; nothing was written"
+        )
+    return kept
+
+
+def _weights_of(model: Model) -> State:
+    return {key: value.detach().cpu() for key, value in model.plain().state_dict().items()}
 
 
 def predict_together(
@@ -337,9 +387,10 @@ def _parent_of(about: Packed, where: str) -> Operator | None:
         raise ValueError(
             f"{where}: it is the difference to {reprlib.repr(name)}, which does not ship; keep it whole instead"
         )
-    if about.digest not in (None, file_digest(shipped[name])):
+    origin = load_operator(shipped[name])
+    if about.digest not in (None, origin.digest, FORMER_DIGESTS.get(name)):
         raise ValueError(f"{where}: the operator {name} that it is the difference to has changed; make it again")
-    return load_operator(shipped[name])
+    return origin
 
 
 def read_header(path: Path) -> OperatorHeader:
@@ -358,7 +409,7 @@ def _stored_header(path: Path) -> dict:
 
 
 def _header_of(stored: dict, where: str) -> OperatorHeader:
-    header = schema.read(OperatorHeader, stored, where)
+    header = schema.read(OperatorHeader, stored, where, strict=True)
     return replace(header, card=with_recipe_of_today(header.card))
 
 
@@ -383,17 +434,20 @@ def load_operator(name_or_path: str | Path, device: torch.device | str | None = 
             f"operator: expected one of {', '.join(shipped) or 'none shipped'}, or the path of a bundle; "
             f"got {str(name_or_path)!r}"
         )
-    where, stored = f"operator {path}", _stored_header(path)
+    stored = _stored_header(path)
+    return _restored(stored, read_tensors(path, "operator", stored), f"operator {path}").to(device or "cpu")
+
+
+def _restored(stored: dict, state: State, where: str) -> Operator:
+    """The operator that the header and the tensors of a file stand for."""
     header = _header_of(stored, where)
-    state = read_tensors(path, "operator", stored)
     try:
         model_type = find_model(header.architecture)
         config = schema.read(model_type.config_type, header.config, "config", strict=True)
         normalization = normalization_from_dict(header.normalization)
         if header.packed is not None:
             origin = _parent_of(header.packed, where)
-            state = unpack(state, origin.model.state_dict() if origin else None)
-        operator = Operator(model_type.with_weights(config, state), normalization, header.card)
+            state = unpack(state, origin.model.state_dict() if origin else None, block=header.packed.block)
+        return Operator(model_type.with_weights(config, state), normalization, header.card)
     except ValueError as error:
-        raise error if str(path) in str(error) else ValueError(f"{where}: {error}") from error
-    return operator.to(device or "cpu")
+        raise error if where in str(error) else ValueError(f"{where}: {error}") from error

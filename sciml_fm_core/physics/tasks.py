@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from sciml_fm_core.schema import TakesNumpy
+
 from .examples import Examples
 from .probe import check_kept
 from .sampling import check_resolution, draw_accepted
@@ -20,7 +22,7 @@ _LABEL = re.compile(r"\s*([A-Za-z][\w-]*)\s*\(\s*([-+.\deE]+)\s*,\s*([-+.\deE]+)
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(TakesNumpy):
     """Examples of one system with the dial drawn uniformly in [low, high].
 
     Attributes:

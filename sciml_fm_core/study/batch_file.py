@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from sciml_fm_core import schema
-from sciml_fm_core._version import __version__
+from sciml_fm_core._version import NUMBERS
 from sciml_fm_core.files import results_folder, user_path
 from sciml_fm_core.physics.tasks import is_label
 
@@ -274,7 +274,7 @@ def _identify(parameters: Mapping, defaults: Mapping, content: list) -> tuple[di
         name: float(value) if isinstance(defaults[name], float) and isinstance(value, int) else value
         for name, value in parameters.items()
     }
-    text = json.dumps([content, {**defaults, **parameters}, __version__], sort_keys=True)
+    text = json.dumps([content, {**defaults, **parameters}, NUMBERS], sort_keys=True)
     return parameters, hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
 

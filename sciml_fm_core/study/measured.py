@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from sciml_fm_core.schema import TakesNumpy
 from sciml_fm_core.training.cards import hardware, versions
 
 Schedule = tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True)
-class MeasuredRun(ABC):
+class MeasuredRun(TakesNumpy, ABC):
     """One row of an experiment: a frozen dataclass of plain values, whose `measure` computes what it is recorded for.
 
     A field named ``parent`` or ``parents`` holds shipped operators or paths of bundles; the weights themselves then

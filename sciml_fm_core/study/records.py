@@ -148,7 +148,7 @@ def read_table(path: str | Path, problems: list[str] | None = None) -> list[dict
 
 def _text(value) -> str:
     """JSON, or a text as it is where that is not taken for JSON (as an identity of digits alone would be)."""
-    return value if isinstance(value, str) and value and _is_text(value) else json.dumps(value)
+    return value if isinstance(value, str) and value and _is_text(value) else json.dumps(schema.plain(value))
 
 
 def _is_text(value: str) -> bool:

@@ -2,8 +2,9 @@
 
 A run is an `AdaptationRun`: a pre-trained operator (one that ships, a bundle, or a `PretrainingRun` of the study
 itself) meets a downstream task with so many examples, from one of two starts, and is measured once on the test
-examples. Its identity is the hash of its whole configuration, of its parent's weights and of the package's version; its
-record is a JSON file of that name, written when the run is complete. So a study that is called again does only what is
+examples. Its identity is the hash of its whole configuration, of what its parent computes with (`Operator.digest`), and
+of a number that is raised when the same run gives other results; its record is a JSON file of that name, written when
+the run is complete. So a study that is called again does only what is
 missing, several processes may work on one folder, and the same run asked for by two figures is done once.
 
 Weights and learning rate are chosen on the validation examples alone; the test examples are read once, at the end.
@@ -22,14 +23,15 @@ from typing import Any, cast
 
 import torch
 
-from sciml_fm_core._version import __version__
+from sciml_fm_core._version import NUMBERS
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import has_size, relative_error
-from sciml_fm_core.files import file_digest, find_file, user_path
-from sciml_fm_core.former_names import as_first_named
+from sciml_fm_core.files import find_file, user_path
+from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations, shipped_operators
 from sciml_fm_core.physics.tasks import Task, parse_mixture
+from sciml_fm_core.schema import TakesNumpy
 from sciml_fm_core.training.cards import hardware, versions
 from sciml_fm_core.training.checkpoints import CheckpointError
 from sciml_fm_core.training.config import TrainConfig
@@ -44,7 +46,7 @@ STARTS = ("fine-tuned", "from scratch")
 
 
 @dataclass(frozen=True)
-class PretrainingRun:
+class PretrainingRun(TakesNumpy):
     """An operator that a study trains for itself.
 
     Attributes:
@@ -81,7 +83,7 @@ class PretrainingRun:
 
 
 @dataclass(frozen=True)
-class AdaptationRun:
+class AdaptationRun(TakesNumpy):
     """One point of a figure.
 
     Attributes:
@@ -130,15 +132,14 @@ _CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": "", "fi
 
 
 def identity(run: Run) -> str:
-    """Hash of the run's configuration, its parent's weights and the package's version, 16 hexadecimal digits."""
-    text = json.dumps({"version": __version__, "kind": type(run).__name__, **_configuration(run)}, sort_keys=True)
+    """Hash of the run's configuration, of what its parent computes with and of `NUMBERS`, 16 hexadecimal digits."""
+    text = json.dumps({"numbers": NUMBERS, "kind": type(run).__name__, **_configuration(run)}, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _configuration(run: Run) -> dict[str, Any]:
     values = {key: value for key, value in asdict(run).items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
-    if "recipe" in values:
-        values["recipe"] = as_first_named(values["recipe"])
+    values = with_recipe_of_today(values)
     if isinstance(run, AdaptationRun):
         parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
         values["parent"] = {"identity": parent}
@@ -160,8 +161,8 @@ def _digest(parent: str) -> str:
 
 @lru_cache(maxsize=256)
 def _digest_of(path: Path, *_: int) -> str:
-    """Of a file as long as it is the same one: a grid asks for its few parents several times for each of its runs."""
-    return file_digest(path)
+    """That of an operator as long as its file is the same: a grid asks for its few parents several times a run."""
+    return load_operator(path).digest
 
 
 def run_study(
@@ -220,7 +221,7 @@ def _execute(run: Run, folder: Path, device: str) -> None:
     checkpoint = folder / f"{path.stem}.checkpoint"
     try:
         _execute_from(checkpoint, run, path, folder, device)
-    except CheckpointError:  # left by other code under the same version: what it began is begun again
+    except CheckpointError:  # left by other code: what it began is begun again
         checkpoint.unlink()
         _execute_from(checkpoint, run, path, folder, device)
     checkpoint.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error
 from sciml_fm_core.evaluation.weight_spectra import fit_layers, layer_spectra, mean_exponent
-from sciml_fm_core.models.operator import Operator, load_operator
+from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.training.config import Progress, TrainConfig
@@ -144,10 +144,10 @@ def _error(operator: Operator, task: Task, test: Examples) -> float:
 
 SPECIALISTS = ("sys-1", "sys-2", "sys-3")
 ADAPTED = {
-    f"{parent}-{count}{twin}": SYSTEMS_OF[parent]
+    name: SYSTEMS_OF[parent]
+    for name in shipped_adaptations()
     for parent in SPECIALISTS
-    for count in (8, 32, 128, 512)
-    for twin in ("", "-scratch")
+    if name.startswith(f"{parent}-")
 }
 """The adaptations that ship."""
 FURTHEST = {name: list(tasks.values())[-1] for name, tasks in PAPER_TASKS.items()}

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sciml_fm_core.schema import TakesNumpy
+
 from .losses import LABEL_FREE, find_loss
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ MOST_STEPS = 10**12
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(TakesNumpy):
     """How to train.
 
     Attributes:

@@ -30,6 +30,7 @@ from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.schema import takes_numpy
 
 from .cards import hardware, versions
 from .config import TrainConfig
@@ -42,6 +43,7 @@ PRECISIONS = tuple(10.0**power for power in range(-12, 3))
 """Prior precisions to choose from, in units of the mean curvature."""
 
 
+@takes_numpy
 def pretrain_ensemble(
     tasks: Sequence[Task],
     config: TrainConfig | None = None,
@@ -129,6 +131,7 @@ def diversity_of(heads: Sequence[Mapping[str, Tensor]]) -> Tensor:
     return torch.stack(pairs).mean() / size
 
 
+@takes_numpy
 def diverse_heads(
     operator: Operator,
     data: Batches,
@@ -233,6 +236,7 @@ class Chosen:
     start: float
 
 
+@takes_numpy
 def choose_diversity(
     operator: Operator,
     task: Task,

@@ -37,6 +37,7 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import check_grid, filter_modes, laplacian
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.schema import TakesNumpy, takes_numpy
 
 from .cards import training_card
 from .config import Callback, History, TrainConfig
@@ -50,7 +51,7 @@ BLUR_UNIT = 64
 
 
 @dataclass(frozen=True)
-class Degradation:
+class Degradation(TakesNumpy):
     """How sources are degraded: blurred first, then masked.
 
     Attributes:
@@ -157,6 +158,7 @@ class ReconstructionBatches:
         ]
 
 
+@takes_numpy
 def pretrain_by_reconstruction(
     tasks: Sequence[Task],
     degradation: Degradation,

@@ -22,6 +22,7 @@ from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.schema import takes_numpy
 
 from .cards import training_card
 from .config import Callback, History, TrainConfig
@@ -33,6 +34,7 @@ from .recipes import find_recipe, recipe_of
 from .unlabelled import unlabelled_config, unlabelled_data
 
 
+@takes_numpy
 def new_operator(
     tasks: Sequence[Task],
     *,
@@ -75,6 +77,7 @@ def new_operator(
     return Operator(model.create(config, stream(seed, "weights")), normalization, card).to(device)
 
 
+@takes_numpy
 def pretrain(
     tasks: Sequence[Task],
     config: TrainConfig | None = None,
@@ -227,6 +230,7 @@ class Adaptation:
     validation_error: float | None
 
 
+@takes_numpy
 def fine_tune(
     operator: Operator,
     data: Data | None = None,
@@ -316,6 +320,7 @@ def fine_tune(
     return result
 
 
+@takes_numpy
 def train_from_scratch(
     operator: Operator,
     data: Data,
