@@ -424,7 +424,7 @@ def test_records_of_learning_from_equations_alone(tmp_path):
     assert blind["error_before"] is labelled["error_before"] is None
     assert tuned["error"] == pytest.approx(tuned["error_before"], rel=1e-3)
     assert tuned["error"] < 0.1 < blind["error"]
-    assert blind["validation_loss"] != pytest.approx(blind["error"], rel=1e-3)
+    assert blind["validation_loss"] != pytest.approx(blind["error"], rel=1e-5)
     before = (tmp_path / "study" / f"{identity(runs[0])}.json").read_bytes()
     assert run_study(runs, tmp_path / "study") == records
     assert (tmp_path / "study" / f"{identity(runs[0])}.json").read_bytes() == before

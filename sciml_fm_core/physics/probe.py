@@ -40,7 +40,7 @@ def check_equation(system: System, *, residual: bool = False) -> None:
         system: the equation.
         residual: whether its residual is about to be used, which need not fit a `solve` that a subclass has replaced.
     """
-    if torch.compiler.is_compiling() or getattr(_HERE, "probing", False) or not hasattr(system, "name"):
+    if torch.compiler.is_compiling() or getattr(_HERE, "probing", False) or getattr(system, "name", None) is None:
         return  # without a name it declares nothing that can be tried
     if type(system) not in _FAULTS:
         with _LOCK:
@@ -48,8 +48,7 @@ def check_equation(system: System, *, residual: bool = False) -> None:
                 _FAULTS[type(system)] = apart(_faults, system)
     fault, of_residual = _FAULTS[type(system)]
     if fault or (residual and of_residual):
-        name = getattr(system, "name", type(system).__name__)  # an evolution that is tried out has none
-        raise ValueError(f"system {name}: {fault or of_residual}; correct {type(system).__name__}")
+        raise ValueError(f"system {system.name}: {fault or of_residual}; correct {type(system).__name__}")
 
 
 def apart(function: Callable, *arguments) -> Any:
