@@ -306,3 +306,19 @@ def test_nothing_is_trained_on_the_equations_beside_the_papers(system):
         assert dial.low <= low < high <= dial.high
     if system.name not in PAPER_TASKS:
         assert tasks_of(system)["whole"] == Task(system, dial.low, dial.high).label
+
+
+@pytest.mark.parametrize("n", [8, 16, 32, 48, 64, 128])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_examples_do_not_depend_on_the_number_of_threads(n, dtype):
+    """Like reports that a seed gives other data on another machine."""
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            for label in ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)"):
+                found.append(Task.parse(label).sample(5, n, torch.Generator().manual_seed(1), dtype=dtype))
+    finally:
+        torch.set_num_threads(before)
+    for first, other in zip(found[:3] * 2, found[3:], strict=True):
+        assert all(map(torch.equal, first, other))

@@ -116,8 +116,8 @@ def generate(
     """Write a dataset file, streaming, with memory flat in its size.
 
     The file appears under its name only when it is complete. An interrupted call leaves ``NAME.partial`` and its
-    progress; the same call again resumes there, and the finished file has the same bytes (on the same device and
-    number of threads, which decide the last bit of a sum).
+    progress; the same call again resumes there, and the finished file has the same bytes (on the same kind of
+    device).
 
     Args:
         task: what to draw.

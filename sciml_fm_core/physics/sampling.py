@@ -13,7 +13,7 @@ from torch import Tensor
 from .examples import Examples
 from .probe import check_equation
 from .sources import SIGMA, draw_amplitudes, lattice_profiles, normalize, render
-from .spectral import FINEST_GRID, sandwich
+from .spectral import FINEST_GRID, inverse_transform, sandwich
 from .system import System
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _solve(system: System, amplitudes: Tensor, dial: Tensor, parameters: Tensor,
         m, (source_hat, solution_hat, null) = n, _modes(system, source, coefficients)
 
     def evaluate(field_hat: Tensor, out: Tensor) -> Tensor:
-        values = torch.fft.irfft2(field_hat, s=(m, m))
+        values = inverse_transform(field_hat, m)
         return sandwich(values, refine, out=out) if m < n else out.copy_(values)
 
     if not system.zero_mean and null.any():
