@@ -31,7 +31,6 @@ from sciml_fm_core import (
 from sciml_fm_core.evaluation import errors as errors_module
 from sciml_fm_core.files import file_digest
 from sciml_fm_core.models import normalization as normalization_module
-from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import wavenumbers
 from sciml_fm_core.training import transfer as transfer_module
@@ -591,10 +590,3 @@ def test_a_recipe_is_known_by_its_former_name():
     assert find_recipe("ours") is find_recipe("dimensionless")
     operator = new_operator([NEAR], recipe="ours", size="64K")
     assert operator.card["recipe"] == "dimensionless"
-
-
-def test_what_ships_is_called_as_today():
-    """The files of these bundles keep the former name: their bytes are their identity."""
-    path = shipped_operators()["sys-1"]
-    assert b'\\"recipe\\": \\"ours\\"' in path.read_bytes()
-    assert read_header(path).card["recipe"] == load_operator("sys-1").card["recipe"] == "dimensionless"
