@@ -521,6 +521,8 @@ def test_nothing_to_train_is_refused(small_operator):
     [
         ({"loss": "absolute"}, "loss: expected one of relative, squared, residual, physics, got 'absolute'"),
         ({"precision": "half"}, "precision: expected one of float32, tf32, bfloat16, got 'half'"),
+        ({"steps": 2.5}, "steps: expected a whole number, got 2.5"),
+        ({"warmup": True}, "warmup: expected a whole number, got True"),
         ({"steps": 0}, "expected steps and intervals of at least 1"),
         ({"steps": 10**30}, "steps: expected at most 1000000000000, got 1000000000000000000000000000000"),
         ({"report_every": 0}, "expected steps and intervals of at least 1"),
