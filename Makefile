@@ -6,7 +6,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore explore-public test lint fuzz chaos weights adaptations ensembles bench bench-page release-check clean
+.PHONY: install explore explore-public docs test lint fuzz chaos weights adaptations ensembles bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -47,6 +47,11 @@ DISKS ?= 5
 
 chaos: install
 	$(BIN)/python tests/attack/chaos.py --kills $(KILLS) --pairs $(PAIRS) --disks $(DISKS)
+
+# The documentation as a site in build/docs, with the notebooks executed on the records that ship; a wrong link fails.
+docs: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/docs
 
 # Speed, side by side with neuraloperator and, with RELEASED=path of a checkout of the paper's code, with that.
 bench: install
