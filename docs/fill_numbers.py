@@ -18,8 +18,10 @@ from pathlib import Path
 
 import torch
 
-from sciml_fm_core.evaluation.ranks import area_under_roc, rank_correlation
-from sciml_fm_core.evaluation.training_range import LEVEL
+from sciml_fm_core.experiments.ranks import area_under_roc, rank_correlation
+from sciml_fm_core.experiments.training_range.method import LEVEL
+from sciml_fm_core.experiments.unsupervised.runs import CHOSEN, SETTINGS, WAYS
+from sciml_fm_core.experiments.weight_spectra.runs import FURTHEST
 from sciml_fm_core.files import write_json
 from sciml_fm_core.models.operator import read_header, shipped_adaptations, shipped_operators
 from sciml_fm_core.physics.system import SYSTEMS
@@ -27,8 +29,6 @@ from sciml_fm_core.study.analysis import error_of, examples_to_reach, median_err
 from sciml_fm_core.study.experiments import PATIENCE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.runs import identity
-from sciml_fm_core.study.unsupervised import CHOSEN, SETTINGS, WAYS
-from sciml_fm_core.study.weight_spectra import FURTHEST
 from sciml_fm_core.training.cards import hardware
 
 FOLDER = Path(__file__).parent

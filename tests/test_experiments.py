@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from sciml_fm_core import Task, draw_split, load_operator, relative_error, shipped_operators
+from sciml_fm_core.experiments.physics_loss import EquationRun
 from sciml_fm_core.models.operator import read_header
 from sciml_fm_core.study import experiments as experiments_module
 from sciml_fm_core.study import runs as study_module
-from sciml_fm_core.study.equation_runs import EquationRun
 from sciml_fm_core.study.experiments import (
     BUDGETS,
     EXPERIMENTS,

@@ -12,22 +12,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from sciml_fm_core.experiments.convergence.runs import convergence_runs
+from sciml_fm_core.experiments.low_precision.runs import low_precision_runs
+from sciml_fm_core.experiments.physics_loss import EquationRun
+from sciml_fm_core.experiments.training_range.runs import training_range
+from sciml_fm_core.experiments.uncertainty.runs import uncertainty
+from sciml_fm_core.experiments.unsupervised.runs import unsupervised
+from sciml_fm_core.experiments.weight_spectra.runs import weight_spectra
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
 from sciml_fm_core.training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES
 from sciml_fm_core.training.unlabelled import UNLABELLED
 
-from .convergence import convergence_runs
 from .engine import GridProgress
-from .equation_runs import EquationRun
-from .low_precision import low_precision_runs
 from .measured import MeasuredRun
 from .records import read_table, shipped_tables
 from .runs import STARTS, AdaptationRun, PretrainingRun, Recorded, Schedule, identity, run_study
-from .training_range import training_range
-from .uncertainty import uncertainty
-from .unsupervised import unsupervised
-from .weight_spectra import weight_spectra
 
 COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
 PAPER_SIZES = ("64K", "1M", "16M", "256M")

@@ -13,14 +13,13 @@ from sciml_fm_core.data.batches import Batches, CurriculumBatches, FreshBatches
 from sciml_fm_core.evaluation.errors import evaluate, validation_sets
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.study.measured import MeasuredRun, Schedule
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.loop import fit
 from sciml_fm_core.training.losses import LABEL_FREE, find_loss
 from sciml_fm_core.training.recipes import find_recipe
 from sciml_fm_core.training.transfer import new_operator
 from sciml_fm_core.training.unlabelled import WithoutSolutions
-
-from .measured import MeasuredRun, Schedule
 
 
 @dataclass(frozen=True)

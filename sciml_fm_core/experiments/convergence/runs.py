@@ -9,18 +9,17 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.evaluation.convergence import convergence, flow_convergence
+from sciml_fm_core.experiments.convergence.method import convergence, flow_convergence
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import laplacian
 from sciml_fm_core.physics.system import Evolution
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.study.measured import MeasuredRun, Schedule
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import find_recipe
 from sciml_fm_core.training.transfer import pretrain
-
-from .measured import MeasuredRun, Schedule
 
 DRAWN_ON = 64
 """Points of the grid on which sources are drawn, before they are made band-limited."""

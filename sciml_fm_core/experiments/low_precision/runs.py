@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error
-from sciml_fm_core.models.low_precision import WEIGHT_KINDS, predict_in, stored_bytes, with_weights_in
+from sciml_fm_core.experiments.low_precision.method import WEIGHT_KINDS, predict_in, stored_bytes, with_weights_in
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task, tasks_of
-
-from .measured import MeasuredRun
+from sciml_fm_core.study.measured import MeasuredRun
 
 PRODUCTS = "bfloat16 products"
 """Weights in float32, pointwise products of hidden channels in bfloat16."""

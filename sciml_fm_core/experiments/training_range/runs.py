@@ -11,16 +11,15 @@ from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
-from sciml_fm_core.evaluation.ranks import area_under_roc
-from sciml_fm_core.evaluation.training_range import LEVEL, TrainingRange
+from sciml_fm_core.experiments.ranks import area_under_roc
+from sciml_fm_core.experiments.training_range.method import LEVEL, TrainingRange
 from sciml_fm_core.models.ensemble import ensemble_like, load_ensemble, shipped_ensembles
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.sources import PRESETS, place
 from sciml_fm_core.physics.spectral import parseval_weights, transform
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task, tasks_of
-
-from .measured import MeasuredRun
+from sciml_fm_core.study.measured import MeasuredRun
 
 KINDS = ("shifts", "other sources")
 """Of the cases that an operator is met with."""

@@ -7,16 +7,15 @@ from typing import Any, ClassVar
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error
-from sciml_fm_core.evaluation.weight_spectra import fit_layers, layer_spectra, mean_exponent
+from sciml_fm_core.experiments.low_precision.runs import SYSTEMS_OF
+from sciml_fm_core.experiments.weight_spectra.method import fit_layers, layer_spectra, mean_exponent
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.study.measured import MeasuredRun, Schedule
 from sciml_fm_core.training.config import Progress, TrainConfig
 from sciml_fm_core.training.recipes import find_recipe
 from sciml_fm_core.training.transfer import fine_tune, pretrain
-
-from .low_precision import SYSTEMS_OF
-from .measured import MeasuredRun, Schedule
 
 
 @dataclass(frozen=True)

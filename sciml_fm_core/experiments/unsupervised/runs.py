@@ -11,18 +11,21 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.evaluation.in_context import NEIGHBOURS, in_context, scale_factor
 from sciml_fm_core.evaluation.metrics import mean_relative_error
+from sciml_fm_core.experiments.unsupervised.in_context import NEIGHBOURS, in_context, scale_factor
+from sciml_fm_core.experiments.unsupervised.reconstruction import (
+    Degradation,
+    pretrain_by_reconstruction,
+    with_new_output,
+)
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.study.measured import MeasuredRun, Schedule
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES
-from sciml_fm_core.training.reconstruction import Degradation, pretrain_by_reconstruction, with_new_output
 from sciml_fm_core.training.transfer import Adaptation, fine_tune, new_operator, pretrain, train_from_scratch
-
-from .measured import MeasuredRun, Schedule
 
 STARTS = ("from scratch", "unsupervised", "supervised")
 RATES = LEARNING_RATES[2:]

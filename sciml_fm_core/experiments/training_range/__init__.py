@@ -1,0 +1,1 @@
+"""Is it known beforehand where an operator is off: the method, and the runs that measure it."""

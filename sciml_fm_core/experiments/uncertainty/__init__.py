@@ -1,0 +1,1 @@
+"""Does an operator know where it is wrong: the method, and the runs that measure it."""

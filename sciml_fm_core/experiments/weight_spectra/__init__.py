@@ -1,0 +1,1 @@
+"""Do the spectra of the weights tell of the error: the method, and the runs that measure it."""
