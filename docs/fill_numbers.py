@@ -26,8 +26,9 @@ from sciml_fm_core.files import write_json
 from sciml_fm_core.models.operator import read_header, shipped_adaptations, shipped_operators
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.study.analysis import error_of, examples_to_reach, median_errors, select, table
-from sciml_fm_core.study.experiments import PATIENCE, find_experiment
+from sciml_fm_core.study.experiments import PATIENCE
 from sciml_fm_core.study.records import read_table, shipped_tables
+from sciml_fm_core.study.registry import find_experiment
 from sciml_fm_core.study.runs import identity
 from sciml_fm_core.training.cards import hardware
 

@@ -17,6 +17,7 @@ from sciml_fm_core.physics.spectral import laplacian
 from sciml_fm_core.physics.system import Evolution
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import find_recipe
 from sciml_fm_core.training.transfer import pretrain
@@ -215,6 +216,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """How much of the experiment to run, by budget."""
 
 
+@experiment("convergence")
 def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
     """Every operator that ships, other architectures, an FNO that saw one coarse grid alone, and steps of time.
 
@@ -224,9 +226,7 @@ def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
     Raises:
         ValueError: on an unknown budget.
     """
-    if budget not in SETTINGS:
-        raise ValueError(f"budget: expected one of {', '.join(SETTINGS)}, got {budget!r}")
-    chosen = SETTINGS[budget]
+    chosen = for_budget(SETTINGS, budget)
     seeds, grids, steps = chosen["seeds"], chosen["grids"], chosen["steps"]
     runs: list[MeasuredRun] = [
         ConvergenceRun(task, parent, seed=seed, **grids)

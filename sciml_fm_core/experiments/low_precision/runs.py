@@ -14,6 +14,7 @@ from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.study.measured import MeasuredRun
+from sciml_fm_core.study.registry import experiment, for_budget
 
 PRODUCTS = "bfloat16 products"
 """Weights in float32, pointwise products of hidden channels in bfloat16."""
@@ -100,16 +101,16 @@ SETTINGS: dict[str, dict[str, int]] = {
 """How much of the experiment to run, by budget."""
 
 
+@experiment("low_precision")
 def low_precision_runs(budget: str = "laptop") -> list[MeasuredRun]:
     """Every operator that ships on every named shift of the systems that it was trained on.
 
     Raises:
         ValueError: on an unknown budget.
     """
-    if budget not in SETTINGS:
-        raise ValueError(f"budget: expected one of {', '.join(SETTINGS)}, got {budget!r}")
+    chosen = for_budget(SETTINGS, budget)
     return [
-        LowPrecisionRun(parent, task, **SETTINGS[budget])
+        LowPrecisionRun(parent, task, **chosen)
         for parent, systems in SYSTEMS_OF.items()
         for system in systems
         for task in tasks_of(SYSTEMS[system]).values()

@@ -20,6 +20,7 @@ from sciml_fm_core.physics.spectral import parseval_weights, transform
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.study.measured import MeasuredRun
+from sciml_fm_core.study.registry import experiment, for_budget
 
 KINDS = ("shifts", "other sources")
 """Of the cases that an operator is met with."""
@@ -161,6 +162,7 @@ ADAPTED = ("sys-1-32", "sys-2-32", "sys-3-32")
 SEEDS = (0, 1, 2)
 
 
+@experiment("training_range")
 def training_range(budget: str) -> list[TrainingRangeRun]:
     """Every shipped operator and some of its adaptations, met with both kinds of cases, three seeds of each.
 
@@ -168,9 +170,7 @@ def training_range(budget: str) -> list[TrainingRangeRun]:
         ValueError: on an unknown budget.
     """
     sizes = {"smoke": (4, 3), "laptop": (12, 5), "gpu": (512, 64), "paper": (512, 64)}
-    if budget not in sizes:
-        raise ValueError(f"budget: expected one of {', '.join(sizes)}, got {budget!r}")
-    shifts, values = sizes[budget]
+    shifts, values = for_budget(sizes, budget)
     operators, seeds = (OPERATORS[:1], SEEDS[:1]) if budget == "smoke" else ((*OPERATORS, *ADAPTED), SEEDS)
     counts = {"shifts": shifts, "other sources": values}
     return [

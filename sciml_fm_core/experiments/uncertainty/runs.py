@@ -35,6 +35,7 @@ from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.ensembles import pretrain_ensemble
 
@@ -182,6 +183,7 @@ SMALL |= {"calibration": 20, "test": 8, "test_resolution": 32}
 LAPTOP_STEPS = {"poisson": 2000, "advection_diffusion": 3000, "helmholtz": 3000}
 
 
+@experiment("uncertainty")
 def uncertainty(budget: str = "laptop") -> list[UncertaintyRun]:
     """All systems of the paper, each with three ensembles but at the smallest budget.
 
@@ -194,10 +196,9 @@ def uncertainty(budget: str = "laptop") -> list[UncertaintyRun]:
         "gpu": {"members": 5, "size": "1M", "steps": 20_000, "head_steps": 2000, "test_resolution": 128},
         "paper": {"members": 5, "size": "1M", "steps": 128_000, "head_steps": 5000, "test_resolution": 128},
     }
-    if budget not in settings:
-        raise ValueError(f"budget: expected one of {', '.join(settings)}, got {budget!r}")
+    chosen = for_budget(settings, budget)
     return [
-        UncertaintyRun(system, seed, **({"steps": steps} | settings[budget]))
+        UncertaintyRun(system, seed, **({"steps": steps} | chosen))
         for system, steps in LAPTOP_STEPS.items()
         for seed in ((0,) if budget == "smoke" else (0, 1, 2))
     ]

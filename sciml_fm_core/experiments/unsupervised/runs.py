@@ -23,6 +23,7 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES
 from sciml_fm_core.training.transfer import Adaptation, fine_tune, new_operator, pretrain, train_from_scratch
@@ -308,6 +309,7 @@ SEEDS = {"smoke": ((0,), (0,))}
 """Of each system by budget, where they are not (0, 1, 2)."""
 
 
+@experiment("unsupervised")
 def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
     """Does pre-training by reconstruction save labels; and do neighbours, a factor or fine-tuning use them best.
 
@@ -317,9 +319,7 @@ def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
     Raises:
         ValueError: on an unknown budget.
     """
-    if budget not in BUDGETS:
-        raise ValueError(f"budget: expected one of {', '.join(BUDGETS)}, got {budget!r}")
-    fields, runs = BUDGETS[budget], list[MeasuredRun]()
+    fields, runs = for_budget(BUDGETS, budget), list[MeasuredRun]()
     fewer = {
         "examples": tuple(max(1, count // 4) for count in fields["examples"]),
         "steps": tuple(max(1, steps // 2) for steps in fields["steps"]),

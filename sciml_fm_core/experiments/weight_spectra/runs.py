@@ -13,6 +13,7 @@ from sciml_fm_core.models.operator import Operator, load_operator, shipped_adapt
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import Progress, TrainConfig
 from sciml_fm_core.training.recipes import find_recipe
 from sciml_fm_core.training.transfer import fine_tune, pretrain
@@ -154,6 +155,7 @@ FURTHEST = {name: list(tasks.values())[-1] for name, tasks in PAPER_TASKS.items(
 SEEDS = (0, 1, 2)
 
 
+@experiment("weight_spectra")
 def weight_spectra(budget: str = "laptop") -> list[MeasuredRun]:
     """Every operator that ships on every named shift of its systems, and trainings of both kinds, three seeds of each.
 
@@ -166,9 +168,7 @@ def weight_spectra(budget: str = "laptop") -> list[MeasuredRun]:
         "gpu": {"test": 1024, "test_resolution": 128},
         "paper": {"test": 1024, "test_resolution": 128},
     }
-    if budget not in sizes:
-        raise ValueError(f"budget: expected one of {', '.join(sizes)}, got {budget!r}")
-    smoke, test = budget == "smoke", sizes[budget]
+    smoke, test = budget == "smoke", for_budget(sizes, budget)
     trained = test | {"laptop": {}, "smoke": {"size": "64K", "steps": 3, "snapshots": 3}}.get(
         budget, {"size": "1M", "steps": 8000, "batch_size": 128, "snapshots": 20, "resolution": ((0.0, 32), (0.85, 64))}
     )
