@@ -25,11 +25,15 @@ class Experiment:
 
     Attributes:
         runs: function of the name of a budget.
-        table: the shipped table ``<budget>-<table>`` holds its records; ``<budget>`` does where it is empty.
+        table: name of its shipped tables; empty where its records are in those that several experiments share.
     """
 
     runs: Callable[..., Sequence[Recorded]]
     table: str
+
+    def table_for(self, budget: str) -> str:
+        """Key of `shipped_tables`, such as ``laptop-physics_loss``."""
+        return f"{budget}-{self.table}" if self.table else budget
 
 
 REGISTRY: dict[str, Experiment] = {}
@@ -100,7 +104,7 @@ def results(
     names = [experiments] if isinstance(experiments, str) else experiments
     runs = {identity(run): run for name in names for run in find_experiment(name)(budget)}
     shipped = {} if rerun else shipped_tables()
-    tables = dict.fromkeys("-".join(filter(None, (budget, REGISTRY[name].table))) for name in names)
+    tables = dict.fromkeys(REGISTRY[name].table_for(budget) for name in names)
     known = {r["identity"]: r for table in tables if table in shipped for r in read_table(shipped[table])}
     missing = [run for name, run in runs.items() if name not in known]
     if missing:

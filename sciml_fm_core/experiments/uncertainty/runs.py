@@ -7,7 +7,7 @@ preconditioned iteration would move its prediction. Each spread becomes a band b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,8 +32,9 @@ from sciml_fm_core.experiments.uncertainty.operators import LastLayerLaplace, ch
 from sciml_fm_core.models.ensemble import Prediction
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
-from sciml_fm_core.physics.system import PRETRAINING, System
+from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.study.analysis import select, spread, table
 from sciml_fm_core.study.measured import MeasuredRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
@@ -202,3 +203,22 @@ def uncertainty(budget: str = "laptop") -> list[UncertaintyRun]:
         for system, steps in LAPTOP_STEPS.items()
         for seed in ((0,) if budget == "smoke" else (0, 1, 2))
     ]
+
+
+def uncertainty_table(records: Sequence[dict]) -> str:
+    """How far each spread follows the errors, and what its bands hold."""
+    rows = []
+    for system in dict.fromkeys(record["system"] for record in records):
+        points = [row for record in select(records, system=system) for row in record["rows"]]
+        furthest = points[-1]["shift"]
+        shown = (
+            (PRETRAINING, "pearson", "{:.2f}"), ("medium", "pearson", "{:.2f}"),
+            (PRETRAINING, "covered_inside", "{:.0%}"), ("medium", "covered_inside", "{:.0%}"),
+            (furthest, "covered_inside", "{:.0%}"), (furthest, "covered_target", "{:.0%}"),
+        )  # fmt: skip
+        for method in dict.fromkeys(point["method"] for point in points):
+            own = select(points, method=method)
+            cells = (spread([p[key] for p in select(own, shift=shift)], form.format) for shift, key, form in shown)
+            rows.append([SYSTEMS[system].label, method, *cells])
+    header = ["system", "spread", "correlation inside", "on medium", "covered inside", "on medium", "on the furthest"]
+    return table([*header, f"there, by {TARGET_EXAMPLES} of its examples"], rows)

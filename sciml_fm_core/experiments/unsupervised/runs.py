@@ -4,6 +4,7 @@ and solved examples that mend predictions at test time."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.study.analysis import Form, percent, select, spread, table
 from sciml_fm_core.study.measured import MeasuredRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
@@ -334,3 +336,30 @@ def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
                 runs.append(UnsupervisedRun(start="supervised", **common))
             runs.append(InContextRun(trained=task, task=beyond, seed=seed, **fields | fewer))
     return runs
+
+
+def few_shot_table(records: Sequence[dict], form: Form = percent) -> str:
+    """Errors by examples after each pre-training, of sources alone with the chosen setting."""
+    ways = {"from scratch": "from scratch", "unsupervised": "on sources alone", "supervised": "by labels"}
+    few, rows = select(records, kind="unsupervised"), []
+    counts = few[0]["examples"]
+    for task, start in dict.fromkeys((record["task"], record["start"]) for record in few):
+        own = select(few, task=task, start=start)
+        if start == "unsupervised":
+            own = select(own, **SETTINGS[CHOSEN[own[0]["unlabelled"]]])
+        errors = [spread([record["points"][i]["error"] for record in own], form) for i in range(len(counts))]
+        rows.append([task, ways[start], len(own), *errors])
+    return table(["task", "pre-trained", "seeds", *(f"{count} examples" for count in counts)], rows)
+
+
+def in_context_table(records: Sequence[dict], form: Form = percent) -> str:
+    """Errors by examples of each of `WAYS`."""
+    beyond, rows = select(records, kind="in_context"), []
+    counts = [0, *beyond[0]["examples"]]
+    for task in dict.fromkeys(record["task"] for record in beyond):
+        own = select(beyond, task=task)
+        points = [point for record in own for point in record["points"]]
+        for way in WAYS:
+            cells = (spread([p["error"] for p in select(points, way=way, examples=n)], form) for n in counts)
+            rows.append([task, way, len(own), *cells])
+    return table(["task", "way", "seeds", *(f"{count} examples" for count in counts)], rows)
