@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from sciml_fm_core.files import write_json
-from sciml_fm_core.study.experiments import EXPERIMENTS, HEADLINE
 from sciml_fm_core.study.records import read_table, shipped_tables
+from sciml_fm_core.study.registry import REGISTRY
 from sciml_fm_core.study.runs import identity, run_study
 
 RESULTS = Path(__file__).resolve().parent / "results" / "repeat.json"
@@ -26,7 +26,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "repeat.json"
 
 def chosen_points(points: int, most: int, seed: int) -> list[tuple]:
     """Random shipped records with their runs; of those whose parent ships too, and that had several rates to choose."""
-    runs = {identity(run): run for make in (EXPERIMENTS | HEADLINE).values() for run in make("laptop")}
+    runs = {identity(run): run for each in REGISTRY.values() if not each.table for run in each.runs("laptop")}
     records = {record["identity"]: record for record in read_table(shipped_tables()["laptop"])}
     found = [
         (run, records[name])

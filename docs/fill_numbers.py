@@ -8,7 +8,6 @@ python docs/fill_numbers.py --record   # run what the README shows, about two mi
 import json
 import re
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,17 +17,19 @@ from pathlib import Path
 
 import torch
 
-from sciml_fm_core.evaluation.ranks import area_under_roc, rank_correlation
-from sciml_fm_core.evaluation.training_range import LEVEL
+from sciml_fm_core.experiments.convergence import runs as convergence
+from sciml_fm_core.experiments.low_precision import runs as low_precision
+from sciml_fm_core.experiments.training_range import runs as training_range
+from sciml_fm_core.experiments.uncertainty import runs as uncertainty
+from sciml_fm_core.experiments.unsupervised import runs as unsupervised
+from sciml_fm_core.experiments.weight_spectra import runs as weight_spectra
 from sciml_fm_core.files import write_json
 from sciml_fm_core.models.operator import read_header, shipped_adaptations, shipped_operators
-from sciml_fm_core.physics.system import SYSTEMS
-from sciml_fm_core.study.analysis import error_of, examples_to_reach, median_errors, select, table
-from sciml_fm_core.study.experiments import PATIENCE, find_experiment
+from sciml_fm_core.study import questions
+from sciml_fm_core.study.analysis import percent, select, table
 from sciml_fm_core.study.records import read_table, shipped_tables
+from sciml_fm_core.study.registry import REGISTRY
 from sciml_fm_core.study.runs import identity
-from sciml_fm_core.study.unsupervised import CHOSEN, SETTINGS, WAYS
-from sciml_fm_core.study.weight_spectra import FURTHEST
 from sciml_fm_core.training.cards import hardware
 
 FOLDER = Path(__file__).parent
@@ -39,159 +40,51 @@ REACH, NORMALIZATIONS, REPEATED, PAGE, VISITORS = (
     json.loads((FOLDER.parent / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     for name in ("reach", "normalizations", "repeat", "page", "visitors")
 )
-RECORDS = [{"architecture": "fno"} | record for record in read_table(shipped_tables()["laptop"])]
 CARDS = {name: read_header(path).card for name, path in shipped_operators().items()}
 
 
-def percent(value: float) -> str:
-    """Two significant digits."""
-    return f"{100 * value:.2g} %" if value < 0.995 else f"{100 * value:.0f} %"
+def recorded(experiment: str) -> list[dict]:
+    """The records of an experiment that ship, in the order of its runs."""
+    ships = read_table(shipped_tables()[REGISTRY[experiment].table_for("laptop")])
+    known = {record["identity"]: {"architecture": "fno"} | record for record in ships}
+    return [known[name] for name in dict.fromkeys(map(identity, REGISTRY[experiment].runs("laptop"))) if name in known]
 
 
-def spread(values: list[float], form: Callable[[float], str] = percent) -> str:
-    """The median, with the lowest and the highest where they look different; empty where there is none."""
-    if not values:
-        return ""
-    low, high = form(min(values)), form(max(values))
-    return form(statistics.median(values)) + (f" ({low} to {high})" if low != high else "")
+def shown(experiment: str, *tables: Callable[[list[dict]], str], about: str = "") -> Callable[[], str]:
+    """Section on an experiment: what its tables are about, where the records come from, the tables."""
+
+    def section() -> str:
+        records = recorded(experiment)
+        hours, one = sum(record["total_seconds"] for record in records) / 3600, records[0]
+        tested = "; errors on {test} test examples at {test_resolution} x {test_resolution}" if "test" in one else ""
+        origin = (
+            f"{len(records)} runs, {hours:.1f} process hours on {one['hardware']}, torch {one['versions']['torch']}, "
+            f"seed 0 unless said{tested.format(**one)}. "
+            f"Made by `sciml-fm study {experiment} --budget laptop --rerun`."
+        )
+        return "\n\n".join([f"{about.format(**one)} {origin}".strip(), *(table(records) for table in tables)])
+
+    return section
 
 
-def origin(records: list[dict], experiments: str) -> str:
-    """Where records come from: number, cost, hardware, command."""
-    hours, one = sum(record["total_seconds"] for record in records) / 3600, records[0]
-    return (
-        f"{len(records)} runs, {hours:.1f} process hours on {one['hardware']}, torch {one['versions']['torch']}, seed "
-        f"0 unless said; errors on {one['test']} test examples at {one['test_resolution']} x {one['test_resolution']}. "
-        f"Made by `sciml-fm study {experiments}--budget laptop --rerun`."
-    )
-
-
-def _operator_and_task(record: dict) -> tuple:
-    return tuple(record[key] for key in ("parent", "recipe", "size", "pretraining_examples", "task"))
-
-
-def headline() -> str:
-    """Error against labelled examples on SYS-1(5,10), every learning rate trained to its end."""
-    found = [record for record in _recorded("headline") if record["recipe"] != "symbol"]
-    ways = {
-        "the paper's recipe, fine-tuned": ("paper", "fine-tuned", False),
-        "`dimensionless`, fine-tuned": ("dimensionless", "fine-tuned", False),
-        "`dimensionless`, fine-tuned, symmetries": ("dimensionless", "fine-tuned", True),
-        "`dimensionless`, from scratch, symmetries": ("dimensionless", "from scratch", True),
-    }
-    counts, rows = sorted({record["examples"] for record in found}), []
-    usual = {record["examples"]: record["steps"] for record in select(found, start="fine-tuned")}
-    curves = {
-        name: [r for r in found if (r["recipe"], r["start"], bool(r.get("symmetries"))) == way]
-        for name, way in ways.items()
-    }
-    last = list(ways)[-1]
-    curves[f"{last}, {PATIENCE} times the steps"] = [r for r in found if r["steps"] > usual[r["examples"]]]
-    curves[last] = [r for r in curves[last] if r["steps"] == usual[r["examples"]]]
-    reached = []
-    for name, own in curves.items():
-        rows.append([name, *(spread([record["error"] for record in select(own, examples=count)]) for count in counts)])
-        enough = examples_to_reach(own, 0.01)
-        reached.append(f"{name} {'not reached' if enough is None else f'about {enough:,.0f}'}")
-    notes = f"Labelled examples for 1 %, interpolated on medians: {'; '.join(reached)}."
-    return f"{origin(found, 'headline ')}\n\n{table(['', *(f'{c:,} examples' for c in counts)], rows)}\n\n{notes}"
-
-
-def study() -> str:
-    """Error against examples at the medium shifts by each recipe, examples for levels, how often fine-tuning harmed."""
-    found = _recorded("q1_downstream_data")
-    counts, rows = sorted({record["examples"] for record in found}), []
-    for task, parent in dict.fromkeys((record["task"], record["shipped_parent"]) for record in found):
-        for start in ("fine-tuned", "from scratch"):
-            own = select(found, task=task, start=start, shipped_parent=parent)
-            enough = [examples_to_reach(own, level) for level in (0.05, 0.02, 0.01)]
-            cells = [spread([record["error"] for record in select(own, examples=count)]) for count in counts]
-            rows.append([task, f"`{parent}`", start, *cells, *("" if e is None else f"{e:,.0f}" for e in enough)])
-    tuned = select(RECORDS, start="fine-tuned")
+def harmed(_: list[dict]) -> str:
+    """How often fine-tuning harmed, and the highest learning rate was chosen, in all records of fine-tunings."""
+    records = read_table(shipped_tables()["laptop"])
+    tuned = select(records, start="fine-tuned")
     zero = {_operator_and_task(record): record["error"] for record in tuned if not record["examples"]}
     tried = [r for r in tuned if r["examples"] and _operator_and_task(r) in zero]
     worse = [r["error"] / zero[_operator_and_task(r)] for r in tried if r["error"] > zero[_operator_and_task(r)]]
-    rates = [record["learning_rate"] for record in select(RECORDS, start="from scratch") if record["examples"]]
-    notes = (
+    rates = [record["learning_rate"] for record in select(records, start="from scratch") if record["examples"]]
+    return (
         f"Of all {len(tried)} fine-tunings recorded, {len(worse)} ended with a larger test error than the untouched "
         "start, which is among the candidates on validation"
         + (f", at most {max(worse):.2f} times" if worse else "")
         + f". From scratch the highest rate, 1e-2, was chosen in {rates.count(0.01)} of {len(rates)} trainings."
     )
-    levels = [f"for {level}" for level in ("5 %", "2 %", "1 %")]
-    header = ["task", "operator", "start", *(f"{count:,} examples" for count in counts), *levels]
-    return f"{origin(found, 'q1_downstream_data ')}\n\n{table(header, rows)}\n\n{notes}"
 
 
-def _recorded(experiment: str) -> list[dict]:
-    """The records of an experiment, in the order of its runs."""
-    known = {record["identity"]: record for record in RECORDS}
-    return [
-        known[name] for name in dict.fromkeys(map(identity, find_experiment(experiment)("laptop"))) if name in known
-    ]
-
-
-def _cells(own: list[dict], columns: list[tuple[str, int]]) -> list[str]:
-    """Errors of starts and examples, empty where there is none."""
-    return [spread([r["error"] for r in select(own, start=start, examples=count)]) for start, count in columns]
-
-
-def _columns(*counts: int) -> tuple[list[tuple[str, int]], list[str]]:
-    """Fine-tuned with no and with so many examples, from scratch with so many; and what the columns are called."""
-    columns = [("fine-tuned", 0), *((start, n) for start in ("fine-tuned", "from scratch") for n in counts)]
-    return columns, ["zero-shot", *(f"{start}, {count}" for start, count in columns[1:])]
-
-
-def sizes() -> str:
-    """Networks of several sizes, pre-trained for equal steps."""
-    found, rows = _recorded("q2_model_size"), []
-    columns, names = _columns(8, 64, 512)
-    for task, size in dict.fromkeys((record["task"], record["size"]) for record in found):
-        own = select(found, task=task, size=size)
-        rows.append([task, size, f"{own[0]['parameters']:,}", *_cells(own, columns)])
-    pretraining = f"Each pre-trained on {found[0]['pretraining_examples']:,} examples of its system."
-    header = ["task", "size", "parameters", *names]
-    return f"{pretraining} {origin(found, 'q2_model_size ')}\n\n{table(header, rows)}"
-
-
-def shifts() -> str:
-    """How far the physics moved, and what it costs."""
-    found, rows = _recorded("q3_physics_shift"), []
-    columns, names = _columns(8, 64, 512)
-    for task in dict.fromkeys(record["task"] for record in found):
-        own, *others = (select(found, task=task, recipe=recipe) for recipe in ("dimensionless", "paper", "symbol"))
-        rows.append([task, *_cells(own, columns), *(_cells(other, columns[:1])[0] for other in others)])
-    header = ["task", *names, "`sys-1-paper`, zero-shot", "`symbol`, zero-shot"]
-    return f"{origin(found, 'q3_physics_shift ')}\n\n{table(header, rows)}"
-
-
-def mixture() -> str:
-    """One operator for three systems against an operator for each."""
-    found, rows = _recorded("q4_mixed_operators"), []
-    columns, names = _columns(8, 64)
-    header = ["task", *(f"specialist, {name}" for name in names[:3]), *(f"mixed, {name}" for name in names[:3])]
-    for task in dict.fromkeys(record["task"] for record in found):
-        own = select(found, task=task)
-        specialist, mixed, told = (
-            [r for r in own if r["shipped_parent"] in names]
-            for names in (("sys-1", "sys-2", "sys-3"), ("mixed",), ("symbol",))
-        )
-        cells = [*_cells(specialist, columns[:3]), *_cells(mixed, columns[:3]), *_cells(specialist, columns[3:])]
-        rows.append([task, *cells, *_cells(told, columns[:1])])
-    return f"{origin(found, 'q4_mixed_operators ')}\n\n{table([*header, *names[3:], '`symbol`, zero-shot'], rows)}"
-
-
-def architectures() -> str:
-    """Three networks of about 1M parameters, pre-trained for about equal time."""
-    found, rows = _recorded("architectures"), []
-    columns = [*(("fine-tuned", count) for count in (0, 8, 64, 512)), ("from scratch", 512)]
-    for name in dict.fromkeys(record["architecture"] for record in found):
-        own = select(found, architecture=name)
-        errors = [percent(error_of(own, start=start, examples=count)) for start, count in columns]
-        cost = f"{own[0]['pretraining_examples']:,} in {own[0]['pretraining_seconds']:.0f} s"
-        rows.append([f"`{name}`", f"{own[0]['parameters']:,}", cost, *errors])
-    header = ["network", "parameters", "pre-training examples", *(f"{start}, {count}" for start, count in columns)]
-    return f"SYS-1(1,5) to SYS-1(5,10). {origin(found, 'architectures ')}\n\n{table(header, rows)}"
+def _operator_and_task(record: dict) -> tuple:
+    return tuple(record[key] for key in ("parent", "recipe", "size", "pretraining_examples", "task"))
 
 
 def operators() -> str:
@@ -221,21 +114,6 @@ def reach() -> str:
     return f"{origin}\n\n{table(['task', *(f'`{name}`' for name in names)], [told, *rows])}"
 
 
-def unseen() -> str:
-    """Each system held out in turn, and the equations beside the paper's: before and after a few examples."""
-    found, rows = _recorded("unseen"), []
-    names, columns = ("parent", "recipe", "task", "pretraining_examples"), _columns(8, 64)[0]
-    for values in dict.fromkeys(tuple(record[name] for name in names) for record in found):
-        parent, recipe, task, seen = values
-        tuned = select(found, start="fine-tuned", **dict(zip(names, values, strict=True)))
-        twin = select(found, start="from scratch", recipe=recipe, task=task)
-        ratio = f"{median_errors(tuned)[64] / median_errors(twin)[64]:.2f}"
-        cells = [*_cells(tuned, columns[:3]), *_cells(twin, columns[3:])]
-        rows.append([f"{seen:,} of {parent}", f"`{recipe}`", task, *cells, ratio])
-    header = ["pre-trained on", "recipe", "measured on", "0", "8", "64", "scratch, 8", "scratch, 64", "ratio at 64"]
-    return f"{origin(found, 'unseen ')}\n\n{table(header, rows)}"
-
-
 def ablation() -> str:
     """What each change of the recipe does, from benchmarks/results/reach.json."""
     first = REACH["shipped"]
@@ -251,127 +129,6 @@ def ablation() -> str:
         f"{first['hardware']}, torch {first['torch']}; `python benchmarks/reach.py`."
     )
     return f"{origin}\n\n{table(['variant', *labels], rows)}"
-
-
-def unsupervised() -> str:
-    """Pre-training on sources alone, and solved examples at test time."""
-    found = read_table(shipped_tables()["laptop-unsupervised"])
-    chosen, shown = {task: SETTINGS[number] for task, number in CHOSEN.items()}, []
-    shared = {key: found[0][key] for key in ("examples", "steps", "size", "pretraining_steps", "batch_size")}
-    ways = {"from scratch": "from scratch", "unsupervised": "on sources alone", "supervised": "by labels"}
-    rows, counts = [], shared["examples"]
-    few = select(found, kind="unsupervised")
-    for task, start in dict.fromkeys((record["task"], record["start"]) for record in few):
-        own = select(few, task=task, start=start)
-        if start == "unsupervised":
-            own = select(own, **chosen[own[0]["unlabelled"]])
-        errors = [[record["points"][i]["error"] for record in own] for i in range(len(counts))]
-        rows.append([task, ways[start], len(own), *map(spread, errors)])
-    shown.append(table(["task", "pre-trained", "seeds", *(f"{count} examples" for count in counts)], rows))
-    beyond, rows = select(found, kind="in_context"), []
-    columns = [0, *beyond[0]["examples"]]
-    for task in dict.fromkeys(record["task"] for record in beyond):
-        points = [point for record in select(beyond, task=task) for point in record["points"]]
-        for way in WAYS:
-            own = [point for point in points if point["way"] == way]
-            cells = (spread([p["error"] for p in own if p["examples"] == n]) for n in columns)
-            rows.append([task, way, len(select(beyond, task=task)), *cells])
-    shown.append(table(["task", "way", "seeds", *(f"{count} examples" for count in columns)], rows))
-    about = (
-        f"Networks of {shared['size']}; pre-training takes {shared['pretraining_steps']} steps of "
-        f"{shared['batch_size']} examples, each adaptation {' / '.join(map(str, shared['steps']))}, in context half."
-    )
-    return f"{about} {origin(found, 'unsupervised ')}\n\n" + "\n\n".join(shown)
-
-
-def uncertain() -> str:
-    """How far spreads follow errors, and what bands hold."""
-    found = read_table(shipped_tables()["laptop-uncertainty"])
-    rows = []
-    for system in dict.fromkeys(r["system"] for r in found):
-        points = [row for r in select(found, system=system) for row in r["rows"]]
-        for method in dict.fromkeys(point["method"] for point in points):
-            own = select(points, method=method)
-            furthest = list(dict.fromkeys(point["shift"] for point in own))[-1]
-            cells = [SYSTEMS[system].label, method]
-            for shift in ("pre-training", "medium"):
-                cells.append(spread([p["pearson"] for p in select(own, shift=shift)], "{:.2f}".format))
-            for shift, key in (
-                ("pre-training", "covered_inside"), ("medium", "covered_inside"), (furthest, "covered_inside"),
-                (furthest, "covered_target"),
-            ):  # fmt: skip
-                cells.append(spread([p[key] for p in select(own, shift=shift)], "{:.0%}".format))
-            rows.append(cells)
-    header = ["system", "spread", "correlation inside", "on medium", "covered inside", "on medium", "on the furthest",
-              "there, by 32 of its examples"]  # fmt: skip
-    about = "Medians of three ensembles each, with the lowest and the highest."
-    return f"{about} {origin(found, 'uncertainty ')}\n\n{table(header, rows)}"
-
-
-def flagged() -> str:
-    """How well an error above 5 % is known beforehand, by operator."""
-    found, rows = read_table(shipped_tables()["laptop-training_range"]), []
-    scores = {
-        "flag": "flag",
-        "dial": "dial alone",
-        "spread": "spread of an ensemble",
-        "residual": "residual, afterwards",
-    }
-    for cases in dict.fromkeys(r["cases"] for r in found):
-        for parent in dict.fromkeys(r["parent"] for r in found):
-            own = select(found, cases=cases, parent=parent)
-            known = {s: [r[f"area_{s}"] for r in own if r[f"area_{s}"] is not None] for s in scores}
-            if known["flag"]:
-                off = sum(r["off"] for r in own) / sum(r["number"] for r in own)
-                cells = (spread(known[s], "{:.2f}".format) for s in scores)
-                rows.append([cases, f"`{parent}`", f"{off:.0%}", *cells])
-        own, cells = select(found, cases=cases), []
-        for score in scores:
-            areas = []
-            for seed in dict.fromkeys(r["seed"] for r in own):
-                some = select(own, seed=seed)
-                values = [torch.tensor([v for r in some for v in r[name]]) for name in (f"{score}s", "errors")]
-                if len(values[0]) == len(values[1]):  # not every operator has an ensemble
-                    areas.append(area_under_roc(values[0], values[1] > LEVEL))
-            cells.append(spread(areas, "{:.3f}".format))
-        off = sum(r["off"] for r in own) / sum(r["number"] for r in own)
-        rows.append([cases, "all together", f"{off:.0%}", *cells])
-    about = (
-        "Area under the ROC curve; medians of three draws of the cases, with the lowest and the highest. "
-        f"{found[0]['hardware']}, torch {found[0]['versions']['torch']}. "
-        "Made by `sciml-fm study training_range --budget laptop --rerun`."
-    )
-    header = ["cases", "operator", "off", *scores.values()]
-    return f"{about}\n\n{table(header, rows)}"
-
-
-def spectra() -> str:
-    """Whether the exponents of weights rank operators, or follow the error of a training."""
-    found = read_table(shipped_tables()["laptop-weight_spectra"])
-    generator, rows = torch.Generator(), []
-
-    def related(pairs: list[tuple[float, float]]) -> float:
-        x, y = torch.tensor(pairs, dtype=torch.float64).unbind(1)
-        return rank_correlation(x, y, generator=generator, draws=1)[0]
-
-    for label in FURTHEST.values():
-        own = [
-            (r["exponent"], error)
-            for r in select(found, kind="weight_spectra")
-            for task, error in zip(r["tasks"], r["error"], strict=True)
-            if task == label
-        ]
-        ends = [pair[0] for pair in own]
-        rows.append([f"{len(own)} operators on {label}", f"{min(ends):.2f} to {max(ends):.2f}", f"{related(own):+.2f}"])
-    trainings = select(found, kind="training_spectra")
-    for parent, task in dict.fromkeys((r["parent"], r["task"]) for r in trainings):
-        own = select(trainings, parent=parent, task=task)
-        ends = [value for r in own for value in r["exponent"]]
-        each = [related(list(zip(r["exponent"], r["error"], strict=True))) for r in own]
-        name = f"fine-tuning of `{parent}` on {task}" if parent else f"pre-training on {task}"
-        rows.append([name, f"{min(ends):.2f} to {max(ends):.2f}", ", ".join(f"{value:+.2f}" for value in each)])
-    header = ["across or along", "mean exponents", "rank correlation with the error, by seed"]
-    return f"{origin(found, 'weight_spectra ')}\n\n{table(header, rows)}"
 
 
 def normalizations() -> str:
@@ -432,45 +189,6 @@ def adapted() -> str:
         f"Mean relative errors on 256 test examples at 128 x 128, of the weights as they ship; {cards[0]['hardware']}, "
         f"seed 0; `make adaptations`.\n\n{table(header, rows)}"
     )
-
-
-def grids() -> str:
-    """How far the answers of each operator are from its own on the finest grid, over its error."""
-    found = [r for r in read_table(shipped_tables()["laptop-convergence"]) if r["kind"] == "convergence"]
-    rows = []
-    for parent, task in dict.fromkeys((r["parent"], r["task"]) for r in found if r["parent"]):
-        own = select(found, parent=parent, task=task)
-        points = own[0]["resolutions"]
-        shares = [spread([r["distance"][i] / r["error"][i] for r in own]) for i in range(len(points) - 1)]
-        rows.append([f"`{parent}`", task, spread([r["error"][-1] for r in own]), *shares])
-    sources, seeds = found[0]["sources"], len({r["seed"] for r in found})
-    made = (
-        f"Distance to the answer on {points[-1]} x {points[-1]} points over the error, on {sources} band-limited "
-        f"sources; median of {seeds} draws of them, with the lowest and the highest. {found[0]['hardware']}, torch "
-        f"{found[0]['versions']['torch']}. Made by `sciml-fm study convergence --budget laptop --rerun`."
-    )
-    return f"{made}\n\n{table(['operator', 'task', 'error', *(f'{n} points' for n in points[:-1])], rows)}"
-
-
-def bits() -> str:
-    """What weights in fewer bits add to the error, and how large they are."""
-    found, rows = read_table(shipped_tables()["laptop-low_precision"]), []
-    kinds = found[0]["kinds"]
-    for parent in dict.fromkeys(r["parent"] for r in found):
-        own = select(found, parent=parent)
-        cells = [f"`{parent}`"]
-        for i, size in enumerate(own[0]["kilobytes"]):
-            added = max(r["error"][i] / r["error"][0] - 1 for r in own)
-            parts = [f"{100 * added:+,.1f} %"] if i else []
-            cells.append(", ".join([*parts, f"{size:,.0f} kB"] if size else parts))
-        rows.append(cells)
-    made = (
-        f"Largest relative increase of the error on any named shift of the operator's own systems, and the size of the "
-        f"weights; on {found[0]['test']} examples at {found[0]['test_resolution']} x {found[0]['test_resolution']}. "
-        f"{found[0]['hardware']}, torch {found[0]['versions']['torch']}. "
-        "Made by `sciml-fm study low_precision --budget laptop --rerun`."
-    )
-    return f"{made}\n\n{table(['operator', *kinds], rows)}"
 
 
 def page() -> str:
@@ -555,35 +273,63 @@ def visitors() -> str:
     return f"{where}\n\n{table(header, rows)}\n\n{more}"
 
 
-PAGES = {
-    "results.md": (
-        headline,
-        study,
-        repeat,
-        sizes,
-        shifts,
-        mixture,
-        architectures,
-        unsupervised,
-        uncertain,
-        flagged,
-        normalizations,
-        grids,
-        spectra,
-        bits,
-        operators,
-        adapted,
-    ),
-    "reach.md": (reach, unseen, ablation),
-    "dashboard.md": (page,),
-    "public.md": (bounds, visitors),
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "results.md": {
+        "headline": shown("headline", questions.headline_table),
+        "study": shown("q1_downstream_data", questions.downstream_table, harmed),
+        "repeat": repeat,
+        "sizes": shown(
+            "q2_model_size",
+            questions.size_table,
+            about="Each pre-trained on {pretraining_examples:,} examples of its system.",
+        ),
+        "shifts": shown("q3_physics_shift", questions.shift_table),
+        "mixture": shown("q4_mixed_operators", questions.mixture_table),
+        "architectures": shown("architectures", questions.architecture_table, about="SYS-1(1,5) to SYS-1(5,10)."),
+        "unsupervised": shown(
+            "unsupervised",
+            unsupervised.few_shot_table,
+            unsupervised.in_context_table,
+            about="Networks of {size}; pre-training takes {pretraining_steps} steps of {batch_size} examples, each "
+            "adaptation {steps[0]} / {steps[1]} / {steps[2]}, in context half.",
+        ),
+        "uncertain": shown(
+            "uncertainty",
+            uncertainty.uncertainty_table,
+            about="Medians of three ensembles each, with the lowest and the highest.",
+        ),
+        "flagged": shown(
+            "training_range",
+            training_range.training_range_table,
+            about="Area under the ROC curve; medians of three draws of the cases, with the lowest and the highest.",
+        ),
+        "normalizations": normalizations,
+        "grids": shown(
+            "convergence",
+            convergence.convergence_table,
+            about="Distance to the answer on {resolutions[4]} x {resolutions[4]} points over the error, on {sources} "
+            "band-limited sources; medians of three draws of them, with the lowest and the highest.",
+        ),
+        "spectra": shown("weight_spectra", weight_spectra.weight_spectra_table),
+        "bits": shown(
+            "low_precision",
+            low_precision.low_precision_table,
+            about="Largest relative increase of the error on any named shift of the operator's own systems, and the "
+            "size of the weights.",
+        ),
+        "operators": operators,
+        "adapted": adapted,
+    },
+    "reach.md": {"reach": reach, "unseen": shown("unseen", questions.unseen_table), "ablation": ablation},
+    "dashboard.md": {"page": page},
+    "public.md": {"bounds": bounds, "visitors": visitors},
 }
 
 
-def filled(text: str, sections: tuple) -> str:
+def filled(text: str, sections: dict[str, Callable[[], str]]) -> str:
     """The page with every section made anew."""
-    for make in sections:
-        begin, end = f"<!-- {make.__name__} -->", f"<!-- /{make.__name__} -->"
+    for name, make in sections.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}"
     return text

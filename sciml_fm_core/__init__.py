@@ -7,11 +7,11 @@ from ._version import __version__
 from .data.batches import FixedBatches, FreshBatches
 from .data.hdf5 import DatasetFile, generate
 from .data.splits import draw_split
-from .evaluation.convergence import Convergence, FlowConvergence, convergence, flow_convergence
 from .evaluation.error_bounds import ErrorBounds, error_bounds
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, mean_relative_error, relative_error, relative_residual
-from .evaluation.symbols import LearnedSymbol, half_plane, learned_symbol
+from .experiments.convergence.method import Convergence, FlowConvergence, convergence, flow_convergence
+from .experiments.learned_symbol import LearnedSymbol, half_plane, learned_symbol
 from .models.base import MODELS, FixedGridModel, Model, ModelConfig
 from .models.conditioning import Conditioning
 from .models.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles

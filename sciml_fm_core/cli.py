@@ -52,9 +52,10 @@ from .physics.sampling import check_resolution
 from .physics.tasks import Task
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
-from .study.experiments import BUDGETS, EXPERIMENTS, find_experiment, results
+from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
+from .study.registry import find_experiment, results
 from .training.config import PRECISIONS, Progress, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.interrupts import Interrupts

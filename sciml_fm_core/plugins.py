@@ -1,4 +1,4 @@
-"""Systems, architectures and losses from elsewhere: installed packages, and files that are being tried out.
+"""Systems, architectures, losses and experiments from elsewhere: installed packages, and files being tried out.
 
 An installed package names its modules in an entry point group of `GROUPS`; importing such a module registers what it
 defines. For a quick try, the environment variable `SCIML_FM_PLUGINS` names modules, or Python files, with commas
@@ -23,11 +23,12 @@ from typing import Any
 from .files import user_path
 from .models.base import MODELS
 from .physics.system import SYSTEMS
+from .study.registry import REGISTRY
 from .training.losses import LABEL_FREE, LOSSES
 
-GROUPS = ("sciml_fm.systems", "sciml_fm.models", "sciml_fm.losses")
+GROUPS = ("sciml_fm.systems", "sciml_fm.models", "sciml_fm.losses", "sciml_fm.experiments")
 VARIABLE = "SCIML_FM_PLUGINS"
-REGISTRIES: tuple[Any, ...] = (SYSTEMS, MODELS, LOSSES, LABEL_FREE)
+REGISTRIES: tuple[Any, ...] = (SYSTEMS, MODELS, LOSSES, LABEL_FREE, REGISTRY)
 
 
 def load_plugins() -> None:

@@ -19,9 +19,9 @@ from sciml_fm_core import (
     load_operator,
     new_operator,
 )
+from sciml_fm_core.experiments.convergence.runs import ConvergenceRun, HeatForATime, convergence_runs
 from sciml_fm_core.models.normalization import fit_normalization
 from sciml_fm_core.physics.spectral import filter_modes, laplacian, wavenumbers
-from sciml_fm_core.study.convergence import ConvergenceRun, HeatForATime, convergence_runs
 from sciml_fm_core.study.runs import identity
 
 HELMHOLTZ = SYSTEMS["helmholtz"]

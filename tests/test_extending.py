@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sciml_fm_core.study import read_table
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", TEXT, re.DOTALL))
@@ -83,6 +85,21 @@ def test_extension_goes_through_the_command_line(name, most, tmp_path):
         shown = run(tmp_path, f"./{name}", "page", on_page, f"{stem}")
         assert shown.returncode == 0, shown.stderr
         assert shown.stdout.startswith(f"{stem}: ")
+
+
+def test_experiment_of_a_file_is_run_and_recorded(tmp_path):
+    (tmp_path / "noisy_sources.py").write_text(FILES["noisy_sources.py"], encoding="utf-8")
+    (command,) = [line for line in COMMANDS if line.startswith("sciml-fm study ")]
+    for _ in range(2):  # the second time, from the records
+        done = run(tmp_path, "./noisy_sources.py", "sciml_fm_core.cli", *shlex.split(command)[1:])
+        assert done.returncode == 0, done.stderr
+        table = tmp_path / "noisy-sources.csv"
+        records = read_table(table)
+        table.unlink()
+    assert [record["noise"] for record in records] == [0.0, 0.3, 3.0]
+    errors = [record["error"] for record in records]
+    assert errors == sorted(errors)
+    assert len(list((tmp_path / "runs" / "study").glob("*.json"))) == 3
 
 
 def test_low_rank_update_is_all_that_is_trained(tmp_path):

@@ -13,7 +13,7 @@ import torch
 
 from sciml_fm_core import SYSTEMS, Operator, Task, energy_spectrum, evaluate, load_operator
 from sciml_fm_core.evaluation.errors import error_map
-from sciml_fm_core.evaluation.symbols import learned_symbol
+from sciml_fm_core.experiments.learned_symbol import learned_symbol
 
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))

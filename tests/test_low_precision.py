@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from sciml_fm_core import Task, draw_split, load_operator, new_operator, relative_error
-from sciml_fm_core.models.low_precision import WEIGHT_KINDS, predict_in, stored, stored_bytes, with_weights_in
+from sciml_fm_core.experiments.low_precision.method import (
+    WEIGHT_KINDS,
+    predict_in,
+    stored,
+    stored_bytes,
+    with_weights_in,
+)
+from sciml_fm_core.experiments.low_precision.runs import KINDS, LowPrecisionRun, low_precision_runs
 from sciml_fm_core.models.packed import pack, unpack
-from sciml_fm_core.study.low_precision import KINDS, LowPrecisionRun, low_precision_runs
 from sciml_fm_core.study.runs import identity
 
 TASK = Task.parse("SYS-1(1,5)")

@@ -21,15 +21,17 @@ from playwright.sync_api import expect, sync_playwright
 from test_dashboard_browser import ARGUMENTS, TIMEOUT, chromium, free_port, wait_until_it_answers
 
 from sciml_fm_core import Task, load_operator, relative_error
-from sciml_fm_core.study.convergence import convergence_runs
+from sciml_fm_core.experiments.convergence.runs import convergence_runs
+from sciml_fm_core.experiments.low_precision.runs import low_precision_runs
+from sciml_fm_core.experiments.physics_loss import physics_loss
+from sciml_fm_core.experiments.training_range.runs import training_range
+from sciml_fm_core.experiments.uncertainty.runs import uncertainty
+from sciml_fm_core.experiments.unsupervised.runs import unsupervised
+from sciml_fm_core.experiments.weight_spectra.runs import weight_spectra
 from sciml_fm_core.study.display import results_folder
-from sciml_fm_core.study.experiments import EXPERIMENTS, physics_loss, training_range
-from sciml_fm_core.study.low_precision import low_precision_runs
+from sciml_fm_core.study.experiments import EXPERIMENTS
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import identity
-from sciml_fm_core.study.uncertainty import uncertainty
-from sciml_fm_core.study.unsupervised import unsupervised
-from sciml_fm_core.study.weight_spectra import weight_spectra
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))

@@ -25,10 +25,10 @@ from sciml_fm_core import (
     shipped_operators,
 )
 from sciml_fm_core.digests import with_digest
+from sciml_fm_core.experiments.low_precision.method import predict_in
 from sciml_fm_core.former_names import FORMER_DIGESTS
 from sciml_fm_core.models import operator as operator_module
 from sciml_fm_core.models.ensemble import load_ensemble
-from sciml_fm_core.models.low_precision import predict_in
 from sciml_fm_core.models.operator import read_header
 from sciml_fm_core.models.packed import BLOCK, SMALL, pack, unpack
 

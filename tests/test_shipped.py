@@ -14,8 +14,8 @@ import torch
 import sciml_fm_core
 from sciml_fm_core import load_ensemble, load_operator, shipped_ensembles, shipped_operators
 from sciml_fm_core.models.operator import read_header, shipped_adaptations
-from sciml_fm_core.study.experiments import EXPERIMENTS, HEADLINE, find_experiment
 from sciml_fm_core.study.records import read_table, shipped_tables
+from sciml_fm_core.study.registry import REGISTRY
 from sciml_fm_core.study.runs import identity
 
 PRETRAINED = {"poisson": (2, 1.5, 0.3), "advection_diffusion": (1.2, 0.9, 0.2, 7, -5), "helmholtz": (1, 4)}
@@ -49,8 +49,8 @@ def predictions():
 def pairs_of(table):
     """How many records a table has, how many belong to a run, and a hash of these pairs without their identities."""
     budget, _, measured = table.partition("-")
-    experiments = (measured,) if measured else EXPERIMENTS | HEADLINE
-    runs = {identity(run): run for each in experiments for run in find_experiment(each)(budget)}
+    experiments = [each for each in REGISTRY.values() if each.table == measured]
+    runs = {identity(run): run for each in experiments for run in each.runs(budget)}
     records = {record["identity"]: record for record in read_table(shipped_tables()[table])}
     pairs = sorted(
         json.dumps([type(runs[key]).__name__, asdict(runs[key]), records[key] | {"identity": None}], sort_keys=True)

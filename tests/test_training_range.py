@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sciml_fm_core import Operator, Task, load_operator
-from sciml_fm_core.evaluation.ranks import area_under_roc, rank_correlation, ranks, roc_curve
-from sciml_fm_core.evaluation.training_range import KINDS, PARTS, TrainingRange, other_sources
+from sciml_fm_core.experiments.ranks import area_under_roc, rank_correlation, ranks, roc_curve
+from sciml_fm_core.experiments.training_range.method import KINDS, PARTS, TrainingRange, other_sources
 from sciml_fm_core.physics.sources import PRESETS, place
 
 

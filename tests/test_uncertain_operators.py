@@ -4,15 +4,14 @@ import pytest
 import torch
 
 from sciml_fm_core import FreshBatches, Operator, Task, TrainConfig, draw_split, load_operator, new_operator
-from sciml_fm_core.models.operator import encode_together
-from sciml_fm_core.training.ensembles import (
+from sciml_fm_core.experiments.uncertainty.operators import (
     LastLayerLaplace,
     choose_diversity,
     diverse_heads,
     diversity_of,
-    ensemble_of,
-    pretrain_ensemble,
 )
+from sciml_fm_core.models.operator import encode_together
+from sciml_fm_core.training.ensembles import ensemble_of, pretrain_ensemble
 
 TASK = Task.parse("SYS-1(1,5)")
 

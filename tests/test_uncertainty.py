@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sciml_fm_core import PAPER_TASKS, Task
-from sciml_fm_core.evaluation.uncertainty import (
+from sciml_fm_core.experiments.uncertainty.method import (
     GAUSSIAN_90,
     conformal_factor,
     conformal_scores,

@@ -6,17 +6,25 @@ import pytest
 import torch
 
 from sciml_fm_core import FreshBatches, Task, TrainConfig, draw_split, fine_tune, new_operator, relative_error
-from sciml_fm_core.evaluation.in_context import in_context, scale_factor
-from sciml_fm_core.models.normalization import fit_normalization
-from sciml_fm_core.study.runs import identity, run_study
-from sciml_fm_core.study.unsupervised import BUDGETS, CHOSEN, SETTINGS, WAYS, Choice, InContextRun, unsupervised
-from sciml_fm_core.training.reconstruction import (
+from sciml_fm_core.experiments.unsupervised.in_context import in_context, scale_factor
+from sciml_fm_core.experiments.unsupervised.reconstruction import (
     Degradation,
     ReconstructionBatches,
     pretrain_by_reconstruction,
     reconstruction,
     with_new_output,
 )
+from sciml_fm_core.experiments.unsupervised.runs import (
+    BUDGETS,
+    CHOSEN,
+    SETTINGS,
+    WAYS,
+    Choice,
+    InContextRun,
+    unsupervised,
+)
+from sciml_fm_core.models.normalization import fit_normalization
+from sciml_fm_core.study.runs import identity, run_study
 from sciml_fm_core.training.unlabelled import WithoutSolutions
 
 POISSON, HELMHOLTZ = Task.parse("SYS-1(1,20)"), Task.parse("SYS-3(1,20)")

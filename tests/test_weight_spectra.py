@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sciml_fm_core import load_operator
-from sciml_fm_core.evaluation.weight_spectra import fit_power_law, layer_spectra, mean_exponent
+from sciml_fm_core.experiments.weight_spectra.method import fit_power_law, layer_spectra, mean_exponent
 
 
 def pareto(alpha, count, generator):

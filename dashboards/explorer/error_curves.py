@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from sciml_fm_core.evaluation.errors import error_map
-from sciml_fm_core.evaluation.training_range import TrainingRange
+from sciml_fm_core.experiments.training_range.method import TrainingRange
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.system import System
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import error_map, evaluate
 from sciml_fm_core.evaluation.metrics import energy_spectrum
-from sciml_fm_core.evaluation.symbols import at_wavevectors, half_plane, learned_symbol
+from sciml_fm_core.experiments.learned_symbol import at_wavevectors, half_plane, learned_symbol
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, render
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task

@@ -8,7 +8,7 @@ from html import escape
 
 from latex2mathml.converter import convert
 
-from sciml_fm_core.evaluation.training_range import LEVEL, Flag
+from sciml_fm_core.experiments.training_range.method import LEVEL, Flag
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import shift_of
 

@@ -149,7 +149,7 @@ class Ensemble:
         """The members' mean and their sample standard deviation at each point.
 
         With u_i of M members, ``mean = sum u_i / M`` and ``spread^2 = sum (u_i - mean)^2 / (M - 1)``. The spread is
-        about how far one member is from the others, and not calibrated: see `evaluation.uncertainty`.
+        about how far one member is from the others, and not calibrated: see `experiments.uncertainty`.
 
         Args:
             source: f, shape (..., n, n).

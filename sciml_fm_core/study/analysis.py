@@ -1,10 +1,10 @@
-"""What records show: medians over seeds, examples saved, examples to an error."""
+"""What records show: medians over seeds, examples saved, examples to an error, and tables of them."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,31 @@ def median_errors(records: Sequence[dict]) -> dict[int, float]:
     for record in records:
         errors.setdefault(record["examples"], []).append(record["error"])
     return {count: statistics.median(errors[count]) for count in sorted(errors)}
+
+
+Form = Callable[[float], str]
+"""How a table writes a number."""
+
+
+def percent(value: float) -> str:
+    """Two significant digits.
+
+    >>> percent(0.0123), percent(1.234)
+    ('1.2 %', '123 %')
+    """
+    return f"{100 * value:.2g} %" if value < 0.995 else f"{100 * value:.0f} %"
+
+
+def spread(values: Sequence[float], form: Form = percent) -> str:
+    """The median, with the lowest and the highest where they look different; empty where there is none.
+
+    >>> spread([0.01, 0.02, 0.04]), spread([0.01])
+    ('2 % (1 % to 4 %)', '1 %')
+    """
+    if not values:
+        return ""
+    low, high = form(min(values)), form(max(values))
+    return form(statistics.median(values)) + (f" ({low} to {high})" if low != high else "")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -8,9 +8,9 @@ from IPython.display import Markdown, display
 from sciml_fm_core.files import results_folder
 
 from .engine import GridProgress
-from .experiments import BUDGETS, results
 from .figures import export
 from .records import write_table
+from .registry import results
 
 
 def show(*paragraphs: str) -> None:
@@ -36,13 +36,11 @@ def use_pictures() -> None:
 
 
 def run_experiment(experiment: str, budget: str, **options) -> list[dict]:
-    """Records of an experiment, as `experiments.results` with the same options, with its progress in one line.
+    """Records of an experiment, as `registry.results` with the same options, with its progress in one line.
 
     Raises:
-        ValueError: on an unknown budget.
+        ValueError: on an unknown experiment or budget.
     """
-    if budget not in BUDGETS:
-        raise ValueError(f"budget: expected one of {', '.join(BUDGETS)}, got {budget!r}")
     use_pictures()
     update = status_line()
 

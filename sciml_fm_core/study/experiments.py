@@ -7,27 +7,16 @@ that two figures share is the same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
 from sciml_fm_core.training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES
-from sciml_fm_core.training.unlabelled import UNLABELLED
 
-from .convergence import convergence_runs
-from .engine import GridProgress
-from .equation_runs import EquationRun
-from .low_precision import low_precision_runs
-from .measured import MeasuredRun
-from .records import read_table, shipped_tables
-from .runs import STARTS, AdaptationRun, PretrainingRun, Recorded, Schedule, identity, run_study
-from .training_range import training_range
-from .uncertainty import uncertainty
-from .unsupervised import unsupervised
-from .weight_spectra import weight_spectra
+from .measured import Schedule
+from .registry import REGISTRY, experiment, for_budget
+from .runs import STARTS, AdaptationRun, PretrainingRun
 
 COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
 PAPER_SIZES = ("64K", "1M", "16M", "256M")
@@ -187,12 +176,13 @@ REPEATS = 3
 """Seeds of the points that the headline and its like are computed from."""
 
 
+@experiment("q1_downstream_data", table="")
 def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Question 1 (Figure 3): error against downstream examples at the medium shifts, by both recipes for SYS-1.
 
     `REPEATS` seeds of the specialists, but for the most examples.
     """
-    chosen = _budget(budget, "q1_downstream_data")
+    chosen = find_budget(budget, "q1_downstream_data")
     curves = [
         (SYS_1, "dimensionless", "poisson"),
         (SYS_1, "paper", "poisson"),
@@ -209,9 +199,10 @@ def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     return runs
 
 
+@experiment("q2_model_size", table="")
 def model_size(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Question 2 (Figure 4): the same for networks of several sizes, each pre-trained by the study in equal steps."""
-    chosen = _budget(budget, "q2_model_size")
+    chosen = find_budget(budget, "q2_model_size")
     runs = []
     for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion")):
         for size in chosen.sizes:
@@ -220,9 +211,10 @@ def model_size(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     return runs
 
 
+@experiment("q3_physics_shift", table="")
 def physics_shift(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Question 3 (Figures 5, A.2, B.1): no, mild, medium and large shifts of SYS-1 and SYS-2."""
-    chosen = _budget(budget, "q3_physics_shift")
+    chosen = find_budget(budget, "q3_physics_shift")
     runs = []
     for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion")):
         for shift in ("none", "mild", "medium", "large"):
@@ -235,12 +227,13 @@ def physics_shift(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     return runs
 
 
+@experiment("q4_mixed_operators", table="")
 def mixed_operators(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Question 4 (Figures 6, B.2): one operator pre-trained on all three systems against the three specialists.
 
     Inside the pre-training ranges (shift "none") and outside them ("medium").
     """
-    chosen = _budget(budget, "q4_mixed_operators")
+    chosen = find_budget(budget, "q4_mixed_operators")
     runs = []
     for tasks in (SYS_1, SYS_2, SYS_3):
         for shift in ("none", "medium"):
@@ -251,9 +244,10 @@ def mixed_operators(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     return runs
 
 
+@experiment("seeds", table="")
 def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Figure B.3: the medium shifts with several draws of the downstream examples, shuffles and random weights."""
-    chosen = _budget(budget, "seeds")
+    chosen = find_budget(budget, "seeds")
     return [
         run
         for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion"))
@@ -272,6 +266,7 @@ PATIENCE = 4
 """How many times longer the headline trains from scratch beside its equal steps."""
 
 
+@experiment("headline", table="")
 def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Labelled examples against error on SYS-1(5,10): what each of our changes to few-shot training is worth.
 
@@ -280,7 +275,7 @@ def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     it gains more from further steps, so that what is saved depends on them. The mixture told the symbol has no labels
     of this task at all.
     """
-    chosen = _budget(budget, "headline")
+    chosen = find_budget(budget, "headline")
     task = PAPER_TASKS["poisson"]["medium"]
     runs = _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, (), STARTS[:1])
     for recipe in ("paper", "dimensionless"):
@@ -296,9 +291,10 @@ def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     return list(dict.fromkeys(runs))
 
 
+@experiment("architectures", table="")
 def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Networks of other architectures, pre-trained on SYS-1(1,5) for equal time, at the medium shift."""
-    chosen = _budget(budget, "architectures")
+    chosen = find_budget(budget, "architectures")
     runs = []
     steps_of = chosen.architecture_steps or tuple((name, chosen.pretraining_steps) for name in ARCHITECTURES)
     for architecture, steps in steps_of:
@@ -314,6 +310,7 @@ LONGER = 3
 """How many times longer the operator that meets SYS-3 is pre-trained, beside its equal steps."""
 
 
+@experiment("unseen", table="")
 def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Equations that the pre-training never saw: each of the paper's held out in turn, and those of `UNSEEN`.
 
@@ -322,7 +319,7 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     that meets SYS-3, the hardest, is also pre-trained `LONGER` times as long. The recipe that is told compositions has
     `REPEATS` seeds of the examples, the others one. The mixture of all three meets the equations beside them.
     """
-    chosen = _budget(budget, "unseen")
+    chosen = find_budget(budget, "unseen")
     runs, systems = [], (SYS_1, SYS_2, SYS_3)
     for held_out in systems:
         others = " + ".join(tasks for tasks in systems if tasks != held_out)
@@ -341,114 +338,13 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     return runs
 
 
-def physics_loss(budget: str | Budget = "laptop") -> list[EquationRun]:
-    """Learning from the equation alone, at points further and further along the dials of SYS-1 and SYS-2.
-
-    From random weights by the plain residual, by the preconditioned one and, to compare, by labels without end; at the
-    far end of the dial also with a curriculum along it. Then from the operators that ship, at the medium shift.
-    """
-    chosen = _budget(budget, "physics_loss")
-    runs = []
-    common: dict[str, Any] = {"batch_size": chosen.batch_size, "validation": chosen.validation, "test": chosen.test}
-    common |= {"test_resolution": chosen.test_resolution}
-    made = common | {"size": chosen.equation_size, "steps": chosen.equation_steps}
-    for system, parent in (("poisson", "sys-1"), ("advection_diffusion", "sys-2")):
-        near, medium, far = (PAPER_TASKS[system][shift] for shift in ("none", "medium", "large"))
-        for task in (near, medium, far):
-            runs += [EquationRun(task, loss, **made) for loss in ("residual", "physics", "relative")]
-        runs += [EquationRun(far, loss, easiest=near, **made) for loss in ("residual", "physics")]
-        runs += [
-            EquationRun(
-                medium, loss, parent, size="", steps=steps, learning_rate=cast(float, UNLABELLED.learning_rate),
-                resolution=COARSE_FIRST, **common,
-            )
-            for loss in ("residual", "physics")
-            for steps in chosen.tuning_steps
-        ]  # fmt: skip
-    return runs
-
-
-EXPERIMENTS: dict[str, Callable[..., list[AdaptationRun]]] = {
-    "q1_downstream_data": downstream_data,
-    "q2_model_size": model_size,
-    "q3_physics_shift": physics_shift,
-    "q4_mixed_operators": mixed_operators,
-    "seeds": seeds,
-    "architectures": architectures,
-    "unseen": unseen,
-}
-"""The experiments by the names of their notebooks."""
-
-HEADLINE: dict[str, Callable[..., list[AdaptationRun]]] = {"headline": headline}
-"""Beside them: it has a notebook, and no figure of its own on the studies page."""
-
-MEASURED: dict[str, Callable[[str], Sequence[MeasuredRun]]] = {
-    "physics_loss": physics_loss,
-    "convergence": convergence_runs,
-    "low_precision": low_precision_runs,
-    "training_range": training_range,
-    "unsupervised": unsupervised,
-    "uncertainty": uncertainty,
-    "weight_spectra": weight_spectra,
-}
-"""Those whose runs measure something else than an adaptation; each ships in a table of its own, such as
-``laptop-physics_loss``."""
-
-
-def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
-    """Experiment by name.
+def find_budget(budget: str | Budget, experiment: str) -> Budget:
+    """A budget by name, with the settings of an experiment.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none of that name.
     """
-    labelled = EXPERIMENTS | HEADLINE
-    found = labelled.get(name) or MEASURED.get(name)
-    if found is None:
-        known = ", ".join([*labelled, *MEASURED])
-        raise ValueError(f"experiment: expected one of {known}, got {name!r}")
-    return found
-
-
-def results(
-    experiments: str | Sequence[str],
-    budget: str = "laptop",
-    *,
-    rerun: bool = False,
-    folder: str | Path = "runs/study",
-    processes: int = 1,
-    scheduler: str | None = None,
-    device: str = "cpu",
-    callback: Callable[[GridProgress], None] | None = None,
-) -> list[dict]:
-    """Records of an experiment, or of several: those that ship with the package, and the rest computed.
-
-    Args:
-        experiments: keys of `EXPERIMENTS`, `HEADLINE` or `MEASURED`.
-        budget: a key of `BUDGETS`.
-        rerun: compute all, even those that ship.
-        folder, processes, scheduler, device, callback: as in `run_study`; what the folder holds is not computed again.
-
-    Raises:
-        ValueError: on an unknown experiment or budget.
-    """
-    names = [experiments] if isinstance(experiments, str) else experiments
-    runs = {identity(run): run for name in names for run in find_experiment(name)(budget)}
-    shipped = {} if rerun else shipped_tables()
-    tables = [shipped.get(table) for table in (budget, *(f"{budget}-{name}" for name in names))]
-    known = {record["identity"]: record for table in tables if table for record in read_table(table)}
-    missing = [run for name, run in runs.items() if name not in known]
-    if missing:
-        how: dict[str, Any] = {"processes": processes, "scheduler": scheduler, "device": device, "callback": callback}
-        known |= {record["identity"]: record for record in run_study(missing, folder, **how)}
-    return [known[name] for name in runs]
-
-
-def _budget(budget: str | Budget, experiment: str) -> Budget:
-    if isinstance(budget, Budget):
-        return budget.of(experiment)
-    if budget not in BUDGETS:
-        raise ValueError(f"budget: expected one of {', '.join(BUDGETS)}, got {budget!r}")
-    return BUDGETS[budget].of(experiment)
+    return (budget if isinstance(budget, Budget) else for_budget(BUDGETS, budget)).of(experiment)
 
 
 def _published(budget: Budget) -> Budget:
@@ -499,3 +395,7 @@ def _curve(budget, parent, task, examples, starts=STARTS, seed=0) -> list[Adapta
         for start in starts
         for count in (0, *examples)
     ]
+
+
+EXPERIMENTS = {name: each.runs for name, each in REGISTRY.items() if not each.table and name != "headline"}
+"""Those with a figure on the studies page, by the names of their notebooks."""

@@ -151,7 +151,7 @@ def error_panels(
 
 
 def roc_curves(curves: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -> hv.Overlay:
-    """Cases found against false alarms, a curve by name of each pair that `evaluation.ranks.roc_curve` gives.
+    """Cases found against false alarms, a curve by name of each pair that `experiments.ranks.roc_curve` gives.
 
     On the dotted line a score tells nothing.
     """

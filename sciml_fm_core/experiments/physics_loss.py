@@ -1,26 +1,27 @@
-"""Runs that learn from an equation alone: no labels, or fresh ones without end to compare with.
+"""Learning from an equation alone: no labels, or fresh ones without end to compare with.
 
-Their axis is computing, not examples.
+The axis is computing, not examples.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from sciml_fm_core.data.batches import Batches, CurriculumBatches, FreshBatches
 from sciml_fm_core.evaluation.errors import evaluate, validation_sets
 from sciml_fm_core.models.operator import load_operator
-from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.study.experiments import COARSE_FIRST, Budget, find_budget
+from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.registry import experiment
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.loop import fit
 from sciml_fm_core.training.losses import LABEL_FREE, find_loss
 from sciml_fm_core.training.recipes import find_recipe
 from sciml_fm_core.training.transfer import new_operator
-from sciml_fm_core.training.unlabelled import WithoutSolutions
-
-from .measured import MeasuredRun, Schedule
+from sciml_fm_core.training.unlabelled import UNLABELLED, WithoutSolutions
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,31 @@ def _batches(run: EquationRun, task: Task, device: str) -> Batches:
     if run.easiest:
         return CurriculumBatches(Task.parse(run.easiest), task, run.batch_size, **options)
     return FreshBatches([task], run.batch_size, **options)
+
+
+@experiment("physics_loss")
+def physics_loss(budget: str | Budget = "laptop") -> list[EquationRun]:
+    """Learning from the equation alone, at points further and further along the dials of SYS-1 and SYS-2.
+
+    From random weights by the plain residual, by the preconditioned one and, to compare, by labels without end; at the
+    far end of the dial also with a curriculum along it. Then from the operators that ship, at the medium shift.
+    """
+    chosen = find_budget(budget, "physics_loss")
+    runs = []
+    common: dict[str, Any] = {"batch_size": chosen.batch_size, "validation": chosen.validation, "test": chosen.test}
+    common |= {"test_resolution": chosen.test_resolution}
+    made = common | {"size": chosen.equation_size, "steps": chosen.equation_steps}
+    for system, parent in (("poisson", "sys-1"), ("advection_diffusion", "sys-2")):
+        near, medium, far = (PAPER_TASKS[system][shift] for shift in ("none", "medium", "large"))
+        for task in (near, medium, far):
+            runs += [EquationRun(task, loss, **made) for loss in ("residual", "physics", "relative")]
+        runs += [EquationRun(far, loss, easiest=near, **made) for loss in ("residual", "physics")]
+        runs += [
+            EquationRun(
+                medium, loss, parent, size="", steps=steps, learning_rate=cast(float, UNLABELLED.learning_rate),
+                resolution=COARSE_FIRST, **common,
+            )
+            for loss in ("residual", "physics")
+            for steps in chosen.tuning_steps
+        ]  # fmt: skip
+    return runs

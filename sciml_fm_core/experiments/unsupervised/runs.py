@@ -4,6 +4,7 @@ and solved examples that mend predictions at test time."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,18 +12,23 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.evaluation.in_context import NEIGHBOURS, in_context, scale_factor
 from sciml_fm_core.evaluation.metrics import mean_relative_error
+from sciml_fm_core.experiments.unsupervised.in_context import NEIGHBOURS, in_context, scale_factor
+from sciml_fm_core.experiments.unsupervised.reconstruction import (
+    Degradation,
+    pretrain_by_reconstruction,
+    with_new_output,
+)
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.study.analysis import Form, percent, select, spread, table
+from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES
-from sciml_fm_core.training.reconstruction import Degradation, pretrain_by_reconstruction, with_new_output
 from sciml_fm_core.training.transfer import Adaptation, fine_tune, new_operator, pretrain, train_from_scratch
-
-from .measured import MeasuredRun, Schedule
 
 STARTS = ("from scratch", "unsupervised", "supervised")
 RATES = LEARNING_RATES[2:]
@@ -305,6 +311,7 @@ SEEDS = {"smoke": ((0,), (0,))}
 """Of each system by budget, where they are not (0, 1, 2)."""
 
 
+@experiment("unsupervised")
 def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
     """Does pre-training by reconstruction save labels; and do neighbours, a factor or fine-tuning use them best.
 
@@ -314,9 +321,7 @@ def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
     Raises:
         ValueError: on an unknown budget.
     """
-    if budget not in BUDGETS:
-        raise ValueError(f"budget: expected one of {', '.join(BUDGETS)}, got {budget!r}")
-    fields, runs = BUDGETS[budget], list[MeasuredRun]()
+    fields, runs = for_budget(BUDGETS, budget), list[MeasuredRun]()
     fewer = {
         "examples": tuple(max(1, count // 4) for count in fields["examples"]),
         "steps": tuple(max(1, steps // 2) for steps in fields["steps"]),
@@ -331,3 +336,30 @@ def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
                 runs.append(UnsupervisedRun(start="supervised", **common))
             runs.append(InContextRun(trained=task, task=beyond, seed=seed, **fields | fewer))
     return runs
+
+
+def few_shot_table(records: Sequence[dict], form: Form = percent) -> str:
+    """Errors by examples after each pre-training, of sources alone with the chosen setting."""
+    ways = {"from scratch": "from scratch", "unsupervised": "on sources alone", "supervised": "by labels"}
+    few, rows = select(records, kind="unsupervised"), []
+    counts = few[0]["examples"]
+    for task, start in dict.fromkeys((record["task"], record["start"]) for record in few):
+        own = select(few, task=task, start=start)
+        if start == "unsupervised":
+            own = select(own, **SETTINGS[CHOSEN[own[0]["unlabelled"]]])
+        errors = [spread([record["points"][i]["error"] for record in own], form) for i in range(len(counts))]
+        rows.append([task, ways[start], len(own), *errors])
+    return table(["task", "pre-trained", "seeds", *(f"{count} examples" for count in counts)], rows)
+
+
+def in_context_table(records: Sequence[dict], form: Form = percent) -> str:
+    """Errors by examples of each of `WAYS`."""
+    beyond, rows = select(records, kind="in_context"), []
+    counts = [0, *beyond[0]["examples"]]
+    for task in dict.fromkeys(record["task"] for record in beyond):
+        own = select(beyond, task=task)
+        points = [point for record in own for point in record["points"]]
+        for way in WAYS:
+            cells = (spread([p["error"] for p in select(points, way=way, examples=n)], form) for n in counts)
+            rows.append([task, way, len(own), *cells])
+    return table(["task", "way", "seeds", *(f"{count} examples" for count in counts)], rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,16 +12,18 @@ from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import relative_error
-from sciml_fm_core.evaluation.ranks import area_under_roc
-from sciml_fm_core.evaluation.training_range import LEVEL, TrainingRange
+from sciml_fm_core.experiments.ranks import area_under_roc
+from sciml_fm_core.experiments.shipped import TRAINED_ON
+from sciml_fm_core.experiments.training_range.method import LEVEL, TrainingRange
 from sciml_fm_core.models.ensemble import ensemble_like, load_ensemble, shipped_ensembles
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.sources import PRESETS, place
 from sciml_fm_core.physics.spectral import parseval_weights, transform
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task, tasks_of
-
-from .measured import MeasuredRun
+from sciml_fm_core.study.analysis import select, spread, table
+from sciml_fm_core.study.measured import MeasuredRun
+from sciml_fm_core.study.registry import experiment, for_budget
 
 KINDS = ("shifts", "other sources")
 """Of the cases that an operator is met with."""
@@ -157,11 +160,11 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 4)
 
 
-OPERATORS = ("sys-1", "sys-2", "sys-3", "sys-1-paper", "sys-1-symbol", "mixed", "symbol")
 ADAPTED = ("sys-1-32", "sys-2-32", "sys-3-32")
 SEEDS = (0, 1, 2)
 
 
+@experiment("training_range")
 def training_range(budget: str) -> list[TrainingRangeRun]:
     """Every shipped operator and some of its adaptations, met with both kinds of cases, three seeds of each.
 
@@ -169,11 +172,48 @@ def training_range(budget: str) -> list[TrainingRangeRun]:
         ValueError: on an unknown budget.
     """
     sizes = {"smoke": (4, 3), "laptop": (12, 5), "gpu": (512, 64), "paper": (512, 64)}
-    if budget not in sizes:
-        raise ValueError(f"budget: expected one of {', '.join(sizes)}, got {budget!r}")
-    shifts, values = sizes[budget]
-    operators, seeds = (OPERATORS[:1], SEEDS[:1]) if budget == "smoke" else ((*OPERATORS, *ADAPTED), SEEDS)
+    shifts, values = for_budget(sizes, budget)
+    operators, seeds = (("sys-1",), SEEDS[:1]) if budget == "smoke" else ((*TRAINED_ON, *ADAPTED), SEEDS)
     counts = {"shifts": shifts, "other sources": values}
     return [
         TrainingRangeRun(name, cases, seed, counts[cases]) for name in operators for cases in KINDS for seed in seeds
     ]
+
+
+NAMES = {
+    "flag": "flag", "dial": "dial alone", "spread": "spread of an ensemble", "both": "flag times spread",
+    "residual": "residual, afterwards",
+}  # fmt: skip
+"""`SCORES` in words."""
+
+
+def pooled(records: Sequence[dict], score: str) -> tuple[Tensor, Tensor]:
+    """A score and whether the error is above the level, of all cases of some records."""
+    keys = f"{score}s", "errors"
+    values, errors = (torch.tensor([v for r in records for v in r[key]], dtype=torch.float64) for key in keys)
+    return values, errors > LEVEL
+
+
+def training_range_table(records: Sequence[dict]) -> str:
+    """Areas under the ROC curve of each score, by operator and of all together."""
+    scores, rows = ("flag", "dial", "spread", "residual"), []
+    for cases in dict.fromkeys(r["cases"] for r in records):
+        every = select(records, cases=cases)
+        for parent in dict.fromkeys(r["parent"] for r in every):
+            own = select(every, parent=parent)
+            known = [[r[f"area_{score}"] for r in own if r[f"area_{score}"] is not None] for score in scores]
+            if known[0]:
+                rows.append(
+                    [cases, f"`{parent}`", _share_off(own), *(spread(areas, "{:.2f}".format) for areas in known)]
+                )
+        draws = [select(every, seed=seed) for seed in dict.fromkeys(r["seed"] for r in every)]
+        known = [
+            [area_under_roc(*pooled(draw, score)) for draw in draws if all(r[f"{score}s"] for r in draw)]
+            for score in scores  # not every operator has an ensemble
+        ]
+        rows.append([cases, "all together", _share_off(every), *(spread(areas, "{:.3f}".format) for areas in known)])
+    return table(["cases", "operator", "off", *(NAMES[score] for score in scores)], rows)
+
+
+def _share_off(records: Sequence[dict]) -> str:
+    return f"{sum(r['off'] for r in records) / sum(r['number'] for r in records):.0%}"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error
-from sciml_fm_core.models.low_precision import WEIGHT_KINDS, predict_in, stored_bytes, with_weights_in
+from sciml_fm_core.experiments.low_precision.method import WEIGHT_KINDS, predict_in, stored_bytes, with_weights_in
+from sciml_fm_core.experiments.shipped import SYSTEMS_OF
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task, tasks_of
-
-from .measured import MeasuredRun
+from sciml_fm_core.study.analysis import select, table
+from sciml_fm_core.study.measured import MeasuredRun
+from sciml_fm_core.study.registry import experiment, for_budget
 
 PRODUCTS = "bfloat16 products"
 """Weights in float32, pointwise products of hidden channels in bfloat16."""
@@ -81,17 +83,6 @@ class LowPrecisionRun(MeasuredRun):
         return round(1000 * min(took) / self.timed, 2)
 
 
-SYSTEMS_OF = {
-    "sys-1": ("poisson",),
-    "sys-2": ("advection_diffusion",),
-    "sys-3": ("helmholtz",),
-    "sys-1-paper": ("poisson",),
-    "sys-1-symbol": ("poisson",),
-    "mixed": ("poisson", "advection_diffusion", "helmholtz"),
-    "symbol": ("poisson", "advection_diffusion", "helmholtz"),
-}
-"""The operators that ship, and the systems that they were trained on."""
-
 SETTINGS: dict[str, dict[str, int]] = {
     "smoke": {"test": 2, "test_resolution": 32, "timed": 1},
     "laptop": {},
@@ -101,17 +92,30 @@ SETTINGS: dict[str, dict[str, int]] = {
 """How much of the experiment to run, by budget."""
 
 
+@experiment("low_precision")
 def low_precision_runs(budget: str = "laptop") -> list[MeasuredRun]:
     """Every operator that ships on every named shift of the systems that it was trained on.
 
     Raises:
         ValueError: on an unknown budget.
     """
-    if budget not in SETTINGS:
-        raise ValueError(f"budget: expected one of {', '.join(SETTINGS)}, got {budget!r}")
+    chosen = for_budget(SETTINGS, budget)
     return [
-        LowPrecisionRun(parent, task, **SETTINGS[budget])
+        LowPrecisionRun(parent, task, **chosen)
         for parent, systems in SYSTEMS_OF.items()
         for system in systems
         for task in tasks_of(SYSTEMS[system]).values()
     ]
+
+
+def low_precision_table(records: Sequence[dict]) -> str:
+    """The largest relative increase of the error of each operator in each kind, and the size of its weights."""
+    rows = []
+    for parent in dict.fromkeys(record["parent"] for record in records):
+        own, cells = select(records, parent=parent), [f"`{parent}`"]
+        for i, size in enumerate(own[0]["kilobytes"]):
+            added = max(record["error"][i] / record["error"][0] - 1 for record in own)
+            parts = [f"{100 * added:+,.1f} %"] if i else []
+            cells.append(", ".join([*parts, f"{size:,.0f} kB"] if size else parts))
+        rows.append(cells)
+    return table(["operator", *records[0]["kinds"]], rows)

@@ -38,13 +38,12 @@ from sciml_fm_core.physics.spectral import check_grid, filter_modes, laplacian
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import TakesNumpy, takes_numpy
-
-from .cards import training_card
-from .config import Callback, History, TrainConfig
-from .loop import fit
-from .recipes import find_recipe
-from .transfer import new_operator
-from .unlabelled import WithoutSolutions
+from sciml_fm_core.training.cards import training_card
+from sciml_fm_core.training.config import Callback, History, TrainConfig
+from sciml_fm_core.training.loop import fit
+from sciml_fm_core.training.recipes import find_recipe
+from sciml_fm_core.training.transfer import new_operator
+from sciml_fm_core.training.unlabelled import WithoutSolutions
 
 BLUR_UNIT = 64
 """Points of the grid in whose spacings a blur is given, whatever the grid at hand."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -9,18 +10,20 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.evaluation.convergence import convergence, flow_convergence
+from sciml_fm_core.experiments.convergence.method import convergence, flow_convergence
+from sciml_fm_core.experiments.shipped import TRAINED_ON
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import laplacian
 from sciml_fm_core.physics.system import Evolution
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.study.analysis import select, spread, table
+from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import find_recipe
 from sciml_fm_core.training.transfer import pretrain
-
-from .measured import MeasuredRun, Schedule
 
 DRAWN_ON = 64
 """Points of the grid on which sources are drawn, before they are made band-limited."""
@@ -165,17 +168,6 @@ def _means(values: Tensor) -> list[float]:
     return [float(f"{value:.4g}") for value in values.double().flatten(1).mean(dim=1).tolist()]
 
 
-SHIPPED_ON = {
-    "sys-1": ("SYS-1(1,5)",),
-    "sys-2": ("SYS-2(0.2,1)",),
-    "sys-3": ("SYS-3(1,10)",),
-    "sys-1-paper": ("SYS-1(1,5)",),
-    "sys-1-symbol": ("SYS-1(1,5)",),
-    "mixed": ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)"),
-    "symbol": ("SYS-1(1,5)", "SYS-2(0.2,1)", "SYS-3(1,10)"),
-}
-"""The operators that ship, and what they were trained on."""
-
 COARSE_ALONE: Schedule = ((0.0, 32),)
 COARSE_FIRST = ConvergenceRun.resolution
 OTHERS_SIZE = "64K"
@@ -216,6 +208,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """How much of the experiment to run, by budget."""
 
 
+@experiment("convergence")
 def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
     """Every operator that ships, other architectures, an FNO that saw one coarse grid alone, and steps of time.
 
@@ -225,13 +218,11 @@ def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
     Raises:
         ValueError: on an unknown budget.
     """
-    if budget not in SETTINGS:
-        raise ValueError(f"budget: expected one of {', '.join(SETTINGS)}, got {budget!r}")
-    chosen = SETTINGS[budget]
+    chosen = for_budget(SETTINGS, budget)
     seeds, grids, steps = chosen["seeds"], chosen["grids"], chosen["steps"]
     runs: list[MeasuredRun] = [
         ConvergenceRun(task, parent, seed=seed, **grids)
-        for parent, tasks in SHIPPED_ON.items()
+        for parent, tasks in TRAINED_ON.items()
         for task in tasks
         for seed in seeds
     ]
@@ -248,3 +239,14 @@ def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
             for shortest, longest in ((0.2, 0.2), (0.05, 0.4)):
                 runs.append(FlowRun(shortest, longest, recipe, seed=seed, **chosen["flow"]))
     return runs
+
+
+def convergence_table(records: Sequence[dict]) -> str:
+    """How far the answers of each operator that ships are from its own on the finest grid, over its error."""
+    rows, shipped = [], [r for r in records if r["kind"] == "convergence" and r["parent"]]
+    points = shipped[0]["resolutions"]
+    for parent, task in dict.fromkeys((r["parent"], r["task"]) for r in shipped):
+        own = select(shipped, parent=parent, task=task)
+        shares = [spread([r["distance"][i] / r["error"][i] for r in own]) for i in range(len(points) - 1)]
+        rows.append([f"`{parent}`", task, spread([r["error"][-1] for r in own]), *shares])
+    return table(["operator", "task", "error", *(f"{n} points" for n in points[:-1])], rows)

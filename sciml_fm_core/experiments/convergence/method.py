@@ -158,7 +158,7 @@ def flow_convergence(
     is that of a table (arXiv:2202.08494 finds such networks among those trained on one step).
 
     >>> from sciml_fm_core import Task, draw_split, new_operator
-    >>> from sciml_fm_core.study.convergence import HeatForATime
+    >>> from sciml_fm_core.experiments.convergence.runs import HeatForATime
     >>> task = Task(HeatForATime(), 0.4, 0.4)
     >>> examples = draw_split(task, "test", 2, resolution=32)
     >>> operator = new_operator([task], size="64K")  # untrained

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sciml_fm_core.experiments.ranks import ranks
 from sciml_fm_core.physics.spectral import inverse_transform, root_mean_square, transform
 from sciml_fm_core.physics.system import System
-
-from .ranks import ranks
 
 GAUSSIAN_90 = 1.6448536269514722
 """Standard deviations on each side of the mean that hold 90 % of a Gaussian."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.splits import stream
+from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.models.normalization import Normalization
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.spectral import (
@@ -30,8 +31,6 @@ from sciml_fm_core.physics.spectral import (
 )
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
-
-from .metrics import relative_error
 
 LEVEL = 0.05
 """Relative error above which a prediction counts as off."""

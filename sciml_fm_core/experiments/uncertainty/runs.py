@@ -7,7 +7,7 @@ preconditioned iteration would move its prediction. Each spread becomes a band b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error, relative_error
-from sciml_fm_core.evaluation.uncertainty import (
+from sciml_fm_core.experiments.uncertainty.method import (
     GAUSSIAN_90,
     conformal_factor,
     conformal_scores,
@@ -28,15 +28,17 @@ from sciml_fm_core.evaluation.uncertainty import (
     probconserv,
     relative_width,
 )
+from sciml_fm_core.experiments.uncertainty.operators import LastLayerLaplace, choose_diversity
 from sciml_fm_core.models.ensemble import Prediction
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
-from sciml_fm_core.physics.system import PRETRAINING, System
+from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.study.analysis import select, spread, table
+from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
-from sciml_fm_core.training.ensembles import LastLayerLaplace, choose_diversity, pretrain_ensemble
-
-from .measured import MeasuredRun, Schedule
+from sciml_fm_core.training.ensembles import pretrain_ensemble
 
 SHARE = 0.9
 """Of the points that a band is to hold, and of the examples whose band is to do so."""
@@ -182,6 +184,7 @@ SMALL |= {"calibration": 20, "test": 8, "test_resolution": 32}
 LAPTOP_STEPS = {"poisson": 2000, "advection_diffusion": 3000, "helmholtz": 3000}
 
 
+@experiment("uncertainty")
 def uncertainty(budget: str = "laptop") -> list[UncertaintyRun]:
     """All systems of the paper, each with three ensembles but at the smallest budget.
 
@@ -194,10 +197,28 @@ def uncertainty(budget: str = "laptop") -> list[UncertaintyRun]:
         "gpu": {"members": 5, "size": "1M", "steps": 20_000, "head_steps": 2000, "test_resolution": 128},
         "paper": {"members": 5, "size": "1M", "steps": 128_000, "head_steps": 5000, "test_resolution": 128},
     }
-    if budget not in settings:
-        raise ValueError(f"budget: expected one of {', '.join(settings)}, got {budget!r}")
+    chosen = for_budget(settings, budget)
     return [
-        UncertaintyRun(system, seed, **({"steps": steps} | settings[budget]))
+        UncertaintyRun(system, seed, **({"steps": steps} | chosen))
         for system, steps in LAPTOP_STEPS.items()
         for seed in ((0,) if budget == "smoke" else (0, 1, 2))
     ]
+
+
+def uncertainty_table(records: Sequence[dict]) -> str:
+    """How far each spread follows the errors, and what its bands hold."""
+    rows = []
+    for system in dict.fromkeys(record["system"] for record in records):
+        points = [row for record in select(records, system=system) for row in record["rows"]]
+        furthest = points[-1]["shift"]
+        shown = (
+            (PRETRAINING, "pearson", "{:.2f}"), ("medium", "pearson", "{:.2f}"),
+            (PRETRAINING, "covered_inside", "{:.0%}"), ("medium", "covered_inside", "{:.0%}"),
+            (furthest, "covered_inside", "{:.0%}"), (furthest, "covered_target", "{:.0%}"),
+        )  # fmt: skip
+        for method in dict.fromkeys(point["method"] for point in points):
+            own = select(points, method=method)
+            cells = (spread([p[key] for p in select(own, shift=shift)], form.format) for shift, key, form in shown)
+            rows.append([SYSTEMS[system].label, method, *cells])
+    header = ["system", "spread", "correlation inside", "on medium", "covered inside", "on medium", "on the furthest"]
+    return table([*header, f"there, by {TARGET_EXAMPLES} of its examples"], rows)

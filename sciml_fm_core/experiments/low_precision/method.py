@@ -12,11 +12,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from sciml_fm_core.eager import graph_where_needed
+from sciml_fm_core.models.base import apply_together
+from sciml_fm_core.models.operator import Operator, encode_together
+from sciml_fm_core.models.packed import BLOCK, State, pack, unpack
 from sciml_fm_core.physics.system import System
-
-from .base import apply_together
-from .operator import Operator, encode_together
-from .packed import BLOCK, State, pack, unpack
 
 WEIGHT_KINDS = ("float32", "float16", "bfloat16", "int8 in blocks", "int8 by mode")
 """What weights are rounded to."""

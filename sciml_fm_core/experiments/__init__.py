@@ -1,0 +1,30 @@
+"""Side studies, one file or folder each: the method, the runs, the figure. The folders below import none of them.
+
+Importing this package registers them all, see `study.registry`.
+"""
+
+from . import (
+    convergence,
+    learned_symbol,
+    low_precision,
+    physics_loss,
+    ranks,
+    shipped,
+    training_range,
+    uncertainty,
+    unsupervised,
+    weight_spectra,
+)
+
+__all__ = [
+    "convergence",
+    "learned_symbol",
+    "low_precision",
+    "physics_loss",
+    "ranks",
+    "shipped",
+    "training_range",
+    "uncertainty",
+    "unsupervised",
+    "weight_spectra",
+]

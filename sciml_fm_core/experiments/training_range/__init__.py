@@ -1,0 +1,5 @@
+"""Is it known beforehand where an operator is off: the method, and the runs that measure it."""
+
+from . import method, runs
+
+__all__ = ["method", "runs"]

@@ -1,0 +1,5 @@
+"""Do the spectra of the weights tell of the error: the method, and the runs that measure it."""
+
+from . import method, runs
+
+__all__ = ["method", "runs"]
