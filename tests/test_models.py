@@ -216,7 +216,7 @@ def test_through_everything(name, tmp_path):
     data, validation = draw_split(FAR, "train", 4, resolution=32), draw_split(FAR, "validation", 4, resolution=32)
     for adapt in (fine_tune, train_from_scratch):
         config = TrainConfig(steps=6, validate_every=2)
-        result = adapt(again, data, validation=validation, config=config, learning_rates=(1e-3, 3e-3), halve_at=())
+        result = adapt(again, data, validation=validation, config=config, learning_rates=(1e-3, 3e-3))
         assert result.operator.card["architecture"] == name
         assert set(result.tried) == {1e-3, 3e-3}
         assert evaluate(result.operator, FAR, count=2, resolution=32)["error"] > 0

@@ -433,21 +433,6 @@ def test_members_may_have_their_own_data_and_normalisation(small_operator):
         assert difference(operator, together) < 1e-4
 
 
-def test_the_worse_half_is_dropped_on_validation(small_operator):
-    config = TrainConfig(steps=20, report_every=5, validate_every=5)
-    members = members_of(lambda seed: small_operator(), (1e-6, 5e-3, 1e-5, 2e-3, 1e-3))  # one start, five rates
-    fit_together(members, fresh(), config, halve_at=(0.2, 0.5), validation=held_out())
-    status = {member.learning_rate: member.status for member in members}
-    assert [status[rate] for rate in (1e-6, 1e-5)] == ["dropped", "dropped"]
-    assert sorted(status.values()) == ["dropped", "dropped", "dropped", "finished", "finished"]
-    seen = sorted(member.history.examples_seen for member in members)
-    assert seen == [16, 16, 40, 80, 80]
-    finished = [member for member in members if member.status == "finished"]
-    assert max(m.score for m in finished) < min(m.score for m in members if m.status == "dropped")
-    with pytest.raises(ValueError, match="halving: needs validation examples"):
-        fit_together(members_of(lambda seed: small_operator()), fresh(), config, halve_at=(0.5,))
-
-
 def test_a_member_that_diverges_leaves_the_others_alone(small_operator):
     config = TrainConfig(steps=30, report_every=1)
     members = members_of(lambda seed: small_operator(), (1e30, 1e-3))
@@ -460,7 +445,7 @@ def test_a_member_that_diverges_leaves_the_others_alone(small_operator):
 
 def test_a_resumed_grid_is_the_uninterrupted_one(small_operator, tmp_path):
     config = TrainConfig(steps=20, report_every=1, validate_every=4, checkpoint_every=6)
-    settings = {"halve_at": (0.4,), "validation": held_out()}
+    settings = {"validation": held_out()}
     whole, killed, resumed = (members_of(small_operator) for _ in range(3))
     fit_together(whole, fresh(), config, **settings)
 
@@ -474,8 +459,6 @@ def test_a_resumed_grid_is_the_uninterrupted_one(small_operator, tmp_path):
     for one, other in zip(whole, resumed, strict=True):
         assert same(weights(one.operator), weights(other.operator))
         assert (one.status, one.history.best_error) == (other.status, other.history.best_error)
-    with pytest.raises(ValueError, match=r"config.halve_at.0: 0.4 in the file, nothing asked for"):
-        fit_together(members_of(small_operator), fresh(), config, validation=held_out(), checkpoint=tmp_path / "state")
 
 
 # Bad settings ---------------------------------------------------------------------------------------------------------

@@ -46,7 +46,6 @@ class AdaptationRecord(AnyRecord):
     steps: int | None = None
     batch_size: int | None = None
     learning_rates: list[float] = field(default_factory=list)
-    halve_at: list[float] = field(default_factory=list)
     resolution: list[list[float]] = field(default_factory=list)
     validation: int | None = None
     test: int | None = None

@@ -37,13 +37,12 @@ def describe_training(
     members: Sequence[Member],
     data: Batches | None,
     config: TrainConfig,
-    halve_at: Sequence[float],
     validation: Sequence[tuple[System, Examples]],
 ) -> dict[str, Any]:
     """All that decides the result of `fit_together`; causes come before what follows from them."""
     first, models = members[0].operator, [member.operator.model for member in members]
     settings = {key: value for key, value in asdict(config).items() if key != "checkpoint_every"}
-    settings |= {"learning_rate": [member.learning_rate for member in members], "halve_at": list(halve_at)}
+    settings |= {"learning_rate": [member.learning_rate for member in members]}
     named = ("tasks", "recipe", "architecture", "size", "seed")
     described = {
         "operator": {key: first.card[key] for key in named if key in first.card},

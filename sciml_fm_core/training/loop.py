@@ -81,7 +81,6 @@ def fit_together(
     data: Batches | None,
     config: TrainConfig,
     *,
-    halve_at: Sequence[float] = (),
     validation: Sequence[tuple[System, Examples]] = (),
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
@@ -90,38 +89,33 @@ def fit_together(
     """Train several operators as one batched training: learning rates, seeds, or a start and its twin.
 
     Each member takes exactly the steps it would take alone (to rounding), with its own learning rate; what the members
-    share (examples, transforms, one solve for all their errors) is done once. With ``halve_at``, the worse half on
-    validation is dropped at those fractions of the training (successive halving: Jamieson & Talwalkar,
-    arXiv:1502.07943); a dropped member keeps its best weights so far.
+    share (examples, transforms, one solve for all their errors) is done once.
 
     Args:
         members: what to train, in place.
         data: batches for every member that has none of its own.
         config: how to train; its learning rate is not used.
-        halve_at: fractions in (0, 1); needs validation examples.
         validation, checkpoint: as in `fit`; the checkpoint holds all members.
         callback: gets the progress of the member that leads on validation, or of the first.
         processes: as in `fit`, for one member only.
 
     Raises:
-        ValueError: as `fit`, or where halving lacks validation examples or several processes train several members.
-        FloatingPointError: if every member's loss stops being finite; where some do, those are dropped.
+        ValueError: as `fit`, or where several processes train several members.
+        FloatingPointError: if every member's loss stops being finite; where some do, the others go on.
         KeyboardInterrupt: as `fit`.
     """
-    if halve_at and not validation:
-        raise ValueError("halving: needs validation examples to halve on; pass validation=...")
     if processes.world_size > 1 and len(members) > 1:
         raise ValueError(f"several processes: expected one operator to train, got {len(members)}; use one process")
     config = config.completed(**recipe_of(members[0].operator).settings)
-    training = _Training(members, data, config, tuple(halve_at), validation, callback, checkpoint, processes)
+    training = _Training(members, data, config, validation, callback, checkpoint, processes)
     with Interrupts() as interrupts:
         while training.progress < 1 and not training.stopped:
             losses = training.step()
-            if training.is_due(config.validate_every, at_halving=True):
+            if training.is_due(config.validate_every):
                 training.validate()
             interrupted = training.hears(interrupts.noted is not None)
             diverged = interrupted and not torch.isfinite(losses).all()  # nothing to keep
-            if training.is_due(config.report_every, at_halving=True) or diverged:
+            if training.is_due(config.report_every) or diverged:
                 training.report(losses)
             if training.is_due(config.checkpoint_every) or interrupted:
                 training.save()
@@ -133,11 +127,10 @@ def fit_together(
 class _Training:
     """State of `fit_together`: what a step changes, and what is done between steps."""
 
-    def __init__(self, members, data, config, halve_at, validation, callback, checkpoint, processes):
+    def __init__(self, members, data, config, validation, callback, checkpoint, processes):
         self.members: Sequence[Member] = members
         self.data: Batches | None = data
         self.config: TrainConfig = config
-        self.halve_at: tuple[float, ...] = halve_at
         self.validation: Sequence[tuple[System, Examples]] = validation
         self.callback: Callback | None = callback
         self.checkpoint = None if checkpoint is None else user_path(checkpoint)
@@ -158,7 +151,7 @@ class _Training:
         pending: list[float | None] = [None] * len(members)
         processes.share_weights(models)
         if self.checkpoint is not None:
-            self.described = describe_training(members, data, config, halve_at, validation) if processes.first else {}
+            self.described = describe_training(members, data, config, validation) if processes.first else {}
             self.steps_taken, pending = load_checkpoint(
                 self.checkpoint, members, self.optimizer, self.described, processes
             )
@@ -180,16 +173,9 @@ class _Training:
         warmup = min(1.0, (self.steps_taken + 1) / ((self.config.warmup or 0) + 1))
         return 0.5 * (1 + math.cos(math.pi * self.progress)) * warmup
 
-    @property
-    def halving(self) -> bool:
-        """Whether the last step passed a fraction at which the worse half is dropped."""
-        passed = any(self.previous < fraction <= self.progress < 1 for fraction in self.halve_at)
-        return len(self.active) > 1 and passed
-
-    def is_due(self, interval: int, *, at_halving: bool = False) -> bool:
-        """Whether something is to be done after the last step: at intervals, at the end, and before a halving."""
-        ends = self.progress >= 1 or self.stopped or (at_halving and self.halving)
-        return ends or self.steps_taken % interval == 0
+    def is_due(self, interval: int) -> bool:
+        """Whether something is to be done after the last step: at intervals, and at the end."""
+        return self.progress >= 1 or self.stopped or self.steps_taken % interval == 0
 
     def step(self) -> Tensor:
         """One optimiser step of every active member; returns their losses."""
@@ -200,7 +186,7 @@ class _Training:
             self.active, self.data, self.steps_taken, self.progress, self.processes, cast(float, self.config.composed)
         )
         models = [member.operator.model for member in self.active]
-        self.optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient: Adam leaves it alone
+        self.optimizer.zero_grad(set_to_none=True)  # who diverged has no gradient: Adam leaves it alone
         with products_in(self.config.precision):
             outputs = apply_together(models, encoded.field, encoded.conditioning, self.network)
             predictions = encoded.decode(outputs)
@@ -236,7 +222,7 @@ class _Training:
         self.errors = [*errors]
 
     def report(self, losses: Tensor) -> None:
-        """Enter a row in the histories, drop who diverged or is halved away, and call the callback."""
+        """Enter a row in the histories, leave out who diverged, and call the callback."""
         for member, loss, error in zip(self.active, self.processes.mean(losses).tolist(), self.errors, strict=True):
             row = {"step": self.steps_taken, "loss": loss, "validation_error": error}
             row |= {"learning_rate": member.learning_rate * self.used_factor, "seconds": round(self.seconds, 3)}
@@ -253,10 +239,6 @@ class _Training:
             raise FloatingPointError(
                 f"training: the loss is {loss} at step {self.steps_taken}; lower the learning rate ({rates})"
             )
-        if self.halving:
-            for member in sorted(kept, key=lambda m: m.score)[-(-len(kept) // 2) :]:
-                member.status = "dropped"
-            kept = [member for member in kept if member.status == "training"]
         if self.callback is not None and self.processes.first:
             self.stopped = bool(self.callback(self._progress(min(kept, key=lambda m: m.score))))
         self.stopped = bool(self.processes.broadcast([self.stopped])[0])

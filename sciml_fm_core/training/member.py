@@ -22,7 +22,7 @@ class Member:
         learning_rate: its own.
         data: its own batches, as large as the others'; those of `fit_together` where None.
         history: filled in as it is trained.
-        status: ``training``, then ``finished``, ``dropped`` (halved away, see `fit_together`) or ``diverged``.
+        status: ``training``, then ``finished`` or ``diverged``.
     """
 
     operator: Operator

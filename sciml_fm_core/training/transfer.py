@@ -240,7 +240,6 @@ def fine_tune(
     validation: Data | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
-    halve_at: Sequence[float] = (),
     batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
@@ -282,8 +281,6 @@ def fine_tune(
         config: how to train; by default 200 steps. What it leaves open: the recipe's loss, `ADAPT_LEARNING_RATE`. With
             ``unlabelled`` the default, and what is left open, are those of `UNLABELLED`.
         learning_rates: grid to try instead of the learning rate of `config`, all at once in one batched training.
-        halve_at: fractions of the training at which the worse half of the grid is dropped. It saves work, and can drop
-            a rate that starts slowly and wins late, mostly from scratch; so none is dropped by default.
         batch_size: at most; with no more examples than that, every step sees all of them. 128 where None, or 32 fresh
             ones without labels.
         resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None, or without
@@ -313,9 +310,7 @@ def fine_tune(
         batches, held_out, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, given)
     else:
         raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
-    result = _adapt(
-        operator.copy, resolved, batches, held_out, config, learning_rates, halve_at, LINE, callback, checkpoint
-    )
+    result = _adapt(operator.copy, resolved, batches, held_out, config, learning_rates, LINE, callback, checkpoint)
     result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", resolved, about | said, config)
     return result
 
@@ -329,7 +324,6 @@ def train_from_scratch(
     validation: Data | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
-    halve_at: Sequence[float] = (),
     batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
@@ -355,7 +349,7 @@ def train_from_scratch(
     size = LABELLED_BATCH if batch_size is None else batch_size
     batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
     drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
-    result = _adapt(fresh, resolved, drawn, held_out, config, learning_rates, halve_at, (), callback, checkpoint)
+    result = _adapt(fresh, resolved, drawn, held_out, config, learning_rates, (), callback, checkpoint)
     about = _about_data(data, batches) | said
     result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", resolved, about, config)
     return result
@@ -407,7 +401,6 @@ def _adapt(
     validation: Examples | None,
     config: TrainConfig | None,
     learning_rates: Sequence[float] | None,
-    halve_at: Sequence[float],
     line: Sequence[float],
     callback: Callback | None,
     checkpoint: str | Path | None,
@@ -428,12 +421,10 @@ def _adapt(
     held_out = [] if validation is None else [(system, validation.to(first.device))]
     if held_out:
         check_kept(held_out, config.validation_loss, "validation")
-    halve_at = halve_at if len(rates) > 1 else ()
     fit_together(
         members,
         batches,
         config,
-        halve_at=halve_at,
         validation=held_out,
         callback=callback,
         checkpoint=checkpoint,
