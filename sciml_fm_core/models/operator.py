@@ -22,7 +22,6 @@ from sciml_fm_core import schema
 from sciml_fm_core.digests import digest_of, read_stored_header, read_tensors, write_tensors
 from sciml_fm_core.eager import graph_where_needed, known_values
 from sciml_fm_core.files import find_file
-from sciml_fm_core.former_names import FORMER_DIGESTS, with_recipe_of_today
 from sciml_fm_core.physics.spectral import broadcast_shapes, check_grid, is_finite, largest_size
 from sciml_fm_core.physics.symmetries import inverse, turned_field
 from sciml_fm_core.physics.system import System
@@ -388,7 +387,7 @@ def _parent_of(about: Packed, where: str) -> Operator | None:
             f"{where}: it is the difference to {reprlib.repr(name)}, which does not ship; keep it whole instead"
         )
     origin = load_operator(shipped[name])
-    if about.digest not in (None, origin.digest, FORMER_DIGESTS.get(name)):
+    if about.digest not in (None, origin.digest):
         raise ValueError(f"{where}: the operator {name} that it is the difference to has changed; make it again")
     return origin
 
@@ -410,7 +409,9 @@ def _stored_header(path: Path) -> dict:
 
 def _header_of(stored: dict, where: str) -> OperatorHeader:
     header = schema.read(OperatorHeader, stored, where, strict=True)
-    return replace(header, card=with_recipe_of_today(header.card))
+    if header.card.get("recipe") == "ours":  # so version 0.1.0 called it
+        return replace(header, card=header.card | {"recipe": "dimensionless"})
+    return header
 
 
 def load_operator(name_or_path: str | Path, device: torch.device | str | None = None) -> Operator:

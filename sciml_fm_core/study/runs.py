@@ -27,7 +27,6 @@ from sciml_fm_core._version import NUMBERS
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import has_size, relative_error
 from sciml_fm_core.files import find_file, user_path
-from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations, shipped_operators
 from sciml_fm_core.physics.tasks import Task, parse_mixture
@@ -139,7 +138,6 @@ def identity(run: Run) -> str:
 
 def _configuration(run: Run) -> dict[str, Any]:
     values = {key: value for key, value in asdict(run).items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
-    values = with_recipe_of_today(values)
     if isinstance(run, AdaptationRun):
         parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
         values["parent"] = {"identity": parent}

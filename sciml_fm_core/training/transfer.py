@@ -15,7 +15,6 @@ from sciml_fm_core.data.given import Data, Reader, check_task, described, hold_o
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.evaluation.metrics import has_size
-from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
 from sciml_fm_core.models.operator import Operator
@@ -73,7 +72,6 @@ def new_operator(
     )
     labels = [task.label for task in tasks]
     card = {"tasks": labels, "recipe": recipe, "architecture": architecture, "size": size, "seed": seed}
-    card = with_recipe_of_today(card)
     return Operator(model.create(config, stream(seed, "weights")), normalization, card).to(device)
 
 
