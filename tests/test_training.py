@@ -284,7 +284,7 @@ ANOTHER = [
     ({"data": TurnedBatches(fresh())}, "data.kind: 'FreshBatches' in the file, 'TurnedBatches' asked for"),
     ({"data": fixed()}, "data.kind: 'FreshBatches' in the file, 'FixedBatches' asked for"),
     ({"data": fixed(ONE_OFF), "first": {"data": fixed()}}, "data.sets.0.1.solution: "),
-    ({"data": Doubled(2), "first": {"data": Doubled(1)}}, "first_batch.0.0.1.solution: "),
+    ({"data": Doubled(2), "first": {"data": Doubled(1)}}, "first_batch.0.1.solution: "),
     ({"data": fresh(share=(0, 2))}, "data.share.1: 1 in the file, 2 asked for"),
     ({"validation": held_out(4)}, "validation.0.1.examples: 8 in the file, 4 asked for"),
     ({"validation": held_out(n=32)}, "validation.0.1.points: 16 in the file, 32 asked for"),
@@ -421,15 +421,14 @@ def test_members_take_the_steps_they_would_take_alone(small_operator, kind):
         assert (member.status, member.history.examples_seen) == ("finished", 48)
 
 
-def test_members_may_have_their_own_data_and_normalisation(small_operator):
+def test_members_may_have_their_own_normalisation(small_operator):
     config, rate = TrainConfig(steps=6, learning_rate=1e-3), 1e-3
-    sets = [FixedBatches([(TASK.system, draw_split(TASK, "train", 8, seed=s, resolution=16))], 4) for s in (0, 1)]
     operators = [small_operator(kind="paper", seed=0), small_operator(kind="paper", seed=1)]
     operators[1].normalization = operators[1].normalization.__class__(operators[1].systems, 0.3, (0.1, 0.2, 0.3))
     alone = [operator.copy() for operator in operators]
-    fit_together([Member(o, rate, data) for o, data in zip(operators, sets, strict=True)], None, config)
-    for operator, together, data in zip(alone, operators, sets, strict=True):
-        fit(operator, data, config)
+    fit_together([Member(operator, rate) for operator in operators], fresh(), config)
+    for operator, together in zip(alone, operators, strict=True):
+        fit(operator, fresh(), config)
         assert difference(operator, together) < 1e-4
 
 

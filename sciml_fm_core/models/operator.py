@@ -292,9 +292,10 @@ def predict_together(
     def solutions(part: slice) -> Tensor:
         inputs = sources[part].to(device, dtype), rows[part].to(device, dtype)
         encoded = encode_together(operators, [(system, *inputs)])
-        _check_size(encoded.scale.masked_fill(encoded.scale == 0, torch.nan), "solution")
-        outputs = apply_together([operator.model for operator in operators], encoded.field, encoded.conditioning)
-        found = encoded.decode(outputs)
+        for each in encoded:
+            _check_size(each.scale.masked_fill(each.scale == 0, torch.nan), "solution")
+        outputs = apply_together([operator.model for operator in operators], [each.inputs for each in encoded])
+        found = torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
         given = found.to(source.device, source.dtype)
         if is_finite(given) or not is_finite(found):  # what blew up is for the caller to see
             return given
@@ -339,30 +340,25 @@ def encode_together(
     operators: Sequence[Operator],
     parts: Sequence[tuple[System, Tensor, Tensor]],
     variation: Tensor | None = None,
-) -> Encoded:
-    """Network inputs of a batch, given in parts of (system, source, coefficients), for several operators.
+) -> list[Encoded]:
+    """Network inputs of a batch, given in parts of (system, source, coefficients), for each of several operators.
 
-    Without a leading dimension where all share one normalisation, so that it is computed once; else (operators, ...).
-    The variation, of all parts together, is as in `Normalization.encode`.
+    Those of one normalisation share what is computed once. The variation, of all parts together, is as in
+    `Normalization.encode`.
     """
-    normalizations = list(dict.fromkeys(operator.normalization for operator in operators))
     points = operators[0].model.mode_points
     sizes = [len(source) for _, source, _ in parts]
     variations = [None] * len(parts) if variation is None else variation.split(sizes)
-    encoded = [
-        Encoded.combine(
-            torch.cat,
+    encoded = {
+        normalization: Encoded.joined(
             [
-                each.encode(source, coefficients, system, mode_points=points, variation=own)
+                normalization.encode(source, coefficients, system, mode_points=points, variation=own)
                 for (system, source, coefficients), own in zip(parts, variations, strict=True)
-            ],
+            ]
         )
-        for each in normalizations
-    ]
-    if len(encoded) == 1:
-        return encoded[0]
-    chosen = [encoded[normalizations.index(operator.normalization)] for operator in operators]
-    return Encoded.combine(torch.stack, chosen)
+        for normalization in {operator.normalization for operator in operators}
+    }
+    return [encoded[operator.normalization] for operator in operators]
 
 
 def shipped_operators() -> dict[str, Path]:

@@ -35,7 +35,7 @@ CHUNK = 256
 
 def describe_training(
     members: Sequence[Member],
-    data: Batches | None,
+    data: Batches,
     config: TrainConfig,
     validation: Sequence[tuple[System, Examples]],
 ) -> dict[str, Any]:
@@ -48,12 +48,11 @@ def describe_training(
         "operator": {key: first.card[key] for key in named if key in first.card},
         "config": settings,
         "data": data,
-        "own_data": [member.data for member in members],
         "validation": list(validation),
         "model": {"architecture": first.model.architecture, **first.model.config.to_dict()},
         "normalization": [member.operator.normalization.to_dict() for member in members],
         "frozen": [[name for name, p in model.named_parameters() if not p.requires_grad] for model in models],
-        "first_batch": [each and each.batch(0, 0.0) for each in (data, *(member.data for member in members))],
+        "first_batch": data.batch(0, 0.0),
         "weights": [model.state_dict() for model in models],
     }
     return json.loads(json.dumps(describe(described)))  # as it comes back from a file: lists for tuples

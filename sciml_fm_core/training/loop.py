@@ -78,7 +78,7 @@ def fit(
 
 def fit_together(
     members: Sequence[Member],
-    data: Batches | None,
+    data: Batches,
     config: TrainConfig,
     *,
     validation: Sequence[tuple[System, Examples]] = (),
@@ -86,14 +86,14 @@ def fit_together(
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
 ) -> None:
-    """Train several operators as one batched training: learning rates, seeds, or a start and its twin.
+    """Train several operators on the same batches, such as one with several learning rates, or seeds.
 
     Each member takes exactly the steps it would take alone (to rounding), with its own learning rate; what the members
-    share (examples, transforms, one solve for all their errors) is done once.
+    share (examples, inputs) is made once.
 
     Args:
         members: what to train, in place.
-        data: batches for every member that has none of its own.
+        data: as in `fit`, for every member.
         config: how to train; its learning rate is not used.
         validation, checkpoint: as in `fit`; the checkpoint holds all members.
         callback: gets the progress of the member that leads on validation, or of the first.
@@ -129,7 +129,7 @@ class _Training:
 
     def __init__(self, members, data, config, validation, callback, checkpoint, processes):
         self.members: Sequence[Member] = members
-        self.data: Batches | None = data
+        self.data: Batches = data
         self.config: TrainConfig = config
         self.validation: Sequence[tuple[System, Examples]] = validation
         self.callback: Callback | None = callback
@@ -182,20 +182,33 @@ class _Training:
         factor = self.used_factor = self.factor
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
-        encoded, parts = _batch(
-            self.active, self.data, self.steps_taken, self.progress, self.processes, cast(float, self.config.composed)
-        )
+        parts = self.data.batch(self.steps_taken, self.progress)
+        encoded = self._encoded(parts)
         models = [member.operator.model for member in self.active]
         self.optimizer.zero_grad(set_to_none=True)  # who diverged has no gradient: Adam leaves it alone
         with products_in(self.config.precision):
-            outputs = apply_together(models, encoded.field, encoded.conditioning, self.network)
-            predictions = encoded.decode(outputs)
-            losses = _losses(predictions, parts, cast(str, self.config.loss))
+            outputs = apply_together(models, [each.inputs for each in encoded], self.network)
+            predictions = torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
+            losses = training_loss(predictions, parts, cast(str, self.config.loss))
             losses.sum().backward()
         self.processes.share_gradients(self.parameters)
         self.optimizer.step()
         self._count(predictions.shape[1])
         return losses.detach()
+
+    def _encoded(self, parts: Sequence[tuple[System, Examples]]) -> list[Encoded]:
+        """Inputs of the step for each active member; those of one normalisation are made once."""
+        inputs = [(system, examples.source, examples.coefficients) for system, examples in parts]
+        # drawn for the whole batch, of which each rank has every world-size-th example
+        count, ranks = sum(examples.size for _, examples in parts), self.processes.world_size
+        generator = stream(0, "variation", self.steps_taken)
+        variation = torch.rand(count * ranks, VARIATIONS, generator=generator, dtype=torch.float32, device="cpu")
+        if composed := self.config.composed:
+            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator, dtype=torch.float32, device="cpu")
+            second[:, 0] = second[:, 0] < composed
+            variation = torch.cat([variation, second], dim=1)
+        variation = variation[self.processes.rank :: ranks].to(inputs[0][1].device)
+        return encode_together([member.operator for member in self.active], inputs, variation)
 
     def _count(self, examples: int) -> None:
         self.steps_taken += 1
@@ -228,7 +241,7 @@ class _Training:
             row |= {"learning_rate": member.learning_rate * self.used_factor, "seconds": round(self.seconds, 3)}
             member.history.rows.append(row)
             if not math.isfinite(loss):
-                self._check_data(member)
+                self._check_data()
                 member.status = "diverged"
         kept = [member for member in self.active if member.status == "training"]
         if not kept:
@@ -278,12 +291,11 @@ class _Training:
             kept = f"are kept in {self.checkpoint}, from which the same command goes on"
         return f"stopped: {self.steps_taken} of {self.config.steps} steps are taken and {kept}"
 
-    def _check_data(self, member: Member) -> None:
+    def _check_data(self) -> None:
         """Raise ValueError when it was not the steps that made a loss infinite, but the data since the last report."""
         found = ""
-        data = member.data or self.data
         for step in range(max(0, self.steps_taken - self.config.report_every), self.steps_taken):
-            for system, examples in [] if data is None or found else data.batch(step, self.previous):
+            for system, examples in [] if found else self.data.batch(step, self.previous):
                 if about := _not_finite(examples, cast(str, self.config.loss)):
                     found = found or f" in {about} in the batch of step {step + 1} ({system.name})"
         if self.processes.mean(torch.tensor(float(bool(found)))) > 0:
@@ -299,9 +311,6 @@ class _Training:
             member.operator.model.eval()
 
 
-Parts = list[tuple[System, Examples]]
-
-
 def _not_finite(examples: Examples, loss: str) -> str:
     """Which of the examples' numbers, of those that a loss uses, are not finite, such as ``solution of example 3``."""
     used = ("source", "coefficients") if loss in LABEL_FREE else ("source", "coefficients", "solution")
@@ -310,45 +319,6 @@ def _not_finite(examples: Examples, loss: str) -> str:
         if not (finite := torch.isfinite(values).reshape(len(values), -1).all(dim=1)).all():
             return f"{name} of example {int((~finite).nonzero()[0])}"
     return ""
-
-
-def _batch(
-    members: list[Member], data: Batches | None, step: int, progress: float, processes: Processes, composed: float
-) -> tuple[Encoded, Parts | list[Parts]]:
-    """Inputs and examples of a step: made once where the members share their data, else for each member."""
-
-    def parts_of(batches: Batches | None) -> Parts:
-        if batches is None:
-            raise ValueError("fit together: expected data for all members, or for each")
-        return batches.batch(step, progress)
-
-    def encode(those: list[Member], parts: Parts) -> Encoded:
-        inputs = [(system, examples.source, examples.coefficients) for system, examples in parts]
-        # drawn for the whole batch, of which each rank has every world-size-th example
-        count, ranks = sum(examples.size for _, examples in parts), processes.world_size
-        generator = stream(0, "variation", step)
-        variation = torch.rand(count * ranks, VARIATIONS, generator=generator, dtype=torch.float32, device="cpu")
-        if composed:
-            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator, dtype=torch.float32, device="cpu")
-            second[:, 0] = second[:, 0] < composed
-            variation = torch.cat([variation, second], dim=1)
-        variation = variation[processes.rank :: ranks].to(inputs[0][1].device)
-        return encode_together([member.operator for member in those], inputs, variation)
-
-    if all(member.data is None for member in members):
-        parts = parts_of(data)
-        return encode(members, parts), parts
-    each = [parts_of(member.data or data) for member in members]
-    encoded = [encode([member], own) for member, own in zip(members, each, strict=True)]
-    return Encoded.combine(torch.stack, encoded), each
-
-
-def _losses(predictions: Tensor, parts: Parts | list[Parts], loss: str) -> Tensor:
-    """Loss of each member."""
-    if isinstance(parts[0], tuple):
-        return training_loss(predictions, cast(Parts, parts), loss)
-    own = zip(predictions, cast("list[Parts]", parts), strict=True)
-    return torch.stack([training_loss(prediction, examples, loss) for prediction, examples in own])
 
 
 def _fraction(step: int, seconds: float, config: TrainConfig) -> float:

@@ -337,10 +337,11 @@ def train_from_scratch(
     resolved, data = _data_for(operator, data, system, config)
     held_out, said = _validated(validation, resolved, system)
 
+    normalization = operator.normalization
+    if isinstance(normalization, PaperNormalization) and len(normalization.systems) == 1:
+        normalization = PaperNormalization.fit([(resolved, sample(data))])
+
     def fresh() -> Operator:
-        normalization = operator.normalization
-        if isinstance(normalization, PaperNormalization) and len(normalization.systems) == 1:
-            normalization = PaperNormalization.fit([(resolved, sample(data))])
         model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
         return Operator(model, normalization, operator.card)
 
