@@ -28,7 +28,7 @@ from .interrupts import Interrupts
 from .losses import LABEL_FREE, mean_losses, training_loss
 from .member import Member
 from .precision import products_in, trained_network
-from .recipes import recipe_of
+from .recipes import completed
 
 
 def fit(
@@ -62,7 +62,7 @@ def fit(
         FloatingPointError: if the loss stops being finite.
         KeyboardInterrupt: on Ctrl-C, between two steps, after the state was written to the checkpoint; so on SIGTERM.
     """
-    config = config.completed(**recipe_of(operator).settings)
+    config = completed(config, operator)
     member = Member(operator, cast(float, config.learning_rate))
     fit_together(
         [member],
@@ -106,7 +106,7 @@ def fit_together(
     """
     if processes.world_size > 1 and len(members) > 1:
         raise ValueError(f"several processes: expected one operator to train, got {len(members)}; use one process")
-    config = config.completed(**recipe_of(members[0].operator).settings)
+    config = completed(config, members[0].operator)
     training = _Training(members, data, config, validation, callback, checkpoint, processes)
     with Interrupts() as interrupts:
         while training.progress < 1 and not training.stopped:

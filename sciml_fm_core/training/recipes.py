@@ -7,6 +7,8 @@ from typing import Any
 
 from sciml_fm_core.models.operator import Operator
 
+from .config import TrainConfig
+
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """The grid of this project. From scratch its highest rate is chosen most often (docs/results.md counts them)."""
 PAPER_LEARNING_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
@@ -59,6 +61,12 @@ def recipe_of(operator: Operator) -> Recipe:
         ValueError: if it names one that is not known.
     """
     return find_recipe(operator.card.get("recipe") or "dimensionless")
+
+
+def completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
+    """How to train an operator, what is left open by its architecture, and else by its recipe."""
+    config = (config or TrainConfig()).completed(learning_rate=operator.model.learning_rate)
+    return config.completed(**recipe_of(operator).settings)
 
 
 def find_recipe(name: str) -> Recipe:

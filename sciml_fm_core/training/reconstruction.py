@@ -42,7 +42,7 @@ from sciml_fm_core.schema import TakesNumpy, takes_numpy
 from .cards import training_card
 from .config import Callback, History, TrainConfig
 from .loop import fit
-from .recipes import find_recipe
+from .recipes import completed, find_recipe
 from .transfer import new_operator
 from .unlabelled import WithoutSolutions
 
@@ -200,8 +200,8 @@ def pretrain_by_reconstruction(
         ValueError: on unknown names, or patches that do not fill one of the grids.
     """
     chosen = find_recipe(recipe)
-    config = (config or TrainConfig()).completed(**chosen.settings)
     operator = new_operator(tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device)
+    config = completed(config, operator)
     batch_size = batch_size or chosen.batch_size
     fresh = FreshBatches(tasks, batch_size, resolution=resolution, seed=seed, device=device)
     batches = ReconstructionBatches(WithoutSolutions(fresh), degradation, seed=seed)
