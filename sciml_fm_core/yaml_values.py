@@ -14,6 +14,8 @@ _NUMBER = re.compile(r"(?i)[-+]?(0o?\d+|\d[\d_]*(\.[\d_]*)?(e[-+]?\d+)?|\.\d[\d_
 """What looks like a number; in YAML some of these are texts, and some are octal."""
 _SURELY_NUMBER = re.compile(r"(?i)[-+]?((0|[1-9]\d*)(\.\d*(e[-+]\d+)?)?|\.\d+(e[-+]\d+)?|\.inf)|\.nan")
 """Numbers of which all readers make the same."""
+MOST_MERGED = 1000
+"""Keys of a mapping, with those that it merges."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,6 +36,12 @@ class _Loader(yaml.SafeLoader):
                 self.unsure.append(f"line {node.start_mark.line + 1}: {problem}")
                 node.tag = self.DEFAULT_SCALAR_TAG
         return node
+
+    def flatten_mapping(self, node):
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_MERGED:  # merges of merges multiply
+            about = f"expected at most {MOST_MERGED} merged keys, got more; write them out"
+            raise yaml.MarkedYAMLError(problem=about, problem_mark=node.start_mark)
 
     def construct_mapping(self, node, deep=False):
         seen: dict[Any, yaml.Node] = {}

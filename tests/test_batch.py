@@ -12,6 +12,7 @@ import pytest
 
 from sciml_fm_core.study.batch_file import plan
 from sciml_fm_core.study.notebooks import run_batch
+from sciml_fm_core.yaml_values import parse_yaml
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("papermill")
@@ -446,3 +447,10 @@ def test_bad_limits_are_refused(batch):
     for limits in ({"timeout": 0}, {"processes": 0}):
         with pytest.raises(ValueError, match="expected"):
             run_batch(batch(numbered(1)), **limits)
+
+
+def test_merges_of_merges_are_bounded():
+    """Like reports on documents of a few lines that occupy a reader for hours."""
+    lines = ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 30))]
+    with pytest.raises(ValueError, match=r"own.yaml, line 5: expected at most 1000 merged keys, got more"):
+        parse_yaml("\n".join(lines), "own.yaml")

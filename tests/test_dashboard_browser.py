@@ -263,8 +263,8 @@ def test_source_drawn(page):
         return box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"]
 
     page.mouse.click(*at(0.3, 0.7))
-    one = wait_for(page, "Source f", lambda seen: seen != before)
-    expect(shown(page, "sentence")).to_contain_text("Gaussians at places of your own")
+    expect(shown(page, "sentence")).to_contain_text("Gaussians at places of your own")  # before, the field was blank
+    one = wait_for(page, "Source f", lambda seen: seen not in (None, before))
     page.get_by_role("button", name="Sign of the next Gaussian: positive").click()
     page.mouse.click(*at(0.7, 0.3))
     two = wait_for(page, "Source f", lambda seen: seen != one)
@@ -303,11 +303,12 @@ def test_a_reload_keeps_the_page(page):
 
 
 def test_hover_and_cut(page):
-    box = page.locator("canvas[aria-label='Zero-shot']").bounding_box()
-    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
+    canvas = page.locator("canvas[aria-label='Zero-shot']")
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": 0.25 * box["width"], "y": 0.25 * box["height"]})  # as soon as it stays where it is
     expect(page.locator(".readout")).to_have_text(re.compile(r"x 0\.25, y 0\.7\d.*f .*u .*zero-shot "))
     before = page.locator(".cut .exact").get_attribute("d")
-    page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
+    canvas.click(position={"x": 0.25 * box["width"], "y": 0.25 * box["height"]})
     expect(page.locator(".where")).to_contain_text("y = 0.7")
     assert page.locator(".cut .exact").get_attribute("d") != before
 

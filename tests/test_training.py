@@ -233,7 +233,8 @@ def test_a_signal_keeps_the_state_between_two_steps(small_operator, tmp_path, nu
     config = TrainConfig(steps=12, report_every=5, validate_every=3)  # between a validation and its report
     whole, stopped, data = small_operator(), small_operator(), fresh()
     expected = fit(whole, data, config, validation=held_out())
-    draw, handler = data.batch, signal.signal(signal.SIGTERM, signal.default_int_handler)
+    draw = data.batch
+    handlers = {each: signal.signal(each, signal.default_int_handler) for each in (signal.SIGINT, signal.SIGTERM)}
 
     def batch(step, progress):
         if step == 3:
@@ -248,7 +249,8 @@ def test_a_signal_keeps_the_state_between_two_steps(small_operator, tmp_path, nu
             fit(stopped, data, config, validation=held_out(), checkpoint=tmp_path / "state")
         assert signal.getsignal(number) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
     for resumed in (stopped, small_operator()):  # as it was left, and from anew
         history = fit(resumed, fresh(), config, validation=held_out(), checkpoint=tmp_path / "state")
         assert same(weights(resumed), weights(whole))
@@ -501,6 +503,8 @@ def test_nothing_to_train_is_refused(small_operator):
     [
         ({"loss": "absolute"}, "loss: expected one of relative, squared, residual, physics, got 'absolute'"),
         ({"precision": "half"}, "precision: expected one of float32, tf32, bfloat16, got 'half'"),
+        ({"steps": 2.5}, "steps: expected a whole number, got 2.5"),
+        ({"warmup": True}, "warmup: expected a whole number, got True"),
         ({"steps": 0}, "expected steps and intervals of at least 1"),
         ({"steps": 10**30}, "steps: expected at most 1000000000000, got 1000000000000000000000000000000"),
         ({"report_every": 0}, "expected steps and intervals of at least 1"),

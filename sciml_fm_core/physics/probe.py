@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciml_fm_core.eager import is_eager
+
 from .spectral import resample
 from .symmetries import turned_field
 
@@ -52,13 +54,20 @@ def check_equation(system: System, *, residual: bool = False) -> None:
 
 
 def apart(function: Callable, *arguments) -> Any:
-    """Call a function in a thread of its own, where no autocast, inference mode, default device or tracing is set."""
+    """Call a function where no autocast, inference mode, default device or tracing is set: else in another thread."""
 
     def call():
         _HERE.probing = True
         with torch.no_grad():
             return function(*arguments)
 
+    within = getattr(_HERE, "probing", False)
+    if is_eager() and not torch.is_inference_mode_enabled() and torch.get_default_device().type == "cpu":
+        try:
+            with torch.autocast("cpu", enabled=False):
+                return call()
+        finally:
+            _HERE.probing = within
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(call).result()
 

@@ -179,5 +179,8 @@ def _is_resolved(solution_hat: Tensor) -> bool:
     A resonance of short waves, or an operator that does not damp them, makes solutions of which this is not so.
     """
     parts, last = torch.view_as_real(solution_hat), solution_hat.shape[-1] - 2
-    shortest = torch.cat((parts[:, :, last].flatten(1), parts[:, last].flatten(1)), dim=1).abs_().amax(1)
-    return bool((shortest <= SMALLEST_MODE * parts[:, :4, :4].flatten(1).abs_().amax(1)).all())
+    along_x, along_y, longest = (
+        torch.linalg.vector_norm(waves.flatten(1), torch.inf, dim=1)
+        for waves in (parts[:, :, last], parts[:, last], parts[:, :4, :4])
+    )
+    return bool((torch.maximum(along_x, along_y) <= SMALLEST_MODE * longest).all())

@@ -130,7 +130,7 @@ def relative_size(values: Tensor, target: Tensor, dim: tuple[int, ...] = (-2, -1
 def vector_norm(vector: Tensor) -> Tensor:
     """Length of vectors (..., d), shape (...), whatever their size; its gradient is 0 where they are.
 
-    >>> vector_norm(torch.tensor([3e-30, 4e-30])).item() / 1e-30
+    >>> round(vector_norm(torch.tensor([3e-30, 4e-30])).item() / 1e-30, 6)
     5.0
     """
     size = power_of_two(vector.abs().amax(dim=-1))

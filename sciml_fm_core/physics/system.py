@@ -262,7 +262,7 @@ class System(ABC):
         symbol, null = self.symbol_and_null(coefficients, n)
         if symbol.is_complex():
             symbol = symbol.to(dtype)
-        return torch.where(null, 0, self.multiplier(torch.where(null, 1, symbol), coefficients.double())), null
+        return self.multiplier(symbol.masked_fill(null, 1), coefficients.double()).masked_fill(null, 0), null
 
     def preconditioner(self, coefficients: Tensor, n: int) -> Tensor:
         """Size P(k) > 0 of the operator on waves of each length, shape (..., n, n // 2 + 1), for coefficients (..., c).

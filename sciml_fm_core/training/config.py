@@ -71,6 +71,10 @@ class TrainConfig(TakesNumpy):
         for name in (self.loss, self.validate_by):
             if name is not None:
                 find_loss(name)
+        for name in ("steps", "warmup", "validate_every", "report_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ValueError(f"{name}: expected a whole number, got {value}")
         if self.steps < 1 or min(self.validate_every, self.report_every, self.checkpoint_every) < 1:
             raise ValueError("TrainConfig: expected steps and intervals of at least 1")
         if self.steps > MOST_STEPS:
