@@ -265,7 +265,7 @@ study.run_study(runs, folder)
 
 def test_a_killed_process_loses_no_finished_run(quick, executed, tmp_path):
     runs = [quick(examples=0, seed=seed) for seed in range(3)] + [quick(parent=PRETRAINING, examples=0)]
-    texts = [f"dict({', '.join(f'{f.name}={getattr(run, f.name)!r}' for f in fields(run))})" for run in runs]
+    texts = [f"dict({', '.join(f'{f.name}={getattr(run, f.name)!r}' for f in fields(run) if f.init)})" for run in runs]
     texts = [text.replace("PretrainingRun(", "study.PretrainingRun(") for text in texts]
     process = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path / "study"), *texts], capture_output=True, text=True, check=False,
