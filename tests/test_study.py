@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -308,7 +308,8 @@ def test_a_killed_study_leaves_no_process_behind(quick, tmp_path):
         "    run_study(runs, sys.argv[2], processes=2)\n"
     )
     (tmp_path / "study.py").write_text(code)
-    arguments = [json.dumps([asdict(run) for run in runs]), str(tmp_path / "records")]
+    settings = [{f.name: getattr(run, f.name) for f in fields(run) if f.init} for run in runs]
+    arguments = [json.dumps(settings), str(tmp_path / "records")]
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "study.py"), *arguments], env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
