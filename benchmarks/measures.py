@@ -335,7 +335,6 @@ def few_shot(record: Record) -> None:
             validation=validation,
             config=config,
             learning_rates=rates,
-            halve_at=(0.15, 0.4) if rates else (),
             batch_size=16,
             resolution=COARSE_FIRST,
             seed=record.seed,

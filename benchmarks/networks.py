@@ -24,7 +24,6 @@ from sciml_fm_core import FNO, SIZES, FNOConfig
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.models.base import apply_together
 from sciml_fm_core.models.conditioning import Conditioning
-from sciml_fm_core.models.fno import network_of
 from sciml_fm_core.training.precision import compiled
 
 CHANNELS = 4
@@ -33,12 +32,12 @@ CHANNELS = 4
 
 def _compiled(model: FNO) -> Callable:
     torch.compiler.reset()  # or the code would be for the shapes of another case too
-    return compiled(network_of, model)
+    return compiled(model.network(), model)
 
 
 FORMS: dict[str, Callable[[FNO], Callable]] = {
-    "ours, plain": lambda model: partial(network_of, pointwise=torch.float32),
-    "ours, bfloat16": lambda model: partial(network_of, pointwise=torch.bfloat16),
+    "ours, plain": lambda model: partial(FNO.solution, pointwise=torch.float32),
+    "ours, bfloat16": lambda model: model.network("bfloat16"),
     "ours, compiled": _compiled,
 }
 """Other forms of our network: how it is applied. "plain" is what runs on CUDA and what is compiled."""
@@ -106,9 +105,9 @@ class Form(nn.Module):
         super().__init__()
         self.model, self.network = model, network
 
-    def forward(self, *arguments: Tensor) -> Tensor:
+    def forward(self, fields: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         """As `FNO.forward`."""
-        return apply_together([self.model], *arguments, network=self.network)[0]
+        return apply_together([self.model], [(fields, conditioning)], self.network)[0]
 
 
 def _neuraloperator(config: FNOConfig) -> nn.Module:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -88,9 +88,9 @@ def cartesian(output: Tensor, count: int) -> Tensor:
     return output[..., count:].unflatten(-1, (count, 2, -1))
 
 
-def first_only(make: Callable, config, parameters, modes) -> list[Tensor]:
+def first_only(model: fno.FNO, make: Callable, told: conditioning.Conditioning) -> list[Tensor]:
     """Factors of modes in the first block alone."""
-    first, *others = make(config, parameters, modes)
+    first, *others = make(model, told)
     one = torch.stack([torch.ones_like(first[:, 0]), torch.zeros_like(first[:, 1])], dim=1)
     return [first, *(one for _ in others)]
 
@@ -129,7 +129,7 @@ VARIANTS = {
         "weights begin random on each mode", (lambda: patch.object(fno, "SpectralConvolution", RandomOnEachMode),)
     ),
     "cartesian": Variant(
-        "factors without a logarithm of their size", (lambda: patch.object(fno, "complex_factors", cartesian),)
+        "factors without a logarithm of their size", (lambda: patch.object(conditioning, "complex_factors", cartesian),)
     ),
     "size-only": Variant("told the size of z, not its phase", (telling(0, 3, 4),)),
     "no-logarithm": Variant("not told log |z| itself", (telling(0, 1, 2, 3),)),
@@ -142,7 +142,7 @@ VARIANTS = {
     ),
     "first-block": Variant(
         "factors in the first block only",
-        (lambda: patch.object(fno, "mode_gates_of", partial(first_only, fno.mode_gates_of)),),
+        (lambda: patch.object(fno.FNO, "mode_factors", partialmethod(first_only, fno.FNO.mode_factors)),),
     ),
     "two-blocks": Variant("two blocks", config=(("depth", 2),)),
     "six-blocks": Variant("six blocks", config=(("depth", 6),)),

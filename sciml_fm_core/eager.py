@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
 P = ParamSpec("P")
@@ -20,13 +21,17 @@ T = TypeVar("T")
 
 def is_eager() -> bool:
     """Whether nothing is compiled, exported, traced, transformed by `torch.func` or given tangents."""
-    return not (
+    functorch = torch._C._functorch
+    return not (_is_recorded() or functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0)
+
+
+def _is_recorded() -> bool:
+    """Whether operations are compiled, exported or traced, or something else has a say in each."""
+    return bool(
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack()
         or torch._ops._len_torch_dispatch_stack_pre_dispatch()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
     )
 
 
@@ -66,14 +71,20 @@ def graph_where_needed(*inputs: Tensor) -> AbstractContextManager:
 
 
 def cached_tensors(maxsize: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """`functools.lru_cache` for what makes constant tensors: it keeps those alone that any later call can use."""
+    """`functools.lru_cache` for what makes constant tensors: it keeps those alone that any later call can use.
+
+    To the transformations of `torch.func` they are constants, which are made outside of them.
+    """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         kept = lru_cache(maxsize)(torch.inference_mode(False)(torch.no_grad()(function)))
 
         @wraps(function)
         def found(*arguments: Any) -> T:
-            return kept(*arguments) if is_eager() else function(*arguments)  # type: ignore[call-arg, arg-type]
+            if _is_recorded():
+                return function(*arguments)  # type: ignore[call-arg]
+            with temporarily_clear_interpreter_stack():
+                return kept(*arguments)  # type: ignore[arg-type]
 
         found.cache_clear = kept.cache_clear  # type: ignore[attr-defined]
         return found  # type: ignore[return-value]

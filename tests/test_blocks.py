@@ -1,13 +1,11 @@
 """The fused form of the trunk against the plain one and the textbook: values and gradients, together and alone."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch.nn import functional
 
 from sciml_fm_core import FNO, FNOConfig
-from sciml_fm_core.models import blocks, fused
+from sciml_fm_core.models import base, blocks, fused
 from sciml_fm_core.models import fno as fno_module
 from sciml_fm_core.models.base import apply_together
 from sciml_fm_core.models.blocks import plain_trunk
@@ -88,9 +86,9 @@ def row_size(request, monkeypatch):
 
 
 def plain(monkeypatch, function):
-    """The plain form, with several members in one product, which is what CUDA runs."""
+    """The plain form, mapped over the weights of several networks, which is what CUDA runs."""
     with monkeypatch.context() as patch:
-        patch.setattr(fno_module, "_at_once", lambda device: True)
+        patch.setattr(base, "_at_once", lambda device: True)
         patch.setattr(fno_module, "fused_trunk", plain_trunk)
         return function()
 
@@ -107,8 +105,8 @@ def test_one_network_in_all_forms(dtype, gate_width, depth, monkeypatch):
 
 
 def told(values):
-    """Values on modes, and no scalars, for one network or for several."""
-    return Conditioning(values.new_empty(*values.shape[:-3], 0), modes=values)
+    """Values on modes, and no scalars."""
+    return Conditioning(values.new_empty(len(values), 0), modes=values)
 
 
 @pytest.mark.usefixtures("row_size")
@@ -137,7 +135,8 @@ def test_factors_of_modes_of_several_networks(shared, monkeypatch):
         return torch.stack([textbook(model, *case) for model, case in zip(models, own, strict=True)])
 
     def together(x):
-        return apply_together(models, x, told(values))
+        same = [(x, told(values))] * 3
+        return torch.stack(apply_together(models, same if shared else list(zip(x, map(told, values), strict=True))))
 
     expected = values_and_gradients(alone, models, inputs)
     check(values_and_gradients(together, models, inputs), expected, torch.float64)
@@ -164,20 +163,33 @@ def test_several_networks_in_all_forms(dtype, gate_width, shared, monkeypatch):
         return torch.stack([textbook(model, x if shared else x[i]) for i, model in enumerate(models)])
 
     def together(x):
-        return apply_together(models, x)
+        return torch.stack(apply_together(models, [(x if shared else x[i], None) for i in range(3)]))
 
     expected = values_and_gradients(alone, models, inputs)
     check(values_and_gradients(together, models, inputs), expected, dtype)
     check(plain(monkeypatch, lambda: values_and_gradients(together, models, inputs)), expected, dtype)
 
 
+def test_weights_that_are_mapped_are_those_in_use(monkeypatch):
+    """Also where a parametrization makes them, and gradients reach what it makes them of."""
+    models, inputs = [make(seed) for seed in range(2)], inputs_of(2, 4, 16, 16, dtype=torch.float64)
+    for model in models:
+        torch.nn.utils.parametrizations.weight_norm(model.output)
+
+    def together(x):
+        return torch.stack(apply_together(models, [(x, None)] * 2))
+
+    expected = values_and_gradients(together, models, inputs)
+    check(plain(monkeypatch, lambda: values_and_gradients(together, models, inputs)), expected, torch.float64)
+
+
 @pytest.mark.usefixtures("row_size")
 @pytest.mark.parametrize("gate_width", [0, 5])
 def test_without_gradients_nothing_changes(gate_width):
     models, inputs = [make(s, gate_width=gate_width) for s in range(2)], inputs_of(2, 4, 16, 16, dtype=torch.float64)
-    expected = apply_together(models, inputs)
+    expected = [model(inputs) for model in models]
     with torch.no_grad():
-        torch.testing.assert_close(apply_together(models, inputs), expected.detach(), rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close([model(inputs) for model in models], expected, rtol=1e-13, atol=1e-13)
 
 
 def test_memory_that_is_used_again_belongs_to_one_graph_at_a_time():
@@ -265,7 +277,7 @@ def test_derivatives_of_derivatives(depth, gate_width):
 def test_networks_of_unequal_shape_are_refused():
     inputs = inputs_of(2, 4, 16, 16, dtype=torch.float64)
     with pytest.raises(ValueError, match="apply together: expected networks of equal configuration"):
-        apply_together([make(), make(width=4)], inputs)
+        apply_together([make(), make(width=4)], [(inputs, None)] * 2)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -273,10 +285,10 @@ def test_compiled_network_is_the_same():
     """The plain form is what is compiled; a backend that only traces needs no compiler on the machine."""
     model = make(gate_width=5, mode_channels=3)
     inputs, known = inputs_of(2, 4, 16, 16, dtype=torch.float64), told(torch.randn(2, 10, 6, 3).double())
-    compiled = torch.compile(fno_module.network_of, backend="eager")
+    compiled = torch.compile(model.network(), backend="eager")
     expected = values_and_gradients(lambda x: model(x, known), [model], inputs)
     check(
-        values_and_gradients(lambda x: apply_together([model], x, known, compiled)[0], [model], inputs),
+        values_and_gradients(lambda x: apply_together([model], [(x, known)], compiled)[0], [model], inputs),
         expected,
         torch.float64,
     )
@@ -284,9 +296,9 @@ def test_compiled_network_is_the_same():
 
 def test_pointwise_products_of_fewer_bits_stay_close():
     model, inputs = make(dtype=torch.float32, gate_width=5), inputs_of(2, 4, 16, 16, dtype=torch.float32)
-    rough = partial(fno_module.network_of, pointwise=torch.bfloat16)
+    rough = model.network("bfloat16")
     exact = values_and_gradients(model, [model], inputs)
-    results = values_and_gradients(lambda x: apply_together([model], x, network=rough)[0], [model], inputs)
+    results = values_and_gradients(lambda x: apply_together([model], [(x, None)], rough)[0], [model], inputs)
     for result, reference in zip(results, exact, strict=True):
         assert result.dtype == torch.float32
         error = (result - reference).norm() / reference.norm()

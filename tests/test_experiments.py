@@ -187,7 +187,6 @@ def test_headline(budget):
             expected |= grid(TRAINED[1], task, (start,), chosen.other_examples, recipe, seed=seed)
         assert points(found) == expected
     assert len({identity(run) for run in runs}) == len(runs)
-    assert {run.halve_at for run in runs} == {()}
     told = [run for run in runs if parent_of(run)[1] == "symbol"]
     assert points(told) == grid(ALL_THREE, task, TUNED, (), "symbol")
     longer = [run for run in runs if run.steps > chosen.steps_for(run.examples)]
@@ -266,7 +265,6 @@ def test_the_papers_own_budget():
     assert sorted({run.examples for run in downstream_data("paper")}) == [0, *PAPER_EXAMPLES]
     assert sorted({run.examples for run in model_size("paper")}) == [0, *PAPER_EXAMPLES]
     assert {run.learning_rates for run in runs} == {PAPER_RATES}
-    assert {run.halve_at for run in runs} == {()}  # every rate to the end
     assert {run.batch_size for run in runs} == {128}
     assert {run.resolution for run in runs} == {((0.0, 128),)}
     assert {(run.validation, run.test, run.test_resolution) for run in runs} == {(4096, 4096, 128)}
@@ -287,9 +285,7 @@ def test_budgets_set_the_runs(budget):
     for name, make in EXPERIMENTS.items():
         chosen = BUDGETS[budget].of(name)
         for run in make(budget):
-            assert (run.learning_rates, run.halve_at, run.resolution) == (
-                chosen.learning_rates, chosen.halve_at, chosen.resolution,
-            )  # fmt: skip
+            assert (run.learning_rates, run.resolution) == (chosen.learning_rates, chosen.resolution)
             # the headline compares with and without; the paper's recipe is as published
             assert run.symmetries == chosen.symmetries or name == "headline" or parent_of(run)[1] == "paper"
             assert (run.validation, run.test, run.test_resolution, run.batch_size) == (
@@ -299,15 +295,13 @@ def test_budgets_set_the_runs(budget):
 
 
 def test_both_starts_have_equal_trials(budget):
-    """Of learning rates, of which none is dropped on the way."""
     for make in EXPERIMENTS.values():
         trials = {}
         for run in make(budget):
             trials.setdefault((run.parent, run.task, run.examples, run.seed, run.symmetries), {})[run.start] = (
-                run.learning_rates, run.halve_at, run.steps,
+                run.learning_rates, run.steps,
             )  # fmt: skip
         assert all(len(set(by_start.values())) == 1 for by_start in trials.values())
-        assert {run.halve_at for run in make(budget)} == {()}
 
 
 def test_steps_by_examples():
@@ -328,7 +322,7 @@ def tiny(small_operator, tmp_path_factory):
         operator = small_operator(*tasks.split(" + "), kind=kind, recipe=recipe)
         parents[tasks, recipe] = str(operator.save(folder / f"{len(parents)}.safetensors"))
     return Budget(
-        (2, 3), (2,), (2,), ((2, 1), (3, 2)), (1e-3,), (), ((0.0, 16),), ("64K",), (0, 1), 2, 2, parents, 2, 4, 16, 2
+        (2, 3), (2,), (2,), ((2, 1), (3, 2)), (1e-3,), ((0.0, 16),), ("64K",), (0, 1), 2, 2, parents, 2, 4, 16, 2
     )  # fmt: skip
 
 

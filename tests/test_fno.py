@@ -11,7 +11,7 @@ import torch
 from sciml_fm_core import FNO, SIZES, FNOConfig, Task, find_system, load_operator, operator_from_released
 from sciml_fm_core.data.hdf5 import write_released
 from sciml_fm_core.models.conditioning import Conditioning
-from sciml_fm_core.models.fno import SpectralConvolution, gates_of
+from sciml_fm_core.models.fno import SpectralConvolution
 from sciml_fm_core.models.normalization import PaperNormalization
 
 
@@ -253,13 +253,14 @@ def test_constants_equal_constant_maps(gate_width):
 def test_gates_are_bounded():
     """Coefficients far outside the training range cannot make a gated network explode."""
     model = make(gate_width=8)
-    parameters = {name: value.unsqueeze(0) for name, value in model.named_parameters()}
-    constants = 1e6 * torch.randn(50, 1, 3, dtype=torch.float64)
-    scales, pointwise, shift = gates_of(model.config, parameters, constants)
-    assert scales.shape == (4, 50, 1, 6)
-    for gate in (scales, pointwise):
-        assert 0 <= gate.min() <= gate.max() <= 2
-    assert shift.abs().max() <= 1
+    told = Conditioning(1e6 * torch.randn(50, 3, dtype=torch.float64))
+    gates = model.block_gates(torch.randn(50, 1, 16, 16, dtype=torch.float64), told)
+    assert len(gates) == 4
+    for *scales, shift in gates:
+        for gate in scales:
+            assert gate.shape == (50, 6)
+            assert 0 <= gate.min() <= gate.max() <= 2
+        assert shift.abs().max() <= 1
 
 
 def test_gates_see_the_coefficients_alone():

@@ -122,8 +122,8 @@ def test_a_changed_network_is_applied_as_it_is(operator, change):
     torch.testing.assert_close(both[0], operator(*examples[:2]), **close)
     for found in (both[1], changed(*examples[:2]), changed.copy()(*examples[:2])):
         torch.testing.assert_close(found, expected, **close)
-    encoded = encode_together([operator], [(TASK.system, *examples[:2])])
-    alone = encoded.decode(changed.model(encoded.field, encoded.conditioning))
+    (encoded,) = encode_together([operator], [(TASK.system, *examples[:2])])
+    alone = encoded.decode(changed.model(*encoded.inputs))
     torch.testing.assert_close(alone, expected, **close)
 
 
@@ -196,12 +196,10 @@ def test_members_are_as_each_alone(operator):
     models = [operator.model, operator.copy().model]
     for parameter in models[1].parameters():
         parameter.data.mul_(1.1)
-    sources, told = torch.randn(2, 3, 1, 32, 32), torch.randn(2, 3, 3)
-    together = apply_together(models, sources, Conditioning(told))
-    alone = torch.stack([model(f, Conditioning(c)) for model, f, c in zip(models, sources, told, strict=True)])
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
-    shared = apply_together(models, sources[0], Conditioning(told[0]))
-    torch.testing.assert_close(shared[1], models[1](sources[0], Conditioning(told[0])), rtol=1e-5, atol=1e-6)
+    inputs = [(torch.randn(3, 1, 32, 32), Conditioning(torch.randn(3, 3))) for _ in models]
+    for given in (inputs, inputs[:1] * 2):
+        alone = [model(*own) for model, own in zip(models, given, strict=True)]
+        torch.testing.assert_close(apply_together(models, given), alone, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -216,7 +214,7 @@ def test_through_everything(name, tmp_path):
     data, validation = draw_split(FAR, "train", 4, resolution=32), draw_split(FAR, "validation", 4, resolution=32)
     for adapt in (fine_tune, train_from_scratch):
         config = TrainConfig(steps=6, validate_every=2)
-        result = adapt(again, data, validation=validation, config=config, learning_rates=(1e-3, 3e-3), halve_at=())
+        result = adapt(again, data, validation=validation, config=config, learning_rates=(1e-3, 3e-3))
         assert result.operator.card["architecture"] == name
         assert set(result.tried) == {1e-3, 3e-3}
         assert evaluate(result.operator, FAR, count=2, resolution=32)["error"] > 0

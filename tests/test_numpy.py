@@ -86,7 +86,7 @@ def test_functions_take_them(tmp_path):
     )
     tuned = fine_tune(
         operator, data, validation=held_out, config=TrainConfig(steps=2), learning_rates=np.logspace(-4, -2, 2),
-        halve_at=np.array([]), batch_size=Int(2), resolution=Int(32), seed=Int(1), checkpoint=tmp_path / "t.checkpoint",
+        batch_size=Int(2), resolution=Int(32), seed=Int(1), checkpoint=tmp_path / "t.checkpoint",
     )  # fmt: skip
     assert load_operator(tuned.operator.save(path)).card["learning_rate"] in (1e-4, 1e-2)
     assert json.dumps(evaluate(operator, TASK, count=Int(2), resolution=Int(32), seed=Int(0)))

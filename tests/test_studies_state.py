@@ -64,7 +64,6 @@ def record_of(run, identity):
         "steps": run.steps,
         "batch_size": run.batch_size,
         "learning_rates": list(run.learning_rates),
-        "halve_at": list(run.halve_at),
         "resolution": [list(pair) for pair in run.resolution],
         "validation": run.validation,
         "test": run.test,

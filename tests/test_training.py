@@ -286,7 +286,7 @@ ANOTHER = [
     ({"data": TurnedBatches(fresh())}, "data.kind: 'FreshBatches' in the file, 'TurnedBatches' asked for"),
     ({"data": fixed()}, "data.kind: 'FreshBatches' in the file, 'FixedBatches' asked for"),
     ({"data": fixed(ONE_OFF), "first": {"data": fixed()}}, "data.sets.0.1.solution: "),
-    ({"data": Doubled(2), "first": {"data": Doubled(1)}}, "first_batch.0.0.1.solution: "),
+    ({"data": Doubled(2), "first": {"data": Doubled(1)}}, "first_batch.0.1.solution: "),
     ({"data": fresh(share=(0, 2))}, "data.share.1: 1 in the file, 2 asked for"),
     ({"validation": held_out(4)}, "validation.0.1.examples: 8 in the file, 4 asked for"),
     ({"validation": held_out(n=32)}, "validation.0.1.points: 16 in the file, 32 asked for"),
@@ -423,31 +423,15 @@ def test_members_take_the_steps_they_would_take_alone(small_operator, kind):
         assert (member.status, member.history.examples_seen) == ("finished", 48)
 
 
-def test_members_may_have_their_own_data_and_normalisation(small_operator):
+def test_members_may_have_their_own_normalisation(small_operator):
     config, rate = TrainConfig(steps=6, learning_rate=1e-3), 1e-3
-    sets = [FixedBatches([(TASK.system, draw_split(TASK, "train", 8, seed=s, resolution=16))], 4) for s in (0, 1)]
     operators = [small_operator(kind="paper", seed=0), small_operator(kind="paper", seed=1)]
     operators[1].normalization = operators[1].normalization.__class__(operators[1].systems, 0.3, (0.1, 0.2, 0.3))
     alone = [operator.copy() for operator in operators]
-    fit_together([Member(o, rate, data) for o, data in zip(operators, sets, strict=True)], None, config)
-    for operator, together, data in zip(alone, operators, sets, strict=True):
-        fit(operator, data, config)
+    fit_together([Member(operator, rate) for operator in operators], fresh(), config)
+    for operator, together in zip(alone, operators, strict=True):
+        fit(operator, fresh(), config)
         assert difference(operator, together) < 1e-4
-
-
-def test_the_worse_half_is_dropped_on_validation(small_operator):
-    config = TrainConfig(steps=20, report_every=5, validate_every=5)
-    members = members_of(lambda seed: small_operator(), (1e-6, 5e-3, 1e-5, 2e-3, 1e-3))  # one start, five rates
-    fit_together(members, fresh(), config, halve_at=(0.2, 0.5), validation=held_out())
-    status = {member.learning_rate: member.status for member in members}
-    assert [status[rate] for rate in (1e-6, 1e-5)] == ["dropped", "dropped"]
-    assert sorted(status.values()) == ["dropped", "dropped", "dropped", "finished", "finished"]
-    seen = sorted(member.history.examples_seen for member in members)
-    assert seen == [16, 16, 40, 80, 80]
-    finished = [member for member in members if member.status == "finished"]
-    assert max(m.score for m in finished) < min(m.score for m in members if m.status == "dropped")
-    with pytest.raises(ValueError, match="halving: needs validation examples"):
-        fit_together(members_of(lambda seed: small_operator()), fresh(), config, halve_at=(0.5,))
 
 
 def test_a_member_that_diverges_leaves_the_others_alone(small_operator):
@@ -462,7 +446,7 @@ def test_a_member_that_diverges_leaves_the_others_alone(small_operator):
 
 def test_a_resumed_grid_is_the_uninterrupted_one(small_operator, tmp_path):
     config = TrainConfig(steps=20, report_every=1, validate_every=4, checkpoint_every=6)
-    settings = {"halve_at": (0.4,), "validation": held_out()}
+    settings = {"validation": held_out()}
     whole, killed, resumed = (members_of(small_operator) for _ in range(3))
     fit_together(whole, fresh(), config, **settings)
 
@@ -476,8 +460,6 @@ def test_a_resumed_grid_is_the_uninterrupted_one(small_operator, tmp_path):
     for one, other in zip(whole, resumed, strict=True):
         assert same(weights(one.operator), weights(other.operator))
         assert (one.status, one.history.best_error) == (other.status, other.history.best_error)
-    with pytest.raises(ValueError, match=r"config.halve_at.0: 0.4 in the file, nothing asked for"):
-        fit_together(members_of(small_operator), fresh(), config, validation=held_out(), checkpoint=tmp_path / "state")
 
 
 # Bad settings ---------------------------------------------------------------------------------------------------------

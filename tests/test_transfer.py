@@ -31,10 +31,11 @@ from sciml_fm_core import (
 from sciml_fm_core.evaluation import errors as errors_module
 from sciml_fm_core.files import file_digest
 from sciml_fm_core.models import normalization as normalization_module
+from sciml_fm_core.models.operator import read_header
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import wavenumbers
 from sciml_fm_core.training import transfer as transfer_module
-from sciml_fm_core.training.recipes import find_recipe
+from sciml_fm_core.training.recipes import recipe_of
 
 NEAR, FAR = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(5,10)")
 QUICK = TrainConfig(steps=30, learning_rate=3e-3, validate_every=5)
@@ -585,8 +586,13 @@ def test_cards_say_nothing_that_belongs_to_the_parent():
         assert card[origin]["tasks"] == ["SYS-1(1,5)"]
 
 
-def test_a_recipe_is_known_by_its_former_name():
-    """Bundles, records and commands of earlier versions say ``ours``."""
-    assert find_recipe("ours") is find_recipe("dimensionless")
-    operator = new_operator([NEAR], recipe="ours", size="64K")
-    assert operator.card["recipe"] == "dimensionless"
+def test_a_bundle_keeps_its_recipe(small_operator, tmp_path):
+    """One that version 0.1.0 called otherwise, too; one that nobody knows is an error, and no other is trained by."""
+    operator = small_operator()
+    operator.card["recipe"] = "ours"
+    again = load_operator(operator.save(tmp_path / "former.safetensors"))
+    assert again.card["recipe"] == read_header(tmp_path / "former.safetensors").card["recipe"] == "dimensionless"
+    assert recipe_of(again) is RECIPES["dimensionless"]
+    operator.card["recipe"] = "theirs"
+    with pytest.raises(ValueError, match=r"recipe: expected one of dimensionless, .*, got 'theirs'"):
+        fine_tune(operator, draw_split(NEAR, "train", 2, resolution=32), config=TrainConfig(steps=1))

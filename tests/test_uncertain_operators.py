@@ -27,7 +27,7 @@ def examples():
 
 
 def encoded(operator, examples, task=TASK):
-    return encode_together([operator], [(task.system, examples.source, examples.coefficients)])
+    return encode_together([operator], [(task.system, examples.source, examples.coefficients)])[0]
 
 
 def weights(heads):
@@ -38,9 +38,9 @@ def weights(heads):
 def test_the_head_of_what_is_hidden_is_the_network(recipe, examples):
     operator = new_operator([TASK], recipe=recipe, size="64K", seed=3)
     inputs = encoded(operator, examples)
-    hidden = operator.model.hidden(inputs.field, inputs.conditioning)
+    hidden = operator.model.hidden(*inputs.inputs)
     assert hidden.shape == (6, 32, 32, operator.model.config.width)
-    whole = operator.model(inputs.field, inputs.conditioning)
+    whole = operator.model(*inputs.inputs)
     torch.testing.assert_close(operator.model.head(hidden), whole, rtol=1e-4, atol=1e-5)
 
 

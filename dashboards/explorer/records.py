@@ -24,7 +24,7 @@ TABLES = "*/records.csv"
 OPERATOR = ("parent", "recipe", "architecture", "size", "pretraining_examples", "pretraining_seed", "shipped_parent")
 """Keys of a record that tell one pre-trained operator from another."""
 SETTINGS = (
-    "batch_size", "learning_rates", "halve_at", "resolution", "validation", "test", "test_resolution",
+    "batch_size", "learning_rates", "resolution", "validation", "test", "test_resolution",
     "symmetries",
 )  # fmt: skip
 """Keys that are the same in all runs of a budget: errors are compared only where these agree."""

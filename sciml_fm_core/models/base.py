@@ -5,10 +5,11 @@ from __future__ import annotations
 import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What weights in files may be."""
 FINEST_GRID = 1024
 """Points in each direction of a grid of a network's own, at most: no tensor in a file bounds them."""
+
+Network = Callable[["Model", Tensor, Conditioning], Tensor]
+"""How a network is applied: its module, fields and what it is told to solutions, see `Model.forward`."""
 
 MODELS: dict[str, type[Model]] = {}
 """The known architectures by name: each subclass of `Model` that declares an `architecture` registers itself."""
@@ -76,6 +80,8 @@ class Model(nn.Module):
     """Of its pre-training, where that of the recipe, which is for an FNO, does not suit it."""
     takes_modes: ClassVar[bool] = False
     """Whether it uses values on Fourier modes: to ignore what it is told would be a silent loss."""
+    maps_weights: ClassVar[bool] = False
+    """Whether `torch.func.vmap` can map it over its weights."""
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
@@ -168,8 +174,8 @@ class Model(nn.Module):
         """Number of real parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def network(self, precision: str = "float32") -> Callable[..., Tensor]:
-        """What `apply_members` applies, and what a training compiles.
+    def network(self, precision: str = "float32") -> Network:
+        """What `apply_together` applies, and what a training compiles.
 
         Raises:
             ValueError: if the architecture has no form in that precision.
@@ -183,15 +189,33 @@ class Model(nn.Module):
         """Whether layers were exchanged or hooked, so that it is to be called as a module, and not in a faster form."""
         return False
 
-    @classmethod
-    def apply_members(
-        cls, models: Sequence[Model], fields: Tensor, conditioning: Conditioning, network: Callable[..., Tensor]
-    ) -> Tensor:
-        """Apply networks of equal shape, one after the other; see `apply_together`. An architecture may know better."""
-        outputs = [
-            network(model, fields[min(i, len(fields) - 1)], conditioning.member(i)) for i, model in enumerate(models)
-        ]
-        return torch.stack(outputs)
+    def told(self, fields: Tensor, conditioning: Conditioning | None) -> Conditioning:
+        """What it is told beside its fields, checked to be what it takes; None stands for nothing.
+
+        Raises:
+            ValueError: on numbers of channels, values on modes or points that it does not take.
+        """
+        if conditioning is None:
+            conditioning = Conditioning(fields.new_empty(len(fields), 0))
+        told = conditioning.scalars.shape[-1] + (0 if conditioning.fields is None else conditioning.fields.shape[-3])
+        if fields.ndim != 4 or fields.shape[1] + told != self.config.in_channels:
+            raise ValueError(
+                f"inputs: expected (batch, {self.config.in_channels}, n, n) counting what is told of the equation, "
+                f"got {tuple(fields.shape)} and {told} more"
+            )
+        values = 0 if conditioning.modes is None else conditioning.modes.shape[-1]
+        if values != self.config.mode_channels:
+            raise ValueError(
+                f"inputs: this network expects {self.config.mode_channels} values on each mode, got {values}; "
+                "encode the examples by the operator's own normalisation"
+            )
+        n, least = check_grid(fields, "inputs"), self.smallest_grid
+        if n < least:
+            raise ValueError(
+                f"inputs: this {self.architecture} expects at least {least} points in each direction, got {n}; "
+                "use a finer grid or another model"
+            )
+        return conditioning
 
     def tensors(self) -> dict[str, Tensor]:
         """Its parameters by name, as they are used: after what `torch.nn.utils.parametrize` makes of them."""
@@ -362,64 +386,79 @@ def find_model(architecture: str) -> type[Model]:
 
 def apply_together(
     models: Sequence[Model],
-    fields: Tensor,
-    conditioning: Conditioning | None = None,
-    network: Callable[..., Tensor] | None = None,
-) -> Tensor:
-    """Apply networks of equal shape to the same, or to as many, examples. Autocasting is off: they have precisions of
-    their own.
+    inputs: Sequence[tuple[Tensor, Conditioning | None]],
+    network: Network | None = None,
+) -> list[Tensor]:
+    """Apply networks of equal shape, each to its own fields and what it is told beside them.
+
+    On a CPU one after the other: several at once would crowd each other out of the cache. On a GPU at once, if the
+    architecture `maps_weights`: one batched product replaces many that are too small to fill it. Autocasting is off:
+    networks have precisions of their own.
 
     Args:
-        models: the members.
-        fields: (batch, channels, n, n), seen by every member, or (members, batch, channels, n, n): the source first.
-        conditioning: what they are told, likewise with or without a leading axis of members; None for nothing.
-        network: what to apply instead of `Model.network`, such as its compiled form; of no use where a member
-            `is_changed`.
+        models: the networks.
+        inputs: for each of them fields (batch, channels, n, n), the source first, and what it is told; None for
+            nothing. Tensors that several share are mapped once.
+        network: what to apply instead of `Model.network`, such as its compiled form, one after the other; of no use
+            where a network `is_changed`.
 
     Returns:
-        Solutions, (members, batch, 1, n, n).
+        Solutions, (batch, 1, n, n) each.
 
     Raises:
-        ValueError: if the members differ in shape, or on numbers of channels or points that they do not take.
+        ValueError: if the networks differ in shape, or on numbers of channels or points that they do not take.
     """
+    first, device = models[0], inputs[0][0].device
+    if any(type(model) is not type(first) or model.config != first.config for model in models):
+        raise ValueError("apply together: expected networks of equal configuration; apply the others by themselves")
+    checked = [(fields, model.told(fields, told)) for model, (fields, told) in zip(models, inputs, strict=True)]
     changed = any(model.is_changed for model in models)
-    solutions = apply_checked(models, fields, conditioning, call_module if changed else network or models[0].network())
-    if changed and solutions.shape[2:] != (1, *fields.shape[-2:]):
-        got = tuple(solutions.shape[1:])
-        raise ValueError(f"network: expected solutions (batch, 1, n, n) of one whose layers were exchanged, got {got}")
+    with without_autocast(device):
+        if first.maps_weights and not changed and network is None and len(models) > 1 and _at_once(device):
+            return _mapped(models, checked)
+        used = call_module if changed else network or first.network()
+        solutions = [used(model, *own) for model, own in zip(models, checked, strict=True)]
+    for solution, (fields, _) in zip(solutions, checked, strict=True):
+        if changed and solution.shape != (len(fields), 1, *fields.shape[-2:]):
+            raise ValueError(
+                "network: expected solutions (batch, 1, n, n) of one whose layers were exchanged, got "
+                f"{tuple(solution.shape)}"
+            )
     return solutions
 
 
-def apply_checked(
-    models: Sequence[Model], fields: Tensor, conditioning: Conditioning | None, network: Callable[..., Tensor]
-) -> Tensor:
-    """`apply_together`, of that very network."""
-    kind = fields.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        with torch.autocast(kind, enabled=False):
-            return apply_checked(models, fields, conditioning, network)
-    first = models[0]
-    if any(type(model) is not type(first) or model.config != first.config for model in models):
-        raise ValueError("apply together: expected networks of equal configuration; apply the others by themselves")
-    fields = fields if fields.ndim == 5 else fields.unsqueeze(0)
-    if conditioning is None:
-        conditioning = Conditioning(fields.new_empty(*fields.shape[:2], 0))
-    told = conditioning.scalars.shape[-1] + (0 if conditioning.fields is None else conditioning.fields.shape[-3])
-    if fields.shape[2] + told != first.config.in_channels:
-        raise ValueError(
-            f"inputs: expected (batch, {first.config.in_channels}, n, n) counting what is told of the equation, "
-            f"got {tuple(fields.shape[1:])} and {told} more"
-        )
-    values = 0 if conditioning.modes is None else conditioning.modes.shape[-1]
-    if values != first.config.mode_channels:
-        raise ValueError(
-            f"inputs: this network expects {first.config.mode_channels} values on each mode, got {values}; "
-            "encode the examples by the operator's own normalisation"
-        )
-    n, least = check_grid(fields, "inputs"), first.smallest_grid
-    if n < least:
-        raise ValueError(
-            f"inputs: this {first.architecture} expects at least {least} points in each direction, got {n}; "
-            "use a finer grid or another model"
-        )
-    return first.apply_members(models, fields, conditioning, network)
+def _at_once(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Switch autocasting off on a device, where it is on."""
+    kind = device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if on else nullcontext()
+
+
+def _mapped(models: Sequence[Model], inputs: Sequence[tuple[Tensor, Conditioning]]) -> list[Tensor]:
+    """What a loop over networks gives, as one: mapped by `torch.func.vmap` over all weights, and inputs that differ."""
+    # not by `torch.func.stack_module_state`, through which no gradient flows to the networks
+    each = [model.tensors() for model in models]
+    weights = {name: torch.stack([own[name] for own in each]) for name in each[0]}
+    given: list[Any] = []
+    axes: list[int | None] = []
+    for column in zip(*((fields, *told) for fields, told in inputs), strict=True):
+        shared = all(tensor is column[0] for tensor in column)
+        given.append(column[0] if shared else torch.stack(cast(Any, column)))
+        axes.append(None if shared else 0)
+    shape = _shape(cast(Any, type(models[0])), models[0].config, threading.get_ident())
+
+    def solution(weights: dict[str, Tensor], fields: Tensor, *told: Any) -> Tensor:
+        return torch.func.functional_call(shape, weights, (fields, Conditioning(*told)))
+
+    return list(torch.func.vmap(solution, (0, *axes))(weights, *given))
+
+
+@lru_cache(maxsize=64)
+def _shape(kind: Any, config: ModelConfig, thread: int) -> Model:
+    """A network without numbers, into which the weights of others are put for a call: each thread has its own."""
+    with torch.device("meta"):
+        return kind(config)

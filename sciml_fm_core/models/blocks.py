@@ -1,9 +1,9 @@
 """The trunk of a Fourier neural operator as matrix products on contiguous memory, in differentiable operations.
 
-Hidden fields are ``hidden[y, x, batch, member, channel]``: with space first, the truncated Fourier transforms are
-products of small real matrices with everything behind them, and the product with the weights of each mode is one
-batched product, with no permuted copies between them. ``member`` numbers networks of equal shape that are trained
-together. This plain form is for CUDA and for `torch.compile`; `fused` has the same for CPUs.
+Hidden fields are ``hidden[y, x, batch, channel]``: with space first, the truncated Fourier transforms are products of
+small real matrices with everything behind them, and the product with the weights of each mode is one batched product,
+with no permuted copies between them. This plain form is for CUDA, `torch.compile` and `torch.func`; `fused` has the
+same for CPUs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Block(NamedTuple):
     """Parameters of one block, ``v = spectral_gate * convolution(u) + gate * (u @ weight) + mean``.
 
     Attributes:
-        spectral: (2, 2 m * m, members, d, d), real and imaginary part of each mode's matrix.
-        weight: (members, c, d), of the pointwise convolution; c = d channels after the first block.
-        mean: (batch, members, d).
-        spectral_gate, gate: (batch, members, d), or None.
-        mode_gate: (2 m * m, 2, batch, members, d), complex factors of the modes of the convolution, or None.
+        spectral: (2, 2 m * m, d, d), real and imaginary part of each mode's matrix.
+        weight: (c, d), of the pointwise convolution; c = d channels after the first block.
+        mean: (batch, d).
+        spectral_gate, gate: (batch, d), or None.
+        mode_gate: (2 m * m, 2, batch, d), complex factors of the modes of the convolution, or None.
     """
 
     spectral: Tensor
@@ -41,8 +41,8 @@ class Head(NamedTuple):
     """Parameters of the pointwise network d -> p -> 1 behind the last block.
 
     Attributes:
-        project: (members, d, p), and ``project_bias`` (members, p).
-        output: (members, p, 1), and ``output_bias`` (members, 1).
+        project: (d, p), and ``project_bias`` (p,).
+        output: (p, 1), and ``output_bias`` (1,).
     """
 
     project: Tensor
@@ -123,18 +123,15 @@ def mix_modes(spectrum: Tensor, weight: Tensor) -> Tensor:
     """Multiply each mode by its own complex matrix.
 
     Args:
-        spectrum: (2 m * m, 2, batch, members, d), real and imaginary part.
-        weight: (2, 2 m * m, members, d, d), real and imaginary part.
+        spectrum: (2 m * m, 2, batch, d), real and imaginary part.
+        weight: (2, 2 m * m, d, d), real and imaginary part.
 
     Returns:
         As the spectrum.
     """
-    modes, _, batch, members, width = spectrum.shape
-    rows = spectrum.permute(0, 3, 1, 2, 4).reshape(modes * members, 2, batch, width)
-    turned = torch.stack([-rows[:, 1], rows[:, 0]], dim=1)  # times i
-    real, imag = weight.flatten(1, 2).unbind(0)
-    mixed = torch.baddbmm(torch.bmm(rows.flatten(1, 2), real), turned.flatten(1, 2), imag)
-    return mixed.view(modes, members, 2, batch, -1).permute(0, 2, 3, 1, 4)
+    turned = torch.stack([-spectrum[:, 1], spectrum[:, 0]], dim=1)  # times i
+    real, imag = weight.unbind(0)
+    return torch.baddbmm(torch.bmm(spectrum.flatten(1, 2), real), turned.flatten(1, 2), imag).view(spectrum.shape)
 
 
 def with_mean(spectrum: Tensor, mean: Tensor) -> Tensor:
@@ -159,21 +156,19 @@ def plain_trunk(
     """All blocks, with GELU between them, and the head.
 
     Args:
-        fields: (n, n, batch, members or 1, c), what the first block's pointwise convolution takes.
-        spectrum: (2 m * m, 2, batch, members, d), what its spectral convolution takes.
+        fields: (n, n, batch, c), what the first block's pointwise convolution takes.
+        spectrum: (2 m * m, 2, batch, d), what its spectral convolution takes.
         blocks: one or more.
         head: behind the last one.
         matrices: of the grid.
         pointwise: dtype of the products of d channels with pointwise weights; that of the fields where None.
 
     Returns:
-        (n, n, batch, members).
+        (n, n, batch).
     """
-    hidden = functional.gelu(
-        _by_member(plain_blocks(fields, spectrum, blocks, matrices, pointwise), head.project, pointwise)
-        + head.project_bias
-    )
-    return (_by_member(hidden, head.output) + head.output_bias)[..., 0]
+    hidden = plain_blocks(fields, spectrum, blocks, matrices, pointwise)
+    features = functional.gelu(_product(hidden, head.project, pointwise) + head.project_bias)
+    return (features @ head.output + head.output_bias)[..., 0]
 
 
 def plain_blocks(
@@ -183,7 +178,7 @@ def plain_blocks(
     matrices: FourierMatrices,
     pointwise: torch.dtype | None = None,
 ) -> Tensor:
-    """What the head of `plain_trunk` takes, (n, n, batch, members, d); arguments as there."""
+    """What the head of `plain_trunk` takes, (n, n, batch, d); arguments as there."""
     hidden = fields
     for number, block in enumerate(blocks):
         if number:
@@ -195,17 +190,11 @@ def plain_blocks(
         if block.mode_gate is not None:
             mixed = complex_product(mixed, block.mode_gate)
         convolved = synthesise(with_mean(mixed, len(fields) ** 2 * block.mean), matrices)
-        product = _by_member(hidden, block.weight, pointwise if number else None)
+        product = _product(hidden, block.weight, pointwise if number else None)
         hidden = convolved + product if block.gate is None else torch.addcmul(convolved, product, block.gate)
     return hidden
 
 
-def _by_member(field: Tensor, weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Each member's field (..., member or 1, c) times its own matrix (member, c, d): (..., member, d)."""
-    members, channels, width = weight.shape
-    if dtype is not None:
-        return _by_member(field.to(dtype), weight.to(dtype)).to(field.dtype)
-    if field.shape[-2] == 1:  # all members see the same
-        return (field[..., 0, :] @ weight.transpose(0, 1).reshape(channels, -1)).unflatten(-1, (members, width))
-    product = torch.bmm(field.reshape(-1, members, channels).transpose(0, 1), weight)
-    return product.transpose(0, 1).reshape(*field.shape[:-1], width)
+def _product(field: Tensor, weight: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """``field @ weight``, both rounded to a dtype, and so the result, where there is one."""
+    return field @ weight if dtype is None else (field.to(dtype) @ weight.to(dtype)).to(field.dtype)

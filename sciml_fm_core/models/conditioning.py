@@ -15,25 +15,15 @@ class Conditioning(NamedTuple):
     """What a network is told of the equations of a batch.
 
     Attributes:
-        scalars: numbers that describe each equation, shape (..., batch, k); k may be 0.
-        modes: real values on each mode of the real transform of p points, shape (..., batch, p, p // 2 + 1, c), or
-            None; p is the network's choice, see `Model.mode_points`.
-        fields: values at each point, shape (..., batch, c, n, n), or None.
+        scalars: numbers that describe each equation, shape (batch, k); k may be 0.
+        modes: real values on each mode of the real transform of p points, shape (batch, p, p // 2 + 1, c), or None; p
+            is the network's choice, see `Model.mode_points`.
+        fields: values at each point, shape (batch, c, n, n), or None.
     """
 
     scalars: Tensor
     modes: Tensor | None = None
     fields: Tensor | None = None
-
-    def member(self, number: int) -> Conditioning:
-        """That of one of several members, from values that have, or lack, a leading axis of members."""
-        wanted = {"scalars": 3, "modes": 5, "fields": 5}
-        return Conditioning(
-            *(
-                value[min(number, len(value) - 1)] if value is not None and value.ndim == wanted[name] else value
-                for name, value in self._asdict().items()
-            )
-        )
 
 
 class Conditioner(ABC):

@@ -1,7 +1,7 @@
 """Fourier neural operator: truncated spectral convolutions on the torus, optionally gated by the coefficients.
 
 Li et al., arXiv:2010.08895; released weights of arXiv:2306.00258 load unchanged. What a block computes is in
-`blocks`; here are the parameters, and how networks of equal shape are applied together.
+`blocks`; here are the parameters, and what a block is told.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +21,7 @@ from torch.nn import functional
 from sciml_fm_core.eager import is_eager, is_ordinary
 from sciml_fm_core.files import user_path
 
-from .base import (
-    Model,
-    ModelConfig,
-    apply_checked,
-    are_changed,
-    call_module,
-    drawing_from,
-    is_hooked,
-    layers_of,
-)
+from .base import Model, ModelConfig, are_changed, drawing_from, is_hooked, layers_of, without_autocast
 from .blocks import (
     Block,
     FourierMatrices,
@@ -42,7 +35,7 @@ from .blocks import (
     synthesise,
     with_mean,
 )
-from .conditioning import Conditioning, Gates, ModeGates, bounded_scale, complex_factors
+from .conditioning import Conditioning, Gates, ModeGates, bounded_scale
 from .fused import fused_trunk
 
 
@@ -109,9 +102,8 @@ class SpectralConvolution(nn.Module):
     def forward(self, hidden: Tensor, factors: Tensor | None = None) -> Tensor:
         """Apply to hidden (n, n, batch, d), with complex factors of the modes of the result (2 m * m, 2, batch, d)."""
         matrices = fourier_matrices(hidden.shape[0], self.modes, hidden.dtype, hidden.device)
-        mixed = mix_modes(analyse(hidden.unsqueeze(3), matrices), self.weight.unsqueeze(2))
-        mixed = mixed if factors is None else complex_product(mixed, factors.unsqueeze(3))
-        return synthesise(mixed, matrices).squeeze(3)
+        mixed = mix_modes(analyse(hidden, matrices), self.weight)
+        return synthesise(mixed if factors is None else complex_product(mixed, factors), matrices)
 
 
 class FNO(Model):
@@ -130,6 +122,7 @@ class FNO(Model):
     config: FNOConfig
     sizes = SIZES
     takes_modes = True
+    maps_weights = True
 
     def __init__(self, config: FNOConfig, generator: torch.Generator | None = None):
         super().__init__(config)
@@ -177,16 +170,22 @@ class FNO(Model):
         Raises:
             ValueError: on another number of channels, or a grid too coarse for the modes.
         """
-        network = _by_layers if are_changed(self._layers) else network_of
-        return apply_checked([self], fields, conditioning, network)[0]
+        told = self.told(fields, conditioning)
+        with without_autocast(fields.device):
+            if are_changed(self._layers):
+                return self.head(self._hidden_by_layers(fields, told))
+            return self.solution(fields, told)
 
     def hidden(self, fields: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         """What `head` takes, (batch, n, n, d), for arguments as of `forward`: head(hidden(...)) is forward(...).
 
         For what has several heads on one trunk, or asks what the last layer sees.
         """
-        network = _hidden_by_layers if are_changed(self._layers) else partial(network_of, hidden=True)
-        return apply_checked([self], fields, conditioning, network)[0]
+        told = self.told(fields, conditioning)
+        with without_autocast(fields.device):
+            if are_changed(self._layers):
+                return self._hidden_by_layers(fields, told)
+            return plain_blocks(*self._trunk(fields, told)).permute(2, 0, 1, 3)
 
     def features(self, hidden: Tensor) -> Tensor:
         """What the last linear layer takes, (batch, n, n, p), of `hidden`."""
@@ -202,36 +201,81 @@ class FNO(Model):
 
     def network(self, precision="float32"):
         if precision != "bfloat16":
-            return network_of
-        return super().network(precision) if self.is_changed else partial(network_of, pointwise=torch.bfloat16)
+            return FNO.solution
+        return super().network(precision) if self.is_changed else partial(FNO.solution, pointwise=torch.bfloat16)
 
-    @classmethod
-    def apply_members(cls, models, fields, conditioning, network):
-        """On a GPU all at once, where one batched product replaces many that are too small to fill it; on a CPU one
-        after the other, where each has the cache for itself (five members at once take 1.6 times as long there)."""
-        if network in (call_module, _by_layers, _hidden_by_layers):
-            return super().apply_members(models, fields, conditioning, network)
-        config, scalars, maps = models[0].config, conditioning.scalars, conditioning.fields
-        if maps is not None:
-            maps = maps if maps.ndim == 5 else maps.unsqueeze(0)
-            both = max(len(maps), len(fields))
-            fields = torch.cat([fields.expand(both, *fields.shape[1:]), maps.expand(both, *maps.shape[1:])], dim=2)
-        scalars = scalars if scalars.ndim == 3 else scalars.unsqueeze(0)
-        modes = conditioning.modes
-        if modes is not None:
-            modes = modes if modes.ndim == 5 else modes.unsqueeze(0)
-        matrices = fourier_matrices(fields.shape[-1], config.modes, fields.dtype, fields.device)
-        members = [
-            {f"{path}{name}": getattr(module, name) for module, path, *_, names in model._layers for name in names}
-            for model in models
-        ]
-        if _at_once(fields.device):
-            return network(config, _stack(members), matrices, fields, scalars, modes)
-        outputs = [
-            network(config, _stack([member]), matrices, *(_of_member(given, i) for given in (fields, scalars, modes)))
-            for i, member in enumerate(members)
-        ]
-        return torch.cat(outputs)
+    def solution(self, fields: Tensor, told: Conditioning, pointwise: torch.dtype | None = None) -> Tensor:
+        """`forward` by the matrix products of `blocks`, for layers that are as they were built.
+
+        They run in the fused form on a CPU, unless operations do not run at once (see `is_eager`) or the pointwise
+        products have a dtype of their own (see `blocks.plain_trunk`), and in the plain form elsewhere.
+        """
+        points, spectrum, blocks, matrices = self._trunk(fields, told)
+        head = Head(self.project.weight.T, self.project.bias, self.output.weight.T, self.output.bias)
+        ordinary = is_eager() and all(map(is_ordinary, (points, spectrum, *head, *chain.from_iterable(blocks))))
+        if ordinary and fields.device.type == "cpu" and pointwise is None:
+            solution = fused_trunk(points, spectrum, blocks, head, matrices)
+        else:
+            solution = plain_trunk(points, spectrum, blocks, head, matrices, pointwise)
+        return solution.permute(2, 0, 1).contiguous().unsqueeze(1)  # losses would be slow on other strides
+
+    def _trunk(self, fields: Tensor, told: Conditioning) -> tuple[Tensor, Tensor, list[Block], FourierMatrices]:
+        """What the trunk takes: fields and their spectrum, a block for each layer, matrices of the grid.
+
+        The lift is linear, so it is never applied to a field: the first block's weights and the spectrum of the inputs
+        take it up.
+        """
+        fields, n = _all_fields(fields, told), fields.shape[-1]
+        matrices = fourier_matrices(n, self.config.modes, fields.dtype, fields.device)
+        known, unknown = self.lift.weight.split([fields.shape[1], told.scalars.shape[1]], dim=1)
+        lifted_mean = functional.linear(told.scalars, unknown, self.lift.bias)
+        points = fields.permute(2, 3, 0, 1)  # (y, x, batch, channel)
+        spectrum = with_mean(functional.linear(analyse(points, matrices), known), n**2 * lifted_mean)
+        blocks = []
+        for i, (gates, factors) in enumerate(zip(self.block_gates(fields, told), self.mode_factors(told), strict=True)):
+            spectral, pointwise = cast(SpectralConvolution, self.spectral[i]), cast(nn.Linear, self.pointwise[i])
+            weight: Tensor = pointwise.weight
+            mean: Tensor = pointwise.bias
+            if i == 0:
+                mean, weight = functional.linear(lifted_mean, weight, mean), weight @ known
+            spectral_gate, gate, shift = gates
+            mean = (mean if gate is None else mean * gate + shift).expand(spectrum.shape[2:])
+            blocks.append(Block(spectral.weight, weight.T, mean, spectral_gate, gate, factors))
+        return points, spectrum, blocks, matrices
+
+    def _hidden_by_layers(self, fields: Tensor, told: Conditioning) -> Tensor:
+        """`hidden` from calls of its layers, one by one: whatever they were exchanged for or have hooked to them."""
+        fields, n = _all_fields(fields, told), fields.shape[-1]
+        channels = torch.cat([fields, told.scalars[..., None, None].expand(-1, -1, n, n)], dim=1)
+        hidden = self.lift(channels.permute(2, 3, 0, 1))  # (y, x, batch, channel)
+        for i, (gates, factors) in enumerate(zip(self.block_gates(fields, told), self.mode_factors(told), strict=True)):
+            given = (hidden,) if factors is None else (hidden, factors)
+            convolved, product = self.spectral[i](*given), self.pointwise[i](hidden)
+            spectral_gate, gate, shift = gates
+            if gate is not None:
+                convolved, product = spectral_gate * convolved + shift, gate * product
+            hidden = convolved + product
+            hidden = functional.gelu(hidden) if i < self.config.depth - 1 else hidden
+        return hidden.permute(2, 0, 1, 3)
+
+    def block_gates(self, fields: Tensor, told: Conditioning) -> Sequence[tuple]:
+        """Spectral and pointwise gates, in (0, 2), and shifts of each block, (batch, d) each; or None of each."""
+        depth = self.config.depth
+        if self.gates is None:
+            return [(None, None, None)] * depth
+        maps = fields[:, 1:].mean(dim=(-2, -1))  # a coefficient map is constant: its value
+        gates = self.gates(torch.cat([maps, told.scalars], dim=1)).unflatten(1, (depth, 3, -1))
+        spectral, pointwise, shift = gates.permute(2, 1, 0, 3).contiguous()
+        return list(zip(bounded_scale(spectral), bounded_scale(pointwise), torch.tanh(shift / 2), strict=True))
+
+    def mode_factors(self, told: Conditioning) -> Sequence[Tensor | None]:
+        """Complex factors of the modes of each block, (2 m * m, 2, batch, d), where it is told values on modes."""
+        if self.mode_gates is None or told.modes is None:
+            return [None] * self.config.depth
+        m = self.config.modes
+        kept = torch.cat([told.modes[:, :m, :m], told.modes[:, -m:, :m]], dim=1)  # in the order of the spectrum
+        factors = self.mode_gates(kept.flatten(1, 2).transpose(0, 1).contiguous())
+        return factors.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
 
     @classmethod
     def from_released(cls, weights: dict[str, Tensor] | str | Path) -> FNO:
@@ -279,139 +323,8 @@ class FNO(Model):
         return model
 
 
-def _hidden_by_layers(model: FNO, fields: Tensor, conditioning: Conditioning) -> Tensor:
-    """`FNO.hidden` from calls of its layers, one by one: whatever they were exchanged for or have hooked to them."""
-    (scalars, modes, maps), n, depth = conditioning, fields.shape[-1], model.config.depth
-    fields = fields if maps is None else torch.cat([fields, maps], dim=1)
-    channels = torch.cat([fields, scalars[..., None, None].expand(-1, -1, n, n)], dim=1)
-    hidden = model.lift(channels.permute(2, 3, 0, 1))  # (y, x, batch, channel)
-    gates: Sequence = [None] * depth
-    if model.gates is not None:
-        told = torch.cat([fields[:, 1:].mean(dim=(-2, -1)), scalars], dim=-1)
-        gates = model.gates(told).unflatten(-1, (depth, 3, -1)).unbind(1)
-    factors: Sequence = [()] * depth
-    if model.mode_gates is not None and modes is not None:
-        made = model.mode_gates(_kept(modes[None], model.config.modes)[:, :, 0])
-        factors = [(own.transpose(1, 2),) for own in made.unbind(2)]
-    for i in range(depth):
-        convolved, product = model.spectral[i](hidden, *factors[i]), model.pointwise[i](hidden)
-        if gates[i] is not None:
-            spectral, pointwise, shift = gates[i].unbind(1)
-            convolved = bounded_scale(spectral) * convolved + torch.tanh(shift / 2)
-            product = bounded_scale(pointwise) * product
-        hidden = convolved + product
-        hidden = functional.gelu(hidden) if i < depth - 1 else hidden
-    return hidden.permute(2, 0, 1, 3)
-
-
-def _by_layers(model: FNO, fields: Tensor, conditioning: Conditioning) -> Tensor:
-    return model.head(_hidden_by_layers(model, fields, conditioning))
-
-
-def _of_member(values: Tensor | None, number: int) -> Tensor | None:
-    """Values of one member, or those that all share, with the axis of members."""
-    return values if values is None or len(values) == 1 else values[number : number + 1]
-
-
-def _kept(values: Tensor, modes: int) -> Tensor:
-    """Values (members, batch, p, p // 2 + 1, c) on the modes that spectral convolutions keep, in their order:
-    (2 m * m, batch, members, c)."""
-    kept = torch.cat([values[:, :, :modes, :modes], values[:, :, -modes:, :modes]], dim=2)
-    return kept.flatten(2, 3).permute(2, 1, 0, 3).contiguous()
-
-
-def _at_once(device: torch.device) -> bool:
-    return device.type != "cpu"
-
-
-def _stack(members: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Parameters of all members in one tensor each; the member stands where the batched products want it."""
-    stacked = {}
-    for name, first in members[0].items():
-        axis = 2 if name.startswith("spectral") else 0
-        stacked[name] = (
-            first.unsqueeze(axis) if len(members) == 1 else torch.stack([member[name] for member in members], axis)
-        )
-    return stacked
-
-
-def network_of(
-    config: FNOConfig,
-    parameters: dict[str, Tensor],
-    matrices: FourierMatrices,
-    inputs: Tensor,
-    constants: Tensor,
-    modes: Tensor | None = None,
-    pointwise: torch.dtype | None = None,
-    hidden: bool = False,
-) -> Tensor:
-    """The Fourier neural operator as a function of its stacked parameters, see `FNO.apply_members`.
-
-    With ``hidden``, what its head takes, (members, batch, n, n, d).
-
-    The blocks run in the fused form on a CPU, unless operations do not run at once (see `is_eager`) or the pointwise
-    products have a dtype of their own (see `blocks.plain_trunk`), and in the plain form elsewhere. The lift is linear,
-    so it is never applied to a field: the first block's weights and the spectrum of the inputs take it up.
-    """
-    fields, constants = inputs.permute(3, 4, 1, 0, 2), constants.transpose(0, 1)  # (y, x, batch, member, channel), ...
-
-    lift = parameters["lift.weight"]
-    known, unknown = lift.split([fields.shape[-1], constants.shape[-1]], dim=-1)
-    lifted_mean = _linear(constants, unknown, parameters["lift.bias"])
-    spectrum = with_mean(_linear(analyse(fields, matrices), known), inputs.shape[-1] ** 2 * lifted_mean)
-    gates: Sequence = [(None, None, None)] * config.depth
-    if config.gate_width:
-        maps = inputs[:, :, 1:].mean(dim=(-2, -1)).transpose(0, 1)  # a coefficient map is constant: its value
-        gates = list(zip(*gates_of(config, parameters, torch.cat([maps, constants], dim=-1)), strict=True))
-    mode_gates: Sequence = [None] * config.depth if modes is None else mode_gates_of(config, parameters, modes)
-    blocks = []
-    for i, (spectral_gate, gate, shift) in enumerate(gates):
-        weight, mean = parameters[f"pointwise.{i}.weight"], parameters[f"pointwise.{i}.bias"].unsqueeze(0)
-        if i == 0:
-            mean, weight = _linear(lifted_mean, weight, mean), torch.bmm(weight, known)
-        mean = (mean if gate is None else mean * gate + shift).expand(*spectrum.shape[2:])
-        spectral = parameters[f"spectral.{i}.weight"]
-        blocks.append(Block(spectral, weight.transpose(1, 2), mean, spectral_gate, gate, mode_gates[i]))
-    if hidden:
-        return plain_blocks(fields, spectrum, blocks, matrices, pointwise).permute(3, 2, 0, 1, 4)
-    project, output = (parameters[f"{name}.weight"].transpose(1, 2) for name in ("project", "output"))
-    head = Head(project, parameters["project.bias"], output, parameters["output.bias"])
-    ordinary = is_eager() and all(map(is_ordinary, (inputs, constants, modes, *parameters.values())))
-    if inputs.device.type == "cpu" and ordinary and pointwise is None:
-        solution = fused_trunk(fields, spectrum, blocks, head, matrices)
-    else:
-        solution = plain_trunk(fields, spectrum, blocks, head, matrices, pointwise)
-    return solution.permute(3, 2, 0, 1).contiguous().unsqueeze(2)  # losses would be slow on other strides
-
-
-def _linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Each member's linear layer (member, out, in) on features (..., member or 1, in): (..., member, out)."""
-    if len(weight) == features.shape[-2] == 1:  # no copies of the values on thousands of modes
-        return functional.linear(features, weight[0], None if bias is None else bias[0])
-    product = torch.einsum("...ki,koi->...ko", features.expand(*features.shape[:-2], len(weight), -1), weight)
-    return product if bias is None else product + bias
-
-
-def gates_of(config: FNOConfig, parameters: dict[str, Tensor], constants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Spectral and pointwise gates, in (0, 2), and shifts of all blocks, each (depth, batch, member, d)."""
-    gates = _layers("gates", parameters, constants).unflatten(-1, (config.depth, 3, config.width))
-    spectral, pointwise, shift = gates.permute(3, 2, 0, 1, 4).contiguous()
-    return bounded_scale(spectral), bounded_scale(pointwise), torch.tanh(shift / 2)
-
-
-def mode_gates_of(config: FNOConfig, parameters: dict[str, Tensor], modes: Tensor) -> Sequence[Tensor]:
-    """Complex factors of the modes of each block, (2 m * m, 2, batch, member, d), from values on all modes of a grid,
-    (member or 1, batch, p, p // 2 + 1, c)."""
-    factors = complex_factors(_layers("mode_gates", parameters, _kept(modes, config.modes)), config.depth)
-    return factors.permute(3, 0, 4, 1, 2, 5).contiguous().unbind(0)
-
-
-def _layers(name: str, parameters: dict[str, Tensor], features: Tensor) -> Tensor:
-    """What each member's `Gates` or `ModeGates` makes of features (..., member or 1, in): (..., member, out)."""
-    layers = [(parameters[f"{name}.layers.{i}.weight"], parameters[f"{name}.layers.{i}.bias"]) for i in (0, 2, 4)]
-    for weight, bias in layers[:-1]:
-        features = functional.gelu(_linear(features, weight, bias))
-    return _linear(features, *layers[-1])
+def _all_fields(fields: Tensor, told: Conditioning) -> Tensor:
+    return fields if told.fields is None else torch.cat([fields, told.fields], dim=1)
 
 
 def _read_released(path: Path) -> dict[str, Tensor]:

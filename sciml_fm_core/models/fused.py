@@ -2,13 +2,13 @@
 
 All that touches a row of points is done while that row is in the cache, forward and backward; the backward pass is
 written out, so that nothing is copied or added up between blocks; and every large array is used again by the next call.
-One member at a time: several at once only crowd each other out of the cache. The numbers are those of the plain form to
-rounding (see ``tests/test_blocks.py``).
+The numbers are those of the plain form to rounding (see ``tests/test_blocks.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -29,20 +29,12 @@ SPARE_BYTES = 2**29
 def fused_trunk(
     fields: Tensor, spectrum: Tensor, blocks: Sequence[Block], head: Head, matrices: FourierMatrices
 ) -> Tensor:
-    """`plain_trunk` for one member, for ordinary tensors outside `torch.func`, tracing and compilation.
+    """`plain_trunk` for ordinary tensors outside `torch.func`, tracing and compilation.
 
     Differentiable any number of times: a backward pass that is to be differentiated computes the plain form again.
     """
-    fields = fields.squeeze(3).contiguous()  # (n, n, batch, c)
-    spectrum = spectrum.squeeze(3).contiguous()  # (2 m * m, 2, batch, d)
-    parameters: list[Tensor | None] = [tensor[0] for tensor in head]
-    for block in blocks:
-        spectral, weight, *others, mode_gate = block
-        gates = (None if tensor is None else tensor[:, 0] for tensor in others)
-        parameters += [spectral[:, :, 0], weight[0], *gates, None if mode_gate is None else mode_gate[:, :, :, 0]]
-    arguments = matrices, fields, spectrum, *parameters
-    solution = _Trunk.apply(*arguments) if torch.is_grad_enabled() else _Trunk.forward(None, *arguments)
-    return solution.unsqueeze(-1)
+    arguments = matrices, fields.contiguous(), spectrum.contiguous(), *head, *chain.from_iterable(blocks)
+    return _Trunk.apply(*arguments) if torch.is_grad_enabled() else _Trunk.forward(None, *arguments)
 
 
 class Workspace:
@@ -150,7 +142,7 @@ class _Spectral:
 
 
 class _Trunk(torch.autograd.Function):
-    """Arguments: matrices, fields, spectrum, the head's four, then six of each block, all for one member."""
+    """Arguments: matrices, fields, spectrum, the head's four, then six of each block."""
 
     @staticmethod
     def forward(ctx, matrices, fields, spectrum, *parameters):
@@ -250,14 +242,7 @@ def _plain_backward(ctx, as_graph: bool, result_gradient: Tensor, *inputs: Tenso
     # The spectrum is made of the fields: by an alias of each, what one gives is not counted for the other.
     aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
     fields, spectrum, *parameters = aliases
-    axes = 2, 0, 1, 1, 1, 3  # of members, in the tensors of a block
-
-    def with_member(block: Block) -> Block:
-        tensors: Any = (None if t is None else t.unsqueeze(axis) for t, axis in zip(block, axes, strict=True))
-        return Block(*tensors)
-
-    head, blocks = Head(*(tensor[None] for tensor in parameters[:4])), [*map(with_member, _blocks_of(parameters))]
-    result = plain_trunk(fields.unsqueeze(3), spectrum.unsqueeze(3), blocks, head, ctx.matrices).squeeze(-1)
+    result = plain_trunk(fields, spectrum, _blocks_of(parameters), Head(*parameters[:4]), ctx.matrices)
     needed = ctx.needs_input_grad[1:]
     wanted = [alias for alias, needs in zip(aliases, needed, strict=True) if needs]
     found = iter(torch.autograd.grad(result, wanted, result_gradient, create_graph=as_graph, allow_unused=True))
@@ -265,7 +250,7 @@ def _plain_backward(ctx, as_graph: bool, result_gradient: Tensor, *inputs: Tenso
 
 
 def _blocks_of(parameters: Sequence[Any]) -> list[Block]:
-    """Blocks of one member, without the axis of members."""
+    """The blocks among the parameters of `_Trunk`."""
     return [Block(*parameters[first : first + 6]) for first in range(4, len(parameters), 6)]
 
 

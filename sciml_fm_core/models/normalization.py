@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -45,9 +45,9 @@ class Encoded(NamedTuple):
     mean: Tensor | None = None
 
     @property
-    def conditioning(self) -> Conditioning:
-        """What the network is told of the equations."""
-        return Conditioning(self.scalars, self.modes, self.fields)
+    def inputs(self) -> tuple[Tensor, Conditioning]:
+        """What the network takes: the field, and what it is told of the equations."""
+        return self.field, Conditioning(self.scalars, self.modes, self.fields)
 
     @property
     def used_scale(self) -> Tensor:
@@ -62,10 +62,10 @@ class Encoded(NamedTuple):
         return solution if self.mean is None else solution + self.mean[..., None, None]
 
     @staticmethod
-    def combine(function: Callable[[list[Tensor]], Tensor], parts: Sequence[Encoded]) -> Encoded:
-        """Parts concatenated or stacked, tensor by tensor; what none of them has stays None."""
+    def joined(parts: Sequence[Encoded]) -> Encoded:
+        """Parts of one batch concatenated, tensor by tensor; what none of them has stays None."""
         columns = zip(*parts, strict=True)
-        made = [None if column[0] is None else function(list(column)) for column in columns]
+        made = [None if column[0] is None else torch.cat(list(column)) for column in columns]
         return Encoded(*made)  # type: ignore[arg-type] # only the last three may be None
 
 

@@ -22,7 +22,6 @@ from sciml_fm_core import schema
 from sciml_fm_core.digests import digest_of, read_stored_header, read_tensors, write_tensors
 from sciml_fm_core.eager import graph_where_needed, known_values
 from sciml_fm_core.files import find_file
-from sciml_fm_core.former_names import FORMER_DIGESTS, with_recipe_of_today
 from sciml_fm_core.physics.spectral import broadcast_shapes, check_grid, is_finite, largest_size
 from sciml_fm_core.physics.symmetries import inverse, turned_field
 from sciml_fm_core.physics.system import System
@@ -293,9 +292,10 @@ def predict_together(
     def solutions(part: slice) -> Tensor:
         inputs = sources[part].to(device, dtype), rows[part].to(device, dtype)
         encoded = encode_together(operators, [(system, *inputs)])
-        _check_size(encoded.scale.masked_fill(encoded.scale == 0, torch.nan), "solution")
-        outputs = apply_together([operator.model for operator in operators], encoded.field, encoded.conditioning)
-        found = encoded.decode(outputs)
+        for each in encoded:
+            _check_size(each.scale.masked_fill(each.scale == 0, torch.nan), "solution")
+        outputs = apply_together([operator.model for operator in operators], [each.inputs for each in encoded])
+        found = torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
         given = found.to(source.device, source.dtype)
         if is_finite(given) or not is_finite(found):  # what blew up is for the caller to see
             return given
@@ -340,30 +340,25 @@ def encode_together(
     operators: Sequence[Operator],
     parts: Sequence[tuple[System, Tensor, Tensor]],
     variation: Tensor | None = None,
-) -> Encoded:
-    """Network inputs of a batch, given in parts of (system, source, coefficients), for several operators.
+) -> list[Encoded]:
+    """Network inputs of a batch, given in parts of (system, source, coefficients), for each of several operators.
 
-    Without a leading dimension where all share one normalisation, so that it is computed once; else (operators, ...).
-    The variation, of all parts together, is as in `Normalization.encode`.
+    Those of one normalisation share what is computed once. The variation, of all parts together, is as in
+    `Normalization.encode`.
     """
-    normalizations = list(dict.fromkeys(operator.normalization for operator in operators))
     points = operators[0].model.mode_points
     sizes = [len(source) for _, source, _ in parts]
     variations = [None] * len(parts) if variation is None else variation.split(sizes)
-    encoded = [
-        Encoded.combine(
-            torch.cat,
+    encoded = {
+        normalization: Encoded.joined(
             [
-                each.encode(source, coefficients, system, mode_points=points, variation=own)
+                normalization.encode(source, coefficients, system, mode_points=points, variation=own)
                 for (system, source, coefficients), own in zip(parts, variations, strict=True)
-            ],
+            ]
         )
-        for each in normalizations
-    ]
-    if len(encoded) == 1:
-        return encoded[0]
-    chosen = [encoded[normalizations.index(operator.normalization)] for operator in operators]
-    return Encoded.combine(torch.stack, chosen)
+        for normalization in {operator.normalization for operator in operators}
+    }
+    return [encoded[operator.normalization] for operator in operators]
 
 
 def shipped_operators() -> dict[str, Path]:
@@ -388,7 +383,7 @@ def _parent_of(about: Packed, where: str) -> Operator | None:
             f"{where}: it is the difference to {reprlib.repr(name)}, which does not ship; keep it whole instead"
         )
     origin = load_operator(shipped[name])
-    if about.digest not in (None, origin.digest, FORMER_DIGESTS.get(name)):
+    if about.digest not in (None, origin.digest):
         raise ValueError(f"{where}: the operator {name} that it is the difference to has changed; make it again")
     return origin
 
@@ -410,7 +405,9 @@ def _stored_header(path: Path) -> dict:
 
 def _header_of(stored: dict, where: str) -> OperatorHeader:
     header = schema.read(OperatorHeader, stored, where, strict=True)
-    return replace(header, card=with_recipe_of_today(header.card))
+    if header.card.get("recipe") == "ours":  # so version 0.1.0 called it
+        return replace(header, card=header.card | {"recipe": "dimensionless"})
+    return header
 
 
 def load_operator(name_or_path: str | Path, device: torch.device | str | None = None) -> Operator:

@@ -33,7 +33,7 @@ class Budget:
         other_examples: at the other shifts, and for sizes.
         few_examples: for mixtures and seeds.
         steps: optimiser steps by number of examples: ``(up to, steps)`` in rising order.
-        learning_rates, halve_at, symmetries: see `AdaptationRun`.
+        learning_rates, symmetries: see `AdaptationRun`.
         resolution: schedule of the adaptations and of the study's own pre-training.
         sizes: of the model-size experiment, each pre-trained with `pretraining_steps`.
         seeds: downstream seeds of the seed experiment.
@@ -53,7 +53,6 @@ class Budget:
     few_examples: tuple[int, ...]
     steps: tuple[tuple[int, int], ...]
     learning_rates: tuple[float, ...] = LEARNING_RATES
-    halve_at: tuple[float, ...] = ()
     resolution: Schedule = COARSE_FIRST
     sizes: tuple[str, ...] = PAPER_SIZES
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -100,7 +99,7 @@ SHIPPED = {
 }
 
 SMOKE = Budget(
-    (4,), (4,), (4,), ((4, 2),), (1e-3,), (), ((0.0, 32),), ("64K",), (0, 1), 2, 4, SHIPPED, 2, 2, 32, 4,
+    (4,), (4,), (4,), ((4, 2),), (1e-3,), ((0.0, 32),), ("64K",), (0, 1), 2, 4, SHIPPED, 2, 2, 32, 4,
     equation_steps=2, equation_size="64K", tuning_steps=(1, 2),
 )  # fmt: skip
 BUDGETS: dict[str, Budget] = {
@@ -385,7 +384,6 @@ def _curve(budget, parent, task, examples, starts=STARTS, seed=0) -> list[Adapta
             steps=budget.steps_for(count),
             batch_size=budget.batch_size,
             learning_rates=budget.learning_rates,
-            halve_at=budget.halve_at,
             resolution=budget.resolution,
             validation=budget.validation,
             test=budget.test,

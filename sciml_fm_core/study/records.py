@@ -12,7 +12,6 @@ from pathlib import Path
 from sciml_fm_core import schema
 from sciml_fm_core.digests import check_digest, with_digest
 from sciml_fm_core.files import atomic_path, user_path, write_json
-from sciml_fm_core.former_names import with_recipe_of_today
 
 # Records --------------------------------------------------------------------------------------------------------------
 
@@ -46,7 +45,6 @@ class AdaptationRecord(AnyRecord):
     steps: int | None = None
     batch_size: int | None = None
     learning_rates: list[float] = field(default_factory=list)
-    halve_at: list[float] = field(default_factory=list)
     resolution: list[list[float]] = field(default_factory=list)
     validation: int | None = None
     test: int | None = None
@@ -67,7 +65,7 @@ class AdaptationRecord(AnyRecord):
 def _checked(record: dict, where: str) -> dict:
     """The record, as it is, where what it holds is of the types above."""
     schema.read(AnyRecord if record.get("kind") else AdaptationRecord, record, where, finite=False)
-    return with_recipe_of_today(record)
+    return record
 
 
 def write_record(record: dict, path: str | Path) -> None:

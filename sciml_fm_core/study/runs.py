@@ -16,7 +16,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,6 @@ from sciml_fm_core._version import NUMBERS
 from sciml_fm_core.data.splits import draw_split, stream
 from sciml_fm_core.evaluation.metrics import has_size, relative_error
 from sciml_fm_core.files import find_file, user_path
-from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations, shipped_operators
 from sciml_fm_core.physics.tasks import Task, parse_mixture
@@ -93,7 +92,7 @@ class AdaptationRun(TakesNumpy):
         examples: downstream examples.
         seed: of the downstream examples, their shuffling and the random weights.
         steps, batch_size: of the adaptation; a batch holds all examples where there are fewer.
-        learning_rates: grid, one of which is chosen on validation; halved on the way at ``halve_at``.
+        learning_rates: grid, one of which is chosen on validation.
         resolution: schedule of (progress, points) of the training.
         validation, test: numbers of examples, on ``test_resolution`` points; test examples have seed 0.
         symmetries: whether the training turns its examples, as in `fine_tune`.
@@ -107,7 +106,7 @@ class AdaptationRun(TakesNumpy):
     steps: int = 300
     batch_size: int = 32
     learning_rates: tuple[float, ...] = LEARNING_RATES
-    halve_at: tuple[float, ...] = ()
+    halve_at: tuple[float, ...] = field(default=(), init=False)  # of no use any more: identities hash the name
     resolution: Schedule = ((0.0, 32), (0.7, 64))
     validation: int = 64
     test: int = 256
@@ -139,7 +138,6 @@ def identity(run: Run) -> str:
 
 def _configuration(run: Run) -> dict[str, Any]:
     values = {key: value for key, value in asdict(run).items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
-    values = with_recipe_of_today(values)
     if isinstance(run, AdaptationRun):
         parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
         values["parent"] = {"identity": parent}
@@ -266,8 +264,8 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
         start = fine_tune if run.start == "fine-tuned" else train_from_scratch
         result = start(
             parent, data, system=system, validation=validation, config=config, learning_rates=run.learning_rates,
-            halve_at=run.halve_at, batch_size=run.batch_size, resolution=dict(run.resolution), seed=run.seed,
-            symmetries=run.symmetries, checkpoint=checkpoint,
+            batch_size=run.batch_size, resolution=dict(run.resolution), seed=run.seed, symmetries=run.symmetries,
+            checkpoint=checkpoint,
         )  # fmt: skip
         operator, history = result.operator, result.history
         chosen = {

@@ -22,7 +22,7 @@ from .distributed import ALONE, Processes
 from .member import Member
 
 CHECKPOINT_FORMAT = "sciml-fm checkpoint"
-STATUSES = ("training", "finished", "dropped", "diverged")
+STATUSES = ("training", "finished", "diverged")
 """Of a `Member`."""
 SHOWN = 4
 """Differences between two trainings that an error tells of."""

@@ -35,26 +35,24 @@ CHUNK = 256
 
 def describe_training(
     members: Sequence[Member],
-    data: Batches | None,
+    data: Batches,
     config: TrainConfig,
-    halve_at: Sequence[float],
     validation: Sequence[tuple[System, Examples]],
 ) -> dict[str, Any]:
     """All that decides the result of `fit_together`; causes come before what follows from them."""
     first, models = members[0].operator, [member.operator.model for member in members]
     settings = {key: value for key, value in asdict(config).items() if key != "checkpoint_every"}
-    settings |= {"learning_rate": [member.learning_rate for member in members], "halve_at": list(halve_at)}
+    settings |= {"learning_rate": [member.learning_rate for member in members]}
     named = ("tasks", "recipe", "architecture", "size", "seed")
     described = {
         "operator": {key: first.card[key] for key in named if key in first.card},
         "config": settings,
         "data": data,
-        "own_data": [member.data for member in members],
         "validation": list(validation),
         "model": {"architecture": first.model.architecture, **first.model.config.to_dict()},
         "normalization": [member.operator.normalization.to_dict() for member in members],
         "frozen": [[name for name, p in model.named_parameters() if not p.requires_grad] for model in models],
-        "first_batch": [each and each.batch(0, 0.0) for each in (data, *(member.data for member in members))],
+        "first_batch": data.batch(0, 0.0),
         "weights": [model.state_dict() for model in models],
     }
     return json.loads(json.dumps(describe(described)))  # as it comes back from a file: lists for tuples

@@ -28,7 +28,7 @@ from .interrupts import Interrupts
 from .losses import LABEL_FREE, mean_losses, training_loss
 from .member import Member
 from .precision import products_in, trained_network
-from .recipes import recipe_of
+from .recipes import completed
 
 
 def fit(
@@ -62,7 +62,7 @@ def fit(
         FloatingPointError: if the loss stops being finite.
         KeyboardInterrupt: on Ctrl-C, between two steps, after the state was written to the checkpoint; so on SIGTERM.
     """
-    config = config.completed(**recipe_of(operator).settings)
+    config = completed(config, operator)
     member = Member(operator, cast(float, config.learning_rate))
     fit_together(
         [member],
@@ -78,50 +78,44 @@ def fit(
 
 def fit_together(
     members: Sequence[Member],
-    data: Batches | None,
+    data: Batches,
     config: TrainConfig,
     *,
-    halve_at: Sequence[float] = (),
     validation: Sequence[tuple[System, Examples]] = (),
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
 ) -> None:
-    """Train several operators as one batched training: learning rates, seeds, or a start and its twin.
+    """Train several operators on the same batches, such as one with several learning rates, or seeds.
 
     Each member takes exactly the steps it would take alone (to rounding), with its own learning rate; what the members
-    share (examples, transforms, one solve for all their errors) is done once. With ``halve_at``, the worse half on
-    validation is dropped at those fractions of the training (successive halving: Jamieson & Talwalkar,
-    arXiv:1502.07943); a dropped member keeps its best weights so far.
+    share (examples, inputs) is made once.
 
     Args:
         members: what to train, in place.
-        data: batches for every member that has none of its own.
+        data: as in `fit`, for every member.
         config: how to train; its learning rate is not used.
-        halve_at: fractions in (0, 1); needs validation examples.
         validation, checkpoint: as in `fit`; the checkpoint holds all members.
         callback: gets the progress of the member that leads on validation, or of the first.
         processes: as in `fit`, for one member only.
 
     Raises:
-        ValueError: as `fit`, or where halving lacks validation examples or several processes train several members.
-        FloatingPointError: if every member's loss stops being finite; where some do, those are dropped.
+        ValueError: as `fit`, or where several processes train several members.
+        FloatingPointError: if every member's loss stops being finite; where some do, the others go on.
         KeyboardInterrupt: as `fit`.
     """
-    if halve_at and not validation:
-        raise ValueError("halving: needs validation examples to halve on; pass validation=...")
     if processes.world_size > 1 and len(members) > 1:
         raise ValueError(f"several processes: expected one operator to train, got {len(members)}; use one process")
-    config = config.completed(**recipe_of(members[0].operator).settings)
-    training = _Training(members, data, config, tuple(halve_at), validation, callback, checkpoint, processes)
+    config = completed(config, members[0].operator)
+    training = _Training(members, data, config, validation, callback, checkpoint, processes)
     with Interrupts() as interrupts:
         while training.progress < 1 and not training.stopped:
             losses = training.step()
-            if training.is_due(config.validate_every, at_halving=True):
+            if training.is_due(config.validate_every):
                 training.validate()
             interrupted = training.hears(interrupts.noted is not None)
             diverged = interrupted and not torch.isfinite(losses).all()  # nothing to keep
-            if training.is_due(config.report_every, at_halving=True) or diverged:
+            if training.is_due(config.report_every) or diverged:
                 training.report(losses)
             if training.is_due(config.checkpoint_every) or interrupted:
                 training.save()
@@ -133,11 +127,10 @@ def fit_together(
 class _Training:
     """State of `fit_together`: what a step changes, and what is done between steps."""
 
-    def __init__(self, members, data, config, halve_at, validation, callback, checkpoint, processes):
+    def __init__(self, members, data, config, validation, callback, checkpoint, processes):
         self.members: Sequence[Member] = members
-        self.data: Batches | None = data
+        self.data: Batches = data
         self.config: TrainConfig = config
-        self.halve_at: tuple[float, ...] = halve_at
         self.validation: Sequence[tuple[System, Examples]] = validation
         self.callback: Callback | None = callback
         self.checkpoint = None if checkpoint is None else user_path(checkpoint)
@@ -158,7 +151,7 @@ class _Training:
         pending: list[float | None] = [None] * len(members)
         processes.share_weights(models)
         if self.checkpoint is not None:
-            self.described = describe_training(members, data, config, halve_at, validation) if processes.first else {}
+            self.described = describe_training(members, data, config, validation) if processes.first else {}
             self.steps_taken, pending = load_checkpoint(
                 self.checkpoint, members, self.optimizer, self.described, processes
             )
@@ -180,36 +173,42 @@ class _Training:
         warmup = min(1.0, (self.steps_taken + 1) / ((self.config.warmup or 0) + 1))
         return 0.5 * (1 + math.cos(math.pi * self.progress)) * warmup
 
-    @property
-    def halving(self) -> bool:
-        """Whether the last step passed a fraction at which the worse half is dropped."""
-        passed = any(self.previous < fraction <= self.progress < 1 for fraction in self.halve_at)
-        return len(self.active) > 1 and passed
-
-    def is_due(self, interval: int, *, at_halving: bool = False) -> bool:
-        """Whether something is to be done after the last step: at intervals, at the end, and before a halving."""
-        ends = self.progress >= 1 or self.stopped or (at_halving and self.halving)
-        return ends or self.steps_taken % interval == 0
+    def is_due(self, interval: int) -> bool:
+        """Whether something is to be done after the last step: at intervals, and at the end."""
+        return self.progress >= 1 or self.stopped or self.steps_taken % interval == 0
 
     def step(self) -> Tensor:
         """One optimiser step of every active member; returns their losses."""
         factor = self.used_factor = self.factor
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
-        encoded, parts = _batch(
-            self.active, self.data, self.steps_taken, self.progress, self.processes, cast(float, self.config.composed)
-        )
+        parts = self.data.batch(self.steps_taken, self.progress)
+        encoded = self._encoded(parts)
         models = [member.operator.model for member in self.active]
-        self.optimizer.zero_grad(set_to_none=True)  # a member that is dropped has no gradient: Adam leaves it alone
+        self.optimizer.zero_grad(set_to_none=True)  # who diverged has no gradient: Adam leaves it alone
         with products_in(self.config.precision):
-            outputs = apply_together(models, encoded.field, encoded.conditioning, self.network)
-            predictions = encoded.decode(outputs)
-            losses = _losses(predictions, parts, cast(str, self.config.loss))
+            outputs = apply_together(models, [each.inputs for each in encoded], self.network)
+            predictions = torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
+            losses = training_loss(predictions, parts, cast(str, self.config.loss))
             losses.sum().backward()
         self.processes.share_gradients(self.parameters)
         self.optimizer.step()
         self._count(predictions.shape[1])
         return losses.detach()
+
+    def _encoded(self, parts: Sequence[tuple[System, Examples]]) -> list[Encoded]:
+        """Inputs of the step for each active member; those of one normalisation are made once."""
+        inputs = [(system, examples.source, examples.coefficients) for system, examples in parts]
+        # drawn for the whole batch, of which each rank has every world-size-th example
+        count, ranks = sum(examples.size for _, examples in parts), self.processes.world_size
+        generator = stream(0, "variation", self.steps_taken)
+        variation = torch.rand(count * ranks, VARIATIONS, generator=generator, dtype=torch.float32, device="cpu")
+        if composed := self.config.composed:
+            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator, dtype=torch.float32, device="cpu")
+            second[:, 0] = second[:, 0] < composed
+            variation = torch.cat([variation, second], dim=1)
+        variation = variation[self.processes.rank :: ranks].to(inputs[0][1].device)
+        return encode_together([member.operator for member in self.active], inputs, variation)
 
     def _count(self, examples: int) -> None:
         self.steps_taken += 1
@@ -236,13 +235,13 @@ class _Training:
         self.errors = [*errors]
 
     def report(self, losses: Tensor) -> None:
-        """Enter a row in the histories, drop who diverged or is halved away, and call the callback."""
+        """Enter a row in the histories, leave out who diverged, and call the callback."""
         for member, loss, error in zip(self.active, self.processes.mean(losses).tolist(), self.errors, strict=True):
             row = {"step": self.steps_taken, "loss": loss, "validation_error": error}
             row |= {"learning_rate": member.learning_rate * self.used_factor, "seconds": round(self.seconds, 3)}
             member.history.rows.append(row)
             if not math.isfinite(loss):
-                self._check_data(member)
+                self._check_data()
                 member.status = "diverged"
         kept = [member for member in self.active if member.status == "training"]
         if not kept:
@@ -253,10 +252,6 @@ class _Training:
             raise FloatingPointError(
                 f"training: the loss is {loss} at step {self.steps_taken}; lower the learning rate ({rates})"
             )
-        if self.halving:
-            for member in sorted(kept, key=lambda m: m.score)[-(-len(kept) // 2) :]:
-                member.status = "dropped"
-            kept = [member for member in kept if member.status == "training"]
         if self.callback is not None and self.processes.first:
             self.stopped = bool(self.callback(self._progress(min(kept, key=lambda m: m.score))))
         self.stopped = bool(self.processes.broadcast([self.stopped])[0])
@@ -296,12 +291,11 @@ class _Training:
             kept = f"are kept in {self.checkpoint}, from which the same command goes on"
         return f"stopped: {self.steps_taken} of {self.config.steps} steps are taken and {kept}"
 
-    def _check_data(self, member: Member) -> None:
+    def _check_data(self) -> None:
         """Raise ValueError when it was not the steps that made a loss infinite, but the data since the last report."""
         found = ""
-        data = member.data or self.data
         for step in range(max(0, self.steps_taken - self.config.report_every), self.steps_taken):
-            for system, examples in [] if data is None or found else data.batch(step, self.previous):
+            for system, examples in [] if found else self.data.batch(step, self.previous):
                 if about := _not_finite(examples, cast(str, self.config.loss)):
                     found = found or f" in {about} in the batch of step {step + 1} ({system.name})"
         if self.processes.mean(torch.tensor(float(bool(found)))) > 0:
@@ -317,9 +311,6 @@ class _Training:
             member.operator.model.eval()
 
 
-Parts = list[tuple[System, Examples]]
-
-
 def _not_finite(examples: Examples, loss: str) -> str:
     """Which of the examples' numbers, of those that a loss uses, are not finite, such as ``solution of example 3``."""
     used = ("source", "coefficients") if loss in LABEL_FREE else ("source", "coefficients", "solution")
@@ -328,45 +319,6 @@ def _not_finite(examples: Examples, loss: str) -> str:
         if not (finite := torch.isfinite(values).reshape(len(values), -1).all(dim=1)).all():
             return f"{name} of example {int((~finite).nonzero()[0])}"
     return ""
-
-
-def _batch(
-    members: list[Member], data: Batches | None, step: int, progress: float, processes: Processes, composed: float
-) -> tuple[Encoded, Parts | list[Parts]]:
-    """Inputs and examples of a step: made once where the members share their data, else for each member."""
-
-    def parts_of(batches: Batches | None) -> Parts:
-        if batches is None:
-            raise ValueError("fit together: expected data for all members, or for each")
-        return batches.batch(step, progress)
-
-    def encode(those: list[Member], parts: Parts) -> Encoded:
-        inputs = [(system, examples.source, examples.coefficients) for system, examples in parts]
-        # drawn for the whole batch, of which each rank has every world-size-th example
-        count, ranks = sum(examples.size for _, examples in parts), processes.world_size
-        generator = stream(0, "variation", step)
-        variation = torch.rand(count * ranks, VARIATIONS, generator=generator, dtype=torch.float32, device="cpu")
-        if composed:
-            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator, dtype=torch.float32, device="cpu")
-            second[:, 0] = second[:, 0] < composed
-            variation = torch.cat([variation, second], dim=1)
-        variation = variation[processes.rank :: ranks].to(inputs[0][1].device)
-        return encode_together([member.operator for member in those], inputs, variation)
-
-    if all(member.data is None for member in members):
-        parts = parts_of(data)
-        return encode(members, parts), parts
-    each = [parts_of(member.data or data) for member in members]
-    encoded = [encode([member], own) for member, own in zip(members, each, strict=True)]
-    return Encoded.combine(torch.stack, encoded), each
-
-
-def _losses(predictions: Tensor, parts: Parts | list[Parts], loss: str) -> Tensor:
-    """Loss of each member."""
-    if isinstance(parts[0], tuple):
-        return training_loss(predictions, cast(Parts, parts), loss)
-    own = zip(predictions, cast("list[Parts]", parts), strict=True)
-    return torch.stack([training_loss(prediction, examples, loss) for prediction, examples in own])
 
 
 def _fraction(step: int, seconds: float, config: TrainConfig) -> float:

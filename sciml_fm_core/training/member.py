@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from sciml_fm_core.data.batches import Batches
 from sciml_fm_core.models.operator import Operator
 
 from .config import History
@@ -20,14 +19,12 @@ class Member:
     Attributes:
         operator: trained in place; all members' networks have the same shape.
         learning_rate: its own.
-        data: its own batches, as large as the others'; those of `fit_together` where None.
         history: filled in as it is trained.
-        status: ``training``, then ``finished``, ``dropped`` (halved away, see `fit_together`) or ``diverged``.
+        status: ``training``, then ``finished`` or ``diverged``.
     """
 
     operator: Operator
     learning_rate: float
-    data: Batches | None = None
     history: History = field(default_factory=History)
     status: str = "training"
     best: dict[str, Tensor] | None = None

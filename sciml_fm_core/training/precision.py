@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from sciml_fm_core.models.base import Model
+from sciml_fm_core.models.base import Model, Network
 from sciml_fm_core.models.operator import Operator
 
 from .config import COMPILE_STEPS, TrainConfig
@@ -38,15 +37,17 @@ def _has_compiler(device: torch.device) -> bool:
     return tools and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
-def trained_network(config: TrainConfig, operator: Operator) -> Callable[..., Tensor]:
-    """The network as it is trained: in the precision asked for, and compiled where that pays."""
+def trained_network(config: TrainConfig, operator: Operator) -> Network | None:
+    """The network as it is trained: in the precision asked for, and compiled where that pays; None for as it is."""
     network = operator.model.network(config.precision)
     if config.precision == "tf32" and operator.device.type == "cpu":
         raise ValueError("precision: expected a CUDA GPU for tf32, got a CPU; use float32")
-    return compiled(network, operator.model) if compiles(config, operator.device) else network
+    if compiles(config, operator.device):
+        return compiled(network, operator.model)
+    return network if config.precision == "bfloat16" else None
 
 
-def compiled(network: Callable[..., Tensor], model: Model) -> Callable[..., Tensor]:
+def compiled(network: Network, model: Model) -> Network:
     """`Model.network` under torch.compile: on a GPU as a CUDA graph where the model is small."""
     graph = next(model.parameters()).is_cuda and model.parameter_count <= GRAPH_PARAMETERS
     return torch.compile(network, dynamic=False, mode="reduce-overhead" if graph else None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sciml_fm_core import former_names
 from sciml_fm_core.models.operator import Operator
+
+from .config import TrainConfig
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """The grid of this project. From scratch its highest rate is chosen most often (docs/results.md counts them)."""
@@ -54,17 +55,26 @@ and of waves near a resonance without having seen one."""
 
 
 def recipe_of(operator: Operator) -> Recipe:
-    """The recipe an operator was made by; `dimensionless` where its card names none that is known."""
-    return RECIPES.get(operator.card.get("recipe", ""), RECIPES["dimensionless"])
+    """The recipe an operator was made by; `dimensionless` where its card names none.
+
+    Raises:
+        ValueError: if it names one that is not known.
+    """
+    return find_recipe(operator.card.get("recipe") or "dimensionless")
+
+
+def completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
+    """How to train an operator, what is left open by its architecture, and else by its recipe."""
+    config = (config or TrainConfig()).completed(learning_rate=operator.model.learning_rate)
+    return config.completed(**recipe_of(operator).settings)
 
 
 def find_recipe(name: str) -> Recipe:
-    """Recipe by its name, or by a former one.
+    """Recipe by its name.
 
     Raises:
         ValueError: if there is none.
     """
-    name = former_names.RECIPES.get(name, name)
     if name not in RECIPES:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
     return RECIPES[name]

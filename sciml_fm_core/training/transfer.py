@@ -15,7 +15,6 @@ from sciml_fm_core.data.given import Data, Reader, check_task, described, hold_o
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.evaluation.metrics import has_size
-from sciml_fm_core.former_names import with_recipe_of_today
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
 from sciml_fm_core.models.operator import Operator
@@ -30,7 +29,7 @@ from .distributed import ALONE, Processes
 from .loop import fit, fit_together
 from .losses import check_kept, mean_losses
 from .member import Member
-from .recipes import find_recipe, recipe_of
+from .recipes import completed, find_recipe, recipe_of
 from .unlabelled import unlabelled_config, unlabelled_data
 
 
@@ -73,7 +72,6 @@ def new_operator(
     )
     labels = [task.label for task in tasks]
     card = {"tasks": labels, "recipe": recipe, "architecture": architecture, "size": size, "seed": seed}
-    card = with_recipe_of_today(card)
     return Operator(model.create(config, stream(seed, "weights")), normalization, card).to(device)
 
 
@@ -129,8 +127,6 @@ def pretrain(
         FloatingPointError: if the loss stops being finite, or no validation error ever is.
     """
     chosen = find_recipe(recipe)
-    config = (config or TrainConfig()).completed(learning_rate=find_model(architecture).learning_rate)
-    config = config.completed(**chosen.settings)
     sets, held_out = _of_tasks(data, tasks, "data"), _of_tasks(validation, tasks, "validation")
     if sets and not held_out and validation_count:
         parts = [hold_out(one, validation_count, seed=seed) for one in sets]
@@ -139,6 +135,7 @@ def pretrain(
         tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device, inputs_for=inputs_for,
         examples=[(task.system, sample(one)) for task, one in zip(tasks, sets, strict=False)],
     )  # fmt: skip
+    config = completed(config, operator)
     batch_size = chosen.batch_size if batch_size is None else batch_size
     if resolution is None and not sets:
         resolution = 64
@@ -240,7 +237,6 @@ def fine_tune(
     validation: Data | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
-    halve_at: Sequence[float] = (),
     batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
@@ -281,9 +277,7 @@ def fine_tune(
             are kept. With ``unlabelled`` their solutions are not used, and some are drawn where none are given.
         config: how to train; by default 200 steps. What it leaves open: the recipe's loss, `ADAPT_LEARNING_RATE`. With
             ``unlabelled`` the default, and what is left open, are those of `UNLABELLED`.
-        learning_rates: grid to try instead of the learning rate of `config`, all at once in one batched training.
-        halve_at: fractions of the training at which the worse half of the grid is dropped. It saves work, and can drop
-            a rate that starts slowly and wins late, mostly from scratch; so none is dropped by default.
+        learning_rates: grid to try instead of the learning rate of `config`, all in one training.
         batch_size: at most; with no more examples than that, every step sees all of them. 128 where None, or 32 fresh
             ones without labels.
         resolution: points to train on, or a schedule of them, see `FixedBatches`; the data's own where None, or without
@@ -299,23 +293,22 @@ def fine_tune(
             as `open_data`, and a file of another split than ``train``.
         FloatingPointError: if the loss stops being finite, or no weights have a finite validation error.
     """
+    if (data is None) == (unlabelled is None):
+        raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
+    config = _completed(config if unlabelled is None else unlabelled_config(config), operator)
     batches: Batches
-    if data is not None and unlabelled is None:
+    if data is not None:
         resolved, data = _data_for(operator, data, system, config)
         held_out, said = _validated(validation, resolved, system)
         size = LABELLED_BATCH if batch_size is None else batch_size
         batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
         about = _about_data(data, batches)
         batches = TurnedBatches(batches, seed=seed) if symmetries else batches
-    elif unlabelled is not None and data is None:
-        resolved, config = operator.normalization.resolve(unlabelled.system), unlabelled_config(config)
+    elif unlabelled is not None:
+        resolved = operator.normalization.resolve(unlabelled.system)
         given, said = _validated(validation, resolved, system, labels=False)
         batches, held_out, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, given)
-    else:
-        raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
-    result = _adapt(
-        operator.copy, resolved, batches, held_out, config, learning_rates, halve_at, LINE, callback, checkpoint
-    )
+    result = _adapt(operator.copy, resolved, batches, held_out, config, learning_rates, LINE, callback, checkpoint)
     result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", resolved, about | said, config)
     return result
 
@@ -329,7 +322,6 @@ def train_from_scratch(
     validation: Data | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
-    halve_at: Sequence[float] = (),
     batch_size: int | None = None,
     resolution: int | Mapping[float, int] | None = None,
     seed: int = 0,
@@ -342,20 +334,22 @@ def train_from_scratch(
     Arguments as in `fine_tune`. Its start is a candidate too, but no point on the line from random weights. The paper's
     normalisation takes its medians from the downstream examples themselves; the dimensionless one has none.
     """
+    config = _completed(config, operator)
     resolved, data = _data_for(operator, data, system, config)
     held_out, said = _validated(validation, resolved, system)
 
+    normalization = operator.normalization
+    if isinstance(normalization, PaperNormalization) and len(normalization.systems) == 1:
+        normalization = PaperNormalization.fit([(resolved, sample(data))])
+
     def fresh() -> Operator:
-        normalization = operator.normalization
-        if isinstance(normalization, PaperNormalization) and len(normalization.systems) == 1:
-            normalization = PaperNormalization.fit([(resolved, sample(data))])
         model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
         return Operator(model, normalization, operator.card)
 
     size = LABELLED_BATCH if batch_size is None else batch_size
     batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
     drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
-    result = _adapt(fresh, resolved, drawn, held_out, config, learning_rates, halve_at, (), callback, checkpoint)
+    result = _adapt(fresh, resolved, drawn, held_out, config, learning_rates, (), callback, checkpoint)
     about = _about_data(data, batches) | said
     result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", resolved, about, config)
     return result
@@ -369,19 +363,22 @@ LINE = (0.25, 0.5, 0.75)
 best only where the learning rate was too low."""
 
 
+def _completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
+    """How to adapt an operator; what is left open is not the recipe's, which is for pre-training, but for the loss."""
+    config = config or TrainConfig(steps=200, validate_every=10)
+    loss = recipe_of(operator).loss
+    return config.completed(learning_rate=ADAPT_LEARNING_RATE, loss=loss, warmup=0, composed=0.0)
+
+
 def _data_for(
-    operator: Operator, data: Data, system: System | str | None, config: TrainConfig | None
+    operator: Operator, data: Data, system: System | str | None, config: TrainConfig
 ) -> tuple[System, Reader]:
     """The system of examples to train on, which the operator knows, and a reader of them."""
     data, system = with_system(data, system)
     resolved = operator.normalization.resolve(system)
     reader = open_data(data, resolved, "data")
-    check_kept([(resolved, reader)], _loss(config, operator), "data")
+    check_kept([(resolved, reader)], cast(str, config.loss), "data")
     return resolved, reader
-
-
-def _loss(config: TrainConfig | None, operator: Operator) -> str:
-    return (config and config.loss) or recipe_of(operator).loss
 
 
 def _validated(
@@ -405,17 +402,13 @@ def _adapt(
     system: System,
     batches: Batches,
     validation: Examples | None,
-    config: TrainConfig | None,
+    config: TrainConfig,
     learning_rates: Sequence[float] | None,
-    halve_at: Sequence[float],
     line: Sequence[float],
     callback: Callback | None,
     checkpoint: str | Path | None,
 ) -> Adaptation:
     first = start()
-    config = (config or TrainConfig(steps=200, validate_every=10)).completed(
-        learning_rate=ADAPT_LEARNING_RATE, loss=recipe_of(first).loss, warmup=0, composed=0.0
-    )
     rates = [cast(float, config.learning_rate)] if learning_rates is None else list(map(float, learning_rates))
     for rate in rates:
         replace(config, learning_rate=rate)  # checks it
@@ -428,12 +421,10 @@ def _adapt(
     held_out = [] if validation is None else [(system, validation.to(first.device))]
     if held_out:
         check_kept(held_out, config.validation_loss, "validation")
-    halve_at = halve_at if len(rates) > 1 else ()
     fit_together(
         members,
         batches,
         config,
-        halve_at=halve_at,
         validation=held_out,
         callback=callback,
         checkpoint=checkpoint,
@@ -493,7 +484,7 @@ def _adapted_card(
     relation: str,
     system: System,
     about: dict,
-    config: TrainConfig | None,
+    config: TrainConfig,
 ) -> dict:
     """A card of its own: what the training of its origin reached says nothing about it, and is nested."""
     of_origin = {key: value for key, value in origin.card.items() if key != "curve"}
@@ -503,7 +494,7 @@ def _adapted_card(
         "system": system.name,
         **about,
         "learning_rate": result.learning_rate,
-        "loss": _loss(config, origin),
+        "loss": config.loss,
         **training_card(result.history, result.operator),
         "best_validation_error": result.validation_error,
         "chosen_step": result.chosen_step,

@@ -119,6 +119,6 @@ def predict_in(
     known.check(source, coefficients)
     known.check_mean(source)
     with graph_where_needed(source, coefficients):
-        encoded = encode_together([operator], [(known, source, coefficients)])
-        network = operator.model.network(precision)
-        return encoded.decode(apply_together([operator.model], encoded.field, encoded.conditioning, network))[0]
+        (encoded,) = encode_together([operator], [(known, source, coefficients)])
+        (output,) = apply_together([operator.model], [encoded.inputs], operator.model.network(precision))
+        return encoded.decode(output)

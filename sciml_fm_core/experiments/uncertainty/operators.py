@@ -109,8 +109,9 @@ def diverse_heads(
         progress = step / steps
         optimizer.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
         parts = data.batch(step, progress)
-        encoded = encode_together([operator], [(system, batch.source, batch.coefficients) for system, batch in parts])
-        hidden = trunk.hidden(encoded.field, encoded.conditioning)
+        inputs = [(system, batch.source, batch.coefficients) for system, batch in parts]
+        (encoded,) = encode_together([operator], inputs)
+        hidden = trunk.hidden(*encoded.inputs)
         outputs = torch.stack([_with(trunk, head).head(hidden) for head in heads])
         loss = training_loss(encoded.decode(outputs), parts, "relative").mean()
         if progress >= warmup and diversity:
@@ -286,7 +287,7 @@ def _features(operator: Operator, source: Tensor, coefficients: Tensor, system: 
     model, part = _fno(operator), 64
     for start in range(0, len(source), part):
         own = slice(start, start + part)
-        encoded = encode_together([operator], [(system, source[own], coefficients[own])])
-        phi = model.features(model.hidden(encoded.field, encoded.conditioning))
+        (encoded,) = encode_together([operator], [(system, source[own], coefficients[own])])
+        phi = model.features(model.hidden(*encoded.inputs))
         phi = torch.cat([phi, torch.ones_like(phi[..., :1])], dim=-1)
         yield phi - phi.mean(dim=(1, 2), keepdim=True) * encoded.zero_mean[:, None, None, None], encoded.used_scale

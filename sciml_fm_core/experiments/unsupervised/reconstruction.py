@@ -41,7 +41,7 @@ from sciml_fm_core.schema import TakesNumpy, takes_numpy
 from sciml_fm_core.training.cards import training_card
 from sciml_fm_core.training.config import Callback, History, TrainConfig
 from sciml_fm_core.training.loop import fit
-from sciml_fm_core.training.recipes import find_recipe
+from sciml_fm_core.training.recipes import completed, find_recipe
 from sciml_fm_core.training.transfer import new_operator
 from sciml_fm_core.training.unlabelled import WithoutSolutions
 
@@ -199,8 +199,8 @@ def pretrain_by_reconstruction(
         ValueError: on unknown names, or patches that do not fill one of the grids.
     """
     chosen = find_recipe(recipe)
-    config = (config or TrainConfig()).completed(**chosen.settings)
     operator = new_operator(tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device)
+    config = completed(config, operator)
     batch_size = batch_size or chosen.batch_size
     fresh = FreshBatches(tasks, batch_size, resolution=resolution, seed=seed, device=device)
     batches = ReconstructionBatches(WithoutSolutions(fresh), degradation, seed=seed)
