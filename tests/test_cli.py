@@ -540,7 +540,7 @@ def test_newer_formats(run, small_operator, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator_module, "PLAIN_VERSION", 99)
         patch.setattr(operator_module, "FORMAT_VERSION", 99)
-        patch.setattr("sciml_fm_core.data.hdf5.FORMAT_VERSION", 99)
+        patch.setattr("sciml_fm_core.data.generation.FORMAT_VERSION", 99)
         small_operator().save(tmp_path / "newer.safetensors")
         generate(Task.parse("SYS-1(1,5)"), tmp_path / "newer.h5", 4, resolution=8)
     before = contents(tmp_path)

@@ -15,7 +15,6 @@ import torch
 from sciml_fm_core import DatasetFile, Examples, Task, generate
 from sciml_fm_core.data.hdf5 import ATTRIBUTES
 from sciml_fm_core.data.splits import CHUNK
-from sciml_fm_core.data.tables import seal
 
 from ._mutate import STRANGE, damaged, mutated_json, refused
 
@@ -58,9 +57,6 @@ def attack(seed: int, folder: Path) -> str | None:
     path.write_bytes(damaged(content, rng) if how else content)
     if not how:
         _change(path, rng)
-        if rng.random() < 0.8:
-            with suppress(ValueError):  # too large
-                seal(path)  # as one who changes a file on purpose would
     found, wrong = refused(lambda: _read(path))
     if found is None:
         return wrong
@@ -74,16 +70,12 @@ def attack(seed: int, folder: Path) -> str | None:
 def _change(path: Path, rng: random.Random) -> None:
     with h5py.File(path, "r+") as file:
         how = rng.randrange(5)
-        name = rng.choice(("fields", "tensor", "dial", "checksum"))
-        if rng.random() < 0.5:
-            file.attrs.pop("checksum", None)  # as of an earlier version
-            if name != "checksum":
-                file.pop("checksum", None)
+        name = rng.choice(("fields", "tensor", "dial"))
         shape = file[name].shape
         if how == 0:
             value = rng.choice((np.nan, np.inf, -np.inf, 1e30, 0))
             place = tuple(rng.randrange(size) for size in shape)
-            file[name][place] = 7 if name == "checksum" else value
+            file[name][place] = value
         elif how == 1:
             del file[name]
         elif how == 2:
