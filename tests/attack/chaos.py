@@ -48,50 +48,37 @@ TIMES = {
 # The commands and what they make --------------------------------------------------------------------------------------
 
 
-def _digests(folder: Path) -> dict:
-    return {path.name: hashlib.blake2b(path.read_bytes()).hexdigest() for path in folder.glob("*.h5")}
-
-
 def _without_times(value):
     if isinstance(value, dict):
         return {key: _without_times(each) for key, each in value.items() if key not in TIMES}
     return [_without_times(each) for each in value] if isinstance(value, list) else value
 
 
-def _bundles(folder: Path) -> dict:
-    """Weights to the byte, and cards."""
+def products(folder: Path) -> dict:
+    """What a command has made: data and weights to the byte, cards and records without times, names of notebooks."""
     found = {}
-    for path in folder.rglob("*.safetensors"):
-        with safe_open(path, framework="np") as file:
-            names = sorted(file.keys())
-            weights = [hashlib.blake2b(file.get_tensor(name).tobytes()).hexdigest() for name in names]
-            found[path.name] = weights, _without_times(json.loads(file.metadata()["header"])["card"])
+    for path in folder.rglob("*"):
+        if path.suffix == ".h5":
+            found[path.name] = hashlib.blake2b(path.read_bytes()).hexdigest()
+        elif path.suffix == ".safetensors":
+            with safe_open(path, framework="np") as file:
+                weights = [hashlib.blake2b(file.get_tensor(name).tobytes()).hexdigest() for name in sorted(file.keys())]
+                found[path.name] = weights, _without_times(json.loads(file.metadata()["header"])["card"])
+        elif path.suffix == ".json":
+            found[path.name] = _without_times(json.loads(path.read_text()))
+        elif path.suffix == ".ipynb":
+            found[path.name] = True
     return found
-
-
-def _records(folder: Path) -> dict:
-    records = {path.name: _without_times(json.loads(path.read_text())) for path in folder.rglob("*.json")}
-    return records | _bundles(folder)
-
-
-def _notebooks(folder: Path) -> dict:
-    return {**_records(folder / "out"), "runs": sorted(path.name for path in (folder / "out").glob("*.ipynb"))}
 
 
 def _write_batch(folder: Path) -> None:
     """Two notebooks, each of which notes that it came to its end."""
     work = "import time\ntime.sleep(0.3)\nwith open('log', 'a') as log:\n    log.write(f'{number}\\n')"
     cells = [
-        {
-            "cell_type": "code",
-            "id": name,
-            "metadata": {"tags": tags},
-            "source": source,
-            "outputs": [],
-            "execution_count": None,
-        }
+        {"cell_type": "code", "id": name, "metadata": {"tags": tags}, "source": source, "outputs": [],
+         "execution_count": None}
         for name, tags, source in (("one", ["parameters"], "number = 0"), ("two", [], work))
-    ]
+    ]  # fmt: skip
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
     (folder / "tiny.ipynb").write_text(json.dumps(notebook))
@@ -100,10 +87,9 @@ def _write_batch(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, what has to be there before it, and what it makes, in a form that undisturbed runs share."""
+    """A command line, and what has to be there before it."""
 
     words: tuple[str, ...]
-    products: Callable[[Path], dict]
     prepare: Callable[[Path], None] = lambda folder: None
     shares: bool = False  # two of them share the work out, and both end well
 
@@ -111,22 +97,20 @@ class Command:
 TRAIN = ("--device", "cpu", "--seed", "3")
 COMMANDS = {
     "generate": Command(
-        ("generate", "SYS-1(1,5)", "--count", "1000", "--resolution", "32", "--output", "data.h5", *TRAIN), _digests
+        ("generate", "SYS-1(1,5)", "--count", "1000", "--resolution", "32", "--output", "data.h5", *TRAIN)
     ),
     "pretrain": Command(
         ("pretrain", "SYS-1(1,5)", "--size", "64K", "--steps", "520", "--batch-size", "2", "--resolution", "32",
          "--test-count", "1", "--checkpoint", "state", "--output", "own.safetensors", "--threads", "1", *TRAIN),
-        _bundles,
     ),
     "adapt": Command(
         ("adapt", "sys-1", "SYS-1(5,10)", "--examples", "4", "--steps", "4", "--resolution", "32",
          "--validation-count", "4", "--test-count", "4", "--output", "tuned.safetensors", *TRAIN),
-        _bundles,
     ),
     "study": Command(
-        ("study", "q2_model_size", "--budget", "smoke", "--folder", "records", "--device", "cpu"), _records, shares=True
+        ("study", "q2_model_size", "--budget", "smoke", "--folder", "records", "--device", "cpu"), shares=True
     ),
-    "batch": Command(("batch", "batch.yaml", "--output", "out", "--processes", "2"), _notebooks, _write_batch, True),
+    "batch": Command(("batch", "batch.yaml", "--output", "out", "--processes", "2"), _write_batch, True),
 }  # fmt: skip
 
 
@@ -178,7 +162,7 @@ def ended_well(
     code, said = outcome
     if code and not (refused and code == 2 and "exists already" in said):
         return f"exit code {code}: {said[-300:]}"
-    if (made := command.products(folder)) != expected:
+    if (made := products(folder)) != expected:
         other = sorted(name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name))
         shown = f"{made.get(other[0])} for {expected.get(other[0])}"
         return f"other results than an undisturbed run: {other}, such as {shown:.2000}"
@@ -202,7 +186,7 @@ def undisturbed(command: Command) -> tuple[dict, float]:
         code, said = finish(start(command, folder, mark))
         if code:
             raise SystemExit(f"{command.words[0]} does not work undisturbed: {said}")
-        return command.products(folder), time.monotonic() - began
+        return products(folder), time.monotonic() - began
 
 
 # The attacks ----------------------------------------------------------------------------------------------------------
