@@ -32,8 +32,8 @@ LIBRARY = ("v110", "v110")
 """Files that HDF5 reads since 1.10, in which its metadata carry checksums."""
 SUPERBLOCK = 48
 """Bytes at the beginning of such a file: while it is open for writing they say so, and of a killed process for ever."""
-EXTRA_BYTES = 2**16, 256
-"""More than what HDF5 adds to the numbers of a file, and of an example."""
+FILE_BYTES, EXAMPLE_BYTES = 2**17, 128
+"""More than what HDF5 adds to the numbers of a file, and of each example."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,15 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
         known = _resume(partial, progress, known["settings"])
     else:
         known["superblock"] = _begin(partial, count, attributes)
+    fields = np.empty((CHUNK, 2, attributes["resolution"], attributes["resolution"]), "<f4")
     with _open_partial(partial, progress, attributes) as file:
         for start in range(known["done"], count, CHUNK):
             generator = stream(attributes["seed"], task.label, attributes["split"], start // CHUNK)
             examples, drawn = task.sample_counted(CHUNK, attributes["resolution"], generator, device=device)
             stop = min(start + CHUNK, count)
             kept = examples.take(slice(0, stop - start)).to("cpu")
-            file["fields"][start:stop] = torch.stack([kept.source, kept.solution], dim=1).numpy()
+            fields[: kept.size, 0], fields[: kept.size, 1] = kept.source.numpy(), kept.solution.numpy()
+            file["fields"][start:stop] = fields[: kept.size]
             file["tensor"][start:stop] = kept.coefficients.numpy()
             file["dial"][start:stop] = kept.dial.numpy()
             file.flush()
@@ -167,11 +169,12 @@ def _begin(partial: Path, count: int, attributes: Mapping) -> str:
     partial.unlink(missing_ok=True)
     try:
         # HDF5 does not survive a full disk: it never meets one.
-        reserve(partial, EXTRA_BYTES[0] + count * (4 * (2 * n**2 + columns + 1) + EXTRA_BYTES[1]))
+        reserve(partial, FILE_BYTES + count * (4 * (2 * n**2 + columns + 1) + EXAMPLE_BYTES))
         with h5py.File(partial, "w", libver=LIBRARY) as file:
-            for name, shape in (("fields", (2, n, n)), ("tensor", (columns,)), ("dial", ())):
+            rows = min(count, CHUNK)  # a number by itself would cost more than what it says
+            for name, shape, chunk in (("fields", (2, n, n), 1), ("tensor", (columns,), rows), ("dial", (), rows)):
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-                layout.set_chunk((1, *shape))
+                layout.set_chunk((chunk, *shape))
                 layout.set_fletcher32()
                 layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -215,6 +218,9 @@ def _resume(partial: Path, progress: Path, settings: dict) -> dict[str, Any]:
 def _open_partial(partial: Path, progress: Path, attributes: Mapping) -> h5py.File:
     try:
         file = h5py.File(partial, "r+")
+        for name in ("fields", "tensor", "dial"):
+            file[name].id.get_num_chunks()  # reads all metadata before anything is written
+        _ = file["tensor"][:], file["dial"][:]  # whose last chunks are read again to be written in part
         if not _same({key: plain_attribute(value) for key, value in file.attrs.items()}, attributes):
             file.close()
             raise ValueError("its attributes are not what was written")

@@ -1,7 +1,7 @@
 """Chaos: commands that are killed, started twice, or run out of disk, and then have to end as if nothing had happened.
 
 ``python tests/attack/chaos.py --kills 100 --pairs 20 --disks 10`` (or ``make chaos``) does so many of each with
-`COMMANDS` in turn, at random moments and sizes of a seed, shows a table, and ends with exit code 1 on a defect:
+`COMMANDS` in turn, at random moments and sizes of a seed, and ends with exit code 1 on a defect:
 
 - a kill: the command gets signal 9; no process of it stays, and the same command gives what an undisturbed one gives;
 - a pair: the command is started twice at once; one does the work, the other says who does, waits, or shares the work;
@@ -168,15 +168,15 @@ def ended_well(
         return f"other results than an undisturbed run: {other}, such as {shown:.2000}"
     if not code and (left := [path.name for path in folder.rglob(".*") if path.suffix in (".lock", ".partial")]):
         return f"left behind: {left}"
-    return f"processes stay: {processes(mark)}" if gone_late(mark) else None
+    return f"processes stay: {stay}" if (stay := gone_late(mark)) else None
 
 
-def gone_late(mark: str) -> bool:
-    """Whether processes of a command are there after half a minute."""
+def gone_late(mark: str) -> list[int]:
+    """Processes of a command that are there after half a minute."""
     limit = time.monotonic() + 30
-    while processes(mark) and time.monotonic() < limit:
+    while (left := processes(mark)) and time.monotonic() < limit:
         time.sleep(0.1)
-    return bool(processes(mark))
+    return left
 
 
 def undisturbed(command: Command) -> tuple[dict, float]:
@@ -201,8 +201,8 @@ def kill(command: Command, expected: dict, seconds: float, chance: random.Random
                 process.wait(chance.uniform(0.3, 1.0) * seconds)
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            if gone_late(mark):
-                return f"processes outlive the kill: {processes(mark)}"
+            if stay := gone_late(mark):
+                return f"processes outlive the kill: {stay}"
         outcome = finish(start(command, folder, mark))
         return ended_well(command, folder, mark, expected, outcome, refused=True)
 
@@ -249,7 +249,9 @@ def disk(command: Command, expected: dict, seconds: float, chance: random.Random
     with small_disk(size) as mounted, workplace(command, mounted and mounted[0]) as (folder, mark):
         code, said = finish(start(command, folder, mark, limit=None if mounted else size))
         full = os.strerror(28) if mounted else os.strerror(27)
-        if code and (code != 1 or full not in said or "Traceback" in said or len(_errors(said)) != 1):
+        if code and (
+            code != 1 or full not in said or "Traceback" in said or len(re.findall("^error: ", said, re.MULTILINE)) != 1
+        ):
             return f"on a disk of {size:,} bytes exit code {code}: {said[-400:]}"
         if not code:
             return ended_well(command, folder, mark, expected, (code, said))
@@ -258,32 +260,21 @@ def disk(command: Command, expected: dict, seconds: float, chance: random.Random
         return ended_well(command, folder, mark, expected, finish(start(command, folder, mark)), refused=True)
 
 
-def _errors(said: str) -> list[str]:
-    return re.findall(r"^error: .*", said, flags=re.MULTILINE)
-
-
 ATTACKS = {"kills": kill, "pairs": pair, "disks": disk}
 
 
 def chaos(counts: dict[str, int], seed: int = 0, names: tuple[str, ...] = tuple(COMMANDS)) -> list[str]:
-    """So many of each attack, on the commands in turn; shows a table, and returns the defects."""
-    chance = random.Random(seed)
+    """So many of each attack, on the commands in turn; tells how it goes, and returns the defects."""
+    chance, defects = random.Random(seed), []
     references = {name: undisturbed(COMMANDS[name]) for name in names}
-    defects: list[str] = []
-    done = {name: dict.fromkeys(ATTACKS, 0) for name in names}
     for attack, count in counts.items():
         for number in range(count):
             name = names[number % len(names)]
-            found = ATTACKS[attack](COMMANDS[name], *references[name], chance)
-            done[name][attack] += 1
-            if found:
+            if found := ATTACKS[attack](COMMANDS[name], *references[name], chance):
                 defects.append(f"{attack[:-1]} {number} of {name}: {found}")
                 print(defects[-1], flush=True)
             print(f"{attack}: {number + 1} of {count}, {len(defects)} defects", file=sys.stderr, flush=True)
-    print(f"{'command':10}{''.join(f'{attack:>8}' for attack in ATTACKS)} defects")
-    for name in names:
-        counted = sum(f" of {name}: " in each for each in defects)
-        print(f"{name:10}{''.join(f'{done[name][attack]:8}' for attack in ATTACKS)}{counted:8}", flush=True)
+    print(f"{' '.join(f'{count} {attack}' for attack, count in counts.items())}, {len(defects)} defects", flush=True)
     return defects
 
 
