@@ -556,7 +556,7 @@ def test_data_that_is_not_finite(run, tmp_path):
         file["fields"][2, 1, 3, 3] = float("nan")
     before = contents(tmp_path)
     trained = run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny", "--steps", 2)
-    refused(trained, "example 2 is not what was written")
+    refused(trained, "expected finite values, got NaN or infinity in example 2")
     assert contents(tmp_path) == before
 
 
