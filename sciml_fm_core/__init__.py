@@ -5,7 +5,8 @@ Data flows one way: `physics` -> `data` -> `models` -> `evaluation` -> `training
 
 from ._version import __version__
 from .data.batches import FixedBatches, FreshBatches
-from .data.hdf5 import DatasetFile, generate
+from .data.generation import generate
+from .data.hdf5 import DatasetFile
 from .data.splits import draw_split
 from .evaluation.error_bounds import ErrorBounds, error_bounds
 from .evaluation.errors import error_map, evaluate, evaluate_shifts

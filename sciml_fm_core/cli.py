@@ -36,9 +36,9 @@ from typer.core import TyperGroup
 from ._version import __version__
 from .companions import copy_notebooks, serve_dashboard
 from .cpu import use_threads
+from .data.generation import generate as write_dataset
 from .data.given import split_file, task_of
 from .data.hdf5 import DatasetFile
-from .data.hdf5 import generate as write_dataset
 from .data.splits import draw_split
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts

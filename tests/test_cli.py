@@ -540,7 +540,7 @@ def test_newer_formats(run, small_operator, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator_module, "PLAIN_VERSION", 99)
         patch.setattr(operator_module, "FORMAT_VERSION", 99)
-        patch.setattr("sciml_fm_core.data.hdf5.FORMAT_VERSION", 99)
+        patch.setattr("sciml_fm_core.data.generation.FORMAT_VERSION", 99)
         small_operator().save(tmp_path / "newer.safetensors")
         generate(Task.parse("SYS-1(1,5)"), tmp_path / "newer.h5", 4, resolution=8)
     before = contents(tmp_path)
@@ -556,7 +556,7 @@ def test_data_that_is_not_finite(run, tmp_path):
         file["fields"][2, 1, 3, 3] = float("nan")
     before = contents(tmp_path)
     trained = run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny", "--steps", 2)
-    refused(trained, "example 2 is not what was written")
+    refused(trained, "expected finite values, got NaN or infinity in example 2")
     assert contents(tmp_path) == before
 
 

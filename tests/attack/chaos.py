@@ -1,7 +1,7 @@
 """Chaos: commands that are killed, started twice, or run out of disk, and then have to end as if nothing had happened.
 
 ``python tests/attack/chaos.py --kills 100 --pairs 20 --disks 10`` (or ``make chaos``) does so many of each with
-`COMMANDS` in turn, at random moments and sizes of a seed, shows a table, and ends with exit code 1 on a defect:
+`COMMANDS` in turn, at random moments and sizes of a seed, and ends with exit code 1 on a defect:
 
 - a kill: the command gets signal 9; no process of it stays, and the same command gives what an undisturbed one gives;
 - a pair: the command is started twice at once; one does the work, the other says who does, waits, or shares the work;
@@ -48,50 +48,37 @@ TIMES = {
 # The commands and what they make --------------------------------------------------------------------------------------
 
 
-def _digests(folder: Path) -> dict:
-    return {path.name: hashlib.blake2b(path.read_bytes()).hexdigest() for path in folder.glob("*.h5")}
-
-
 def _without_times(value):
     if isinstance(value, dict):
         return {key: _without_times(each) for key, each in value.items() if key not in TIMES}
     return [_without_times(each) for each in value] if isinstance(value, list) else value
 
 
-def _bundles(folder: Path) -> dict:
-    """Weights to the byte, and cards."""
+def products(folder: Path) -> dict:
+    """What a command has made: data and weights to the byte, cards and records without times, names of notebooks."""
     found = {}
-    for path in folder.rglob("*.safetensors"):
-        with safe_open(path, framework="np") as file:
-            names = sorted(file.keys())
-            weights = [hashlib.blake2b(file.get_tensor(name).tobytes()).hexdigest() for name in names]
-            found[path.name] = weights, _without_times(json.loads(file.metadata()["header"])["card"])
+    for path in folder.rglob("*"):
+        if path.suffix == ".h5":
+            found[path.name] = hashlib.blake2b(path.read_bytes()).hexdigest()
+        elif path.suffix == ".safetensors":
+            with safe_open(path, framework="np") as file:
+                weights = [hashlib.blake2b(file.get_tensor(name).tobytes()).hexdigest() for name in sorted(file.keys())]
+                found[path.name] = weights, _without_times(json.loads(file.metadata()["header"])["card"])
+        elif path.suffix == ".json":
+            found[path.name] = _without_times(json.loads(path.read_text()))
+        elif path.suffix == ".ipynb":
+            found[path.name] = True
     return found
-
-
-def _records(folder: Path) -> dict:
-    records = {path.name: _without_times(json.loads(path.read_text())) for path in folder.rglob("*.json")}
-    return records | _bundles(folder)
-
-
-def _notebooks(folder: Path) -> dict:
-    return {**_records(folder / "out"), "runs": sorted(path.name for path in (folder / "out").glob("*.ipynb"))}
 
 
 def _write_batch(folder: Path) -> None:
     """Two notebooks, each of which notes that it came to its end."""
     work = "import time\ntime.sleep(0.3)\nwith open('log', 'a') as log:\n    log.write(f'{number}\\n')"
     cells = [
-        {
-            "cell_type": "code",
-            "id": name,
-            "metadata": {"tags": tags},
-            "source": source,
-            "outputs": [],
-            "execution_count": None,
-        }
+        {"cell_type": "code", "id": name, "metadata": {"tags": tags}, "source": source, "outputs": [],
+         "execution_count": None}
         for name, tags, source in (("one", ["parameters"], "number = 0"), ("two", [], work))
-    ]
+    ]  # fmt: skip
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
     (folder / "tiny.ipynb").write_text(json.dumps(notebook))
@@ -100,10 +87,9 @@ def _write_batch(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, what has to be there before it, and what it makes, in a form that undisturbed runs share."""
+    """A command line, and what has to be there before it."""
 
     words: tuple[str, ...]
-    products: Callable[[Path], dict]
     prepare: Callable[[Path], None] = lambda folder: None
     shares: bool = False  # two of them share the work out, and both end well
 
@@ -111,22 +97,20 @@ class Command:
 TRAIN = ("--device", "cpu", "--seed", "3")
 COMMANDS = {
     "generate": Command(
-        ("generate", "SYS-1(1,5)", "--count", "1000", "--resolution", "32", "--output", "data.h5", *TRAIN), _digests
+        ("generate", "SYS-1(1,5)", "--count", "1000", "--resolution", "32", "--output", "data.h5", *TRAIN)
     ),
     "pretrain": Command(
         ("pretrain", "SYS-1(1,5)", "--size", "64K", "--steps", "520", "--batch-size", "2", "--resolution", "32",
          "--test-count", "1", "--checkpoint", "state", "--output", "own.safetensors", "--threads", "1", *TRAIN),
-        _bundles,
     ),
     "adapt": Command(
         ("adapt", "sys-1", "SYS-1(5,10)", "--examples", "4", "--steps", "4", "--resolution", "32",
          "--validation-count", "4", "--test-count", "4", "--output", "tuned.safetensors", *TRAIN),
-        _bundles,
     ),
     "study": Command(
-        ("study", "q2_model_size", "--budget", "smoke", "--folder", "records", "--device", "cpu"), _records, shares=True
+        ("study", "q2_model_size", "--budget", "smoke", "--folder", "records", "--device", "cpu"), shares=True
     ),
-    "batch": Command(("batch", "batch.yaml", "--output", "out", "--processes", "2"), _notebooks, _write_batch, True),
+    "batch": Command(("batch", "batch.yaml", "--output", "out", "--processes", "2"), _write_batch, True),
 }  # fmt: skip
 
 
@@ -178,21 +162,21 @@ def ended_well(
     code, said = outcome
     if code and not (refused and code == 2 and "exists already" in said):
         return f"exit code {code}: {said[-300:]}"
-    if (made := command.products(folder)) != expected:
+    if (made := products(folder)) != expected:
         other = sorted(name for name in made.keys() | expected.keys() if made.get(name) != expected.get(name))
         shown = f"{made.get(other[0])} for {expected.get(other[0])}"
         return f"other results than an undisturbed run: {other}, such as {shown:.2000}"
     if not code and (left := [path.name for path in folder.rglob(".*") if path.suffix in (".lock", ".partial")]):
         return f"left behind: {left}"
-    return f"processes stay: {processes(mark)}" if gone_late(mark) else None
+    return f"processes stay: {stay}" if (stay := gone_late(mark)) else None
 
 
-def gone_late(mark: str) -> bool:
-    """Whether processes of a command are there after half a minute."""
+def gone_late(mark: str) -> list[int]:
+    """Processes of a command that are there after half a minute."""
     limit = time.monotonic() + 30
-    while processes(mark) and time.monotonic() < limit:
+    while (left := processes(mark)) and time.monotonic() < limit:
         time.sleep(0.1)
-    return bool(processes(mark))
+    return left
 
 
 def undisturbed(command: Command) -> tuple[dict, float]:
@@ -202,7 +186,7 @@ def undisturbed(command: Command) -> tuple[dict, float]:
         code, said = finish(start(command, folder, mark))
         if code:
             raise SystemExit(f"{command.words[0]} does not work undisturbed: {said}")
-        return command.products(folder), time.monotonic() - began
+        return products(folder), time.monotonic() - began
 
 
 # The attacks ----------------------------------------------------------------------------------------------------------
@@ -217,8 +201,8 @@ def kill(command: Command, expected: dict, seconds: float, chance: random.Random
                 process.wait(chance.uniform(0.3, 1.0) * seconds)
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            if gone_late(mark):
-                return f"processes outlive the kill: {processes(mark)}"
+            if stay := gone_late(mark):
+                return f"processes outlive the kill: {stay}"
         outcome = finish(start(command, folder, mark))
         return ended_well(command, folder, mark, expected, outcome, refused=True)
 
@@ -265,7 +249,9 @@ def disk(command: Command, expected: dict, seconds: float, chance: random.Random
     with small_disk(size) as mounted, workplace(command, mounted and mounted[0]) as (folder, mark):
         code, said = finish(start(command, folder, mark, limit=None if mounted else size))
         full = os.strerror(28) if mounted else os.strerror(27)
-        if code and (code != 1 or full not in said or "Traceback" in said or len(_errors(said)) != 1):
+        if code and (
+            code != 1 or full not in said or "Traceback" in said or len(re.findall("^error: ", said, re.MULTILINE)) != 1
+        ):
             return f"on a disk of {size:,} bytes exit code {code}: {said[-400:]}"
         if not code:
             return ended_well(command, folder, mark, expected, (code, said))
@@ -274,32 +260,21 @@ def disk(command: Command, expected: dict, seconds: float, chance: random.Random
         return ended_well(command, folder, mark, expected, finish(start(command, folder, mark)), refused=True)
 
 
-def _errors(said: str) -> list[str]:
-    return re.findall(r"^error: .*", said, flags=re.MULTILINE)
-
-
 ATTACKS = {"kills": kill, "pairs": pair, "disks": disk}
 
 
 def chaos(counts: dict[str, int], seed: int = 0, names: tuple[str, ...] = tuple(COMMANDS)) -> list[str]:
-    """So many of each attack, on the commands in turn; shows a table, and returns the defects."""
-    chance = random.Random(seed)
+    """So many of each attack, on the commands in turn; tells how it goes, and returns the defects."""
+    chance, defects = random.Random(seed), []
     references = {name: undisturbed(COMMANDS[name]) for name in names}
-    defects: list[str] = []
-    done = {name: dict.fromkeys(ATTACKS, 0) for name in names}
     for attack, count in counts.items():
         for number in range(count):
             name = names[number % len(names)]
-            found = ATTACKS[attack](COMMANDS[name], *references[name], chance)
-            done[name][attack] += 1
-            if found:
+            if found := ATTACKS[attack](COMMANDS[name], *references[name], chance):
                 defects.append(f"{attack[:-1]} {number} of {name}: {found}")
                 print(defects[-1], flush=True)
             print(f"{attack}: {number + 1} of {count}, {len(defects)} defects", file=sys.stderr, flush=True)
-    print(f"{'command':10}{''.join(f'{attack:>8}' for attack in ATTACKS)} defects")
-    for name in names:
-        counted = sum(f" of {name}: " in each for each in defects)
-        print(f"{name:10}{''.join(f'{done[name][attack]:8}' for attack in ATTACKS)}{counted:8}", flush=True)
+    print(f"{' '.join(f'{count} {attack}' for attack, count in counts.items())}, {len(defects)} defects", flush=True)
     return defects
 
 
