@@ -45,10 +45,11 @@ from explorer.compute import (
 from explorer.controls import ParameterControls
 from explorer.error_curves import along, mean_at
 from explorer.exports import as_hdf5, as_npz, program
-from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
+from explorer.jobs import AdaptJob, JobQueue
 from explorer.link import query_of, restore, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
+from explorer.settings import Adapted, AdaptSettings
 from explorer.stage import frame_message, pack, setup_message, spread_message, ticks, unpack
 from explorer.state import EXAMPLE_COUNTS, ExploreState, default_window
 

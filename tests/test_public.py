@@ -23,10 +23,11 @@ from explorer import adapt, door, link
 from explorer.adapt import AdaptView
 from explorer.app import Explorer
 from explorer.door import Places, admitted
-from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue, JobState
+from explorer.jobs import AdaptJob, JobQueue, JobState
 from explorer.limits import PUBLIC, PUBLIC_VARIABLE, Limits, TooMuch, give_way
 from explorer.messages import LONGEST_TEXT, MOST_VALUES, Allowance, check_message
 from explorer.page import dashboard_page
+from explorer.settings import Adapted, AdaptSettings
 from explorer.stage import Stage
 from explorer.state import ExploreState
 from panel.util import edit_readonly

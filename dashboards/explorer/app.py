@@ -27,7 +27,6 @@ from .compute import Frame, Query, Spread, compute, compute_together, expected, 
 from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves, mean_of
 from .exports import File, as_hdf5, as_npz, program
-from .jobs import AdaptSettings
 from .lesson_card import LessonCard
 from .limits import TooMuch
 from .link import gaussians, query_of, restore, settings_of
@@ -35,6 +34,7 @@ from .messages import Allowance
 from .page import dashboard_page
 from .pages import address_of, own_query
 from .parts import Html
+from .settings import AdaptSettings
 from .shipped import shipped_results
 from .stage import Stage, frame_message, setup_message, spread_message
 from .state import ExploreState

@@ -24,8 +24,8 @@ from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
 from .compute import SWEEP_RESOLUTION, SWEEP_SOURCES, Query, coarse_to_fine, compute, make_source
-from .jobs import Adapted
 from .predictions import PREDICTIONS
+from .settings import Adapted
 from .state import ExploreState
 
 MAX_WAVENUMBER = 12

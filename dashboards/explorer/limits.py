@@ -11,12 +11,9 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sciml_fm_core.training.recipes import LEARNING_RATES
-
-if TYPE_CHECKING:
-    from .jobs import AdaptSettings
 
 PUBLIC_VARIABLE = "SCIML_FM_PUBLIC"
 PREFIX = "SCIML_FM_LIMIT_"
@@ -28,6 +25,14 @@ LATER = "run it on your own machine, where `make explore` sets no such bound"
 
 class TooMuch(ValueError):
     """A visitor asked for more than the server grants; the message is for the visitor."""
+
+
+class Training(Protocol):
+    """What a visitor asks to train."""
+
+    steps: int
+    examples: int
+    learning_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Limits:
             changed[known[variable]] = int(text)
         return replace(limits, **changed)
 
-    def check(self, settings: AdaptSettings) -> None:
+    def check(self, settings: Training) -> None:
         """Whether a training is granted.
 
         A browser can send any settings, whatever the widgets offer: they are checked where the training starts.

@@ -24,10 +24,10 @@ from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
 from .compute import Frame, Spread
-from .jobs import Adapted
 from .limits import LIMITS
 from .messages import Allowance, check_message
 from .predictions import PREDICTIONS
+from .settings import Adapted
 from .state import ExploreState
 
 BROWSER = Path(__file__).parent / "browser"

@@ -9,7 +9,7 @@ from sciml_fm_core.physics.tasks import Task
 
 from . import link
 from .bundles import Bundle
-from .jobs import Adapted
+from .settings import Adapted
 from .state import ExploreState, amid
 from .studies import StudiesState
 
