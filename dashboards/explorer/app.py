@@ -28,18 +28,16 @@ from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves, mean_of
 from .exports import File, as_hdf5, as_npz, program
 from .lesson_card import LessonCard
-from .limits import TooMuch
 from .link import gaussians, query_of, restore, settings_of
-from .messages import Allowance
 from .page import dashboard_page
 from .pages import address_of, own_query
 from .parts import Html
+from .serving import Allowance, BatchingQueue, TooMuch
 from .settings import AdaptSettings
 from .shipped import shipped_results
 from .stage import Stage, frame_message, setup_message, spread_message
 from .state import ExploreState
 from .tabs import INSIGHTS, Tabs
-from .urgency import UrgentFirst
 
 TITLE = "Explore pre-trained neural operators"
 
@@ -49,7 +47,7 @@ milliseconds the event loop, busy with one message, would hold up the frame of a
 use_threads()
 """The server needs the core that is left. PyTorch keeps the number for each thread, and one that begins takes the last
 that was set anywhere, so this holds for every frame and training of the page."""
-FRAMES = UrgentFirst("frames")
+FRAMES = BatchingQueue("frames")
 """For the fields of all sessions, in the order in which they ask, several at once where several wait."""
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
 """What a frame is of, by the names of `ExploreState`."""

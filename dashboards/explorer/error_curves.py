@@ -18,13 +18,13 @@ from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.system import System
 
 from .compute import Query, coarse_to_fine, sweep_sources
-from .limits import give_way
+from .serving import lower_priority
 from .state import ExploreState
 
 Curves = dict[str, list[tuple[float, float]]]
 """Pairs of a value of the dial and the mean error there, by key of `PREDICTIONS`."""
 
-SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps", initializer=give_way)
+SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps", initializer=lower_priority)
 KNOWN: WeakKeyDictionary[Operator, Curves] = WeakKeyDictionary()
 """Errors along the dial that are known, by operator and system: sessions that share an operator share its curve."""
 BATCH = 4

@@ -17,8 +17,8 @@ from sciml_fm_core.training.config import Progress, TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES
 from sciml_fm_core.training.transfer import Adaptation
 
-from .limits import LATER, LIMITS, TooMuch, give_way
 from .predictions import PREDICTIONS
+from .serving import LATER, LIMITS, TooMuch, lower_priority
 from .settings import Adapted, AdaptSettings, Row
 
 RESOLUTION = 64
@@ -168,7 +168,7 @@ class AdaptJob(threading.Thread):
 
     def run(self) -> None:
         """Wait, train, test; every way out ends in a published state that is over."""
-        give_way()
+        lower_priority()
         try:
             self._queue.enter(self)
             self._ends = time.monotonic() + self._seconds

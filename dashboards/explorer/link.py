@@ -12,7 +12,7 @@ from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task
 
-from .limits import LIMITS, TooMuch
+from .serving import LIMITS, TooMuch
 from .settings import Adapted, AdaptSettings
 from .state import ExploreState
 

@@ -24,9 +24,8 @@ from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
 from .compute import Frame, Spread
-from .limits import LIMITS
-from .messages import Allowance, check_message
 from .predictions import PREDICTIONS
+from .serving import LIMITS, Allowance, check_message
 from .settings import Adapted
 from .state import ExploreState
 

@@ -7,8 +7,6 @@ and the like set one of them. They are read once, when the server starts. See do
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
@@ -125,13 +123,3 @@ PUBLIC = Limits(
 """For strangers on two cores; docs/public.md says how the number of sessions was found."""
 LIMITS = Limits.read(os.environ)
 """Those of this process."""
-
-
-def give_way() -> None:
-    """Let the calling thread, and those that it starts, work only where nobody else wants the core.
-
-    A training beside it then costs a visitor's dial nothing, as measured. Where threads have no priority of their own,
-    which is anywhere but on Linux, nothing is changed.
-    """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
