@@ -300,7 +300,7 @@ def test_whatever_a_stage_sends_the_state_stays_within_its_bounds(system):
     explorer = page_of_its_own()
     state = explorer.state
     state.choose_system(system)
-    explorer._choices = Allowance(1e9)
+    explorer.choices = Allowance(1e9)
     for message in BROUGHT:
         explorer.stage._handle_msg(message)
         check_bounds(state)
@@ -350,12 +350,12 @@ def test_what_is_asked_again_while_it_is_worked_out_fills_no_queue():
             await release.wait()
 
         for _ in range(50):
-            explorer._one_at_a_time("save", work)
+            explorer.loop.one_at_a_time("save", work)
             await asyncio.sleep(0)
         release.set()
-        await asyncio.gather(*explorer._working)
-        explorer._one_at_a_time("save", work)
-        await asyncio.gather(*explorer._working)
+        await asyncio.gather(*explorer.loop.working)
+        explorer.loop.one_at_a_time("save", work)
+        await asyncio.gather(*explorer.loop.working)
 
     asyncio.run(ask())
     assert len(begun) == 2
@@ -363,7 +363,7 @@ def test_what_is_asked_again_while_it_is_worked_out_fills_no_queue():
 
 def test_of_many_choices_a_second_few_are_heard_and_the_dial_always():
     explorer, now, told = page_of_its_own(), [0.0], []
-    explorer._choices = Allowance(10, lambda: now[0])
+    explorer.choices = Allowance(10, lambda: now[0])
     explorer.stage.tell = lambda kind, arrays=None, **header: told.append(kind)
     names = list(SYSTEMS)
     for number in range(60):
