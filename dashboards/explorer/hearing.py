@@ -64,9 +64,8 @@ def _turn(page: Page, number: int) -> None:
     page.frames.turn = int(number)
 
 
-def _dial(page: Page, value: float) -> None:
-    if page.state.scale.snap(float(value)) != page.state.dial:
-        page.state.set_dial(float(value))
+def _changes(page: Page, number: int) -> None:
+    page.changes = int(number)
 
 
 def _across(page: Page, value: float) -> None:
@@ -75,15 +74,6 @@ def _across(page: Page, value: float) -> None:
         page.state.set_parameter(parameters[0].name, parameters[0].snap(float(value)))
     else:
         page.state.thin_out(float(value))
-
-
-def _window(page: Page, ends: list) -> None:
-    low, high = map(float, ends)
-    page.state.set_window(low, high)
-
-
-def _changes(page: Page, number: int) -> None:
-    page.changes = int(number)
 
 
 # What is chosen -------------------------------------------------------------------------------------------------------
@@ -120,10 +110,10 @@ def _save(page: Page, what: str) -> None:
 
 
 OFTEN: dict[str, Callable[[Page, Any], None]] = {
-    "dial": _dial,
+    "dial": lambda page, value: page.state.set_dial(float(value)),
     "turn": _turn,
     "across": _across,
-    "window": _window,
+    "window": lambda page, ends: page.state.set_window(*map(float, ends)),
     "changes": _changes,
     "gaussians": lambda page, rows: page.state.place_gaussians(gaussians(rows)),
     "random": lambda page, _: page.state.draw_random(page.state.seed),
