@@ -287,3 +287,8 @@ def coarse_to_fine(count: int) -> Iterator[int]:
                 seen.add(index)
                 yield index
         stride = max(stride // 2, 1)
+
+
+def finite(value: float | None) -> float | None:
+    """A number that JSON can hold, or None in its place."""
+    return value if value is not None and math.isfinite(value) else None

@@ -21,7 +21,7 @@ from sciml_fm_core.models.operator import Operator, load_operator
 
 from . import text
 from .bundles import Bundle
-from .compute import Frame, Query, Spread, compute, compute_together, expected, spread_of
+from .compute import Frame, Query, Spread, compute, compute_together, expected, finite, spread_of
 from .error_curves import mean_of
 from .serving import BatchingQueue
 
@@ -65,9 +65,9 @@ def frame_message(frame: Frame) -> Message:
         "learning": list(query.learning),
         "numbers": {
             key: {
-                "error": _finite(p.relative_error),
-                "residual": _finite(p.residual),
-                "bounds": [_finite(bound) for bound in p.bounds],
+                "error": finite(p.relative_error),
+                "residual": finite(p.residual),
+                "bounds": [finite(bound) for bound in p.bounds],
             }
             for key, p in shown.items()
         },
@@ -93,12 +93,8 @@ def sentence_of(frame: Frame) -> str:
 
 def spread_message(spread: Spread, number: int) -> Message:
     """Header and array of the spread that belongs to a frame, by the frame's number."""
-    header = {"frame": number, "points": spread.values.shape[0], "relative": _finite(spread.relative)}
+    header = {"frame": number, "points": spread.values.shape[0], "relative": finite(spread.relative)}
     return header, {"spread": spread.values}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 # On a server ----------------------------------------------------------------------------------------------------------
