@@ -1,10 +1,10 @@
 """Explore pre-trained neural operators: ``panel serve dashboards/explore.py``."""
 
 import panel as pn
-from explorer.door import admitted
 from explorer.pages import open_page
+from explorer.serving.sessions import session_slot
 
-with admitted() as inside:
-    if inside:
+with session_slot() as free:
+    if free:
         pn.extension()
         open_page("explore").servable()

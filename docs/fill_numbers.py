@@ -225,7 +225,7 @@ def page() -> str:
 def bounds() -> str:
     """What a server grants, from the code that grants it."""
     sys.path.insert(0, str(FOLDER.parent / "dashboards"))
-    from explorer.limits import PREFIX, PUBLIC, Limits
+    from explorer.serving.limits import PREFIX, PUBLIC, Limits
 
     words = {
         "sessions": "pages open at a time, of both kinds",

@@ -94,8 +94,8 @@ def serve_dashboard(
         port: of the server.
         browser: whether to open one.
         origins: hosts by which browsers know the pages.
-        public: for strangers, behind a proxy: the tight bounds of ``explorer.limits``, no browser, no connection but
-            from the origins, and none to a session whose name the server has not signed, by the key
+        public: for strangers, behind a proxy: the tight bounds of ``explorer.serving.limits``, no browser, no
+            connection but from the origins, and none to a session whose name the server has not signed, by the key
             ``BOKEH_SECRET_KEY`` of the environment, or one of its own until it ends.
         prefix: path below which the pages are.
         address: on which the server listens; where it is not given, that of this machine alone if the pages are public,
@@ -127,7 +127,7 @@ def serve_dashboard(
     if address:
         options += ["--address", address]
     _import_path()
-    options += importlib.import_module("explorer.limits").LIMITS.server_options()
+    options += importlib.import_module("explorer.serving.limits").LIMITS.server_options()
     if browser and not public:
         threading.Thread(target=_open_when_ready, args=(port,), daemon=True).start()
     sys.argv = ["panel", "serve", *pages, "--index", "explore", "--port", str(port), *options]

@@ -29,7 +29,7 @@ from sciml_fm_core.physics.system import Evolution
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
-from explorer import text
+from explorer import frames, text
 from explorer.app import Explorer
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
 from explorer.compute import (
@@ -45,11 +45,13 @@ from explorer.compute import (
 from explorer.controls import ParameterControls
 from explorer.error_curves import along, mean_at
 from explorer.exports import as_hdf5, as_npz, program
-from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue
+from explorer.frames import frame_message, sentence_of, spread_message
+from explorer.jobs import AdaptJob, JobQueue
 from explorer.link import query_of, restore, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
-from explorer.stage import frame_message, pack, setup_message, spread_message, ticks, unpack
+from explorer.settings import Adapted, AdaptSettings
+from explorer.stage import pack, setup_message, ticks, unpack
 from explorer.state import EXAMPLE_COUNTS, ExploreState, default_window
 
 PATIENCE = 120
@@ -133,7 +135,7 @@ def test_the_error_of_a_frame_is_between_its_bounds(state_of, system):
     lower, upper = zero_shot.bounds
     assert 0 < lower <= zero_shot.relative_error * (1 + 1e-5), "the fields of a frame are float32"
     assert zero_shot.relative_error <= upper * (1 + 1e-5)
-    told = frame_message(frame, "", "")[0]["numbers"]["zero_shot"]["bounds"]
+    told = frame_message(frame)[0]["numbers"]["zero_shot"]["bounds"]
     assert told == [lower, upper if upper < math.inf else None]
 
 
@@ -340,8 +342,8 @@ def test_an_equation_never_seen_is_predicted_swept_and_fine_tuned(monkeypatch, t
     assert [bundle.name for bundle in state.bundles_of(state.system)] == ["own"]
     frame = compute(state.query())
     assert np.isfinite(frame.predictions["zero_shot"].relative_error)
-    sources, dial = sweep_sources(state.system), torch.tensor(state.scale.sweep(3))
-    along = error_map([state.loader()()], sources.source, dial, sources.parameters, state.system)
+    (source, parameters), dial = sweep_sources(state.system), torch.tensor(state.scale.sweep(3))
+    along = error_map([state.loader()()], source, dial, parameters, state.system)
     assert torch.isfinite(along).all()
     state.param.update(examples=8, steps=2)
     final = run_to_end(AdaptJob(state.loader(), state.settings(), lambda _: None, JobQueue()))
@@ -531,15 +533,15 @@ def test_a_message_keeps_fields_to_a_part_in_60000(generator):
 
 
 def test_a_frame_is_sent_as_the_exact_solution_and_signed_errors(state):
-    frame = compute(state.query())
-    header, arrays = unpack(pack(*frame_message(frame, "a sentence", "8 examples")))
-    zero_shot = frame.predictions["zero_shot"]
+    solved = compute(state.query())
+    header, arrays = unpack(pack(*frames.frame(state.query())))
+    zero_shot = solved.predictions["zero_shot"]
     assert list(arrays) == ["source", "solution", "zero_shot"]
-    limit = np.ptp(zero_shot.error) / 60_000 + np.ptp(frame.solution) / 60_000
+    limit = np.ptp(zero_shot.error) / 60_000 + np.ptp(solved.solution) / 60_000
     np.testing.assert_allclose(arrays["solution"] + arrays["zero_shot"], zero_shot.values, atol=limit)
     assert header["numbers"]["zero_shot"]["error"] == zero_shot.relative_error
     assert header["dial"] == state.dial
-    assert header["rms"] == pytest.approx(np.sqrt((frame.solution**2).mean()))
+    assert header["rms"] == pytest.approx(np.sqrt((solved.solution**2).mean()))
 
 
 @pytest.mark.parametrize(
@@ -596,15 +598,15 @@ def still(explorer, monkeypatch):
     return explorer
 
 
-def test_what_is_said_is_of_the_frame_and_not_of_the_page_since(state, operators, monkeypatch):
+def test_what_is_said_is_of_the_frame_and_not_of_the_page_since(state, operators):
     """Like reports of a dashboard whose title is of the new selection and whose numbers are of the old one."""
-    explorer, frame = still(Explorer(state), monkeypatch), compute(state.query())
-    said = explorer._sentence(frame)
+    frame = compute(state.query())
+    said = sentence_of(frame)
     assert "inside the range of pre-training, 1 to 5" in said
     state.bundles = state.bundles | {"wide": bundle_on("SYS-1(10,20)", name="wide")}
     state.choose_bundle("wide")
     state.live = {"fine_tuned": operators["poisson"]}
-    assert explorer._sentence(frame) == said
+    assert sentence_of(frame) == said
     assert (frame.query.learning, state.query().learning) == ((), ("fine_tuned",))
 
 
@@ -900,7 +902,7 @@ def test_a_fourth_prediction_is_one_entry(state, operators, monkeypatch):
     monkeypatch.setitem(PREDICTIONS, fourth.key, fourth)
     frame = compute(state.query())
     assert list(frame.predictions) == ["zero_shot", "fine_tuned", "from_scratch", "mixed"]
-    _, arrays = frame_message(frame, "", "")
+    _, arrays = frame_message(frame)
     assert list(arrays) == ["source", "solution", "zero_shot", "mixed"]
     assert setup_message(state)["predictors"][-1]["name"] == "Mixed"
 
@@ -1391,9 +1393,8 @@ def test_a_sweep_goes_from_coarse_to_fine_over_every_value_once(count):
 
 
 def test_the_error_along_the_dial_is_measured_on_the_same_sources_every_time(system):
-    sources, again = sweep_sources(system, count=2), sweep_sources(system, count=2)
-    assert torch.equal(sources.source, again.source)
-    assert torch.equal(sources.parameters, again.parameters)
+    first, again = sweep_sources(system, count=2), sweep_sources(system, count=2)
+    assert all(map(torch.equal, first, again))
 
 
 def test_choices_offered_start_with_no_examples():

@@ -12,8 +12,9 @@ pytest.importorskip("panel_material_ui", reason="the dashboard extra is not inst
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 import panel as pn
-from explorer.app import SAVES, Explorer
+from explorer.app import Explorer
 from explorer.bundles import FOLDER_VARIABLE
+from explorer.hearing import SAVES
 from explorer.jobs import JobState
 from explorer.lessons import VARIABLE, markdown
 from explorer.records import RECORDS_VARIABLE

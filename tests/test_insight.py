@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 from explorer.bundles import Bundle
 from explorer.compute import compute
 from explorer.insight import _sources_at, atlas, examples_curve, spectrum
-from explorer.jobs import Adapted, AdaptSettings
+from explorer.settings import Adapted, AdaptSettings
 from explorer.state import ExploreState
 
 LABELS = {

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
-from explorer.app import shared_operator
 from explorer.bundles import find_bundles
+from explorer.frames import shared_operator
 from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
 from explorer.shipped import shipped_results
@@ -55,7 +55,7 @@ def test_a_lesson_that_ships_is_of_4_to_8_steps_and_each_has_its_numbers(path, s
     for step in lesson.steps:
         for query in (step.at, step.then or step.at):
             assert open_at(state, query) == []
-        words = filled(step.answer, state)
+        words = filled(step.answer, state.query())
         assert "{" not in words
         assert "–" not in words, "every number is there"
 
@@ -66,7 +66,7 @@ def test_what_the_lessons_claim_is_what_comes_out(state):
     found = []
     for step in lesson.steps[:3]:
         open_at(state, step.then or step.at)
-        found.append(percents(filled(step.answer, state))[0])
+        found.append(percents(filled(step.answer, state.query()))[0])
     inside, end, outside = found
     assert 0.1 < inside < 0.4
     assert end < 4 * inside
@@ -185,7 +185,7 @@ def test_an_answer_has_the_numbers_of_the_state_that_was_asked_about(state):
     card.open(LESSONS[0].stem)
     asyncio.run(card.check(0))
     open_at(state, lesson.steps[0].then or lesson.steps[0].at)
-    numbers = percents(filled(lesson.steps[0].answer, state))
+    numbers = percents(filled(lesson.steps[0].answer, state.query()))
     assert percents(answers[-1])[-len(numbers) :] == numbers
 
 

@@ -19,14 +19,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 import panel as pn
 from bokeh.document import Document
-from explorer import adapt, door, link
+from explorer import adapt, link
 from explorer.adapt import AdaptView
 from explorer.app import Explorer
-from explorer.door import Places, admitted
-from explorer.jobs import Adapted, AdaptJob, AdaptSettings, JobQueue, JobState
-from explorer.limits import PUBLIC, PUBLIC_VARIABLE, Limits, TooMuch, give_way
-from explorer.messages import LONGEST_TEXT, MOST_VALUES, Allowance, check_message
+from explorer.jobs import AdaptJob, JobQueue, JobState
 from explorer.page import dashboard_page
+from explorer.serving.limits import PUBLIC, PUBLIC_VARIABLE, Limits, TooMuch
+from explorer.serving.messages import LONGEST_TEXT, MOST_VALUES, Allowance, check_message
+from explorer.serving.priority import lower_priority
+from explorer.serving.sessions import SESSIONS, SessionLimit, session_slot
+from explorer.settings import Adapted, AdaptSettings
 from explorer.stage import Stage
 from explorer.state import ExploreState
 from panel.util import edit_readonly
@@ -85,7 +87,7 @@ def test_a_training_beyond_the_bounds_is_refused(asked, says):
 def test_the_page_opens_under_any_bound(bounds):
     """What the widgets offer, and the values at which they open, are within the bounds."""
     code = (
-        "from explorer.adapt import AdaptView\nfrom explorer.limits import LIMITS\n"
+        "from explorer.adapt import AdaptView\nfrom explorer.serving.limits import LIMITS\n"
         "from explorer.state import ExploreState\n"
         "state = ExploreState({})\nview = AdaptView(state, lambda act: act())\n"
         "LIMITS.check(state.settings())\nstate.choose_examples(0, physics=True)\nLIMITS.check(state.settings())\n"
@@ -166,7 +168,7 @@ def test_a_training_gives_way_and_the_others_do_not():
     seen = []
 
     def work():
-        give_way()
+        lower_priority()
         seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
     before = os.getpriority(os.PRIO_PROCESS, 0)
@@ -298,7 +300,7 @@ def test_whatever_a_stage_sends_the_state_stays_within_its_bounds(system):
     explorer = page_of_its_own()
     state = explorer.state
     state.choose_system(system)
-    explorer._choices = Allowance(1e9)
+    explorer.choices = Allowance(1e9)
     for message in BROUGHT:
         explorer.stage._handle_msg(message)
         check_bounds(state)
@@ -348,12 +350,12 @@ def test_what_is_asked_again_while_it_is_worked_out_fills_no_queue():
             await release.wait()
 
         for _ in range(50):
-            explorer._one_at_a_time("save", work)
+            explorer.loop.one_at_a_time("save", work)
             await asyncio.sleep(0)
         release.set()
-        await asyncio.gather(*explorer._working)
-        explorer._one_at_a_time("save", work)
-        await asyncio.gather(*explorer._working)
+        await asyncio.gather(*explorer.loop.working)
+        explorer.loop.one_at_a_time("save", work)
+        await asyncio.gather(*explorer.loop.working)
 
     asyncio.run(ask())
     assert len(begun) == 2
@@ -361,7 +363,7 @@ def test_what_is_asked_again_while_it_is_worked_out_fills_no_queue():
 
 def test_of_many_choices_a_second_few_are_heard_and_the_dial_always():
     explorer, now, told = page_of_its_own(), [0.0], []
-    explorer._choices = Allowance(10, lambda: now[0])
+    explorer.choices = Allowance(10, lambda: now[0])
     explorer.stage.tell = lambda kind, arrays=None, **header: told.append(kind)
     names = list(SYSTEMS)
     for number in range(60):
@@ -387,21 +389,21 @@ def test_every_part_of_a_link_is_bounded(query):
     check_bounds(state)
 
 
-# Places -------------------------------------------------------------------------------------------------------------
+# Slots --------------------------------------------------------------------------------------------------------------
 
 
-def test_places_are_taken_and_given_back():
-    places = Places(2)
-    assert places.take("a")
-    assert places.take("b")
-    assert places.take("b")  # has one
-    assert not places.take("c")
-    places.give_back("c")
-    assert not places.take("c")
-    places.give_back("a")
-    places.give_back("a")
-    assert places.take("c")
-    assert len(places) == 2
+def test_slots_are_taken_and_released():
+    limit = SessionLimit(2)
+    assert limit.take("a")
+    assert limit.take("b")
+    assert limit.take("b")  # has one
+    assert not limit.take("c")
+    limit.release("c")
+    assert not limit.take("c")
+    limit.release("a")
+    limit.release("a")
+    assert limit.take("c")
+    assert len(limit) == 2
 
 
 class Session:
@@ -430,13 +432,13 @@ def session(monkeypatch):
 
 
 def test_beyond_the_cap_the_document_is_static(session):
-    places = Places(1)
+    limit = SessionLimit(1)
     first = session("first")
-    with admitted(places) as inside:
-        assert inside
+    with session_slot(limit) as free:
+        assert free
     second = session("second")
-    with admitted(places) as inside:
-        assert not inside
+    with session_slot(limit) as free:
+        assert not free
     assert not second.document.roots
     page = second.document.template.render(docs_json={}, plot_script="<script>")
     assert "no more than 1 pages at a time" in page
@@ -444,24 +446,24 @@ def test_beyond_the_cap_the_document_is_static(session):
     assert "<script" not in page
     first.end()
     session("third")
-    with admitted(places) as inside:
-        assert inside
+    with session_slot(limit) as free:
+        assert free
 
 
 def test_a_page_that_fails_while_it_is_built_gives_its_place_back(session):
-    places = Places(1)
+    limit = SessionLimit(1)
     failing = session("failing")
-    with pytest.raises(RuntimeError), admitted(places):
+    with pytest.raises(RuntimeError), session_slot(limit):
         raise RuntimeError("no records")
-    assert len(places) == 0
+    assert len(limit) == 0
     failing.end()
-    assert len(places) == 0
+    assert len(limit) == 0
 
 
 def test_outside_a_server_nobody_is_counted():
-    with admitted(door.PLACES) as inside:
-        assert inside
-    assert len(door.PLACES) == 0
+    with session_slot(SESSIONS) as free:
+        assert free
+    assert len(SESSIONS) == 0
 
 
 # The command --------------------------------------------------------------------------------------------------------

@@ -23,10 +23,10 @@ from bokeh.util.token import generate_jwt_token
 from client import Visitor
 from explorer.app import Explorer
 from explorer.jobs import AdaptJob
-from explorer.limits import Limits
+from explorer.serving.batching import BatchingQueue
+from explorer.serving.limits import Limits
 from explorer.state import ExploreState
 from explorer.studies_page import Studies
-from explorer.urgency import UrgentFirst
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 
@@ -169,7 +169,7 @@ def test_a_session_that_the_server_has_not_named_is_refused(public):
 
 
 def test_what_visitors_wait_for_comes_first():
-    thread, begun, go_on, done = UrgentFirst("test"), threading.Event(), threading.Event(), []
+    thread, begun, go_on, done = BatchingQueue("test"), threading.Event(), threading.Event(), []
     first = thread.submit(lambda: (begun.set(), go_on.wait(), done.append("first")))
     assert begun.wait(10)
     spreads = [thread.later(done.append, f"spread {number}") for number in range(3)]
@@ -185,7 +185,7 @@ def test_what_visitors_wait_for_comes_first():
 
 
 def test_what_waits_for_the_same_is_done_together():
-    thread, begun, go_on, calls = UrgentFirst("test"), threading.Event(), threading.Event(), []
+    thread, begun, go_on, calls = BatchingQueue("test"), threading.Event(), threading.Event(), []
 
     def doubled(numbers):
         calls.append(numbers)

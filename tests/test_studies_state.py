@@ -26,9 +26,10 @@ from explorer.predictions import PREDICTIONS
 from explorer.records import RECORDS_VARIABLE, checked, find_sources, records_folder, split_by_settings
 from explorer.shipped import shipped_results
 from explorer.state import ExploreState
-from explorer.studies import FIGURES, OTHERS, StudiesState
+from explorer.studies import StudiesState
 from explorer.studies_link import explore_query, query_of, restore
 from explorer.studies_page import Studies
+from explorer.study_pictures import FIGURES, OTHERS
 
 SHIPPED = {
     "sys-1": (SYS_1, "dimensionless", 256_000),

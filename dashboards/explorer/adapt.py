@@ -15,10 +15,11 @@ from sciml_fm_core.training.recipes import LEARNING_RATES
 
 from . import text
 from .curves import LearningCurves
-from .jobs import Adapted, AdaptJob, AdaptSettings, JobState
-from .limits import LIMITS
+from .jobs import AdaptJob, JobState
 from .parts import WIDE, Html, NumberInput, Select, WholeInput
 from .predictions import PREDICTIONS
+from .serving import LIMITS
+from .settings import Adapted, AdaptSettings
 from .state import EXAMPLE_COUNTS, ExploreState
 
 STAGES = {"testing": "Testing on held-out examples", "cancelled": "Cancelled, nothing kept"}

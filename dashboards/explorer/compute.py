@@ -261,23 +261,20 @@ def _measured(
     }
 
 
-@dataclass(frozen=True)
-class SweepSources:
-    """Sources and other parameters over which the error along the dial is averaged."""
+def sweep_sources(
+    system: System, count: int = SWEEP_SOURCES, resolution: int = SWEEP_RESOLUTION
+) -> tuple[Tensor, Tensor]:
+    """Sources and other parameters over which the error along the dial is averaged.
 
-    source: Tensor
-    parameters: Tensor
-
-
-def sweep_sources(system: System, count: int = SWEEP_SOURCES, resolution: int = SWEEP_RESOLUTION) -> SweepSources:
-    """The same random sources and parameters every time, with the sparsities of the paper's tasks in equal shares."""
+    They are the same every time, with the sparsities of the paper's tasks in equal shares.
+    """
     generator = stream(0, "explore", "sweep")
     sparsity = torch.tensor(SPARSITIES)[torch.arange(count) % len(SPARSITIES)]
     source = normalize(render(draw_amplitudes(sparsity, generator), resolution), zero_mean=system.zero_mean)
     uniform = torch.rand(count, len(system.parameters), generator=generator, dtype=torch.float64)
     low = torch.tensor([p.low for p in system.parameters], dtype=torch.float64)
     high = torch.tensor([p.high for p in system.parameters], dtype=torch.float64)
-    return SweepSources(source, low + uniform * (high - low))
+    return source, low + uniform * (high - low)
 
 
 def coarse_to_fine(count: int) -> Iterator[int]:
@@ -290,3 +287,8 @@ def coarse_to_fine(count: int) -> Iterator[int]:
                 seen.add(index)
                 yield index
         stride = max(stride // 2, 1)
+
+
+def finite(value: float | None) -> float | None:
+    """A number that JSON can hold, or None in its place."""
+    return value if value is not None and math.isfinite(value) else None

@@ -18,13 +18,13 @@ from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.system import System
 
 from .compute import Query, coarse_to_fine, sweep_sources
-from .limits import give_way
+from .serving import lower_priority
 from .state import ExploreState
 
 Curves = dict[str, list[tuple[float, float]]]
 """Pairs of a value of the dial and the mean error there, by key of `PREDICTIONS`."""
 
-SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps", initializer=give_way)
+SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps", initializer=lower_priority)
 KNOWN: WeakKeyDictionary[Operator, Curves] = WeakKeyDictionary()
 """Errors along the dial that are known, by operator and system: sessions that share an operator share its curve."""
 BATCH = 4
@@ -85,7 +85,7 @@ class ErrorCurves:
                 for name, operator in operators.items()
             }
             self._told(query.system, curves, stop)
-            sources = sweep_sources(query.system)
+            source, parameters = sweep_sources(query.system)
             done = {name: {value for value, _ in known} for name, known in curves.items()}
             order = list(dict.fromkeys([query.dial, *(values[index] for index in coarse_to_fine(len(values)))]))
             for first in range(0, len(order), BATCH):
@@ -95,7 +95,7 @@ class ErrorCurves:
                     continue
                 dial = torch.tensor(batch, dtype=torch.float64)
                 own = [operators[name] for name in lacking]
-                found = error_map(own, sources.source, dial, sources.parameters, query.system)
+                found = error_map(own, source, dial, parameters, query.system)
                 for name, errors in zip(lacking, found.tolist(), strict=True):
                     pairs = zip(batch, errors, strict=True)
                     curves[name] += [pair for pair in pairs if pair[0] not in done[name]]
@@ -131,9 +131,9 @@ class ErrorCurves:
 
     def _measure_roughly(self, operators: dict[str, Operator], system: System, values: list[float]) -> None:
         try:
-            sources = sweep_sources(system, ROUGH_SOURCES)
+            source, parameters = sweep_sources(system, ROUGH_SOURCES)
             dial = torch.tensor(values, dtype=torch.float64)
-            found = error_map(list(operators.values()), sources.source, dial, sources.parameters, system).tolist()
+            found = error_map(list(operators.values()), source, dial, parameters, system).tolist()
         except Exception:
             log.exception("measuring the error along the dial failed")
             return

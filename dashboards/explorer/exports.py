@@ -13,7 +13,7 @@ import numpy as np
 from sciml_fm_core import __version__
 
 from .compute import Frame
-from .jobs import AdaptSettings
+from .settings import AdaptSettings
 from .state import ExploreState
 
 

@@ -6,7 +6,6 @@ can hold; a number that is not there, or not finite, is None.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from threading import Event
 from typing import Any
@@ -23,9 +22,9 @@ from sciml_fm_core.physics.sources import draw_amplitudes, normalize, render
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
-from .compute import SWEEP_RESOLUTION, SWEEP_SOURCES, Query, coarse_to_fine, compute, make_source
-from .jobs import Adapted
+from .compute import SWEEP_RESOLUTION, SWEEP_SOURCES, Query, coarse_to_fine, compute, finite, make_source
 from .predictions import PREDICTIONS
+from .settings import Adapted
 from .state import ExploreState
 
 MAX_WAVENUMBER = 12
@@ -260,7 +259,7 @@ def _window(state: ExploreState, results: list[Adapted]) -> dict[str, Any]:
         "task": task.label,
         "low": task.low,
         "high": task.high,
-        "zero_shot": _number(zero_shot),
+        "zero_shot": finite(zero_shot),
         "curves": curves,
         "unlabelled": _points(results, "fine_tuned", labels=False),
     }
@@ -282,7 +281,7 @@ def _points(results: list[Adapted], key: str, *, labels: bool) -> list[dict[str,
         points.append(
             {
                 "examples": settings.examples,
-                "error": _number(adapted.errors[key]),
+                "error": finite(adapted.errors[key]),
                 "steps": settings.steps,
                 "learning_rate": adapted.learning_rates.get(key),
                 "shipped": not adapted.finished,
@@ -293,9 +292,5 @@ def _points(results: list[Adapted], key: str, *, labels: bool) -> list[dict[str,
     return points
 
 
-def _number(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
 def _finite(values: Iterable[float]) -> list[float | None]:
-    return [_number(float(value)) for value in values]
+    return [finite(float(value)) for value in values]

@@ -13,13 +13,13 @@ from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.training.config import Progress, TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES
 from sciml_fm_core.training.transfer import Adaptation
 
-from .limits import LATER, LIMITS, TooMuch, give_way
 from .predictions import PREDICTIONS
+from .serving import LATER, LIMITS, TooMuch, lower_priority
+from .settings import Adapted, AdaptSettings, Row
 
 RESOLUTION = 64
 BATCH_SIZE = 32
@@ -30,72 +30,6 @@ PUBLISH_SECONDS = 0.15
 """Least time between two published states of a job."""
 LIVE_SECONDS = 0.4
 """Least time between two copies of the operator in training."""
-
-Row = tuple[int, float, float | None]
-"""Step, loss and validation error of a learning curve."""
-Key = tuple[float, float, int, bool, int, float]
-
-
-@dataclass(frozen=True)
-class AdaptSettings:
-    """What to adapt to: a task, how many of its examples, for how many steps, at which learning rate.
-
-    A learning rate of None tries a grid of them and keeps the best on validation. With ``physics`` there are no
-    examples: the equation takes their place.
-    """
-
-    task: Task
-    examples: int
-    steps: int
-    learning_rate: float | None
-    physics: bool = False
-
-    @property
-    def key(self) -> Key:
-        """Results with the same key replace each other."""
-        return self.task.low, self.task.high, self.examples, self.physics, self.steps, self.learning_rate or 0.0
-
-    @property
-    def short(self) -> str:
-        """For a button."""
-        return f"{'no labels' if self.physics else self.examples} on {self.task.low:g}–{self.task.high:g}"
-
-    @property
-    def training(self) -> str:
-        """How it is trained, in words."""
-        rate = "best of the grid" if self.learning_rate is None else f"rate {self.learning_rate:g}"
-        return f"{self.steps} steps, {rate}"
-
-    @property
-    def given(self) -> str:
-        """What the operator is given of the task, in words."""
-        return "0 labels, physics loss" if self.physics else f"{self.examples} examples"
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """A fine-tuned operator and its from-scratch twin, trained on the same examples for the same steps.
-
-    Without labels there is no twin.
-
-    All by key of `PREDICTIONS`; ``errors`` are mean relative errors on held-out examples of the task. An operator that
-    ships is a function that loads it.
-    """
-
-    settings: AdaptSettings
-    operators: dict[str, Operator | Callable[[], Operator]]
-    learning_rates: dict[str, float]
-    errors: dict[str, float]
-    finished: float
-    names: dict[str, str] = field(default_factory=dict)
-    """By which `load_operator` finds those that ship."""
-    curves: dict[str, tuple[Row, ...]] = field(default_factory=dict)
-    """Learning curves of those that were trained here, as `JobState.curves`."""
-
-    @property
-    def key(self) -> Key:
-        """As `AdaptSettings.key`."""
-        return self.settings.key
 
 
 @dataclass(frozen=True)
@@ -234,7 +168,7 @@ class AdaptJob(threading.Thread):
 
     def run(self) -> None:
         """Wait, train, test; every way out ends in a published state that is over."""
-        give_way()
+        lower_priority()
         try:
             self._queue.enter(self)
             self._ends = time.monotonic() + self._seconds

@@ -151,16 +151,13 @@ def open_at(state: ExploreState, query: str) -> list[str]:
     return restore(state, dict(parse_qsl(query, keep_blank_values=True)))
 
 
-def filled(answer: str, state: ExploreState) -> str:
-    """An answer with its numbers, computed for the state as it is.
+def filled(answer: str, asked: Query) -> str:
+    """An answer with its numbers, computed at a point of the page.
 
     Raises:
         ValueError: if a number cannot be computed there.
     """
-    return _filled(answer, state.query())
 
-
-def _filled(answer: str, asked: Query) -> str:
     def number(match: re.Match) -> str:
         name, dial = match.groups()
         query, scale = asked, asked.system.dialled
@@ -176,9 +173,9 @@ def _filled(answer: str, asked: Query) -> str:
         load = query.operators[name.removeprefix("mean_") if name != "mean" else "zero_shot"]
         if load is None:
             return text.percent(None)
-        sources = sweep_sources(query.system)
+        source, parameters = sweep_sources(query.system)
         value = torch.tensor([query.dial], dtype=torch.float64)
-        error = error_map([load()], sources.source, value, sources.parameters, query.system)
+        error = error_map([load()], source, value, parameters, query.system)
         return text.percent(error.item())
 
     return PLACEHOLDER.sub(number, answer)
@@ -187,7 +184,7 @@ def _filled(answer: str, asked: Query) -> str:
 def told(answer: str, query: Query) -> str:
     """An answer with its numbers, or why it has none; Markdown."""
     try:
-        return _filled(answer, query)
+        return filled(answer, query)
     except Exception as error:  # whatever it is, the lesson goes on
         if not isinstance(error, (ValueError, ArithmeticError)):
             log.exception("computing the numbers of an answer failed")

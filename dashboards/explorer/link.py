@@ -12,8 +12,8 @@ from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task
 
-from .jobs import Adapted, AdaptSettings
-from .limits import LIMITS, TooMuch
+from .serving import LIMITS, TooMuch
+from .settings import Adapted, AdaptSettings
 from .state import ExploreState
 
 GRID = "grid"

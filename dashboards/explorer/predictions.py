@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.study.colours import MEANING
 from sciml_fm_core.training.transfer import Adaptation, fine_tune, train_from_scratch
 
-if TYPE_CHECKING:
-    from .state import ExploreState
+from .settings import Adapted
+
+Load = Callable[[], Operator]
+
+
+class Chosen(Protocol):
+    """What a predictor sees of the page: the pre-trained operator, those in training, the fine-tuning that is shown."""
+
+    live: dict[str, Operator]
+
+    @property
+    def bundle(self) -> Any: ...
+
+    @property
+    def current(self) -> Adapted | None: ...
+
+    def loader(self) -> Load: ...
 
 
 @dataclass(frozen=True)
@@ -36,17 +51,17 @@ class Predictor:
     color: str
     dash: str
     empty: str
-    loader: Callable[[ExploreState], Callable[[], Operator] | None]
+    loader: Callable[[Chosen], Load | None]
     train: Callable[..., Adaptation] | None = None
     unlabelled: bool = False
     stage: str = ""
     adapted: bool = True
 
 
-def _kept(key: str) -> Callable[[ExploreState], Callable[[], Operator] | None]:
+def _kept(key: str) -> Callable[[Chosen], Load | None]:
     """Loader of an operator that a job has made: the one in training now, or that of the result shown."""
 
-    def loader(state: ExploreState) -> Callable[[], Operator] | None:
+    def loader(state: Chosen) -> Load | None:
         made = state.live or (state.current.operators if state.current else {})
         found = made.get(key)
         return (lambda: found) if isinstance(found, Operator) else found

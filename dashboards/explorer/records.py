@@ -63,13 +63,13 @@ def find_sources(runs: str | Path = "runs") -> tuple[dict[str, Source], list[str
         sources.update((source.name, source) for source in split_by_settings(place, records))
 
     for name, path in shipped_tables().items():
-        add(f"Shipped, {name}", _table(path, problems))
+        add(f"Shipped, {name}", _drawable(path, problems))
     folder = records_folder()
-    own = [record for path in sorted(folder.glob("*.json")) for record in _one(path, problems)]
+    own = [record for path in sorted(folder.glob("*.json")) for record in _drawable(path, problems)]
     add(str(folder), own)
     known = {record["identity"] for record in own}
     for path in sorted(Path(runs).glob(TABLES)):
-        records = _table(path, problems)
+        records = _drawable(path, problems)
         # A notebook's table repeats what its folder holds: it is listed where it has more than that.
         if any(record["identity"] not in known for record in records):
             add(str(path), records)
@@ -148,25 +148,13 @@ def checked(record: dict) -> dict:
     return {"architecture": "fno", "symmetries": False} | record | {"task": Task.parse(record["task"]).label}
 
 
-def _one(path: Path, problems: list[str]) -> list[dict]:
-    """The record of a file, or none and a problem more."""
+def _drawable(path: Path, problems: list[str]) -> list[dict]:
+    """The records of a file, a table or a single one, that can be drawn; a problem more for each of the others."""
     try:
-        return _drawable([read_record(path)], problems)
+        records = [read_record(path)] if path.suffix == ".json" else read_table(path, problems)
     except (ValueError, OSError) as error:
         problems.append(str(error))
         return []
-
-
-def _table(path: Path, problems: list[str]) -> list[dict]:
-    """The records of a table that can be drawn."""
-    try:
-        return _drawable(read_table(path, problems), problems)
-    except ValueError as error:
-        problems.append(str(error))
-        return []
-
-
-def _drawable(records: list[dict], problems: list[str]) -> list[dict]:
     found = {}
     for record in records:
         if record.get("kind"):  # not an adaptation: its notebook draws it

@@ -9,7 +9,7 @@ import panel as pn
 from sciml_fm_core.models.operator import load_operator, read_header, shipped_adaptations
 from sciml_fm_core.physics.tasks import Task
 
-from .jobs import Adapted, AdaptSettings
+from .settings import Adapted, AdaptSettings
 
 KEYS = {"fine-tuned": "fine_tuned", "from scratch": "from_scratch"}
 """Key of `PREDICTIONS` by the kind that a card names."""

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,9 @@ from panel.custom import JSComponent
 from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
-from .compute import Frame, Spread
-from .jobs import Adapted
-from .limits import LIMITS
-from .messages import Allowance, check_message
 from .predictions import PREDICTIONS
+from .serving import LIMITS, Allowance, check_message
+from .settings import Adapted
 from .state import ExploreState
 
 BROWSER = Path(__file__).parent / "browser"
@@ -93,53 +91,6 @@ class Stage(JSComponent):
     def tell(self, kind: str, arrays: dict[str, np.ndarray] | None = None, file: bytes = b"", **header: Any) -> None:
         """Send a message to every browser that shows the component."""
         self._send_msg(pack({"kind": kind} | header, arrays or {}, file))
-
-
-def frame_message(
-    frame: Frame, sentence: str, given: str, learning: Sequence[str] = ()
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and arrays of a frame.
-
-    Args:
-        frame: the fields and numbers.
-        sentence: what is said of it.
-        given: on what the adapted operators were trained.
-        learning: keys of those that are in training now.
-    """
-    shown = {key: prediction for key, prediction in frame.predictions.items() if prediction is not None}
-    arrays = {"source": frame.source, "solution": frame.solution} | {key: p.error for key, p in shown.items()}
-    header = {
-        "system": frame.query.system.name,
-        "dial": frame.query.dial,
-        "points": frame.source.shape[0],
-        "sentence": sentence,
-        "given": given,
-        "rms": float(np.sqrt(np.mean(frame.solution**2))) or 1.0,
-        "residual": frame.solution_residual,
-        "learning": list(learning),
-        "numbers": {
-            key: {
-                "error": _finite(p.relative_error),
-                "residual": _finite(p.residual),
-                "bounds": [_finite(bound) for bound in p.bounds],
-            }
-            for key, p in shown.items()
-        },
-    }
-    return header, arrays
-
-
-def spread_message(spread: Spread, number: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Header and array of the spread that belongs to a frame, by the frame's number."""
-    return {
-        "frame": number,
-        "points": spread.values.shape[0],
-        "relative": _finite(spread.relative),
-    }, {"spread": spread.values}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def setup_message(state: ExploreState) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from sciml_fm_core.training.unlabelled import UNLABELLED
 
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
 from .compute import Query
-from .jobs import Adapted, AdaptSettings
-from .limits import LIMITS
 from .predictions import PREDICTIONS
+from .serving import LIMITS
+from .settings import Adapted, AdaptSettings
 
 EXAMPLE_COUNTS = tuple(count for count in (0, 8, 16, 32, 64, 128, 256, 512) if count <= LIMITS.examples)
 
@@ -131,7 +131,7 @@ class ExploreState(param.Parameterized):
         shown = self._latest(name, chosen)
         dial = opening_dial(system, self.bundles.get(chosen))
         if shown is not None:
-            dial = amid(self.kept[name, chosen][shown].settings.task)
+            dial = midpoint(self.kept[name, chosen][shown].settings.task)
         self.param.update(
             system_name=name,
             bundle_name=chosen,
@@ -355,7 +355,7 @@ def _without_the_oldest(kept: dict, most: int) -> dict:
 
 
 def opening_dial(system: System, bundle: Bundle | None) -> float:
-    """Where the dial stands at first: at its default, or amid the range of an operator that does not know that."""
+    """Where the dial stands at first: at its default, or midway in the range of an operator that does not know that."""
     dial = system.dialled
     low, high = bundle.opening_range(system) if bundle else pretraining_range(system)
     if low <= dial.default <= high:
@@ -364,7 +364,7 @@ def opening_dial(system: System, bundle: Bundle | None) -> float:
     return dial.snap(round(middle) if dial.whole else middle)
 
 
-def amid(task: Task) -> float:
+def midpoint(task: Task) -> float:
     """A value of the dial inside a task's range."""
     return task.system.dialled.snap(task.low if task.system.dialled.whole else (task.low + task.high) / 2)
 

@@ -9,8 +9,8 @@ from sciml_fm_core.physics.tasks import Task
 
 from . import link
 from .bundles import Bundle
-from .jobs import Adapted
-from .state import ExploreState, amid
+from .settings import Adapted
+from .state import ExploreState, midpoint
 from .studies import StudiesState
 
 
@@ -53,7 +53,7 @@ def explore_query(
     ships = parent in (bundle.name for bundle in state.bundles_of(task.system))
     if ships:
         state.choose_bundle(parent)
-    state.set_dial(amid(task))
+    state.set_dial(midpoint(task))
     wanted = record["examples"], task.low, task.high
     results = state.adapted.items() if ships else ()
     state.shown = next((key for key, one in results if _asked(one) == wanted), None)

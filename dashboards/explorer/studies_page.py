@@ -21,8 +21,11 @@ from .pages import address_of, own_query
 from .parts import WIDE, Html, Select, column, plain
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
 from .shipped import shipped_results
-from .studies import FIGURES, HOW_TO_START, Chart, Details, StudiesState
+from .studies import StudiesState
 from .studies_link import explore_query, query_of, restore
+from .study_charts import Chart
+from .study_pictures import FIGURES
+from .study_runs import Details, menu_of
 
 TITLE = "Studies: the paper's figures, run by run"
 INTRODUCTION = """
@@ -41,6 +44,7 @@ HOVER = [
     ("steps", "@steps"),
 ]
 MOST_CHARTS = 2
+HOW_TO_START = "papermill notebooks/q1_downstream_data.ipynb out.ipynb -p rerun True"
 
 hv.Store.set_current_backend("bokeh")
 
@@ -165,7 +169,7 @@ class RunDetails:
         picture, details = self.state.picture, self.state.details
         self.column.visible = picture is not None
         if picture is not None:
-            _follow(self.menu, {"none": ""} | picture.menu, self.state.chosen or "")
+            _follow(self.menu, {"none": ""} | menu_of(picture), self.state.chosen or "")
         if details is None:
             hint = "<p data-test='details'>Click a point of the curves, or choose a run.</p>"
             self.head.object = text.title("No run is open") + hint

@@ -11,10 +11,10 @@ from typing import Any
 
 from .compute import Query
 from .insight import atlas, examples_curve, spectrum
-from .limits import give_way
+from .serving import lower_priority
 from .state import ExploreState
 
-INSIGHTS = ThreadPoolExecutor(1, thread_name_prefix="insights", initializer=give_way)
+INSIGHTS = ThreadPoolExecutor(1, thread_name_prefix="insights", initializer=lower_priority)
 TABS = ("atlas", "spectrum", "examples")
 """What the stage can show in place of the errors."""
 

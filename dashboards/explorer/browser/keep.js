@@ -1,10 +1,6 @@
 // What leaves the page: its address, the fields, a picture, the commands that make them again.
 
-const SVG_STYLE = `text{font:13px system-ui,sans-serif;fill:#222}.title{font-size:15px;font-weight:600}
-.grid{stroke:#222;stroke-opacity:.13}.axis{stroke:#222}.tick{font-size:11px}.trained{fill:#0072b2;fill-opacity:.16}
-.resonance{fill:#cc79a7}.dot{fill:#0072b2}.window{fill:none;stroke:#009e73;stroke-width:2}.curve,.line{fill:none;stroke-width:2}
-.grip{fill:none}.exact{stroke:#888;stroke-width:5;stroke-opacity:.5}.band{fill-opacity:.2}.handle line{stroke:#d55e00;stroke-width:2}
-.handle circle{fill:#d55e00;stroke:#fff;stroke-width:2}.mark{stroke:#fff}`
+const ON_WHITE = 'svg{color:#222}text{font:13px system-ui,sans-serif;fill:#222}.title{font-size:15px;font-weight:600}'
 
 function save(name, type, bytes) {
   const link = make('a', null, {href: URL.createObjectURL(new Blob([bytes], {type})), download: name})
@@ -13,9 +9,9 @@ function save(name, type, bytes) {
 }
 
 // The dial, the fields, the errors and the cut as one picture; fields are embedded as they are painted.
-function picture(dial, fields, sentence) {
+function picture(dial, fields, sentence, style) {
   const side = 190, gap = 12, width = 5 * side + 4 * gap, svg = draw('svg', null, {xmlns: SVG, width, height: 660, viewBox: `0 0 ${width} 660`})
-  draw('style', svg, {}, SVG_STYLE)
+  draw('style', svg, {}, ON_WHITE + style)
   draw('rect', svg, {width, height: 660, fill: '#fff'})
   const inner = (node, x, y, w, h) => {
     const copy = node.cloneNode(true)

@@ -44,7 +44,7 @@ export function render({model, el}) {
   const fields = new Fields(make('div', body, {className: 'main'}), model.palettes)
   const insight = new Insight(fields, send)
   const lesson = new Lesson(body, send)
-  const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent))
+  const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent, model.style))
   const present = make('button', tools, {type: 'button', className: 'present'}, 'Present')
   present.addEventListener('click', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen())
   root.addEventListener('fullscreenchange', () => set(present, document.fullscreenElement ? 'Leave' : 'Present'))

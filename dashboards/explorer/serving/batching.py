@@ -1,4 +1,4 @@
-"""One thread for the short work of all sessions: what visitors wait for comes first, and at once where it is alike."""
+"""A batching queue for the short work of all sessions: urgent work first, and calls of one function in one batch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_TOGETHER = 4
-"""More at once gain little, and the first of them waits for the last."""
+LARGEST_BATCH = 4
+"""More gain little, and the first of them waits for the last."""
 
 
 @dataclass(order=True, frozen=True)
@@ -23,10 +23,10 @@ class _Asked:
     future: Future = field(compare=False, default_factory=Future)
 
 
-class UrgentFirst(Executor):
+class BatchingQueue(Executor):
     """One warm thread that does what it is asked for in that order; `later` comes when nothing else waits.
 
-    >>> thread = UrgentFirst("example")
+    >>> thread = BatchingQueue("example")
     >>> thread.submit(max, 1, 2).result(), thread.later(min, 1, 2).result()
     (2, 1)
     >>> doubled = [thread.together(lambda numbers: [2 * number for number in numbers], number) for number in (3, 4)]
@@ -71,7 +71,7 @@ class UrgentFirst(Executor):
             if not self._waiting:
                 return  # done together with another
             work = self._waiting[0].work
-            chosen = sorted(one for one in self._waiting if one.work == work)[:MOST_TOGETHER]
+            chosen = sorted(one for one in self._waiting if one.work == work)[:LARGEST_BATCH]
             self._waiting = [one for one in self._waiting if one not in chosen]
             heapq.heapify(self._waiting)
         running = [one for one in chosen if one.future.set_running_or_notify_cancel()]

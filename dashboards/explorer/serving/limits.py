@@ -7,16 +7,11 @@ and the like set one of them. They are read once, when the server starts. See do
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sciml_fm_core.training.recipes import LEARNING_RATES
-
-if TYPE_CHECKING:
-    from .jobs import AdaptSettings
 
 PUBLIC_VARIABLE = "SCIML_FM_PUBLIC"
 PREFIX = "SCIML_FM_LIMIT_"
@@ -28,6 +23,14 @@ LATER = "run it on your own machine, where `make explore` sets no such bound"
 
 class TooMuch(ValueError):
     """A visitor asked for more than the server grants; the message is for the visitor."""
+
+
+class Training(Protocol):
+    """What a visitor asks to train."""
+
+    steps: int
+    examples: int
+    learning_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Limits:
             changed[known[variable]] = int(text)
         return replace(limits, **changed)
 
-    def check(self, settings: AdaptSettings) -> None:
+    def check(self, settings: Training) -> None:
         """Whether a training is granted.
 
         A browser can send any settings, whatever the widgets offer: they are checked where the training starts.
@@ -120,13 +123,3 @@ PUBLIC = Limits(
 """For strangers on two cores; docs/public.md says how the number of sessions was found."""
 LIMITS = Limits.read(os.environ)
 """Those of this process."""
-
-
-def give_way() -> None:
-    """Let the calling thread, and those that it starts, work only where nobody else wants the core.
-
-    A training beside it then costs a visitor's dial nothing, as measured. Where threads have no priority of their own,
-    which is anywhere but on Linux, nothing is changed.
-    """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

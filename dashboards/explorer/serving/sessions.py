@@ -1,4 +1,4 @@
-"""Who is let in: a place for each session while there are any, and a static page that says so when there are none."""
+"""The session limit: a slot for each session while there are any, else a static page that says that there are none."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ open now. You have done nothing wrong, and your link is kept.</p>
 )
 
 
-class Places:
-    """Places of sessions, by their names; giving one back twice, or one that was never taken, changes nothing."""
+class SessionLimit:
+    """Slots of sessions, by their names; releasing one twice, or one that was never taken, changes nothing."""
 
     def __init__(self, most: int):
         self.most = most
@@ -52,13 +52,13 @@ class Places:
         self._lock = threading.Lock()
 
     def take(self, name: str) -> bool:
-        """Whether there was a place."""
+        """Whether there was a slot."""
         with self._lock:
             if len(self._taken) < self.most:
                 self._taken.add(name)
             return name in self._taken
 
-    def give_back(self, name: str) -> None:
+    def release(self, name: str) -> None:
         """Let the next one in."""
         with self._lock:
             self._taken.discard(name)
@@ -67,15 +67,15 @@ class Places:
         return len(self._taken)
 
 
-PLACES = Places(LIMITS.sessions)
+SESSIONS = SessionLimit(LIMITS.sessions)
 """Of the whole process, for both pages."""
 
 
 @contextmanager
-def admitted(places: Places = PLACES) -> Iterator[bool]:
-    """Around the building of a page: whether its session has a place; if not, its document says so.
+def session_slot(limit: SessionLimit = SESSIONS) -> Iterator[bool]:
+    """Around the building of a page: whether its session has a slot; if not, its document says so.
 
-    The place is given back when the session is destroyed, and at once when the page fails while it is built. A session
+    The slot is released when the session is destroyed, and at once when the page fails while it is built. A session
     is destroyed as soon as the server sees that its page was closed: none connects again to a session that it has left,
     as one that is loaded again begins a new one.
     """
@@ -85,14 +85,14 @@ def admitted(places: Places = PLACES) -> Iterator[bool]:
         yield True
         return
     name = context.id
-    if not places.take(name):
+    if not limit.take(name):
         document.title = "All places are taken"
-        document.template = Template(FULL.render(most=places.most, seconds=RETRY_SECONDS))
+        document.template = Template(FULL.render(most=limit.most, seconds=RETRY_SECONDS))
         yield False
         return
 
     def left(_context) -> None:
-        places.give_back(name)
+        limit.release(name)
         # What was still to be called would never be, and holds the page: Panel keeps the first document for good, in
         # the context of a task of its own.
         document.callbacks._session_callbacks.clear()
@@ -102,5 +102,5 @@ def admitted(places: Places = PLACES) -> Iterator[bool]:
     try:
         yield True
     except BaseException:
-        places.give_back(name)
+        limit.release(name)
         raise
