@@ -251,6 +251,6 @@ def test_what_ships_improves_with_examples():
     tuned, scratch = (
         [point["error"] for point in window["curves"][key]["points"]] for key in ("fine_tuned", "from_scratch")
     )
-    assert len(tuned) == len(scratch) == 4
+    assert len(tuned) == len(scratch) == 3
     assert window["zero_shot"] > tuned[0] > tuned[-1]
     assert all(np.array(tuned) < scratch)
