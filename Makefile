@@ -27,7 +27,7 @@ explore-public: install
 
 # As many tests at a time as there are cores; plain pytest runs them one by one.
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: install
 	$(BIN)/ruff check .

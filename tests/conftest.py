@@ -17,12 +17,27 @@ def pytest_configure(config):
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the kernels and commands that tests start
 
 
-@pytest.hookimpl(tryfirst=True)
+LONGEST = (
+    "test_notebooks.py",
+    "test_package.py",
+    "test_stage_browser.py",
+    "test_dashboard_browser.py",
+    "test_batch.py",
+)
+"""Begun first, so that no process works alone at the end."""
+
+
 def pytest_collection_modifyitems(items):
-    """Where several processes run the tests, those of one file share its fixtures; of notebooks there are none."""
-    for item in items:
-        if item.path.name != "test_notebooks.py":
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where several processes run the tests, those of one file share its fixtures."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -767,6 +767,14 @@ def test_cuda_where_there_is_none(run, bundle):
     refused(run("evaluate", bundle, "SYS-1(1,5)", "--device", "cuda"), "no CUDA GPU here; use --device cpu")
 
 
+def test_notebooks_are_copied_and_work_of_ones_own_is_left(run, tmp_path):
+    for _ in range(2):  # where nothing differs it is no error
+        assert run("notebooks", "mine")[0] == 0
+    own = tmp_path / "mine" / "00_data.ipynb"
+    own.write_text(own.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    refused(run("notebooks", "mine"), "is there and differs")
+
+
 def test_existing_files_are_not_overwritten(run, tmp_path):
     (tmp_path / "data.h5").write_bytes(b"precious")
     refused(run("generate", "SYS-1(1,5)", "--count", 4, "--output", "data.h5"), "exists already and is left as it is")

@@ -8,7 +8,6 @@ from sciml_fm_core import Task, draw_split, load_operator, relative_error, shipp
 from sciml_fm_core.experiments.physics_loss import EquationRun, physics_loss
 from sciml_fm_core.models.operator import read_header
 from sciml_fm_core.study import registry as registry_module
-from sciml_fm_core.study import runs as study_module
 from sciml_fm_core.study.experiments import (
     BUDGETS,
     EXPERIMENTS,
@@ -324,26 +323,6 @@ def tiny(small_operator, tmp_path_factory):
     return Budget(
         (2, 3), (2,), (2,), ((2, 1), (3, 2)), (1e-3,), ((0.0, 16),), ("64K",), (0, 1), 2, 2, parents, 2, 4, 16, 2
     )  # fmt: skip
-
-
-def test_every_experiment_runs_and_repeats_nothing(tiny, tmp_path, monkeypatch):
-    executed, measure = [], study_module.adapt_and_measure
-    monkeypatch.setattr(study_module, "adapt_and_measure", lambda run, *a: executed.append(run) or measure(run, *a))
-    wanted = set()
-    for make in EXPERIMENTS.values():
-        runs = make(tiny)
-        records = run_study(runs, tmp_path / "study")
-        wanted |= {identity(run) for run in runs}
-        assert [(r["task"], r["start"], r["examples"]) for r in records] == [
-            (r.task, r.start, r.examples) for r in runs
-        ]
-        assert all(0 < record["error"] < float("inf") for record in records)
-    done = [identity(run) for run in executed]
-    assert len(done) == len(set(done))
-    assert set(done) == wanted
-    assert len(done) < sum(len(make(tiny)) for make in EXPERIMENTS.values())  # some are shared
-    mixed = [r for r in run_study(mixed_operators(tiny), tmp_path / "study") if r["parent"] == ALL_THREE]
-    assert {record["task"] for record in mixed} == {SHIFTS[i][shift] for i in SHIFTS for shift in ("none", "medium")}
 
 
 def test_smoke_budget_runs_from_what_ships(tmp_path):

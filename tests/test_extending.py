@@ -23,22 +23,28 @@ SMALL = {"pretrain": ["--steps", "3", "--test-count", "2", "--batch-size", "4"],
 SMALL["adapt"] += ["--test-count", "2", "--validation-count", "4"]
 SMALL["evaluate"], SMALL["generate"] = ["--count", "2", "--json"], ["--resolution", "16", "--count", "4"]
 
+STEMS = {name: name.removesuffix(".py").removesuffix("_network") for name in LINES}
+"""What their commands call the operators."""
+
+SYSTEMS_ON_PAGE = {"biharmonic": "biharmonic", "heat": "heat", "filter": "poisson"}
+
 ON_PAGE = f"""
-import sys
+import json, sys
 sys.path.insert(0, {str(ROOT / "dashboards")!r})
 from explorer.bundles import find_bundles
 from explorer.compute import compute
 from explorer.state import ExploreState
 bundles, problems = find_bundles()
 assert not problems, problems
-state = ExploreState(bundles)
-state.choose_system(sys.argv[1])
-state.choose_bundle(sys.argv[2])
-frame = compute(state.query())
-assert frame.predictions["zero_shot"].relative_error > 0
-print(state.bundle.label)
+for bundle, system in json.loads(sys.argv[1]).items():
+    state = ExploreState(bundles)
+    state.choose_system(system)
+    state.choose_bundle(bundle)
+    frame = compute(state.query())
+    assert frame.predictions["zero_shot"].relative_error > 0
+    print(state.bundle.label)
 """
-"""What the explore page does with a system and a bundle, without a browser."""
+"""What the explore page does with bundles and systems, without a browser."""
 
 IN_TURN = """
 import json, sys
@@ -57,34 +63,53 @@ def run(folder, plugins, *arguments):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
 
 
-@pytest.mark.parametrize(("name", "most"), LINES.items(), ids=LINES)
-def test_extension_goes_through_the_command_line(name, most, tmp_path):
-    code = FILES[name]
-    assert len([line for line in code.splitlines() if line.strip()]) <= most
-    (tmp_path / name).write_text(code, encoding="utf-8")
-    stem = {"filter_network.py": "filter"}.get(name, name.removesuffix(".py"))
+def commands_of(name):
+    """What the section on an extension tells to type, at a small size: to the pre-training, and from the adaptation."""
     section = next(part for part in TEXT.split("\n## ") if f"# {name}\n" in part)
-    commands = [shlex.split(line) for line in COMMANDS if line in section]
-    assert {command[1] for command in commands} >= {"pretrain", "adapt", "evaluate"}
-    (tmp_path / "in_turn.py").write_text(IN_TURN, encoding="utf-8")
+    commands = [shlex.split(line)[1:] for line in COMMANDS if line in section]
+    assert {verb for verb, *_ in commands} >= {"pretrain", "adapt", "evaluate"}
     small = []
-    for _, verb, *arguments in commands:
+    for verb, *arguments in commands:
         arguments = [re.sub(r"^0:32,0.85:64$", "32", argument) for argument in arguments]
         small.append([verb, *arguments, *SMALL[verb], *(["--size", "64K"] if verb == "pretrain" else [])])
-    # What the first process leaves is all that the second one, which begins with the adaptation, knows.
     first = next(number for number, (verb, *_) in enumerate(small) if verb == "adapt")
-    for several in (small[:first], [*small[first:], ["info", f"{stem}.safetensors"]]):
-        done = run(tmp_path, f"./{name}", "in_turn", json.dumps(several))
+    return small[:first], [*small[first:], ["info", f"{STEMS[name]}.safetensors"]]
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """What the commands of each extension print, by its file, and what the page shows of some.
+
+    All are typed in one folder, where each extension has its file. What the first process leaves is all that the second
+    one, which begins with the adaptations, knows.
+    """
+    folder, parts = tmp_path_factory.mktemp("extensions"), {name: commands_of(name) for name in LINES}
+    for name in LINES:
+        (folder / name).write_text(FILES[name], encoding="utf-8")
+    (folder / "in_turn.py").write_text(IN_TURN, encoding="utf-8")
+    (folder / "page.py").write_text(ON_PAGE, encoding="utf-8")
+    plugins, told = ",".join(f"./{name}" for name in LINES), {}
+    for several in (0, 1):
+        commands = [(name, command) for name in LINES for command in parts[name][several]]
+        done = run(folder, plugins, "in_turn", json.dumps([command for _, command in commands]))
         assert done.returncode == 0, done.stderr
-    evaluation, card, _ = done.stdout.split("\f")[-3:]
+        for (name, _), text in zip(commands, done.stdout.split("\f"), strict=False):
+            told.setdefault(name, []).append(text)
+    done = run(folder, plugins, "page", json.dumps(SYSTEMS_ON_PAGE))
+    assert done.returncode == 0, done.stderr
+    return told, done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(("name", "most"), LINES.items(), ids=LINES)
+def test_extension_goes_through_the_command_line(printed, name, most):
+    assert len([line for line in FILES[name].splitlines() if line.strip()]) <= most
+    evaluation, card = printed[0][name][-2:]
     assert 0 < json.loads(evaluation)["error"] < 1e3
     assert "pre-trained" in card
-    on_page = {"biharmonic.py": "biharmonic", "heat.py": "heat", "filter_network.py": "poisson"}.get(name)
-    if on_page:
-        (tmp_path / "page.py").write_text(ON_PAGE, encoding="utf-8")
-        shown = run(tmp_path, f"./{name}", "page", on_page, f"{stem}")
-        assert shown.returncode == 0, shown.stderr
-        assert shown.stdout.startswith(f"{stem}: ")
+
+
+def test_extensions_are_on_the_page(printed):
+    assert [line.split(":")[0] for line in printed[1]] == list(SYSTEMS_ON_PAGE)
 
 
 def test_experiment_of_a_file_is_run_and_recorded(tmp_path):
@@ -102,7 +127,7 @@ def test_experiment_of_a_file_is_run_and_recorded(tmp_path):
     assert len(list((tmp_path / "runs" / "study").glob("*.json"))) == 3
 
 
-def test_low_rank_update_is_all_that_is_trained(tmp_path):
+def test_low_rank_update_is_all_that_is_trained(tmp_path, monkeypatch):
     """The plain bundle that is written predicts what the parametrized network does, and only the update moved."""
     check = (
         "\nagain = sciml_fm.load_operator('low-rank.safetensors')\nparent = sciml_fm.load_operator('sys-1')\n"
@@ -118,45 +143,37 @@ def test_low_rank_update_is_all_that_is_trained(tmp_path):
     )
     brief = "batch_size=32, config=sciml_fm.TrainConfig(steps=25, validate_every=5))"
     code = FILES["low_rank.py"].replace("batch_size=32)", brief)
-    code = f"import torch\ntorch.set_num_threads(1)\ntorch.manual_seed(0)\n{code}{check}"
-    (tmp_path / "low_rank.py").write_text(code, encoding="utf-8")
-    done = run(tmp_path, "", "low_rank")
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    exec(f"import torch\n{code}{check}", {"__name__": "low_rank"})
 
 
-@pytest.mark.parametrize(
-    ("plugins", "message"),
-    [
-        ("./missing.py", "plugin left out: SCIML_FM_PLUGINS=.*missing.py: ImportError: no file"),
-        ("no_such_module", "plugin left out: .*no module no_such_module; name an importable module, or a file"),
-        ("./broken.py", "plugin left out: .*broken.py: SyntaxError"),
-        ("./json.py", "plugin left out: .*json.py would hide the module json"),
-        ("./nameless.py", "TypeError: system Nameless: expected the class attributes label, .*missing: label"),
-    ],
-)
-def test_what_cannot_be_imported_is_left_out_and_said(plugins, message, tmp_path):
-    (tmp_path / "broken.py").write_text("def (")
-    (tmp_path / "json.py").write_text("")
-    (tmp_path / "nameless.py").write_text("from sciml_fm_core import System\nclass Nameless(System):\n    name = 'x'\n")
-    code = "import sciml_fm_core; print(len(sciml_fm_core.SYSTEMS))"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "SCIML_FM_PLUGINS": plugins}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment, check=True
-    )
-    assert done.stdout == "6\n"
-    assert re.search(message, done.stderr)
+BEGUN = "from sciml_fm_core.physics.poisson import Poisson\nclass Mine(Poisson):\n    name = label = 'MINE'\n"
+PLUGINS = {
+    "./missing.py": (None, "ImportError: no file"),
+    "no_such_module": (None, "no module no_such_module; name an importable module, or a file"),
+    "./broken.py": ("def (", "SyntaxError"),
+    "./json.py": ("", "json.py would hide the module json"),
+    "./nameless.py": (
+        "from sciml_fm_core import System\nclass Nameless(System):\n    name = 'x'\n",
+        "TypeError: system Nameless: expected the class attributes label, .*missing: label",
+    ),
+    "./exits.py": (BEGUN + "import sys; sys.exit()", "SystemExit"),
+    "./closes.py": (BEGUN + "raise GeneratorExit", "GeneratorExit"),
+    "./warns.py": (BEGUN + "import warnings; warnings.warn('old')", "UserWarning: old"),
+}
+"""What cannot be imported, by what names it: content of its file, and what is said of it."""
 
 
-@pytest.mark.parametrize(
-    "ends", ["import sys; sys.exit()", "raise GeneratorExit", "import warnings; warnings.warn('old')"]
-)
-def test_a_plugin_ends_nothing_but_itself(ends, tmp_path):
+def test_a_plugin_ends_nothing_but_itself_and_it_is_said(tmp_path):
     """Like reports that an optional extension takes the whole program with it, and leaves half of itself."""
-    begun = "from sciml_fm_core.physics.poisson import Poisson\nclass Mine(Poisson):\n    name = label = 'MINE'\n"
-    (tmp_path / "ending.py").write_text(begun + ends)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "SCIML_FM_PLUGINS": "./ending.py"}
+    for name, (content, _) in PLUGINS.items():
+        if content is not None:
+            (tmp_path / name).write_text(content)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SCIML_FM_PLUGINS": ",".join(PLUGINS)}
     code = "import sciml_fm_core; print(len(sciml_fm_core.SYSTEMS))"
     command = [sys.executable, "-W", "error", "-P", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stdout) == (0, "6\n"), done.stderr
-    assert re.search(r"plugin left out: SCIML_FM_PLUGINS=.*ending.py: \w+", done.stderr)
+    said = [line for line in done.stderr.splitlines() if "plugin left out" in line]
+    for (name, (_, message)), line in zip(PLUGINS.items(), said, strict=True):
+        assert re.search(rf"plugin left out: SCIML_FM_PLUGINS=.*{name.removeprefix('./')}: .*{message}", line)
