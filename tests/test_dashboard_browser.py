@@ -105,8 +105,8 @@ def served(folder, *pages, **environment):
             server.kill()
             server.wait(timeout=10)
         log.close()
-    # Where a callback fails the page only stays as it was.
-    failed = (folder / "server.log").read_text()
+    # Where a callback fails the page only stays as it was. What a stopped server did not finish is no failure.
+    failed = (folder / "server.log").read_text().partition("Received signal")[0]
     assert "dashboards/explorer" not in failed, failed
 
 
@@ -197,13 +197,17 @@ def percent(text: str) -> float:
     return float(text.removesuffix("%").replace(",", ""))
 
 
-def test_fields_are_shown(page):
+def test_fields_are_shown_and_follow_the_model(page):
     for name in ("Source f", "Exact u", "Zero-shot", "Error of Zero-shot"):
         assert field(page, name) is not None, name
     assert field(page, "Exact u") != field(page, "Source f")
     assert field(page, "Fine-tuned") is None, "nothing is shown that was not trained"
     expect(shown(page, "sentence")).to_contain_text("inside the range of pre-training, 1 to 5")
     expect(shown(page, "fine_tuned-error")).to_have_text("–")
+    by_symbol = shown(page, "zero_shot-error").inner_text()
+    assert percent(by_symbol) < 5
+    page.get_by_label("Model").select_option("sys-1-paper")
+    expect(shown(page, "zero_shot-error")).not_to_have_text(by_symbol)
     assert percent(shown(page, "zero_shot-error").inner_text()) < 5
 
 
@@ -268,7 +272,7 @@ def test_source_drawn(page):
     page.get_by_role("button", name="Sign of the next Gaussian: positive").click()
     page.mouse.click(*at(0.7, 0.3))
     two = wait_for(page, "Source f", lambda seen: seen != one)
-    expect(shown(page, "sentence")).to_contain_text("deeper negative parts", timeout=30_000)
+    expect(shown(page, "sentence")).to_contain_text("deeper negative parts")
     page.mouse.move(*at(0.7, 0.3))
     page.mouse.down()
     page.mouse.move(*at(0.5, 0.5), steps=5)
@@ -303,17 +307,20 @@ def test_a_reload_keeps_the_page(page):
 
 
 def test_hover_and_cut(page):
-    canvas = page.locator("canvas[aria-label='Zero-shot']")
-    box = canvas.bounding_box()
-    canvas.hover(position={"x": 0.25 * box["width"], "y": 0.25 * box["height"]})  # as soon as it stays where it is
-    expect(page.locator(".readout")).to_have_text(re.compile(r"x 0\.25, y 0\.7\d.*f .*u .*zero-shot "))
+    canvas, readout = page.locator("canvas[aria-label='Zero-shot']"), page.locator(".readout")
+    deadline = time.monotonic() + TIMEOUT / 1000
+    while not readout.inner_text() and time.monotonic() < deadline:  # the page grows while it loads
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
+        page.wait_for_timeout(100)
+    expect(readout).to_have_text(re.compile(r"x 0\.25, y 0\.7\d.*f .*u .*zero-shot "))
     before = page.locator(".cut .exact").get_attribute("d")
     canvas.click(position={"x": 0.25 * box["width"], "y": 0.25 * box["height"]})
     expect(page.locator(".where")).to_contain_text("y = 0.7")
     assert page.locator(".cut .exact").get_attribute("d") != before
 
 
-def test_fine_tuned_to_the_end(page):
+def test_fine_tuned_to_the_end_and_without_labels_beside_it(page):
     train(page, steps=3, examples="8")
     expect(shown(page, "kept-fine_tuned")).to_have_text(re.compile(r"%$"))
     expect(shown(page, "adapt-status")).to_contain_text("8 examples, 3 steps")
@@ -322,13 +329,6 @@ def test_fine_tuned_to_the_end(page):
     wait_for(page, "Fine-tuned", lambda seen: seen is not None)
     tuned, scratch = (percent(shown(page, f"{name}-error").inner_text()) for name in ("fine_tuned", "from_scratch"))
     assert tuned < scratch, "three steps from a pre-trained operator beat three from random weights"
-    page.locator(".examples").get_by_label("0", exact=True).check(force=True)
-    expect(shown(page, "fine_tuned-error")).to_have_text("–")
-
-
-def test_fine_tuned_without_labels_beside_a_result_with_them(page):
-    train(page, steps=2, examples="8")
-    expect(shown(page, "adapt-status")).to_contain_text("8 examples, 2 steps")
     page.get_by_label("Examples", exact=True).select_option("no labels (equation only)")
     expect(page.get_by_role("textbox", name="Steps")).to_have_value("300")
     train(page, steps=2)
@@ -337,8 +337,10 @@ def test_fine_tuned_without_labels_beside_a_result_with_them(page):
     expect(shown(page, "fine_tuned-error")).to_have_text(re.compile(r"%$"))
     expect(shown(page, "from_scratch-error")).to_have_text("–")
     page.locator(".examples label", has_text="8 on").click()
-    expect(shown(page, "adapt-status")).to_contain_text("8 examples, 2 steps")
+    expect(shown(page, "adapt-status")).to_contain_text("8 examples, 3 steps")
     expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
+    page.locator(".examples").get_by_label("0", exact=True).check(force=True)
+    expect(shown(page, "fine_tuned-error")).to_have_text("–")
 
 
 def test_fine_tuning_cancelled(page):
@@ -363,17 +365,9 @@ def test_system_switched(page):
     expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
 
 
-def test_model_chosen_by_keyboard(page):
-    model = page.get_by_label("Model")
-    before = shown(page, "zero_shot-error").inner_text()
-    model.select_option("sys-1-paper")
-    expect(shown(page, "zero_shot-error")).not_to_have_text(before)
-    assert percent(shown(page, "zero_shot-error").inner_text()) < 5
-
-
 @pytest.mark.parametrize("size", [(1366, 768), (1920, 1080), (390, 844)])
 def test_everything_is_on_the_first_screen(browser, address, size):
-    """Nothing is cut off at the right, and on a wide screen nothing lies below."""
+    """Nothing is cut off at the right, and on a wide screen nothing lies below; what follows the stage is below it."""
     with watched(browser, address.removesuffix("/explore"), size) as page:
         page.goto(f"{address}?dial=20")  # where most is said of a prediction
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
@@ -385,6 +379,14 @@ def test_everything_is_on_the_first_screen(browser, address, size):
             box = page.locator(f"canvas[aria-label='{name}']").bounding_box()
             assert box["x"] + box["width"] <= size[0] + 1
             assert box["y"] + box["height"] <= size[1] + 1, (name, box)
+        # Also where the stage is higher than the window.
+        height = 844 if size[0] < 700 else 500
+        page.set_viewport_size({"width": size[0], "height": height})
+        if size[0] < 700:
+            page.get_by_role("button", name="Errors and cut").click()
+        stage, live = page.locator(".operator-stage").bounding_box(), page.get_by_text("Train live").bounding_box()
+        assert stage["height"] > height
+        assert live["y"] >= stage["y"] + stage["height"]
 
 
 def test_the_spread_follows_when_the_dial_rests(browser, address):
@@ -400,17 +402,3 @@ def test_the_spread_follows_when_the_dial_rests(browser, address):
         page.get_by_label("Model").select_option("symbol")
         expect(page.locator(".spread")).to_be_hidden()
         expect(page.locator(".band")).to_have_attribute("d", "")
-
-
-@pytest.mark.parametrize("size", [(390, 844), (1366, 500)])
-def test_what_follows_the_stage_is_below_it(browser, address, size):
-    """Also where the stage is higher than the window."""
-    with watched(browser, address.removesuffix("/explore"), size) as page:
-        page.goto(address)
-        expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-        if size[0] < 700:
-            page.get_by_role("button", name="Errors and cut").click()
-        stage = page.locator(".operator-stage").bounding_box()
-        live = page.get_by_text("Train live").bounding_box()
-        assert stage["height"] > size[1]
-        assert live["y"] >= stage["y"] + stage["height"]

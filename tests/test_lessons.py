@@ -1,4 +1,7 @@
-"""Lessons: files that a teacher can write, numbers that are computed, and each of those that ship to its end."""
+"""Lessons: files that a teacher can write, numbers that are computed, and each of those that ship to its end.
+
+`test_stage_browser` goes through one in a browser.
+"""
 
 import asyncio
 import os
@@ -18,10 +21,6 @@ from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
 from explorer.shipped import shipped_results
 from explorer.state import ExploreState
-from playwright.sync_api import expect
-from test_dashboard_browser import browser, served, shown, watched
-
-__all__ = ["browser"]  # a fixture
 
 LESSONS = sorted(FOLDER.glob("*.yaml"))
 OWN = """
@@ -48,16 +47,20 @@ def percents(words):
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_a_lesson_that_ships_is_of_4_to_8_steps_and_each_has_its_numbers(path, state):
-    lesson = read_lesson(path)
+def test_a_lesson_that_ships_is_of_4_to_8_steps_and_goes_to_its_end(path, state):
+    """All that its steps name is here, every answer has its numbers, and the page goes where they are seen."""
+    lesson, said = read_lesson(path), []
     assert 4 <= len(lesson.steps) <= 8
     assert lesson.about
-    for step in lesson.steps:
-        for query in (step.at, step.then or step.at):
-            assert open_at(state, query) == []
-        words = filled(step.answer, state.query())
-        assert "{" not in words
-        assert "–" not in words, "every number is there"
+    card = LessonCard(state, lambda kind, **header: said.append(header["text"]), ThreadPoolExecutor(1))
+    card.open(path.stem)
+    for number, step in enumerate(lesson.steps, 1):
+        asyncio.run(card.check(step.right - 1))
+        assert "Right." in said[-1]
+        assert not re.search("[{–]", said[-1]), "every number is there"
+        assert state.dial == float(re.search(r"dial=([\d.]+)", step.then or step.at)[1])
+        card.show(number)
+    assert not any("lesson-notice" in text for text in said)
 
 
 def test_what_the_lessons_claim_is_what_comes_out(state):
@@ -199,34 +202,3 @@ class _Turns(ThreadPoolExecutor):
     def submit(self, work, /, *arguments):
         self.state.set_dial(20)
         return super().submit(work, *arguments)
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A server of the explore page on what ships."""
-    folder = tmp_path_factory.mktemp("log")
-    with served(folder, "dashboards/explore.py", SCIML_FM_OPERATORS=str(folder)) as url:
-        yield f"{url}/explore"
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_each_lesson_to_its_end(browser, address, path):
-    lesson = read_lesson(path)
-    with watched(browser, address.removesuffix("/explore")) as page:
-        page.goto(address)
-        expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-        page.get_by_label("Lesson").select_option(path.stem)
-        for number, step in enumerate(lesson.steps, 1):
-            card = page.locator(".lesson")
-            expect(card).to_contain_text(f"step {number} of {len(lesson.steps)}")
-            page.get_by_role("radio", name=step.choices[step.right - 1], exact=True).check()
-            page.get_by_role("button", name="Check", exact=True).click()
-            expect(card).to_contain_text("Right.")
-            dial = re.search(r"dial=([\d.]+)", step.then or step.at)[1]
-            expect(page.locator(".operator-stage")).to_have_attribute("data-dial", dial)
-            if number < len(lesson.steps):
-                page.get_by_role("button", name="Next", exact=True).click()
-        with page.expect_download() as download:
-            page.get_by_text("Printable sheet").click()
-        assert "Answers" in Path(download.value.path()).read_text(encoding="utf-8")

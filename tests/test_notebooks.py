@@ -1,6 +1,8 @@
 """The notebooks run with papermill, leave what they promise, and refuse bad parameters before they compute anything.
 
-What they show is counted in a browser without network: exported to HTML, and in JupyterLab.
+They run one after another in one kernel, so that what they import is imported once, and keep their records in one
+folder, so that what two of them ask for is computed once; what `test_docs` and `test_package` execute has a kernel of
+its own. What people see is looked at in a browser without network: exported to HTML, and in JupyterLab.
 """
 
 import ast
@@ -8,29 +10,27 @@ import json
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from base64 import b64decode
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 import torch
+from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.blocking import BlockingKernelClient
+from jupyter_client.manager import KernelManager
 from nbconvert import HTMLExporter
+from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from test_dashboard_browser import ARGUMENTS, TIMEOUT, chromium, free_port, wait_until_it_answers
 
 from sciml_fm_core import Task, load_operator, relative_error
-from sciml_fm_core.experiments.convergence.runs import convergence_runs
-from sciml_fm_core.experiments.low_precision.runs import low_precision_runs
-from sciml_fm_core.experiments.physics_loss import physics_loss
-from sciml_fm_core.experiments.training_range.runs import training_range
-from sciml_fm_core.experiments.uncertainty.runs import uncertainty
-from sciml_fm_core.experiments.unsupervised.runs import unsupervised
-from sciml_fm_core.experiments.weight_spectra.runs import weight_spectra
-from sciml_fm_core.study.display import results_folder
-from sciml_fm_core.study.experiments import EXPERIMENTS
+from sciml_fm_core.files import results_folder
 from sciml_fm_core.study.records import read_table
+from sciml_fm_core.study.registry import find_experiment
 from sciml_fm_core.study.runs import identity
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -56,51 +56,102 @@ pytestmark = [
 ]
 
 
-def execute(name, tmp_path, **parameters):
-    executed = tmp_path / "executed.ipynb"
-    defaults = {"output": str(tmp_path / "out")}
-    if name != "00_data.ipynb":
-        defaults |= {"budget": "smoke", "device": "cpu"}
-    papermill.execute_notebook(
-        str(NOTEBOOKS / name),
-        str(executed),
-        parameters=defaults | parameters,
-        kernel_name="python3",
-        cwd=str(tmp_path),
-        progress_bar=False,
-        log_output=False,
-    )
-    return nbformat.read(executed, as_version=4)
+@pytest.fixture(scope="module")
+def kernel():
+    """A kernel, and a function that lets it forget what ran in it and go to a folder."""
+    manager = KernelManager(kernel_name="python3", client_factory=AsyncKernelClient)  # as papermill expects it
+    manager.start_kernel()
+    connect, connections = manager.client, []
+
+    def client():
+        connections.append(connect())
+        return connections[-1]
+
+    def begin(folder):
+        while connections:  # papermill leaves them open where the kernel is not its own
+            connections.pop().stop_channels()
+        own = BlockingKernelClient(connection_file=manager.connection_file)
+        own.load_connection_file()
+        own.start_channels()
+        own.wait_for_ready(timeout=TIMEOUT / 1000)
+        own.execute(f"%reset -f\n%cd -q {folder}", reply=True, timeout=TIMEOUT / 1000)
+        own.stop_channels()
+
+    manager.client = client
+    yield manager, begin
+    begin("/")
+    manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture(scope="module")
-def figures():
-    """Function telling how many pictures an executed notebook shows as HTML, in a browser that has no network."""
-    with ThreadPoolExecutor(1) as thread:  # of the browser alone: papermill wants the event loop of this one for itself
-        playwright = thread.submit(sync_playwright().start).result()
-        browser = thread.submit(
-            lambda: playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
-        ).result()
-        yield lambda notebook, folder: thread.submit(count_figures, browser, notebook, folder).result()
-        thread.submit(browser.close).result()
-        thread.submit(playwright.stop).result()
+def study(tmp_path_factory):
+    """Folder of the records of all notebooks."""
+    return tmp_path_factory.mktemp("study")
 
 
-def count_figures(browser, notebook, tmp_path):
-    page_file = tmp_path / "executed.html"
-    page_file.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
-    made = sum(
-        output.get("data", {}).get("text/html", "").count("data:image/png;base64")
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-    )
-    context = browser.new_context(offline=True)
-    page = context.new_page()
-    page.goto(page_file.as_uri(), wait_until="domcontentloaded")
-    shown = page.evaluate(SHOWN)
-    context.close()
-    assert shown == made, "no picture is left out or broken"
-    return shown
+@pytest.fixture
+def execute(kernel, tmp_path):
+    """Function that executes a notebook with parameters; its results go to `tmp_path / "out"`."""
+    manager, begin = kernel
+
+    def run(name, **parameters):
+        executed = tmp_path / f"{name}.ipynb"
+        defaults = {"output": str(tmp_path / "out")} | (
+            {"budget": "smoke", "device": "cpu"} if name != "00_data" else {}
+        )
+        begin(tmp_path)
+        papermill.execute_notebook(
+            str(NOTEBOOKS / f"{name}.ipynb"), str(executed), parameters=defaults | parameters, kernel_name="python3",
+            cwd=str(tmp_path), progress_bar=False, log_output=False, km=manager,
+        )  # fmt: skip
+        return nbformat.read(executed, as_version=4)
+
+    return run
+
+
+@pytest.fixture
+def computed(execute, study, tmp_path):
+    """Function that executes the notebook of an experiment: what it shows, and the records of its runs in order."""
+
+    def run(name):
+        notebook = execute(name, folder=str(study), processes=1)
+        runs, records = find_experiment(name)("smoke"), read_table(tmp_path / "out" / "records.csv")
+        assert [record["identity"] for record in records] == [identity(run) for run in runs]
+        assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
+        return notebook, records
+
+    return run
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def text(notebook):
+    """All Markdown that the notebook displays, and what it prints."""
+    return "\n".join(o.get("data", {}).get("text/markdown", "") + o.get("text", "") for o in outputs(notebook))
+
+
+def pictures(notebook):
+    """How many pictures a notebook shows; they are part of it, and whole."""
+    html = "".join(output.get("data", {}).get("text/html", "") for output in outputs(notebook))
+    found = [Image.open(BytesIO(b64decode(data))) for data in re.findall(r"data:image/png;base64,([\w+/=\s]+)", html)]
+    for picture in found:
+        picture.load()
+        assert picture.width > 100
+        assert picture.height > 50
+    return len(found)
+
+
+@contextmanager
+def browser_page(**settings):
+    """A page of a browser; begun after a notebook was executed, since both want the event loop for themselves."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
+        page = browser.new_page(**settings)
+        page.set_default_timeout(TIMEOUT)
+        yield page
+        browser.close()
 
 
 SHOWN = """() => Array.from(document.images).filter(
@@ -114,8 +165,8 @@ def predicts(bundle, label):
     return torch.isfinite(error).all()
 
 
-def test_pretrain(tmp_path, figures):
-    notebook = execute("01_pretrain.ipynb", tmp_path, size="64K", seed=5)
+def test_pretrain(execute, tmp_path):
+    notebook = execute("01_pretrain", size="64K", seed=5)
     record = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert record["parameters"]["budget"] == "smoke"
     assert record["seed"] == 5
@@ -125,11 +176,12 @@ def test_pretrain(tmp_path, figures):
     assert record["curve"]
     assert predicts(tmp_path / "out" / "operator.safetensors", "SYS-1(1,5)")
     assert load_operator(tmp_path / "out" / "operator.safetensors").card["errors"] == record["errors"]
-    assert figures(notebook, tmp_path) >= 3, "the data, the learning curve and the fields are shown"
+    assert pictures(notebook) >= 3, "the data, the learning curve and the fields are shown"
 
 
-def test_adapt(tmp_path, figures):
-    notebook = execute("02_adapt.ipynb", tmp_path, examples="0,4,8")
+def test_adapt(execute, tmp_path):
+    """Exported to HTML, its pictures need neither a kernel nor a network."""
+    notebook = execute("02_adapt", examples="0,4,8")
     record = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert [(run["examples"], run["start"]) for run in record["runs"]] == [
         (4, "fine-tuned"), (4, "from scratch"), (8, "fine-tuned"), (8, "from scratch")
@@ -139,30 +191,25 @@ def test_adapt(tmp_path, figures):
     assert 0 < record["zero_shot_error"] < 0.5
     assert predicts(tmp_path / "out" / "fine_tuned.safetensors", "SYS-1(5,10)")
     assert predicts(tmp_path / "out" / "from_scratch.safetensors", "SYS-1(5,10)")
-    assert figures(notebook, tmp_path) >= 2, "the error against examples and the fields are shown"
-
-
-def text(notebook):
-    """All Markdown that the notebook displays, and what it prints."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "\n".join([o.get("data", {}).get("text/markdown", "") + o.get("text", "") for o in outputs])
+    made = pictures(notebook)
+    assert made >= 2, "the error against examples and the fields are shown"
+    exported = tmp_path / "exported.html"
+    exported.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    with browser_page(offline=True) as page:
+        page.goto(exported.as_uri(), wait_until="domcontentloaded")
+        page.wait_for_function(f"({SHOWN})() == {made}")
 
 
 @pytest.mark.parametrize(("name", "claim"), STUDIES.items(), ids=STUDIES)
-def test_studies(tmp_path, name, claim, figures):
-    notebook = execute(f"{name}.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
-    runs = EXPERIMENTS[name]("smoke")
-    records = read_table(tmp_path / "out" / "records.csv")
-    assert [record["identity"] for record in records] == [identity(run) for run in runs]
-    assert len(list((tmp_path / "study").glob("*.json"))) == len(set(runs))
+def test_studies(computed, name, claim):
+    notebook, records = computed(name)
     shown = text(notebook)
-    assert f"{len(runs)} points" in shown
+    assert f"{len(records)} points" in shown
     assert claim in shown, "the paragraph that says what the run shows"
+    assert all(0 < record["error"] < float("inf") for record in records)
     zero_shot = next(record["error"] for record in records if not record["examples"])
     assert name in ("seeds",) or f"{zero_shot:.2%}" in shown, "computed, not canned"
-    exported = {path.suffix for path in (tmp_path / "out").iterdir()}
-    assert exported == {".csv", ".png", ".svg"}
-    assert figures(notebook, tmp_path), "pictures, which need neither a kernel nor a network"
+    assert pictures(notebook)
 
 
 def test_results_go_beside_the_notebooks_whoever_starts_them(tmp_path, monkeypatch):
@@ -177,28 +224,19 @@ def test_results_go_beside_the_notebooks_whoever_starts_them(tmp_path, monkeypat
     assert results_folder(tmp_path / "x") == tmp_path / "x"
 
 
-def test_physics_loss(tmp_path, figures):
-    notebook, records = computed("physics_loss", physics_loss, tmp_path)
+def test_physics_loss(computed):
+    notebook, records = computed("physics_loss")
     shown = text(notebook)
     for system in ("SYS-1", "SYS-2"):
         assert f"**{system}.** From {system}(" in shown
     for record in records:
         assert f"{record['error']:.2%}" in shown, "computed, not canned"
     assert f"{records[-1]['error_before']:.2%}" in shown
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
-    assert figures(notebook, tmp_path)
+    assert pictures(notebook)
 
 
-def computed(name, experiment, tmp_path):
-    """A notebook that computed the runs of its experiment, and their records in that order."""
-    notebook = execute(f"{name}.ipynb", tmp_path, folder=str(tmp_path / "study"), processes=1)
-    runs, records = experiment("smoke"), read_table(tmp_path / "out" / "records.csv")
-    assert [record["identity"] for record in records] == [identity(run) for run in runs]
-    return notebook, records
-
-
-def test_convergence(tmp_path):
-    notebook, records = computed("convergence", convergence_runs, tmp_path)
+def test_convergence(computed):
+    notebook, records = computed("convergence")
     shown = text(notebook)
     for record in records:
         if record["kind"] == "flow":
@@ -212,8 +250,8 @@ def test_convergence(tmp_path):
         assert claim in shown
 
 
-def test_unsupervised(tmp_path, figures):
-    notebook, records = computed("unsupervised", unsupervised, tmp_path)
+def test_unsupervised(computed):
+    notebook, records = computed("unsupervised")
     shown = text(notebook)
     for system in ("SYS-1", "SYS-3"):
         for part in ("degradation", "labels saved", "in context"):
@@ -223,58 +261,58 @@ def test_unsupervised(tmp_path, figures):
             for point in record["points"]:
                 assert f"{point['error']:.2%}" in shown, "computed, not canned"
     assert "**This run does not bear out**" in shown
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".png", ".svg"}
-    assert figures(notebook, tmp_path) == 2
+    assert pictures(notebook) == 2
 
 
-def test_low_precision(tmp_path, figures):
-    notebook, records = computed("low_precision", low_precision_runs, tmp_path)
+def test_low_precision(computed):
+    notebook, records = computed("low_precision")
     shown = text(notebook)
     worst = max(record["error"][3] / record["error"][0] - 1 for record in records)
     assert f"{worst:+.1%} at most" in shown, "computed, not canned"
     assert "**By mode or in blocks.**" in shown
-    assert figures(notebook, tmp_path) == 1
+    assert pictures(notebook) == 1
 
 
-def test_weight_spectra(tmp_path, figures):
-    notebook, records = computed("weight_spectra", weight_spectra, tmp_path)
+def test_weight_spectra(computed):
+    notebook, records = computed("weight_spectra")
     shown = text(notebook)
     for record in records:
         if record["kind"] == "training_spectra":
             low, high = min(record["exponent"]), max(record["exponent"])
             assert f"{low:.2f} to {high:.2f}" in shown, "computed, not canned"
     assert "In the fine-tunings the error falls" in shown
-    assert figures(notebook, tmp_path) == 2
+    assert pictures(notebook) == 2
 
 
-def test_training_range(tmp_path, figures):
-    notebook, records = computed("training_range", training_range, tmp_path)
+def test_training_range(computed):
+    notebook, records = computed("training_range")
     shown = text(notebook)
     for record in records:
         assert f"{record['area_flag']:.3f}" in shown, "computed, not canned"
     assert "This run bears out" in shown
-    assert figures(notebook, tmp_path) == 3
+    assert pictures(notebook) == 3
 
 
-def test_uncertainty(tmp_path, figures):
-    notebook, records = computed("uncertainty", uncertainty, tmp_path)
+def test_uncertainty(computed):
+    notebook, records = computed("uncertainty")
     shown = text(notebook)
     deep = [row for row in records[0]["rows"] if row["method"] == "deep ensemble" and row["shift"] == "medium"]
     assert f"deep ensemble {deep[0]['pearson']:.2f}" in shown, "computed, not canned"
     assert "This run contradicts" in shown
-    assert figures(notebook, tmp_path) == 2
+    assert pictures(notebook) == 2
 
 
-def test_data(tmp_path, figures):
-    notebook = execute("00_data.ipynb", tmp_path, count=8, resolution=32)
-    assert figures(notebook, tmp_path) >= 3
+def test_data(execute, tmp_path):
+    notebook = execute("00_data", count=8, resolution=32)
+    assert pictures(notebook) >= 3
     assert "Largest relative residual" in text(notebook)
     assert len(list((tmp_path / "out").glob("*.svg"))) == 5
 
 
-@contextmanager
-def jupyterlab(folder, name):
-    """A page of JupyterLab with a notebook of a folder; it reaches no other host."""
+@pytest.fixture(scope="module")
+def jupyterlab(tmp_path_factory):
+    """A folder, and the address of the workspaces in which JupyterLab shows its notebooks."""
+    folder = tmp_path_factory.mktemp("jupyterlab")
     settings = folder / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text('{"windowingMode": "none"}', encoding="utf-8")  # cells out of sight are drawn too
@@ -287,66 +325,71 @@ def jupyterlab(folder, name):
         )  # fmt: skip
     try:
         wait_until_it_answers(f"http://127.0.0.1:{port}/api", server, log)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
-            page = browser.new_page(viewport={"width": 1366, "height": 900})
-            page.set_default_timeout(TIMEOUT)
-            page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
-            page.goto(f"http://127.0.0.1:{port}/lab/tree/{name}")
-            yield page
-            browser.close()
+        yield folder, f"http://127.0.0.1:{port}/lab/workspaces"
     finally:
-        server.kill()  # its kernel notices, and ends
+        server.kill()  # its kernels notice, and end
         server.wait(timeout=60)
 
 
-def test_lab(tmp_path, figures):
+@contextmanager
+def lab_page(address):
+    """A page of JupyterLab; it reaches no other host."""
+    with browser_page(viewport={"width": 1366, "height": 900}) as page:
+        page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
+        page.goto(address)
+        yield page
+
+
+def test_lab(execute, jupyterlab):
     """As a class sees it: in JupyterLab, without network; answers are hidden until they are asked for."""
-    notebook = execute("lab.ipynb", tmp_path)
-    assert figures(notebook, tmp_path) == 4
-    with jupyterlab(tmp_path, "executed.ipynb") as page:
-        page.wait_for_function(f"({SHOWN})() == 4", timeout=TIMEOUT)
+    notebook, (folder, address) = execute("lab"), jupyterlab
+    assert pictures(notebook) == 4
+    nbformat.write(notebook, folder / "lab.ipynb")
+    with lab_page(f"{address}/class/tree/lab.ipynb") as page:
+        page.wait_for_function(f"({SHOWN})() == 4")
         answers = page.locator(".jp-OutputArea details")
         expect(answers).to_have_count(5, timeout=TIMEOUT)
         inside = answers.nth(2).locator("table")
         assert not inside.is_visible()
         answers.nth(2).locator("summary").click()
-        inside.wait_for(timeout=TIMEOUT)
+        inside.wait_for()
         assert "omega" in inside.inner_text()
 
 
-def test_the_stage_in_jupyterlab(tmp_path):
+def test_the_stage_in_jupyterlab(jupyterlab):
     """A lecture can mix text and dials."""
+    folder, address = jupyterlab
     code = "from sciml_fm_core.companions import stage\n\nstage('system=poisson&model=sys-1&dial=10')"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=kernel)
-    nbformat.write(notebook, tmp_path / "lecture.ipynb")
-    with jupyterlab(tmp_path, "lecture.ipynb") as page:
+    python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=python)
+    nbformat.write(notebook, folder / "lecture.ipynb")
+    with lab_page(f"{address}/lecture/tree/lecture.ipynb") as page:
         page.locator(".jp-Notebook .jp-CodeCell .cm-content").click()
         page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
         page.keyboard.press("Shift+Enter")
         here = page.locator(".operator-stage")
         expect(here).to_have_attribute("data-dial", "10", timeout=TIMEOUT)
-        expect(page.locator("[data-test=zero_shot-error]")).to_have_text(re.compile(r"%$"))
+        expect(page.locator("[data-test=zero_shot-error]")).to_have_text(re.compile(r"%$"), timeout=TIMEOUT)
         address = page.url
         page.locator(".dial input[type=range]").press("Home")
         expect(here).to_have_attribute("data-dial", "1", timeout=TIMEOUT)
-        expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^2\d$"))
+        curve = page.locator("[data-curve=zero_shot]")
+        expect(curve).to_have_attribute("data-points", re.compile(r"^2\d$"), timeout=TIMEOUT)
         assert page.url == address
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("q1_downstream_data.ipynb", {"budget": "huge"}, "budget: expected one of smoke, laptop, gpu, paper"),
-        ("00_data.ipynb", {"count": 0}, "count, resolution: expected at least 4 and 32"),
-        ("01_pretrain.ipynb", {"budget": "huge"}, "budget: expected one of smoke, laptop, paper"),
-        ("02_adapt.ipynb", {"task": "SYS-1(10,5)"}, "expected low <= high"),
+        ("q1_downstream_data", {"budget": "huge"}, "budget: expected one of smoke, laptop, gpu, paper"),
+        ("00_data", {"count": 0}, "count, resolution: expected at least 4 and 32"),
+        ("01_pretrain", {"budget": "huge"}, "budget: expected one of smoke, laptop, paper"),
+        ("02_adapt", {"task": "SYS-1(10,5)"}, "expected low <= high"),
     ],
 )
-def test_bad_parameters_stop_at_the_top(tmp_path, name, parameters, message):
+def test_bad_parameters_stop_at_the_top(execute, tmp_path, name, parameters, message):
     with pytest.raises(papermill.PapermillExecutionError, match="ValueError") as caught:
-        execute(name, tmp_path, **parameters)
+        execute(name, **parameters)
     assert message in caught.value.evalue
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 

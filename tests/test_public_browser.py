@@ -34,7 +34,7 @@ def address(tmp_path_factory):
             yield f"{url}/operators/explore"
         finally:
             server.terminate()
-            server.wait(timeout=30)
+            server.wait(timeout=200)
     assert "dashboards/explorer" not in log.read_text(), log.read_text()
 
 

@@ -4,9 +4,11 @@ import json
 import re
 import time
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from axe import serious_findings
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from playwright.sync_api import expect
 from test_dashboard_browser import TIMEOUT, browser, dial, served, shown, watched
 from test_studies_state import records_of
@@ -75,7 +77,8 @@ def open_run(page, records, **values):
         # The page grows while it loads: click where the point is now.
         at = page.evaluate(POINT, record["identity"])
         page.mouse.click(at["x"], at["y"])
-        page.wait_for_timeout(2000)
+        with suppress(PlaywrightTimeout):
+            identity.wait_for(timeout=3000)
     assert identity.is_visible()
 
 
