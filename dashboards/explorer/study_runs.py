@@ -46,7 +46,6 @@ LABELS = {
     "validation_error": "validation",
     "task": "downstream task",
     "examples": "downstream examples",
-    "halve_at": "rate halved at",
     "learning_rates": "learning rates to try",
     "resolution": "resolution (from, points)",
     "validation": "validation examples",
