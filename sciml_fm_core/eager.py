@@ -35,6 +35,12 @@ def _is_recorded() -> bool:
     )
 
 
+def is_plain(device: torch.device) -> bool:
+    """Whether neither autocast, inference mode nor a default device is set that would change what is computed there."""
+    set_apart = torch.is_inference_mode_enabled() or torch.is_autocast_enabled(device.type)
+    return not set_apart and torch.get_default_device() == device
+
+
 def is_ordinary(tensor: Tensor | None) -> bool:
     """Whether a tensor holds its own numbers: no FakeTensor, none else that answers operations itself, and no batch of
     gradients."""

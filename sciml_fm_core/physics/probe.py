@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml_fm_core.eager import is_eager
+from sciml_fm_core.eager import is_eager, is_plain
 
 from .spectral import resample
 from .symmetries import turned_field
@@ -62,10 +62,9 @@ def apart(function: Callable, *arguments) -> Any:
             return function(*arguments)
 
     within = getattr(_HERE, "probing", False)
-    if is_eager() and not torch.is_inference_mode_enabled() and torch.get_default_device().type == "cpu":
+    if is_eager() and is_plain(torch.device("cpu")):
         try:
-            with torch.autocast("cpu", enabled=False):
-                return call()
+            return call()
         finally:
             _HERE.probing = within
     with ThreadPoolExecutor(1) as thread:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciml_fm_core.eager import is_plain
+
 from .examples import Examples
 from .probe import check_equation
 from .sources import SIGMA, draw_amplitudes, lattice_profiles, normalize, render
@@ -63,6 +65,10 @@ def check_resolution(resolution: int) -> None:
 @contextmanager
 def _whatever_is_set(device: torch.device) -> Iterator[None]:
     """What a process has set of autocast, inference mode, gradients and default device does not change the numbers."""
+    if is_plain(device):  # half of a small batch's overhead
+        with torch.no_grad():
+            yield
+        return
     with (
         torch.inference_mode(False),
         torch.no_grad(),
@@ -153,25 +159,28 @@ def _solve(system: System, amplitudes: Tensor, dial: Tensor, parameters: Tensor,
     if not system.mode_by_mode:
         solution.copy_(system.solve(source, coefficients))
         return
-    source_hat, solution_hat, null = _modes(system, resolved, coefficients)
+    solution_hat, lost_hat = _modes(system, resolved, coefficients)
     if m < n and not _is_resolved(solution_hat):
-        m, (source_hat, solution_hat, null) = n, _modes(system, source, coefficients)
+        m, (solution_hat, lost_hat) = n, _modes(system, source, coefficients)
 
     def evaluate(field_hat: Tensor, out: Tensor) -> Tensor:
         values = inverse_transform(field_hat, m)
         return sandwich(values, refine, out=out) if m < n else out.copy_(values)
 
-    if not system.zero_mean and null.any():
-        # What L cannot produce (a resonant mode) is no part of the example's source either.
-        source -= evaluate(torch.where(null, source_hat, 0), torch.empty_like(source))
+    if lost_hat is not None:
+        source -= evaluate(lost_hat, torch.empty_like(source))
     evaluate(solution_hat, solution)
 
 
-def _modes(system: System, source: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fourier coefficients of the source and of the solution, and the mask of the modes that L annihilates."""
+def _modes(system: System, source: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Fourier coefficients of the solution, and those of the source, if any, that L cannot produce.
+
+    What a resonant mode would need is no part of an example's source either.
+    """
     source_hat = torch.fft.rfft2(source)
     multiplier, null = system.solution_multiplier(coefficients, source.shape[-1], source_hat.dtype)
-    return source_hat, source_hat * multiplier.to(source_hat.dtype), null
+    lost_hat = torch.where(null, source_hat, 0) if not system.zero_mean and null.any() else None
+    return source_hat.mul_(multiplier.to(source_hat.dtype)), lost_hat
 
 
 def _is_resolved(solution_hat: Tensor) -> bool:
