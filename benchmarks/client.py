@@ -15,7 +15,7 @@ from tornado.websocket import websocket_connect
 SLEEP = (1.0, 3.0)
 """Seconds between two moves of a visitor."""
 VALUES = [5.0 + number / 2 for number in range(30)]
-"""Of the dial, on the page as it opens."""
+"""Values of the dial on the page as it opens."""
 PATIENCE = 5.0
 """Seconds after which a frame counts as dropped."""
 
@@ -120,7 +120,7 @@ class Visitor:
         await asyncio.gather(*[self._socket.write_message(json.dumps(part)) for part in parts])  # none comes between
 
     async def _read(self) -> None:
-        """Of each message of the server: header, metadata, content, and each buffer after a header of its own."""
+        """Read each message of the server: header, metadata, content, and each buffer after a header of its own."""
         while True:
             header = json.loads(await self._part())
             await self._part()

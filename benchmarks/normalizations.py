@@ -30,7 +30,7 @@ from sciml_fm_core.training.recipes import RECIPES
 RESULTS = Path(__file__).resolve().parent / "results" / "normalizations.json"
 TESTS = {"SYS-1(1,5)": ("SYS-1(1,5)", "SYS-1(5,10)"), "SYS-2(0.2,1)": ("SYS-2(0.2,1)", "SYS-2(1,2)")}
 LEARNING_RATES = (1e-3, 5e-3)
-"""Those of the recipes `paper` and `dimensionless`."""
+"""The rates of the recipes `paper` and `dimensionless`."""
 POINTS = 32
 
 

@@ -28,7 +28,7 @@ from sciml_fm_core.training.cards import hardware
 
 RESULTS = Path(__file__).resolve().parent / "results" / "visitors.json"
 MOVES = 10
-"""Of each of those who turn their dials at the same moment."""
+"""Moves of each visitor, where all turn their dials at the same moment."""
 LEFT = 5.0
 """Seconds until the server has freed what closed pages held."""
 SETTLE = 20.0

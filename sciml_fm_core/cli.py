@@ -112,7 +112,7 @@ def _command(**settings: Any) -> Callable:
 
 
 LARGEST = 2**31 - 1
-"""Of any number on the command line: more is a slip of the keyboard, and no tensor has as many rows."""
+"""Largest number on the command line: more is a slip of the keyboard, and no tensor has as many rows."""
 
 
 def _number(least: float, *, above: bool = False) -> Callable:

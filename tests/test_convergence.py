@@ -176,7 +176,7 @@ HEAT = HeatForATime()
 STATE = 1 + wave(2)
 WHOLE = torch.tensor([[0.01, 0.4]], dtype=torch.float64)
 RATE = 0.01 * 4 * math.pi**2 * 4
-"""Of the decay of cos(2 x)."""
+"""Rate of the decay of cos(2 x)."""
 
 
 def test_the_heat_of_the_study_is_not_offered():

@@ -88,7 +88,7 @@ def test_python_of_the_results(capsys):
 
 
 def test_commands_of_the_readme(tmp_path, monkeypatch):
-    """Those of `sciml-fm` in this process; `test_package` starts it as a program."""
+    """Commands of `sciml-fm` in this process; `test_package` starts it as a program."""
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     monkeypatch.chdir(tmp_path)
     commands = [line for line in lines_of(README) if line[0] != "make"]

@@ -113,7 +113,7 @@ def test_an_exact_solver_has_the_symbol_of_the_equation(system, linearised, gene
 
 
 def test_a_flow_turns_the_phase_against_its_direction():
-    """Of ``-d lap u + v u_x = f`` the gain on (k, 0) is ``1 / (4 pi^2 d k^2 + 2 pi i v k)``: u lags behind f."""
+    """For ``-d lap u + v u_x = f`` the gain on (k, 0) is ``1 / (4 pi^2 d k^2 + 2 pi i v k)``: u lags behind f."""
     system, coefficients = SYSTEMS["advection_diffusion"], torch.tensor([0.01, 0.01, 0.0, 0.5, 0.0])
     modes = torch.tensor([[2, 0], [-2, 0], [0, 2]])
     found = learned_symbol(Solver(system), system, coefficients, wavevectors=modes)

@@ -265,7 +265,7 @@ class Doubled:
         self._factor = factor
 
     def batch(self, step, progress):
-        """Those of the package, times a factor that no public attribute tells."""
+        """Batches of the package, times a factor that no public attribute tells."""
         ((system, examples),) = fresh().batch(step, progress)
         return [(system, examples._replace(solution=self._factor * examples.solution))]
 
@@ -402,7 +402,7 @@ def members_of(make, rates=RATES, **settings):
 
 
 def difference(one, other):
-    """Of the predictions: a bias that the zero mean takes out again is trained by rounding alone."""
+    """Difference of the predictions: a bias that the zero mean takes out again is trained by rounding alone."""
     (_, examples), *_ = held_out()
     predictions = [operator.predict(examples.source, examples.coefficients) for operator in (one, other)]
     return (predictions[0] - predictions[1]).norm() / predictions[0].norm()

@@ -28,7 +28,7 @@ def test_the_share_of_a_gaussian_is_covered(generator):
 
 
 def test_crps_is_the_integral_that_defines_it():
-    """Of (F(x) - 1[x >= y])^2 over x, by quadrature."""
+    """Integrate (F(x) - 1[x >= y])^2 over x, by quadrature."""
     x = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
     for mean, spread, value in ((0.3, 1.7, -2.0), (0.0, 0.5, 0.1), (-1.0, 2.0, 6.0)):
         distribution = 0.5 * (1 + torch.erf((x - mean) / (spread * math.sqrt(2))))

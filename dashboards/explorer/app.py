@@ -37,7 +37,7 @@ TITLE = "Explore pre-trained neural operators"
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
 """What a frame is of, by the names of `ExploreState`."""
 CHOICES_PER_SECOND = 10
-"""Of a stage's messages that change the whole page, in the mean."""
+"""Messages of a stage that change the whole page and are heard in a second, on average."""
 AS_HIGH_AS_IT_IS = {"max-height": "none"}
 """Bokeh allows no more than the window has, and what is higher would lie over what follows it."""
 

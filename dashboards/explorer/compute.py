@@ -26,7 +26,7 @@ RESOLUTION = 128
 SWEEP_RESOLUTION = 64
 SWEEP_SOURCES = 8
 SPREAD_RESOLUTION = 64
-"""Of the members of an ensemble: as fine as they were trained, and a quarter of the work."""
+"""Points for the members of an ensemble: as fine as they were trained, and a quarter of the work."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _solve(query: Query) -> _Solved:
 
 
 def _frames(solved: Sequence[_Solved]) -> list[Frame]:
-    """Of queries that ask the same."""
+    """Frames of queries that ask the same operators."""
     sources = torch.stack([one.source for one in solved])
     coefficients = torch.stack([one.coefficients for one in solved])
     system = solved[0].query.system

@@ -30,7 +30,7 @@ KNOWN: WeakKeyDictionary[Operator, Curves] = WeakKeyDictionary()
 BATCH = 4
 """Values of the dial measured at once: the curve grows while the rest is still measured."""
 ROUGH_VALUES, ROUGH_SOURCES = 12, 2
-"""Of the curve of an operator that trains."""
+"""Values of the dial and sources for the curve of an operator in training."""
 
 log = logging.getLogger(__name__)
 

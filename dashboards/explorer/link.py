@@ -153,7 +153,7 @@ def _number(text: str, low: float, high: float) -> float:
 
 
 def _result_name(adapted: Adapted) -> str:
-    """Of those that ship there is one for each number of examples and window, of others as many as were trained."""
+    """Name of a result in a link: of those that ship there is one for each number of examples and window."""
     settings = adapted.settings
     name = f"{'physics' if settings.physics else settings.examples}:{settings.task.low:g}:{settings.task.high:g}"
     rate = GRID if settings.learning_rate is None else f"{settings.learning_rate:g}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 import panel as pn
 
 PUBLISH_MILLISECONDS = 120
-"""Of rest before what another thread asked for: a browser that is still painting the last message gets no burst."""
+"""Rest before what another thread asked for: a browser that is still painting the last message gets no burst."""
 
 
 class SessionLoop:

@@ -94,7 +94,7 @@ REASONS = {
 }
 """What each distance to the training says, see `TrainingRange.distance`."""
 LEAST_SHARE = 0.2
-"""Of the error expected that a reason accounts for if it is named."""
+"""Least share of the expected error for which a reason has to account to be named."""
 
 
 def expectation(system: System, flag: Flag, bounds: tuple[float, float] = (0.0, math.inf)) -> str:

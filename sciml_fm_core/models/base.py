@@ -77,7 +77,7 @@ class Model(nn.Module):
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
     """Values of the config by name of the size, such as ``1M``."""
     learning_rate: ClassVar[float | None] = None
-    """Of its pre-training, where that of the recipe, which is for an FNO, does not suit it."""
+    """Rate of its pre-training, where that of the recipe, which is for an FNO, does not suit it."""
     takes_modes: ClassVar[bool] = False
     """Whether it uses values on Fourier modes: to ignore what it is told would be a silent loss."""
     maps_weights: ClassVar[bool] = False

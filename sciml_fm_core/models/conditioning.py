@@ -130,7 +130,7 @@ class ModeGates(nn.Module):
 
 
 LARGEST_LOGARITHM = 3.0
-"""Of the size of a block's factors: a symbol outside all that was seen cannot make them explode."""
+"""Largest logarithm of the size of a block's factors: a symbol outside all that was seen cannot make them explode."""
 
 
 def complex_factors(output: Tensor, blocks: int) -> Tensor:

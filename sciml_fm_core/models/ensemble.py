@@ -127,7 +127,7 @@ class Ensemble:
 
     @property
     def normalization(self) -> Normalization:
-        """That of the first member; the others' differ at most in their statistics."""
+        """Normalisation of the first member; the others' differ at most in their statistics."""
         return self.members[0].normalization
 
     @property

@@ -88,7 +88,7 @@ def _union(names_of_systems) -> tuple[str, ...]:
 
 
 LARGEST = 1e30
-"""Of the numbers that inputs are scaled by, so that what is computed with them does not overflow in float32."""
+"""Largest of the numbers that inputs are scaled by, so that what is computed with them does not overflow in float32."""
 
 
 class Normalization(ABC):

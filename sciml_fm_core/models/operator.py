@@ -32,7 +32,7 @@ from .packed import BLOCK, COARSE_BLOCK, State, check_block, pack, unpack
 
 FORMAT = "sciml-fm operator"
 FORMAT_VERSION = 4
-"""That of packed bundles; plain ones are still written as `PLAIN_VERSION`, which earlier releases read."""
+"""Version of packed bundles; plain ones are still written as `PLAIN_VERSION`, which earlier releases read."""
 PLAIN_VERSION = 2
 SMALL_SHARE = 256
 """Tensors that have less than such a part of all weights are not stored in float16."""

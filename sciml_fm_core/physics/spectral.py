@@ -97,7 +97,7 @@ def check_finite(field: Tensor, name: str) -> None:
 
 
 def power_of_two(values: Tensor) -> Tensor:
-    """Of each number the power of two next below or equal to its size, 1 for 0 and inf, as a constant to gradients.
+    """For each number the power of two next below or equal to its size, 1 for 0 and inf, as a constant to gradients.
 
     To divide by it is exact, so that squares neither overflow nor vanish and all else is the same to the bit.
 

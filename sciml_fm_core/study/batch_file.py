@@ -45,7 +45,7 @@ from .engine import need
 LARGEST_FILE = 2**20
 """Bytes of a batch file."""
 MOST_RUNS = 100_000
-"""Of one entry."""
+"""Runs that one entry may ask for."""
 MOST_PROBLEMS = 20
 """That are told at once."""
 ENTRY_KEYS = ("notebook", "parameters", "grid", "gpus")

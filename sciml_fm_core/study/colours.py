@@ -15,7 +15,7 @@ MEANING = {
 }
 """Shades of how a prediction came about; the first is its own."""
 OTHERS = ("#E69F00", "#CC79A7", "#56B4E9", "#8468D8", "#999999", "#96642C", "#B5A800", "#63748A")
-"""Of whatever else is compared."""
+"""Colours of whatever else is compared."""
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:

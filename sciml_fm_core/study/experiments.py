@@ -356,7 +356,7 @@ def _parent(budget: Budget, tasks: str, recipe: str) -> str | PretrainingRun:
 
 
 def _size(budget: Budget) -> str:
-    """Of networks where the size is not the question."""
+    """Size of networks where the size is not the question."""
     return "1M" if "1M" in budget.sizes else budget.sizes[0]
 
 

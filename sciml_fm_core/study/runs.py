@@ -159,7 +159,7 @@ def _digest(parent: str) -> str:
 
 @lru_cache(maxsize=256)
 def _digest_of(path: Path, *_: int) -> str:
-    """That of an operator as long as its file is the same: a grid asks for its few parents several times a run."""
+    """Digest of an operator, kept while its file is the same: a grid asks for its few parents many times."""
     return load_operator(path).digest
 
 

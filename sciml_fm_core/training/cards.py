@@ -27,7 +27,7 @@ def training_card(history: History, operator: Operator) -> dict:
 
 
 def versions() -> dict[str, str]:
-    """Of this package and of torch."""
+    """Versions of this package and of torch."""
     return {"sciml_fm": __version__, "torch": torch.__version__.split("+")[0]}
 
 

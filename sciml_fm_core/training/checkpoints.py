@@ -23,7 +23,7 @@ from .member import Member
 
 CHECKPOINT_FORMAT = "sciml-fm checkpoint"
 STATUSES = ("training", "finished", "diverged")
-"""Of a `Member`."""
+"""What a `Member` may be."""
 SHOWN = 4
 """Differences between two trainings that an error tells of."""
 

@@ -44,7 +44,7 @@ LABEL_FREE: set[str] = set()
 """Names of the losses that read no solution: what is trained by one is validated by it too, unless asked otherwise."""
 
 RELATIVE_TO: dict[str, str] = {}
-"""Of losses that are relative, the field of the batch that they are relative to."""
+"""For losses that are relative, the field of the batch that they are relative to."""
 
 
 def register_loss(function: Loss, *, labels: bool = True, relative_to: str | None = None) -> Loss:

@@ -130,7 +130,7 @@ TASKS = (
 SMALL = ("1", "2", "4", "0", "-1", "-2147483649", "2147483648", str(10**30), "1e3", "nan", "inf", "", "x", "[/]", "２")
 """Numbers of examples and steps: what is accepted of them is soon done."""
 STEPS = tuple(number for number in SMALL if number != "2147483648")
-"""Of a training; that one is accepted and takes years."""
+"""Steps of a training; that one is accepted and takes years."""
 REALS = ("0.001", "0", "-1", "nan", "inf", "-inf", "1e-320", "1e308", "x", "", "1e400")
 POINTS = ("8", "16", "32", "7", "0", "-8", "2147483648", "x", "", "[/]", "16.0")
 SCHEDULES = (*POINTS, "0:32", "0:32,0.5:32", "0.5:32", "0:8,0.9:7", "0:x", "0:32,", ":", "0:32:1", "nan:32", "1e9:32")

@@ -27,7 +27,7 @@ KINDS: dict[str, Callable[[int, Path], str | None]] = {
     **{name: partial(attack, kind) for name, kind in FILES.items()}, **CALLS
 }  # fmt: skip
 SECONDS = 10
-"""Of one case, at most."""
+"""Time of one case, at most."""
 MEMORY = 2 * 2**30
 """Bytes that a process may ask for beyond what it has when it starts."""
 

@@ -15,7 +15,7 @@ from sciml_fm_core.training.recipes import LEARNING_RATES
 
 PUBLIC_VARIABLE = "SCIML_FM_PUBLIC"
 PREFIX = "SCIML_FM_LIMIT_"
-"""Of the environment variable of a bound, which is its name in capitals."""
+"""Beginning of the environment variable of a bound; the rest is its name in capitals."""
 CHECK_MILLISECONDS = 500
 """Between two looks at which pages were closed: their places are free, and their trainings end, about so soon."""
 LATER = "run it on your own machine, where `make explore` sets no such bound"
@@ -100,7 +100,7 @@ class Limits:
                 raise TooMuch(f"Expected at most {most} {what} on this server, got {asked}: {instead}, or {LATER}.")
 
     def server_options(self) -> list[str]:
-        """Those of ``panel serve`` that hold the bounds that are the server's to keep."""
+        """Options of ``panel serve`` that hold the bounds that are the server's to keep."""
         return [
             *("--websocket-max-message-size", str(self.message_bytes)),
             *("--unused-session-lifetime", str(1000 * self.unused_seconds)),
@@ -122,4 +122,4 @@ PUBLIC = Limits(
 )
 """For strangers on two cores; docs/public.md says how the number of sessions was found."""
 LIMITS = Limits.read(os.environ)
-"""Those of this process."""
+"""The bounds of this process."""

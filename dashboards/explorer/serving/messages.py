@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 MOST_VALUES = 1024
-"""Of a message, with all that is nested in it; a source of 64 Gaussians has 260."""
+"""Values in a message, with all that is nested in it; a source of 64 Gaussians has 260."""
 LONGEST_TEXT = 4096
 
 

@@ -68,7 +68,7 @@ class SessionLimit:
 
 
 SESSIONS = SessionLimit(LIMITS.sessions)
-"""Of the whole process, for both pages."""
+"""The limit of the whole process, for both pages."""
 
 
 @contextmanager

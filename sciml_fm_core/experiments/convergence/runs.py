@@ -171,7 +171,7 @@ def _means(values: Tensor) -> list[float]:
 COARSE_ALONE: Schedule = ((0.0, 32),)
 COARSE_FIRST = ConvergenceRun.resolution
 OTHERS_SIZE = "64K"
-"""Of the networks that resample to a grid of their own: what is asked of them does not depend on it."""
+"""Size of the networks that resample to a grid of their own: what is asked of them does not depend on it."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     # seconds: only shows that everything runs

@@ -51,7 +51,7 @@ LONGEST = 4
 WHOLE = 1e-3
 """How far from a whole number a dial still is one: coefficients are in single precision."""
 KINDS = ("reshaped", "negated", "phases", "noise", "windowed")
-"""Of the sources that the distances are weighed on, see `other_sources`."""
+"""Kinds of sources that the distances are weighed on, see `other_sources`."""
 
 PARTS = ("above", "below", "equation", "weak", "strong", "peaks", "negative")
 """Names of the distances, see `TrainingRange.distance`."""
@@ -120,7 +120,7 @@ class TrainingRange:
 
     @classmethod
     def of(cls, operator: Operator, *, seed: int = 0) -> TrainingRange:
-        """That of an operator, kept for the next call; some seconds of one core at first.
+        """The range of an operator, kept for the next call; some seconds of one core at first.
 
         Args:
             operator: its card names the tasks; of one that was adapted, the downstream task counts too.
@@ -138,7 +138,7 @@ class TrainingRange:
 
     @classmethod
     def known(cls, operator: Operator) -> TrainingRange | None:
-        """That of an operator where `of` has made it already, at once."""
+        """The range of an operator where `of` has made it already, at once."""
         return KNOWN.get(operator)
 
     def distance(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> dict[str, Tensor]:

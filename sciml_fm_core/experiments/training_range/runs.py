@@ -26,7 +26,7 @@ from sciml_fm_core.study.measured import MeasuredRun
 from sciml_fm_core.study.registry import experiment, for_budget
 
 KINDS = ("shifts", "other sources")
-"""Of the cases that an operator is met with."""
+"""Kinds of cases that an operator is met with."""
 WAVES = ((1, 0), (1, 1), (2, 1), (3, 3), (5, 2), (8, 0))
 """Wavevectors of the single waves."""
 POINTS = 64

@@ -130,7 +130,7 @@ def _rank(value: float) -> int:
 
 
 class Correlation(NamedTuple):
-    """Of two positive quantities over examples: Pearson's between their logarithms, and Spearman's of their ranks."""
+    """Pearson correlation of the logarithms of two positive quantities over examples, and Spearman's of their ranks."""
 
     pearson: float
     spearman: float

@@ -41,7 +41,7 @@ from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.ensembles import pretrain_ensemble
 
 SHARE = 0.9
-"""Of the points that a band is to hold, and of the examples whose band is to do so."""
+"""Share of the points that a band is to hold, and of the examples whose band is to do so."""
 TARGET_EXAMPLES = 32
 """Solved examples of the target on which a band is calibrated anew."""
 METHODS = ("deep ensemble", "diverse heads", "last-layer Laplace", "residual step", "constant")

@@ -308,7 +308,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Fields of the runs by budget."""
 SEEDS = {"smoke": ((0,), (0,))}
-"""Of each system by budget, where they are not (0, 1, 2)."""
+"""Seeds of each system by budget, where they are not (0, 1, 2)."""
 
 
 @experiment("unsupervised")
