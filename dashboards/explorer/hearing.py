@@ -45,7 +45,8 @@ class Page(Protocol):
 
 def hear(page: Page, message: Mapping[str, Any]) -> None:
     """Act on a message of the stage; what makes no sense is left alone."""
-    for name, value in message.items():
+    # A frame that a move asks for is of the move's own number, so numbers are heard first.
+    for name, value in sorted(message.items(), key=lambda item: item[0] not in ("turn", "changes")):
         try:
             if name in OFTEN:
                 OFTEN[name](page, value)
