@@ -22,7 +22,8 @@ from .models.released import operator_from_released
 from .physics.examples import Examples
 from .physics.parameter import Parameter
 from .physics.symmetries import Geometry
-from .physics.system import SYSTEMS, Evolution, System, find_system
+from .physics.spectral_system import Evolution, SpectralSystem
+from .physics.system import SYSTEMS, System, find_system
 from .physics.tasks import PAPER_TASKS, Task, parse_mixture
 from .plugins import load_plugins
 from .training.config import History, Progress, TrainConfig
@@ -63,6 +64,7 @@ __all__ = [
     "Parameter",
     "Prediction",
     "Progress",
+    "SpectralSystem",
     "System",
     "Task",
     "TrainConfig",

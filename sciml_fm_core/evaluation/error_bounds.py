@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.physics.spectral import broadcast_shapes, check_finite, parseval_weights, power_of_two, transform
+from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System, find_system
 
 ROUNDING = 1e-12
@@ -74,9 +75,9 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
 
     Raises:
         ValueError: on wrong shapes, values that are not finite, a source whose mean is not zero where it must be, or
-            coefficients for which L is not defined.
+            coefficients for which L is not defined; or for a system without a symbol.
     """
-    system = find_system(system) if isinstance(system, str) else system
+    system = spectral(find_system(system) if isinstance(system, str) else system)
     n = system.check(source, coefficients)
     system.check_mean(source)
     if prediction.shape[-2:] != source.shape[-2:]:
@@ -86,7 +87,7 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
         )
     shape = broadcast_shapes(prediction.shape[:-2], source.shape[:-2], coefficients.shape[:-1])
     coefficients = coefficients.double()
-    own = (getattr(type(system), name) is getattr(System, name) for name in ("multiplier", "residual_hat", "residual"))
+    own = (getattr(type(system), name) is getattr(SpectralSystem, name) for name in ("multiplier", "residual_hat", "residual"))
     divides = system.mode_by_mode and all(own)
     known = system.symbol_bounds(coefficients, n) if divides else None
     if known is None:

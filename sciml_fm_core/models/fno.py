@@ -100,17 +100,17 @@ class SpectralConvolution(nn.Module):
             self.weight.data.copy_(drawn / math.sqrt(2 * width))
 
     def forward(self, hidden: Tensor, factors: Tensor | None = None) -> Tensor:
-        """Apply to hidden (n, n, batch, d), with complex factors of the modes of the result (2 m * m, 2, batch, d)."""
-        matrices = fourier_matrices(hidden.shape[0], self.modes, hidden.dtype, hidden.device)
+        """Apply to hidden (ny, nx, batch, d), with complex factors of the modes of the result (2 m * m, 2, batch, d)."""
+        matrices = fourier_matrices(*hidden.shape[:2], self.modes, hidden.dtype, hidden.device)
         mixed = mix_modes(analyse(hidden, matrices), self.weight)
         return synthesise(mixed if factors is None else complex_product(mixed, factors), matrices)
 
 
 class FNO(Model):
-    """Fourier neural operator ``(source, what it is told) -> solution`` on n x n periodic grids.
+    """Fourier neural operator ``(fields, what it is told) -> solutions`` on periodic grids of ny x nx points.
 
     A 1 x 1 lift to d channels; blocks of a spectral convolution plus a 1 x 1 convolution, with GELU after all but the
-    last; 1 x 1 to 2 d channels, GELU, 1 x 1 to one. No positional channels: they would break translation equivariance.
+    last; 1 x 1 to 2 d channels, GELU, 1 x 1 to those of the solution. No positional channels: they would break translation equivariance.
 
     Args:
         config: shape of the network.
@@ -135,7 +135,7 @@ class FNO(Model):
         )
         self.pointwise = nn.ModuleList(nn.Linear(d, d) for _ in range(config.depth))
         self.project = nn.Linear(d, projection)
-        self.output = nn.Linear(projection, 1)
+        self.output = nn.Linear(projection, config.out_channels)
         gates = config.depth * 3 * d
         self.gates = Gates(config.in_channels - 1, gates, config.gate_width) if config.gate_width else None
         told = config.mode_channels, config.depth, d, config.mode_gate_width
@@ -177,7 +177,7 @@ class FNO(Model):
             return self.solution(fields, told)
 
     def hidden(self, fields: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        """What `head` takes, (batch, n, n, d), for arguments as of `forward`: head(hidden(...)) is forward(...).
+        """What `head` takes, (batch, ny, nx, d), for arguments as of `forward`: head(hidden(...)) is forward(...).
 
         For what has several heads on one trunk, or asks what the last layer sees.
         """
@@ -188,11 +188,11 @@ class FNO(Model):
             return plain_blocks(*self._trunk(fields, told)).permute(2, 0, 1, 3)
 
     def features(self, hidden: Tensor) -> Tensor:
-        """What the last linear layer takes, (batch, n, n, p), of `hidden`."""
+        """What the last linear layer takes, (batch, ny, nx, p), of `hidden`."""
         return functional.gelu(self.project(hidden))
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Solutions in the scale of the network, (batch, 1, n, n), of `hidden`."""
+        """Solutions in the scale of the network, (batch, out_channels, ny, nx), of `hidden`."""
         return self.output(self.features(hidden)).permute(0, 3, 1, 2)
 
     @property
@@ -207,17 +207,19 @@ class FNO(Model):
     def solution(self, fields: Tensor, told: Conditioning, pointwise: torch.dtype | None = None) -> Tensor:
         """`forward` by the matrix products of `blocks`, for layers that are as they were built.
 
-        They run in the fused form on a CPU, unless operations do not run at once (see `is_eager`) or the pointwise
-        products have a dtype of their own (see `blocks.plain_trunk`), and in the plain form elsewhere.
+        They run in the fused form on a CPU, unless operations do not run at once (see `is_eager`), the pointwise
+        products have a dtype of their own (see `blocks.plain_trunk`), the grid is not square or there are several
+        output fields; and in the plain form elsewhere.
         """
         points, spectrum, blocks, matrices = self._trunk(fields, told)
         head = Head(self.project.weight.T, self.project.bias, self.output.weight.T, self.output.bias)
         ordinary = is_eager() and all(map(is_ordinary, (points, spectrum, *head, *chain.from_iterable(blocks))))
-        if ordinary and fields.device.type == "cpu" and pointwise is None:
+        usual = len(points) == points.shape[1] and self.config.out_channels == 1 and pointwise is None
+        if ordinary and usual and fields.device.type == "cpu":
             solution = fused_trunk(points, spectrum, blocks, head, matrices)
         else:
             solution = plain_trunk(points, spectrum, blocks, head, matrices, pointwise)
-        return solution.permute(2, 0, 1).contiguous().unsqueeze(1)  # losses would be slow on other strides
+        return solution.permute(2, 3, 0, 1).contiguous()  # losses would be slow on other strides
 
     def _trunk(self, fields: Tensor, told: Conditioning) -> tuple[Tensor, Tensor, list[Block], FourierMatrices]:
         """What the trunk takes: fields and their spectrum, a block for each layer, matrices of the grid.
@@ -225,12 +227,12 @@ class FNO(Model):
         The lift is linear, so it is never applied to a field: the first block's weights and the spectrum of the inputs
         take it up.
         """
-        fields, n = _all_fields(fields, told), fields.shape[-1]
-        matrices = fourier_matrices(n, self.config.modes, fields.dtype, fields.device)
+        fields, (ny, nx) = _all_fields(fields, told), fields.shape[-2:]
+        matrices = fourier_matrices(ny, nx, self.config.modes, fields.dtype, fields.device)
         known, unknown = self.lift.weight.split([fields.shape[1], told.scalars.shape[1]], dim=1)
         lifted_mean = functional.linear(told.scalars, unknown, self.lift.bias)
         points = fields.permute(2, 3, 0, 1)  # (y, x, batch, channel)
-        spectrum = with_mean(functional.linear(analyse(points, matrices), known), n**2 * lifted_mean)
+        spectrum = with_mean(functional.linear(analyse(points, matrices), known), ny * nx * lifted_mean)
         blocks = []
         for i, (gates, factors) in enumerate(zip(self.block_gates(fields, told), self.mode_factors(told), strict=True)):
             spectral, pointwise = cast(SpectralConvolution, self.spectral[i]), cast(nn.Linear, self.pointwise[i])
@@ -245,8 +247,8 @@ class FNO(Model):
 
     def _hidden_by_layers(self, fields: Tensor, told: Conditioning) -> Tensor:
         """`hidden` from calls of its layers, one by one: whatever they were exchanged for or have hooked to them."""
-        fields, n = _all_fields(fields, told), fields.shape[-1]
-        channels = torch.cat([fields, told.scalars[..., None, None].expand(-1, -1, n, n)], dim=1)
+        fields = _all_fields(fields, told)
+        channels = torch.cat([fields, told.scalars[..., None, None].expand(-1, -1, *fields.shape[-2:])], dim=1)
         hidden = self.lift(channels.permute(2, 3, 0, 1))  # (y, x, batch, channel)
         for i, (gates, factors) in enumerate(zip(self.block_gates(fields, told), self.mode_factors(told), strict=True)):
             given = (hidden,) if factors is None else (hidden, factors)
@@ -263,7 +265,7 @@ class FNO(Model):
         depth = self.config.depth
         if self.gates is None:
             return [(None, None, None)] * depth
-        maps = fields[:, 1:].mean(dim=(-2, -1))  # a coefficient map is constant: its value
+        maps = fields[:, 1:].mean(dim=(-2, -1))  # of a coefficient that is constant, its value
         gates = self.gates(torch.cat([maps, told.scalars], dim=1)).unflatten(1, (depth, 3, -1))
         spectral, pointwise, shift = gates.permute(2, 1, 0, 3).contiguous()
         return list(zip(bounded_scale(spectral), bounded_scale(pointwise), torch.tanh(shift / 2), strict=True))

@@ -22,6 +22,7 @@ from sciml_fm_core.physics.spectral import (
     translation_symbol,
     wavenumbers,
 )
+from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 
@@ -408,7 +409,7 @@ class SymbolNormalization(Normalization):
         return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners)
 
     def knows(self, system):
-        return True
+        return isinstance(system, SpectralSystem)
 
     def channels(self, part):
         return super().channels(part) + (SYMBOL_CHANNELS if part == "modes" else 0)
@@ -421,7 +422,7 @@ class SymbolNormalization(Normalization):
             field = filter_modes(field, second_operator(following, field.shape[-1]))
         turned = field.amax(dim=(-2, -1)) + field.amin(dim=(-2, -1)) < 0
         g = _root_mean_square(field) * torch.where(turned, -1, 1)
-        multiplier, null = system.solution_multiplier(coefficients, mode_points)
+        multiplier, null = spectral(system).solution_multiplier(coefficients, mode_points)
         vanishing = multiplier.abs() < SMALLEST_MULTIPLIER
         symbol = (1 / multiplier.masked_fill(null, 1).masked_fill(vanishing, SMALLEST_MULTIPLIER)).masked_fill(null, 0)
         if following is not None:

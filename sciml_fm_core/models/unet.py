@@ -75,7 +75,7 @@ class UNet(FixedGridModel):
         self.up = nn.ModuleList(
             Block(coarse + fine, fine) for coarse, fine in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
-        self.output = nn.Conv2d(widths[0], 1, 1)
+        self.output = nn.Conv2d(widths[0], config.out_channels, 1)
         blocks = [*self.down, *self.up]
         self.modulated = [2 * block.second.out_channels for block in blocks]
         scalars = config.in_channels - 1

@@ -81,7 +81,7 @@ class ViT(FixedGridModel):
         values = config.patch**2
         self.embed = nn.Linear(config.in_channels * values, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm, self.output = nn.LayerNorm(config.width), nn.Linear(config.width, values)
+        self.norm, self.output = nn.LayerNorm(config.width), nn.Linear(config.width, config.out_channels * values)
         outputs, scalars = config.depth * 4 * config.width, config.in_channels - 1
         self.gates = Gates(scalars, outputs, config.gate_width) if config.gate_width else None
         self.register_buffer("turns", _turns(config), persistent=False)

@@ -20,10 +20,10 @@ from .diffusion import (
 )
 from .parameter import Parameter
 from .symmetries import Geometry
-from .system import System
+from .spectral_system import SpectralSystem
 
 
-class Poisson(System):
+class Poisson(SpectralSystem):
     """SYS-1, ``-div(K grad u) = f``; dial: the eigenvalue e of K / 0.01, the other eigenvalue being 1."""
 
     name = "poisson"

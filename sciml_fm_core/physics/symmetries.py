@@ -24,7 +24,7 @@ ELEMENTS = 8
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the coefficients of an equation turn with the square; those that are not named are scalars and stay.
+    """How the coefficients or fields of an equation turn with the square; what is not named is a scalar and stays.
 
     Attributes:
         tensors: names of the components ``(k11, k22, k12)`` of each symmetric tensor.
@@ -40,19 +40,19 @@ class Geometry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All coefficients that are components of something."""
+        """All coefficients and fields that are components of something."""
         return tuple(name for components in (*self.tensors, *self.vectors) for name in components)
 
     def turned(self, coefficients: Tensor, elements: Tensor, names: tuple[str, ...]) -> Tensor:
-        """Coefficients (..., c), named in their order, turned by elements that broadcast to (...)."""
+        """Coefficients (..., c), or values of fields, named in their order, turned by elements that broadcast to (...)."""
         swap, sign_x, sign_y = _parts(elements, coefficients.dtype)
         leading = broadcast_shapes(coefficients.shape[:-1], elements.shape)
         coefficients = coefficients.expand(*leading, len(names))
         columns = dict(zip(names, coefficients.unbind(-1), strict=True))
-        for first, second, mixed in self.tensors:
+        for first, second, mixed in (each for each in self.tensors if each[0] in columns):
             columns[first], columns[second] = _exchanged(columns[first], columns[second], swap)
             columns[mixed] = sign_x * sign_y * columns[mixed]
-        for first, second in self.vectors:
+        for first, second in (each for each in self.vectors if each[0] in columns):
             columns[first], columns[second] = _exchanged(columns[first], columns[second], swap)
             columns[first], columns[second] = sign_x * columns[first], sign_y * columns[second]
         return torch.stack(list(columns.values()), dim=-1)

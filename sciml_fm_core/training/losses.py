@@ -14,13 +14,14 @@ from sciml_fm_core.evaluation.metrics import has_size, relative_error
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import check_grid, parseval_weights, relative_size, transform
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 
 
 class Batch(NamedTuple):
     """What a loss may use beside the prediction: examples of one system.
 
-    ``source`` and ``solution`` have shape (batch, n, n), ``coefficients`` (batch, c), ``dial`` (batch,).
+    Fields have the shapes of `Examples`.
     """
 
     system: System
@@ -31,7 +32,7 @@ class Batch(NamedTuple):
 
 
 Loss = Callable[[Tensor, Batch], Tensor]
-"""From predictions (..., batch, n, n) to one value for each of them, (..., batch)."""
+"""From predictions (..., batch, n, n), or (..., batch, q, ny, nx), to one value for each of them, (..., batch)."""
 
 LOSSES: dict[str, Loss] = {}
 """The known losses by name, see `register_loss`."""
@@ -71,14 +72,19 @@ def register_loss(function: Loss, *, labels: bool = True, relative_to: str | Non
 
 @partial(register_loss, relative_to="solution")
 def relative(prediction: Tensor, batch: Batch) -> Tensor:
-    """``||u - u0|| / ||u0||``."""
-    return relative_error(prediction, batch.solution.expand_as(prediction))
+    """``||u - u0|| / ||u0||``; of a system with several output fields the mean of theirs."""
+    return _of_fields(relative_error(prediction, batch.solution.expand_as(prediction)), batch).mean(dim=-1)
 
 
 @register_loss
 def squared(prediction: Tensor, batch: Batch) -> Tensor:
-    """The paper's: the squared error summed over the grid."""
-    return (prediction - batch.solution).square().sum(dim=(-2, -1))
+    """The paper's: the squared error summed over the grid, and over the output fields."""
+    return _of_fields((prediction - batch.solution).square().sum(dim=(-2, -1)), batch).sum(dim=-1)
+
+
+def _of_fields(values: Tensor, batch: Batch) -> Tensor:
+    """Values of each example and output field, shape (..., q), q = 1 where there is one field."""
+    return values if len(batch.system.outputs) > 1 else values[..., None]
 
 
 @partial(register_loss, labels=False, relative_to="source")
@@ -101,7 +107,7 @@ def physics(prediction: Tensor, batch: Batch) -> Tensor:
 
 
 def _residual(prediction: Tensor, batch: Batch, *, preconditioned: bool) -> Tensor:
-    system, n = batch.system, check_grid(prediction, "prediction")
+    system, n = spectral(batch.system), check_grid(prediction, "prediction")
     residual_hat, null = system.residual_modes(prediction, batch.source, batch.coefficients)
     source_hat, coefficients = transform(batch.source), batch.coefficients.double()
     weights = parseval_weights(n, device=prediction.device).sqrt()
@@ -130,15 +136,17 @@ def training_loss(prediction: Tensor, parts: Sequence[tuple[System, Examples]], 
     What `kept` leaves out does not count; a batch of nothing else has the loss 0, and no gradient.
     """
     function, field = find_loss(loss), RELATIVE_TO.get(loss)
-    predictions = prediction.split([examples.size for _, examples in parts], dim=-3) if len(parts) > 1 else [prediction]
+    sizes, axes = [examples.size for _, examples in parts], parts[0][0].output_axes
+    predictions = prediction.split(sizes, dim=-1 - axes) if len(parts) > 1 else [prediction]
     values, counted = [], []
     for own, (system, examples) in zip(predictions, parts, strict=True):
         if field is not None:
             target = getattr(examples, field)
-            counted.append(has_size(target))
+            counted.append(has_size(target, batched=True))
             # What is left out is replaced: a quotient of zeros would make the gradients of all NaN.
             ramp = torch.linspace(-1, 1, target.shape[-1], dtype=target.dtype, device=target.device)
-            examples = examples._replace(**{field: torch.where(counted[-1][:, None, None], target, ramp)})
+            mask = counted[-1].view(-1, *[1] * (target.ndim - 1))
+            examples = examples._replace(**{field: torch.where(mask, target, ramp)})
         values.append(function(own, Batch(system, *examples)))
     found = torch.cat(values, dim=-1)
     if field is None:
@@ -151,7 +159,7 @@ def kept(loss: str, examples: Examples) -> Tensor:
     """Mask, shape (count,), of the examples that means of a loss are over: where it is relative, see `RELATIVE_TO`."""
     if loss not in RELATIVE_TO:
         return torch.ones(examples.size, dtype=torch.bool, device=examples.source.device)
-    return has_size(getattr(examples, RELATIVE_TO[loss]))
+    return has_size(getattr(examples, RELATIVE_TO[loss]), batched=True)
 
 
 def check_kept(sets: Sequence[tuple[System, Reader]], loss: str, name: str) -> None:

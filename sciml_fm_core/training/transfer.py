@@ -393,7 +393,7 @@ def _validated(
 
 def _about_validation(data: Reader, read: Examples) -> dict:
     """What a card says of validation examples: also how many are left out, as their solution is zero."""
-    zeros = int((~has_size(read.solution)).sum())
+    zeros = int((~has_size(read.solution, batched=True)).sum())
     return described(data) | ({"zero_solutions": zeros} if zeros else {})
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.spectral import check_grid, resample, root_mean_square
-from sciml_fm_core.physics.system import Evolution, System
+from sciml_fm_core.physics.spectral_system import Evolution, SpectralSystem
 
 SHARE = 0.1
 """Largest distance of an answer to the finest one, over its error, at which the grid counts as of no importance."""
@@ -71,7 +71,7 @@ class Convergence(NamedTuple):
 @torch.no_grad()
 def convergence(
     operator: Operator,
-    system: System,
+    system: SpectralSystem,
     source: Tensor,
     coefficients: Tensor,
     resolutions: Sequence[int] = (32, 64, 128, 256, 512),
