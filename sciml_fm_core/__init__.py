@@ -21,8 +21,8 @@ from .models.operator import Operator, load_operator, shipped_operators
 from .models.released import operator_from_released
 from .physics.examples import Examples
 from .physics.parameter import Parameter
-from .physics.symmetries import Geometry
 from .physics.spectral_system import Evolution, SpectralSystem
+from .physics.symmetries import Geometry
 from .physics.system import SYSTEMS, System, find_system
 from .physics.tasks import PAPER_TASKS, Task, parse_mixture
 from .plugins import load_plugins

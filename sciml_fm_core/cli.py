@@ -49,6 +49,7 @@ from .models.base import MODELS
 from .models.fno import SIZES
 from .models.operator import Operator, load_operator, read_header, shipped_adaptations, shipped_operators
 from .physics.sampling import check_resolution
+from .physics.spectral import Resolution, grid_shape, grid_text, parse_resolution
 from .physics.tasks import Task
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
@@ -246,14 +247,14 @@ def generate(
     count: Annotated[int, typer.Option(help="Number of examples.", callback=_number(1))] = 32768,
     output: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("dataset.h5"),
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
-    resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
+    resolution: Annotated[str, typer.Option(help="Points in each direction, or such as 48x40.")] = "128",
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
     wait: Wait = False,
 ) -> None:
     """Write a dataset in the paper's HDF5 layout; resumes where an interrupted call stopped."""
-    chosen, terminal = Task.parse(task), Console(stderr=True)
+    chosen, points, terminal = Task.parse(task), parse_resolution(resolution), Console(stderr=True)
     columns = (_title(), BarColumn(), TimeRemainingColumn())
     bar = Bar(*columns, console=terminal, disable=not terminal.is_terminal)
     line = bar.add_task(task, total=count)
@@ -267,7 +268,7 @@ def generate(
     try:
         with Interrupts() as interrupts:
             path = write_dataset(
-                chosen, output, count, split=split, seed=seed, resolution=resolution, device=device,
+                chosen, output, count, split=split, seed=seed, resolution=points, device=device,
                 callback=callback, wait=wait,
             )  # fmt: skip
     finally:
@@ -275,8 +276,7 @@ def generate(
     with DatasetFile(path) as dataset:
         rate = dataset.attributes["acceptance_rate"]
     console.print(
-        f"{path}: {count} examples of {task}, {resolution} x {resolution}, {split}, seed {seed}; "
-        f"acceptance rate {rate:.1%}"
+        f"{path}: {count} examples of {task}, {grid_text(points)}, {split}, seed {seed}; acceptance rate {rate:.1%}"
     )
 
 
@@ -357,12 +357,13 @@ def pretrain(
     console.print(_card_table(operator.card, str(output)))
 
 
-def _schedule(text: str) -> int | dict[float, int]:
+def _schedule(text: str) -> Resolution | dict[float, Resolution]:
     """Points, or points by the share of the training that is done; the share 0 has to be among them."""
+    if ":" not in text:
+        return parse_resolution(text)
     try:
-        if ":" not in text:
-            return int(text)
-        schedule = {float(start): int(points) for start, points in (part.split(":") for part in text.split(","))}
+        parts = [part.split(":") for part in text.split(",")]
+        schedule = {float(start): parse_resolution(points) for start, points in parts}
         if not all(0 <= start <= 1 for start in schedule):
             raise ValueError
         return schedule
@@ -370,11 +371,11 @@ def _schedule(text: str) -> int | dict[float, int]:
         raise ValueError(f"resolution: expected points or a schedule such as '0:32,0.7:64', got {text!r}") from None
 
 
-def _check_grids(operator: Operator, schedule: int | dict[float, int]) -> None:
+def _check_grids(operator: Operator, schedule: Resolution | Mapping[float, Resolution]) -> None:
     """Every grid of a training, also those that it would come to at the end."""
-    for points in [schedule] if isinstance(schedule, int) else schedule.values():
-        check_resolution(points)
-        if points < operator.model.smallest_grid:
+    for points in schedule.values() if isinstance(schedule, Mapping) else [schedule]:
+        check_resolution(points, operator.systems[0])
+        if min(grid_shape(points)) < operator.model.smallest_grid:
             raise ValueError(
                 f"resolution: the network needs at least {operator.model.smallest_grid} points, got {points}"
             )
@@ -519,7 +520,7 @@ def evaluate(
     system: GivenSystem = None,
     count: Annotated[int | None, typer.Option(help="Test examples; 512, or all of a file, where not given.")] = None,
     resolution: Annotated[
-        int | None, typer.Option(help="Points in each direction; 128, or the grid of the data, where not given.")
+        str | None, typer.Option(help="Points in each direction; 128, or the grid of the data, where not given.")
     ] = None,
     symmetries: Annotated[
         bool,
@@ -533,18 +534,19 @@ def evaluate(
     """Measure an operator on freshly drawn test examples, or on those of a file."""
     loaded, chosen = load_operator(operator, device), Task.parse(task) if task else None
     given = None if data is None else DatasetFile(data, system)
-    _check_grids(loaded, resolution or (128 if given is None else given.resolution))
+    points = parse_resolution(resolution) if resolution else None
+    _check_grids(loaded, points or (128 if given is None else given.resolution))
     result = evaluate_operator(
-        loaded, chosen, data=given, count=count, resolution=resolution, seed=seed, symmetries=symmetries
+        loaded, chosen, data=given, count=count, resolution=points, seed=seed, symmetries=symmetries
     )
     if as_json:
         print(json.dumps({"operator": operator, **result}))
         return
-    points, left_out = result["resolution"], result["left_out"]
+    left_out = result["left_out"]
     console.print(
         f"{operator} on {data or task}: mean relative error {result['error']:.2%} (median {result['median']:.2%}, "
         f"90th percentile {result['percentile_90']:.2%}, worst {result['worst']:.2%}; {result['examples']} examples, "
-        f"{points} x {points}, {'seed ' + str(seed) if data is None else 'given'}"
+        f"{grid_text(result['resolution'])}, {'seed ' + str(seed) if data is None else 'given'}"
         f"{f'; {left_out} with a solution of zero left out' if left_out else ''})"
     )
 
@@ -566,7 +568,7 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
         with DatasetFile(file) as dataset:
             table = Table("dataset", path, show_header=True)
             table.add_row("examples", str(dataset.size))
-            table.add_row("grid", f"{dataset.resolution} x {dataset.resolution}")
+            table.add_row("grid", grid_text(dataset.resolution))
             with suppress(ValueError):  # a foreign file need not say it
                 table.add_row("system", f"{dataset.system.label} {dataset.system.name}")
             for key, value in dataset.attributes.items():

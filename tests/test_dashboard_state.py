@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from sciml_fm_core import SYSTEMS, System, Task, load_operator, new_operator
+from sciml_fm_core import SYSTEMS, SpectralSystem, Task, load_operator, new_operator
 from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.experiments.training_range.method import TrainingRange
 from sciml_fm_core.models.ensemble import load_ensemble, shipped_ensembles
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers
-from sciml_fm_core.physics.system import Evolution
+from sciml_fm_core.physics.spectral_system import Evolution
 
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
@@ -412,7 +412,7 @@ def test_settings_take_the_grid_as_no_learning_rate(state):
 def biharmonic(registry):
     """A system as a user's package registers it, without any named shift."""
 
-    class Biharmonic(System):
+    class Biharmonic(SpectralSystem):
         name = "biharmonic"
         label = "SYS-4"
         title = "Thin plate"

@@ -154,7 +154,7 @@ PLUGINS = {
     "./broken.py": ("def (", "SyntaxError"),
     "./json.py": ("", "json.py would hide the module json"),
     "./nameless.py": (
-        "from sciml_fm_core import System\nclass Nameless(System):\n    name = 'x'\n",
+        "from sciml_fm_core import SpectralSystem\nclass Nameless(SpectralSystem):\n    name = 'x'\n",
         "TypeError: system Nameless: expected the class attributes label, .*missing: label",
     ),
     "./exits.py": (BEGUN + "import sys; sys.exit()", "SystemExit"),

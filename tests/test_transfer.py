@@ -13,7 +13,7 @@ from sciml_fm_core import (
     SYSTEMS,
     DatasetFile,
     Examples,
-    System,
+    SpectralSystem,
     Task,
     TrainConfig,
     draw_split,
@@ -509,7 +509,7 @@ def test_inputs_for_an_equation_that_it_is_not_trained_on():
 
 
 def test_a_new_system_goes_through_everything(monkeypatch, tmp_path, registry):
-    class Biharmonic(System):
+    class Biharmonic(SpectralSystem):
         """``b lap^2 u = f``: all that a new PDE needs."""
 
         name = "biharmonic"

@@ -12,7 +12,7 @@ from torch import Tensor
 from sciml_fm_core.digests import with_digest
 from sciml_fm_core.files import file_digest
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import check_finite, check_tensor
+from sciml_fm_core.physics.spectral import Resolution, check_finite, check_tensor
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
@@ -33,7 +33,7 @@ class Rows:
         return len(self.rows)
 
     @property
-    def resolution(self) -> int:
+    def resolution(self) -> Resolution:
         """Points in each direction."""
         return self.file.resolution
 
@@ -50,7 +50,7 @@ class Reader(Protocol):
     def size(self) -> int: ...
 
     @property
-    def resolution(self) -> int: ...
+    def resolution(self) -> Resolution: ...
 
     def take(self, index) -> Examples: ...
 
@@ -117,10 +117,19 @@ def _in_memory(data: Any, system: System | None, name: str) -> Examples:
     source, coefficients, solution, dial = (part.detach().float() for part in parts)
     if not source.numel():
         raise ValueError(f"{name}: expected at least one example, got none")
-    if source.ndim != 3 or solution.shape != source.shape:
+    fields = 1 if system is None else len(system.inputs), 1 if system is None else len(system.outputs)
+    shapes = [((q,) if q > 1 else ()) for q in fields]
+    if any(
+        part.shape != (len(source), *q, *source.shape[-2:]) for part, q in zip((source, solution), shapes, strict=True)
+    ):
+        form = (
+            "one shape (count, n, n)"
+            if fields == (1, 1)
+            else f"(count, {fields[0]}, ny, nx), (count, {fields[1]}, ...)"
+        )
         raise ValueError(
-            f"{name}: expected sources and solutions of one shape (count, n, n), got {tuple(source.shape)} and "
-            f"{tuple(solution.shape)}; leave out an axis of channels by source.squeeze(1)"
+            f"{name}: expected sources and solutions of {form}, got {tuple(source.shape)} and {tuple(solution.shape)}; "
+            "leave out an axis of one channel by source.squeeze(1)"
         )
     try:
         coefficients, dial = coefficients.expand(len(source), coefficients.shape[-1]), dial.expand(len(source))

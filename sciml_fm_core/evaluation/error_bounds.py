@@ -78,7 +78,8 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
             coefficients for which L is not defined; or for a system without a symbol.
     """
     system = spectral(find_system(system) if isinstance(system, str) else system)
-    n = system.check(source, coefficients)
+    system.check(source, coefficients)
+    n = source.shape[-1]
     system.check_mean(source)
     if prediction.shape[-2:] != source.shape[-2:]:
         raise ValueError(
@@ -87,7 +88,10 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
         )
     shape = broadcast_shapes(prediction.shape[:-2], source.shape[:-2], coefficients.shape[:-1])
     coefficients = coefficients.double()
-    own = (getattr(type(system), name) is getattr(SpectralSystem, name) for name in ("multiplier", "residual_hat", "residual"))
+    own = (
+        getattr(type(system), name) is getattr(SpectralSystem, name)
+        for name in ("multiplier", "residual_hat", "residual")
+    )
     divides = system.mode_by_mode and all(own)
     known = system.symbol_bounds(coefficients, n) if divides else None
     if known is None:

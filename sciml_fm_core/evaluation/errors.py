@@ -11,7 +11,7 @@ from torch import Tensor
 from sciml_fm_core.data.given import Data, Reader, check_task, described, open_data, rows_of, with_system
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.models.operator import Operator, predict_together
-from sciml_fm_core.physics.spectral import check_finite
+from sciml_fm_core.physics.spectral import Resolution, check_finite
 from sciml_fm_core.physics.system import SYSTEMS, System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.schema import takes_numpy
@@ -24,7 +24,7 @@ MAP_POINTS = 2**21
 """Grid points of the solutions that `error_map` holds at once."""
 
 
-def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, device="cpu"):
+def validation_sets(tasks, count: int, *, seed: int = 0, resolution: Resolution = 64, device="cpu"):
     """Validation examples of each task, from the validation stream."""
     return [
         (task.system, draw_split(task, "validation", count, seed=seed, resolution=resolution).to(device))
@@ -40,7 +40,7 @@ def evaluate(
     data: Data | None = None,
     system: System | str | None = None,
     count: int | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     seed: int = 0,
     symmetries: bool = False,
 ) -> dict[str, Any]:

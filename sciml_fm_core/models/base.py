@@ -215,8 +215,8 @@ class Model(nn.Module):
         resolution, least = resolution_of(fields.shape), self.smallest_grid
         if min(fields.shape[-2:]) < least:
             raise ValueError(
-                f"inputs: this {self.architecture} expects at least {least} points in each direction, got {resolution}; "
-                "use a finer grid or another model"
+                f"inputs: this {self.architecture} expects at least {least} points in each direction, got "
+                f"{resolution}; use a finer grid or another model"
             )
         return conditioning
 
@@ -360,7 +360,7 @@ class FixedGridModel(Model):
 
     def forward(self, fields: Tensor, conditioning: Conditioning) -> Tensor:
         """As `Model.forward`."""
-        grid, points = tuple(fields.shape[-2:]), self.points
+        grid, points = resolution_of(fields.shape), self.points
         if conditioning.fields is not None:
             fields = torch.cat([fields, conditioning.fields], dim=1)
         scalars = conditioning.scalars[..., None, None].expand(-1, -1, points, points)
@@ -368,7 +368,8 @@ class FixedGridModel(Model):
         return resample(self.on_grid(torch.cat([resample(fields, points), scalars], 1), gating), grid)
 
     def on_grid(self, inputs: Tensor, scalars: Tensor) -> Tensor:
-        """From (batch, in_channels, points, points), scalars included as constant channels, to (batch, out_channels, ...)."""
+        """From (batch, in_channels, points, points), scalars included as constant channels, to (batch, out_channels,
+        points, points)."""
         raise NotImplementedError(f"{type(self).__name__}.on_grid")
 
 
@@ -426,7 +427,8 @@ def apply_together(
         expected = (len(fields), first.config.out_channels, *fields.shape[-2:])
         if changed and solution.shape != expected:
             raise ValueError(
-                f"network: expected solutions {expected} of one whose layers were exchanged, got {tuple(solution.shape)}"
+                f"network: expected solutions {expected} of one whose layers were exchanged, got "
+                f"{tuple(solution.shape)}"
             )
     return solutions
 

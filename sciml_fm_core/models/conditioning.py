@@ -87,7 +87,9 @@ class SymbolOnModes(Conditioner):
     channels = SYMBOL_CHANNELS
 
     def values(self, coefficients, system, n):
-        symbol = spectral(system).symbol(coefficients.double(), n) / system.scale(coefficients.double())[..., None, None]
+        symbol = (
+            spectral(system).symbol(coefficients.double(), n) / system.scale(coefficients.double())[..., None, None]
+        )
         return symbol_features(symbol).to(coefficients.dtype)
 
 

@@ -100,8 +100,8 @@ class SpectralConvolution(nn.Module):
             self.weight.data.copy_(drawn / math.sqrt(2 * width))
 
     def forward(self, hidden: Tensor, factors: Tensor | None = None) -> Tensor:
-        """Apply to hidden (ny, nx, batch, d), with complex factors of the modes of the result (2 m * m, 2, batch, d)."""
-        matrices = fourier_matrices(*hidden.shape[:2], self.modes, hidden.dtype, hidden.device)
+        """Apply to hidden (ny, nx, batch, d), with complex factors (2 m * m, 2, batch, d) of the result's modes."""
+        matrices = fourier_matrices(len(hidden), hidden.shape[1], self.modes, hidden.dtype, hidden.device)
         mixed = mix_modes(analyse(hidden, matrices), self.weight)
         return synthesise(mixed if factors is None else complex_product(mixed, factors), matrices)
 
@@ -110,7 +110,8 @@ class FNO(Model):
     """Fourier neural operator ``(fields, what it is told) -> solutions`` on periodic grids of ny x nx points.
 
     A 1 x 1 lift to d channels; blocks of a spectral convolution plus a 1 x 1 convolution, with GELU after all but the
-    last; 1 x 1 to 2 d channels, GELU, 1 x 1 to those of the solution. No positional channels: they would break translation equivariance.
+    last; 1 x 1 to 2 d channels, GELU, 1 x 1 to those of the solution. No positional channels: they would break
+    translation equivariance.
 
     Args:
         config: shape of the network.

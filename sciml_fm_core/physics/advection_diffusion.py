@@ -21,8 +21,8 @@ from .diffusion import (
 )
 from .parameter import Parameter
 from .spectral import advection_symbol, laplacian, parseval_weights, power_of_two, transform, vector_norm
-from .symmetries import Geometry
 from .spectral_system import SpectralSystem
+from .symmetries import Geometry
 
 _ROOT_ITERATIONS = 60
 _LAST_STEP = 1e-5  # in log speed: Newton's method squares it

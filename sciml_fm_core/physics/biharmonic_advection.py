@@ -10,8 +10,8 @@ import torch
 from .diffusion import DIFFUSIVITY, FLOW_DIRECTION
 from .parameter import Parameter
 from .spectral import advection_symbol, laplacian, vector_norm
-from .symmetries import Geometry
 from .spectral_system import SpectralSystem
+from .symmetries import Geometry
 
 
 class BiharmonicAdvection(SpectralSystem):

@@ -13,7 +13,7 @@ from .spectral import Resolution, resample, resolution_of
 class Examples(NamedTuple):
     """A batch of solved examples of one system.
 
-    ``source`` and ``solution`` have shape (count, ny, nx), or (count, p, ny, nx) and (count, q, ny, nx) of a system with
+    ``source`` and ``solution`` have shape (count, ny, nx), or (count, p, ny, nx) and (count, q, ny, nx) where there are
     several input or output fields; ``coefficients`` (count, c), ``dial`` (count,).
     """
 

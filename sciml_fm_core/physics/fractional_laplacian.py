@@ -10,8 +10,8 @@ from torch import Tensor
 from .diffusion import DIFFUSIVITY
 from .parameter import Parameter
 from .spectral import laplacian
-from .symmetries import Geometry
 from .spectral_system import SpectralSystem
+from .symmetries import Geometry
 
 
 class FractionalLaplacian(SpectralSystem):

@@ -19,8 +19,8 @@ from .diffusion import (
     tensor_in_latex,
 )
 from .parameter import Parameter
-from .symmetries import Geometry
 from .spectral_system import SpectralSystem
+from .symmetries import Geometry
 
 
 class Poisson(SpectralSystem):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml_fm_core.eager import is_plain
+from sciml_fm_core.eager import exact_products, is_plain
 
 from .examples import Examples
 from .probe import check_equation
@@ -75,6 +75,7 @@ def _whatever_is_set(device: torch.device) -> Iterator[None]:
             yield
         return
     with (
+        exact_products(),
         torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),

@@ -9,8 +9,8 @@ import torch
 from .diffusion import DIFFUSION_FEATURES, DIFFUSIVITY
 from .parameter import Parameter
 from .spectral import laplacian
-from .symmetries import Geometry
 from .spectral_system import SpectralSystem
+from .symmetries import Geometry
 
 
 class ScreenedPoisson(SpectralSystem):

@@ -66,9 +66,7 @@ def draw_amplitudes(sparsity: Tensor, generator: torch.Generator) -> Tensor:
 
 def render(amplitudes: Tensor, grid: int | tuple[int, int], *, out: Tensor | None = None) -> Tensor:
     """Sum of lattice Gaussians with amplitudes (..., 12, 12) on n x n or (ny, nx) points, shape (..., ny, nx)."""
-    along_y, along_x = (
-        lattice_profiles(n, device=amplitudes.device).to(amplitudes.dtype) for n in grid_shape(grid)
-    )
+    along_y, along_x = (lattice_profiles(n, device=amplitudes.device).to(amplitudes.dtype) for n in grid_shape(grid))
     if along_y.shape == along_x.shape:
         return sandwich(amplitudes, along_y.T, out=out)
     return along_y.T @ amplitudes @ along_x

@@ -94,6 +94,30 @@ def grid_shape(resolution: Resolution | Sequence[int]) -> tuple[int, int]:
     return int(resolution), int(resolution)
 
 
+def grid_text(resolution: Resolution) -> str:
+    """Points of a grid, for a reader.
+
+    >>> grid_text(64), grid_text((48, 40))
+    ('64 x 64', '48 x 40')
+    """
+    return " x ".join(map(str, grid_shape(resolution)))
+
+
+def parse_resolution(text: str) -> Resolution:
+    """Points of a grid, from a text: n, or ny x nx.
+
+    >>> parse_resolution("64"), parse_resolution("48x40")
+    (64, (48, 40))
+
+    Raises:
+        ValueError: on another text.
+    """
+    try:
+        return resolution_of([int(points) for points in (text.split("x") * 2)[:2]])
+    except ValueError:
+        raise ValueError(f"resolution: expected points such as 64, or 48x40 for ny x nx, got {text!r}") from None
+
+
 def resolution_of(shape: Sequence[int]) -> Resolution:
     """Points of fields of a shape (..., ny, nx): n where the grid is square."""
     ny, nx = map(int, shape[-2:])

@@ -101,7 +101,8 @@ class SpectralSystem(System):
             ValueError: on a wrong shape, non-finite values, coefficients for which L is not defined, a source whose
                 mean is not zero where it must be, or a solution too large for the dtype.
         """
-        n = self.check(source, coefficients)
+        self.check(source, coefficients)
+        n = source.shape[-1]
         self.check_mean(source)
         solution = inverse_transform(self.solve_hat(transform(source), coefficients, n), n).to(source.dtype)
         if not is_finite(solution):
@@ -180,7 +181,8 @@ class SpectralSystem(System):
         Raises:
             ValueError: as `solve`.
         """
-        n = self.check(source, coefficients)
+        self.check(source, coefficients)
+        n = source.shape[-1]
         check_grid(solution, "solution")
         leading = broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
         try:
@@ -268,23 +270,24 @@ class SpectralSystem(System):
             terms += _modulus(self.symbol(coefficients * factor, n) - exact) / change
         return 16 * torch.finfo(torch.float64).eps * terms
 
-    def check(self, source: Tensor, coefficients: Tensor) -> int:
-        """As `System.check`; returns the number of points n in each direction of a square grid."""
-        n = check_grid(source, "source")
+    def check(self, source: Tensor, coefficients: Tensor) -> None:
+        """As `System.check`, on a square grid of an even number of points."""
+        check_grid(source, "source")
         super().check(source, coefficients)
-        return n
 
     def bad_row(self, coefficients: Tensor) -> tuple[int, str] | None:
         """As `System.bad_row`; nor are zeros the coefficients of an equation."""
         zero = ~coefficients.bool().any(dim=-1)
-        return super().bad_row(coefficients) or ((int(zero.nonzero()[0]), "all coefficients are 0") if zero.any() else None)
+        return super().bad_row(coefficients) or (
+            (int(zero.nonzero()[0]), "all coefficients are 0") if zero.any() else None
+        )
 
 
 class Evolution(SpectralSystem):
     """A linear evolution ``du/dt + L u = 0`` from ``u(0) = f``; its solution is ``u_hat(T) = exp(-symbol T) f_hat``.
 
-    A subclass declares what a `SpectralSystem` does, and T as the coefficient named ``time``. Nothing is annihilated, and the
-    solution is of the size of the source.
+    A subclass declares what a `SpectralSystem` does, and T as the coefficient named ``time``. Nothing is annihilated,
+    and the solution is of the size of the source.
     """
 
     def time(self, coefficients: Tensor) -> Tensor:
@@ -328,5 +331,7 @@ def spectral(system: System) -> SpectralSystem:
         ValueError: if it has none.
     """
     if not isinstance(system, SpectralSystem):
-        raise ValueError(f"system {system.name}: no Fourier symbol is known of it; ask for what needs only its solutions")
+        raise ValueError(
+            f"system {system.name}: no Fourier symbol is known of it; ask for what needs only its solutions"
+        )
     return system

@@ -20,6 +20,8 @@ from .spectral import broadcast_shapes
 
 ELEMENTS = 8
 """How many symmetries the square has."""
+SWAP = 1
+"""The part of an element that exchanges x and y."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Geometry:
         return tuple(name for components in (*self.tensors, *self.vectors) for name in components)
 
     def turned(self, coefficients: Tensor, elements: Tensor, names: tuple[str, ...]) -> Tensor:
-        """Coefficients (..., c), or values of fields, named in their order, turned by elements that broadcast to (...)."""
+        """Coefficients, or values of fields, (..., c), named in their order, turned by elements of shape (...)."""
         swap, sign_x, sign_y = _parts(elements, coefficients.dtype)
         leading = broadcast_shapes(coefficients.shape[:-1], elements.shape)
         coefficients = coefficients.expand(*leading, len(names))
@@ -69,7 +71,8 @@ def turned_field(field: Tensor, elements: Tensor) -> Tensor:
         elements: one for each field, integers that broadcast to (...).
     """
     swap, mirror_x, mirror_y = (part[..., None, None] for part in _bits(elements))
-    field = torch.where(swap, field.mT, field)
+    if field.shape[-1] == field.shape[-2] or swap.any():
+        field = torch.where(swap, field.mT, field)
     field = torch.where(mirror_x, _mirrored(field, -1), field)
     return torch.where(mirror_y, _mirrored(field, -2), field)
 

@@ -1,7 +1,8 @@
-"""Systems: what is solved. One names its fields and coefficients, what is varied, and how examples are drawn and solved.
+"""Systems: what is solved.
 
-A subclass that has a `name` registers itself in `SYSTEMS`. Those that are solved by a Fourier symbol, as all of
-arXiv:2306.00258 are, derive from `spectral_system.SpectralSystem`.
+A system names its fields and coefficients and what is varied, and says how examples are drawn and solved. A subclass
+that has a `name` registers itself in `SYSTEMS`. Those that are solved by a Fourier symbol, as all of arXiv:2306.00258
+are, derive from `spectral_system.SpectralSystem`.
 """
 
 from __future__ import annotations
@@ -90,13 +91,15 @@ class System(ABC):
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         if "symbol" in cls.__dict__ and "symbol" not in cls.declared:
-            raise TypeError(f"system {cls.__name__}: it gives a Fourier symbol; derive it from SpectralSystem, not System")
+            raise TypeError(
+                f"system {cls.__name__}: it gives a Fourier symbol; derive it from SpectralSystem, not System"
+            )
         if "name" in cls.__dict__:
             _register(cls)
 
     @abstractmethod
     def solve(self, source: Tensor, coefficients: Tensor) -> Tensor:
-        """Solution, in the dtype of the source, of input fields with coefficients (..., c); leading shapes broadcast."""
+        """Solution, in the dtype of the source, of input fields and coefficients (..., c); leading shapes broadcast."""
 
     def draw(self, dial: Tensor, parameters: Tensor, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Random input fields; sums of Gaussians as in the paper, each independent of the others and of the dial.
@@ -221,7 +224,7 @@ class System(ABC):
         )
 
     def turned_fields(self, fields: Tensor, elements: Tensor, names: tuple[str, ...]) -> Tensor:
-        """Fields of these names, `inputs` or `outputs`, turned by elements of shape (...); components of vectors too."""
+        """Fields of these names, `inputs` or `outputs`, turned by elements (...), components of vectors included."""
         if len(names) == 1:
             return turned_field(fields, elements)
         turned = turned_field(fields, elements[..., None])
@@ -246,7 +249,7 @@ class System(ABC):
         check_equation(self)
         check_tensor(source, "source")
         fields, ends = len(self.inputs), source.shape[-self.input_axes :]
-        if len(ends) < self.input_axes or not source.numel() or (fields > 1 and ends[0] != fields):
+        if len(ends) < self.input_axes or (fields > 1 and ends[0] != fields):
             raise ValueError(
                 f"source: {self.name} expects {'a field (..., ny, nx)' if fields == 1 else f'(..., {fields}, ny, nx)'} "
                 f"of {' '.join(self.inputs)}, got {tuple(source.shape)}"
@@ -269,7 +272,7 @@ class System(ABC):
         if count and (values := known_values(coefficients)) is not None:
             self.check_coefficients(values)
 
-    def check_mean(self, source: Tensor) -> None:
+    def check_mean(self, source: Tensor) -> None:  # noqa: B027 - most take any source
         """Raise ValueError where a source must have zero mean and has not."""
 
     def bad_row(self, coefficients: Tensor) -> tuple[int, str] | None:

@@ -19,6 +19,7 @@ from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import Resolution
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
@@ -66,8 +67,9 @@ def new_operator(
     )
     config = model.config_type(
         normalization.in_channels,
-        gate_width=chosen.gate_width,
+        gate_width=chosen.gate_width if normalization.in_channels > 1 else 0,
         mode_channels=normalization.channels("modes"),
+        out_channels=normalization.out_channels,
         **model.sizes[size],
     )
     labels = [task.label for task in tasks]
@@ -85,7 +87,7 @@ def pretrain(
     size: str = "1M",
     seed: int = 0,
     batch_size: int | None = None,
-    resolution: int | Mapping[float, int] | None = None,
+    resolution: Resolution | Mapping[float, Resolution] | None = None,
     data: Data | Sequence[Data] = (),
     validation: Data | Sequence[Data] = (),
     validation_count: int = 256,
@@ -198,7 +200,9 @@ def _of_tasks(data: Data | Sequence[Data], tasks: Sequence[Task], name: str) -> 
     return readers
 
 
-def _plain_resolution(resolution: int | Mapping[float, int] | None, sets: Sequence[Reader]) -> int | dict[str, int]:
+def _plain_resolution(
+    resolution: Resolution | Mapping[float, Resolution] | None, sets: Sequence[Reader]
+) -> Resolution | dict[str, Resolution]:
     if isinstance(resolution, Mapping):
         return {str(start): points for start, points in resolution.items()}
     return sets[0].resolution if resolution is None else resolution
@@ -238,7 +242,7 @@ def fine_tune(
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     batch_size: int | None = None,
-    resolution: int | Mapping[float, int] | None = None,
+    resolution: Resolution | Mapping[float, Resolution] | None = None,
     seed: int = 0,
     symmetries: bool = True,
     callback: Callback | None = None,
@@ -323,7 +327,7 @@ def train_from_scratch(
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     batch_size: int | None = None,
-    resolution: int | Mapping[float, int] | None = None,
+    resolution: Resolution | Mapping[float, Resolution] | None = None,
     seed: int = 0,
     symmetries: bool = True,
     callback: Callback | None = None,

@@ -19,6 +19,7 @@ from sciml_fm_core.data.batches import Batches, FreshBatches
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import Resolution
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
@@ -64,7 +65,7 @@ def unlabelled_data(
     task: Task,
     operator: Operator,
     batch_size: int | None = None,
-    resolution: int | Mapping[float, int] | None = None,
+    resolution: Resolution | Mapping[float, Resolution] | None = None,
     seed: int = 0,
     validation: Examples | None = None,
 ) -> tuple[WithoutSolutions, Examples, dict]:
@@ -75,7 +76,8 @@ def unlabelled_data(
     at the last resolution.
     """
     coarse, batch_size = max(32, operator.model.smallest_grid), BATCH_SIZE if batch_size is None else batch_size
-    schedule = {0.0: resolution} if isinstance(resolution, int) else resolution or {0.0: coarse, 0.85: 2 * coarse}
+    schedule = resolution or {0.0: coarse, 0.85: 2 * coarse}
+    schedule = schedule if isinstance(schedule, Mapping) else {0.0: schedule}
     batches = FreshBatches([task], batch_size, resolution=schedule, seed=seed, device=operator.device)
     if validation is None:
         last = schedule[max(schedule)]

@@ -16,7 +16,7 @@ from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import laplacian
-from sciml_fm_core.physics.spectral_system import Evolution
+from sciml_fm_core.physics.spectral_system import Evolution, spectral
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import select, spread, table
 from sciml_fm_core.study.measured import MeasuredRun, Schedule
@@ -75,7 +75,7 @@ class ConvergenceRun(MeasuredRun):
         schedule = card.get("resolution", {}) if self.parent else {str(at): n for at, n in self.resolution}
         trained_on = max(schedule.values(), default=DRAWN_ON)
         examples = draw_split(task, "test", self.sources, seed=self.seed, resolution=DRAWN_ON)
-        found = convergence(operator, task.system, examples.source, examples.coefficients, self.resolutions)
+        found = convergence(operator, spectral(task.system), examples.source, examples.coefficients, self.resolutions)
         return {
             "architecture": operator.model.architecture,
             **{name: card[name] for name in ("recipe", "size")},

@@ -29,6 +29,7 @@ from sciml_fm_core.physics.spectral import (
     transform,
     wavenumbers,
 )
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
@@ -318,7 +319,7 @@ def _look(normalization: Normalization, source: Tensor, coefficients: Tensor, sy
         length = torch.hypot(*wavenumbers(POINTS, dtype=source.dtype))
         near = (length > 0) & (length <= LONGEST)
         told = torch.cat([told, (encoded.modes[:, near] / length[near][:, None]).flatten(1)], dim=1)
-    answer = transform(source).abs() / system.preconditioner(coefficients, POINTS)
+    answer = transform(source).abs() / spectral(system).preconditioner(coefficients, POINTS)
     response = (parseval_weights(POINTS) * answer.square()).sum((-2, -1)).sqrt() / encoded.scale.abs()
     field = encoded.field[:, 0]
     about = field - field.mean(dim=(-2, -1), keepdim=True)

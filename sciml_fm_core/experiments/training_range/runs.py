@@ -19,6 +19,7 @@ from sciml_fm_core.models.ensemble import ensemble_like, load_ensemble, shipped_
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.sources import PRESETS, place
 from sciml_fm_core.physics.spectral import parseval_weights, transform
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.study.analysis import select, spread, table
@@ -149,7 +150,7 @@ def other_cases(system: System, count: int, seed: int) -> Cases:
 
 def _preconditioned_residual(prediction: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:
     """``||(L u - f) / P|| / ||f / P||`` with the `System.preconditioner` P, shape (count,)."""
-    scale = system.preconditioner(coefficients, POINTS)
+    scale = spectral(system).preconditioner(coefficients, POINTS)
     residual = system.residual(prediction.double(), source.double(), coefficients)
     sizes = [(parseval_weights(POINTS) * (transform(each).abs() / scale).square()).sum((-2, -1)).sqrt()
              for each in (residual, source.double())]  # fmt: skip

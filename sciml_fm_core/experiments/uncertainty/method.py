@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sciml_fm_core.experiments.ranks import ranks
 from sciml_fm_core.physics.spectral import inverse_transform, root_mean_square, transform
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 
 GAUSSIAN_90 = 1.6448536269514722
@@ -173,7 +174,9 @@ def preconditioned_step(solution: Tensor, source: Tensor, coefficients: Tensor, 
     """
     n = source.shape[-1]
     residual_hat = transform(system.residual(solution, source, coefficients))
-    return inverse_transform(residual_hat / system.preconditioner(coefficients, n).to(residual_hat.real.dtype), n)
+    return inverse_transform(
+        residual_hat / spectral(system).preconditioner(coefficients, n).to(residual_hat.real.dtype), n
+    )
 
 
 # Constraints ----------------------------------------------------------------------------------------------------------
@@ -225,5 +228,5 @@ def known_mean(source: Tensor, coefficients: Tensor, system: System) -> Tensor:
     >>> known_mean(torch.ones(4, 4), torch.tensor([0.01, 2.0]), find_system("SYS-3"))
     tensor(-0.5000)
     """
-    multiplier, _ = system.solution_multiplier(coefficients, 4)
+    multiplier, _ = spectral(system).solution_multiplier(coefficients, 4)
     return source.mean(dim=(-2, -1)) * multiplier[..., 0, 0].real.to(source.dtype)
