@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sciml_fm_core.files import user_path
+from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import Resolution, resolution_of
+from sciml_fm_core.physics.unknown import UnknownSystem
 
 from .arrays import ArrayFile, FileArray, printable
 from .hdf5 import OutOfRange, one_line
@@ -31,14 +33,6 @@ WELL = ("t0_fields", "t1_fields", "t2_fields")
 """Groups of scalars, vectors and tensors in the_well's files: (N, T, ny, nx, components)."""
 HELD_OUT = 0.1
 """Share of the examples to validate on, and to test on, where nothing else is said."""
-
-
-class Fields(NamedTuple):
-    """Examples: inputs (count, p, ny, nx), scalars (count, c) and targets (count, q, ny, nx), in float32."""
-
-    inputs: Tensor
-    scalars: Tensor
-    targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -249,7 +243,22 @@ class FieldsFile:
         _check_finite(values, array, np.arange(count))
         return np.broadcast_to(values, (count, values.shape[1]))
 
-    def take(self, index) -> Fields:
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """None: what other programs say of their files is not believed."""
+        return {}
+
+    @property
+    def system(self) -> UnknownSystem:
+        """The names of its fields and scalars."""
+        return UnknownSystem(self.input_names, self.target_names, self.scalar_names)
+
+    @property
+    def resolution(self) -> Resolution:
+        """Points in each direction, or (ny, nx)."""
+        return resolution_of(self.shape)
+
+    def take(self, index) -> Examples:
         """Examples at a slice, or at numbers in any order, of which -1 is the last; or where a mask is true.
 
         An integer alone gives one example, with no leading dimension.
@@ -270,7 +279,7 @@ class FieldsFile:
                 f"{self.size} to choose examples, got others ({one_line(error)})"
             ) from None
         if not chosen.size:
-            return Fields(*(part[:0] for part in self.take(slice(0, 1))))
+            return self.take(slice(0, 1)).take(slice(0, 0))
         numbers, (before, after) = np.atleast_1d(chosen), (self.layout.time or Times()).steps
         rows, starts = self.rows[numbers // self._windows], numbers % self._windows
         inputs: list[np.ndarray] = []
@@ -280,8 +289,12 @@ class FieldsFile:
                 found.append(part.read(rows, starts, steps))
                 _check_finite(found[-1], part.array, rows)
         scalars = [np.empty((len(rows), 0), "f4"), *(values[rows] for _, values in self._scalars)]
-        read = Fields(*(torch.from_numpy(np.concatenate(one, axis=1)) for one in (inputs, scalars, targets)))
-        return read if chosen.ndim else Fields(*(part[0] for part in read))
+        source, coefficients, solution = (
+            torch.from_numpy(np.concatenate(one, axis=1)) for one in (inputs, scalars, targets)
+        )
+        source, solution = (part.squeeze(1) for part in (source, solution))
+        read = Examples(source, coefficients, solution, torch.zeros(len(rows)))
+        return read if chosen.ndim else read.take(0)
 
     def select(self, places: Sequence[int] | np.ndarray) -> FieldsFile:
         """Some of its examples, or of its trajectories, by their places among `rows`; they share the open file."""
@@ -337,11 +350,11 @@ def open_fields(
     ...     np.savez(path, a=np.ones((5, 8, 10), bool), u=np.zeros((5, 8, 10, 2)), nu=np.ones(5))
     ...     with open_fields(path, "a", "u", "nu") as file:
     ...         found = file.take([4, 0])
-    ...         file.size, file.shape, file.target_names, found.targets.shape, found.scalars.shape
+    ...         file.size, file.shape, file.target_names, found.solution.shape, found.coefficients.shape
     (5, (8, 10), ['u_0', 'u_1'], torch.Size([2, 2, 8, 10]), torch.Size([2, 1]))
 
     Args:
-        path: HDF5, MATLAB 7.3, NPZ, NPY, PyTorch, or a folder of such.
+        path: HDF5, MATLAB 7.3, NPZ, NPY, PyTorch, or a folder of such. One field alone is (count, ny, nx).
         inputs, targets, scalars: names, see `Layout`; where none is given, those of the YAML beside the file.
         options: others of `Layout`.
 

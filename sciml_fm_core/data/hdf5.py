@@ -260,7 +260,10 @@ def _arrays(
     if lost := [name for name, one in found.items() if one is None and name in file]:
         raise ValueError(f"{where}: not readable, {lost[0]} is a link to nothing, or damaged")
     if not (isinstance(fields, h5py.Dataset) and isinstance(tensor, h5py.Dataset)):
-        raise ValueError(f"{where}: expected datasets 'fields' and 'tensor', got {list(file)}")
+        raise ValueError(
+            f"{where}: expected datasets 'fields' and 'tensor', got {list(file)}; name your own by --inputs and "
+            "--targets"
+        )
     shape, count = fields.shape, fields.shape[:1]
     several = system is not None and not isinstance(system, SpectralSystem)
     number = len(system.inputs) + len(system.outputs) if system is not None else 2

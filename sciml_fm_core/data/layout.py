@@ -120,6 +120,16 @@ def read_layout(path: str | Path) -> Layout:
     return schema.read(Layout, parse_yaml(text, f"layout {path}"), f"layout {path}", strict=True)
 
 
+def _beside(path: Path) -> list[Path]:
+    names = path.with_name(path.name + ".yaml"), path.with_suffix(".yaml")
+    return [each for each in names if each.is_file() and each != path]
+
+
+def is_explained(path: str | Path) -> bool:
+    """Whether there is a YAML beside a file, ``own.npz.yaml`` or ``own.yaml``."""
+    return bool(_beside(user_path(path)))
+
+
 def layout_beside(path: str | Path) -> Layout:
     """The layout that a YAML beside a file says, ``own.npz.yaml`` or ``own.yaml``.
 
@@ -127,9 +137,8 @@ def layout_beside(path: str | Path) -> Layout:
         ValueError: as `read_layout`; or if there is none.
     """
     path = user_path(path)
-    for beside in (path.with_name(path.name + ".yaml"), path.with_suffix(".yaml")):
-        if beside.is_file():
-            return read_layout(beside)
+    for beside in _beside(path):
+        return read_layout(beside)
     with ArrayFile(path) as file:
         have = ", ".join(list(file.arrays)[:20])
     raise ValueError(

@@ -17,7 +17,7 @@ from torch.nn.modules.module import _has_any_global_hook, register_module_parame
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sciml_fm_core.physics.spectral import check_tensor, resample, resolution_of
+from sciml_fm_core.physics.spectral import Resolution, check_tensor, resample, resolution_of
 from sciml_fm_core.schema import TakesNumpy
 
 from .conditioning import Conditioning
@@ -26,6 +26,9 @@ WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What weights in files may be."""
 FINEST_GRID = 1024
 """Points in each direction of a grid of a network's own, at most: no tensor in a file bounds them."""
+
+AUTO = "auto"
+"""The size that fits the data."""
 
 Network = Callable[["Model", Tensor, Conditioning], Tensor]
 """How a network is applied: its module, fields and what it is told to solutions, see `Model.forward`."""
@@ -104,6 +107,11 @@ class Model(nn.Module):
                 "use another architecture or another recipe"
             )
         self.config = config
+
+    @classmethod
+    def fitted(cls, resolutions: Sequence[Resolution]) -> Mapping[str, Any]:
+        """Values of the config for data on such grids, the size ``auto``."""
+        return cls.sizes["1M"]
 
     @classmethod
     def create(cls, config: ModelConfig, generator: torch.Generator | None = None) -> Model:

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from sciml_fm_core.eager import is_eager, is_ordinary
 from sciml_fm_core.files import user_path
+from sciml_fm_core.physics.spectral import grid_shape
 
 from .base import Model, ModelConfig, are_changed, drawing_from, is_hooked, layers_of, without_autocast
 from .blocks import (
@@ -148,6 +149,16 @@ class FNO(Model):
                     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
                     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
         self._layers = layers_of(self)
+
+    @classmethod
+    def fitted(cls, resolutions):
+        """About a million parameters: as many modes as the coarsest grid has, up to 16, and width in their place.
+
+        >>> FNO.fitted([16]), FNO.fitted([128, (64, 48)])
+        ({'width': 32, 'modes': 8}, {'width': 16, 'modes': 16})
+        """
+        modes = min(16, *(min(grid_shape(resolution)) // 2 for resolution in resolutions))
+        return {"width": min(64, 256 // modes), "modes": modes}
 
     @classmethod
     def create(cls, config, generator=None):

@@ -25,6 +25,7 @@ from sciml_fm_core.physics.spectral import (
 from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.physics.unknown import UnknownSystem
 
 from .conditioning import CONDITIONERS, SYMBOL_CHANNELS, Conditioning, symbol_features
 
@@ -91,6 +92,10 @@ def _check_sizes(where: str, names: Sequence[str], values: Sequence[float], *, d
     for name, value in zip(names, values, strict=True):
         if not (limits.tiny if divides else 0) <= abs(value) <= LARGEST:
             raise ValueError(f"{where} of {name}: expected a number of float32 up to {LARGEST:g}, got {value:g}")
+
+
+def _fields(system: System) -> tuple:
+    return system.inputs, system.outputs, system.coefficient_names
 
 
 def _union(names_of_systems) -> tuple[str, ...]:
@@ -163,6 +168,9 @@ class Normalization(ABC):
     def to_dict(self) -> dict:
         """Plain values from which `normalization_from_dict` builds the same normalisation."""
         values = {"kind": self.kind, "systems": [system.name for system in self.systems], **self._statistics()}
+        if not (system := self.systems[0]).is_known:
+            values |= {"inputs": system.inputs, "outputs": system.outputs, "scalars": system.coefficient_names}
+            values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
         return values | ({"conditioners": list(self.conditioners)} if self.conditioners else {})
 
     @abstractmethod
@@ -186,7 +194,9 @@ class Normalization(ABC):
 
     def knows(self, system: System) -> bool:
         """Whether examples of a system can be encoded: of those that the operator was trained for."""
-        return system.name in [known.name for known in self.systems]
+        if system.is_known:
+            return system.name in [known.name for known in self.systems]
+        return _fields(system) in map(_fields, self.systems)
 
     def resolve(self, system: System | str | None) -> System:
         """The system meant, checked to be one that the operator `knows`.
@@ -207,7 +217,7 @@ class Normalization(ABC):
             raise ValueError(
                 f"system: this operator was trained for {', '.join(s.name for s in self.systems)}, got {found.name}"
             )
-        return found
+        return found if found.is_known else next(known for known in self.systems if _fields(known) == _fields(found))
 
     def _arrange(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
         """Place columns by name among `channel_names`; absent names are zero."""
@@ -496,7 +506,7 @@ class FieldsNormalization(Normalization):
         """Means and standard deviations over training examples; a spread of 1 of what never varies."""
         values: list[Tensor] = []
         for system in (systems := tuple(dict.fromkeys(system for system, _ in examples))):
-            own = [batch for each, batch in examples if each is system]
+            own = [batch for each, batch in examples if each == system]
             for fields, names in (("source", system.inputs), ("solution", system.outputs)):
                 points = torch.cat([getattr(batch, fields).cpu() for batch in own])
                 values += points.view(len(points), len(names), -1).double().transpose(0, 1).flatten(1)
@@ -552,8 +562,15 @@ class _PlainDimensionless(_Plain):
     spread: list[float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _PlainFields(_PlainDimensionless):
+    inputs: list[str] | None = None
+    outputs: list[str] = dataclasses.field(default_factory=list)
+    scalars: list[str] = dataclasses.field(default_factory=list)
+
+
 _PLAIN = {
-    "paper": _PlainPaper, "dimensionless": _PlainDimensionless, "symbol": _Plain, "fields": _PlainDimensionless,
+    "paper": _PlainPaper, "dimensionless": _PlainDimensionless, "symbol": _Plain, "fields": _PlainFields,
 }  # fmt: skip
 
 
@@ -566,8 +583,10 @@ def normalization_from_dict(values: dict) -> Normalization:
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
-    known = vars(schema.read(_PLAIN[kind], values, "normalization", strict=True))
-    systems = tuple(find_system(name) for name in known["systems"])
+    known = dict(vars(schema.read(_PLAIN[kind], values, "normalization", strict=True)))
+    names = [known.pop(name, None) for name in ("inputs", "outputs", "scalars")]
+    given = names[0] is not None
+    systems = (UnknownSystem(*names),) if given else tuple(find_system(name) for name in known["systems"])
     if len(set(systems)) < len(systems):
         raise ValueError(f"normalization: expected each system once, got {reprlib.repr([s.name for s in systems])}")
     return KINDS[kind](systems, **{name: known[name] for name in known if name not in ("kind", "systems")})

@@ -42,8 +42,9 @@ def check_equation(system: System, *, residual: bool = False) -> None:
         system: the equation.
         residual: whether its residual is about to be used, which need not fit a `solve` that a subclass has replaced.
     """
-    if torch.compiler.is_compiling() or getattr(_HERE, "probing", False) or getattr(system, "name", None) is None:
-        return  # without a name it declares nothing that can be tried
+    nothing = getattr(system, "name", None) is None or not system.is_known  # that can be tried
+    if nothing or torch.compiler.is_compiling() or getattr(_HERE, "probing", False):
+        return
     if type(system) not in _FAULTS:
         with _LOCK:
             if type(system) not in _FAULTS:

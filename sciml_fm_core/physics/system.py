@@ -85,6 +85,8 @@ class System(ABC):
     """Rule of the paper's sampler: redraw an example while ``max |u|`` exceeds this; never applied by `solve`."""
     geometry: ClassVar[Geometry | None] = None
     """How coefficients and fields turn with the square, see `turned`; where None, only the identity is a symmetry."""
+    is_known: ClassVar[bool] = True
+    """Whether there is an equation, and not only examples, see `unknown.UnknownSystem`."""
     declared: ClassVar[tuple[str, ...]] = ("label", "equation", "coefficient_names", "dialled", "solve")
     """Names of the class attributes, and at last the method, that a subclass has to give."""
 
