@@ -359,9 +359,9 @@ def pretrain(
 
 def _schedule(text: str) -> Resolution | dict[float, Resolution]:
     """Points, or points by the share of the training that is done; the share 0 has to be among them."""
-    if ":" not in text:
-        return parse_resolution(text)
     try:
+        if ":" not in text:
+            return parse_resolution(text)
         parts = [part.split(":") for part in text.split(",")]
         schedule = {float(start): parse_resolution(points) for start, points in parts}
         if not all(0 <= start <= 1 for start in schedule):

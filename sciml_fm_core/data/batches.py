@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import Resolution
+from sciml_fm_core.physics.spectral import Resolution, grid_shape
 from sciml_fm_core.physics.symmetries import SWAP
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
@@ -187,7 +187,7 @@ class FixedBatches:
             raise ValueError("fixed batches: expected at least one example")
         if batch_size < 1:
             raise ValueError(f"batch size: expected at least 1, got {batch_size}")
-        grids = list(dict.fromkeys(reader.resolution for _, reader in self.sets))
+        grids = sorted({reader.resolution for _, reader in self.sets}, key=grid_shape)
         if len(grids) > 1 and resolution is None:
             raise ValueError(f"data: on grids of {grids} points; give the resolution to train on")
         _check_share("batch size", batch_size, share)

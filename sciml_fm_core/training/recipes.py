@@ -46,8 +46,8 @@ RECIPES = {
     "dimensionless": Recipe("dimensionless", 128, "relative", 5e-3, 32, warmup=20),
     "symbol": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20),
     "paper": Recipe("paper", 0, "squared", 1e-3, 128),
-    "fields": Recipe("fields", 128, "relative", 3e-3, 32, warmup=20),
     "symbol-composed": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20, composed=0.5),
+    "fields": Recipe("fields", 128, "relative", 3e-3, 32, warmup=20),
 }
 """``paper`` reproduces the study; ``dimensionless`` is told the coefficients as scale-free numbers, through bounded
 gates; ``symbol`` is told the equation, mode by mode, and takes equations that it was never trained on;
