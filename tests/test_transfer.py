@@ -480,7 +480,7 @@ def test_unknown_recipes_and_sizes_are_refused():
         ValueError, match="recipe: expected one of dimensionless, symbol, paper, symbol-composed, fields, got 'theirs'"
     ):
         new_operator([NEAR], recipe="theirs")
-    with pytest.raises(ValueError, match="size: expected one of 64K, 256K, 1M, 16M, 256M, got '2M'"):
+    with pytest.raises(ValueError, match="size: expected one of 64K, 256K, 1M, 16M, 256M, auto, got '2M'"):
         new_operator([NEAR], size="2M")
 
 

@@ -52,6 +52,9 @@ class FNOConfig(ModelConfig):
         projection: hidden channels of the last pointwise network; 2 d where None.
         mode_gate_width: hidden width of the network that makes complex factors of the convolutions' modes from the
             values on them, where there are `mode_channels`.
+        margin: share of points added in each direction, for fields that are not periodic, and cut off again.
+        fill: what the margin holds: fields ``mirrored`` at both ends, one fading into the other, so that they are
+            continuous on the torus; or numbers that are ``learned``, one for each input field.
     """
 
     width: int = 16
@@ -59,9 +62,16 @@ class FNOConfig(ModelConfig):
     depth: int = 4
     projection: int | None = None
     mode_gate_width: int = 32
+    margin: float = 0.0
+    fill: str = "mirrored"
 
     def __post_init__(self):
         super().__post_init__()
+        if not 0 <= self.margin <= 1 or self.fill not in ("mirrored", "learned"):
+            raise ValueError(
+                "FNOConfig: expected a margin from 0 to 1, with a fill mirrored or learned, got "
+                f"{self.margin} {self.fill!r}"
+            )
         for name in ("width", "modes", "depth", "mode_gate_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"FNOConfig: expected {name} of at least 1, got {getattr(self, name)}")
@@ -138,6 +148,8 @@ class FNO(Model):
         self.pointwise = nn.ModuleList(nn.Linear(d, d) for _ in range(config.depth))
         self.project = nn.Linear(d, projection)
         self.output = nn.Linear(projection, config.out_channels)
+        learned = config.margin and config.fill == "learned"
+        self.margin = nn.Parameter(torch.zeros(config.in_channels)) if learned else None
         gates = config.depth * 3 * d
         self.gates = Gates(config.in_channels - 1, gates, config.gate_width) if config.gate_width else None
         told = config.mode_channels, config.depth, d, config.mode_gate_width
@@ -197,7 +209,8 @@ class FNO(Model):
         with without_autocast(fields.device):
             if are_changed(self._layers):
                 return self._hidden_by_layers(fields, told)
-            return plain_blocks(*self._trunk(fields, told)).permute(2, 0, 1, 3)
+            hidden = plain_blocks(*self._trunk(fields, told)).permute(2, 0, 1, 3)
+            return hidden[:, : fields.shape[-2], : fields.shape[-1]]
 
     def features(self, hidden: Tensor) -> Tensor:
         """What the last linear layer takes, (batch, ny, nx, p), of `hidden`."""
@@ -226,12 +239,13 @@ class FNO(Model):
         points, spectrum, blocks, matrices = self._trunk(fields, told)
         head = Head(self.project.weight.T, self.project.bias, self.output.weight.T, self.output.bias)
         ordinary = is_eager() and all(map(is_ordinary, (points, spectrum, *head, *chain.from_iterable(blocks))))
+        ny, nx = fields.shape[-2:]
         usual = len(points) == points.shape[1] and self.config.out_channels == 1 and pointwise is None
         if ordinary and usual and fields.device.type == "cpu":
             solution = fused_trunk(points, spectrum, blocks, head, matrices)
         else:
             solution = plain_trunk(points, spectrum, blocks, head, matrices, pointwise)
-        return solution.permute(2, 3, 0, 1).contiguous()  # losses would be slow on other strides
+        return solution[:ny, :nx].permute(2, 3, 0, 1).contiguous()  # losses would be slow on other strides
 
     def _trunk(self, fields: Tensor, told: Conditioning) -> tuple[Tensor, Tensor, list[Block], FourierMatrices]:
         """What the trunk takes: fields and their spectrum, a block for each layer, matrices of the grid.
@@ -239,7 +253,8 @@ class FNO(Model):
         The lift is linear, so it is never applied to a field: the first block's weights and the spectrum of the inputs
         take it up.
         """
-        fields, (ny, nx) = _all_fields(fields, told), fields.shape[-2:]
+        fields = self._all_fields(fields, told)
+        ny, nx = fields.shape[-2:]
         matrices = fourier_matrices(ny, nx, self.config.modes, fields.dtype, fields.device)
         known, unknown = self.lift.weight.split([fields.shape[1], told.scalars.shape[1]], dim=1)
         lifted_mean = functional.linear(told.scalars, unknown, self.lift.bias)
@@ -257,9 +272,22 @@ class FNO(Model):
             blocks.append(Block(spectral.weight, weight.T, mean, spectral_gate, gate, factors))
         return points, spectrum, blocks, matrices
 
+    def _all_fields(self, fields: Tensor, told: Conditioning) -> Tensor:
+        """Input fields and those that it is told, with the margin."""
+        fields = fields if told.fields is None else torch.cat([fields, told.fields], dim=1)
+        if not self.config.margin:
+            return fields
+        added = [math.ceil(self.config.margin * points) for points in fields.shape[-2:]]
+        if self.margin is None:
+            return _mirrored(_mirrored(fields, added[0], -2), added[1], -1)
+        inside = functional.pad(torch.ones_like(fields[:1, :1]), (0, added[1], 0, added[0]))
+        outside = self.margin[: fields.shape[1], None, None] * (1 - inside)
+        return functional.pad(fields, (0, added[1], 0, added[0])) + outside
+
     def _hidden_by_layers(self, fields: Tensor, told: Conditioning) -> Tensor:
         """`hidden` from calls of its layers, one by one: whatever they were exchanged for or have hooked to them."""
-        fields = _all_fields(fields, told)
+        ny, nx = fields.shape[-2:]
+        fields = self._all_fields(fields, told)
         channels = torch.cat([fields, told.scalars[..., None, None].expand(-1, -1, *fields.shape[-2:])], dim=1)
         hidden = self.lift(channels.permute(2, 3, 0, 1))  # (y, x, batch, channel)
         for i, (gates, factors) in enumerate(zip(self.block_gates(fields, told), self.mode_factors(told), strict=True)):
@@ -270,7 +298,7 @@ class FNO(Model):
                 convolved, product = spectral_gate * convolved + shift, gate * product
             hidden = convolved + product
             hidden = functional.gelu(hidden) if i < self.config.depth - 1 else hidden
-        return hidden.permute(2, 0, 1, 3)
+        return hidden[:ny, :nx].permute(2, 0, 1, 3)
 
     def block_gates(self, fields: Tensor, told: Conditioning) -> Sequence[tuple]:
         """Spectral and pointwise gates, in (0, 2), and shifts of each block, (batch, d) each; or None of each."""
@@ -337,8 +365,14 @@ class FNO(Model):
         return model
 
 
-def _all_fields(fields: Tensor, told: Conditioning) -> Tensor:
-    return fields if told.fields is None else torch.cat([fields, told.fields], dim=1)
+def _mirrored(fields: Tensor, added: int, dim: int) -> Tensor:
+    """Fields with points added behind the last: mirrored there, and fading into what is mirrored at the first."""
+    count = fields.shape[dim]
+    place = torch.arange(added, device=fields.device)
+    at_last, at_first = count - 2 - place, added - place
+    weight = ((place + 1) / (added + 1)).to(fields.dtype).view(-1, *[1] * (-1 - dim))
+    last, first = (fields.index_select(dim, index.clamp(0, count - 1)) for index in (at_last, at_first))
+    return torch.cat([fields, torch.lerp(last, first, weight)], dim=dim)
 
 
 def _read_released(path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -46,13 +46,15 @@ def new_operator(
     device: str | torch.device = "cpu",
     inputs_for: Sequence[Task] = (),
     examples: Sequence[tuple[System, Examples]] = (),
+    **shape: Any,
 ) -> Operator:
     """Untrained operator for tasks.
 
     With `inputs_for` it has input channels for the coefficients of further tasks too, scaled to their values: a network
     that is told coefficients can later take those of an equation that it was not trained on. The normalisation is
     fitted on ``examples`` of the tasks, or on freshly drawn ones where there are none; without tasks, the examples say
-    what it is for. The size ``auto`` fits the network to the grid of the examples.
+    what it is for. The size ``auto`` fits the network to the grid of the examples; ``shape`` are further fields of the
+    network's config, such as a ``margin``.
 
     >>> new_operator([Task.parse("SYS-1(1,5)")], size="64K").model.parameter_count
     109073
@@ -63,7 +65,7 @@ def new_operator(
     chosen, model = find_recipe(recipe), find_model(architecture)
     if size not in (*model.sizes, AUTO):
         raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
-    shape = model.sizes[size] if size != AUTO else model.fitted([given.resolution for _, given in examples])
+    sized = model.sizes[size] if size != AUTO else model.fitted([given.resolution for _, given in examples])
     drawn = [*(() if examples else tasks), *inputs_for]
     normalization = fit_normalization(
         chosen.normalization, drawn, conditioners=chosen.conditioners, seed=seed, examples=examples
@@ -73,7 +75,7 @@ def new_operator(
         gate_width=chosen.gate_width if normalization.in_channels > 1 else 0,
         mode_channels=normalization.channels("modes"),
         out_channels=normalization.out_channels,
-        **shape,
+        **{**sized, **shape},
     )
     labels = [task.label for task in tasks]
     card = {"tasks": labels, "recipe": recipe, "architecture": architecture, "size": size, "seed": seed}
@@ -99,6 +101,7 @@ def pretrain(
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
     inputs_for: Sequence[Task] = (),
+    **shape: Any,
 ) -> tuple[Operator, History]:
     """Train an operator for one or several tasks, on fresh examples or on given ones, in memory or in files.
 
@@ -122,6 +125,8 @@ def pretrain(
         callback, checkpoint: as in `fit`.
         processes: several that call this together and share each batch, see `distributed.started_by_torchrun`.
         inputs_for: further tasks whose coefficients it has inputs for, and none of whose examples it is trained on.
+        shape: further fields of the network's config, such as ``margin`` of `FNOConfig` for fields that are not
+            periodic.
 
     Returns:
         The operator, with its card, and the history.
@@ -142,6 +147,7 @@ def pretrain(
         held_out, sets = [part for part, _ in parts], [rest for _, rest in parts]
     operator = new_operator(
         tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device, inputs_for=inputs_for,
+        **shape,
         examples=[(system, sample(one)) for system, one in zip(systems, sets, strict=False)],
     )  # fmt: skip
     config = completed(config, operator)
