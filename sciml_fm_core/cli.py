@@ -6,19 +6,12 @@ where something else is to be asked for, 1 where the surroundings failed (a full
 
 from __future__ import annotations
 
-import errno
-import io
 import json
 import os
 import runpy
-import signal
 import sys
-import threading
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,11 +20,8 @@ from typing import Annotated, Any, cast
 import h5py
 import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import TextColumn, TimeRemainingColumn
 from rich.table import Table
-from typer.core import TyperGroup
 
 from ._version import __version__
 from .companions import copy_notebooks, serve_dashboard
@@ -42,12 +32,12 @@ from .data.hdf5 import DatasetFile
 from .data.splits import draw_split
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
-from .files import check_folder, check_output, find_file, is_full, user_path
+from .files import check_folder, check_output, find_file, user_path
 from .locks import command_line, hold
-from .messages import memory_problem, one_line
-from .models.base import MODELS
+from .messages import one_line
+from .models.base import MODELS, find_model
 from .models.fno import SIZES
-from .models.operator import Operator, load_operator, read_header, shipped_adaptations, shipped_operators
+from .models.operator import load_operator, read_header, shipped_adaptations, shipped_operators
 from .physics.sampling import check_resolution
 from .physics.tasks import Task
 from .study.batch_file import plan, read_marker
@@ -56,43 +46,22 @@ from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.registry import find_experiment, results
-from .training.config import PRECISIONS, Progress, TrainConfig
+from .terminal import bar_on_errors, console, progress_bar, run_program, stopping, training_bar
+from .training.config import PRECISIONS, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.interrupts import Interrupts
 from .training.losses import LOSSES
 from .training.recipes import LEARNING_RATES, RECIPES
-from .training.transfer import fine_tune, new_operator, train_from_scratch
+from .training.transfer import fine_tune, train_from_scratch
 from .training.transfer import pretrain as pretrain_operator
 from .training.unlabelled import UNLABELLED, unlabelled_config
 
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, by which a cluster or a shell ends a command: what Ctrl-C keeps of its work is kept then too."""
-
-
-class _Commands(TyperGroup):
-    """The commands; one that is interrupted says in a line what is kept of its work."""
-
-    def invoke(self, ctx):
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            if os.environ.get("RANK", "0") == "0":  # of several that torchrun started, one speaks
-                _complain(str(stop) or "stopped: nothing was written")
-            raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
-
-
 app = typer.Typer(
-    cls=_Commands,
     help="Pre-train neural operators on PDEs and measure how they transfer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-# Names of files and tasks are shown as they are: [red] and :smile: are no markup here.
-console = Console(markup=False, emoji=False)
-_verbose = ContextVar("verbose", default=False)
 
 
 def _command(**settings: Any) -> Callable:
@@ -104,14 +73,15 @@ def _command(**settings: Any) -> Callable:
             for name, value in given.items():
                 if isinstance(value, Path):
                     given[name] = user_path(value)
-            function(**given)
+            with stopping():
+                function(**given)
 
         return app.command(**settings)(run)
 
     return register
 
 
-LARGEST = 2**31 - 1
+LARGEST_NUMBER = 2**31 - 1
 """Largest number on the command line: more is a slip of the keyboard, and no tensor has as many rows."""
 
 
@@ -119,10 +89,10 @@ def _number(least: float, *, above: bool = False) -> Callable:
     """Check of an option, when the command line is read: a finite number of at least, or above, a bound."""
 
     def check(param: typer.CallbackParam, value: Any) -> Any:
-        if value is not None and not ((value > least if above else value >= least) and value <= LARGEST):
+        if value is not None and not ((value > least if above else value >= least) and value <= LARGEST_NUMBER):
             wanted = f"above {least:g}" if above else f"from {least:g}"
             option = str(param.name).replace("_", "-")
-            raise ValueError(f"--{option}: expected a number {wanted} to {LARGEST:g}, got {value}")
+            raise ValueError(f"--{option}: expected a number {wanted} to {LARGEST_NUMBER:g}, got {value}")
         return value
 
     return check
@@ -144,15 +114,15 @@ def _device(name: str) -> str:
 
 def _threads(wanted: str | None) -> str | None:
     """What --threads says is done when the command line is read: it holds for all of the command."""
-    if wanted is not None and wanted != "all" and not (wanted.isdecimal() and 1 <= int(wanted) <= LARGEST):
-        raise ValueError(f"--threads: expected a number from 1 to {LARGEST:g}, or all, got {wanted}")
-    use_threads(LARGEST if wanted == "all" else int(wanted) if wanted else None)
+    if wanted is not None and wanted != "all" and not (wanted.isdecimal() and 1 <= int(wanted) <= LARGEST_NUMBER):
+        raise ValueError(f"--threads: expected a number from 1 to {LARGEST_NUMBER:g}, or all, got {wanted}")
+    use_threads(LARGEST_NUMBER if wanted == "all" else int(wanted) if wanted else None)
     return wanted
 
 
 Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.", callback=_device)]
 Loss = Annotated[str | None, typer.Option(help=f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
-Seed = Annotated[int, typer.Option(help="Seed of weights and examples.", callback=_number(-LARGEST))]
+Seed = Annotated[int, typer.Option(help="Seed of weights and examples.", callback=_number(-LARGEST_NUMBER))]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md."),
@@ -179,8 +149,7 @@ def options(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show where an error comes from.")] = False,
 ) -> None:
-    """Options before the command."""
-    _verbose.set(verbose)
+    """Options before the command; --verbose is heard by `terminal.run_program`."""
 
 
 @contextmanager
@@ -209,37 +178,6 @@ def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = 
             raise
 
 
-def _title() -> TextColumn:
-    return TextColumn("{task.description}", markup=False)
-
-
-@contextmanager
-def _training_bar(title: str):
-    """Progress fed by the training callback: rate, loss, validation error, time left; plain lines in a log file."""
-    terminal = Console(stderr=True)
-    columns = (
-        _title(),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}% {task.fields[numbers]}"),
-    )
-    with Bar(*columns, console=terminal, disable=not terminal.is_terminal) as bar:
-        task = bar.add_task(title, total=1.0, numbers="")
-        seen: dict[str, float] = {}
-
-        def callback(progress: Progress) -> None:
-            if progress.validation_error is not None:
-                seen["validation"] = progress.validation_error
-            numbers = f"loss {progress.loss:.4g}"
-            if "validation" in seen:
-                numbers += f", validation {seen['validation']:.2%}"
-            numbers += f", {progress.examples_per_second:.0f} examples/s, {progress.seconds_left:.0f} s left"
-            bar.update(task, completed=progress.fraction, numbers=numbers)
-            if not terminal.is_terminal and progress.validation_error is not None:
-                print(f"{title}: step {progress.step}, {numbers}", file=sys.stderr, flush=True)
-
-        yield callback
-
-
 @_command()
 def generate(
     task: Annotated[str, typer.Argument(help="Such as 'SYS-1(1,5)'.")],
@@ -253,9 +191,7 @@ def generate(
     wait: Wait = False,
 ) -> None:
     """Write a dataset in the paper's HDF5 layout; resumes where an interrupted call stopped."""
-    chosen, terminal = Task.parse(task), Console(stderr=True)
-    columns = (_title(), BarColumn(), TimeRemainingColumn())
-    bar = Bar(*columns, console=terminal, disable=not terminal.is_terminal)
+    chosen, bar = Task.parse(task), bar_on_errors(TimeRemainingColumn())
     line = bar.add_task(task, total=count)
 
     def callback(done: int, _: int) -> None:
@@ -330,15 +266,15 @@ def pretrain(
         loss=loss,
         learning_rate=learning_rate,
     )
-    trained = new_operator(chosen, recipe=recipe, architecture=architecture, size=size)  # only to look at
+    smallest_grid = _smallest_grid(architecture, size)
     sets, held_out = ([DatasetFile(path, system) for path in paths or []] for paths in (data, validation))
     for grid in [schedule or 64] if schedule or not sets else [one.resolution for one in sets]:
-        _check_grids(trained, grid)
+        _check_grids(smallest_grid, grid)
     first = os.environ.get("RANK", "0") == "0"  # the process that writes, of those that torchrun started
     with (
         _owned(output, checkpoint, wait=wait) if first else nullcontext(True) as to_do,
         started_by_torchrun(device) as (processes, own_device),
-        _training_bar(" + ".join(tasks)) if processes.first else nullcontext() as callback,
+        training_bar(" + ".join(tasks)) if processes.first else nullcontext() as callback,
     ):
         if not processes.broadcast([to_do])[0]:
             return
@@ -370,14 +306,21 @@ def _schedule(text: str) -> int | dict[float, int]:
         raise ValueError(f"resolution: expected points or a schedule such as '0:32,0.7:64', got {text!r}") from None
 
 
-def _check_grids(operator: Operator, schedule: int | dict[float, int]) -> None:
-    """Every grid of a training, also those that it would come to at the end."""
+def _smallest_grid(architecture: str, size: str) -> int:
+    """Fewest points in each direction of a network that is not built yet."""
+    model = find_model(architecture)
+    if size not in model.sizes:
+        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
+    with torch.device("meta"):
+        return model(model.config_type(1, **model.sizes[size])).smallest_grid
+
+
+def _check_grids(smallest: int, schedule: int | dict[float, int]) -> None:
+    """Check every grid of a training, also those that it would come to at the end."""
     for points in [schedule] if isinstance(schedule, int) else schedule.values():
         check_resolution(points)
-        if points < operator.model.smallest_grid:
-            raise ValueError(
-                f"resolution: the network needs at least {operator.model.smallest_grid} points, got {points}"
-            )
+        if points < smallest:
+            raise ValueError(f"resolution: the network needs at least {smallest} points, got {points}")
 
 
 @_command()
@@ -443,7 +386,7 @@ def adapt(
         pretrained.normalization.resolve(chosen.system)
     schedule = _schedule(resolution) if resolution else None
     if schedule is not None:
-        _check_grids(pretrained, schedule)
+        _check_grids(pretrained.model.smallest_grid, schedule)
     points = schedule[max(schedule)] if isinstance(schedule, dict) else schedule or 64
     if data is None and (validation or test or system):
         raise ValueError("--validation, --test and --system belong to --data FILE; give it")
@@ -470,7 +413,7 @@ def adapt(
                 validation=DatasetFile(validation, system) if validation else validation_count,
                 test=DatasetFile(test, system) if test else test_count,
             )  # fmt: skip
-            _check_grids(pretrained, train.resolution if schedule is None else schedule)
+            _check_grids(pretrained.model.smallest_grid, train.resolution if schedule is None else schedule)
             given, measured = {"data": train}, {"data": tested}
         elif chosen is not None:
             held_out = draw_split(chosen, "validation", validation_count, seed=seed, resolution=points)
@@ -480,7 +423,7 @@ def adapt(
         count = 0 if physics else given["data"].size
         label = str(data) if chosen is None else chosen.label
         before = evaluate_operator(pretrained, chosen, **measured)["error"]
-        with _training_bar(label) as callback:
+        with training_bar(label) as callback:
             result = start(
                 pretrained, **given, resolution=schedule, batch_size=batch_size, validation=held_out, config=config,
                 seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
@@ -533,7 +476,7 @@ def evaluate(
     """Measure an operator on freshly drawn test examples, or on those of a file."""
     loaded, chosen = load_operator(operator, device), Task.parse(task) if task else None
     given = None if data is None else DatasetFile(data, system)
-    _check_grids(loaded, resolution or (128 if given is None else given.resolution))
+    _check_grids(loaded.model.smallest_grid, resolution or (128 if given is None else given.resolution))
     result = evaluate_operator(
         loaded, chosen, data=given, count=count, resolution=resolution, seed=seed, symmetries=symmetries
     )
@@ -626,7 +569,7 @@ def study(
         if not to_do:
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with Bar(_title(), BarColumn(), TextColumn("{task.completed}/{task.total} runs"), console=console) as bar:
+        with progress_bar(TextColumn("{task.completed}/{task.total} runs"), console=console) as bar:
             line = bar.add_task(budget, total=total)
 
             def show(progress: GridProgress) -> None:
@@ -664,8 +607,8 @@ def batch(
     if not file.is_file():
         raise ValueError(f"batch {file}: no such file; expected a YAML file with a list of runs")
     runs = plan(file, output)
-    columns = (BarColumn(), TextColumn("{task.completed}/{task.total}, {task.fields[failed]} failed"))
-    with Bar(_title(), *columns, TimeRemainingColumn(), console=console) as bar:
+    counts = TextColumn("{task.completed}/{task.total}, {task.fields[failed]} failed")
+    with progress_bar(counts, TimeRemainingColumn(), console=console) as bar:
         line = bar.add_task(file.name, total=len(runs), failed=0)
         summary = run_batch(
             runs, processes=processes, scheduler=scheduler, timeout=timeout, retry_failed=retry_failed,
@@ -738,96 +681,8 @@ def _card_table(card: dict, title: str) -> Table:
 
 
 def main() -> None:
-    """Entry point: what goes wrong is one line on standard error, never a traceback unless --verbose asks for it."""
-    _open_streams()
-    if any("error".startswith(option.partition(":")[0]) for option in sys.warnoptions):
-        warnings.simplefilter("default")  # what PyTorch says of its own parts ends no training
-    _verbose.set(False)
-    code: Any = None
-    heard = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if heard:
-        signal.signal(signal.SIGTERM, _terminate)
-    try:
-        code = app(standalone_mode=False)  # of a typer.Exit, which it returns
-        sys.stdout.flush()
-    except typer.Exit as stop:
-        code = stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        _complain("stopped")
-        code = 130
-    except Exception as error:
-        if _verbose.get():
-            traceback.print_exc()
-        show = getattr(error, "show", None)  # Click's own usage errors know how to show themselves
-        if show is not None:
-            error.__dict__["message"] = one_line(str(getattr(error, "message", "")))
-            show()
-            code = getattr(error, "exit_code", 2)
-        else:
-            text, code = _explained(error)
-            _complain(f"error: {text}")
-    finally:
-        if heard:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if code:
-        sys.exit(code)
-
-
-def _terminate(*_) -> None:
-    raise Terminated
-
-
-class _Stream(io.FileIO):
-    """Standard output or error whose reader may leave: what is left to say is dropped, and the work goes on."""
-
-    lost = False
-
-    def write(self, data):
-        try:
-            return len(data) if self.lost else super().write(data)
-        except OSError as error:
-            self.lost = True
-            if isinstance(error, BrokenPipeError):
-                return len(data)
-            raise
-
-
-def _open_streams() -> None:
-    """Let standard streams that are closed lead nowhere, and the others take names in no alphabet."""
-    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:  # else the next file that is opened would be written to
-        pass
-    os.close(free)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        stream = getattr(sys, name)
-        if stream is None or isinstance(getattr(stream, "buffer", None), io.BufferedWriter | io.FileIO):
-            raw = _Stream(number, "w", closefd=False) if stream else _Stream(os.devnull, "w")
-            encoding = getattr(stream, "encoding", None)
-            wrapper = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)
-            setattr(sys, name, wrapper)
-
-
-def _complain(text: str) -> None:
-    console = Console(stderr=True, markup=False, emoji=False)
-    console.print(one_line(text), style="red", soft_wrap=True, highlight=False)
-
-
-LOST = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV)
-"""What the system says when a folder or a disk is gone while a command works."""
-
-
-def _explained(error: Exception) -> tuple[str, int]:
-    """One line that says what went wrong and what to do, and the exit code."""
-    if problem := memory_problem(error):
-        return f"{problem}; ask for fewer points or examples, smaller batches or a smaller network", 1
-    if isinstance(error, OSError) and is_full(error):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; make room, then give the same command again: what is finished is kept", 1
-    if isinstance(error, OSError) and error.errno in LOST:
-        return f"{error}; bring the folder back, then give the same command again: what is finished is kept", 1
-    if isinstance(error, ValueError | FloatingPointError | OSError):
-        return str(error), 2
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"unexpected {reason}; sciml-fm --verbose COMMAND shows where it comes from; please report it", 1
+    """Entry point."""
+    run_program(app)
 
 
 if __name__ == "__main__":
