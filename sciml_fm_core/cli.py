@@ -33,7 +33,7 @@ from .data.splits import draw_split
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
 from .files import check_folder, check_output, find_file, user_path
-from .locks import command_line, hold
+from .locks import command_line, lock_output
 from .messages import one_line
 from .models.base import MODELS, find_model
 from .models.fno import SIZES
@@ -162,7 +162,9 @@ def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = 
         if output is not None and os.path.realpath(checkpoint) == os.path.realpath(output):
             raise ValueError(f"{output}: --output and --checkpoint are the same file; choose another name for one")
     with ExitStack() as stack:
-        before = [stack.enter_context(hold(path, wait=wait)) for path in (output, checkpoint) if path is not None]
+        before = [
+            stack.enter_context(lock_output(path, wait=wait)) for path in (output, checkpoint) if path is not None
+        ]
         if output is not None and output.exists():
             made = any(holder is not None and holder.get("command") == command_line() for holder in before)
             if not made:

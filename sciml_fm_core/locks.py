@@ -38,13 +38,13 @@ class Held(ValueError):
 
 
 @contextmanager
-def hold(path: str | Path, *, wait: bool = False) -> Iterator[dict | None]:
+def lock_output(path: str | Path, *, wait: bool = False) -> Iterator[dict | None]:
     """Be the only one that works on an output, which need not exist yet.
 
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, hold(Path(folder, "own.h5")):
+    >>> with tempfile.TemporaryDirectory() as folder, lock_output(Path(folder, "own.h5")):
     ...     try:
-    ...         with hold(Path(folder, "own.h5")):
+    ...         with lock_output(Path(folder, "own.h5")):
     ...             pass
     ...     except Held as error:
     ...         error.holder["process"] == os.getpid()

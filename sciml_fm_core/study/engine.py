@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sciml_fm_core.cpu import use_threads
-from sciml_fm_core.locks import Held, hold
+from sciml_fm_core.locks import Held, lock_output
 
 STOP_SECONDS = 10.0
 """How long an interrupted grid waits for the jobs that it told to stop."""
@@ -159,7 +159,7 @@ def _run_once(marker: Path, function: Callable[[], object]) -> bool | str:
     """Where the job runs: whether it had to, or who runs it already. A cluster also starts again what was finished, if
     it lost the worker that knew."""
     try:
-        with hold(marker):
+        with lock_output(marker):
             if marker.exists():
                 return False
             function()
@@ -171,7 +171,7 @@ def _run_once(marker: Path, function: Callable[[], object]) -> bool | str:
 # Executors ------------------------------------------------------------------------------------------------------------
 
 
-class HereExecutor(Executor):
+class InlineExecutor(Executor):
     """Runs each job at once, in the thread of the caller, which an interrupt reaches."""
 
     def submit(self, function, /, *args, **kwargs) -> Future:
@@ -190,7 +190,7 @@ def open_executor(processes: int, scheduler: str | None) -> Iterator[Executor]:
         with connect(scheduler) as client:
             yield client.get_executor(pure=False)
     elif processes == 1:
-        yield HereExecutor()
+        yield InlineExecutor()
     else:
         # Forked processes would inherit locks of the parent's threads; spawned ones begin clean.
         context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()

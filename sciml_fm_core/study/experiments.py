@@ -14,7 +14,7 @@ from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
 from sciml_fm_core.training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES
 
-from .measured import Schedule
+from .custom import Schedule
 from .registry import REGISTRY, experiment, for_budget
 from .runs import STARTS, AdaptationRun, PretrainingRun
 

@@ -4,8 +4,8 @@ A run is an `AdaptationRun`: a pre-trained operator (one that ships, a bundle, o
 itself) meets a downstream task with so many examples, from one of two starts, and is measured once on the test
 examples. Its identity is the hash of its whole configuration, of what its parent computes with (`Operator.digest`), and
 of a number that is raised when the same run gives other results; its record is a JSON file of that name, written when
-the run is complete. So a study that is called again does only what is
-missing, several processes may work on one folder, and the same run asked for by two figures is done once.
+the run is complete. So a study that is called again does only what is missing, several processes may work on one
+folder, and the same run asked for by two figures is done once.
 
 Weights and learning rate are chosen on the validation examples alone; the test examples are read once, at the end.
 """
@@ -37,8 +37,8 @@ from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES, find_recipe
 from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
 
+from .custom import CustomRun, Schedule, record_of
 from .engine import GridProgress, Job, open_executor, run_jobs
-from .measured import MeasuredRun, Schedule, record_of
 from .records import read_record, write_record
 
 STARTS = ("fine-tuned", "from scratch")
@@ -123,10 +123,16 @@ class AdaptationRun(TakesNumpy):
             )
 
 
-Run = PretrainingRun | AdaptationRun | MeasuredRun
-Recorded = AdaptationRun | MeasuredRun
+Run = PretrainingRun | AdaptationRun | CustomRun
+Recorded = AdaptationRun | CustomRun
 """A run that a study asks for; operators are made for it as it needs them."""
-_CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": "", "fixed_examples": 0, "new_output": False}
+_DEFAULTS_ADDED_LATER = {
+    "architecture": "fno",
+    "symmetries": False,
+    "inputs_for": "",
+    "fixed_examples": 0,
+    "new_output": False,
+}
 """Fields that count only where they differ from this: runs that were recorded before them keep their identity."""
 
 
@@ -137,15 +143,13 @@ def identity(run: Run) -> str:
 
 
 def _configuration(run: Run) -> dict[str, Any]:
-    values = {key: value for key, value in asdict(run).items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
-    if isinstance(run, AdaptationRun):
-        parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
-        values["parent"] = {"identity": parent}
-    elif isinstance(run, MeasuredRun):
-        if values.get("parent"):
-            values["parent"] = {"identity": _digest(values["parent"])}
-        if values.get("parents"):
-            values["parents"] = [{"identity": _digest(parent)} for parent in values["parents"]]
+    added = _DEFAULTS_ADDED_LATER
+    values = {key: value for key, value in asdict(run).items() if key not in added or value != added[key]}
+    if parent := getattr(run, "parent", None):
+        own = isinstance(parent, PretrainingRun)
+        values["parent"] = {"identity": identity(parent) if own else _digest(parent)}
+    if parents := values.get("parents"):
+        values["parents"] = [{"identity": _digest(each)} for each in parents]
     return values
 
 
@@ -197,13 +201,11 @@ def run_study(
 
 
 def _job(run: Run, folder: Path, device: str) -> Job:
-    path = _path(folder, run)
-    parent = None if isinstance(run, PretrainingRun) else getattr(run, "parent", None)
-    if isinstance(parent, str) and parent and parent not in (shipped_operators() | shipped_adaptations()):
-        whole = str(user_path(parent).absolute())  # a cluster's worker may be in another folder
-        run = replace(cast(Any, run), parent=whole)
-    starts_from = run.parent if isinstance(run, AdaptationRun) else None
-    needs = [_job(starts_from, folder, device)] if isinstance(starts_from, PretrainingRun) else []
+    path, parent, needs = _path(folder, run), getattr(run, "parent", None), []
+    if isinstance(parent, PretrainingRun):
+        needs = [_job(parent, folder, device)]
+    elif parent and parent not in shipped_operators() | shipped_adaptations():
+        run = replace(cast(Any, run), parent=str(user_path(parent).absolute()))  # a worker may be in another folder
     return Job(path.stem, path, partial(_execute, run, folder, device), needs)
 
 
@@ -234,13 +236,12 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
             for split, count in (("train", run.fixed_examples), ("validation", 256))
         ]
         operator, _ = pretrain(
-            tasks, config, recipe=run.recipe, architecture=run.architecture, size=run.size,
-            seed=run.seed,
+            tasks, config, recipe=run.recipe, architecture=run.architecture, size=run.size, seed=run.seed,
             batch_size=run.batch_size, resolution=last if run.fixed_examples else dict(run.resolution),
             device=device, checkpoint=checkpoint, inputs_for=run.further, data=fixed[0], validation=fixed[1],
         )  # fmt: skip
         operator.save(path)
-    elif isinstance(run, MeasuredRun):
+    elif isinstance(run, CustomRun):
         write_record(record_of(run, path.stem, device), path)
     else:
         write_record(adapt_and_measure(run, folder, device, checkpoint), path)

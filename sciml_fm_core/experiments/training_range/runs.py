@@ -22,7 +22,7 @@ from sciml_fm_core.physics.spectral import parseval_weights, transform
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.study.analysis import select, spread, table
-from sciml_fm_core.study.measured import MeasuredRun
+from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
 
 KINDS = ("shifts", "other sources")
@@ -39,7 +39,7 @@ Cases = list[tuple[System, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class TrainingRangeRun(MeasuredRun):
+class TrainingRangeRun(CustomRun):
     """One operator, met with cases of one kind that did not set its flag.
 
     Attributes:

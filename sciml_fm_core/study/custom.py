@@ -18,14 +18,14 @@ Schedule = tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True)
-class MeasuredRun(TakesNumpy, ABC):
+class CustomRun(TakesNumpy, ABC):
     """One row of an experiment: a frozen dataclass of plain values, whose `measure` computes what it is recorded for.
 
     A field named ``parent`` or ``parents`` holds shipped operators or paths of bundles; the weights themselves then
     count in the identity of the run.
 
     >>> @dataclass(frozen=True)
-    ... class Square(MeasuredRun):
+    ... class Square(CustomRun):
     ...     number: int
     ...     kind: ClassVar[str] = "square"
     ...     def measure(self, device):
@@ -42,7 +42,7 @@ class MeasuredRun(TakesNumpy, ABC):
         """What was found, as plain values that JSON can hold."""
 
 
-def record_of(run: MeasuredRun, identity: str, device: str) -> dict[str, Any]:
+def record_of(run: CustomRun, identity: str, device: str) -> dict[str, Any]:
     """The record of a run, computed; ``cpu_seconds`` are of all cores, whatever else the machine does meanwhile."""
     began, computing = time.monotonic(), time.process_time()
     found = run.measure(device)
