@@ -230,7 +230,7 @@ def _execute(run: Run, folder: Path, device: str) -> None:
 def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: str) -> None:
     if isinstance(run, PretrainingRun):
         config = TrainConfig(steps=run.steps, validate_every=max(20, run.steps // 20))
-        tasks, last = parse_mixture(run.tasks), dict(run.resolution)[_last(run)]
+        tasks, last = parse_mixture(run.tasks), _last_resolution(run)
         fixed = [
             [draw_split(task, split, count, seed=run.seed, resolution=last) for task in tasks if run.fixed_examples]
             for split, count in (("train", run.fixed_examples), ("validation", 256))
@@ -249,24 +249,23 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
 
 def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint: Path | None = None) -> dict:
     """The record of a run, computed."""
-    began = time.monotonic()
-    task = Task.parse(run.task)
+    began, task = time.monotonic(), Task.parse(run.task)
     source = _path(folder, run.parent) if isinstance(run.parent, PretrainingRun) else run.parent
-    parent = load_operator(source, device)
+    operator = parent = load_operator(source, device)
     system = parent.normalization.resolve(task.system)
     n = run.test_resolution
-    validation = draw_split(task, "validation", run.validation, seed=0, resolution=n)
     chosen: dict[str, Any] = {"learning_rate": None, "tried": {}, "curve": [], "validation_error": None, "seconds": 0.0}
     chosen |= {"chosen_step": 0, "interpolation": 0.0}
     if run.examples:
-        data = draw_split(task, "train", run.examples, seed=run.seed, resolution=dict(run.resolution)[_last(run)])
+        data = draw_split(task, "train", run.examples, seed=run.seed, resolution=_last_resolution(run))
+        validation = draw_split(task, "validation", run.validation, seed=0, resolution=n)
         every = max(1, run.steps // 15)  # reported as often, so that the curve is exact
-        config = TrainConfig(steps=run.steps, validate_every=every, report_every=every)
         start = fine_tune if run.start == "fine-tuned" else train_from_scratch
         result = start(
-            parent, data, system=system, validation=validation, config=config, learning_rates=run.learning_rates,
-            batch_size=run.batch_size, resolution=dict(run.resolution), seed=run.seed, symmetries=run.symmetries,
-            checkpoint=checkpoint,
+            parent, data, system=system, validation=validation,
+            config=TrainConfig(steps=run.steps, validate_every=every, report_every=every),
+            learning_rates=run.learning_rates, batch_size=run.batch_size, resolution=dict(run.resolution),
+            seed=run.seed, symmetries=run.symmetries, checkpoint=checkpoint,
         )  # fmt: skip
         operator, history = result.operator, result.history
         chosen = {
@@ -278,10 +277,9 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
             "interpolation": result.interpolation,
             "seconds": round(history.seconds, 2),
         }
-    elif run.start == "fine-tuned":
-        operator = parent
-    else:
-        operator = _untrained(parent, run.seed)
+    elif run.start == "from scratch":  # what this training begins with
+        model = parent.model.create(parent.model.config, stream(run.seed, "scratch")).to(parent.device)
+        operator = Operator(model, parent.normalization, parent.card)
     test = draw_split(task, "test", run.test, seed=0, resolution=n)
     error = relative_error(operator.predict(test.source, test.coefficients, system), test.solution).double()
     error = error[has_size(test.solution)]
@@ -308,11 +306,5 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
     }
 
 
-def _last(run: PretrainingRun | AdaptationRun) -> float:
-    return max(start for start, _ in run.resolution)
-
-
-def _untrained(parent: Operator, seed: int) -> Operator:
-    """What `train_from_scratch` begins with, whatever network the parent has."""
-    model = parent.model.create(parent.model.config, stream(seed, "scratch")).to(parent.device)
-    return Operator(model, parent.normalization, parent.card)
+def _last_resolution(run: PretrainingRun | AdaptationRun) -> int:
+    return max(run.resolution)[1]
