@@ -85,21 +85,22 @@ LARGEST_NUMBER = 2**31 - 1
 """Largest number on the command line: more is a slip of the keyboard, and no tensor has as many rows."""
 
 
-def _number(least: float, *, above: bool = False) -> Callable:
-    """Check of an option, when the command line is read: a finite number of at least, or above, a bound."""
+def _option(help: str, *names: str, least: float | None = None, above: float | None = None) -> Any:
+    """An option; a number is finite, and checked to be from, or above, a bound when the command line is read."""
+    bound = above if least is None else least
 
     def check(param: typer.CallbackParam, value: Any) -> Any:
-        if value is not None and not ((value > least if above else value >= least) and value <= LARGEST_NUMBER):
-            wanted = f"above {least:g}" if above else f"from {least:g}"
+        if value is not None and not ((value >= bound if above is None else value > bound) and value <= LARGEST_NUMBER):
+            wanted = f"from {bound:g}" if above is None else f"above {bound:g}"
             option = str(param.name).replace("_", "-")
             raise ValueError(f"--{option}: expected a number {wanted} to {LARGEST_NUMBER:g}, got {value}")
         return value
 
-    return check
+    return typer.Option(*names, help=help, callback=None if bound is None else check)
 
 
 def _device(name: str) -> str:
-    """Check of --device, when the command line is read: the name of a device that can compute."""
+    """Check --device when the command line is read: it is to name a device that can compute."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -113,7 +114,7 @@ def _device(name: str) -> str:
 
 
 def _threads(wanted: str | None) -> str | None:
-    """What --threads says is done when the command line is read: it holds for all of the command."""
+    """Set the CPU threads when the command line is read: they hold for all of the command."""
     if wanted is not None and wanted != "all" and not (wanted.isdecimal() and 1 <= int(wanted) <= LARGEST_NUMBER):
         raise ValueError(f"--threads: expected a number from 1 to {LARGEST_NUMBER:g}, or all, got {wanted}")
     use_threads(LARGEST_NUMBER if wanted == "all" else int(wanted) if wanted else None)
@@ -121,19 +122,19 @@ def _threads(wanted: str | None) -> str | None:
 
 
 Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.", callback=_device)]
-Loss = Annotated[str | None, typer.Option(help=f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
-Seed = Annotated[int, typer.Option(help="Seed of weights and examples.", callback=_number(-LARGEST_NUMBER))]
+Loss = Annotated[str | None, _option(f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
+Seed = Annotated[int, _option("Seed of weights and examples.", least=-LARGEST_NUMBER)]
 Scheduler = Annotated[
     str | None,
-    typer.Option(help="Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md."),
+    _option("Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md."),
 ]
 Threads = Annotated[
     str | None, typer.Option(help="CPU threads, or 'all'; all cores but one where not given.", callback=_threads)
 ]
 GivenSystem = Annotated[
-    str | None, typer.Option("--system", help="What the examples of files are of that do not say it, such as SYS-1.")
+    str | None, _option("What the examples of files are of that do not say it, such as SYS-1.", "--system")
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the same output, wait for it.")]
+Wait = Annotated[bool, _option("Where another process works on the same output, wait for it.", "--wait")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -147,14 +148,14 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show where an error comes from.")] = False,
+    verbose: Annotated[bool, _option("Show where an error comes from.", "--verbose")] = False,
 ) -> None:
-    """Options before the command; --verbose is heard by `terminal.run_program`."""
+    """Take the options before the command; `terminal.run_program` looks for --verbose itself."""
 
 
 @contextmanager
-def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = False) -> Iterator[bool]:
-    """Files of this process alone while it works; False where one that it waited for has made them by this command."""
+def _locked(output: Path | None, checkpoint: Path | None = None, *, wait: bool = False) -> Iterator[bool]:
+    """Lock the files of a command; yields False where a process that was waited for made them by the same command."""
     if output is not None:
         check_output(output)
     if checkpoint is not None:
@@ -183,10 +184,10 @@ def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = 
 @_command()
 def generate(
     task: Annotated[str, typer.Argument(help="Such as 'SYS-1(1,5)'.")],
-    count: Annotated[int, typer.Option(help="Number of examples.", callback=_number(1))] = 32768,
-    output: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("dataset.h5"),
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
-    resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
+    count: Annotated[int, _option("Number of examples.", least=1)] = 32768,
+    output: Annotated[Path, _option("HDF5 file to write.")] = Path("dataset.h5"),
+    split: Annotated[str, _option("train, validation or test.")] = "train",
+    resolution: Annotated[int, _option("Points in each direction.")] = 128,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -221,32 +222,28 @@ def generate(
 @_command()
 def pretrain(
     tasks: Annotated[list[str], typer.Argument(help="One or more tasks, such as 'SYS-1(1,5)'.")],
-    output: Annotated[Path, typer.Option(help="Bundle to write.")] = Path("operator.safetensors"),
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "dimensionless",
-    architecture: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "fno",
-    size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}, where the architecture has it.")] = "1M",
+    output: Annotated[Path, _option("Bundle to write.")] = Path("operator.safetensors"),
+    recipe: Annotated[str, _option(f"One of {', '.join(RECIPES)}.")] = "dimensionless",
+    architecture: Annotated[str, _option(f"One of {', '.join(MODELS)}.")] = "fno",
+    size: Annotated[str, _option(f"One of {', '.join(SIZES)}, where the architecture has it.")] = "1M",
     loss: Loss = None,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 5000,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Examples in a batch; the recipe's where not given.", callback=_number(1))
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The recipe's where not given.")] = None,
+    steps: Annotated[int, _option("Optimiser steps.")] = 5000,
+    batch_size: Annotated[int | None, _option("Examples in a batch; the recipe's where not given.", least=1)] = None,
+    learning_rate: Annotated[float | None, _option("The recipe's where not given.")] = None,
     resolution: Annotated[
         str | None,
-        typer.Option(help="Points, or a schedule such as '0:32,0.7:64'; 64, or the grid of the data, where not given."),
+        _option("Points, or a schedule such as '0:32,0.7:64'; 64, or the grid of the data, where not given."),
     ] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Dataset files, one per task; else fresh examples.")] = None,
+    data: Annotated[list[Path] | None, _option("Dataset files, one per task; else fresh examples.")] = None,
     validation: Annotated[
-        list[Path] | None, typer.Option(help="Files to choose the weights by; else some of the data are held out.")
+        list[Path] | None, _option("Files to choose the weights by; else some of the data are held out.")
     ] = None,
     system: GivenSystem = None,
-    time_limit: Annotated[
-        float | None, typer.Option(help="Seconds by which the training ends.", callback=_number(0, above=True))
-    ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="File to keep the state in, to resume from.")] = None,
-    compile: Annotated[bool | None, typer.Option(help="Use torch.compile; by rule: long runs on a GPU.")] = None,
-    precision: Annotated[str, typer.Option(help=f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
-    test_count: Annotated[int, typer.Option(help="Test examples for the card; 0 for none.", callback=_number(0))] = 512,
+    time_limit: Annotated[float | None, _option("Seconds by which the training ends.", above=0)] = None,
+    checkpoint: Annotated[Path | None, _option("File to keep the state in, to resume from.")] = None,
+    compile: Annotated[bool | None, _option("Use torch.compile; by rule: long runs on a GPU.")] = None,
+    precision: Annotated[str, _option(f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
+    test_count: Annotated[int, _option("Test examples for the card; 0 for none.", least=0)] = 512,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -274,7 +271,7 @@ def pretrain(
         _check_grids(smallest_grid, grid)
     first = os.environ.get("RANK", "0") == "0"  # the process that writes, of those that torchrun started
     with (
-        _owned(output, checkpoint, wait=wait) if first else nullcontext(True) as to_do,
+        _locked(output, checkpoint, wait=wait) if first else nullcontext(True) as to_do,
         started_by_torchrun(device) as (processes, own_device),
         training_bar(" + ".join(tasks)) if processes.first else nullcontext() as callback,
     ):
@@ -296,7 +293,7 @@ def pretrain(
 
 
 def _schedule(text: str) -> int | dict[float, int]:
-    """Points, or points by the share of the training that is done; the share 0 has to be among them."""
+    """Read points, or points by the share of the training that is done, which begin at the share 0."""
     try:
         if ":" not in text:
             return int(text)
@@ -332,38 +329,32 @@ def adapt(
         str | None, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'; with --data, it need not be said.")
     ] = None,
     examples: Annotated[
-        int | None,
-        typer.Option(help="Downstream examples; 64, or all of a file, where not given.", callback=_number(1)),
+        int | None, _option("Downstream examples; 64, or all of a file, where not given.", least=1)
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Dataset file to adapt to; else examples are drawn.")] = None,
+    data: Annotated[Path | None, _option("Dataset file to adapt to; else examples are drawn.")] = None,
     validation: Annotated[
-        Path | None, typer.Option(help="File to choose the weights by; else some of --data are held out.")
+        Path | None, _option("File to choose the weights by; else some of --data are held out.")
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="File to measure on; else some of --data are held out.")] = None,
+    test: Annotated[Path | None, _option("File to measure on; else some of --data are held out.")] = None,
     system: GivenSystem = None,
-    output: Annotated[Path | None, typer.Option(help="Bundle to write.")] = None,
-    scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
-    physics: Annotated[bool, typer.Option("--physics", help="Use no labels: fresh sources and the equation.")] = False,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; 200 where not given, 300 by --physics.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="1e-3 where not given, 3e-3 by --physics.")] = None,
+    output: Annotated[Path | None, _option("Bundle to write.")] = None,
+    scratch: Annotated[bool, _option("Start from random weights instead.", "--scratch")] = False,
+    physics: Annotated[bool, _option("Use no labels: fresh sources and the equation.", "--physics")] = False,
+    steps: Annotated[int | None, _option("Optimiser steps; 200 where not given, 300 by --physics.")] = None,
+    learning_rate: Annotated[float | None, _option("1e-3 where not given, 3e-3 by --physics.")] = None,
     loss: Loss = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Try five learning rates, 1e-4 to 1e-2.")] = False,
+    grid: Annotated[bool, _option("Try five learning rates, 1e-4 to 1e-2.", "--grid")] = False,
     resolution: Annotated[
-        str | None,
-        typer.Option(help="Points to train on, or a schedule; 64, by --physics 0:32,0.85:64."),
+        str | None, _option("Points to train on, or a schedule; 64, by --physics 0:32,0.85:64.")
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Examples in a step; at most all of them.", callback=_number(1))
-    ] = None,
-    validation_count: Annotated[int, typer.Option(help="Validation examples.", callback=_number(1))] = 64,
-    test_count: Annotated[int, typer.Option(help="Test examples, at 128 x 128.", callback=_number(1))] = 256,
-    symmetries: Annotated[
-        bool, typer.Option(help="Train on turned and mirrored examples, where the PDE allows.")
-    ] = True,
+    batch_size: Annotated[int | None, _option("Examples in a step; at most all of them.", least=1)] = None,
+    validation_count: Annotated[int, _option("Validation examples.", least=1)] = 64,
+    test_count: Annotated[int, _option("Test examples, at 128 x 128.", least=1)] = 256,
+    symmetries: Annotated[bool, _option("Train on turned and mirrored examples, where the PDE allows.")] = True,
     packed: Annotated[
-        bool, typer.Option("--packed", help="Write eight bits a weight, of the difference to a shipped operator.")
+        bool, _option("Write eight bits a weight, of the difference to a shipped operator.", "--packed")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -402,7 +393,7 @@ def adapt(
     if physics:
         unlabelled_config(config)
     start = train_from_scratch if scratch else fine_tune
-    with _owned(output, wait=wait) as to_do:
+    with _locked(output, wait=wait) as to_do:
         if not to_do:
             return
         given: dict[str, Any]
@@ -460,17 +451,16 @@ def adapt(
 def evaluate(
     operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
     task: Annotated[str | None, typer.Argument(help="Such as 'SYS-1(5,10)'; with --data, it need not be said.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Dataset file to measure on; else examples are drawn.")] = None,
+    data: Annotated[Path | None, _option("Dataset file to measure on; else examples are drawn.")] = None,
     system: GivenSystem = None,
-    count: Annotated[int | None, typer.Option(help="Test examples; 512, or all of a file, where not given.")] = None,
+    count: Annotated[int | None, _option("Test examples; 512, or all of a file, where not given.")] = None,
     resolution: Annotated[
-        int | None, typer.Option(help="Points in each direction; 128, or the grid of the data, where not given.")
+        int | None, _option("Points in each direction; 128, or the grid of the data, where not given.")
     ] = None,
     symmetries: Annotated[
-        bool,
-        typer.Option("--symmetries", help="Average predictions over turned and mirrored inputs: 8 times the cost."),
+        bool, _option("Average predictions over turned and mirrored inputs: 8 times the cost.", "--symmetries")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: Annotated[bool, _option("Print as JSON.", "--json")] = False,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -495,7 +485,7 @@ def evaluate(
 
 
 def _other_kind(path: Path) -> str | None:
-    """What a file is that is no bundle, whose header begins after a length."""
+    """Say what a file is that is no bundle: the header of one begins behind its length."""
     with path.open("rb") as file:
         begins = file.read(9)
     if begins[8:] == b"{":
@@ -546,15 +536,13 @@ def operators() -> None:
 @_command()
 def study(
     experiments: Annotated[list[str] | None, typer.Argument(help="Such as q1_downstream_data; all if none.")] = None,
-    budget: Annotated[str, typer.Option(help=", ".join(BUDGETS))] = "laptop",
-    folder: Annotated[Path, typer.Option(help="Where records are kept; what is there is not done again.")] = Path(
-        "runs/study"
-    ),
-    output: Annotated[Path | None, typer.Option(help="Table of all records to write, CSV.")] = None,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Compute also what ships with the package.")] = False,
-    processes: Annotated[int, typer.Option(help="Runs at a time.", callback=_number(1))] = 1,
+    budget: Annotated[str, _option(", ".join(BUDGETS))] = "laptop",
+    folder: Annotated[Path, _option("Where records are kept; what is there is not done again.")] = Path("runs/study"),
+    output: Annotated[Path | None, _option("Table of all records to write, CSV.")] = None,
+    rerun: Annotated[bool, _option("Compute also what ships with the package.", "--rerun")] = False,
+    processes: Annotated[int, _option("Runs at a time.", least=1)] = 1,
     scheduler: Scheduler = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.")] = "auto",
+    device: Annotated[str, _option("cpu or cuda; 'auto' takes a GPU where there is one.")] = "auto",
     threads: Threads = None,
     wait: Wait = False,
 ) -> None:
@@ -567,7 +555,7 @@ def study(
     total = len({run for name in names for run in find_experiment(name)(budget)})
     device = device if scheduler else _device(device)  # of a cluster, its workers know
     check_folder(folder)
-    with _owned(output, wait=wait) as to_do:
+    with _locked(output, wait=wait) as to_do:
         if not to_do:
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -591,15 +579,11 @@ def study(
 @_command()
 def batch(
     file: Annotated[Path, typer.Argument(help="YAML with notebooks and their parameters; see docs/cluster.md.")],
-    output: Annotated[Path, typer.Option(help="Folder for executed notebooks and their markers.")] = Path("runs/batch"),
-    processes: Annotated[
-        int | None, typer.Option(help="Notebooks at once; half the cores where not given.", callback=_number(1))
-    ] = None,
+    output: Annotated[Path, _option("Folder for executed notebooks and their markers.")] = Path("runs/batch"),
+    processes: Annotated[int | None, _option("Notebooks at once; half the cores where not given.", least=1)] = None,
     scheduler: Scheduler = None,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds after which a notebook is stopped.", callback=_number(0, above=True))
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run earlier failures again.")] = False,
+    timeout: Annotated[float | None, _option("Seconds after which a notebook is stopped.", above=0)] = None,
+    retry_failed: Annotated[bool, _option("Run earlier failures again.", "--retry-failed")] = False,
 ) -> None:
     """Run a grid of notebooks, in processes here or on a Dask cluster; a second call does only what is missing.
 
@@ -632,15 +616,13 @@ def batch(
 @_command()
 def explore(
     port: Annotated[int, typer.Option(help="Port of the server on this machine.", min=1, max=65535)] = 5006,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
-    origin: Annotated[
-        list[str] | None, typer.Option(help="Behind a proxy: host by which browsers know it, '*' for any.")
-    ] = None,
+    browser: Annotated[bool, _option("Open the page in a browser.")] = True,
+    origin: Annotated[list[str] | None, _option("Behind a proxy: host by which browsers know it, '*' for any.")] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="For strangers, behind a proxy: tight bounds, see docs/public.md.")
+        bool, _option("For strangers, behind a proxy: tight bounds, see docs/public.md.", "--public")
     ] = False,
-    prefix: Annotated[str, typer.Option(help="Path below which the pages are, such as /operators.")] = "",
-    address: Annotated[str | None, typer.Option(help="Listen on this address alone; if public, 127.0.0.1.")] = None,
+    prefix: Annotated[str, _option("Path below which the pages are, such as /operators.")] = "",
+    address: Annotated[str | None, _option("Listen on this address alone; if public, 127.0.0.1.")] = None,
     threads: Threads = None,
 ) -> None:
     """Serve the dashboard on this machine until Ctrl-C: /explore and /studies."""

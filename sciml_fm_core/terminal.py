@@ -1,4 +1,4 @@
-"""What commands tell and hear: progress, errors in one line, exit codes, Ctrl-C and SIGTERM, and closed streams."""
+"""Terminal of the commands: progress, errors in one line, exit codes, Ctrl-C and SIGTERM, and closed streams."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FOLDER_LOST = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO, errno.EROFS
 
 
 def complain(text: str) -> None:
-    """One red line on standard error."""
+    """Print one red line on standard error."""
     errors = Console(stderr=True, markup=False, emoji=False)
     errors.print(one_line(text), style="red", soft_wrap=True, highlight=False)
 
@@ -169,7 +169,7 @@ class _Stream(io.FileIO):
 
 
 def _open_streams() -> None:
-    """Let standard streams that are closed lead nowhere, and the others take names in no alphabet."""
+    """Let standard streams that are closed lead nowhere, and the others take characters that they cannot encode."""
     while (free := os.open(os.devnull, os.O_RDWR)) <= 2:  # else the next file that is opened would be written to
         pass
     os.close(free)

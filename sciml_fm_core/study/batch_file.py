@@ -14,7 +14,7 @@ A batch is a YAML file. Paths in it are relative to it, and its folder is the no
         gpus: 1                        # 0 or 1; a run sees the GPU it asked for, or none
 
 ``{run}`` in a parameter stands for the name of the run, ``<notebook>-<hash>``, so that runs write to different places;
-two runs with one ``output`` are refused, and so is whatever YAML might read otherwise than it was meant.
+two runs with one ``output`` are refused, and so is a value that readers of YAML take for different things.
 The hash is of the notebook without outputs, all parameters with their defaults, and the version of this package. A run
 leaves ``<name>.ipynb`` and then the marker ``<name>.json``.
 """
@@ -47,7 +47,7 @@ LARGEST_FILE = 2**20
 MOST_RUNS = 100_000
 """Runs that one entry may ask for."""
 MOST_PROBLEMS = 20
-"""That are told at once."""
+"""Problems that one error lists."""
 ENTRY_KEYS = ("notebook", "parameters", "grid", "gpus")
 
 
@@ -113,7 +113,7 @@ def plan(path: str | Path, output: str | Path) -> list[Run]:
 
 
 def _read_entries(path: Path, unsure: list[str]) -> list[dict]:
-    """Entries with the defaults filled in; what YAML may read otherwise than it was meant is added to the list."""
+    """Entries with the defaults filled in; values that readers of YAML differ about are added to the list."""
     need("yaml", "notebooks")
     from sciml_fm_core.yaml_values import parse_yaml  # PyYAML comes with the notebooks
 
@@ -224,7 +224,8 @@ class _Expression(str):
 
 
 def _defaults(source: str, notebook: Path) -> dict[str, Any]:
-    """Read by Python's own grammar: papermill's inspection stumbles on '#' and '=' inside a text."""
+    """Names and values of the cell of parameters, read by Python's grammar: papermill's inspection stumbles on '#' and
+    '=' inside a text."""
     try:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
@@ -269,7 +270,7 @@ def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> 
 
 
 def _results_of(parameters: Mapping, folder: Path) -> str | None:
-    """Where a run writes, in one spelling of all those that name the same folder, on any file system."""
+    """Folder that a run writes to, in one of all spellings that name the same folder on some file system."""
     output = parameters.get("output")
     if not isinstance(output, str) or not output or (isinstance(output, _Expression) and "(" in output):
         return None
@@ -286,21 +287,21 @@ def _new_run(notebook: _Inspected, parameters: Mapping, output: Path, folder: Pa
     text = json.dumps([notebook.content, {**defaults, **typed}, NUMBERS], sort_keys=True)
     identity = hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
     name = f"{notebook.path.stem}-{identity}"
-    named = {key: _told(value, name) if isinstance(value, str) else value for key, value in typed.items()}
+    named = {key: _filled_in(value, name) if isinstance(value, str) else value for key, value in typed.items()}
     files = output / f"{name}.ipynb", output / f"{name}.json"
     results = _results_of({**defaults, **named}, folder)
     return Run(notebook.path, named, identity, *files, folder, notebook.source, gpus, results)
 
 
-def _told(value: str, name: str) -> str:
-    """A text as a notebook gets it: with the name of the run, and a path below the home folder written out."""
+def _filled_in(value: str, name: str) -> str:
+    """A text with the name of the run in place of ``{run}``, and a path below the home folder written out."""
     value = value.replace("{run}", name)
     return str(user_path(value)) if value.startswith("~/") else value
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What others read of the record of a finished run."""
+    """The part of the record of a finished run that is read again."""
 
     status: str
     error: str | None = None
@@ -326,7 +327,7 @@ def read_marker(path: Path) -> Marker:
 
 
 def status_of(run: Run) -> str:
-    """``done`` or ``failed`` as the marker of a run says, and ``pending`` where there is none."""
+    """State of a run: ``done`` or ``failed`` by its marker, ``pending`` where there is none."""
     try:
         return read_marker(run.marker).status
     except FileNotFoundError:

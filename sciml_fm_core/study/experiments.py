@@ -123,7 +123,7 @@ BUDGETS: dict[str, Budget] = {
         symmetries=True,
         settings={
             "unseen": {"steps": ((8, 100), (64, 200))},
-            # for other steps and without symmetries, as fair to both starts
+            # for other steps and without symmetries, equally fair to both starts
             "architectures": {
                 "steps": ((8, 150), (64, 250), (512, 500), (2048, 1000)),
                 "learning_rates": LEARNING_RATES[1:],
@@ -264,8 +264,8 @@ def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
 
     Both recipes fine-tuned without the symmetries of the square, then ours with them, and its twin from scratch, with
     them too; of the latter two, but for the most examples, `REPEATS` seeds. From scratch also `PATIENCE` times as long:
-    it gains more from further steps, so that what is saved depends on them. The mixture told the symbol has no labels
-    of this task at all.
+    it gains more from further steps, so that what is saved depends on them. The mixture conditioned on the symbol has
+    no labels of this task at all.
     """
     chosen = find_budget(budget, "headline")
     task = PAPER_TASKS["poisson"]["medium"]

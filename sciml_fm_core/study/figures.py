@@ -223,7 +223,7 @@ def _dots(rows, axes: Sequence, colour: str, label: str = "", *, marker: str = "
 
 
 def _no_minor_ticks(plot, element):
-    """Ticks between those that have labels would only be in the way."""
+    """Leave out the ticks between those that have labels."""
     plot.handles["axis"].minorticks_off()
 
 
@@ -327,9 +327,9 @@ def image(field: Tensor, title: str, limit: float | None = None, name: str = "u"
 
 @cache
 def _quick_colour_bars() -> None:
-    """To know where the colour bar of an image belongs, HoloViews draws all of the figure, as often as it has images.
+    """Let HoloViews place the colour bar of an image by laying out its axes.
 
-    That took most of the time of a figure of many images; laying out the axes of the image tells the same.
+    Else it draws all of the figure, once for each of its images, which is half of the time of a figure with many.
     """
     from holoviews.plotting.mpl import RasterPlot
 

@@ -127,7 +127,7 @@ def _job(run: Run, settings: dict, gpus: queue.Queue[str] | None, *, on_cluster:
 def _executor(
     pending: Sequence[Run], processes: int | None, scheduler: str | None, batch: str
 ) -> Iterator[tuple[Executor, queue.Queue[str] | None, Callable[[], None]]]:
-    """Where the runs are executed, the GPUs to deal out, and what ends the runs in progress.
+    """The executor of the runs, the GPUs that they share, and a function that ends the runs in progress.
 
     Here, threads each look after one process at a time.
     """
@@ -192,7 +192,7 @@ def _check_stopped(settings: dict) -> None:
 
 
 def _run_one(run: Run, settings: dict, gpus: queue.Queue[str] | None = None) -> None:
-    """Execute a run, and leave the executed notebook, then the marker; nothing where the batch was stopped."""
+    """Execute a run and write the executed notebook, then the marker; nothing where the batch was stopped."""
     with suppress(_Stopped), _environment(run, settings, gpus) as environment:
         _check_stopped(settings)
         with atomic_path(run.output) as partial_output:

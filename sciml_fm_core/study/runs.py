@@ -106,7 +106,7 @@ class AdaptationRun(TakesNumpy):
     steps: int = 300
     batch_size: int = 32
     learning_rates: tuple[float, ...] = LEARNING_RATES
-    halve_at: tuple[float, ...] = field(default=(), init=False)  # of no use any more: identities hash the name
+    halve_at: tuple[float, ...] = field(default=(), init=False)  # unused: recorded identities hash its name
     resolution: Schedule = ((0.0, 32), (0.7, 64))
     validation: int = 64
     test: int = 256
@@ -163,7 +163,7 @@ def _digest(parent: str) -> str:
 
 @lru_cache(maxsize=256)
 def _digest_of(path: Path, *_: int) -> str:
-    """Digest of an operator, kept while its file is the same: a grid asks for its few parents many times."""
+    """Digest of an operator, cached while its file is the same: a grid asks for its few parents many times."""
     return load_operator(path).digest
 
 
@@ -248,7 +248,7 @@ def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: 
 
 
 def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint: Path | None = None) -> dict:
-    """The record of a run, computed."""
+    """Compute the record of a run."""
     began, task = time.monotonic(), Task.parse(run.task)
     source = _path(folder, run.parent) if isinstance(run.parent, PretrainingRun) else run.parent
     operator = parent = load_operator(source, device)
