@@ -114,4 +114,8 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f".experiments.{_OF_EXPERIMENTS[name]}", __name__), name)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 load_plugins()

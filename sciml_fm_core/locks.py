@@ -105,4 +105,4 @@ def _read(file: Path) -> dict:
         return {}
 
 
-hold = lock_output  # its name in 0.1.0
+hold = lock_output  # its former name

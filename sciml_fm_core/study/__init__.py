@@ -6,7 +6,7 @@ from .records import read_table, write_table
 from .registry import experiment, results
 from .runs import AdaptationRun, PretrainingRun, run_study
 
-MeasuredRun = CustomRun  # its name in 0.1.0
+MeasuredRun = CustomRun  # its former name
 
 __all__ = [
     "EXPERIMENTS",

@@ -73,4 +73,4 @@ def save_outputs(records: list[dict], figures: dict[str, hv.Dimensioned], output
     print(*[path.name for path in paths], sep="\n")
 
 
-leave = save_outputs  # its name in 0.1.0
+leave = save_outputs  # its former name

@@ -16,9 +16,8 @@ from sciml_fm_core.training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES
 
 from .custom import Schedule
 from .registry import REGISTRY, experiment, for_budget
-from .runs import STARTS, AdaptationRun, PretrainingRun
+from .runs import COARSE_FIRST, STARTS, AdaptationRun, PretrainingRun
 
-COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
 PAPER_SIZES = ("64K", "1M", "16M", "256M")
 EXAMPLES = tuple(2**power for power in range(3, 16))
 """The paper's downstream examples, 8 to 32,768; zero-shot is one more point."""

@@ -170,8 +170,8 @@ def score_points(
     parts += [_line([(level, -0.5), (level, len(names) - 0.5)], (axis, "name")) for level in levels]
     ticks = [(number, name) for name, number in at.items()]
     common = dict(title=title, yticks=ticks, ylabel="", ylim=(-0.6, len(names) - 0.4))
-    common |= dict(legend_position="right", show_legend=legend)
-    return _overlay(parts, common, dict(width=WIDTH, height=80 + 34 * len(names)), dict(fig_size=180, aspect=1.4))
+    options = common | dict(legend_position="right", show_legend=legend)
+    return _overlay(parts, options, dict(width=WIDTH, height=80 + 34 * len(names)), dict(fig_size=180, aspect=1.4))
 
 
 def _error_range(records: Sequence[dict]) -> tuple[float, float]:

@@ -92,11 +92,6 @@ def read_record(path: str | Path) -> dict:
     return _checked(record, where)
 
 
-def read_folder(folder: str | Path) -> list[dict]:
-    """Read all records of a folder, in the order of their identities."""
-    return [read_record(path) for path in sorted(user_path(folder).glob("*.json"))]
-
-
 def write_table(records: Sequence[dict], path: str | Path) -> Path:
     """Write records as CSV, one line each, atomically; `read_table` reads them back.
 
