@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import sciml_fm_core
+import sciml_fm_core.experiments  # whose records ship too
 from sciml_fm_core import load_ensemble, load_operator, shipped_ensembles, shipped_operators
 from sciml_fm_core.models.operator import read_header, shipped_adaptations
 from sciml_fm_core.study.records import read_table, shipped_tables

@@ -20,7 +20,7 @@ from sciml_fm_core import schema
 from sciml_fm_core._version import __version__
 from sciml_fm_core.digests import check_digest, with_digest
 from sciml_fm_core.files import check_output, reserve, user_path, write_json
-from sciml_fm_core.locks import hold
+from sciml_fm_core.locks import lock_output
 from sciml_fm_core.physics.sampling import check_resolution
 from sciml_fm_core.physics.spectral import Resolution, grid_shape, resolution_of
 from sciml_fm_core.physics.tasks import Task
@@ -111,7 +111,7 @@ def generate(
         "resolution": list(resolution) if isinstance(resolution, tuple) else resolution,
         "units": ATTRIBUTES["units"],
     }
-    with hold(path, wait=wait) as before:
+    with lock_output(path, wait=wait) as before:
         if before is None or not _is_as_asked(path, attributes, count):
             check_output(path)
             _write(task, path, count, attributes, device, callback)

@@ -19,7 +19,7 @@ from sciml_fm_core.physics.spectral import laplacian
 from sciml_fm_core.physics.spectral_system import Evolution, spectral
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import select, spread, table
-from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import find_recipe
@@ -30,7 +30,7 @@ DRAWN_ON = 64
 
 
 @dataclass(frozen=True)
-class ConvergenceRun(MeasuredRun):
+class ConvergenceRun(CustomRun):
     """One operator on finer and finer grids: one that ships, or one that is trained first.
 
     Attributes:
@@ -108,7 +108,7 @@ class HeatForATime(_Unregistered, Evolution):
 
 
 @dataclass(frozen=True)
-class FlowRun(MeasuredRun):
+class FlowRun(CustomRun):
     """An operator of the heat equation, asked for one time in one step and in several.
 
     Attributes:
@@ -209,7 +209,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @experiment("convergence")
-def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
+def convergence_runs(budget: str = "laptop") -> list[CustomRun]:
     """Every operator that ships, other architectures, an FNO that saw one coarse grid alone, and steps of time.
 
     Steps of time: operators of the heat equation that were trained on one step, and on a range of them, each told the
@@ -220,7 +220,7 @@ def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
     """
     chosen = for_budget(SETTINGS, budget)
     seeds, grids, steps = chosen["seeds"], chosen["grids"], chosen["steps"]
-    runs: list[MeasuredRun] = [
+    runs: list[CustomRun] = [
         ConvergenceRun(task, parent, seed=seed, **grids)
         for parent, tasks in TRAINED_ON.items()
         for task in tasks

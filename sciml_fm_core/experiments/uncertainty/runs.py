@@ -35,7 +35,7 @@ from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.study.analysis import select, spread, table
-from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.ensembles import pretrain_ensemble
@@ -50,7 +50,7 @@ Predict = Callable[[Examples], Prediction]
 
 
 @dataclass(frozen=True)
-class UncertaintyRun(MeasuredRun):
+class UncertaintyRun(CustomRun):
     """Spreads of all kinds for one system, on no, mild, medium and large shift.
 
     Attributes:

@@ -24,7 +24,7 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import Form, percent, select, spread, table
-from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES
@@ -35,7 +35,7 @@ RATES = LEARNING_RATES[2:]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FewShot(MeasuredRun):
+class _FewShot(CustomRun):
     """What adaptations to a few solved examples share.
 
     Attributes:
@@ -312,7 +312,7 @@ SEEDS = {"smoke": ((0,), (0,))}
 
 
 @experiment("unsupervised")
-def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
+def unsupervised(budget: str = "laptop") -> list[CustomRun]:
     """Does pre-training by reconstruction save labels; and do neighbours, a factor or fine-tuning use them best.
 
     The first seed has all `SETTINGS`, to choose one by; and pre-training by labels, for scale. In context, the operator
@@ -321,7 +321,7 @@ def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
     Raises:
         ValueError: on an unknown budget.
     """
-    fields, runs = for_budget(BUDGETS, budget), list[MeasuredRun]()
+    fields, runs = for_budget(BUDGETS, budget), list[CustomRun]()
     fewer = {
         "examples": tuple(max(1, count // 4) for count in fields["examples"]),
         "steps": tuple(max(1, steps // 2) for steps in fields["steps"]),
