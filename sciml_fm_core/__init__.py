@@ -8,14 +8,14 @@ from .data.batches import FixedBatches, FreshBatches
 from .data.generation import generate
 from .data.hdf5 import DatasetFile
 from .data.splits import draw_split
-from .evaluation.error_bounds import ErrorBounds, error_bounds
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, mean_relative_error, relative_error, relative_residual
 from .experiments.convergence.method import Convergence, FlowConvergence, convergence, flow_convergence
+from .experiments.error_bounds import ErrorBounds, error_bounds
 from .experiments.learned_symbol import LearnedSymbol, half_plane, learned_symbol
+from .experiments.uncertainty.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles
 from .models.base import MODELS, FixedGridModel, Model, ModelConfig
 from .models.conditioning import Conditioning
-from .models.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles
 from .models.fno import FNO, SIZES, FNOConfig
 from .models.operator import Operator, load_operator, shipped_operators
 from .models.released import operator_from_released

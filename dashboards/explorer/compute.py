@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.splits import stream
-from sciml_fm_core.evaluation.error_bounds import error_bounds
 from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
+from sciml_fm_core.experiments.error_bounds import error_bounds
 from sciml_fm_core.experiments.training_range.method import Flag, TrainingRange
-from sciml_fm_core.models.ensemble import Ensemble
+from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.spectral import resample

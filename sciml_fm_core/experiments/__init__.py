@@ -5,6 +5,7 @@ Importing this package registers them all, see `study.registry`.
 
 from . import (
     convergence,
+    error_bounds,
     learned_symbol,
     low_precision,
     physics_loss,
@@ -18,6 +19,7 @@ from . import (
 
 __all__ = [
     "convergence",
+    "error_bounds",
     "learned_symbol",
     "low_precision",
     "physics_loss",

@@ -287,7 +287,7 @@ class System(ABC):
     def symbol_bounds(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor] | None:
         """``low(k) <= |symbol(k)| <= high(k)`` in the modes that L does not annihilate, from a few numbers of L.
 
-        From these `evaluation.error_bounds` makes its certificates. None where nothing is known but the symbol itself.
+        From these `experiments.error_bounds` makes its certificates. None where nothing is known but the symbol itself.
 
         Args:
             coefficients: (..., c), in float64.

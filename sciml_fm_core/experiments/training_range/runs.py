@@ -15,7 +15,7 @@ from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.experiments.ranks import area_under_roc
 from sciml_fm_core.experiments.shipped import TRAINED_ON
 from sciml_fm_core.experiments.training_range.method import LEVEL, TrainingRange
-from sciml_fm_core.models.ensemble import ensemble_like, load_ensemble, shipped_ensembles
+from sciml_fm_core.experiments.uncertainty.ensemble import ensemble_like, load_ensemble, shipped_ensembles
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.sources import PRESETS, place
 from sciml_fm_core.physics.spectral import parseval_weights, transform

@@ -1,5 +1,5 @@
-"""Does an operator know where it is wrong: the method, and the runs that measure it."""
+"""Does an operator know where it is wrong: ensembles and other spreads, how they are calibrated, and the runs."""
 
-from . import method, operators, runs
+from . import ensemble, method, operators, runs
 
-__all__ = ["method", "operators", "runs"]
+__all__ = ["ensemble", "method", "operators", "runs"]

@@ -22,7 +22,7 @@ from sciml_fm_core.data.batches import Batches, FreshBatches
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.eager import graph_where_needed
 from sciml_fm_core.evaluation.errors import validation_sets
-from sciml_fm_core.models.ensemble import Ensemble, Prediction
+from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble, Prediction
 from sciml_fm_core.models.fno import FNO
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error, relative_error
+from sciml_fm_core.experiments.uncertainty.ensemble import Prediction, pretrain_ensemble
 from sciml_fm_core.experiments.uncertainty.method import (
     GAUSSIAN_90,
     conformal_factor,
@@ -29,7 +30,6 @@ from sciml_fm_core.experiments.uncertainty.method import (
     relative_width,
 )
 from sciml_fm_core.experiments.uncertainty.operators import LastLayerLaplace, choose_diversity
-from sciml_fm_core.models.ensemble import Prediction
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
@@ -38,7 +38,6 @@ from sciml_fm_core.study.analysis import select, spread, table
 from sciml_fm_core.study.measured import MeasuredRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
-from sciml_fm_core.training.ensembles import pretrain_ensemble
 
 SHARE = 0.9
 """Share of the points that a band is to hold, and of the examples whose band is to do so."""
