@@ -1,4 +1,4 @@
-"""Several ranks, one to a GPU or a group of CPU cores, that train one operator together."""
+"""Several processes, one to a GPU or a group of CPU cores, that train one operator together."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ class Processes:
         """Rank 0's values, on every rank; the others pass as many."""
         if self.world_size == 1:
             return list(values)
-        shared = torch.tensor(
-            values, dtype=torch.float64, device="cpu"
-        )  # on the CPU: a GPU does not have to wait for it
+        shared = torch.tensor(values, dtype=torch.float64, device="cpu")  # so a GPU does not have to wait for it
         distributed.broadcast(shared, src=0)
         return shared.tolist()
 
