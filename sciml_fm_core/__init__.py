@@ -13,12 +13,12 @@ from .evaluation.metrics import energy_spectrum, mean_relative_error, relative_e
 from .experiments.convergence.method import Convergence, FlowConvergence, convergence, flow_convergence
 from .experiments.error_bounds import ErrorBounds, error_bounds
 from .experiments.learned_symbol import LearnedSymbol, half_plane, learned_symbol
+from .experiments.released import operator_from_released
 from .experiments.uncertainty.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles
 from .models.base import MODELS, FixedGridModel, Model, ModelConfig
 from .models.conditioning import Conditioning
 from .models.fno import FNO, SIZES, FNOConfig
 from .models.operator import Operator, load_operator, shipped_operators
-from .models.released import operator_from_released
 from .physics.examples import Examples
 from .physics.parameter import Parameter
 from .physics.symmetries import Geometry

@@ -114,9 +114,8 @@ def started_by_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
     if on_gpu:
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
-            raise ValueError(
-                f"device: process {local} has no GPU of its own; start at most {gpus}, or use --device cpu"
-            )
+            told = f"device: process {local} has no GPU of its own"
+            raise ValueError(f"{told}; start at most {gpus}, or use --device cpu")
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
     # Imported while there is a group, as optimisers do, its functions keep that as their default: the threads of the

@@ -24,7 +24,7 @@ class Recipe:
         gate_width: hidden width of the network that modulates hidden channels by the scalars; 0 for none.
         loss, learning_rate, warmup, composed: what `TrainConfig` leaves open.
         batch_size: examples in a batch.
-        conditioners: kinds of what is told of the equation beside scalars, see `models.conditioning`.
+        conditioners: kinds of what the network is conditioned on beside scalars, see `models.conditioning`.
     """
 
     normalization: str
@@ -48,14 +48,14 @@ RECIPES = {
     "paper": Recipe("paper", 0, "squared", 1e-3, 128),
     "symbol-composed": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20, composed=0.5),
 }
-"""``paper`` reproduces the study; ``dimensionless`` is told the coefficients as scale-free numbers, through bounded
-gates; ``symbol`` is told the equation, mode by mode, and takes equations that it was never trained on;
-``symbol-composed`` is told half of them followed by another operator in pre-training, and so knows the symbols of flows
+"""``paper`` reproduces the study; ``dimensionless`` is conditioned on the coefficients as scale-free numbers, through
+bounded gates; ``symbol`` on the equation, mode by mode, and takes equations that it was never trained on; for
+``symbol-composed`` half of them are followed by another operator in pre-training, so that it knows the symbols of flows
 and of waves near a resonance without having seen one."""
 
 
 def recipe_of(operator: Operator) -> Recipe:
-    """The recipe an operator was made by; `dimensionless` where its card names none.
+    """Look up the recipe that an operator was made by; `dimensionless` where its card names none.
 
     Raises:
         ValueError: if it names one that is not known.
@@ -64,13 +64,13 @@ def recipe_of(operator: Operator) -> Recipe:
 
 
 def completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
-    """How to train an operator, what is left open by its architecture, and else by its recipe."""
+    """Complete a configuration by the architecture of an operator, and else by its recipe."""
     config = (config or TrainConfig()).completed(learning_rate=operator.model.learning_rate)
     return config.completed(**recipe_of(operator).settings)
 
 
 def find_recipe(name: str) -> Recipe:
-    """Recipe by its name.
+    """Look up a recipe by its name.
 
     Raises:
         ValueError: if there is none.
