@@ -4,6 +4,7 @@ Importing this package registers them all, see `study.registry`.
 """
 
 from . import (
+    architectures,
     convergence,
     error_bounds,
     learned_symbol,
@@ -19,6 +20,7 @@ from . import (
 )
 
 __all__ = [
+    "architectures",
     "convergence",
     "error_bounds",
     "learned_symbol",

@@ -81,18 +81,11 @@ def fit_together(
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
 ) -> None:
-    """Train several operators on the same batches, such as one with several learning rates, or seeds.
+    """Train several operators in place on the same batches, such as one with several learning rates, or seeds.
 
-    Each member takes exactly the steps it would take alone (to rounding), with its own learning rate; what the members
-    share (examples, inputs) is made once.
-
-    Args:
-        members: what to train, in place.
-        data: as in `fit`, for every member.
-        config: how to train; its learning rate is not used.
-        validation, checkpoint: as in `fit`; the checkpoint holds all members.
-        callback: gets the progress of the member that leads on validation, or of the first.
-        processes: as in `fit`, for one member only.
+    Each takes the steps it would take alone (to rounding), with its own learning rate instead of that of ``config``;
+    examples and inputs are made once. Arguments as in `fit`: the checkpoint holds all members, the callback gets the
+    progress of the one that leads on validation, and several processes train one member only.
 
     Raises:
         ValueError: as `fit`, or where several processes train several members.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .base import FixedGridModel, ModelConfig
-from .conditioning import Gates, bounded_scale
+from sciml_fm_core.models.base import FixedGridModel, ModelConfig
+from sciml_fm_core.models.conditioning import Gates, bounded_scale
 
 
 @dataclass(frozen=True)

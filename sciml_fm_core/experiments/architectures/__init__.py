@@ -1,0 +1,5 @@
+"""Networks that the Fourier neural operator is compared with: a U-Net and a vision transformer."""
+
+from . import unet, vit
+
+__all__ = ["unet", "vit"]
