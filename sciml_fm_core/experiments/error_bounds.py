@@ -27,7 +27,7 @@ SMALLEST = 1e-50
 
 
 class ErrorBounds(NamedTuple):
-    """``lower <= ||u - u0|| / ||u0|| <= upper`` of each example, shape (...), float64; infinity is no bound."""
+    """Bounds ``lower <= ||u - u0|| / ||u0|| <= upper`` of each example, shape (...), float64; infinity is no bound."""
 
     lower: Tensor
     upper: Tensor

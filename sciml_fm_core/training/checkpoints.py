@@ -31,7 +31,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """What others read of a row of a `History`."""
+    """Fields of a row of a `History` that others read."""
 
     step: int
     validation_error: float | None = None
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MemberState:
-    """What the header of a checkpoint says of a member."""
+    """State of a member in the header of a checkpoint."""
 
     learning_rate: float
     status: str
@@ -55,7 +55,7 @@ class MemberState:
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What the header of a checkpoint holds; ``training`` is what `describe_training` made."""
+    """Header of a checkpoint; ``training`` is what `describe_training` made."""
 
     training: dict
     members: list[MemberState]
@@ -148,7 +148,7 @@ def _check(path: Path, members: Sequence[Member], optimizer, training: dict) -> 
 
 
 def _differences(header: CheckpointHeader, training: dict, tensors: dict[str, Tensor]) -> list[str]:
-    """What is not of this training. One that was stopped may also go on with the operator that it left."""
+    """List what is not of this training. One that was stopped may also go on with the operator that it left."""
     found = differences(header.training, training)
     config = header.training["config"] if found else {}
     unfinished = bool(found) and config["time_limit"] is None and header.step < config["steps"]

@@ -34,7 +34,7 @@ class Processes:
         return self.rank == 0
 
     def broadcast(self, values: Sequence[float]) -> list[float]:
-        """Rank 0's values, on every rank; the others pass as many."""
+        """Send rank 0's values to every rank; the others pass as many."""
         if self.world_size == 1:
             return list(values)
         shared = torch.tensor(values, dtype=torch.float64, device="cpu")  # so a GPU does not have to wait for it
@@ -42,7 +42,7 @@ class Processes:
         return shared.tolist()
 
     def from_first(self, function: Callable[[], bytes | None]) -> bytes:
-        """What a function returns on rank 0, where alone it is called, on every rank.
+        """Call a function on rank 0 alone, and return what it returns on every rank.
 
         Raises:
             OSError, ValueError: on every rank, where it raises one on rank 0.

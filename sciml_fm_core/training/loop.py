@@ -102,14 +102,14 @@ def fit_together(
             losses = training.step()
             if training.is_due(config.validate_every):
                 training.validate()
-            interrupted = training.hears(interrupts.noted is not None)
+            interrupted = training.agree(interrupts.noted is not None)
             diverged = interrupted and not torch.isfinite(losses).all()  # nothing to keep
             if training.is_due(config.report_every) or diverged:
                 training.report(losses)
             if training.is_due(config.checkpoint_every) or interrupted:
                 training.save()
             if interrupted:
-                interrupts.act(training.where_it_stopped)
+                interrupts.act(training.stop_message)
     training.finish()
 
 
@@ -168,7 +168,7 @@ class _Training:
         return self.progress >= 1 or self.stopped or self.steps_taken % interval == 0
 
     def step(self) -> Tensor:
-        """One optimiser step of every active member; returns their losses."""
+        """Take one optimiser step of every active member; returns their losses."""
         factor = self.used_factor = self.factor
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
@@ -184,7 +184,7 @@ class _Training:
             losses.sum().backward()
         self.processes.share_gradients(self.parameters)
         self.optimizer.step()
-        self._count(predictions.shape[1] * self.processes.world_size)
+        self._advance(predictions.shape[1] * self.processes.world_size)
         return losses.detach()
 
     def _encoded(self, operators: Sequence[Operator], parts: Sequence[tuple[System, Examples]]) -> list[Encoded]:
@@ -200,7 +200,7 @@ class _Training:
             variation = torch.cat([variation, second], dim=1)
         return encode_together(operators, inputs, variation[rank::ranks].to(inputs[0][1].device))
 
-    def _count(self, examples: int) -> None:
+    def _advance(self, examples: int) -> None:
         self.steps_taken += 1
         self.seconds = time.perf_counter() - self.started
         if self.config.time_limit:
@@ -259,16 +259,16 @@ class _Training:
                 lambda: save_checkpoint(path, self.members, self.optimizer, self.described, self.steps_taken)
             )
 
-    def hears(self, interrupted: bool) -> bool:
-        """Whether to stop for a signal. Several ranks, of which any may have got it, agree on that when they report."""
+    def agree(self, interrupted: bool) -> bool:
+        """Whether to stop for a signal; several ranks, of which any may have got it, agree on that when they report."""
         if self.processes.world_size == 1:
             return interrupted
         due = self.is_due(self.config.report_every)
         return due and self.processes.mean(torch.tensor(float(interrupted))).item() > 0
 
     @property
-    def where_it_stopped(self) -> str:
-        """What an interrupt says."""
+    def stop_message(self) -> str:
+        """Message of an interrupt."""
         kept = "are lost, as no checkpoint was asked for"
         if self.checkpoint is not None:
             kept = f"are kept in {self.checkpoint}, from which the same command goes on"
@@ -285,7 +285,7 @@ class _Training:
             raise ValueError(f"training data: expected finite numbers, got NaN or infinity{found}; leave them out")
 
     def finish(self) -> None:
-        """Every member ends with its best weights."""
+        """End every member with its best weights."""
         for member in self.members:
             if member.status == "training" and not self.stopped:
                 member.status = "finished"
@@ -305,6 +305,6 @@ def _not_finite(examples: Examples, loss: str) -> str:
 
 
 def _fraction(step: int, seconds: float, config: TrainConfig) -> float:
-    """How much of the training is done: by steps, or by time where that comes first."""
+    """Share of the training that is done: by steps, or by time where that comes first."""
     by_time = seconds / config.time_limit if config.time_limit else 0.0
     return min(1.0, max(step / config.steps, by_time))

@@ -18,7 +18,7 @@ from sciml_fm_core.physics.system import System
 
 
 class Batch(NamedTuple):
-    """What a loss may use beside the prediction: examples of one system.
+    """Examples of one system: what a loss may use beside the prediction.
 
     ``source`` and ``solution`` have shape (batch, n, n), ``coefficients`` (batch, c), ``dial`` (batch,).
     """

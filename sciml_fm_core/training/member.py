@@ -1,4 +1,4 @@
-"""One operator in training, and what became of it."""
+"""State of one operator in training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STATUSES = ("training", "finished", "diverged")
 
 @dataclass
 class Member:
-    """One of several operators trained together, and what became of it.
+    """State of one of several operators that are trained together.
 
     Attributes:
         operator: trained in place; all members' networks have the same shape.

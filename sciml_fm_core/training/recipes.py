@@ -1,4 +1,4 @@
-"""Recipes: how an operator is built and trained."""
+"""Recipes to build and train an operator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAPER_LEARNING_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an operator is built and trained.
+    """Recipe to build and train an operator.
 
     Attributes:
         normalization: kind of the normalisation, see `models.normalization`.

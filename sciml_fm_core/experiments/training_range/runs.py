@@ -31,7 +31,7 @@ WAVES = ((1, 0), (1, 1), (2, 1), (3, 3), (5, 2), (8, 0))
 """Wavevectors of the single waves."""
 POINTS = 64
 SCORES = ("flag", "dial", "residual", "spread", "both")
-"""What is compared: the probability of `TrainingRange.flag`; how far the dial alone is outside; the preconditioned
+"""What is compared: the probability of `TrainingRange.forecast`; how far the dial alone is outside; the preconditioned
 residual of the prediction, which needs the prediction, and is no distance; the spread of the shipped ensemble that was
 trained as the operator was, over the size of its mean, where there is one; and the flag's error times that spread."""
 
@@ -71,13 +71,13 @@ class TrainingRangeRun(MeasuredRun):
             for _, source, coefficients in make(system, self.count, self.seed):
                 prediction = operator.predict(source, coefficients, system)
                 distance = trained.distance(source, coefficients, system)
-                flag = trained.flag(source, coefficients, system)
-                found["flag"].append(flag.probability.clamp(min=1e-4))
+                forecast = trained.forecast(source, coefficients, system)
+                found["flag"].append(forecast.probability.clamp(min=1e-4))
                 found["dial"].append(distance["above"] + distance["below"])
                 found["residual"].append(_preconditioned_residual(prediction, source, coefficients, system))
                 if ensemble:
                     found["spread"].append(ensemble.predict(source, coefficients, system).relative_spread.double())
-                    found["both"].append(flag.error.to(source.device) * found["spread"][-1])
+                    found["both"].append(forecast.error.to(source.device) * found["spread"][-1])
                 found["error"].append(relative_error(prediction, system.solve(source, coefficients)).double())
         values = {name: torch.cat([part.cpu() for part in parts]) for name, parts in found.items() if parts}
         off = values["error"] > LEVEL

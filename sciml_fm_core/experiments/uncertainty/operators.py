@@ -112,7 +112,7 @@ def diverse_heads(
         inputs = [(system, batch.source, batch.coefficients) for system, batch in parts]
         (encoded,) = encode_together([operator], inputs)
         hidden = trunk.hidden(*encoded.inputs)
-        outputs = torch.stack([_with(trunk, head).head(hidden) for head in heads])
+        outputs = torch.stack([_with_head(trunk, head).head(hidden) for head in heads])
         loss = training_loss(encoded.decode(outputs), parts, "relative").mean()
         if progress >= warmup and diversity:
             weights = [{name: cast(nn.Linear, layer).weight for name, layer in head.items()} for head in heads]
@@ -122,7 +122,7 @@ def diverse_heads(
         optimizer.step()
     if not math.isfinite(loss.item()):
         raise FloatingPointError(f"diverse heads: the loss is {loss.item()}; lower the learning rate or the diversity")
-    made = [Operator(deepcopy(_with(trunk, head)).eval(), operator.normalization, operator.card) for head in heads]
+    made = [Operator(deepcopy(_with_head(trunk, head)).eval(), operator.normalization, operator.card) for head in heads]
     card = {
         "kind": "diverse heads",
         "tasks": operator.tasks,
@@ -133,7 +133,7 @@ def diverse_heads(
     return Ensemble(made, card | {"hardware": hardware(operator.device), "versions": versions()})
 
 
-def _with(trunk: FNO, head: nn.ModuleDict) -> FNO:
+def _with_head(trunk: FNO, head: nn.ModuleDict) -> FNO:
     """The trunk with the layers of a head in place of those it has."""
     for name, layer in head.items():
         setattr(trunk, name, layer)
@@ -147,7 +147,7 @@ def _fno(operator: Operator) -> FNO:
 
 
 @dataclass
-class Chosen:
+class ChosenHeads:
     """Diverse heads, and how their diversity was chosen.
 
     Attributes:
@@ -175,7 +175,7 @@ def choose_diversity(
     resolution: int | Mapping[float, int] = 64,
     seed: int = 0,
     **options,
-) -> Chosen:
+) -> ChosenHeads:
     """`diverse_heads` with the largest diversity that costs no more accuracy inside the range of training than allowed.
 
     Args:
@@ -187,7 +187,7 @@ def choose_diversity(
         options: as in `diverse_heads`.
 
     Returns:
-        `Chosen`. Where none is as accurate, that of the lowest error.
+        `ChosenHeads`. Where none is as accurate, that of the lowest error.
 
     Raises:
         ValueError: as `diverse_heads`.
@@ -212,7 +212,7 @@ def choose_diversity(
             best = diversity, ensemble
     if best[1] is None:
         raise FloatingPointError("diverse heads: every training diverged; lower the learning rate")
-    return Chosen(best[1], best[0], tried, start)
+    return ChosenHeads(best[1], best[0], tried, start)
 
 
 # Last-layer Laplace ---------------------------------------------------------------------------------------------------
