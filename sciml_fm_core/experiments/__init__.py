@@ -3,7 +3,7 @@
 Importing this package registers them all, see `study.registry`.
 """
 
-from . import (
+from . import (  # noqa: F401 - registers them
     architectures,
     convergence,
     error_bounds,
@@ -18,19 +18,3 @@ from . import (
     unsupervised,
     weight_spectra,
 )
-
-__all__ = [
-    "architectures",
-    "convergence",
-    "error_bounds",
-    "learned_symbol",
-    "low_precision",
-    "physics_loss",
-    "ranks",
-    "released",
-    "shipped",
-    "training_range",
-    "uncertainty",
-    "unsupervised",
-    "weight_spectra",
-]

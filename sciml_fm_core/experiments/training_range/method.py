@@ -146,11 +146,11 @@ class TrainingRange:
 
         ``above`` and ``below``: how far the dial is beyond the ranges of the tasks, as a logarithm of the ratio (where
         a range reaches 0, the share of its length). ``equation``: logarithm of the distance of what conditions the
-        network (scalars, values on long waves) to the nearest training example, over what is usual among them. ``weak`` and
-        ``strong``: logarithm of how much less or more the operator answers to the source than to nearly all training
-        sources, by the `System.preconditioner`: it is weak where a source has shorter waves. ``peaks``: the same of the
-        kurtosis, large where few places stand out. ``negative``: how far the source falls below what it does in
-        training. Like the operator itself they do not change when f and L are scaled, unless it is the paper's.
+        network (scalars, values on long waves) to the nearest training example, over what is usual among them. ``weak``
+        and ``strong``: logarithm of how much less or more the operator answers to the source than to nearly all
+        training sources, by the `System.preconditioner`: it is weak where a source has shorter waves. ``peaks``: the
+        same of the kurtosis, large where few places stand out. ``negative``: how far the source falls below what it
+        does in training. Like the operator itself they do not change when f and L are scaled, unless it is the paper's.
 
         Args:
             source: f, shape (..., n, n).

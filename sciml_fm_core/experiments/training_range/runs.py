@@ -130,16 +130,14 @@ def other_cases(system: System, count: int, seed: int) -> Cases:
     low, high = (torch.tensor(end, dtype=torch.float64, device="cpu") for end in (dial.low, dial.high))
     values = low * (high / low) ** share if dial.logarithmic else low + (high - low) * share
     values = values.round() if dial.whole else values
+    ends = torch.tensor([(p.low, p.high) for p in system.parameters], dtype=torch.float64, device="cpu").reshape(-1, 2)
+    least, most = ends.unbind(1)
     for source in sources:
         rows = []
         for value in values:
             uniform = torch.rand(len(system.parameters), generator=generator, dtype=torch.float64, device="cpu")
-            ends = [
-                torch.tensor([getattr(p, end) for p in system.parameters], dtype=torch.float64, device="cpu")
-                for end in ("low", "high")
-            ]
             try:
-                rows.append(system.coefficients(value, source.double(), ends[0] + uniform * (ends[1] - ends[0])))
+                rows.append(system.coefficients(value, source.double(), least + uniform * (most - least)))
             except ValueError:  # a wave across the flow is never carried
                 continue
         if rows:

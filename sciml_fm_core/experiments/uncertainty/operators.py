@@ -123,14 +123,9 @@ def diverse_heads(
     if not math.isfinite(loss.item()):
         raise FloatingPointError(f"diverse heads: the loss is {loss.item()}; lower the learning rate or the diversity")
     made = [Operator(deepcopy(_with_head(trunk, head)).eval(), operator.normalization, operator.card) for head in heads]
-    card = {
-        "kind": "diverse heads",
-        "tasks": operator.tasks,
-        "members": members,
-        "diversity": diversity,
-        "steps": steps,
-    }
-    return Ensemble(made, card | {"hardware": hardware(operator.device), "versions": versions()})
+    card = {"kind": "diverse heads", "tasks": operator.tasks, "members": members, "diversity": diversity}
+    card |= {"steps": steps, "hardware": hardware(operator.device), "versions": versions()}
+    return Ensemble(made, card)
 
 
 def _with_head(trunk: FNO, head: nn.ModuleDict) -> FNO:
