@@ -88,13 +88,13 @@ def describe(value: Any) -> Any:
 
 def _examples(reader: Reader) -> dict[str, Any]:
     """Numbers of examples and of grid points, and a number for each field."""
-    totals, points = {name: torch.zeros(2, dtype=torch.float64) for name in Examples._fields}, 0
+    totals = {name: torch.zeros(2, dtype=torch.float64) for name in Examples._fields}
     for start in range(0, reader.size, CHUNK):
         part = reader.take(slice(start, start + CHUNK))
-        points = part.source.shape[-1]
         for name, total in totals.items():
             total += _sums(getattr(part, name), start)
-    return {"examples": reader.size, "points": points, **{name: _sketch(total) for name, total in totals.items()}}
+    sizes = {"examples": reader.size, "points": reader.resolution}
+    return sizes | {name: _sketch(total) for name, total in totals.items()}
 
 
 def _sums(values: Tensor, start: int = 0) -> Tensor:

@@ -138,11 +138,10 @@ class _Training:
         self.processes.share_weights(models)
         self.steps_taken = 0
         if self.checkpoint is not None:
-            described = (self.members, self.data, self.config, self.validation)
-            self.described = describe_training(*described) if self.processes.first else {}
-            self.steps_taken = load_checkpoint(
-                self.checkpoint, self.members, self.optimizer, self.described, self.processes
-            )  # fmt: skip
+            training = self.members, self.data, self.config, self.validation
+            self.described = describe_training(*training) if self.processes.first else {}
+            where = self.checkpoint, self.members, self.optimizer
+            self.steps_taken = load_checkpoint(*where, self.described, self.processes)
         self.network = trained_network(self.config, self.members[0].operator)
         self.resumed = time.perf_counter()
         self.started = self.resumed - max(member.history.seconds for member in self.members)
@@ -234,11 +233,9 @@ class _Training:
                 self._check_data()
                 member.status = "diverged"
         if not self.active:
-            loss = active[0].history.rows[-1]["loss"]
             rates = ", ".join(f"{member.learning_rate:g}" for member in active)
-            raise FloatingPointError(
-                f"training: the loss is {loss} at step {self.steps_taken}; lower the learning rate ({rates})"
-            )
+            about = f"{active[0].history.rows[-1]['loss']} at step {self.steps_taken}"
+            raise FloatingPointError(f"training: the loss is {about}; lower the learning rate ({rates})")
         if self.callback is not None and self.processes.first:
             self.stopped = bool(self.callback(self._progress(min(self.active, key=lambda member: member.score))))
         self.stopped = bool(self.processes.broadcast([self.stopped])[0])
@@ -255,9 +252,8 @@ class _Training:
     def save(self) -> None:
         """Write the checkpoint, where there is to be one; every rank knows whether it is written."""
         if (path := self.checkpoint) is not None:
-            self.processes.from_first(
-                lambda: save_checkpoint(path, self.members, self.optimizer, self.described, self.steps_taken)
-            )
+            state = self.members, self.optimizer, self.described, self.steps_taken
+            self.processes.from_first(lambda: save_checkpoint(path, *state))
 
     def agree(self, interrupted: bool) -> bool:
         """Whether to stop for a signal; several ranks, of which any may have got it, agree on that when they report."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sciml_fm_core.models.operator import Operator
 
@@ -36,11 +35,6 @@ class Recipe:
     conditioners: tuple[str, ...] = ()
     composed: float = 0.0
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The fields of `TrainConfig` that it sets."""
-        return {name: getattr(self, name) for name in ("loss", "learning_rate", "warmup", "composed")}
-
 
 RECIPES = {
     "dimensionless": Recipe("dimensionless", 128, "relative", 5e-3, 32, warmup=20),
@@ -66,7 +60,8 @@ def recipe_of(operator: Operator) -> Recipe:
 def completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
     """Complete a configuration by the architecture of an operator, and else by its recipe."""
     config = (config or TrainConfig()).completed(learning_rate=operator.model.learning_rate)
-    return config.completed(**recipe_of(operator).settings)
+    recipe = recipe_of(operator)
+    return config.completed(**{name: getattr(recipe, name) for name in ("loss", "learning_rate", "warmup", "composed")})
 
 
 def find_recipe(name: str) -> Recipe:
