@@ -34,16 +34,14 @@ class TrainConfig(TakesNumpy):
         loss: a name in `LOSSES`, such as ``relative``, the mean of ||u - u0|| / ||u0||; ``squared``, the paper's; or
             ``physics``, which needs no solutions.
         warmup: steps over which the learning rate rises from 0.
-        composed: share of the examples that are described by an operator that is followed by another, for networks
-            conditioned on the symbol, see `SymbolNormalization`. It broadens a pre-training; few-shot training, which
-            meets one equation, has none.
+        composed: share of the examples that are described by an operator followed by another, for networks conditioned
+            on the symbol, see `SymbolNormalization`. It broadens a pre-training; few-shot training has none.
         validate_every: steps between validations, where there are validation examples.
         report_every: steps between calls of the callback.
         time_limit: seconds after which the decay has reached 0 and training ends, whatever `steps`; None for no limit.
         checkpoint_every: steps between checkpoints, where a checkpoint path is given.
-        compile: compile the network with torch.compile (needs a C compiler), as a CUDA graph where it is small. Where
-            None, by rule: on a GPU with a C compiler, from `COMPILE_STEPS` steps on, without a time limit; never on a
-            CPU or in a few-shot run of seconds.
+        compile: compile the network with torch.compile, as a CUDA graph where it is small. Where None, by rule: on a
+            GPU with a C compiler, from `COMPILE_STEPS` steps on, without a time limit.
         precision: of the steps; validation and what is saved are float32. ``tf32`` rounds the factors of every product
             to 10 bits on a GPU that has TF32; ``bfloat16`` those of the pointwise products of hidden channels to 7, and
             their results, and keeps transforms and modes in float32.
