@@ -1,4 +1,4 @@
-"""Whether operators learned the operator, or a table of their grid or of their step of time."""
+"""Runs that tell an operator from a table of one grid or of one step of time."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class ConvergenceRun(MeasuredRun):
 
 
 class _Unregistered:
-    """Has the name, so that the class that inherits it has none of its own and is not offered beside the equations."""
+    """Holder of a name: the class that inherits it has none of its own, and is not offered beside the equations."""
 
     name: ClassVar[str] = "heat_for_a_time"
 
@@ -141,7 +141,7 @@ class FlowRun(MeasuredRun):
 
     @property
     def task(self) -> Task:
-        """What it is trained on."""
+        """Task that it is trained on."""
         return Task(HeatForATime(), self.shortest, self.longest)
 
     def measure(self, device):
@@ -237,7 +237,7 @@ def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
 
 
 def convergence_table(records: Sequence[dict]) -> str:
-    """How far the answers of each operator that ships are from its own on the finest grid, over its error."""
+    """Table of the distance of the answers of each shipped operator to its own on the finest grid, over its error."""
     rows, shipped = [], [r for r in records if r["kind"] == "convergence" and r["parent"]]
     points = shipped[0]["resolutions"]
     for parent, task in dict.fromkeys((r["parent"], r["task"]) for r in shipped):

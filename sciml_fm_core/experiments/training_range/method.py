@@ -311,7 +311,7 @@ def _measured(reference: TrainingRange, operator: Operator, seed: int) -> Traini
 
 
 def _features_of(normalization: Normalization, source: Tensor, coefficients: Tensor, system: System) -> _Features:
-    """What the network sees of examples on `POINTS` x `POINTS` points, in a few numbers."""
+    """Features of examples as the network sees them, on `POINTS` x `POINTS` points, in a few numbers."""
     encoded = normalization.encode(source, coefficients, system, mode_points=POINTS)
     conditioning = encoded.scalars
     if encoded.modes is not None:
@@ -339,7 +339,7 @@ def _on_points(source: Tensor) -> Tensor:
 
 
 def _outside(dial: Tensor, trained: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
-    """How far dials are above and below a range."""
+    """Distances of dials above and below a range."""
     if trained is None:
         return torch.zeros_like(dial), torch.zeros_like(dial)
     low, high = trained

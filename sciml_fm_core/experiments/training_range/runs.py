@@ -1,4 +1,4 @@
-"""How well the distance to a training tells beforehand where an operator is off: areas under the ROC curve."""
+"""Runs that measure how well the distance to a training forecasts errors: areas under the ROC curve."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def other_cases(system: System, count: int, seed: int) -> Cases:
 
 
 def _preconditioned_residual(prediction: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:
-    """``||(L u - f) / P|| / ||f / P||`` with the `System.preconditioner` P, shape (count,)."""
+    """Relative residual ``||(L u - f) / P|| / ||f / P||`` with the `System.preconditioner` P, shape (count,)."""
     scale = system.preconditioner(coefficients, POINTS)
     residual = system.residual(prediction.double(), source.double(), coefficients)
     sizes = [(parseval_weights(POINTS) * (transform(each).abs() / scale).square()).sum((-2, -1)).sqrt()

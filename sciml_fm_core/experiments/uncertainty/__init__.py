@@ -1,3 +1,3 @@
-"""Does an operator know where it is wrong: ensembles and other spreads, how they are calibrated, and the runs."""
+"""Uncertainty of predictions: ensembles and other spreads, their calibration, and the runs that measure them."""
 
 from . import ensemble, method, operators, runs  # noqa: F401 - registers them

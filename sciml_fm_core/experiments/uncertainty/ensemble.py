@@ -42,7 +42,7 @@ MOST_MEMBERS = 64
 
 @dataclass(frozen=True)
 class MemberHeader:
-    """What the header of an ensemble says of one member."""
+    """Header of one member of an ensemble."""
 
     normalization: dict
     card: dict
@@ -53,7 +53,7 @@ class MemberHeader:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the weights of an ensemble are packed: numbers that share one scale."""
+    """Packing of the weights of an ensemble: how many numbers share one scale."""
 
     block: int
 
@@ -63,7 +63,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class EnsembleHeader:
-    """What the header of an ensemble holds."""
+    """Header of an ensemble."""
 
     format: str
     version: int
@@ -145,7 +145,7 @@ class Ensemble:
         return self
 
     def predict_members(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Tensor:
-        """What each member predicts, shape (members, ..., n, n); arguments and errors as in `Operator.predict`."""
+        """Predictions of each member, shape (members, ..., n, n); arguments and errors as in `Operator.predict`."""
         return predict_together(self.members, source, coefficients, system)
 
     def predict(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Prediction:
@@ -219,7 +219,7 @@ def pretrain_ensemble(
     folder: str | Path | None = None,
     **options,
 ) -> Ensemble:
-    """A deep ensemble (arXiv:1612.01474): operators pre-trained alike, each from its own random weights and examples.
+    """Train a deep ensemble (arXiv:1612.01474): operators alike, each from its own random weights and examples.
 
     >>> ensemble = pretrain_ensemble([Task.parse("SYS-1(1,5)")], TrainConfig(steps=1), members=2, size="64K",
     ...                              resolution=32, batch_size=2, validation_count=2)

@@ -41,7 +41,7 @@ PRECISIONS = tuple(10.0**power for power in range(-12, 3))
 
 
 def diversity_of(heads: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """How far heads are apart: the mean over pairs of ``||w_i - w_j||^2 / ||w||^2``.
+    """Distance between heads: the mean over pairs of ``||w_i - w_j||^2 / ||w||^2``.
 
     w are all weights of a head, without biases, and ||w||^2 is the mean over the heads, which no gradient flows into.
     (The released code of arXiv:2403.10642 has the plain squared distance of last-layer weights, among others; divided
@@ -171,7 +171,7 @@ def choose_diversity(
     seed: int = 0,
     **options,
 ) -> ChosenHeads:
-    """`diverse_heads` with the largest diversity that costs no more accuracy inside the range of training than allowed.
+    """Train `diverse_heads` with the largest diversity that costs no more accuracy inside the range than allowed.
 
     Args:
         operator: a Fourier neural operator, pre-trained on the task.

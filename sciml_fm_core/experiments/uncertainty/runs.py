@@ -1,4 +1,4 @@
-"""Does an operator know where it is wrong: spreads of several kinds, calibrated inside and on the target itself.
+"""Runs of spreads of several kinds, calibrated inside the range of training and on the target itself.
 
 For each of the paper's systems small operators are trained apart (a deep ensemble). On the first of them stand the
 others: heads that are pushed apart, a Gaussian posterior of its last layer, a constant, and how far one step of a
@@ -205,7 +205,7 @@ def uncertainty(budget: str = "laptop") -> list[UncertaintyRun]:
 
 
 def uncertainty_table(records: Sequence[dict]) -> str:
-    """How far each spread follows the errors, and what its bands hold."""
+    """Table of how each spread follows the errors, and of what its bands hold."""
     rows = []
     for system in dict.fromkeys(record["system"] for record in records):
         points = [row for record in select(records, system=system) for row in record["rows"]]

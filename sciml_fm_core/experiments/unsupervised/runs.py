@@ -1,5 +1,5 @@
-"""What can be had without labels or without training (Chen et al., arXiv:2402.15734): pre-training by reconstruction,
-and solved examples that mend predictions at test time."""
+"""Runs without labels or without training (Chen et al., arXiv:2402.15734): pre-training by reconstruction, and solved
+examples that mend predictions at test time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RATES = LEARNING_RATES[2:]
 
 @dataclass(frozen=True, kw_only=True)
 class _FewShot(MeasuredRun):
-    """What adaptations to a few solved examples share.
+    """Fields that adaptations to a few solved examples share.
 
     Attributes:
         examples: numbers of labelled examples; more of them contain fewer.
@@ -133,7 +133,7 @@ class UnsupervisedRun(_FewShot):
 
     @property
     def degradation(self) -> Degradation:
-        """What is to be undone in pre-training."""
+        """Degradation to be undone in pre-training."""
         return Degradation(self.mask_ratio, self.patch, self.blur)
 
     def measure(self, device):
@@ -305,7 +305,7 @@ SEEDS = {"smoke": ((0,), (0,))}
 
 @experiment("unsupervised")
 def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
-    """Does pre-training by reconstruction save labels; and do neighbours, a factor or fine-tuning use them best.
+    """Runs that ask whether reconstruction saves labels, and whether neighbours, a factor or fine-tuning use them best.
 
     The first seed has all `SETTINGS`, to choose one by; and pre-training by labels, for scale. In context, the operator
     is trained on the downstream range and meets one beyond it.
