@@ -11,15 +11,13 @@ from .data.batches import FixedBatches, FreshBatches
 from .data.generation import generate
 from .data.hdf5 import DatasetFile
 from .data.splits import draw_split
-from .evaluation.error_bounds import ErrorBounds, error_bounds
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, mean_relative_error, relative_error, relative_residual
+from .experiments import architectures  # noqa: F401 - networks that are known by their names
 from .models.base import MODELS, FixedGridModel, Model, ModelConfig
 from .models.conditioning import Conditioning
-from .models.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles
 from .models.fno import FNO, SIZES, FNOConfig
 from .models.operator import Operator, load_operator, shipped_operators
-from .models.released import operator_from_released
 from .physics.examples import Examples
 from .physics.parameter import Parameter
 from .physics.spectral_system import Evolution, SpectralSystem
@@ -35,7 +33,10 @@ from .training.transfer import Adaptation, fine_tune, new_operator, pretrain, tr
 
 if TYPE_CHECKING:
     from .experiments.convergence.method import Convergence, FlowConvergence, convergence, flow_convergence
+    from .experiments.error_bounds import ErrorBounds, error_bounds
     from .experiments.learned_symbol import LearnedSymbol, half_plane, learned_symbol
+    from .experiments.released import operator_from_released
+    from .experiments.uncertainty.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles
 
 __all__ = [
     "FNO",
@@ -106,6 +107,9 @@ __all__ = [
 _OF_EXPERIMENTS = {
     **dict.fromkeys(("Convergence", "FlowConvergence", "convergence", "flow_convergence"), "convergence.method"),
     **dict.fromkeys(("LearnedSymbol", "half_plane", "learned_symbol"), "learned_symbol"),
+    **dict.fromkeys(("ErrorBounds", "error_bounds"), "error_bounds"),
+    **dict.fromkeys(("Ensemble", "Prediction", "load_ensemble", "shipped_ensembles"), "uncertainty.ensemble"),
+    "operator_from_released": "released",
 }
 """Public names of side studies, which are imported when they are asked for: most programs use none of them."""
 

@@ -20,7 +20,7 @@ import torch
 from sciml_fm_core import SYSTEMS, SpectralSystem, Task, load_operator, new_operator
 from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.experiments.training_range.method import TrainingRange
-from sciml_fm_core.models.ensemble import load_ensemble, shipped_ensembles
+from sciml_fm_core.experiments.uncertainty.ensemble import load_ensemble, shipped_ensembles
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciml_fm_core.digests import stored_format
+from sciml_fm_core.experiments.uncertainty.ensemble import ENSEMBLE_FORMAT, ensemble_like
 from sciml_fm_core.files import user_path
-from sciml_fm_core.models.ensemble import ENSEMBLE_FORMAT, ensemble_like
 from sciml_fm_core.models.normalization import normalization_from_dict
 from sciml_fm_core.models.operator import read_header, shipped_operators
 from sciml_fm_core.physics.system import PRETRAINING, System

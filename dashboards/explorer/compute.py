@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.splits import stream
-from sciml_fm_core.evaluation.error_bounds import error_bounds
 from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
-from sciml_fm_core.experiments.training_range.method import Flag, TrainingRange
-from sciml_fm_core.models.ensemble import Ensemble
+from sciml_fm_core.experiments.error_bounds import error_bounds
+from sciml_fm_core.experiments.training_range.method import ErrorForecast, TrainingRange
+from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.spectral import resample
@@ -199,14 +199,14 @@ def _frames(solved: Sequence[_Solved]) -> list[Frame]:
 
 
 @torch.inference_mode()
-def expected(frame: Frame, key: str = "zero_shot") -> Flag | None:
+def expected(frame: Frame, key: str = "zero_shot") -> ErrorForecast | None:
     """What the distance to the training lets expect of a prediction, where the `TrainingRange` is known already."""
     load = frame.query.operators.get(key)
     trained = TrainingRange.known(load()) if load else None
     if trained is None:
         return None
     source, coefficients = torch.from_numpy(frame.source), torch.tensor(list(frame.coefficients.values()))
-    return trained.flag(source, coefficients, frame.query.system)
+    return trained.forecast(source, coefficients, frame.query.system)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import panel as pn
 
 from sciml_fm_core.cpu import use_threads
-from sciml_fm_core.models.ensemble import Ensemble, load_ensemble, shipped_ensembles
+from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble, load_ensemble, shipped_ensembles
 from sciml_fm_core.models.operator import Operator, load_operator
 
 from . import text

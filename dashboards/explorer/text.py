@@ -8,7 +8,7 @@ from html import escape
 
 from latex2mathml.converter import convert
 
-from sciml_fm_core.experiments.training_range.method import LEVEL, Flag
+from sciml_fm_core.experiments.training_range.method import LEVEL, ErrorForecast
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import shift_of
 
@@ -42,7 +42,7 @@ def plain_equation(system: System) -> str:
 
 def sentence(
     system: System, dial: float, trained: tuple[float, float] | None, error: float | None, mean: float | None,
-    largest: float, gaussians: Sequence[tuple[float, float, float]] | None, flag: Flag | None = None,
+    largest: float, gaussians: Sequence[tuple[float, float, float]] | None, flag: ErrorForecast | None = None,
     bounds: tuple[float, float] = (0.0, math.inf),
 ) -> str:  # fmt: skip
     """Where the example on the page stands to what the operator was trained on, and how wrong it is.
@@ -97,7 +97,7 @@ LEAST_SHARE = 0.2
 """Least share of the expected error for which a reason has to account to be named."""
 
 
-def expectation(system: System, flag: Flag, bounds: tuple[float, float] = (0.0, math.inf)) -> str:
+def expectation(system: System, flag: ErrorForecast, bounds: tuple[float, float] = (0.0, math.inf)) -> str:
     """What the distance to the training let expect of an example, and why, as a sentence; empty where it cannot tell.
 
     The bounds, which hold always, are told in its place where they contradict it.

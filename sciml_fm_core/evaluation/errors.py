@@ -1,4 +1,4 @@
-"""Errors of operators on freshly drawn examples: of a task, of all shifts, along the dial."""
+"""Errors of operators on examples that are drawn or given: of a task, of all shifts, along what is varied."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAP_POINTS = 2**21
 
 
 def validation_sets(tasks, count: int, *, seed: int = 0, resolution: Resolution = 64, device="cpu"):
-    """Validation examples of each task, from the validation stream."""
+    """Draw validation examples of each task, from the validation stream."""
     return [
         (task.system, draw_split(task, "validation", count, seed=seed, resolution=resolution).to(device))
         for task in tasks
@@ -44,7 +44,7 @@ def evaluate(
     seed: int = 0,
     symmetries: bool = False,
 ) -> dict[str, Any]:
-    """Errors on freshly drawn test examples, or on given ones (zero-shot where the operator has not seen the task).
+    """Measure errors on freshly drawn test examples, or on given ones (zero-shot on a task not trained on).
 
     >>> from sciml_fm_core import load_operator
     >>> task = Task.parse("SYS-1(1,5)")
@@ -116,8 +116,7 @@ def evaluate(
 
 @takes_numpy
 def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
-    """Mean relative error on the operator's own tasks, on each named shift of its systems, and on those of every other
-    system that it takes without having been trained on it."""
+    """Measure the mean relative error on an operator's own tasks and on each named shift of every system it takes."""
     labels = operator.tasks
     others = (system for system in SYSTEMS.values() if operator.normalization.knows(system))
     for system in dict.fromkeys([*operator.systems, *others]):
@@ -138,8 +137,8 @@ def error_map(
 ) -> Tensor:
     """Mean relative error of operators over some sources, at each of many values of the dial and the parameters.
 
-    The error along the dial, or an atlas over two parameters. The coefficients and the exact solution of a point are
-    found once for all operators, and many points are predicted in one batch.
+    The coefficients and the exact solution of a point are found once for all operators, and many points are predicted
+    in one batch.
 
     Args:
         operators: what to compare; they know the system.

@@ -1,4 +1,4 @@
-"""How far a prediction is from the solution: relative error, PDE residual, spectra."""
+"""Metrics of a prediction: relative error, PDE residual, spectra."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sciml_fm_core.physics.spectral import (
 
 
 def relative_error(prediction: Tensor, solution: Tensor) -> Tensor:
-    """``||u - u0|| / ||u0||`` of each example in the discrete L2 norm, for numbers of any size.
+    """Relative error ``||u - u0|| / ||u0||`` of each example in the discrete L2 norm, for numbers of any size.
 
     Its mean over a test set is the paper's metric mu, see `mean_relative_error`.
 
@@ -45,7 +45,7 @@ def relative_error(prediction: Tensor, solution: Tensor) -> Tensor:
 
 
 def relative_residual(residual: Tensor, source: Tensor) -> Tensor:
-    """``||L u - f|| / ||f||`` of each example, shape (...), from `System.residual`; 0 or infinity where f is zero."""
+    """Relative residual ``||L u - f|| / ||f||``, shape (...), from `System.residual`; 0 or infinity where f is 0."""
     return relative_size(residual, source)
 
 

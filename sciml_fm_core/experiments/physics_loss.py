@@ -60,7 +60,7 @@ class EquationRun(CustomRun):
         find_recipe(self.recipe)
 
     def measure(self, device):
-        """Its error, and that of the operator it starts from as ``error_before``.
+        """Error of the operator, and of the one that it starts from as ``error_before``.
 
         ``cpu_seconds`` are those of the training.
         """

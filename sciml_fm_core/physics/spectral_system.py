@@ -162,7 +162,7 @@ class SpectralSystem(System):
     def symbol_bounds(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor] | None:
         """``low(k) <= |symbol(k)| <= high(k)`` in the modes that L does not annihilate, from a few numbers of L.
 
-        From these `evaluation.error_bounds` makes its certificates. None where nothing is known but the symbol itself.
+        From these `experiments.error_bounds` makes its certificates. None where nothing is known but the symbol itself.
 
         Args:
             coefficients: (..., c), in float64.

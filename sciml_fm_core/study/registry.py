@@ -66,7 +66,7 @@ def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
         ValueError: if there is no such experiment.
     """
     if name not in REGISTRY:
-        importlib.import_module("sciml_fm_core.experiments")  # by its name alone: it imports this module
+        importlib.import_module("sciml_fm_core.experiments").import_all()  # by its name alone: they import this module
     if name not in REGISTRY:
         raise ValueError(f"experiment: expected one of {', '.join(REGISTRY)}, got {name!r}")
     return REGISTRY[name].runs

@@ -1,4 +1,4 @@
-"""Whether operators learned the operator, or a table of their grid or of their step of time."""
+"""Runs that tell an operator from a table of one grid or of one step of time."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class ConvergenceRun(CustomRun):
 
 
 class _Unregistered:
-    """Has the name, so that the class that inherits it has none of its own and is not offered beside the equations."""
+    """Holder of a name: the class that inherits it has none of its own, and is not offered beside the equations."""
 
     name: ClassVar[str] = "heat_for_a_time"
 
@@ -141,7 +141,7 @@ class FlowRun(CustomRun):
 
     @property
     def task(self) -> Task:
-        """What it is trained on."""
+        """Task that it is trained on."""
         return Task(HeatForATime(), self.shortest, self.longest)
 
     def measure(self, device):
@@ -173,39 +173,34 @@ COARSE_FIRST = ConvergenceRun.resolution
 OTHERS_SIZE = "64K"
 """Size of the networks that resample to a grid of their own: what is asked of them does not depend on it."""
 
+
+def _trained(steps: int) -> tuple[tuple[str, Schedule, int], ...]:
+    return tuple((size, schedule, steps) for size in ("256K", "1M") for schedule in (COARSE_FIRST, COARSE_ALONE))
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     # seconds: only shows that everything runs
     "smoke": {
-        "seeds": (0,), "grids": {"sources": 2, "resolutions": (32, 64, 128)},
+        "seeds": (0,), "grids": {"sources": 2, "resolutions": (32, 64, 128)}, "others": 2,
         "trained": (("64K", COARSE_FIRST, 2), ("64K", COARSE_ALONE, 2)),
-        "steps": {"unet": 2, "vit": 2},
         "flow": {"size": "64K", "steps": 2, "test": 2, "test_resolution": 32},
     },
     # minutes on two cores
     "laptop": {
-        "seeds": (0, 1, 2), "grids": {},
+        "seeds": (0, 1, 2), "grids": {}, "others": 300, "flow": {},
         "trained": (("256K", COARSE_FIRST, 400), ("256K", COARSE_ALONE, 400), ("1M", COARSE_ALONE, 300)),
-        "steps": {"unet": 300, "vit": 300}, "flow": {},
     },
     # an hour on one data-centre GPU
     "gpu": {
-        "seeds": (0, 1, 2), "grids": {"sources": 256},
-        "trained": tuple(
-            (size, schedule, 40_000) for size in ("256K", "1M") for schedule in (COARSE_FIRST, COARSE_ALONE)
-        ),
-        "steps": {"unet": 40_000, "vit": 40_000},
+        "seeds": (0, 1, 2), "grids": {"sources": 256}, "others": 40_000, "trained": _trained(40_000),
         "flow": {"size": "1M", "steps": 20_000, "test": 1024},
     },
     "paper": {
-        "seeds": (0, 1, 2, 3, 4), "grids": {"sources": 1024},
-        "trained": tuple(
-            (size, schedule, 128_000) for size in ("256K", "1M") for schedule in (COARSE_FIRST, COARSE_ALONE)
-        ),
-        "steps": {"unet": 128_000, "vit": 128_000},
+        "seeds": (0, 1, 2, 3, 4), "grids": {"sources": 1024}, "others": 128_000, "trained": _trained(128_000),
         "flow": {"size": "1M", "steps": 128_000, "test": 4096},
     },
 }  # fmt: skip
-"""How much of the experiment to run, by budget."""
+"""How much of the experiment to run, by budget; ``others`` are the steps of the U-Net and the vision transformer."""
 
 
 @experiment("convergence")
@@ -219,7 +214,7 @@ def convergence_runs(budget: str = "laptop") -> list[CustomRun]:
         ValueError: on an unknown budget.
     """
     chosen = for_budget(SETTINGS, budget)
-    seeds, grids, steps = chosen["seeds"], chosen["grids"], chosen["steps"]
+    seeds, grids = chosen["seeds"], chosen["grids"]
     runs: list[CustomRun] = [
         ConvergenceRun(task, parent, seed=seed, **grids)
         for parent, tasks in TRAINED_ON.items()
@@ -227,7 +222,7 @@ def convergence_runs(budget: str = "laptop") -> list[CustomRun]:
         for seed in seeds
     ]
     runs += [
-        ConvergenceRun("SYS-1(1,5)", architecture=name, size=OTHERS_SIZE, steps=steps[name], **grids)
+        ConvergenceRun("SYS-1(1,5)", architecture=name, size=OTHERS_SIZE, steps=chosen["others"], **grids)
         for name in ("unet", "vit")
     ]
     for seed in seeds:
@@ -242,7 +237,7 @@ def convergence_runs(budget: str = "laptop") -> list[CustomRun]:
 
 
 def convergence_table(records: Sequence[dict]) -> str:
-    """How far the answers of each operator that ships are from its own on the finest grid, over its error."""
+    """Table of the distance of the answers of each shipped operator to its own on the finest grid, over its error."""
     rows, shipped = [], [r for r in records if r["kind"] == "convergence" and r["parent"]]
     points = shipped[0]["resolutions"]
     for parent, task in dict.fromkeys((r["parent"], r["task"]) for r in shipped):

@@ -1,4 +1,4 @@
-"""What fewer bits cost: error, size and speed of the operators that ship, inside their range and outside it."""
+"""Cost of fewer bits: error, size and speed of the operators that ship, inside their range and outside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far an uncertainty can be trusted: bands and their coverage, scores, conformal calibration, constraints.
+"""Measures of an uncertainty: bands and their coverage, scores, conformal calibration, constraints.
 
 A band is ``|u - u0| <= width`` at each point; its width is a factor times a spread, which may come from an ensemble or
 from anywhere else. Of a band it is asked whether it holds what it should, and of two that do, which one is narrower.
@@ -165,7 +165,7 @@ def _pearson(first: Tensor, second: Tensor) -> float:
 
 
 def preconditioned_step(solution: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:
-    """What one step of a preconditioned iteration would change: ``(L u - f) / P``, mode by mode, shape (..., n, n).
+    """Change by one step of a preconditioned iteration: ``(L u - f) / P``, mode by mode, shape (..., n, n).
 
     An estimate of the error that needs the equation and no other network; P is the system's `preconditioner`.
 

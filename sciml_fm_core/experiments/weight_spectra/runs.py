@@ -1,4 +1,4 @@
-"""Whether heavy tails in the spectra of weights tell anything of the error: across operators, and along trainings."""
+"""Runs that relate heavy tails in the spectra of weights to errors, across operators and along trainings."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def weight_spectra(budget: str = "laptop") -> list[CustomRun]:
 
 
 def weight_spectra_table(records: Sequence[dict]) -> str:
-    """How the exponents of weights rank operators by their errors, and the steps of trainings."""
+    """Table of how the exponents of weights rank operators by their errors, and the steps of trainings."""
     rows = []
 
     def related(exponents: Sequence[float], errors: Sequence[float]) -> str:

@@ -28,7 +28,7 @@ SMALLEST = 1e-50
 
 
 class ErrorBounds(NamedTuple):
-    """``lower <= ||u - u0|| / ||u0|| <= upper`` of each example, shape (...), float64; infinity is no bound."""
+    """Bounds ``lower <= ||u - u0|| / ||u0|| <= upper`` of each example, shape (...), float64; infinity is no bound."""
 
     lower: Tensor
     upper: Tensor
@@ -131,7 +131,7 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
         turn = (residual * (shortest + longest) / mixed).masked_fill(mixed <= 0, torch.inf)
 
         def by_prediction(ratio: Tensor) -> Tensor:
-            """``||r / s||^2 / ||u + r / s||^2``; it is largest at the ends of each 1 / s as long as it is below 1."""
+            """Ratio ``||r / s||^2 / ||u + r / s||^2``, largest at the ends of each 1 / s as long as it is below 1."""
             chosen = (turn > (ratio / (1 - ratio))[..., None]).double()
             off, whole = error + _sum(chosen, more_error), solution + _sum(chosen, more_solution)
             return torch.where((off < whole) & (ratio < 1), off / whole, torch.inf)
@@ -141,7 +141,7 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
     turn = residual / given
 
     def by_source(above: bool) -> Callable[[Tensor], Tensor]:
-        """``||r / s||^2 / ||f / s||^2``, with 1 / s at its largest in the modes whose own ratio is above, or below."""
+        """Ratio ``||r / s||^2 / ||f / s||^2``, 1 / s at its largest in the modes whose own ratio is above, or below."""
 
         def step(ratio: Tensor) -> Tensor:
             chosen = (turn > ratio[..., None] if above else turn <= ratio[..., None]).double()
