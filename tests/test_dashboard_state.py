@@ -29,29 +29,20 @@ from sciml_fm_core.physics.system import Evolution
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
-from explorer import frames, text
+from explorer import text
 from explorer.app import Explorer
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
-from explorer.compute import (
-    RESOLUTION,
-    Query,
-    coarse_to_fine,
-    compute,
-    compute_together,
-    expected,
-    spread_of,
-    sweep_sources,
-)
+from explorer.compute import RESOLUTION, Query, compute, expected, frame_message, sentence_of, spread_message, spread_of
 from explorer.controls import ParameterControls
-from explorer.error_curves import along, mean_at
+from explorer.error_curves import along, coarse_to_fine, mean_at, sweep_sources
 from explorer.exports import as_hdf5, as_npz, program
-from explorer.frames import frame_message, sentence_of, spread_message
 from explorer.jobs import AdaptJob, JobQueue
 from explorer.link import query_of, restore, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
-from explorer.stage import pack, setup_message, ticks, unpack
+from explorer.setup import setup_message, ticks
+from explorer.stage import pack, unpack
 from explorer.state import EXAMPLE_COUNTS, ExploreState, default_window
 
 PATIENCE = 300
@@ -534,7 +525,7 @@ def test_a_message_keeps_fields_to_a_part_in_60000(generator):
 
 def test_a_frame_is_sent_as_the_exact_solution_and_signed_errors(state):
     solved = compute(state.query())
-    header, arrays = unpack(pack(*frames.frame(state.query())))
+    header, arrays = unpack(pack(*frame_message(compute(state.query()))))
     zero_shot = solved.predictions["zero_shot"]
     assert list(arrays) == ["source", "solution", "zero_shot"]
     limit = np.ptp(zero_shot.error) / 60_000 + np.ptp(solved.solution) / 60_000
@@ -601,12 +592,12 @@ def still(explorer, monkeypatch):
 def test_what_is_said_is_of_the_frame_and_not_of_the_page_since(state, operators):
     """Like reports of a dashboard whose title is of the new selection and whose numbers are of the old one."""
     frame = compute(state.query())
-    said = sentence_of(frame)
+    said = sentence_of(frame, None)
     assert "inside the range of pre-training, 1 to 5" in said
     state.bundles = state.bundles | {"wide": bundle_on("SYS-1(10,20)", name="wide")}
     state.choose_bundle("wide")
     state.live = {"fine_tuned": operators["poisson"]}
-    assert sentence_of(frame) == said
+    assert sentence_of(frame, None) == said
     assert (frame.query.learning, state.query().learning) == ((), ("fine_tuned",))
 
 
@@ -639,21 +630,6 @@ def test_what_is_expected_is_never_against_a_bound_nor_wrong_more_often_than_it_
                     assert ("at most" in said) == (found.relative_error <= 0.05), where
     assert seen > 50
     assert off <= promised
-
-
-def test_what_the_stage_says_is_checked(state):
-    """Anybody can send anything to a server: what makes no sense changes nothing."""
-    explorer = Explorer(state)
-    before = dict(state.param.values())
-    nonsense = (
-        {"dial": "x"}, {"dial": None}, {"system": "nowhere"}, {"model": "none"}, {"result": "7"}, {"gaussians": 3},
-        {"gaussians": [[1, 2]]}, {"gaussians": [[0.1, float("nan"), 1]]}, {"painted": []}, {"__class__": 1}, {},
-        {"turn": "a"}, {"window": [3]}, {"window": [4, 2]}, {"window": [1, 1e9]}, {"across": "up"}, {"insight": "x"},
-        {"insight": []}, {"save": "secrets"}, {"step": None}, {"guess": "b"}, {"lesson": "none such"},
-    )  # fmt: skip
-    for message in nonsense:
-        explorer._heard(message)
-    assert dict(state.param.values()) == before
 
 
 def test_a_kernel_may_hear_in_a_thread_of_its_own(state):
@@ -905,26 +881,6 @@ def test_a_fourth_prediction_is_one_entry(state, operators, monkeypatch):
     _, arrays = frame_message(frame)
     assert list(arrays) == ["source", "solution", "zero_shot", "mixed"]
     assert setup_message(state)["predictors"][-1]["name"] == "Mixed"
-
-
-def test_frames_that_are_computed_together_are_as_alone(state_of):
-    state = state_of("poisson")
-    queries = []
-    for dial in (3, 7, 12):
-        state.set_dial(dial)
-        queries.append(state.query())
-    state.choose_system("helmholtz")
-    other, empty = state.query(), replace(queries[0], gaussians=())
-    found = compute_together([*queries, empty, other])
-    assert isinstance(found.pop(3), ValueError)
-    for query, frame in zip([*queries, other], found, strict=True):
-        alone = compute(query)
-        assert frame.query is query
-        np.testing.assert_array_equal(frame.solution, alone.solution)
-        for key, prediction in alone.predictions.items():
-            if prediction is not None:
-                np.testing.assert_allclose(frame.predictions[key].values, prediction.values, rtol=1e-3, atol=1e-5)
-                assert frame.predictions[key].bounds == pytest.approx(prediction.bounds, rel=1e-3)
 
 
 def test_the_spread_of_an_ensemble_grows_outside_its_training():

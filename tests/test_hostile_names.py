@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 import panel as pn
 from explorer.app import Explorer
 from explorer.bundles import FOLDER_VARIABLE
-from explorer.hearing import SAVES
+from explorer.exports import program
 from explorer.jobs import JobState
 from explorer.lessons import VARIABLE, markdown
 from explorer.records import RECORDS_VARIABLE
@@ -95,7 +95,7 @@ def test_a_program_to_keep_is_no_other_program_by_the_name_of_a_file(small_opera
     explorer = Explorer()
     explorer.request_frame = lambda: None
     explorer.state.choose_bundle(name)
-    tree = ast.parse(SAVES["python"](explorer).content)
+    tree = ast.parse(program(explorer.state, "").content)
     assert not any(isinstance(node, ast.Raise) for node in ast.walk(tree))
 
 

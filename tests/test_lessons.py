@@ -16,11 +16,11 @@ pytest.importorskip("panel_material_ui", reason="the dashboard extra is not inst
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer.bundles import find_bundles
-from explorer.frames import shared_operator
 from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
 from explorer.shipped import shipped_results
 from explorer.state import ExploreState
+from explorer.workers import shared_operator
 
 LESSONS = sorted(FOLDER.glob("*.yaml"))
 OWN = """

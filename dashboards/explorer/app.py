@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -14,12 +14,10 @@ import panel_material_ui as pmui
 from . import text
 from .adapt import AdaptView
 from .bundles import find_bundles
-from .compute import Frame, Spread
+from .compute import Frame, Spread, attempt, frame_message, sentence_of, spread_message, spread_of
 from .controls import ParameterControls, SourceControls
-from .error_curves import ErrorCurves
+from .error_curves import ErrorCurves, mean_of
 from .frame_loop import FrameLoop
-from .frames import FRAMES, begin, begin_spread, frame_message, sentence_of, shared_operator, spread_message
-from .hearing import hear
 from .lesson_card import LessonCard
 from .link import query_of, restore, settings_of
 from .page import dashboard_page
@@ -28,10 +26,12 @@ from .parts import Html
 from .serving import Allowance
 from .session_loop import SessionLoop
 from .settings import AdaptSettings
+from .setup import setup_message
 from .shipped import shipped_results
-from .stage import Stage, setup_message
+from .stage import Stage, hear
 from .state import ExploreState
 from .tabs import Tabs
+from .workers import FRAMES, SPREADS, shared_ensemble, shared_operator
 
 TITLE = "Explore pre-trained neural operators"
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
@@ -40,6 +40,9 @@ CHOICES_PER_SECOND = 10
 """Messages of a stage that change the whole page and are heard in a second, on average."""
 AS_HIGH_AS_IT_IS = {"max-height": "none"}
 """Bokeh allows no more than the window has, and what is higher would lie over what follows it."""
+
+
+log = logging.getLogger(__name__)
 
 
 def opening_state() -> tuple[ExploreState, list[str]]:
@@ -56,7 +59,9 @@ class Explorer:
         arguments = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()}
         left_out = restore(self.state, arguments)
         self.loop = SessionLoop()
-        self.frames: FrameLoop[Frame | str] = FrameLoop(lambda: begin(self.state.query()), self._paint, self._rest)
+        self.frames: FrameLoop[Frame | str] = FrameLoop(
+            lambda: FRAMES.submit(attempt, self.state.query()), self._paint, self._rest
+        )
         self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4), styles=AS_HIGH_AS_IT_IS)
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
@@ -72,7 +77,7 @@ class Explorer:
         )
         self.choices = Allowance(CHOICES_PER_SECOND)
         self.changes = 0  # of the source, that the stage has made by hand
-        self._spreading: Future[Spread | None] = Future()
+        self._spreading: Future[Spread] = Future()
         self._last: Frame | None = None
         self._drawer_open = False
         self._tell_problems(left_out)
@@ -99,10 +104,12 @@ class Explorer:
 
     # The stage ------------------------------------------------------------------------------------------------------
 
-    def _heard(self, message: Mapping[str, Any]) -> None:
+    def _heard(self, message: dict[str, Any]) -> None:
         # A kernel of Jupyter may hear in threads of its own; answers of two threads would mix on their way.
-        if not self.loop.moved(self._heard, message):
+        if self.loop.is_here:
             hear(self, message)
+        else:
+            self.loop.call(partial(hear, self, message))
 
     def set_up(self) -> None:
         """Tell the stage what its controls offer."""
@@ -119,7 +126,7 @@ class Explorer:
 
     def _curves_changed(self) -> None:
         if self._here(self._last):
-            self.stage.tell("sentence", text=sentence_of(self._last))
+            self.stage.tell("sentence", text=sentence_of(self._last, mean_of(self._last.query)))
 
     def _tell_address(self) -> None:
         if self.loop.document is not None:  # a notebook keeps its own address
@@ -135,13 +142,13 @@ class Explorer:
     def _paint(self, outcome: Frame | str, number: int, turn: int) -> None:
         self._last = outcome if isinstance(outcome, Frame) else None
         if isinstance(outcome, Frame):
-            header, arrays = frame_message(outcome)
+            header, arrays = frame_message(outcome, mean_of(outcome.query))
             self.stage.tell("frame", arrays, id=number, turn=turn, **header)
         else:
             self.notice(outcome, id=number)
 
     def _rest(self, number: int, outcome: Frame | str) -> None:
-        self.loop.at_once(partial(self._settled, number, outcome))
+        self.loop.call(partial(self._settled, number, outcome))
 
     def _settled(self, number: int, outcome: Frame | str) -> None:
         """The dial rests: what would slow it down follows, and what is not on the stage, where it can be seen."""
@@ -151,7 +158,8 @@ class Explorer:
         if not self._here(outcome):
             return
         if self.state.ensemble is not None:
-            self._spreading = begin_spread(outcome, self.state.ensemble)
+            name = self.state.ensemble
+            self._spreading = SPREADS.submit(lambda: spread_of(outcome, shared_ensemble(name)))
             self.loop.start(self._spread(number, self._spreading))
         if self._drawer_open:
             self.parameters.show_values(outcome.coefficients)
@@ -160,9 +168,13 @@ class Explorer:
         self.tabs.settled()
         self.curves.settled()
 
-    async def _spread(self, number: int, begun: Future[Spread | None]) -> None:
-        spread = await asyncio.wrap_future(begun)
-        if spread is not None and number == self.frames.number:
+    async def _spread(self, number: int, begun: Future[Spread]) -> None:
+        try:
+            spread = await asyncio.wrap_future(begun)
+        except (ValueError, ArithmeticError):
+            log.exception("the spread of an ensemble failed")
+            return
+        if number == self.frames.number:
             header, arrays = spread_message(spread, number)
             self.stage.tell("spread", arrays, **header)
 

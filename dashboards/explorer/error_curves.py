@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from functools import partial
 from threading import Event
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
+from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.experiments.training_range.method import TrainingRange
 from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.physics.sources import draw_amplitudes, normalize, render
 from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.tasks import SPARSITIES
 
-from .compute import Query, coarse_to_fine, sweep_sources
-from .serving import lower_priority
+from .compute import Query
 from .state import ExploreState
+from .workers import SWEEPS
 
 Curves = dict[str, list[tuple[float, float]]]
 """Pairs of a value of the dial and the mean error there, by key of `PREDICTIONS`."""
 
-SWEEPS = ThreadPoolExecutor(1, thread_name_prefix="sweeps", initializer=lower_priority)
+RESOLUTION = 64
+SOURCES = 8
 KNOWN: WeakKeyDictionary[Operator, Curves] = WeakKeyDictionary()
 """Errors along the dial that are known, by operator and system: sessions that share an operator share its curve."""
 BATCH = 4
@@ -85,7 +90,6 @@ class ErrorCurves:
                 for name, operator in operators.items()
             }
             self._told(query.system, curves, stop)
-            source, parameters = sweep_sources(query.system)
             done = {name: {value for value, _ in known} for name, known in curves.items()}
             order = list(dict.fromkeys([query.dial, *(values[index] for index in coarse_to_fine(len(values)))]))
             for first in range(0, len(order), BATCH):
@@ -93,10 +97,8 @@ class ErrorCurves:
                 lacking = [name for name in curves if not done[name].issuperset(batch)]
                 if stop.is_set() or not lacking:
                     continue
-                dial = torch.tensor(batch, dtype=torch.float64)
-                own = [operators[name] for name in lacking]
-                found = error_map(own, source, dial, parameters, query.system)
-                for name, errors in zip(lacking, found.tolist(), strict=True):
+                found = mean_errors([operators[name] for name in lacking], batch, query.system)
+                for name, errors in zip(lacking, found, strict=True):
                     pairs = zip(batch, errors, strict=True)
                     curves[name] += [pair for pair in pairs if pair[0] not in done[name]]
                 self._told(query.system, curves, stop)
@@ -131,9 +133,7 @@ class ErrorCurves:
 
     def _measure_roughly(self, operators: dict[str, Operator], system: System, values: list[float]) -> None:
         try:
-            source, parameters = sweep_sources(system, ROUGH_SOURCES)
-            dial = torch.tensor(values, dtype=torch.float64)
-            found = error_map(list(operators.values()), source, dial, parameters, system).tolist()
+            found = mean_errors(list(operators.values()), values, system, ROUGH_SOURCES)
         except Exception:
             log.exception("measuring the error along the dial failed")
             return
@@ -142,6 +142,41 @@ class ErrorCurves:
             for name, errors in zip(operators, found, strict=True)
         }
         self._on_loop(lambda: self._tell("curves", curves=curves) if self.state.live else None)
+
+
+def mean_errors(
+    operators: Sequence[Operator], values: Sequence[float], system: System, count: int = SOURCES
+) -> list[list[float]]:
+    """Measure the mean error over random sources, a row for each operator, NaN where a source cannot reach the dial."""
+    source, parameters = sweep_sources(system, count)
+    dial = torch.tensor(values, dtype=torch.float64)
+    return error_map(operators, source, dial, parameters, system).tolist()
+
+
+def sweep_sources(system: System, count: int = SOURCES) -> tuple[Tensor, Tensor]:
+    """Draw the sources, and the other parameters, over which the error along the dial is averaged.
+
+    They are the same every time, with the sparsities of the paper's tasks in equal shares.
+    """
+    generator = stream(0, "explore", "sweep")
+    sparsity = torch.tensor(SPARSITIES)[torch.arange(count) % len(SPARSITIES)]
+    source = normalize(render(draw_amplitudes(sparsity, generator), RESOLUTION), zero_mean=system.zero_mean)
+    uniform = torch.rand(count, len(system.parameters), generator=generator, dtype=torch.float64)
+    low = torch.tensor([p.low for p in system.parameters], dtype=torch.float64)
+    high = torch.tensor([p.high for p in system.parameters], dtype=torch.float64)
+    return source, low + uniform * (high - low)
+
+
+def coarse_to_fine(count: int) -> Iterator[int]:
+    """Indices 0 .. count - 1, ends first, then ever finer, so that a partial curve already spans the range."""
+    seen: set[int] = set()
+    stride = max(count - 1, 1)
+    while len(seen) < count:
+        for index in range(0, count, stride):
+            if index not in seen:
+                seen.add(index)
+                yield index
+        stride = max(stride // 2, 1)
 
 
 def along(system: System) -> list[float]:

@@ -22,7 +22,8 @@ from sciml_fm_core.physics.sources import draw_amplitudes, normalize, render
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
-from .compute import SWEEP_RESOLUTION, SWEEP_SOURCES, Query, coarse_to_fine, compute, finite, make_source
+from .compute import Query, compute, finite, make_source
+from .error_curves import RESOLUTION, SOURCES, coarse_to_fine
 from .predictions import PREDICTIONS
 from .settings import Adapted
 from .state import ExploreState
@@ -74,7 +75,7 @@ def spectrum(
     coefficients = system.coefficients(dial, source, parameters)
     about = source if at_source else None
     waves, resonances = _waves(system, coefficients, max_wavenumber, per_shell)
-    multiplier = system.solution_multiplier(coefficients, SWEEP_RESOLUTION)[0]
+    multiplier = system.solution_multiplier(coefficients, RESOLUTION)[0]
 
     def by_shell(values: Tensor, shell: Tensor) -> list[float | None]:
         return _finite(values[shell == number].nanmean().item() for number in shells)
@@ -86,9 +87,7 @@ def spectrum(
     for key, load in query.operators.items():
         if load is None:
             continue
-        found = learned_symbol(
-            load(), system, coefficients, wavevectors=waves, source=about, resolution=SWEEP_RESOLUTION
-        )
+        found = learned_symbol(load(), system, coefficients, wavevectors=waves, source=about, resolution=RESOLUTION)
         values = {
             "gain": found.ratio.abs(),
             "phase": found.phase_error.abs(),
@@ -118,7 +117,7 @@ def spectrum(
 def _waves(system: System, coefficients: Tensor, max_wavenumber: int, per_shell: int) -> tuple[Tensor, Tensor]:
     """Wavevectors to try, and those among them that resonate."""
     every = half_plane(max_wavenumber)
-    multiplier, null = system.solution_multiplier(coefficients, SWEEP_RESOLUTION)
+    multiplier, null = system.solution_multiplier(coefficients, RESOLUTION)
     strong = torch.zeros(len(every), dtype=torch.bool)
     if not system.zero_mean:  # else there is no answer to a constant to compare with
         strong = at_wavevectors(multiplier, every).abs() > RESONANT * multiplier[0, 0].abs()
@@ -208,9 +207,9 @@ def _sources_at(query: Query, value: float) -> tuple[Tensor, Tensor]:
     """Sources (s, n, n) and parameters (p,) at a value across the dial. The Gaussians are the same everywhere, and only
     fewer of them where they are sparse, so that neighbours differ by the equation and not by chance."""
     system, rest = query.system, query.parameters[1:]
-    sparsity = torch.full((SWEEP_SOURCES,), query.sparsity if system.parameters else value)
+    sparsity = torch.full((SOURCES,), query.sparsity if system.parameters else value)
     amplitudes = draw_amplitudes(sparsity, stream(0, "explore", "atlas"))
-    source = normalize(render(amplitudes, SWEEP_RESOLUTION), zero_mean=system.zero_mean)
+    source = normalize(render(amplitudes, RESOLUTION), zero_mean=system.zero_mean)
     return source, torch.tensor((value, *rest) if system.parameters else (), dtype=torch.float64)
 
 
@@ -266,7 +265,7 @@ def _window(state: ExploreState, results: list[Adapted]) -> dict[str, Any]:
 
 
 def _zero_shot(state: ExploreState, task: Task) -> float:
-    return evaluate(state.loader()(), task, count=CARD_EXAMPLES, resolution=SWEEP_RESOLUTION)["error"]
+    return evaluate(state.loader()(), task, count=CARD_EXAMPLES, resolution=RESOLUTION)["error"]
 
 
 def _points(results: list[Adapted], key: str, *, labels: bool) -> list[dict[str, Any]]:

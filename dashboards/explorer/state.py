@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import param
@@ -18,7 +18,7 @@ from sciml_fm_core.training.unlabelled import UNLABELLED
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
 from .compute import Query
 from .predictions import PREDICTIONS
-from .serving import LIMITS
+from .serving import LIMITS, TooMuch
 from .settings import Adapted, AdaptSettings
 
 EXAMPLE_COUNTS = tuple(count for count in (0, 8, 16, 32, 64, 128, 256, 512) if count <= LIMITS.examples)
@@ -118,7 +118,11 @@ class ExploreState(param.Parameterized):
         return sorted((bundle for bundle in self.bundles.values() if bundle.knows(system)), key=rank)
 
     def choose_system(self, name: str) -> None:
-        """Change the system with its dial, parameters and bundle, in one step."""
+        """Change the system with its dial, parameters and bundle, in one step.
+
+        Raises:
+            KeyError: if there is none of this name.
+        """
         self._parameters_of[self.system_name] = dict(self.parameters)
         system = SYSTEMS[name]
         parameters = {p.name: p.default for p in system.parameters} | self._parameters_of.get(name, {})
@@ -147,10 +151,14 @@ class ExploreState(param.Parameterized):
         """Change the pre-trained operator; its latest adapted results come back with it.
 
         A dial that was not moved yet opens anew, inside the range of this operator.
+
+        Raises:
+            KeyError: if there is none of this name.
         """
+        bundle = self.bundles[name]
         updates: dict[str, Any] = {"bundle_name": name, "shown": self._latest(self.system_name, name), "live": {}}
         if self.dial == opening_dial(self.system, self.bundle):
-            updates |= self._at(opening_dial(self.system, self.bundles[name]))
+            updates |= self._at(opening_dial(self.system, bundle))
         self.param.update(**updates)
 
     def show(self, key: tuple | None) -> None:
@@ -218,9 +226,20 @@ class ExploreState(param.Parameterized):
             return self._training_with[physics]
         return {name: getattr(self, name) for name in ("steps", "learning_rate", "try_grid")}
 
-    def place_gaussians(self, rows: list[tuple[float, float, float]]) -> None:
-        """Draw the source by hand."""
-        self.param.update(drawn=True, gaussians=[tuple(map(float, row)) for row in rows])
+    def place_gaussians(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Draw the source by hand: rows (x, y, amplitude), put on the torus, each of at most unit size.
+
+        Raises:
+            ValueError: if a row is not three finite numbers, or there are too many.
+        """
+        if len(rows) > LIMITS.gaussians:
+            raise TooMuch(
+                f"Expected at most {LIMITS.gaussians} Gaussians on this server, got {len(rows)}: remove some."
+            )
+        placed = [tuple(map(float, row)) for row in rows]
+        if not all(len(row) == 3 and all(map(math.isfinite, row)) for row in placed):
+            raise ValueError("expected x, y and an amplitude for each Gaussian, all finite")
+        self.param.update(drawn=True, gaussians=[(x % 1, y % 1, within(size, -1, 1)) for x, y, size in placed])
 
     def draw_random(self, seed: int) -> None:
         """Draw the source at random, by the seed or the nearest that there is."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
 from typing import Any
 
 from .compute import Query
 from .insight import atlas, examples_curve, spectrum
-from .serving import lower_priority
 from .state import ExploreState
+from .workers import INSIGHTS
 
-INSIGHTS = ThreadPoolExecutor(1, thread_name_prefix="insights", initializer=lower_priority)
 TABS = ("atlas", "spectrum", "examples")
 """What the stage can show in place of the errors."""
 
