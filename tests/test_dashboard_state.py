@@ -388,11 +388,9 @@ def test_settings_refuse_a_window_the_wrong_way_round(state):
 
 
 def test_settings_take_the_grid_as_no_learning_rate(state):
-    lowest = min(state.param.learning_rate.objects)
-    state.param.update(examples=16, steps=7, learning_rate=lowest)
-    settings = state.settings()
-    assert (settings.examples, settings.steps, settings.learning_rate) == (16, 7, lowest)
-    state.try_grid = True
+    state.learning_rate = 1e-4
+    assert state.settings().learning_rate == 1e-4
+    state.learning_rate = "grid"
     assert state.settings().learning_rate is None
 
 
@@ -663,7 +661,7 @@ def test_a_window_stays_where_it_was_put_until_it_follows_again(state):
     state.set_window(4.0, 9.0)
     state.set_dial(15.0)
     assert state.window == (4.0, 9.0)
-    state.follow_dial(True)
+    state.window_follows = True
     assert state.window == (12.0, 19.0)
     state.choose_system("helmholtz")
     state.set_window(3.2, 6.9)
@@ -1156,17 +1154,17 @@ def test_results_with_and_without_labels_are_kept_beside_each_other(state, opera
 
 def test_training_with_and_without_labels_has_settings_of_its_own(state):
     state.param.update(steps=77, learning_rate=1e-4)
-    state.choose_examples(0, physics=True)
+    state.examples = "equation"
     asked = state.settings()
     assert (asked.physics, asked.examples, asked.steps, asked.learning_rate) == (True, 0, 300, 3e-3)
     assert state.learning_rate in state.param.learning_rate.objects
     state.steps = 150
-    state.choose_examples(8)
+    state.examples = 8
     asked = state.settings()
     assert (asked.physics, asked.examples, asked.steps, asked.learning_rate) == (False, 8, 77, 1e-4)
-    state.choose_examples(16)
+    state.examples = 16
     assert state.steps == 77
-    state.choose_examples(0, physics=True)
+    state.examples = "equation"
     assert state.steps == 150
 
 

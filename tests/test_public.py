@@ -23,7 +23,7 @@ from explorer import adapt, link
 from explorer.adapt import AdaptView
 from explorer.app import Explorer
 from explorer.jobs import AdaptJob, JobQueue, JobState
-from explorer.page import dashboard_page
+from explorer.pages import dashboard_page
 from explorer.serving import Allowance, lower_priority
 from explorer.serving.limits import PUBLIC, PUBLIC_VARIABLE, Limits, TooMuch
 from explorer.serving.sessions import SESSIONS, SessionLimit, session_slot
@@ -88,7 +88,7 @@ def test_the_page_opens_under_any_bound():
         "from explorer.adapt import AdaptView\nfrom explorer.serving.limits import LIMITS\n"
         "from explorer.state import ExploreState\n"
         "state = ExploreState({})\nview = AdaptView(state, lambda act: act())\n"
-        "LIMITS.check(state.settings())\nstate.choose_examples(0, physics=True)\nLIMITS.check(state.settings())\n"
+        "LIMITS.check(state.settings())\nstate.examples = 'equation'\nLIMITS.check(state.settings())\n"
         "assert max(c for c in view.examples.options.values() if c != 'equation') <= LIMITS.examples\n"
         "assert 'grid' not in view.rate.options.values()\n"
     )

@@ -20,8 +20,7 @@ from .error_curves import ErrorCurves, mean_of
 from .frame_loop import FrameLoop
 from .lesson_card import LessonCard
 from .link import query_of, restore, settings_of
-from .page import dashboard_page
-from .pages import address_of, own_query
+from .pages import address_of, dashboard_page, own_query
 from .parts import Html
 from .serving import Allowance
 from .session_loop import SessionLoop

@@ -13,10 +13,7 @@ from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task
 
 from .settings import Adapted, AdaptSettings
-from .state import ExploreState
-
-GRID = "grid"
-"""In place of a learning rate, where all were tried."""
+from .state import GRID, ExploreState
 
 
 def query_of(state: ExploreState) -> str:
@@ -170,15 +167,14 @@ def settings_of(state: ExploreState, text: str) -> AdaptSettings:
     examples, *ends = text.split(":")
     try:
         low, high, *how = ends
-        steps, rate = how or (None, None)
         count, physics = (0, True) if examples == "physics" else (int(examples), False)
-        defaults = state.training_with(physics)
+        steps, rate = how or state.training_with(physics).values()
         return AdaptSettings(
             task=Task(state.system, float(low), float(high)),
             examples=count,
             physics=physics,
-            steps=int(steps) if steps else defaults["steps"],
-            learning_rate=None if rate == GRID else float(rate) if rate else defaults["learning_rate"],
+            steps=int(steps),
+            learning_rate=None if rate == GRID else float(rate),
         )
     except ValueError as error:
         raise ValueError(f"expected none, or examples:low:high of a fine-tuning ({error})") from None

@@ -22,7 +22,8 @@ from .serving import LIMITS, TooMuch
 from .settings import Adapted, AdaptSettings
 
 EXAMPLE_COUNTS = tuple(count for count in (0, 8, 16, 32, 64, 128, 256, 512) if count <= LIMITS.examples)
-
+EQUATION, GRID = "equation", "grid"
+"""In place of a number of examples: the equation alone; in place of a learning rate: try all, and keep the best."""
 
 REPLACES: dict[str, tuple[str, ...]] = {
     "system_name": ("model", "draw", "result"),
@@ -48,19 +49,27 @@ class ExploreState(param.Parameterized):
     parameters = param.Dict(default={}, doc="values of system.parameters by name, angles in radians")
 
     drawn = param.Boolean(default=False, doc="the source is drawn by hand")
-    seed = param.Integer(default=3, bounds=(0, 2**31 - 1))
-    sparsity = param.Number(default=0.6, bounds=(0, 1))
+    seed = param.Integer(default=3, bounds=(0, 2**31 - 1), label="Seed of the source")
+    sparsity = param.Number(
+        default=0.6, bounds=(0, 1), label="Sparsity: share of the 12 × 12 Gaussians that are absent"
+    )
     gaussians = param.List(default=[], doc="rows (x, y, amplitude) of the drawn source")
 
     examples = param.Selector(
-        default=max(count for count in EXAMPLE_COUNTS if count <= 32), objects=list(EXAMPLE_COUNTS)
+        default=max(count for count in EXAMPLE_COUNTS if count <= 32),
+        objects={"no labels (equation only)": EQUATION} | {f"{count}": count for count in EXAMPLE_COUNTS},
+        doc="Solved examples of the new physics that the model may see; 0 is the zero-shot model itself. "
+        "Without labels it makes the residual of the equation small on fresh sources; no solution is shown to it.",
     )
-    physics = param.Boolean(default=False, doc="no labels at all: the equation takes the place of examples")
-    window = param.NumericTuple(default=(1.0, 2.0), length=2, doc="range of the dial to adapt to")
-    window_follows = param.Boolean(default=True, doc="the window moves with the dial until it is edited")
-    learning_rate = param.Selector(default=1e-3, objects=list(LEARNING_RATES))
-    try_grid = param.Boolean(default=False, doc="try every learning rate of the grid, keep the best")
+    learning_rate = param.Selector(
+        default=1e-3,
+        objects={f"{rate:g}": rate for rate in LEARNING_RATES}
+        | ({"try the grid": GRID} if LIMITS.learning_rates >= len(LEARNING_RATES) else {}),
+        doc="The grid has five rates, 1e-4 to 1e-2: five times the work; the best on validation is kept.",
+    )
     steps = param.Integer(default=min(60, LIMITS.steps), bounds=(1, None))
+    window = param.NumericTuple(default=(1.0, 2.0), length=2, doc="range of the dial to adapt to")
+    window_follows = param.Boolean(default=True, label="the window follows the dial")
 
     training = param.Boolean(default=False, doc="the settings of a fine-tuning are open, so its window is shown")
     live = param.Dict(default={}, doc="operators in training now, by key of PREDICTIONS, in place of those shown")
@@ -74,13 +83,12 @@ class ExploreState(param.Parameterized):
         self.load = load or (lambda bundle: load_operator(bundle.path))
         self._parameters_of: dict[str, dict[str, float]] = {}
         self._training_with: dict[bool, dict[str, Any]] = {
-            True: {
-                "steps": min(UNLABELLED.steps, LIMITS.steps),
-                "learning_rate": UNLABELLED.learning_rate,
-                "try_grid": False,
-            }
+            True: {"steps": min(UNLABELLED.steps, LIMITS.steps), "learning_rate": UNLABELLED.learning_rate}
         }
         self.param.watch(self._chosen_again, list(REPLACES))
+        self.param.watch(self._labels_changed, "examples")
+        self.param.watch(lambda event: self.param.update(**self._at(self.dial)), "window_follows")
+        self.param.watch(lambda *_: self.param.update(drawn=False), ["seed", "sparsity"])
         self.kept = values.pop("kept", {})
         self.choose_system(values.pop("system_name", self.system_name))
         self.param.update(**values)
@@ -194,11 +202,6 @@ class ExploreState(param.Parameterized):
             )
         self.param.update(window=(float(low), float(high)), window_follows=False)
 
-    def follow_dial(self, follows: bool) -> None:
-        """Let the window move with the dial again, or keep it where it is."""
-        window = default_window(self.system, self.dial) if follows else self.window
-        self.param.update(window_follows=follows, window=window)
-
     def set_parameter(self, name: str, value: float) -> None:
         """Set one of ``system.parameters`` to the nearest value in its range; angles in radians.
 
@@ -209,22 +212,18 @@ class ExploreState(param.Parameterized):
         most = max(parameter.high, parameter.period) if parameter.angle else parameter.high
         self.parameters = {**self.parameters, name: within(value, parameter.low, most)}
 
-    def choose_examples(self, examples: int, *, physics: bool = False) -> None:
-        """Choose how many solved examples there are, or none and the equation alone.
-
-        With labels and without, steps and learning rate differ: each way comes back with what was set for it.
-        """
-        updates: dict[str, Any] = {"examples": examples, "physics": physics}
-        if physics != self.physics:
-            self._training_with[self.physics] = self.training_with(self.physics)
-            updates |= self._training_with[physics]
-        self.param.update(**updates)
+    def _labels_changed(self, event) -> None:
+        """With labels and without, steps and learning rate differ: each way comes back with what was set for it."""
+        without = event.new == EQUATION
+        if without != (event.old == EQUATION):
+            self._training_with[not without] = {"steps": self.steps, "learning_rate": self.learning_rate}
+            self.param.update(**self._training_with[without])
 
     def training_with(self, physics: bool) -> dict[str, Any]:
         """Steps and learning rate set for trainings with labels, or without."""
-        if physics != self.physics:
+        if physics != (self.examples == EQUATION):
             return self._training_with[physics]
-        return {name: getattr(self, name) for name in ("steps", "learning_rate", "try_grid")}
+        return {"steps": self.steps, "learning_rate": self.learning_rate}
 
     def place_gaussians(self, rows: Sequence[Sequence[Any]]) -> None:
         """Draw the source by hand: rows (x, y, amplitude), put on the torus, each of at most unit size.
@@ -342,10 +341,10 @@ class ExploreState(param.Parameterized):
         low, high = self.window
         return AdaptSettings(
             task=Task(self.system, low, high),
-            examples=self.examples,
-            physics=self.physics,
+            examples=0 if self.examples == EQUATION else self.examples,
+            physics=self.examples == EQUATION,
             steps=self.steps,
-            learning_rate=None if self.try_grid else self.learning_rate,
+            learning_rate=None if self.learning_rate == GRID else self.learning_rate,
         )
 
 

@@ -16,8 +16,7 @@ from sciml_fm_core.study.figures import error_curves, savings_figure, strip
 
 from . import text
 from .bundles import find_bundles
-from .page import Address, dashboard_page
-from .pages import address_of, own_query
+from .pages import Address, address_of, dashboard_page, own_query
 from .parts import WIDE, Html, Select, column, plain
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
 from .shipped import shipped_results
