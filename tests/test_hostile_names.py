@@ -17,8 +17,8 @@ from explorer.bundles import FOLDER_VARIABLE
 from explorer.exports import program
 from explorer.jobs import JobState
 from explorer.lessons import VARIABLE, markdown
-from explorer.records import RECORDS_VARIABLE
-from explorer.studies_page import Studies
+from explorer.studies.page import Studies
+from explorer.studies.records import RECORDS_VARIABLE
 from test_studies_state import places, records_of
 
 __all__ = ["places"]  # a fixture
@@ -108,7 +108,7 @@ def test_records_that_are_html(places, monkeypatch):
         (folder / f"{record['identity']}.json").write_text(json.dumps(record))
     (folder / f"{HOSTILE.replace('/', '')}.json").write_text("{")
     monkeypatch.setenv(RECORDS_VARIABLE, str(folder))
-    monkeypatch.setattr("explorer.records.shipped_tables", dict)
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", dict)
     studies = Studies()
     state = studies.state
     assert state.picture is not None

@@ -26,7 +26,7 @@ from explorer.app import Explorer
 from explorer.jobs import AdaptJob
 from explorer.serving.limits import Limits
 from explorer.state import ExploreState
-from explorer.studies_page import Studies
+from explorer.studies.page import Studies
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 

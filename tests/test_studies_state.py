@@ -23,13 +23,13 @@ from explorer import link
 from explorer.bundles import FOLDER_VARIABLE, find_bundles, user_folder
 from explorer.lessons import VARIABLE, find_lessons
 from explorer.predictions import PREDICTIONS
-from explorer.records import RECORDS_VARIABLE, checked, find_sources, records_folder, split_by_settings
 from explorer.shipped import shipped_results
 from explorer.state import ExploreState
-from explorer.studies import StudiesState
-from explorer.studies_link import explore_query, query_of, restore
-from explorer.studies_page import Studies
-from explorer.study_pictures import FIGURES, OTHERS
+from explorer.studies.figures import FIGURES, OTHERS
+from explorer.studies.link import explore_query, query_of, restore
+from explorer.studies.page import Studies
+from explorer.studies.records import RECORDS_VARIABLE, checked, find_sources, records_folder, split_by_settings
+from explorer.studies.state import StudiesState
 
 SHIPPED = {
     "sys-1": (SYS_1, "dimensionless", 256_000),
@@ -102,7 +102,7 @@ def places(tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "study"
     folder.mkdir(parents=True)
     monkeypatch.setenv(RECORDS_VARIABLE, str(folder))
-    monkeypatch.setattr("explorer.records.shipped_tables", dict)
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", dict)
     return folder, tmp_path / "runs"
 
 
@@ -121,7 +121,7 @@ def test_records_of_another_kind_are_left_to_their_notebook(places, monkeypatch)
     folder, runs = places
     other = {"identity": "f" * 16, "kind": "equation", "task": "SYS-1(5,10)", "loss": "physics", "error": 0.01}
     table = write_table([other], runs / "laptop-equation.csv")
-    monkeypatch.setattr("explorer.records.shipped_tables", lambda: {"laptop-equation": table})
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", lambda: {"laptop-equation": table})
     (folder / f"{other['identity']}.json").write_text(json.dumps(other), encoding="utf-8")
     assert find_sources(runs) == ({}, [])
 
@@ -129,7 +129,7 @@ def test_records_of_another_kind_are_left_to_their_notebook(places, monkeypatch)
 def test_results_that_ship_come_first_and_own_ones_after(places, monkeypatch):
     folder, runs = places
     shipped = write_table(records_of("q1_downstream_data"), runs / "laptop.csv")
-    monkeypatch.setattr("explorer.records.shipped_tables", lambda: {"laptop": shipped})
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", lambda: {"laptop": shipped})
     for record in records_of("q1_downstream_data", budget="smoke"):
         (folder / f"{record['identity']}.json").write_text(json.dumps(record))
     sources, problems = find_sources(runs)

@@ -83,7 +83,7 @@ def dashboard_page(*, sx: dict[str, Any] | None = None, **options: Any) -> pmui.
 
 # Where a page is ------------------------------------------------------------------------------------------------------
 
-PAGES = {"explore": ("explorer.app", "Explorer"), "studies": ("explorer.studies_page", "Studies")}
+PAGES = {"explore": ("explorer.app", "Explorer"), "studies": ("explorer.studies.page", "Studies")}
 """Module and class of each."""
 
 

@@ -16,8 +16,7 @@ from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.study.experiments import EXPERIMENTS
 from sciml_fm_core.study.runs import STARTS
 
-from .records import by_architecture, operator_of
-from .study_charts import (
+from .charts import (
     Chart,
     Picture,
     Pictures,
@@ -29,6 +28,7 @@ from .study_charts import (
     simple_picture,
     text_of,
 )
+from .records import by_architecture, operator_of
 
 SHIFTS = {label: shift for labels in PAPER_TASKS.values() for shift, label in labels.items() if shift != PRETRAINING}
 """Name of the shift of each downstream task of the paper."""

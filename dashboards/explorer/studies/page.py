@@ -11,20 +11,20 @@ import holoviews.plotting.bokeh
 import panel as pn
 from bokeh.models import ColumnDataSource, NumeralTickFormatter
 
+from explorer import text
+from explorer.bundles import find_bundles
+from explorer.pages import Address, address_of, dashboard_page, own_query
+from explorer.parts import WIDE, Html, Select, column, plain
+from explorer.shipped import shipped_results
 from sciml_fm_core.study.colours import MEANING
 from sciml_fm_core.study.figures import error_curves, savings_figure, strip
 
-from . import text
-from .bundles import find_bundles
-from .pages import Address, address_of, dashboard_page, own_query
-from .parts import WIDE, Html, Select, column, plain
+from .charts import Chart
+from .figures import FIGURES
+from .link import explore_query, query_of, restore
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
-from .shipped import shipped_results
-from .studies import StudiesState
-from .studies_link import explore_query, query_of, restore
-from .study_charts import Chart
-from .study_pictures import FIGURES
-from .study_runs import Details, menu_of
+from .runs import Details, menu_of
+from .state import StudiesState
 
 TITLE = "Studies: the paper's figures, run by run"
 INTRODUCTION = """
