@@ -73,14 +73,8 @@ class Tabs:
             self._on_loop(partial(self._show, name, found, stop))
 
     def _show(self, name: str, found: dict[str, Any], stop: Event) -> None:
-        if stop.is_set():
-            return
-        if name == "examples":
-            keys = [list(key) for key in self.state.adapted]
-            for window in found["windows"]:
-                for point in window["unlabelled"] + [p for curve in window["curves"].values() for p in curve["points"]]:
-                    point["value"] = str(keys.index(point["key"])) if point["key"] in keys else "none"
-        self._tell("insight", tab=name, **found)
+        if not stop.is_set():
+            self._tell("insight", tab=name, **found)
 
     def _show_atlas(self, found: dict[str, Any], stop: Event) -> None:
         if found and not stop.is_set():

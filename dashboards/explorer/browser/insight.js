@@ -146,12 +146,11 @@ class Insight {
     if (!windows.length) parent.append(make('p', null, {}, 'Nothing was fine-tuned from this operator yet: “Train live” does.'))
     for (const {task, zero_shot, curves, unlabelled} of windows) {
       const act = ([, , , value]) => this.send({result: value})
-      const points = list => list.map(point => [point.examples, point.error, `${point.steps} steps`, point.value])
-      const all = [...Object.values(curves).flatMap(curve => curve.points), ...unlabelled]
-      const ticks = [...new Set([0, ...all.map(point => point.examples)])].sort((a, b) => a - b)
-      const lines = this.known(curves).map(one => ({...one, act, points: points(curves[one.key].points)}))
+      const all = [...Object.values(curves).flat(), ...unlabelled]
+      const ticks = [...new Set([0, ...all.map(([count]) => count)])].sort((a, b) => a - b)
+      const lines = this.known(curves).map(one => ({...one, act, points: curves[one.key]}))
       if (zero_shot) lines.push({name: 'Zero-shot', color: this.setup.predictors[0].color, dash: 'none', points: [[0, zero_shot]]})
-      if (unlabelled.length) lines.push({name: 'No labels', color: '#CC79A7', dash: 'none', act, points: points(unlabelled)})
+      if (unlabelled.length) lines.push({name: 'No labels', color: '#CC79A7', dash: 'none', act, points: unlabelled})
       lineChart(parent, {title: task, size: this.size(3), x: 'examples given', lines, ticks, y: percent, unit: percent})
     }
   }
