@@ -220,7 +220,7 @@ def test_the_page_opens_on_a_contrast(browser, address):
             expect(shown(page, f"{name}-error")).to_have_text(re.compile(r"%$"))
             errors[name] = percent(shown(page, f"{name}-error").inner_text())
         assert errors["fine_tuned"] < errors["from_scratch"] < errors["zero_shot"]
-        expect(shown(page, "sentence")).to_contain_text("beyond the range of pre-training")
+        expect(shown(page, "sentence")).to_contain_text("end of the training range")
         page.locator(".examples label", has_text="512 on").click()
         expect(shown(page, "fine_tuned-error")).not_to_have_text(f"{errors['fine_tuned']:g} %")
         assert percent(shown(page, "fine_tuned-error").inner_text()) < errors["fine_tuned"]
@@ -230,7 +230,7 @@ def test_dial_turned_by_keyboard(page):
     before, inside = field(page, "Exact u"), shown(page, "zero_shot-error").inner_text()
     dial(page).focus()
     page.keyboard.press("End")
-    expect(shown(page, "sentence")).to_contain_text("4 times beyond the range of pre-training")
+    expect(shown(page, "sentence")).to_contain_text("4 times the upper end of the training range")
     expect(shown(page, "zero_shot-error")).not_to_have_text(inside)
     wait_for(page, "Exact u", lambda seen: seen != before)
     assert percent(shown(page, "zero_shot-error").inner_text()) > percent(inside)
@@ -267,7 +267,7 @@ def test_source_drawn(page):
         return box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"]
 
     page.mouse.click(*at(0.3, 0.7))
-    expect(shown(page, "sentence")).to_contain_text("Gaussians at places of your own")  # before, the field was blank
+    expect(shown(page, "sentence")).to_contain_text("You drew this source.")  # before, the field was blank
     one = wait_for(page, "Source f", lambda seen: seen not in (None, before))
     page.get_by_role("button", name="Sign of the next Gaussian: positive").click()
     page.mouse.click(*at(0.7, 0.3))

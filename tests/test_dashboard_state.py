@@ -276,7 +276,7 @@ def test_shift_follows_the_range_of_the_chosen_bundle(small_operator, bundles, o
 
 
 def told_symbols(*labels, name="symbol", **card):
-    """A bundle whose operator is told the symbol of any equation."""
+    """A bundle whose operator is conditioned on the symbol of any equation."""
     return replace(bundle_on(*labels, name=name, **card), normalization="symbol")
 
 
@@ -536,24 +536,24 @@ def test_a_frame_is_sent_as_the_exact_solution_and_signed_errors(state):
 @pytest.mark.parametrize(
     ("system", "values", "says"),
     [
-        ("poisson", {"dial": 3}, "inside the range of pre-training, 1 to 5. Zero-shot, this example is off by 5 %"),
-        ("poisson", {"dial": 10}, "2 times beyond the range of pre-training"),
-        ("poisson", {"dial": 10, "mean": 0.09}, "5 %, the mean of eight random sources 9 %."),
-        ("poisson", {"gaussians": [(0, 0, 1)]}, "Gaussians at places of your own"),
+        ("poisson", {"dial": 3}, "inside the training range (1 to 5). Error here 5 %."),
+        ("poisson", {"dial": 10}, "twice the upper end of the training range (1 to 5)"),
+        ("poisson", {"dial": 10, "mean": 0.09}, "Error here 5 %; average over eight random sources 9 %."),
+        ("poisson", {"gaussians": [(0, 0, 1)]}, "You drew this source."),
         (
             "helmholtz",
             {"dial": 2, "largest": 9.27},
-            "Its solution reaches 9.27: examples above 2 were dropped from training",
+            "The solution reaches 9.27; training had none above 2",
         ),
-        ("helmholtz", {"dial": 2, "largest": 9.27, "trained": None}, "never trained on this equation"),
-        ("helmholtz", {"dial": 4.5}, "between the whole numbers trained on"),
+        ("helmholtz", {"dial": 2, "largest": 9.27, "trained": None}, "never trained on"),
+        ("helmholtz", {"dial": 4.5}, "between the whole numbers of the training range"),
     ],
 )
 def test_the_sentence_names_every_distance(system, values, says):
     given = {"dial": 3, "trained": (1, 5), "error": 0.05, "mean": None, "largest": 1.0, "gaussians": None} | values
     said = text.sentence(SYSTEMS[system], **given)
     assert says in said
-    assert ("dropped from training" in said) == ("dropped from training" in says)
+    assert ("training had none" in said) == ("training had none" in says)
 
 
 def test_what_the_distance_lets_expect_is_said_with_its_reasons():
@@ -565,8 +565,8 @@ def test_what_the_distance_lets_expect_is_said_with_its_reasons():
         found = compute(Query(system, dial, (0.3,), 3, 0.6, gaussians, {"zero_shot": lambda: operator}))
         return text.expectation(system, expected(found))
 
-    assert said(2, None) == "From its distance to the training, it was not likely off by more than 5 %."
-    assert "likely off by more than 5 %: the eigenvalue is above the range" in said(18, None)
+    assert said(2, None) == "Before solving, we expected an error below 5 %."
+    assert "expected an error above 5 %: the eigenvalue is above the range" in said(18, None)
     assert "deeper negative parts" in said(2, ((0.35, 0.5, 1), (0.65, 0.5, -1)))
     unknown = Query(system, 3, (0.3,), 3, 0.6, None, {"zero_shot": lambda: load_operator("sys-2")})
     assert expected(replace(compute(Query(system, 3, (0.3,), 3, 0.6, None, {})), query=unknown)) is None
@@ -591,7 +591,7 @@ def test_what_is_said_is_of_the_frame_and_not_of_the_page_since(state, operators
     """Like reports of a dashboard whose title is of the new selection and whose numbers are of the old one."""
     frame = compute(state.query())
     said = sentence_of(frame, None)
-    assert "inside the range of pre-training, 1 to 5" in said
+    assert "inside the training range (1 to 5)" in said
     state.bundles = state.bundles | {"wide": bundle_on("SYS-1(10,20)", name="wide")}
     state.choose_bundle("wide")
     state.live = {"fine_tuned": operators["poisson"]}
@@ -616,15 +616,15 @@ def test_what_is_expected_is_never_against_a_bound_nor_wrong_more_often_than_it_
                 found, flag = frame.predictions["zero_shot"], expected(frame)
                 said = text.expectation(state.system, flag, found.bounds)
                 where = f"{name}, {bundle.name}, {state.dial}: {said} {found.relative_error:.3f} {found.bounds}"
-                if "not likely off by more than 5 %" in said:
+                if "expected an error below 5 %" in said:
                     assert found.bounds[0] <= 0.05, where
                     assert state.shift not in ("unseen", "between"), where
                     promised += float(flag.probability)
                     off += found.relative_error > 0.05
                     seen += 1
-                elif "was likely off by more" in said:
+                elif "expected an error above" in said:
                     assert found.bounds[1] > 0.05, where
-                elif "its bound says" in said:
+                elif "The bound" in said:
                     assert ("at most" in said) == (found.relative_error <= 0.05), where
     assert seen > 50
     assert off <= promised
@@ -967,7 +967,7 @@ def test_broken_files_among_the_users_bundles_are_named_and_passed_over(monkeypa
     assert found["sys-1"].shipped
     assert not found["own"].shipped
     assert "01_pretrain/operator" in found  # as a notebook leaves it
-    assert found["own"].label == "own: specialist, 1M, told the coefficients"
+    assert found["own"].label == "own: specialist, 1M, conditioned on the coefficients"
     state = ExploreState({"own": found["own"]}, system_name="helmholtz")
     assert compute(state.query()).predictions["zero_shot"] is not None
 
@@ -1036,37 +1036,37 @@ ADAPTED |= {"downstream_examples": 64, "learning_rate": 1e-3, "examples_seen": 6
     [
         (
             PARENT | {"architecture": "U-Net"},
-            "own: specialist, U-Net, 1M, told the coefficients",
+            "own: specialist, U-Net, 1M, conditioned on the coefficients",
             "Pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),
         (
             ADAPTED | {"kind": "fine-tuned", "parent": PARENT},
-            "own: fine-tuned on 64 of SYS-1(5,10), 1M, told the coefficients",
+            "own: fine-tuned on 64 of SYS-1(5,10), 1M, conditioned on the coefficients",
             "Fine-tuned on 64 examples of SYS-1(5,10); pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),
         (
             ADAPTED | {"kind": "fine-tuned", "parent": ADAPTED | {"kind": "fine-tuned", "parent": PARENT}},
-            "own: fine-tuned on 64 of SYS-1(5,10), 1M, told the coefficients",
+            "own: fine-tuned on 64 of SYS-1(5,10), 1M, conditioned on the coefficients",
             "Fine-tuned on 64 examples of SYS-1(5,10); pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),
         (
             ADAPTED | {"kind": "fine-tuned", "parent": PARENT, "downstream_task": None},
-            "own: fine-tuned on 64 examples, 1M, told the coefficients",
+            "own: fine-tuned on 64 examples, 1M, conditioned on the coefficients",
             "Fine-tuned on 64 examples; pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),
         (
             ADAPTED | {"kind": "from scratch", "twin_of": PARENT},
-            "own: from scratch on 64 of SYS-1(5,10), 1M, told the coefficients",
+            "own: from scratch on 64 of SYS-1(5,10), 1M, conditioned on the coefficients",
             "Trained from scratch on 64 examples of SYS-1(5,10)",
             (5, 10),
         ),
         (  # as it was written before adapted operators had a card of their own
             PARENT | {"kind": "fine-tuned", "parent": PARENT, "downstream_examples": 8, "examples_seen": 96},
-            "own: fine-tuned on 8 examples, 1M, told the coefficients",
+            "own: fine-tuned on 8 examples, 1M, conditioned on the coefficients",
             "Fine-tuned on 8 examples; pre-trained on SYS-1(1,5), 256,000 examples seen",
             (1, 5),
         ),

@@ -238,12 +238,12 @@ def names(chart):
 
 def test_curves_are_named_for_what_the_figure_asks():
     pictures = state_over(records_of(*EXPERIMENTS)).pictures
+    coefficients, symbol = "conditioned on the coefficients", "conditioned on the symbol"
     assert names(pictures["q1_downstream_data"]["SYS-1(5,10)"].charts[0]) == [
-        "fine-tuned, told the coefficients", "fine-tuned, the paper's recipe", "fine-tuned, told the symbol",
-        "from scratch, told the coefficients", "from scratch, the paper's recipe", "from scratch, told the symbol",
-    ]  # fmt: skip
+        f"{start}, {recipe}" for start in runs.STARTS for recipe in (coefficients, "the paper's recipe", symbol)
+    ]
     assert names(pictures["q1_downstream_data"]["SYS-2(1,2)"].charts[0]) == [
-        f"{start}, {told}" for start in runs.STARTS for told in ("told the coefficients", "told the symbol")
+        f"{start}, {recipe}" for start in runs.STARTS for recipe in (coefficients, symbol)
     ]
     sizes = pictures["q2_model_size"]
     assert list(sizes) == ["SYS-1(5,10)", "SYS-2(1,2)"]
@@ -251,7 +251,7 @@ def test_curves_are_named_for_what_the_figure_asks():
     shifts = pictures["q3_physics_shift"]["SYS-1(1,5) to none, mild, medium, large"]
     assert names(shifts.charts[0]) == [
         f"{shift}{told}"
-        for told in ("", ", the paper's recipe", ", told the symbol")
+        for told in ("", ", the paper's recipe", ", conditioned on the symbol")
         for shift in ("none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)")
     ]
     assert shifts.pretraining == SYS_1
@@ -260,7 +260,7 @@ def test_curves_are_named_for_what_the_figure_asks():
     mixed = pictures["q4_mixed_operators"]
     assert list(mixed)[-1] == "SYS-3(5,12)"
     assert set(names(mixed["SYS-3(5,12)"].charts[0])) == {
-        "mixed", "mixed, told the symbol", "its own system alone", "from scratch",
+        "mixed", "mixed, conditioned on the symbol", "its own system alone", "from scratch",
     }  # fmt: skip
     assert {record["seed"] for record in pictures["seeds"]["SYS-1(5,10)"].records.values()} == {0, 1, 2, 3, 4}
 

@@ -15,6 +15,7 @@ from bokeh.plotting import figure
 from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
+from .colours import COLOURS
 from .jobs import AdaptJob, JobState
 from .parts import WIDE, Html, NumberInput, Select, WholeInput, plain
 from .predictions import PREDICTIONS
@@ -169,7 +170,7 @@ class AdaptView:
         self._show_status(words, "error" if job.stage == "failed" else "info")
 
     def _show_progress(self, fraction: float) -> None:
-        look = "width:100%;accent-color:#0072B2"
+        look = f"width:100%;accent-color:{COLOURS['pretrained']}"
         self.bar.object = f"<progress aria-label='Progress of the fine-tuning' value='{fraction:.2f}' style='{look}'>"
 
     def _show_status(self, words: str, kind: str = "info") -> None:

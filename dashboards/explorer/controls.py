@@ -102,7 +102,7 @@ class SourceControls:
         )  # fmt: skip
         # A native menu, which opens by keyboard too.
         self.preset = pn.widgets.Select(
-            label="A source that no training had",
+            label="A source unlike the training data",
             options={"choose a preset": NO_PRESET} | {name.capitalize(): name for name in PRESETS},
             value=NO_PRESET,
             sizing_mode="stretch_width",

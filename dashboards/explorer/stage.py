@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import param
-from bokeh.palettes import Viridis256
-from holoviews.plotting.util import process_cmap
 from panel.custom import JSComponent
 
+from .colours import COLOURS, SCALES, coloured
 from .exports import SAVES, File
 from .link import query_of
 from .serving import LIMITS, Allowance, TooMuch
+from .text import STAGE
 from .workers import FRAMES, INSIGHTS
 
 if TYPE_CHECKING:
@@ -74,8 +74,10 @@ class Stage(JSComponent):
 
     _esm = "\n".join((BROWSER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
 
-    style = param.String(default=(BROWSER / "stage.css").read_text(encoding="utf-8"))
-    palettes = param.Dict(default={"solution": list(Viridis256), "error": list(process_cmap("RdBu_r", 256))})
+    style = param.String(default=coloured((BROWSER / "stage.css").read_text(encoding="utf-8")))
+    colours = param.Dict(default=COLOURS)
+    scales = param.Dict(default=SCALES)
+    texts = param.Dict(default=STAGE)
 
     def __init__(self, on_message: Callable[[dict[str, Any]], None], **options: Any):
         super().__init__(**options)

@@ -111,10 +111,10 @@ class ExploreState(param.Parameterized):
         return self.bundles.get(self.bundle_name) if self.bundle_name else None
 
     def bundles_of(self, system: System) -> list[Bundle]:
-        """Bundles that know a system: shipped, pre-trained, and told the symbol before the others.
+        """List the bundles that know a system: shipped, pre-trained, and conditioned on the symbol before the others.
 
-        Of those that are told the symbol, and of those that never saw the system, the mixed ones stand first: they saw
-        more. Of the others the specialists do, and those told the coefficients before the paper's.
+        Of those conditioned on the symbol, and of those that never saw the system, the mixed ones stand first: they saw
+        more. Of the others the specialists do, and those conditioned on the coefficients before the paper's.
         """
 
         def rank(bundle: Bundle) -> tuple:

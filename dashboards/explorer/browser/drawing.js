@@ -69,8 +69,8 @@ class Drawing {
     if (!this.switch.checked) return
     this.rows.forEach(([x, y, amplitude], i) => {
       const circle = draw('circle', this.overlay, {
-        cx: x, cy: 1 - y, r: 0.028, tabindex: 0, role: 'button', class: i === this.chosen ? 'chosen' : '',
-        fill: amplitude > 0 ? '#b2182b' : '#2166ac', 'aria-label': `Gaussian ${i + 1}, x ${x.toFixed(2)}, y ${y.toFixed(2)}`,
+        cx: x, cy: 1 - y, r: 0.028, tabindex: 0, role: 'button',
+        class: `${amplitude > 0 ? 'positive' : 'negative'}${i === this.chosen ? ' chosen' : ''}`, 'aria-label': `Gaussian ${i + 1}, x ${x.toFixed(2)}, y ${y.toFixed(2)}`,
       })
       circle.addEventListener('keydown', event => {
         const step = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}[event.key]

@@ -1,11 +1,7 @@
 // The fields, their errors and the cut: one canvas each, painted through a table of colours.
 
 const N_COLOURS = 256
-const CERTIFICATE = 'Between these the error must be. They follow from the residual of the equation and from the range of its ' +
-  'symbol, a few numbers of the operator; nothing is solved, and the exact solution is not looked at.'
 const UNSURE = 'zero_shot' // the prediction that the ensemble tells of
-const SPREAD = 'How far four smaller networks with the same training lie apart: their standard deviation at each point, in the ' +
-  'colours of the errors; it is known without the exact solution. The number is that of the whole field.'
 const CUT_WIDTH = 400, CUT_HEIGHT = 190
 
 function lookup(colours) { // hex colours as one 32-bit word a pixel, as canvases keep them
@@ -75,9 +71,9 @@ class Field { // one canvas, its crosshair, and what is said where there is noth
 }
 
 class Fields {
-  constructor(parent, palettes) {
-    this.colours = palettes
-    this.tables = {solution: lookup(palettes.solution), error: lookup(palettes.error)}
+  constructor(parent, {colours, scales, texts}) {
+    Object.assign(this, {colours, scales, texts})
+    this.tables = {solution: lookup(scales.solution), error: lookup(scales.error)}
     this.cutRow = 0.5
     this.columns = make('div', parent, {className: 'columns'})
     this.pair = make('div', null, {className: 'pair'}) // the predictions: on a phone, swiped beside the exact solution
@@ -103,7 +99,7 @@ class Fields {
     this.pair.replaceChildren()
     this.switch.replaceChildren()
     this.below.replaceChildren(this.below.firstChild)
-    for (const one of [{key: 'source', name: 'Source f', color: '#888888'}, {key: 'solution', name: 'Exact u', color: '#888888'}])
+    for (const one of [{key: 'source', name: 'Source f', color: this.colours.exact}, {key: 'solution', name: 'Exact u', color: this.colours.exact}])
       this.column(this.columns, one)
     this.columns.append(this.pair, this.switch, this.middle, this.below, this.panel)
     this.middle.append(this.readout)
@@ -124,14 +120,14 @@ class Fields {
     }
     this.doubt = make('section', box, {className: 'spread', hidden: true})
     this.doubt.setAttribute('aria-label', 'Spread of an ensemble')
-    this.apart = make('small', make('h3', this.doubt, {title: SPREAD}, 'Spread '), {})
+    this.apart = make('small', make('h3', this.doubt, {title: this.texts.spread}, 'Spread '), {})
     this.apart.dataset.test = 'spread'
     this.spread = new Field(this.doubt, 'Spread of an ensemble')
     this.watch(this.spread)
     for (const one of predictors) {
       const section = make('section', this.below, {className: 'misfit'})
       section.setAttribute('aria-label', `Error of ${one.name}`)
-      make('h3', section, {title: 'of the root mean square of u: white at 0.1 %, full at 100 %'}, 'Error ', make('small', null, {}, '0.1 to 100 %'))
+      make('h3', section, {title: this.texts.error_scale}, 'Error ', make('small', null, {}, '0.1 to 100 %'))
       this.errors[one.key] = new Field(section, `Error of ${one.name}`)
       this.watch(this.errors[one.key])
     }
@@ -145,7 +141,7 @@ class Fields {
     const big = make('div', head, {className: 'big'})
     big.dataset.test = `${key}-error`
     this.fields[key] = new Field(column, name)
-    const bounds = make('small', parent === this.pair ? column : null, {className: 'bounds', title: CERTIFICATE})
+    const bounds = make('small', parent === this.pair ? column : null, {className: 'bounds', title: this.texts.bounds})
     bounds.dataset.test = `${key}-bounds`
     this.parts[key] = {column, head, big, bounds}
     this.watch(this.fields[key], key !== 'source')

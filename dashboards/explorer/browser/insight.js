@@ -1,12 +1,6 @@
 // In place of the errors: the atlas, the spectrum, or the error against the number of examples.
 
 const TABS = {errors: 'Errors', atlas: 'Atlas', spectrum: 'Spectrum', examples: 'Examples'}
-const ABOUT = {
-  atlas: 'Mean error over the dial and what lies across it; white is 0.1 %, full colour 100 %. Click to go there.',
-  spectrum: 'What each network makes of single waves, by their number |k|: its learned symbol beside the exact one.',
-  examples: 'Error on held-out examples of the window against the number of examples that were given. Click a point to show it.',
-}
-
 // A chart of lines over a common axis, logarithmic upwards. `lines` are {name, color, dash, points: [[x, y], ...]}.
 function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [], unit = value => `${value}`}) {
   const box = make('figure', parent, {className: 'chart'}, make('figcaption', null, {}, title))
@@ -88,7 +82,7 @@ class Insight {
     }
     this.fields.panel.setAttribute('aria-labelledby', `tab-${this.shown}`)
     this.fields.columns.classList.toggle('insightful', this.shown !== 'errors')
-    this.fields.readout.textContent = this.fields.idle = ABOUT[this.shown] ?? ''
+    this.fields.readout.textContent = this.fields.idle = this.fields.texts[this.shown] ?? ''
   }
   show(message) {
     if (message.tab !== this.shown || message.system !== this.setup.system) return
@@ -105,7 +99,7 @@ class Insight {
   known(values) { return this.setup.predictors.filter(one => values[one.key]) }
 
   atlas(parent, {dial, across, errors, at}) {
-    const size = this.size(3), colours = this.fields.colours.error.slice(N_COLOURS / 2), degrees = across.angle ? 180 / Math.PI : 1
+    const size = this.size(3), colours = this.fields.scales.error.slice(N_COLOURS / 2), degrees = across.angle ? 180 / Math.PI : 1
     const name = value => number(value * degrees) + (across.angle ? '°' : '')
     for (const one of this.known(errors)) {
       const box = make('figure', parent, {className: 'chart'}, make('figcaption', null, {}, one.name))
@@ -137,20 +131,20 @@ class Insight {
     lineChart(parent, {size, title: 'Leak into other waves', x, marked, lines: lines('leak', operators), y: percent, unit: percent})
     const points = values => energy.wavenumbers.map((k, i) => [k, values[i]])
     lineChart(parent, {size, title: 'Energy of u (grey) and of the errors', x, y: value => value.toExponential(1), unit: value => value.toExponential(0), lines: [
-      {name: 'Exact', color: '#888', dash: 'none', points: points(energy.solution)},
+      {name: 'Exact', color: this.fields.colours.exact, dash: 'none', points: points(energy.solution)},
       ...this.known(energy.errors).map(one => ({...one, points: points(energy.errors[one.key])})),
     ]})
   }
 
   examples(parent, {windows}) {
-    if (!windows.length) parent.append(make('p', null, {}, 'Nothing was fine-tuned from this operator yet: “Train live” does.'))
+    if (!windows.length) parent.append(make('p', null, {}, this.fields.texts.nothing_tuned))
     for (const {task, zero_shot, curves, unlabelled} of windows) {
       const act = ([, , , value]) => this.send({result: value})
       const all = [...Object.values(curves).flat(), ...unlabelled]
       const ticks = [...new Set([0, ...all.map(([count]) => count)])].sort((a, b) => a - b)
       const lines = this.known(curves).map(one => ({...one, act, points: curves[one.key]}))
       if (zero_shot) lines.push({name: 'Zero-shot', color: this.setup.predictors[0].color, dash: 'none', points: [[0, zero_shot]]})
-      if (unlabelled.length) lines.push({name: 'No labels', color: '#CC79A7', dash: 'none', act, points: unlabelled})
+      if (unlabelled.length) lines.push({name: 'No labels', color: this.fields.colours.unlabelled, dash: 'none', act, points: unlabelled})
       lineChart(parent, {title: task, size: this.size(3), x: 'examples given', lines, ticks, y: percent, unit: percent})
     }
   }

@@ -1,7 +1,8 @@
 // The card of a lesson: a text, a prediction to choose, the answer, the next step.
 
 class Lesson {
-  constructor(parent, send) {
+  constructor(parent, send, texts) {
+    this.texts = texts
     this.card = make('aside', parent, {className: 'lesson', hidden: true})
     this.card.setAttribute('aria-label', 'Card of steps')
     this.send = send
@@ -25,7 +26,7 @@ class Lesson {
     button('Check', () => {
       const guess = ask.querySelector(':checked')
       if (guess) this.send({guess: Number(guess.value)})
-      else set(this.answer, 'Choose first: a prediction that fails teaches more than none.')
+      else set(this.answer, this.texts.choose_first)
     })
     button('Back', () => this.send({step: number - 1}), number === 0)
     button('Next', () => this.send({step: number + 1}), number === count - 1)

@@ -34,9 +34,9 @@ const rounded = (value, round) => {
   return size > 0 ? Number((round(size / unit) * unit).toPrecision(2)) : 0
 }
 const between = ([lower, upper], resonant) => {
-  if (!lower && (upper == null || upper > 10)) return 'no bound without solving'
-  if (upper == null || upper > 10) return `over ${rounded(lower, Math.floor)} %${resonant ? ': near a resonance' : ' without solving'}`
-  return `${rounded(lower, Math.floor)}–${rounded(upper, Math.ceil)} % without solving`
+  if (!lower && (upper == null || upper > 10)) return 'error cannot be estimated'
+  if (upper == null || upper > 10) return `estimated error above ${rounded(lower, Math.floor)} %${resonant ? ', near a resonance' : ''}`
+  return `estimated error ${rounded(lower, Math.floor)} to ${rounded(upper, Math.ceil)} %`
 }
 const number = value => Number(value.toPrecision(4)).toString().replace('-', '−')
 

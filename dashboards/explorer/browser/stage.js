@@ -41,9 +41,9 @@ export function render({model, el}) {
   const sentence = make('p', under, {className: 'sentence', role: 'status'})
   sentence.dataset.test = 'sentence'
   const body = make('div', root, {className: 'body'})
-  const fields = new Fields(make('div', body, {className: 'main'}), model.palettes)
+  const fields = new Fields(make('div', body, {className: 'main'}), model)
   const insight = new Insight(fields, send)
-  const lesson = new Lesson(body, send)
+  const lesson = new Lesson(body, send, model.texts)
   const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent, model.style))
   const present = make('button', tools, {type: 'button', className: 'present'}, 'Present')
   present.addEventListener('click', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen())

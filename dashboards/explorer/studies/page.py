@@ -13,6 +13,7 @@ from bokeh.models import ColumnDataSource, NumeralTickFormatter
 
 from explorer import text
 from explorer.bundles import find_bundles
+from explorer.colours import COLOURS
 from explorer.pages import Address, address_of, dashboard_page, own_query
 from explorer.parts import WIDE, Html, Select, column, plain
 from explorer.shipped import shipped_results
@@ -124,8 +125,8 @@ class StudyCharts:
         remember = WeakMethod(self._remember)
         for points in overlay.traverse(lambda element: element, [hv.Scatter]):
             points.opts(
-                tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_color="#808080",
-                selection_line_width=3, hooks=[lambda plot, element: remember()(plot, element)],
+                tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_width=3,
+                selection_line_color=COLOURS["exact"], hooks=[lambda plot, element: remember()(plot, element)],
             )  # fmt: skip
             stream = hv.streams.Selection1D(source=points)
             stream.add_subscriber(partial(self._picked, points))
@@ -208,7 +209,7 @@ def _made_by(details: Details) -> str:
     return (
         f"<div style='font-size:13px;margin:4px 0'>{notebook}To repeat the run:</div><pre data-test='command' "
         "style='font-size:11.5px;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 6px;padding:6px 8px;"
-        "border-radius:4px;background:rgba(127,127,127,.12);user-select:all'>"
+        "border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
         f"{escape(details.command)}</pre>"
     )
 
@@ -329,7 +330,7 @@ def _no_records() -> str:
     return (
         "<div data-test='empty' style='font-size:14px;line-height:1.6'><b>There are no results yet.</b> This makes "
         "those of Question 1, in minutes on two cores; they appear here when the page is loaded again:"
-        "<pre style='padding:8px 10px;border-radius:4px;background:rgba(127,127,127,.12);user-select:all'>"
+        "<pre style='padding:8px 10px;border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
         f"{escape(HOW_TO_START)}</pre>Records are looked for in <code>{DEFAULT_RECORDS}</code>, or in the folder that "
         f"<code>{RECORDS_VARIABLE}</code> names, and tables in <code>runs/*/records.csv</code>.</div>"
     )
