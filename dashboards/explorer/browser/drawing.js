@@ -16,23 +16,21 @@ class Drawing {
     this.switch = make('input', label, {type: 'checkbox'})
     this.switch.dataset.test = 'draw'
     label.append(' draw')
-    const signs = make('button', tools, {type: 'button', title: 'Sign of the next Gaussian'}, '+')
+    const signs = button(tools, '+', () => {
+      this.sign = -this.sign
+      signs.textContent = this.sign > 0 ? '+' : '−'
+      signs.setAttribute('aria-label', `Sign of the next Gaussian: ${this.sign > 0 ? 'positive' : 'negative'}`)
+    }, {title: 'Sign of the next Gaussian'})
     signs.setAttribute('aria-label', 'Sign of the next Gaussian: positive')
-    const add = make('button', tools, {type: 'button', title: 'Place a Gaussian in the middle'}, 'Add')
-    const clear = make('button', tools, {type: 'button'}, 'Clear')
+    button(tools, 'Add', () => { this.change([...this.rows, [0.5, 0.5, this.sign]]); this.overlay.lastChild.focus() },
+      {title: 'Place a Gaussian in the middle'})
+    button(tools, 'Clear', () => this.change([]))
     this.overlay = draw('svg', field.frame, {viewBox: '0 0 1 1', class: 'handles'})
     this.switch.addEventListener('change', () => {
       field.frame.classList.toggle('drawing', this.switch.checked)
       if (this.switch.checked) this.change(this.rows)
       else { this.draw(); told.random(++this.changes) } // what was drawn stays, for the next time
     })
-    signs.addEventListener('click', () => {
-      this.sign = -this.sign
-      signs.textContent = this.sign > 0 ? '+' : '−'
-      signs.setAttribute('aria-label', `Sign of the next Gaussian: ${this.sign > 0 ? 'positive' : 'negative'}`)
-    })
-    add.addEventListener('click', () => { this.change([...this.rows, [0.5, 0.5, this.sign]]); this.overlay.lastChild.focus() })
-    clear.addEventListener('click', () => this.change([]))
     field.frame.addEventListener('pointerdown', event => {
       if (!this.switch.checked) return
       event.preventDefault()

@@ -78,9 +78,8 @@ class Fields {
     this.columns = make('div', parent, {className: 'columns'})
     this.pair = make('div', null, {className: 'pair'}) // the predictions: on a phone, swiped beside the exact solution
     this.switch = make('div', null, {className: 'switch'})
-    const fold = make('button', null, {type: 'button', ariaExpanded: 'false'}, 'Errors and cut')
+    const fold = button(null, 'Errors and cut', () => { fold.ariaExpanded = String(this.below.classList.toggle('open')) }, {ariaExpanded: 'false'})
     this.below = make('div', null, {className: 'below'}, fold) // folded on a phone only
-    fold.addEventListener('click', () => { fold.ariaExpanded = String(this.below.classList.toggle('open')) })
     this.panel = make('div', null, {className: 'panel', role: 'tabpanel', tabIndex: 0}) // what a tab shows instead
     this.middle = make('div', null, {className: 'middle'}) // between the fields and what is below them
     this.readout = make('div', null, {className: 'readout'})
@@ -105,8 +104,7 @@ class Fields {
     this.middle.append(this.readout)
     for (const one of predictors) {
       this.column(this.pair, one)
-      make('button', this.switch, {type: 'button'}, one.name).addEventListener('click', () =>
-        this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
+      button(this.switch, one.name, () => this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
     }
     const box = make('section', this.below, {className: 'cut'})
     box.setAttribute('aria-label', 'Cut through the fields')
@@ -206,10 +204,10 @@ class Fields {
     const {frame, lines} = this
     if (!frame) return
     const {points, limits: [low, high], shown} = frame, row = Math.min(points - 1, Math.round(this.cutRow * points))
-    const y = value => (CUT_HEIGHT - 6 - (value - low) / (high - low || 1) * (CUT_HEIGHT - 12)).toFixed(1)
-    const x = i => (i / (points - 1) * CUT_WIDTH).toFixed(1)
-    const along = Array.from({length: points}, (_, i) => i)
-    const line = values => along.map(i => `${i ? 'L' : 'M'}${x(i)} ${y(values[row * points + i])}`).join('')
+    const y = value => CUT_HEIGHT - 6 - (value - low) / (high - low || 1) * (CUT_HEIGHT - 12)
+    const x = i => i / (points - 1) * CUT_WIDTH
+    const cut = values => Array.from(values.subarray(row * points, (row + 1) * points), (value, i) => [x(i), y(value)])
+    const line = values => through(cut(values))
     lines.solution.setAttribute('d', line(frame.arrays.solution))
     for (const {key} of this.predictors) {
       lines[key].setAttribute('d', shown[key] ? line(shown[key]) : '')
@@ -217,8 +215,8 @@ class Fields {
     const {spread} = frame.arrays, middle = shown[UNSURE]
     let band = ''
     if (spread && middle) {
-      const lower = along.toReversed().map(i => `L${x(i)} ${y(middle[row * points + i] - spread[row * points + i])}`).join('')
-      band = `${line(middle.map((v, i) => v + spread[i]))}${lower}Z`
+      const upper = cut(middle.map((v, i) => v + spread[i])), lower = cut(middle.map((v, i) => v - spread[i]))
+      band = `${through([...upper, ...lower.toReversed()])}Z`
     }
     lines.band.setAttribute('d', band)
     if (this.pointed) this.read()

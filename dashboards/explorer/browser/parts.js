@@ -23,6 +23,16 @@ function draw(tag, parent, attributes = {}, text = '') {
   return element
 }
 
+function button(parent, name, act, options = {}) {
+  const element = make('button', parent, {type: 'button', ...options}, name)
+  element.addEventListener('click', act)
+  return element
+}
+
+// What all charts are drawn of: the text at a tick, and a line through points.
+const tick = (svg, x, y, text, anchor = 'middle') => draw('text', svg, {x, y, class: 'tick', 'text-anchor': anchor}, text)
+const through = points => points.map(([x, y], i) => `${i ? 'L' : 'M'}${x.toFixed(1)} ${y.toFixed(1)}`).join('')
+
 const set = (element, text) => { if (element.textContent !== text) element.textContent = text }
 
 const percent = value => value == null || !isFinite(value) ? '–'

@@ -45,8 +45,7 @@ export function render({model, el}) {
   const insight = new Insight(fields, send)
   const lesson = new Lesson(body, send, model.texts)
   const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent, model.style))
-  const present = make('button', tools, {type: 'button', className: 'present'}, 'Present')
-  present.addEventListener('click', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen())
+  const present = button(tools, 'Present', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen(), {className: 'present'})
   root.addEventListener('fullscreenchange', () => set(present, document.fullscreenElement ? 'Leave' : 'Present'))
   let drawing = null
   new ResizeObserver(() => { // on a phone the examples stick to the bottom with the dial
