@@ -202,7 +202,7 @@ def test_fields_are_shown_and_follow_the_model(page):
         assert field(page, name) is not None, name
     assert field(page, "Exact u") != field(page, "Source f")
     assert field(page, "Fine-tuned") is None, "nothing is shown that was not trained"
-    expect(shown(page, "sentence")).to_contain_text("inside the range of pre-training, 1 to 5")
+    expect(shown(page, "sentence")).to_contain_text("inside the training range (1 to 5)")
     expect(shown(page, "fine_tuned-error")).to_have_text("–")
     by_symbol = shown(page, "zero_shot-error").inner_text()
     assert percent(by_symbol) < 5
@@ -239,7 +239,7 @@ def test_dial_turned_by_keyboard(page):
     page.keyboard.press("ArrowLeft")
     expect(dial(page)).to_have_attribute("aria-valuetext", "18")
     page.keyboard.press("Home")
-    expect(shown(page, "sentence")).to_contain_text("= 1, inside the range")
+    expect(shown(page, "sentence")).to_contain_text("= 1, inside the training range")
 
 
 def test_dial_dragged_on_the_curve(page):
@@ -371,7 +371,7 @@ def test_everything_is_on_the_first_screen(browser, address, size):
     with watched(browser, address.removesuffix("/explore"), size) as page:
         page.goto(f"{address}?dial=20")  # where most is said of a prediction
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-        expect(page.locator(".sentence")).to_contain_text("likely off")
+        expect(page.locator(".sentence")).to_contain_text("expected an error above")
         expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^2\d$"))
         assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
         # On a phone the predictions are swiped beside the exact solution, and the errors are folded.
