@@ -252,7 +252,7 @@ NONSENSE = [
     {"gaussians": [[[[[0] * 10]]]]},
     {"system": "x"}, {"system": ["poisson"]}, {"model": "x"}, {"result": "-1"}, {"result": "99"}, {"result": None},
     {"lesson": "x"}, {"lesson": [1]}, {"save": "secrets"}, {"save": {}}, {"insight": ["atlas"]}, {"insight": "x"},
-    {"guess": "x"}, {"turn": "x"}, {"changes": None}, {"painted": [1]}, {"painted": -math.inf}, {"step": "x"},
+    {"guess": "x"}, {"turn": "x"}, {"painted": [1]}, {"painted": -math.inf}, {"step": "x"},
 ]  # fmt: skip
 
 

@@ -75,7 +75,6 @@ class Explorer:
             ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
         )
         self.choices = Allowance(CHOICES_PER_SECOND)
-        self.changes = 0  # of the source, that the stage has made by hand
         self._spreading: Future[Spread] = Future()
         self._last: Frame | None = None
         self._drawer_open = False
@@ -113,7 +112,7 @@ class Explorer:
     def set_up(self) -> None:
         """Tell the stage what its controls offer."""
         lessons = {"lessons": self.lesson.offered, "lesson": self.lesson.name}
-        self.stage.tell("setup", **setup_message(self.state), **lessons, changes=self.changes)
+        self.stage.tell("setup", **setup_message(self.state), **lessons, turn=self.frames.turn)
 
     def notice(self, reason: str, **header: Any) -> None:
         """Tell the stage why there is none of what was asked for: a message of the core, as a sentence."""

@@ -194,7 +194,6 @@ class Message(NamedTuple):
 # In the order in which they are heard: a frame that a move asks for is of the move's own number.
 MESSAGES = {
     "turn": Message(int, lambda page, number: setattr(page.frames, "turn", number)),
-    "changes": Message(int, lambda page, number: setattr(page, "changes", number)),
     "painted": Message(int, lambda page, number: page.frames.acknowledge(number)),
     "dial": Message(number, lambda page, value: page.state.set_dial(value)),
     "across": Message(number, _across),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from threading import Event
+from typing import Any
 
 import panel as pn
 
@@ -20,6 +24,8 @@ milliseconds the event loop, busy with one message, would hold up the frame of a
 use_threads()
 """The server needs the core that is left. PyTorch keeps the number for each thread, and one that begins takes the last
 that was set anywhere, so this holds for every frame and training of the page."""
+
+log = logging.getLogger(__name__)
 
 FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
 """For the fields of all sessions, in the order in which they ask."""
@@ -38,3 +44,41 @@ def shared_operator(bundle: Bundle) -> Operator:
 def shared_ensemble(name: str) -> Ensemble:
     """Load a shipped ensemble, once for all sessions; it is never changed."""
     return pn.state.as_cached(f"ensemble {name}", load_ensemble, name_or_path=shipped_ensembles()[name])
+
+
+class Background:
+    """What a page has worked out off its event loop.
+
+    Args:
+        executor: where it is worked out.
+        on_loop: runs a function on the session's event loop, called from any thread.
+    """
+
+    def __init__(self, executor: Executor, on_loop: Callable[[Callable[[], None]], None]):
+        self._executor, self._on_loop = executor, on_loop
+        self._stop = Event()
+
+    def begin(self, work: Callable[..., None], *arguments: Any, beside: bool = False) -> Future:
+        """Call ``work(*arguments, stop)`` in the executor, in place of what was begun before or ``beside`` it.
+
+        The event is set when nobody wants the work any more.
+        """
+        if not beside:
+            self.end()
+            self._stop = Event()
+        return self._executor.submit(self._run, work, *arguments, self._stop)
+
+    def end(self) -> None:
+        """End what was begun."""
+        self._stop.set()
+
+    def show(self, stop: Event, function: Callable[..., None], *arguments: Any, **options: Any) -> None:
+        """Call a function on the event loop, if what it shows is still wanted then."""
+        self._on_loop(lambda: None if stop.is_set() else function(*arguments, **options))
+
+    def _run(self, work: Callable[..., None], *arguments: Any) -> None:
+        try:
+            if not arguments[-1].is_set():  # while it waited
+                work(*arguments)
+        except Exception:
+            log.exception("%s failed", work.__qualname__)

@@ -3,12 +3,12 @@
 const NEAR = 0.045 // a Gaussian is taken hold of within this distance
 
 class Drawing {
-  // `told.change(rows, n)` has the Gaussians after the nth change, `told.random(n)` asks for a random source instead.
+  // `told.change(rows)` has the Gaussians, `told.random()` asks for a random source instead; both give the move's number.
   constructor(head, field, told) {
     this.field = field
     this.told = told
     this.rows = []
-    this.changes = 0
+    this.moved = 0 // number of the last move made here
     this.sign = 1
     this.held = this.chosen = null
     const tools = make('div', head, {className: 'tools'})
@@ -29,7 +29,7 @@ class Drawing {
     this.switch.addEventListener('change', () => {
       field.frame.classList.toggle('drawing', this.switch.checked)
       if (this.switch.checked) this.change(this.rows)
-      else { this.draw(); told.random(++this.changes) } // what was drawn stays, for the next time
+      else { this.draw(); this.moved = told.random() } // what was drawn stays, for the next time
     })
     field.frame.addEventListener('pointerdown', event => {
       if (!this.switch.checked) return
@@ -49,8 +49,8 @@ class Drawing {
     for (const name of ['pointerup', 'pointercancel']) field.frame.addEventListener(name, () => { this.held = null })
   }
 
-  configure({drawn, gaussians, changes}) {
-    if (this.held != null || changes < this.changes) return // said before the last change here was heard
+  configure({drawn, gaussians, turn}) {
+    if (this.held != null || turn < this.moved) return // said before the last move here was heard
     this.rows = gaussians
     this.switch.checked = drawn
     this.field.frame.classList.toggle('drawing', drawn)
@@ -59,7 +59,7 @@ class Drawing {
   change(rows) {
     this.rows = rows
     this.draw()
-    this.told.change(rows, ++this.changes)
+    this.moved = this.told.change(rows)
   }
   draw() {
     const focused = [...this.overlay.children].indexOf(this.overlay.getRootNode().activeElement)

@@ -12,6 +12,10 @@ export function render({model, el}) {
     wanted = {...wanted, ...message}
     if (resting) flush()
   }
+  function move(message) { // of a hand: answers tell of which move they are, so that an old one does not undo a new one
+    soon({turn: ++turns, ...message})
+    return turns
+  }
   function flush() {
     send(wanted)
     wanted = null
@@ -34,7 +38,7 @@ export function render({model, el}) {
   notice.dataset.test = 'notice'
 
   const dial = new Dial(root, {
-    turn: value => soon({turn: ++turns, dial: value}),
+    turn: value => move({dial: value}),
     window: (low, high) => soon({window: [low, high]}),
   })
   const under = make('div', root, {className: 'under'})
@@ -81,8 +85,8 @@ export function render({model, el}) {
     if (first) {
       fields.build(setup.predictors)
       drawing = new Drawing(fields.parts.source.head, fields.fields.source, {
-        change: (rows, changes) => soon({changes, gaussians: rows}),
-        random: changes => soon({changes, random: true}),
+        change: rows => move({gaussians: rows}),
+        random: () => move({random: true}),
       })
     }
     drawing.configure(setup)
