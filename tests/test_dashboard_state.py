@@ -780,14 +780,14 @@ def test_what_is_gone_is_offered_to_be_trained(with_a_result, monkeypatch):
     state, _ = with_a_result(OPENED + "16:8.2:13:70:0.0003")
     explorer, started = still(Explorer(state), monkeypatch), []
     monkeypatch.setattr(AdaptJob, "start", lambda job: started.append(job.settings))
-    assert explorer.again.visible
-    explorer._train_again()
+    assert explorer.gone.again.visible
+    explorer.gone.train_again()
     (asked,) = started
     assert (asked.task.label, asked.examples, asked.steps, asked.learning_rate) == ("SYS-1(8.2,13)", 16, 70, 3e-4)
     assert (explorer.adapt.examples.value, explorer.live.active) == (16, [0])
     state.choose_bundle("all")
-    assert not explorer.again.visible
-    assert not explorer.problems.object
+    assert not explorer.gone.again.visible
+    assert not explorer.gone.notice.object
 
 
 @pytest.mark.parametrize("files", [["a/explore.py"], ["a/explore.py", "b/studies.py"], []])

@@ -83,7 +83,7 @@ def test_a_link_that_is_html():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(pn.state), "session_args", dict(values))
         explorer, studies = Explorer(), Studies()
-    assert_harmless([explorer.problems.object])
+    assert_harmless([explorer.gone.notice.object])
     for tags in map(Tags, shown(studies.page())):
         assert not {"img", "onerror"} & set(tags.found)
 

@@ -234,7 +234,7 @@ def test_without_results_there_are_no_windows(state_of):
 
 def test_what_ships_improves_with_examples():
     from explorer.bundles import find_bundles
-    from explorer.shipped import shipped_results
+    from explorer.shared import shipped_results
 
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if bundle.shipped}
     state = ExploreState(bundles, lambda bundle: load_operator(bundle.path), kept=shipped_results())

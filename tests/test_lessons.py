@@ -18,9 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 from explorer.bundles import find_bundles
 from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
-from explorer.shipped import shipped_results
+from explorer.shared import shared_operator, shipped_results
 from explorer.state import ExploreState
-from explorer.workers import shared_operator
 
 LESSONS = sorted(FOLDER.glob("*.yaml"))
 OWN = """

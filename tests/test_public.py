@@ -327,9 +327,9 @@ def test_what_is_asked_again_while_it_is_worked_out_fills_no_queue():
             explorer.loop.one_at_a_time("save", work)
             await asyncio.sleep(0)
         release.set()
-        await asyncio.gather(*explorer.loop.working)
+        await asyncio.gather(*explorer.loop.working.values())
         explorer.loop.one_at_a_time("save", work)
-        await asyncio.gather(*explorer.loop.working)
+        await asyncio.gather(*explorer.loop.working.values())
 
     asyncio.run(ask())
     assert len(begun) == 2

@@ -23,7 +23,7 @@ from explorer import link
 from explorer.bundles import FOLDER_VARIABLE, find_bundles, user_folder
 from explorer.lessons import VARIABLE, find_lessons
 from explorer.predictions import PREDICTIONS
-from explorer.shipped import shipped_results
+from explorer.shared import shipped_results
 from explorer.state import ExploreState
 from explorer.studies.figures import FIGURES, OTHERS
 from explorer.studies.link import explore_query, query_of, restore

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from concurrent.futures import Future
 from functools import partial
+from threading import Event
 from typing import Any
 
 import panel as pn
@@ -14,23 +12,23 @@ import panel_material_ui as pmui
 from . import text
 from .adapt import AdaptView
 from .bundles import find_bundles
-from .compute import Frame, Spread, attempt, frame_message, sentence_of, spread_message, spread_of
+from .compute import Frame, attempt, frame_message, sentence_of, spread_message, spread_of
 from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves, mean_of
 from .frame_loop import FrameLoop
+from .gone import GoneView
 from .lesson_card import LessonCard
-from .link import query_of, restore, settings_of
+from .link import query_of, restore
 from .pages import address_of, dashboard_page, own_query
-from .parts import Html
 from .serving import Allowance
 from .session_loop import SessionLoop
 from .settings import AdaptSettings
 from .setup import setup_message
-from .shipped import shipped_results
+from .shared import shared_ensemble, shared_operator, shipped_results
 from .stage import Stage, hear
 from .state import ExploreState
 from .tabs import Tabs
-from .workers import FRAMES, SPREADS, shared_ensemble, shared_operator
+from .workers import FRAMES, SPREADS, Background
 
 TITLE = "Explore pre-trained neural operators"
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
@@ -39,9 +37,6 @@ CHOICES_PER_SECOND = 10
 """Messages of a stage that change the whole page and are heard in a second, on average."""
 AS_HIGH_AS_IT_IS = {"max-height": "none"}
 """Bokeh allows no more than the window has, and what is higher would lie over what follows it."""
-
-
-log = logging.getLogger(__name__)
 
 
 def opening_state() -> tuple[ExploreState, list[str]]:
@@ -54,7 +49,7 @@ class Explorer:
     """The page of one session."""
 
     def __init__(self, state: ExploreState | None = None):
-        self.state, self._problems = (state, []) if state else opening_state()
+        self.state, problems = (state, []) if state else opening_state()
         arguments = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()}
         left_out = restore(self.state, arguments)
         self.loop = SessionLoop()
@@ -68,36 +63,32 @@ class Explorer:
         self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
         self.curves = ErrorCurves(self.state, self.stage.tell, self.loop.call, self._curves_changed)
         self.tabs = Tabs(self.state, self.stage.tell, self.loop.call)
-        self._problems += self.lesson.problems
-        self.problems = Html()
-        self.again = pmui.Button(label="Train it again", size="small", variant="outlined", icon="replay")
+        self.gone = GoneView(self.state, left_out, [*problems, *self.lesson.problems], self._train_again)
         self.live = pmui.Accordion(
             ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
         )
         self.choices = Allowance(CHOICES_PER_SECOND)
-        self._spreading: Future[Spread] = Future()
+        self._spreads = Background(SPREADS, self.loop.call)
         self._last: Frame | None = None
         self._drawer_open = False
-        self._tell_problems(left_out)
-        self._offer_again()
         self._watch()
 
     def _watch(self) -> None:
         state = self.state
-        self.again.on_click(lambda _: self._train_again())
         self.live.param.watch(self._training_opened, "active")
         state.param.watch(lambda *_: self.request_frame(), [*POINT, "shown", "live"])
         state.param.watch(
             lambda *_: self.set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn", "training", "gone"]
         )
         state.param.watch(lambda *_: self._window_moved(), "window")
-        state.param.watch(self._gone_changed, "gone")
+        state.param.watch(lambda *_: self._tell_address(), "gone")
         pn.state.on_session_destroyed(lambda _: self.close())
 
     def close(self) -> None:
         """The session is over: stop whatever still works for it, and let go of what would keep it in memory."""
         for part in (self.loop, self.curves, self.tabs, self.frames):
             part.close()
+        self._spreads.end()
         self.adapt.stop()
 
     # The stage ------------------------------------------------------------------------------------------------------
@@ -134,7 +125,7 @@ class Explorer:
 
     def request_frame(self) -> None:
         """Compute the fields anew."""
-        self._spreading.cancel()
+        self._spreads.end()
         self.frames.request()
 
     def _paint(self, outcome: Frame | str, number: int, turn: int) -> None:
@@ -156,9 +147,7 @@ class Explorer:
         if not self._here(outcome):
             return
         if self.state.ensemble is not None:
-            name = self.state.ensemble
-            self._spreading = SPREADS.submit(lambda: spread_of(outcome, shared_ensemble(name)))
-            self.loop.start(self._spread(number, self._spreading))
+            self._spreads.begin(self._find_spread, outcome, self.state.ensemble, number)
         if self._drawer_open:
             self.parameters.show_values(outcome.coefficients)
         if self.state.training:
@@ -166,15 +155,9 @@ class Explorer:
         self.tabs.settled()
         self.curves.settled()
 
-    async def _spread(self, number: int, begun: Future[Spread]) -> None:
-        try:
-            spread = await asyncio.wrap_future(begun)
-        except (ValueError, ArithmeticError):
-            log.exception("the spread of an ensemble failed")
-            return
-        if number == self.frames.number:
-            header, arrays = spread_message(spread, number)
-            self.stage.tell("spread", arrays, **header)
+    def _find_spread(self, frame: Frame, ensemble: str, number: int, stop: Event) -> None:
+        header, arrays = spread_message(spread_of(frame, shared_ensemble(ensemble)), number)
+        self._spreads.show(stop, self.stage.tell, "spread", arrays, **header)
 
     def _here(self, outcome: Frame | str | None) -> bool:
         """Whether it is a frame, and of the equation that the page is set to."""
@@ -196,8 +179,8 @@ class Explorer:
             sidebar_width=320,
             main=[
                 pn.Column(
-                    self.problems,
-                    self.again,
+                    self.gone.notice,
+                    self.gone.again,
                     self.stage,
                     self.live,
                     sizing_mode="stretch_width",
@@ -209,32 +192,11 @@ class Explorer:
         page.param.watch(self._drawer_moved, "sidebar_open")
         return page
 
-    # What an address names and is gone -------------------------------------------------------------------------------
+    # Training and the drawer ----------------------------------------------------------------------------------------
 
-    def _tell_problems(self, left_out: list[str]) -> None:
-        problems = [*left_out, *self._problems]
-        self.problems.object = text.message("; ".join(problems)) if problems else ""
-
-    def _offer_again(self) -> None:
-        """Offer to train what the address names and is gone, where it names it well and there is what to train."""
-        self.again.visible = self.state.bundle is not None and self._asked_again() is not None
-
-    def _asked_again(self) -> AdaptSettings | None:
-        try:
-            return settings_of(self.state, self.state.gone["result"])
-        except (KeyError, ValueError):
-            return None
-
-    def _gone_changed(self, event) -> None:
-        if not event.new:
-            self._tell_problems([])
-        self._offer_again()
-        self._tell_address()
-
-    def _train_again(self) -> None:
-        if settings := self._asked_again():
-            self.live.active = [0]
-            self.adapt.again(settings)
+    def _train_again(self, settings: AdaptSettings) -> None:
+        self.live.active = [0]
+        self.adapt.again(settings)
 
     def _training_opened(self, event) -> None:
         self.state.training = bool(event.new)

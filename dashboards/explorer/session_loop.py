@@ -14,7 +14,7 @@ class SessionLoop:
 
     Attributes:
         document: of the session, None in a notebook.
-        working: tasks that run now.
+        working: the last task of each kind.
     """
 
     def __init__(self) -> None:
@@ -25,8 +25,7 @@ class SessionLoop:
             self._loop = None
         self._thread = threading.get_ident()
         self._closed = False
-        self.working: set[asyncio.Task] = set()
-        self._asked: dict[str, asyncio.Task] = {}
+        self.working: dict[str, asyncio.Task] = {}
 
     @property
     def is_here(self) -> bool:
@@ -47,20 +46,13 @@ class SessionLoop:
         elif not self._closed and self.document.session_context is not None:
             self.document.add_next_tick_callback(function)
 
-    def start(self, work: Coroutine) -> asyncio.Task:
-        """Run what takes a while, on the event loop."""
-        task = asyncio.get_running_loop().create_task(work)
-        self.working.add(task)  # a task that nobody holds may be collected
-        task.add_done_callback(self.working.discard)
-        return task
-
     def one_at_a_time(self, name: str, begin: Callable[[], Coroutine]) -> None:
         """Run what was asked for, unless the last of its kind still runs: else one page would fill the queue of all."""
-        if name not in self._asked or self._asked[name].done():
-            self._asked[name] = self.start(begin())
+        if name not in self.working or self.working[name].done():
+            self.working[name] = asyncio.get_running_loop().create_task(begin())
 
     def close(self) -> None:
         """Run nothing more."""
         self._closed = True
-        for task in list(self.working):
+        for task in self.working.values():
             task.cancel()

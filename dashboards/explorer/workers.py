@@ -1,4 +1,4 @@
-"""What all sessions of a process share: its threads, and the operators that are loaded."""
+"""The threads of a process, which all its sessions share, and how a page has something worked out in them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
-import panel as pn
-
 from sciml_fm_core.cpu import use_threads
-from sciml_fm_core.models.ensemble import Ensemble, load_ensemble, shipped_ensembles
-from sciml_fm_core.models.operator import Operator, load_operator
 
-from .bundles import Bundle
 from .serving import lower_priority
 
 sys.setswitchinterval(5e-4)
@@ -34,16 +29,6 @@ SPREADS, SWEEPS, INSIGHTS = (
     for name in ("spreads", "sweeps", "insights")
 )
 """For ensembles, error curves and tabs: work for which no frame waits."""
-
-
-def shared_operator(bundle: Bundle) -> Operator:
-    """Load the weights of a bundle, once for all sessions; they are never changed."""
-    return pn.state.as_cached(f"operator {bundle.version}", load_operator, name_or_path=str(bundle.path))
-
-
-def shared_ensemble(name: str) -> Ensemble:
-    """Load a shipped ensemble, once for all sessions; it is never changed."""
-    return pn.state.as_cached(f"ensemble {name}", load_ensemble, name_or_path=shipped_ensembles()[name])
 
 
 class Background:

@@ -16,7 +16,7 @@ from explorer.bundles import find_bundles
 from explorer.colours import COLOURS
 from explorer.pages import Address, address_of, dashboard_page, own_query
 from explorer.parts import WIDE, Html, Select, column, plain
-from explorer.shipped import shipped_results
+from explorer.shared import shipped_results
 from sciml_fm_core.study.colours import MEANING
 from sciml_fm_core.study.figures import error_curves, savings_figure, strip
 
