@@ -46,7 +46,7 @@ class Bundle:
     normalization: str = "dimensionless"
 
     def knows(self, system: System) -> bool:
-        """Whether it can be applied to a system: it has the inputs for it, or is told any equation by its symbol."""
+        """Whether it can be applied to a system: it has the inputs for it, or is conditioned on the symbol."""
         return self.normalization == "symbol" or system.name in self.systems
 
     @property

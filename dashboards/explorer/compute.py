@@ -1,9 +1,14 @@
-"""From what is dialled to fields and numbers: pure functions, called off the event loop."""
+"""State in, arrays out: from one point of the page to its fields and numbers, without any display or server.
+
+`frame_message(compute(query), mean)` is all that whatever feeds a page needs. The functions are pure, and are called
+off the event loop.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +25,17 @@ from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.spectral import resample
 from sciml_fm_core.physics.system import System
-from sciml_fm_core.physics.tasks import SPARSITIES
+
+from . import text
 
 RESOLUTION = 128
-SWEEP_RESOLUTION = 64
-SWEEP_SOURCES = 8
 SPREAD_RESOLUTION = 64
 """Points for the members of an ensemble: as fine as they were trained, and a quarter of the work."""
+
+Message = tuple[dict[str, Any], dict[str, np.ndarray]]
+"""A header that JSON can hold, and fields by name; row i of a field is at y = i / n."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,99 +112,41 @@ def make_source(query: Query) -> Tensor:
     return normalize(render(amplitudes, query.resolution), zero_mean=zero_mean)[0]
 
 
+@torch.inference_mode()
 def compute(query: Query) -> Frame:
     """Solve exactly, predict with every operator there is, and measure.
 
     Raises:
         ValueError: if the source is empty or the dial cannot be reached with it.
     """
-    (found,) = compute_together([query])
-    if isinstance(found, Exception):
-        raise found
-    return found
+    system, source = query.system, make_source(query)
+    exact_source = source.double()
+    dial, parameters = (torch.tensor(values, dtype=torch.float64) for values in (query.dial, query.parameters))
+    coefficients = system.coefficients(dial, exact_source, parameters)
+    exact = system.solve(exact_source, coefficients)
+    residual = relative_residual(system.residual(exact, exact_source, coefficients), exact_source)
+    solution, given = exact.to(source.dtype), coefficients.to(source.dtype)
+    found = _predict({key: load() for key, load in query.operators.items() if load}, system, source, given)
+    measured = _measured(found, solution, system, exact_source, coefficients) if found else {}
+    return Frame(
+        query=query,
+        source=source.numpy(),
+        solution=solution.numpy(),
+        solution_residual=residual.item(),
+        coefficients=dict(zip(system.coefficient_names, given.tolist(), strict=True)),
+        predictions={key: measured.get(key) for key in query.operators},
+    )
 
 
-@torch.inference_mode()
-def compute_together(queries: Sequence[Query]) -> list[Frame | Exception]:
-    """As `compute`, of several queries; in place of a frame, the error of its query.
-
-    What asks the same operators is predicted at once, which is faster than one after the other.
-    """
-    found: list[Any] = [_or_error(_solve, query) for query in queries]
-    alike: dict[Hashable, list[int]] = {}
-    for number, one in enumerate(found):
-        if isinstance(one, _Solved):
-            alike.setdefault(one.asks, []).append(number)
-    for numbers in alike.values():
-        solved = [found[number] for number in numbers]
-        frames = _or_error(_frames, solved)
-        if isinstance(frames, Exception):  # of one of them, so that each is tried by itself
-            frames = [frames] if len(solved) == 1 else [_or_error(lambda one: _frames([one])[0], one) for one in solved]
-        for number, frame in zip(numbers, frames, strict=True):
-            found[number] = frame
-    return found
-
-
-def _or_error(work: Callable, argument: Any) -> Any:
+def attempt(query: Query) -> Frame | str:
+    """Compute a frame, or say why there is none."""
     try:
-        return work(argument)
-    except Exception as error:
-        return error
-
-
-@dataclass(frozen=True)
-class _Solved:
-    """A query, its exact solution and what both are made of; ``exact`` is in float64."""
-
-    query: Query
-    operators: dict[str, Operator]
-    source: Tensor
-    coefficients: Tensor
-    solution: Tensor
-    residual: float
-    exact: tuple[Tensor, Tensor]
-    """Source and coefficients."""
-
-    @property
-    def asks(self) -> Hashable:
-        """Equal where predictions can be made together."""
-        asked = [(key, id(operator)) for key, operator in self.operators.items()]
-        return self.query.system.name, self.query.resolution, tuple(asked)
-
-
-def _solve(query: Query) -> _Solved:
-    system = query.system
-    source = make_source(query)
-    dial = torch.tensor(query.dial, dtype=torch.float64)
-    parameters = torch.tensor(query.parameters, dtype=torch.float64)
-    exact = source.double(), system.coefficients(dial, source.double(), parameters)
-    solution = system.solve(*exact)
-    residual = relative_residual(system.residual(solution, *exact), exact[0]).item()
-    operators = {key: load() for key, load in query.operators.items() if load}
-    return _Solved(query, operators, source, exact[1].to(source.dtype), solution.to(source.dtype), residual, exact)
-
-
-def _frames(solved: Sequence[_Solved]) -> list[Frame]:
-    """Frames of queries that ask the same operators."""
-    sources = torch.stack([one.source for one in solved])
-    coefficients = torch.stack([one.coefficients for one in solved])
-    system = solved[0].query.system
-    found = _predict(solved[0].operators, system, sources, coefficients)
-    frames = []
-    for number, one in enumerate(solved):
-        own = {key: predictions[number] for key, predictions in found.items()}
-        measured = _measured(own, one.solution, system, *one.exact) if own else {}
-        frames.append(
-            Frame(
-                query=one.query,
-                source=one.source.numpy(),
-                solution=one.solution.numpy(),
-                solution_residual=one.residual,
-                coefficients=dict(zip(system.coefficient_names, one.coefficients.tolist(), strict=True)),
-                predictions={key: measured.get(key) for key in one.query.operators},
-            )
-        )
-    return frames
+        return compute(query)
+    except (ValueError, ArithmeticError) as error:
+        return str(error)
+    except Exception:
+        log.exception("computing the fields failed")
+        return "Computing the fields failed; the server's log says why."
 
 
 @torch.inference_mode()
@@ -230,7 +181,7 @@ def spread_of(frame: Frame, ensemble: Ensemble) -> Spread:
 
 
 def _predict(operators: dict[str, Operator], system: System, source: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
-    """Predictions by key, of several sources; networks of equal shape are applied together."""
+    """Predictions by key; networks of equal shape are applied together."""
     alike: dict[tuple, list[str]] = {}
     for key, operator in operators.items():
         alike.setdefault((type(operator.model), operator.model.config), []).append(key)
@@ -261,32 +212,60 @@ def _measured(
     }
 
 
-def sweep_sources(
-    system: System, count: int = SWEEP_SOURCES, resolution: int = SWEEP_RESOLUTION
-) -> tuple[Tensor, Tensor]:
-    """Sources and other parameters over which the error along the dial is averaged.
+# What the browser is told --------------------------------------------------------------------------------------------
 
-    They are the same every time, with the sparsities of the paper's tasks in equal shares.
+
+def frame_message(frame: Frame, mean: float | None = None) -> Message:
+    """Header and arrays of a frame: its exact fields, the signed error of each prediction, and what is said of them.
+
+    Args:
+        frame: from `compute`.
+        mean: error of the zero-shot operator over several random sources, None where it is not known yet.
     """
-    generator = stream(0, "explore", "sweep")
-    sparsity = torch.tensor(SPARSITIES)[torch.arange(count) % len(SPARSITIES)]
-    source = normalize(render(draw_amplitudes(sparsity, generator), resolution), zero_mean=system.zero_mean)
-    uniform = torch.rand(count, len(system.parameters), generator=generator, dtype=torch.float64)
-    low = torch.tensor([p.low for p in system.parameters], dtype=torch.float64)
-    high = torch.tensor([p.high for p in system.parameters], dtype=torch.float64)
-    return source, low + uniform * (high - low)
+    query = frame.query
+    shown = {key: prediction for key, prediction in frame.predictions.items() if prediction is not None}
+    arrays = {"source": frame.source, "solution": frame.solution} | {key: p.error for key, p in shown.items()}
+    header = {
+        "system": query.system.name,
+        "dial": query.dial,
+        "points": frame.source.shape[0],
+        "sentence": sentence_of(frame, mean),
+        "given": query.given,
+        "rms": float(np.sqrt(np.mean(frame.solution**2))) or 1.0,
+        "residual": frame.solution_residual,
+        "learning": list(query.learning),
+        "numbers": {
+            key: {
+                "error": finite(p.relative_error),
+                "residual": finite(p.residual),
+                "bounds": [finite(bound) for bound in p.bounds],
+            }
+            for key, p in shown.items()
+        },
+    }
+    return header, arrays
 
 
-def coarse_to_fine(count: int) -> Iterator[int]:
-    """Indices 0 .. count - 1, ends first, then ever finer, so that a partial curve already spans the range."""
-    seen: set[int] = set()
-    stride = max(count - 1, 1)
-    while len(seen) < count:
-        for index in range(0, count, stride):
-            if index not in seen:
-                seen.add(index)
-                yield index
-        stride = max(stride // 2, 1)
+def sentence_of(frame: Frame, mean: float | None) -> str:
+    """Where a frame stands to what its operator was trained on; of nothing but the frame: the page may have moved."""
+    query, zero_shot = frame.query, frame.predictions.get("zero_shot")
+    return text.sentence(
+        query.system,
+        query.dial,
+        query.trained,
+        zero_shot and zero_shot.relative_error,
+        mean,
+        float(np.abs(frame.solution).max()),
+        query.gaussians,
+        expected(frame),
+        zero_shot.bounds if zero_shot else (0.0, math.inf),
+    )
+
+
+def spread_message(spread: Spread, number: int) -> Message:
+    """Header and array of the spread that belongs to a frame, by the frame's number."""
+    header = {"frame": number, "points": spread.values.shape[0], "relative": finite(spread.relative)}
+    return header, {"spread": spread.values}
 
 
 def finite(value: float | None) -> float | None:

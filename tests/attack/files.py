@@ -236,7 +236,7 @@ def _change_table(path: Path, rng: random.Random) -> bool:
 
 
 def _list_records(folder: Path) -> list[str]:
-    from explorer import records as page
+    from explorer.studies import records as page
 
     page.shipped_tables = dict  # those are not attacked
     os.environ[page.RECORDS_VARIABLE] = str(folder)
