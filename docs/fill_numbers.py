@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from sciml_fm_core.experiments import import_all
 from sciml_fm_core.experiments.convergence import runs as convergence
 from sciml_fm_core.experiments.low_precision import runs as low_precision
 from sciml_fm_core.experiments.training_range import runs as training_range
