@@ -33,6 +33,8 @@ from sciml_fm_core.study.registry import REGISTRY
 from sciml_fm_core.study.runs import identity
 from sciml_fm_core.training.cards import hardware
 
+import_all()
+
 FOLDER = Path(__file__).parent
 README, PRINTED = FOLDER.parent / "README.md", FOLDER / "readme.json"
 NUMBER = re.compile(r"(zero-shot|fine-tuned|mean relative error) [\d.]+%")
