@@ -126,10 +126,7 @@ def _threads(wanted: str | None) -> str | None:
 Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.", callback=_device)]
 Loss = Annotated[str | None, _option(f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
 Seed = Annotated[int, _option("Seed of weights and examples.", least=-LARGEST_NUMBER)]
-Scheduler = Annotated[
-    str | None,
-    _option("Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md."),
-]
+Scheduler = Annotated[str | None, _option("Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md.")]
 Threads = Annotated[
     str | None, typer.Option(help="CPU threads, or 'all'; all cores but one where not given.", callback=_threads)
 ]
@@ -258,14 +255,9 @@ def pretrain(
     """
     chosen, schedule = [Task.parse(label) for label in tasks], _schedule(resolution) if resolution else None
     config = TrainConfig(
-        steps=steps,
-        time_limit=time_limit,
-        compile=compile,
-        precision=precision,
-        validate_every=max(20, steps // 40),
-        loss=loss,
-        learning_rate=learning_rate,
-    )
+        steps=steps, validate_every=max(20, steps // 40), learning_rate=learning_rate, loss=loss,
+        time_limit=time_limit, compile=compile, precision=precision,
+    )  # fmt: skip
     smallest_grid = _smallest_grid(architecture, size)
     sets, held_out = ([DatasetFile(path, system) for path in paths or []] for paths in (data, validation))
     for grid in [schedule or 64] if schedule or not sets else [one.resolution for one in sets]:
@@ -526,14 +518,8 @@ def operators() -> None:
         card = read_header(path).card
         errors = card.get("errors", {})
         own = ", ".join(f"{errors[label]:.2%}" for label in card["tasks"] if label in errors)
-        table.add_row(
-            name,
-            " + ".join(card["tasks"]),
-            card["recipe"],
-            f"{card['parameters']:,}",
-            f"{card['examples_seen']:,}",
-            own,
-        )
+        tasks, counts = " + ".join(card["tasks"]), (f"{card[key]:,}" for key in ("parameters", "examples_seen"))
+        table.add_row(name, tasks, card["recipe"], *counts, own)
     console.print(table)
 
 
