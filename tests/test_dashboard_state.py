@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+import json
 import math
 import os
+import struct
 import sys
 import threading
 from dataclasses import replace
@@ -32,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 from explorer import text
 from explorer.app import Explorer
 from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
-from explorer.compute import RESOLUTION, Query, compute, expected, frame_message, sentence_of, spread_message, spread_of
+from explorer.compute import RESOLUTION, Query, compute, expected, frame_message, sentence_of, spread_message
 from explorer.controls import ParameterControls
 from explorer.error_curves import along, coarse_to_fine, mean_at, sweep_sources
 from explorer.exports import as_hdf5, as_npz, program
@@ -42,7 +44,7 @@ from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
 from explorer.setup import setup_message, ticks
-from explorer.stage import pack, unpack
+from explorer.stage import pack
 from explorer.state import ExploreState, default_window
 
 PATIENCE = 300
@@ -442,6 +444,19 @@ def test_ticks_are_round_and_not_too_many(name):
 # The stage ----------------------------------------------------------------------------------------------------------
 
 
+def unpack(message):
+    """Read a message as the browser does it."""
+    (length,) = struct.unpack_from("<I", message)
+    header = json.loads(message[4 : 4 + length])
+    arrays, at = {}, 4 + length
+    for field in header["fields"]:
+        count = header["points"] ** 2
+        values = np.frombuffer(message, "<i2", count, at).reshape(header["points"], header["points"])
+        arrays[field["name"]] = field["middle"] + field["step"] * values
+        at += 2 * count
+    return header, arrays
+
+
 def test_a_message_keeps_fields_to_a_part_in_60000(generator):
     fields = {"a": torch.randn(8, 8, generator=generator).numpy(), "flat": np.full((8, 8), 3.0, np.float32)}
     header, arrays = unpack(pack({"kind": "frame", "points": 8, "text": "ω"}, fields))
@@ -822,12 +837,11 @@ def test_the_spread_of_an_ensemble_grows_outside_its_training():
     for dial in (3.0, 8.0, 20.0):
         state.set_dial(dial)
         frame = compute(state.query())
-        spread = spread_of(frame, ensemble)
-        header, arrays = spread_message(spread, 7)
-        assert header == {"frame": 7, "points": RESOLUTION, "relative": spread.relative}
+        header, arrays = spread_message(frame, ensemble, 7)
+        assert (header["frame"], header["points"]) == (7, RESOLUTION)
         assert arrays["spread"].shape == frame.solution.shape
         assert arrays["spread"].min() >= 0
-        relative.append(spread.relative)
+        relative.append(header["relative"])
     assert relative == sorted(relative)
     assert relative[0] < 0.05 < relative[2]
 

@@ -210,7 +210,7 @@ class AdaptView:
 
 
 def _summary(adapted: Adapted) -> str:
-    """Its errors, as HTML."""
+    """Write the errors of a fine-tuning as HTML."""
     settings, rates = adapted.settings, adapted.learning_rates
     errors = ", ".join(
         f"{PREDICTIONS[key].name.lower()} <b data-test='kept-{key}'>{text.percent(error)}</b>"

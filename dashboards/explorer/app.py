@@ -12,7 +12,7 @@ import panel_material_ui as pmui
 from . import text
 from .adapt import AdaptView
 from .bundles import find_bundles
-from .compute import Frame, attempt, frame_message, sentence_of, spread_message, spread_of
+from .compute import Frame, attempt, frame_message, sentence_of, spread_message
 from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves, mean_of
 from .frame_loop import FrameLoop
@@ -156,7 +156,7 @@ class Explorer:
         self.curves.settled()
 
     def _find_spread(self, frame: Frame, ensemble: str, number: int, stop: Event) -> None:
-        header, arrays = spread_message(spread_of(frame, shared_ensemble(ensemble)), number)
+        header, arrays = spread_message(frame, shared_ensemble(ensemble), number)
         self._spreads.show(stop, self.stage.tell, "spread", arrays, **header)
 
     def _here(self, outcome: Frame | str | None) -> bool:

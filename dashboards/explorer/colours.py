@@ -10,6 +10,7 @@ from sciml_fm_core.study.colours import MEANING
 COLOURS = {
     "pretrained": MEANING["zero-shot"][0],
     "finetuned": MEANING["fine-tuned"][0],
+    "scratch": MEANING["from scratch"][0],
     "handle": MEANING["from scratch"][0],
     "unlabelled": "#CC79A7",
     "resonance": "#CC79A7",

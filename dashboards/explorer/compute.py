@@ -160,26 +160,6 @@ def expected(frame: Frame, key: str = "zero_shot") -> ErrorForecast | None:
     return trained.forecast(source, coefficients, frame.query.system)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """How far the members of an ensemble lie apart: their standard deviation at each point of a frame.
-
-    ``relative`` is its root mean square over that of their mean.
-    """
-
-    values: np.ndarray
-    relative: float
-
-
-@torch.inference_mode()
-def spread_of(frame: Frame, ensemble: Ensemble) -> Spread:
-    """The spread of an ensemble for the source and the coefficients of a frame."""
-    source = resample(torch.from_numpy(frame.source), SPREAD_RESOLUTION)
-    found = ensemble.predict(source, torch.tensor(list(frame.coefficients.values())), frame.query.system)
-    fine = resample(found.spread, frame.query.resolution).clamp(min=0)
-    return Spread(fine.numpy(), found.relative_spread.item())
-
-
 def _predict(operators: dict[str, Operator], system: System, source: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
     """Predictions by key; networks of equal shape are applied together."""
     alike: dict[tuple, list[str]] = {}
@@ -262,10 +242,17 @@ def sentence_of(frame: Frame, mean: float | None) -> str:
     )
 
 
-def spread_message(spread: Spread, number: int) -> Message:
-    """Header and array of the spread that belongs to a frame, by the frame's number."""
-    header = {"frame": number, "points": spread.values.shape[0], "relative": finite(spread.relative)}
-    return header, {"spread": spread.values}
+@torch.inference_mode()
+def spread_message(frame: Frame, ensemble: Ensemble, number: int) -> Message:
+    """Measure how far the members of an ensemble lie apart at a frame, which has this number.
+
+    The array is their standard deviation at each point, ``relative`` its root mean square over that of their mean.
+    """
+    source = resample(torch.from_numpy(frame.source), SPREAD_RESOLUTION)
+    found = ensemble.predict(source, torch.tensor(list(frame.coefficients.values())), frame.query.system)
+    points = frame.query.resolution
+    header = {"frame": number, "points": points, "relative": finite(found.relative_spread.item())}
+    return header, {"spread": resample(found.spread, points).clamp(min=0).numpy()}
 
 
 def finite(value: float | None) -> float | None:

@@ -85,7 +85,7 @@ class ParameterControls:
         show(self.equation, text.equation(self.state.system, coefficients))
 
     def layout(self) -> list:
-        """Its parts, from top to bottom."""
+        """The parts, from top to bottom."""
         return [self.card, self.equation, self.box]
 
 
@@ -120,7 +120,7 @@ class SourceControls:
             self.preset.value = NO_PRESET  # edited since: it can be chosen again
 
     def layout(self) -> list:
-        """Its parts, from top to bottom."""
+        """The parts, from top to bottom."""
         return [
             pn.Row(self.seed, self.draw, margin=0),
             self.sparsity,

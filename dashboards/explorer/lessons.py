@@ -50,7 +50,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "lessons"
 VARIABLE = "SCIML_FM_LESSONS"
 """Environment variable that names a folder of further lessons."""
 NONE = "none"
-"""In place of the name of a lesson."""
+"""What stands in place of the name of a lesson where none is open."""
 LARGEST_FILE = 2**16
 """Bytes of a lesson."""
 LONGEST_LINE = 300

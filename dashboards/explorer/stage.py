@@ -51,19 +51,6 @@ def pack(header: dict[str, Any], arrays: dict[str, np.ndarray], file: bytes = b"
     return b"".join([struct.pack("<I", len(told)), told, *numbers, file])
 
 
-def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Inverse of `pack`, as the browser does it."""
-    (length,) = struct.unpack_from("<I", message)
-    header = json.loads(message[4 : 4 + length])
-    arrays, at = {}, 4 + length
-    for field in header["fields"]:
-        count = header["points"] ** 2
-        values = np.frombuffer(message, "<i2", count, at).reshape(header["points"], header["points"])
-        arrays[field["name"]] = field["middle"] + field["step"] * values
-        at += 2 * count
-    return header, arrays
-
-
 class Stage(JSComponent):
     """The component.
 

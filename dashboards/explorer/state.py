@@ -23,7 +23,7 @@ from .settings import Adapted, AdaptSettings
 
 EXAMPLE_COUNTS = tuple(count for count in (0, 8, 16, 32, 64, 128, 256, 512) if count <= LIMITS.examples)
 EQUATION, GRID = "equation", "grid"
-"""In place of a number of examples: the equation alone; in place of a learning rate: try all, and keep the best."""
+"""What stands in place of a number of examples (the equation alone) and of a learning rate (try all, keep the best)."""
 
 REPLACES: dict[str, tuple[str, ...]] = {
     "system_name": ("model", "draw", "result"),
@@ -262,7 +262,7 @@ class ExploreState(param.Parameterized):
 
     @property
     def shift(self) -> str:
-        """As `shift_of`."""
+        """How far the dial is from the training range, in the words of `shift_of`."""
         trained = self.trained_range
         return shift_of(self.system, self.dial, trained) if trained else UNSEEN
 

@@ -23,12 +23,12 @@ that was set anywhere, so this holds for every frame and training of the page.""
 log = logging.getLogger(__name__)
 
 FRAMES = ThreadPoolExecutor(1, thread_name_prefix="frames")
-"""For the fields of all sessions, in the order in which they ask."""
+"""The thread for the fields of all sessions, which come in the order in which they are asked for."""
 SPREADS, SWEEPS, INSIGHTS = (
     ThreadPoolExecutor(1, thread_name_prefix=name, initializer=lower_priority)
     for name in ("spreads", "sweeps", "insights")
 )
-"""For ensembles, error curves and tabs: work for which no frame waits."""
+"""Threads for ensembles, error curves and tabs: work for which no frame waits."""
 
 
 class Background:

@@ -50,7 +50,7 @@ class Picture:
 
 
 Pictures = dict[str, Picture]
-"""By the task that is chosen from the menu."""
+"""Pictures by the task that is chosen from the menu."""
 
 
 def text_of(key: str, value: Any) -> str:

@@ -95,7 +95,7 @@ def _families(records: Records) -> set[tuple]:
 
 
 def _main(records: Records) -> list[dict]:
-    """Without the operators of the comparison of sizes, where there are others of that pre-training and recipe."""
+    """Leave out the operators of the comparison of sizes, where others have the same pre-training and recipe."""
     families = _families(records)
     kept = []
     for key in dict.fromkeys((record["parent"], record.get("recipe")) for record in records):

@@ -50,7 +50,7 @@ hv.Store.set_current_backend("bokeh")
 
 
 def _plain(plot, _element) -> None:
-    """As the charts of the explore page."""
+    """Let a figure look like the charts of the explore page."""
     plain(plot.state)
     for legend in plot.state.legend:
         legend.label_text_font_size = "12px"
@@ -194,7 +194,7 @@ class RunDetails:
         return find_bundles()[0], shipped_results()
 
     def _link(self) -> str:
-        """To the explore page, nearest to the run."""
+        """A link to the explore page, nearest to the run."""
         query, words = explore_query(self.state.picture.records[self.state.chosen], *self._there)
         address = escape(address_of("explore", query))
         return (
@@ -271,7 +271,7 @@ class StudyMenus:
         )
 
     def layout(self) -> list:
-        """For the sidebar."""
+        """The parts for the sidebar."""
         return [self.source, self.figure, self.task, self.note]
 
 
