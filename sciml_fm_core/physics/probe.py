@@ -219,8 +219,8 @@ def _try_residual(system: System, where: list[str]) -> Iterator[str]:
         return
     source, _, coefficients = _inputs(system, GRIDS[0])
     solution = system.solve(source, coefficients)
-    left, of_wrong = (system.residual(values, source, coefficients) for values in (solution, solution + source))
-    yield from _wrong("residual", left, tuple(source.shape))
+    left, of_wrong = (system.residual(values, source, coefficients) for values in (solution, 2 * solution))
+    yield from _wrong("residual", left, tuple(solution.shape))
     if not left.abs().amax() <= TOLERANCE * source.abs().amax() or not (of_wrong - left).any():
         yield "its residual contradicts solve: it has to be 0 of the solution, and of that alone"
 
