@@ -1,7 +1,18 @@
 """A system without a symbol: two input fields, two output fields, 48 x 40 points, from its file to a prediction."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
+
+from explorer.bundles import FOLDER_VARIABLE, find_bundles
+from explorer.compute import compute, frame_message
+from explorer.error_curves import mean_errors
+from explorer.insight import spectrum
+from explorer.state import ExploreState
 
 from sciml_fm_core import (
     SYSTEMS,
@@ -96,3 +107,26 @@ def test_who_needs_a_symbol_says_that_there_is_none(mixing):
 def test_a_symbol_asks_for_a_spectral_system():
     with pytest.raises(TypeError, match="derive it from SpectralSystem"):
         type("Old", (System,), {"symbol": lambda self, coefficients, n: coefficients})
+
+
+def test_the_page_computes_its_frames_and_curves(mixing, tmp_path, monkeypatch):
+    task = Task.parse("MIX(1,2)")
+    operator, _ = pretrain([task], TrainConfig(steps=2), recipe="fields", size="64K", resolution=GRID, batch_size=4)
+    operator.save(tmp_path / "mixing.safetensors")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    bundles, problems = find_bundles()
+    assert not problems
+    state = ExploreState(bundles)
+    state.choose_system("mixing")
+    assert state.bundle.name == "mixing"
+    frame = compute(state.query())
+    assert set(frame.further) == {"a", "v"}
+    assert frame.source.shape == frame.solution.shape == frame.predictions["zero_shot"].values.shape
+    header, arrays = frame_message(frame)
+    assert header["residual"] is None
+    assert header["numbers"]["zero_shot"]["bounds"] == [0.0, None]
+    assert set(arrays) == {"source", "solution", "zero_shot"}
+    errors = mean_errors([operator], [1.0, 1.5, 2.5], mixing, 2)
+    assert all(0 < error < 10 for error in errors[0])
+    with pytest.raises(ValueError, match="no Fourier symbol is known"):
+        spectrum(state.query())

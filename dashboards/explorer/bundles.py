@@ -11,6 +11,7 @@ from sciml_fm_core.experiments.uncertainty.ensemble import ENSEMBLE_FORMAT, ense
 from sciml_fm_core.files import user_path
 from sciml_fm_core.models.normalization import normalization_from_dict
 from sciml_fm_core.models.operator import read_header, shipped_operators
+from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.training.checkpoints import CHECKPOINT_FORMAT
@@ -47,7 +48,8 @@ class Bundle:
 
     def knows(self, system: System) -> bool:
         """Whether it can be applied to a system: it has the inputs for it, or is conditioned on the symbol."""
-        return self.normalization == "symbol" or system.name in self.systems
+        takes_all = self.normalization == "symbol" and isinstance(system, SpectralSystem)
+        return takes_all or system.name in self.systems
 
     @property
     def label(self) -> str:

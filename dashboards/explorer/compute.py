@@ -24,6 +24,7 @@ from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.spectral import resample
+from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import System
 
 from . import text
@@ -85,7 +86,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Frame:
-    """Everything the page shows for one query; fields are float32, row i at y = i / n."""
+    """Everything the page shows for one query; fields are float32, row i at y = i / n.
+
+    Of a system with several fields ``source`` is the input field that is drawn by hand, see `drawn_field`, and
+    ``solution`` the first output field; the others are in ``further``, by their names.
+    """
 
     query: Query
     source: np.ndarray
@@ -93,23 +98,36 @@ class Frame:
     solution_residual: float
     coefficients: dict[str, float]
     predictions: dict[str, Prediction | None] = field(default_factory=dict)
+    further: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def drawn_field(system: System) -> int:
+    """Number of the input field that is drawn by hand: the one named ``source``, else the last."""
+    return system.inputs.index("source") if "source" in system.inputs else len(system.inputs) - 1
 
 
 def make_source(query: Query) -> Tensor:
-    """Source of a query, shape (n, n).
+    """Source of a query, shape (n, n), or its input fields, (p, n, n).
 
     Raises:
         ValueError: if it is drawn by hand and empty.
     """
-    zero_mean = query.system.zero_mean
+    system, n, generator = query.system, query.resolution, stream(query.seed, "explore")
+    placed = None
     if query.gaussians is not None:
         if not query.gaussians:
             raise ValueError("The source is empty: click on its field to place a Gaussian, or choose a preset.")
-        return place(query.gaussians, query.resolution, zero_mean=zero_mean)
-    amplitudes = draw_amplitudes(
-        torch.tensor([query.sparsity], dtype=torch.float32, device="cpu"), stream(query.seed, "explore")
-    )
-    return normalize(render(amplitudes, query.resolution), zero_mean=zero_mean)[0]
+        placed = place(query.gaussians, n, zero_mean=system.zero_mean)
+    if isinstance(system, SpectralSystem):
+        if placed is not None:
+            return placed
+        amplitudes = draw_amplitudes(torch.tensor([query.sparsity], dtype=torch.float32, device="cpu"), generator)
+        return normalize(render(amplitudes, n), zero_mean=system.zero_mean)[0]
+    dial, parameters = (torch.tensor([values], dtype=torch.float64) for values in (query.dial, query.parameters))
+    source = system.draw(dial, parameters, (n, n), generator)[0].float()
+    if placed is not None:
+        source.view(-1, n, n)[drawn_field(system)] = placed
+    return source
 
 
 @torch.inference_mode()
@@ -124,15 +142,19 @@ def compute(query: Query) -> Frame:
     dial, parameters = (torch.tensor(values, dtype=torch.float64) for values in (query.dial, query.parameters))
     coefficients = system.coefficients(dial, exact_source, parameters)
     exact = system.solve(exact_source, coefficients)
-    residual = relative_residual(system.residual(exact, exact_source, coefficients), exact_source)
+    residual = _residual(exact, exact_source, coefficients, system)
     solution, given = exact.to(source.dtype), coefficients.to(source.dtype)
     found = _predict({key: load() for key, load in query.operators.items() if load}, system, source, given)
     measured = _measured(found, solution, system, exact_source, coefficients) if found else {}
+    inputs, outputs = source.view(-1, *source.shape[-2:]), solution.view(-1, *source.shape[-2:])
+    fields = dict(zip((*system.inputs, *system.outputs), torch.cat([inputs, outputs]).numpy(), strict=True))
+    shown = system.inputs[drawn_field(system)], system.outputs[0]
     return Frame(
         query=query,
-        source=source.numpy(),
-        solution=solution.numpy(),
+        source=fields[shown[0]],
+        solution=fields[shown[1]],
         solution_residual=residual.item(),
+        further={name: values for name, values in fields.items() if name not in shown},
         coefficients=dict(zip(system.coefficient_names, given.tolist(), strict=True)),
         predictions={key: measured.get(key) for key in query.operators},
     )
@@ -149,12 +171,20 @@ def attempt(query: Query) -> Frame | str:
         return "Computing the fields failed; the server's log says why."
 
 
+def _residual(solution: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:
+    """Relative residuals, shape (...); NaN where the system has none, or no field named as its source."""
+    if type(system).residual is System.residual or "source" not in system.inputs:
+        return torch.full(solution.shape[: -system.output_axes], torch.nan)
+    given = source if system.input_axes == 2 else source[..., drawn_field(system), :, :]
+    return relative_residual(system.residual(solution, source, coefficients), given)
+
+
 @torch.inference_mode()
 def expected(frame: Frame, key: str = "zero_shot") -> ErrorForecast | None:
     """What the distance to the training lets expect of a prediction, where the `TrainingRange` is known already."""
     load = frame.query.operators.get(key)
     trained = TrainingRange.known(load()) if load else None
-    if trained is None:
+    if trained is None or not isinstance(frame.query.system, SpectralSystem):
         return None
     source, coefficients = torch.from_numpy(frame.source), torch.tensor(list(frame.coefficients.values()))
     return trained.forecast(source, coefficients, frame.query.system)
@@ -176,13 +206,14 @@ def _measured(
     found: dict[str, Tensor], solution: Tensor, system: System, source: Tensor, coefficients: Tensor
 ) -> dict[str, Prediction]:
     predictions = torch.stack(list(found.values()))
-    off = relative_error(predictions, solution.expand_as(predictions)).tolist()
-    given = source.to(predictions.dtype)
-    residual = relative_residual(system.residual(predictions, given, coefficients), given).tolist()
+    off = relative_error(predictions, solution.expand_as(predictions)).flatten(1).mean(dim=1).tolist()
+    residual = _residual(predictions, source.to(predictions.dtype), coefficients, system).tolist()
+    if system.output_axes > 2:
+        predictions, solution = predictions[:, 0], solution[0]
     errors = predictions - solution
     bounds = [(0.0, math.inf)] * len(off)
     finite = [i for i, each in enumerate(off) if math.isfinite(each)]  # a training may blow up
-    if finite:
+    if finite and isinstance(system, SpectralSystem):
         known = error_bounds(predictions[finite], source, coefficients, system)
         for i, lower, upper in zip(finite, known.lower.tolist(), known.upper.tolist(), strict=True):
             bounds[i] = lower, upper
@@ -212,7 +243,7 @@ def frame_message(frame: Frame, mean: float | None = None) -> Message:
         "sentence": sentence_of(frame, mean),
         "given": query.given,
         "rms": float(np.sqrt(np.mean(frame.solution**2))) or 1.0,
-        "residual": frame.solution_residual,
+        "residual": finite(frame.solution_residual),
         "learning": list(query.learning),
         "numbers": {
             key: {

@@ -16,6 +16,7 @@ from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.experiments.training_range.method import TrainingRange
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, render
+from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import SPARSITIES
 
@@ -144,11 +145,15 @@ def sweep_sources(system: System, count: int = SOURCES) -> tuple[Tensor, Tensor]
     """
     generator = stream(0, "explore", "sweep")
     sparsity = torch.tensor(SPARSITIES)[torch.arange(count) % len(SPARSITIES)]
-    source = normalize(render(draw_amplitudes(sparsity, generator), RESOLUTION), zero_mean=system.zero_mean)
+    amplitudes = draw_amplitudes(sparsity, generator)
     uniform = torch.rand(count, len(system.parameters), generator=generator, dtype=torch.float64)
     low = torch.tensor([p.low for p in system.parameters], dtype=torch.float64)
     high = torch.tensor([p.high for p in system.parameters], dtype=torch.float64)
-    return source, low + uniform * (high - low)
+    parameters = low + uniform * (high - low)
+    if not isinstance(system, SpectralSystem):
+        dial = torch.full((count,), system.dialled.default, dtype=torch.float64)
+        return system.draw(dial, parameters, (RESOLUTION, RESOLUTION), generator).float(), parameters
+    return normalize(render(amplitudes, RESOLUTION), zero_mean=system.zero_mean), parameters
 
 
 def coarse_to_fine(count: int) -> Iterator[int]:

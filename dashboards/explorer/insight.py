@@ -19,6 +19,7 @@ from sciml_fm_core.evaluation.errors import error_map, evaluate
 from sciml_fm_core.evaluation.metrics import energy_spectrum
 from sciml_fm_core.experiments.learned_symbol import at_wavevectors, half_plane, learned_symbol
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, render
+from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
@@ -67,7 +68,7 @@ def spectrum(
         ValueError: if the source is empty or the dial cannot be reached with it.
     """
     frame, source = compute(query), make_source(query).double()
-    system, shells = query.system, range(1, max_wavenumber + 1)
+    system, shells = spectral(query.system), range(1, max_wavenumber + 1)
     dial, parameters = (torch.tensor(values, dtype=torch.float64) for values in (query.dial, query.parameters))
     # In float64, as those of the frame are not: a wave that resonates tells the difference.
     coefficients = system.coefficients(dial, source, parameters)
@@ -112,7 +113,7 @@ def spectrum(
     }
 
 
-def _waves(system: System, coefficients: Tensor, max_wavenumber: int, per_shell: int) -> tuple[Tensor, Tensor]:
+def _waves(system: SpectralSystem, coefficients: Tensor, max_wavenumber: int, per_shell: int) -> tuple[Tensor, Tensor]:
     """Wavevectors to try, and those among them that resonate."""
     every = half_plane(max_wavenumber)
     multiplier, null = system.solution_multiplier(coefficients, RESOLUTION)
@@ -205,10 +206,18 @@ def _sources_at(query: Query, value: float) -> tuple[Tensor, Tensor]:
     """Sources (s, n, n) and parameters (p,) at a value across the dial. The Gaussians are the same everywhere, and only
     fewer of them where they are sparse, so that neighbours differ by the equation and not by chance."""
     system, rest = query.system, query.parameters[1:]
+    parameters = torch.tensor((value, *rest) if system.parameters else (), dtype=torch.float64)
+    if not isinstance(system, SpectralSystem):
+        dial, generator = (
+            torch.full((SOURCES,), system.dialled.default, dtype=torch.float64),
+            stream(0, "explore", "atlas"),
+        )
+        source = system.draw(dial, parameters.expand(SOURCES, -1), (RESOLUTION, RESOLUTION), generator)
+        return source.float(), parameters
     sparsity = torch.full((SOURCES,), query.sparsity if system.parameters else value)
     amplitudes = draw_amplitudes(sparsity, stream(0, "explore", "atlas"))
     source = normalize(render(amplitudes, RESOLUTION), zero_mean=system.zero_mean)
-    return source, torch.tensor((value, *rest) if system.parameters else (), dtype=torch.float64)
+    return source, parameters
 
 
 def _points_coarse_to_fine(rows: int, columns: int) -> list[tuple[int, int]]:

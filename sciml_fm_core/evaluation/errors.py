@@ -142,7 +142,7 @@ def error_map(
 
     Args:
         operators: what to compare; they know the system.
-        source: sources that every point is measured on, shape (s, n, n).
+        source: sources that every point is measured on, shape (s, n, n), or input fields, (s, p, ny, nx).
         dial: value of the dial of each point, shape (points,).
         parameters: of ``system.parameters``, broadcast to (points, s, len(system.parameters)).
         system: the PDE, or its name; needed where an operator knows several.
@@ -154,12 +154,14 @@ def error_map(
     Raises:
         ValueError: on wrong shapes or values that are not finite, or if an operator was not trained for the system.
     """
-    if not operators or source.ndim != 3 or dial.ndim != 1 or not len(source):
-        raise ValueError(
-            "error map: expected at least one operator, sources (s, n, n) and dial values (points,), "
-            f"got {len(operators)}, {tuple(source.shape)} and {tuple(dial.shape)}"
-        )
+    if not operators:
+        raise ValueError("error map: expected at least one operator, got none")
     known = operators[0].normalization.resolve(system)
+    if source.ndim != 1 + known.input_axes or dial.ndim != 1 or not len(source):
+        raise ValueError(
+            f"error map: expected sources (s, {'n, n' if known.input_axes == 2 else 'p, ny, nx'}) and dial values "
+            f"(points,), got {tuple(source.shape)} and {tuple(dial.shape)}"
+        )
     for name, values in (("source", source), ("dial", dial), ("parameters", parameters)):
         check_finite(values, name)
     wanted = len(dial), len(source), len(known.parameters)
@@ -175,16 +177,19 @@ def error_map(
     def measure(points: Tensor) -> None:
         values = dial.double()[points, None].expand(-1, len(source))
         try:
-            coefficients = known.coefficients(values, source, parameters[points]).to(source.dtype)
+            varied = known.varied(source, values)
+            coefficients = known.coefficients(values, varied, parameters[points]).to(source.dtype)
         except ValueError:  # a source cannot reach one of the values
             for point in points.split(1) if len(points) > 1 else ():
                 measure(point)
             return
-        solution = known.solve(source, coefficients)
+        solution = known.solve(varied, coefficients)
         for numbers in alike.values():
-            predictions = predict_together([operators[number] for number in numbers], source, coefficients, known)
+            predictions = predict_together([operators[number] for number in numbers], varied, coefficients, known)
             found = relative_error(predictions, solution.expand_as(predictions))
             kept = has_size(solution)
+            if known.output_axes > 2:
+                found, kept = found.mean(dim=-1), kept.all(dim=-1)
             mean = found.double().masked_fill(~kept, 0).sum(dim=-1) / kept.sum(dim=-1)
             errors[torch.tensor(numbers, device="cpu")[:, None], points] = mean.cpu()
 
