@@ -270,6 +270,10 @@ class SpectralSystem(System):
             terms += _modulus(self.symbol(coefficients * factor, n) - exact) / change
         return 16 * torch.finfo(torch.float64).eps * terms
 
+    def varied(self, source: Tensor, dial: Tensor) -> Tensor:
+        """The same source: the dial is a matter of the coefficients, with which it broadcasts."""
+        return source
+
     def check(self, source: Tensor, coefficients: Tensor) -> None:
         """As `System.check`, on a square grid of an even number of points."""
         check_grid(source, "source")

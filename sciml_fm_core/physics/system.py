@@ -121,8 +121,8 @@ class System(ABC):
         return source.view(count, *([fields] if fields > 1 else []), *grid)
 
     def varied(self, source: Tensor, dial: Tensor) -> Tensor:
-        """Input fields like these at other values of the dial, shape (...); the same where it is a coefficient."""
-        return source
+        """Input fields (..., p, ny, nx) like these at other values of the dial, shape (...)."""
+        return source.expand(*dial.shape, *source.shape[-self.input_axes :])
 
     def residual(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
         """Signed residual of the equation, zero of the exact solution.
