@@ -217,23 +217,31 @@ def in_chunks(
 ) -> Solved:
     """Solve examples some at a time, by a function of their slice, and join what was found.
 
+    Chunks are so small that several threads would mostly wait for each other: on a CPU one computes, and the numbers
+    are the same to the bit for any number of threads.
+
     Args:
         solve: what solves the examples of a slice.
         count: number of all examples.
-        chunk: examples at a time; all where None.
+        chunk: examples at a time, on a CPU; all, with the threads that are set, where None.
         progress: called after each chunk.
 
     Raises:
         NotConverged: with the number of the example among all of them.
     """
+    threads = torch.get_num_threads()
+    if chunk is not None and threads > 1:
+        torch.set_num_threads(1)
     chunk = chunk or max(count, 1)
     parts = []
-    for first in range(0, max(count, 1), chunk):
-        try:
+    try:
+        for first in range(0, max(count, 1), chunk):
             parts.append(solve(slice(first, min(first + chunk, count))))
-        except NotConverged as error:
-            where = first + error.example
-            raise NotConverged(where, error.residual, error.iterations, error.tolerance) from None
-        if progress is not None:
-            progress(min(first + chunk, count), count)
+            if progress is not None:
+                progress(min(first + chunk, count), count)
+    except NotConverged as error:
+        raise NotConverged(first + error.example, error.residual, error.iterations, error.tolerance) from None
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
     return Solved(*(torch.cat(column) for column in zip(*parts, strict=True)))
