@@ -109,7 +109,7 @@ ensembles: install
 	        --resolution 0:32,0.9:64 --output runs/ensembles/$$1-$$seed.safetensors \
 	        --checkpoint runs/ensembles/$$1-$$seed.checkpoint; done; \
 	    $(BIN)/python -c "import sys; from sciml_fm_core import load_operator; \
-	from sciml_fm_core.training.ensembles import ensemble_of; name = sys.argv[1]; \
+	from sciml_fm_core.experiments.uncertainty.ensemble import ensemble_of; name = sys.argv[1]; \
 	members = [load_operator(f'runs/ensembles/{name}-{seed}.safetensors') for seed in range(4)]; \
 	ensemble_of(members, command='make ensembles').save(f'sciml_fm_core/weights/ensembles/{name}.safetensors', packed=True)" \
 	    $$1; done

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from sciml_fm_core.experiments import import_all
 from sciml_fm_core.experiments.convergence import runs as convergence
 from sciml_fm_core.experiments.low_precision import runs as low_precision
 from sciml_fm_core.experiments.training_range import runs as training_range
@@ -31,6 +32,8 @@ from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.registry import REGISTRY
 from sciml_fm_core.study.runs import identity
 from sciml_fm_core.training.cards import hardware
+
+import_all()
 
 FOLDER = Path(__file__).parent
 README, PRINTED = FOLDER.parent / "README.md", FOLDER / "readme.json"
@@ -99,7 +102,7 @@ def operators() -> str:
 
 
 def reach() -> str:
-    """Zero-shot errors of the operators that are told the symbol, and of those that are told coefficients."""
+    """Zero-shot errors of the operators that are conditioned on the symbol, and of those that are told coefficients."""
     names = [name for name, card in CARDS.items() if card["recipe"] != "paper"]
     labels = list(dict.fromkeys(label for name in names for label in CARDS[name]["errors"]))
     rows = [

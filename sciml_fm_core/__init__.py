@@ -3,26 +3,26 @@
 Data flows one way: `physics` -> `data` -> `models` -> `evaluation` -> `training` -> `study`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .data.batches import FixedBatches, FreshBatches
 from .data.generation import generate
 from .data.hdf5 import DatasetFile
 from .data.splits import draw_split
-from .evaluation.error_bounds import ErrorBounds, error_bounds
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, mean_relative_error, relative_error, relative_residual
-from .experiments.convergence.method import Convergence, FlowConvergence, convergence, flow_convergence
-from .experiments.learned_symbol import LearnedSymbol, half_plane, learned_symbol
+from .experiments import architectures  # noqa: F401 - networks that are known by their names
 from .models.base import MODELS, FixedGridModel, Model, ModelConfig
 from .models.conditioning import Conditioning
-from .models.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles
 from .models.fno import FNO, SIZES, FNOConfig
 from .models.operator import Operator, load_operator, shipped_operators
-from .models.released import operator_from_released
 from .physics.examples import Examples
 from .physics.parameter import Parameter
+from .physics.spectral_system import Evolution, SpectralSystem
 from .physics.symmetries import Geometry
-from .physics.system import SYSTEMS, Evolution, System, find_system
+from .physics.system import SYSTEMS, System, find_system
 from .physics.tasks import PAPER_TASKS, Task, parse_mixture
 from .plugins import load_plugins
 from .training.config import History, Progress, TrainConfig
@@ -30,6 +30,13 @@ from .training.loop import fit
 from .training.losses import LOSSES, register_loss
 from .training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES, RECIPES
 from .training.transfer import Adaptation, fine_tune, new_operator, pretrain, train_from_scratch
+
+if TYPE_CHECKING:
+    from .experiments.convergence.method import Convergence, FlowConvergence, convergence, flow_convergence
+    from .experiments.error_bounds import ErrorBounds, error_bounds
+    from .experiments.learned_symbol import LearnedSymbol, half_plane, learned_symbol
+    from .experiments.released import operator_from_released
+    from .experiments.uncertainty.ensemble import Ensemble, Prediction, load_ensemble, shipped_ensembles
 
 __all__ = [
     "FNO",
@@ -63,6 +70,7 @@ __all__ = [
     "Parameter",
     "Prediction",
     "Progress",
+    "SpectralSystem",
     "System",
     "Task",
     "TrainConfig",
@@ -95,5 +103,25 @@ __all__ = [
     "shipped_operators",
     "train_from_scratch",
 ]
+
+_OF_EXPERIMENTS = {
+    **dict.fromkeys(("Convergence", "FlowConvergence", "convergence", "flow_convergence"), "convergence.method"),
+    **dict.fromkeys(("LearnedSymbol", "half_plane", "learned_symbol"), "learned_symbol"),
+    **dict.fromkeys(("ErrorBounds", "error_bounds"), "error_bounds"),
+    **dict.fromkeys(("Ensemble", "Prediction", "load_ensemble", "shipped_ensembles"), "uncertainty.ensemble"),
+    "operator_from_released": "released",
+}
+"""Public names of side studies, which are imported when they are asked for: most programs use none of them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_EXPERIMENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".experiments.{_OF_EXPERIMENTS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 load_plugins()

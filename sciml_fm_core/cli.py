@@ -6,19 +6,12 @@ where something else is to be asked for, 1 where the surroundings failed (a full
 
 from __future__ import annotations
 
-import errno
-import io
 import json
 import os
 import runpy
-import signal
 import sys
-import threading
-import traceback
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,11 +20,8 @@ from typing import Annotated, Any, cast
 import h5py
 import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import TextColumn, TimeRemainingColumn
 from rich.table import Table
-from typer.core import TyperGroup
 
 from ._version import __version__
 from .companions import copy_notebooks, serve_dashboard
@@ -42,13 +32,15 @@ from .data.hdf5 import DatasetFile
 from .data.splits import draw_split
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
-from .files import check_folder, check_output, find_file, is_full, user_path
-from .locks import command_line, hold
-from .messages import memory_problem, one_line
-from .models.base import MODELS
+from .files import check_folder, check_output, find_file, user_path
+from .locks import command_line, lock_output
+from .messages import one_line
+from .models.base import MODELS, find_model
 from .models.fno import SIZES
-from .models.operator import Operator, load_operator, read_header, shipped_adaptations, shipped_operators
+from .models.operator import load_operator, read_header, shipped_adaptations, shipped_operators
 from .physics.sampling import check_resolution
+from .physics.spectral import Resolution, grid_shape, grid_text, parse_resolution
+from .physics.system import System
 from .physics.tasks import Task
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
@@ -56,43 +48,22 @@ from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.registry import find_experiment, results
-from .training.config import PRECISIONS, Progress, TrainConfig
+from .terminal import bar_on_errors, console, progress_bar, run_program, stopping, training_bar
+from .training.config import PRECISIONS, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.interrupts import Interrupts
 from .training.losses import LOSSES
 from .training.recipes import LEARNING_RATES, RECIPES
-from .training.transfer import fine_tune, new_operator, train_from_scratch
+from .training.transfer import fine_tune, train_from_scratch
 from .training.transfer import pretrain as pretrain_operator
 from .training.unlabelled import UNLABELLED, unlabelled_config
 
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, by which a cluster or a shell ends a command: what Ctrl-C keeps of its work is kept then too."""
-
-
-class _Commands(TyperGroup):
-    """The commands; one that is interrupted says in a line what is kept of its work."""
-
-    def invoke(self, ctx):
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            if os.environ.get("RANK", "0") == "0":  # of several that torchrun started, one speaks
-                _complain(str(stop) or "stopped: nothing was written")
-            raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
-
-
 app = typer.Typer(
-    cls=_Commands,
     help="Pre-train neural operators on PDEs and measure how they transfer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-# Names of files and tasks are shown as they are: [red] and :smile: are no markup here.
-console = Console(markup=False, emoji=False)
-_verbose = ContextVar("verbose", default=False)
 
 
 def _command(**settings: Any) -> Callable:
@@ -104,32 +75,34 @@ def _command(**settings: Any) -> Callable:
             for name, value in given.items():
                 if isinstance(value, Path):
                     given[name] = user_path(value)
-            function(**given)
+            with stopping():
+                function(**given)
 
         return app.command(**settings)(run)
 
     return register
 
 
-LARGEST = 2**31 - 1
+LARGEST_NUMBER = 2**31 - 1
 """Largest number on the command line: more is a slip of the keyboard, and no tensor has as many rows."""
 
 
-def _number(least: float, *, above: bool = False) -> Callable:
-    """Check of an option, when the command line is read: a finite number of at least, or above, a bound."""
+def _option(help: str, *names: str, least: float | None = None, above: float | None = None) -> Any:
+    """An option; a number is finite, and checked to be from, or above, a bound when the command line is read."""
+    bound = above if least is None else least
 
     def check(param: typer.CallbackParam, value: Any) -> Any:
-        if value is not None and not ((value > least if above else value >= least) and value <= LARGEST):
-            wanted = f"above {least:g}" if above else f"from {least:g}"
+        if value is not None and not ((value >= bound if above is None else value > bound) and value <= LARGEST_NUMBER):
+            wanted = f"from {bound:g}" if above is None else f"above {bound:g}"
             option = str(param.name).replace("_", "-")
-            raise ValueError(f"--{option}: expected a number {wanted} to {LARGEST:g}, got {value}")
+            raise ValueError(f"--{option}: expected a number {wanted} to {LARGEST_NUMBER:g}, got {value}")
         return value
 
-    return check
+    return typer.Option(*names, help=help, callback=None if bound is None else check)
 
 
 def _device(name: str) -> str:
-    """Check of --device, when the command line is read: the name of a device that can compute."""
+    """Check --device when the command line is read: it is to name a device that can compute."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -143,27 +116,24 @@ def _device(name: str) -> str:
 
 
 def _threads(wanted: str | None) -> str | None:
-    """What --threads says is done when the command line is read: it holds for all of the command."""
-    if wanted is not None and wanted != "all" and not (wanted.isdecimal() and 1 <= int(wanted) <= LARGEST):
-        raise ValueError(f"--threads: expected a number from 1 to {LARGEST:g}, or all, got {wanted}")
-    use_threads(LARGEST if wanted == "all" else int(wanted) if wanted else None)
+    """Set the CPU threads when the command line is read: they hold for all of the command."""
+    if wanted is not None and wanted != "all" and not (wanted.isdecimal() and 1 <= int(wanted) <= LARGEST_NUMBER):
+        raise ValueError(f"--threads: expected a number from 1 to {LARGEST_NUMBER:g}, or all, got {wanted}")
+    use_threads(LARGEST_NUMBER if wanted == "all" else int(wanted) if wanted else None)
     return wanted
 
 
 Device = Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.", callback=_device)]
-Loss = Annotated[str | None, typer.Option(help=f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
-Seed = Annotated[int, typer.Option(help="Seed of weights and examples.", callback=_number(-LARGEST))]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(help="Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md."),
-]
+Loss = Annotated[str | None, _option(f"One of {', '.join(LOSSES)}; the recipe's where not given.")]
+Seed = Annotated[int, _option("Seed of weights and examples.", least=-LARGEST_NUMBER)]
+Scheduler = Annotated[str | None, _option("Address of a Dask scheduler, such as tcp://head:8786; see docs/cluster.md.")]
 Threads = Annotated[
     str | None, typer.Option(help="CPU threads, or 'all'; all cores but one where not given.", callback=_threads)
 ]
 GivenSystem = Annotated[
-    str | None, typer.Option("--system", help="What the examples of files are of that do not say it, such as SYS-1.")
+    str | None, _option("What the examples of files are of that do not say it, such as SYS-1.", "--system")
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Where another process works on the same output, wait for it.")]
+Wait = Annotated[bool, _option("Where another process works on the same output, wait for it.", "--wait")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -177,15 +147,14 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show where an error comes from.")] = False,
+    verbose: Annotated[bool, _option("Show where an error comes from.", "--verbose")] = False,
 ) -> None:
-    """Options before the command."""
-    _verbose.set(verbose)
+    """Take the options before the command; `terminal.run_program` looks for --verbose itself."""
 
 
 @contextmanager
-def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = False) -> Iterator[bool]:
-    """Files of this process alone while it works; False where one that it waited for has made them by this command."""
+def _locked(output: Path | None, checkpoint: Path | None = None, *, wait: bool = False) -> Iterator[bool]:
+    """Lock the files of a command; yields False where a process that was waited for made them by the same command."""
     if output is not None:
         check_output(output)
     if checkpoint is not None:
@@ -193,7 +162,9 @@ def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = 
         if output is not None and os.path.realpath(checkpoint) == os.path.realpath(output):
             raise ValueError(f"{output}: --output and --checkpoint are the same file; choose another name for one")
     with ExitStack() as stack:
-        before = [stack.enter_context(hold(path, wait=wait)) for path in (output, checkpoint) if path is not None]
+        before = [
+            stack.enter_context(lock_output(path, wait=wait)) for path in (output, checkpoint) if path is not None
+        ]
         if output is not None and output.exists():
             made = any(holder is not None and holder.get("command") == command_line() for holder in before)
             if not made:
@@ -209,53 +180,20 @@ def _owned(output: Path | None, checkpoint: Path | None = None, *, wait: bool = 
             raise
 
 
-def _title() -> TextColumn:
-    return TextColumn("{task.description}", markup=False)
-
-
-@contextmanager
-def _training_bar(title: str):
-    """Progress fed by the training callback: rate, loss, validation error, time left; plain lines in a log file."""
-    terminal = Console(stderr=True)
-    columns = (
-        _title(),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}% {task.fields[numbers]}"),
-    )
-    with Bar(*columns, console=terminal, disable=not terminal.is_terminal) as bar:
-        task = bar.add_task(title, total=1.0, numbers="")
-        seen: dict[str, float] = {}
-
-        def callback(progress: Progress) -> None:
-            if progress.validation_error is not None:
-                seen["validation"] = progress.validation_error
-            numbers = f"loss {progress.loss:.4g}"
-            if "validation" in seen:
-                numbers += f", validation {seen['validation']:.2%}"
-            numbers += f", {progress.examples_per_second:.0f} examples/s, {progress.seconds_left:.0f} s left"
-            bar.update(task, completed=progress.fraction, numbers=numbers)
-            if not terminal.is_terminal and progress.validation_error is not None:
-                print(f"{title}: step {progress.step}, {numbers}", file=sys.stderr, flush=True)
-
-        yield callback
-
-
 @_command()
 def generate(
     task: Annotated[str, typer.Argument(help="Such as 'SYS-1(1,5)'.")],
-    count: Annotated[int, typer.Option(help="Number of examples.", callback=_number(1))] = 32768,
-    output: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("dataset.h5"),
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
-    resolution: Annotated[int, typer.Option(help="Points in each direction.")] = 128,
+    count: Annotated[int, _option("Number of examples.", least=1)] = 32768,
+    output: Annotated[Path, _option("HDF5 file to write.")] = Path("dataset.h5"),
+    split: Annotated[str, _option("train, validation or test.")] = "train",
+    resolution: Annotated[str, _option("Points in each direction, or such as 48x40.")] = "128",
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
     wait: Wait = False,
 ) -> None:
     """Write a dataset in the paper's HDF5 layout; resumes where an interrupted call stopped."""
-    chosen, terminal = Task.parse(task), Console(stderr=True)
-    columns = (_title(), BarColumn(), TimeRemainingColumn())
-    bar = Bar(*columns, console=terminal, disable=not terminal.is_terminal)
+    chosen, points, bar = Task.parse(task), parse_resolution(resolution), bar_on_errors(TimeRemainingColumn())
     line = bar.add_task(task, total=count)
 
     def callback(done: int, _: int) -> None:
@@ -267,7 +205,7 @@ def generate(
     try:
         with Interrupts() as interrupts:
             path = write_dataset(
-                chosen, output, count, split=split, seed=seed, resolution=resolution, device=device,
+                chosen, output, count, split=split, seed=seed, resolution=points, device=device,
                 callback=callback, wait=wait,
             )  # fmt: skip
     finally:
@@ -275,40 +213,35 @@ def generate(
     with DatasetFile(path) as dataset:
         rate = dataset.attributes["acceptance_rate"]
     console.print(
-        f"{path}: {count} examples of {task}, {resolution} x {resolution}, {split}, seed {seed}; "
-        f"acceptance rate {rate:.1%}"
+        f"{path}: {count} examples of {task}, {grid_text(points)}, {split}, seed {seed}; acceptance rate {rate:.1%}"
     )
 
 
 @_command()
 def pretrain(
     tasks: Annotated[list[str], typer.Argument(help="One or more tasks, such as 'SYS-1(1,5)'.")],
-    output: Annotated[Path, typer.Option(help="Bundle to write.")] = Path("operator.safetensors"),
-    recipe: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "dimensionless",
-    architecture: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "fno",
-    size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}, where the architecture has it.")] = "1M",
+    output: Annotated[Path, _option("Bundle to write.")] = Path("operator.safetensors"),
+    recipe: Annotated[str, _option(f"One of {', '.join(RECIPES)}.")] = "dimensionless",
+    architecture: Annotated[str, _option(f"One of {', '.join(MODELS)}.")] = "fno",
+    size: Annotated[str, _option(f"One of {', '.join(SIZES)}, where the architecture has it.")] = "1M",
     loss: Loss = None,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 5000,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Examples in a batch; the recipe's where not given.", callback=_number(1))
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The recipe's where not given.")] = None,
+    steps: Annotated[int, _option("Optimiser steps.")] = 5000,
+    batch_size: Annotated[int | None, _option("Examples in a batch; the recipe's where not given.", least=1)] = None,
+    learning_rate: Annotated[float | None, _option("The recipe's where not given.")] = None,
     resolution: Annotated[
         str | None,
-        typer.Option(help="Points, or a schedule such as '0:32,0.7:64'; 64, or the grid of the data, where not given."),
+        _option("Points, or a schedule such as '0:32,0.7:64'; 64, or the grid of the data, where not given."),
     ] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Dataset files, one per task; else fresh examples.")] = None,
+    data: Annotated[list[Path] | None, _option("Dataset files, one per task; else fresh examples.")] = None,
     validation: Annotated[
-        list[Path] | None, typer.Option(help="Files to choose the weights by; else some of the data are held out.")
+        list[Path] | None, _option("Files to choose the weights by; else some of the data are held out.")
     ] = None,
     system: GivenSystem = None,
-    time_limit: Annotated[
-        float | None, typer.Option(help="Seconds by which the training ends.", callback=_number(0, above=True))
-    ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="File to keep the state in, to resume from.")] = None,
-    compile: Annotated[bool | None, typer.Option(help="Use torch.compile; by rule: long runs on a GPU.")] = None,
-    precision: Annotated[str, typer.Option(help=f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
-    test_count: Annotated[int, typer.Option(help="Test examples for the card; 0 for none.", callback=_number(0))] = 512,
+    time_limit: Annotated[float | None, _option("Seconds by which the training ends.", above=0)] = None,
+    checkpoint: Annotated[Path | None, _option("File to keep the state in, to resume from.")] = None,
+    compile: Annotated[bool | None, _option("Use torch.compile; by rule: long runs on a GPU.")] = None,
+    precision: Annotated[str, _option(f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
+    test_count: Annotated[int, _option("Test examples for the card; 0 for none.", least=0)] = 512,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -322,23 +255,18 @@ def pretrain(
     """
     chosen, schedule = [Task.parse(label) for label in tasks], _schedule(resolution) if resolution else None
     config = TrainConfig(
-        steps=steps,
-        time_limit=time_limit,
-        compile=compile,
-        precision=precision,
-        validate_every=max(20, steps // 40),
-        loss=loss,
-        learning_rate=learning_rate,
-    )
-    trained = new_operator(chosen, recipe=recipe, architecture=architecture, size=size)  # only to look at
+        steps=steps, validate_every=max(20, steps // 40), learning_rate=learning_rate, loss=loss,
+        time_limit=time_limit, compile=compile, precision=precision,
+    )  # fmt: skip
+    smallest_grid = _smallest_grid(architecture, size)
     sets, held_out = ([DatasetFile(path, system) for path in paths or []] for paths in (data, validation))
     for grid in [schedule or 64] if schedule or not sets else [one.resolution for one in sets]:
-        _check_grids(trained, grid)
+        _check_grids(smallest_grid, grid, chosen[0].system)
     first = os.environ.get("RANK", "0") == "0"  # the process that writes, of those that torchrun started
     with (
-        _owned(output, checkpoint, wait=wait) if first else nullcontext(True) as to_do,
+        _locked(output, checkpoint, wait=wait) if first else nullcontext(True) as to_do,
         started_by_torchrun(device) as (processes, own_device),
-        _training_bar(" + ".join(tasks)) if processes.first else nullcontext() as callback,
+        training_bar(" + ".join(tasks)) if processes.first else nullcontext() as callback,
     ):
         if not processes.broadcast([to_do])[0]:
             return
@@ -357,12 +285,13 @@ def pretrain(
     console.print(_card_table(operator.card, str(output)))
 
 
-def _schedule(text: str) -> int | dict[float, int]:
-    """Points, or points by the share of the training that is done; the share 0 has to be among them."""
+def _schedule(text: str) -> Resolution | dict[float, Resolution]:
+    """Read points, or points by the share of the training that is done, which begin at the share 0."""
     try:
         if ":" not in text:
-            return int(text)
-        schedule = {float(start): int(points) for start, points in (part.split(":") for part in text.split(","))}
+            return parse_resolution(text)
+        parts = [part.split(":") for part in text.split(",")]
+        schedule = {float(start): parse_resolution(points) for start, points in parts}
         if not all(0 <= start <= 1 for start in schedule):
             raise ValueError
         return schedule
@@ -370,14 +299,21 @@ def _schedule(text: str) -> int | dict[float, int]:
         raise ValueError(f"resolution: expected points or a schedule such as '0:32,0.7:64', got {text!r}") from None
 
 
-def _check_grids(operator: Operator, schedule: int | dict[float, int]) -> None:
-    """Every grid of a training, also those that it would come to at the end."""
-    for points in [schedule] if isinstance(schedule, int) else schedule.values():
-        check_resolution(points)
-        if points < operator.model.smallest_grid:
-            raise ValueError(
-                f"resolution: the network needs at least {operator.model.smallest_grid} points, got {points}"
-            )
+def _smallest_grid(architecture: str, size: str) -> int:
+    """Fewest points in each direction of a network that is not built yet."""
+    model = find_model(architecture)
+    if size not in model.sizes:
+        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
+    with torch.device("meta"):
+        return model(model.config_type(1, **model.sizes[size])).smallest_grid
+
+
+def _check_grids(smallest: int, schedule: Resolution | Mapping[float, Resolution], system: System) -> None:
+    """Check every grid of a training, also those that it would come to at the end."""
+    for points in schedule.values() if isinstance(schedule, Mapping) else [schedule]:
+        check_resolution(points, system)
+        if min(grid_shape(points)) < smallest:
+            raise ValueError(f"resolution: the network needs at least {smallest} points, got {points}")
 
 
 @_command()
@@ -387,38 +323,32 @@ def adapt(
         str | None, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'; with --data, it need not be said.")
     ] = None,
     examples: Annotated[
-        int | None,
-        typer.Option(help="Downstream examples; 64, or all of a file, where not given.", callback=_number(1)),
+        int | None, _option("Downstream examples; 64, or all of a file, where not given.", least=1)
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Dataset file to adapt to; else examples are drawn.")] = None,
+    data: Annotated[Path | None, _option("Dataset file to adapt to; else examples are drawn.")] = None,
     validation: Annotated[
-        Path | None, typer.Option(help="File to choose the weights by; else some of --data are held out.")
+        Path | None, _option("File to choose the weights by; else some of --data are held out.")
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="File to measure on; else some of --data are held out.")] = None,
+    test: Annotated[Path | None, _option("File to measure on; else some of --data are held out.")] = None,
     system: GivenSystem = None,
-    output: Annotated[Path | None, typer.Option(help="Bundle to write.")] = None,
-    scratch: Annotated[bool, typer.Option("--scratch", help="Start from random weights instead.")] = False,
-    physics: Annotated[bool, typer.Option("--physics", help="Use no labels: fresh sources and the equation.")] = False,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps; 200 where not given, 300 by --physics.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="1e-3 where not given, 3e-3 by --physics.")] = None,
+    output: Annotated[Path | None, _option("Bundle to write.")] = None,
+    scratch: Annotated[bool, _option("Start from random weights instead.", "--scratch")] = False,
+    physics: Annotated[bool, _option("Use no labels: fresh sources and the equation.", "--physics")] = False,
+    steps: Annotated[int | None, _option("Optimiser steps; 200 where not given, 300 by --physics.")] = None,
+    learning_rate: Annotated[float | None, _option("1e-3 where not given, 3e-3 by --physics.")] = None,
     loss: Loss = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Try five learning rates, 1e-4 to 1e-2.")] = False,
+    grid: Annotated[bool, _option("Try five learning rates, 1e-4 to 1e-2.", "--grid")] = False,
     resolution: Annotated[
-        str | None,
-        typer.Option(help="Points to train on, or a schedule; 64, by --physics 0:32,0.85:64."),
+        str | None, _option("Points to train on, or a schedule; 64, by --physics 0:32,0.85:64.")
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Examples in a step; at most all of them.", callback=_number(1))
-    ] = None,
-    validation_count: Annotated[int, typer.Option(help="Validation examples.", callback=_number(1))] = 64,
-    test_count: Annotated[int, typer.Option(help="Test examples, at 128 x 128.", callback=_number(1))] = 256,
-    symmetries: Annotated[
-        bool, typer.Option(help="Train on turned and mirrored examples, where the PDE allows.")
-    ] = True,
+    batch_size: Annotated[int | None, _option("Examples in a step; at most all of them.", least=1)] = None,
+    validation_count: Annotated[int, _option("Validation examples.", least=1)] = 64,
+    test_count: Annotated[int, _option("Test examples, at 128 x 128.", least=1)] = 256,
+    symmetries: Annotated[bool, _option("Train on turned and mirrored examples, where the PDE allows.")] = True,
     packed: Annotated[
-        bool, typer.Option("--packed", help="Write eight bits a weight, of the difference to a shipped operator.")
+        bool, _option("Write eight bits a weight, of the difference to a shipped operator.", "--packed")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -443,7 +373,7 @@ def adapt(
         pretrained.normalization.resolve(chosen.system)
     schedule = _schedule(resolution) if resolution else None
     if schedule is not None:
-        _check_grids(pretrained, schedule)
+        _check_grids(pretrained.model.smallest_grid, schedule, pretrained.systems[0])
     points = schedule[max(schedule)] if isinstance(schedule, dict) else schedule or 64
     if data is None and (validation or test or system):
         raise ValueError("--validation, --test and --system belong to --data FILE; give it")
@@ -457,7 +387,7 @@ def adapt(
     if physics:
         unlabelled_config(config)
     start = train_from_scratch if scratch else fine_tune
-    with _owned(output, wait=wait) as to_do:
+    with _locked(output, wait=wait) as to_do:
         if not to_do:
             return
         given: dict[str, Any]
@@ -470,7 +400,8 @@ def adapt(
                 validation=DatasetFile(validation, system) if validation else validation_count,
                 test=DatasetFile(test, system) if test else test_count,
             )  # fmt: skip
-            _check_grids(pretrained, train.resolution if schedule is None else schedule)
+            grids = train.resolution if schedule is None else schedule
+            _check_grids(pretrained.model.smallest_grid, grids, pretrained.systems[0])
             given, measured = {"data": train}, {"data": tested}
         elif chosen is not None:
             held_out = draw_split(chosen, "validation", validation_count, seed=seed, resolution=points)
@@ -480,7 +411,7 @@ def adapt(
         count = 0 if physics else given["data"].size
         label = str(data) if chosen is None else chosen.label
         before = evaluate_operator(pretrained, chosen, **measured)["error"]
-        with _training_bar(label) as callback:
+        with training_bar(label) as callback:
             result = start(
                 pretrained, **given, resolution=schedule, batch_size=batch_size, validation=held_out, config=config,
                 seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
@@ -515,17 +446,16 @@ def adapt(
 def evaluate(
     operator: Annotated[str, typer.Argument(help="Shipped name or bundle.")],
     task: Annotated[str | None, typer.Argument(help="Such as 'SYS-1(5,10)'; with --data, it need not be said.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Dataset file to measure on; else examples are drawn.")] = None,
+    data: Annotated[Path | None, _option("Dataset file to measure on; else examples are drawn.")] = None,
     system: GivenSystem = None,
-    count: Annotated[int | None, typer.Option(help="Test examples; 512, or all of a file, where not given.")] = None,
+    count: Annotated[int | None, _option("Test examples; 512, or all of a file, where not given.")] = None,
     resolution: Annotated[
-        int | None, typer.Option(help="Points in each direction; 128, or the grid of the data, where not given.")
+        str | None, _option("Points in each direction; 128, or the grid of the data, where not given.")
     ] = None,
     symmetries: Annotated[
-        bool,
-        typer.Option("--symmetries", help="Average predictions over turned and mirrored inputs: 8 times the cost."),
+        bool, _option("Average predictions over turned and mirrored inputs: 8 times the cost.", "--symmetries")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: Annotated[bool, _option("Print as JSON.", "--json")] = False,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -533,24 +463,25 @@ def evaluate(
     """Measure an operator on freshly drawn test examples, or on those of a file."""
     loaded, chosen = load_operator(operator, device), Task.parse(task) if task else None
     given = None if data is None else DatasetFile(data, system)
-    _check_grids(loaded, resolution or (128 if given is None else given.resolution))
+    points = parse_resolution(resolution) if resolution else None
+    _check_grids(loaded.model.smallest_grid, points or (128 if given is None else given.resolution), loaded.systems[0])
     result = evaluate_operator(
-        loaded, chosen, data=given, count=count, resolution=resolution, seed=seed, symmetries=symmetries
+        loaded, chosen, data=given, count=count, resolution=points, seed=seed, symmetries=symmetries
     )
     if as_json:
         print(json.dumps({"operator": operator, **result}))
         return
-    points, left_out = result["resolution"], result["left_out"]
+    left_out = result["left_out"]
     console.print(
         f"{operator} on {data or task}: mean relative error {result['error']:.2%} (median {result['median']:.2%}, "
         f"90th percentile {result['percentile_90']:.2%}, worst {result['worst']:.2%}; {result['examples']} examples, "
-        f"{points} x {points}, {'seed ' + str(seed) if data is None else 'given'}"
+        f"{grid_text(result['resolution'])}, {'seed ' + str(seed) if data is None else 'given'}"
         f"{f'; {left_out} with a solution of zero left out' if left_out else ''})"
     )
 
 
 def _other_kind(path: Path) -> str | None:
-    """What a file is that is no bundle, whose header begins after a length."""
+    """Say what a file is that is no bundle: the header of one begins behind its length."""
     with path.open("rb") as file:
         begins = file.read(9)
     if begins[8:] == b"{":
@@ -566,7 +497,7 @@ def info(path: Annotated[str, typer.Argument(help="Shipped operator, bundle or d
         with DatasetFile(file) as dataset:
             table = Table("dataset", path, show_header=True)
             table.add_row("examples", str(dataset.size))
-            table.add_row("grid", f"{dataset.resolution} x {dataset.resolution}")
+            table.add_row("grid", grid_text(dataset.resolution))
             with suppress(ValueError):  # a foreign file need not say it
                 table.add_row("system", f"{dataset.system.label} {dataset.system.name}")
             for key, value in dataset.attributes.items():
@@ -587,29 +518,21 @@ def operators() -> None:
         card = read_header(path).card
         errors = card.get("errors", {})
         own = ", ".join(f"{errors[label]:.2%}" for label in card["tasks"] if label in errors)
-        table.add_row(
-            name,
-            " + ".join(card["tasks"]),
-            card["recipe"],
-            f"{card['parameters']:,}",
-            f"{card['examples_seen']:,}",
-            own,
-        )
+        tasks, counts = " + ".join(card["tasks"]), (f"{card[key]:,}" for key in ("parameters", "examples_seen"))
+        table.add_row(name, tasks, card["recipe"], *counts, own)
     console.print(table)
 
 
 @_command()
 def study(
     experiments: Annotated[list[str] | None, typer.Argument(help="Such as q1_downstream_data; all if none.")] = None,
-    budget: Annotated[str, typer.Option(help=", ".join(BUDGETS))] = "laptop",
-    folder: Annotated[Path, typer.Option(help="Where records are kept; what is there is not done again.")] = Path(
-        "runs/study"
-    ),
-    output: Annotated[Path | None, typer.Option(help="Table of all records to write, CSV.")] = None,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Compute also what ships with the package.")] = False,
-    processes: Annotated[int, typer.Option(help="Runs at a time.", callback=_number(1))] = 1,
+    budget: Annotated[str, _option(", ".join(BUDGETS))] = "laptop",
+    folder: Annotated[Path, _option("Where records are kept; what is there is not done again.")] = Path("runs/study"),
+    output: Annotated[Path | None, _option("Table of all records to write, CSV.")] = None,
+    rerun: Annotated[bool, _option("Compute also what ships with the package.", "--rerun")] = False,
+    processes: Annotated[int, _option("Runs at a time.", least=1)] = 1,
     scheduler: Scheduler = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda; 'auto' takes a GPU where there is one.")] = "auto",
+    device: Annotated[str, _option("cpu or cuda; 'auto' takes a GPU where there is one.")] = "auto",
     threads: Threads = None,
     wait: Wait = False,
 ) -> None:
@@ -622,11 +545,11 @@ def study(
     total = len({run for name in names for run in find_experiment(name)(budget)})
     device = device if scheduler else _device(device)  # of a cluster, its workers know
     check_folder(folder)
-    with _owned(output, wait=wait) as to_do:
+    with _locked(output, wait=wait) as to_do:
         if not to_do:
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with Bar(_title(), BarColumn(), TextColumn("{task.completed}/{task.total} runs"), console=console) as bar:
+        with progress_bar(TextColumn("{task.completed}/{task.total} runs"), console=console) as bar:
             line = bar.add_task(budget, total=total)
 
             def show(progress: GridProgress) -> None:
@@ -646,15 +569,11 @@ def study(
 @_command()
 def batch(
     file: Annotated[Path, typer.Argument(help="YAML with notebooks and their parameters; see docs/cluster.md.")],
-    output: Annotated[Path, typer.Option(help="Folder for executed notebooks and their markers.")] = Path("runs/batch"),
-    processes: Annotated[
-        int | None, typer.Option(help="Notebooks at once; half the cores where not given.", callback=_number(1))
-    ] = None,
+    output: Annotated[Path, _option("Folder for executed notebooks and their markers.")] = Path("runs/batch"),
+    processes: Annotated[int | None, _option("Notebooks at once; half the cores where not given.", least=1)] = None,
     scheduler: Scheduler = None,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds after which a notebook is stopped.", callback=_number(0, above=True))
-    ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run earlier failures again.")] = False,
+    timeout: Annotated[float | None, _option("Seconds after which a notebook is stopped.", above=0)] = None,
+    retry_failed: Annotated[bool, _option("Run earlier failures again.", "--retry-failed")] = False,
 ) -> None:
     """Run a grid of notebooks, in processes here or on a Dask cluster; a second call does only what is missing.
 
@@ -664,8 +583,8 @@ def batch(
     if not file.is_file():
         raise ValueError(f"batch {file}: no such file; expected a YAML file with a list of runs")
     runs = plan(file, output)
-    columns = (BarColumn(), TextColumn("{task.completed}/{task.total}, {task.fields[failed]} failed"))
-    with Bar(_title(), *columns, TimeRemainingColumn(), console=console) as bar:
+    counts = TextColumn("{task.completed}/{task.total}, {task.fields[failed]} failed")
+    with progress_bar(counts, TimeRemainingColumn(), console=console) as bar:
         line = bar.add_task(file.name, total=len(runs), failed=0)
         summary = run_batch(
             runs, processes=processes, scheduler=scheduler, timeout=timeout, retry_failed=retry_failed,
@@ -687,15 +606,13 @@ def batch(
 @_command()
 def explore(
     port: Annotated[int, typer.Option(help="Port of the server on this machine.", min=1, max=65535)] = 5006,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
-    origin: Annotated[
-        list[str] | None, typer.Option(help="Behind a proxy: host by which browsers know it, '*' for any.")
-    ] = None,
+    browser: Annotated[bool, _option("Open the page in a browser.")] = True,
+    origin: Annotated[list[str] | None, _option("Behind a proxy: host by which browsers know it, '*' for any.")] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="For strangers, behind a proxy: tight bounds, see docs/public.md.")
+        bool, _option("For strangers, behind a proxy: tight bounds, see docs/public.md.", "--public")
     ] = False,
-    prefix: Annotated[str, typer.Option(help="Path below which the pages are, such as /operators.")] = "",
-    address: Annotated[str | None, typer.Option(help="Listen on this address alone; if public, 127.0.0.1.")] = None,
+    prefix: Annotated[str, _option("Path below which the pages are, such as /operators.")] = "",
+    address: Annotated[str | None, _option("Listen on this address alone; if public, 127.0.0.1.")] = None,
     threads: Threads = None,
 ) -> None:
     """Serve the dashboard on this machine until Ctrl-C: /explore and /studies."""
@@ -738,96 +655,8 @@ def _card_table(card: dict, title: str) -> Table:
 
 
 def main() -> None:
-    """Entry point: what goes wrong is one line on standard error, never a traceback unless --verbose asks for it."""
-    _open_streams()
-    if any("error".startswith(option.partition(":")[0]) for option in sys.warnoptions):
-        warnings.simplefilter("default")  # what PyTorch says of its own parts ends no training
-    _verbose.set(False)
-    code: Any = None
-    heard = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if heard:
-        signal.signal(signal.SIGTERM, _terminate)
-    try:
-        code = app(standalone_mode=False)  # of a typer.Exit, which it returns
-        sys.stdout.flush()
-    except typer.Exit as stop:
-        code = stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        _complain("stopped")
-        code = 130
-    except Exception as error:
-        if _verbose.get():
-            traceback.print_exc()
-        show = getattr(error, "show", None)  # Click's own usage errors know how to show themselves
-        if show is not None:
-            error.__dict__["message"] = one_line(str(getattr(error, "message", "")))
-            show()
-            code = getattr(error, "exit_code", 2)
-        else:
-            text, code = _explained(error)
-            _complain(f"error: {text}")
-    finally:
-        if heard:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if code:
-        sys.exit(code)
-
-
-def _terminate(*_) -> None:
-    raise Terminated
-
-
-class _Stream(io.FileIO):
-    """Standard output or error whose reader may leave: what is left to say is dropped, and the work goes on."""
-
-    lost = False
-
-    def write(self, data):
-        try:
-            return len(data) if self.lost else super().write(data)
-        except OSError as error:
-            self.lost = True
-            if isinstance(error, BrokenPipeError):
-                return len(data)
-            raise
-
-
-def _open_streams() -> None:
-    """Let standard streams that are closed lead nowhere, and the others take names in no alphabet."""
-    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:  # else the next file that is opened would be written to
-        pass
-    os.close(free)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        stream = getattr(sys, name)
-        if stream is None or isinstance(getattr(stream, "buffer", None), io.BufferedWriter | io.FileIO):
-            raw = _Stream(number, "w", closefd=False) if stream else _Stream(os.devnull, "w")
-            encoding = getattr(stream, "encoding", None)
-            wrapper = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)
-            setattr(sys, name, wrapper)
-
-
-def _complain(text: str) -> None:
-    console = Console(stderr=True, markup=False, emoji=False)
-    console.print(one_line(text), style="red", soft_wrap=True, highlight=False)
-
-
-LOST = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO, errno.EROFS, errno.ENODEV)
-"""What the system says when a folder or a disk is gone while a command works."""
-
-
-def _explained(error: Exception) -> tuple[str, int]:
-    """One line that says what went wrong and what to do, and the exit code."""
-    if problem := memory_problem(error):
-        return f"{problem}; ask for fewer points or examples, smaller batches or a smaller network", 1
-    if isinstance(error, OSError) and is_full(error):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}; make room, then give the same command again: what is finished is kept", 1
-    if isinstance(error, OSError) and error.errno in LOST:
-        return f"{error}; bring the folder back, then give the same command again: what is finished is kept", 1
-    if isinstance(error, ValueError | FloatingPointError | OSError):
-        return str(error), 2
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"unexpected {reason}; sciml-fm --verbose COMMAND shows where it comes from; please report it", 1
+    """Entry point."""
+    run_program(app)
 
 
 if __name__ == "__main__":

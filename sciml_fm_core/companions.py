@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
-import runpy
-import secrets
 import shutil
-import socket
 import sys
-import threading
-import time
-import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .files import user_path
-
-START_SECONDS = 60.0
-"""How long a browser waits for the server to answer."""
 
 
 def companion_folder(name: str) -> Path:
@@ -39,10 +29,6 @@ def companion_folder(name: str) -> Path:
     return found
 
 
-KEEP_ALIVE_MILLISECONDS = 25_000
-"""Between two signs of life on a connection that nobody uses; proxies close those that are silent for a minute."""
-
-
 def stage(query: str = "", *, lessons: bool = False) -> Any:
     """The stage of the explore page for a notebook: put it last in a cell, between the texts of a lecture.
 
@@ -59,22 +45,18 @@ def stage(query: str = "", *, lessons: bool = False) -> Any:
     Raises:
         ValueError: if the dashboard's packages are not installed, or a value of the query makes no sense.
     """
-    _require_dashboard("stage")
-    _import_path()
-    return importlib.import_module("explorer.notebook").notebook_stage(query, lessons=lessons)
+    return _dashboard("stage", "explorer.notebook").notebook_stage(query, lessons=lessons)
 
 
-def _require_dashboard(command: str) -> None:
+def _dashboard(command: str, module: str) -> Any:
+    """A module of the dashboard, imported as Panel does for the pages."""
     missing = [name for name in ("panel", "holoviews", "panel_material_ui") if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"{command}: {', '.join(missing)} not installed; pip install 'sciml-fm[dashboard]'")
-
-
-def _import_path() -> None:
-    """Let the dashboard's modules be imported, as Panel does for the pages."""
     folder = str(companion_folder("dashboards"))
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    return importlib.import_module(module)
 
 
 def serve_dashboard(
@@ -105,48 +87,8 @@ def serve_dashboard(
         ValueError: if the port is taken, the dashboard's packages are not installed, a bound in the environment makes
             no sense, or public pages have no origin.
     """
-    _require_dashboard("explore")
-    if _answers(port):
-        raise ValueError(f"explore: port {port} is taken by another server; choose another one with --port")
-    if public and (not origins or any("*" in origin for origin in origins)):
-        raise ValueError(
-            "explore: public pages need the host by which browsers know them, such as --origin operators.example.org; "
-            f"got {', '.join(origins) or 'none'}"
-        )
-    folder = companion_folder("dashboards")
-    pages = [str(folder / f"{page}.py") for page in ("explore", "studies")]
-    allowed = [*origins] if public else [f"localhost:{port}", f"127.0.0.1:{port}", *origins]
-    options = [text for origin in allowed for text in ("--allow-websocket-origin", origin)]
-    if public:
-        os.environ["SCIML_FM_PUBLIC"] = "1"
-        address = address or "127.0.0.1"
-        options += ["--use-xheaders", "--keep-alive", str(KEEP_ALIVE_MILLISECONDS), "--session-ids", "signed"]
-        os.environ.setdefault("BOKEH_SECRET_KEY", secrets.token_urlsafe(32))
-    if prefix:
-        options += ["--prefix", "/" + prefix.strip("/")]
-    if address:
-        options += ["--address", address]
-    _import_path()
-    options += importlib.import_module("explorer.serving.limits").LIMITS.server_options()
-    if browser and not public:
-        threading.Thread(target=_open_when_ready, args=(port,), daemon=True).start()
-    sys.argv = ["panel", "serve", *pages, "--index", "explore", "--port", str(port), *options]
-    runpy.run_module("panel", run_name="__main__", alter_sys=True)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _open_when_ready(port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not _answers(port):
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.3)
-    webbrowser.open(f"http://localhost:{port}/explore")
+    server = _dashboard("explore", "explorer.server")
+    server.serve(port, browser, origins, public=public, prefix=prefix, address=address)
 
 
 def copy_notebooks(folder: str | Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Digests of what is written, so that a flipped bit in a file is an error and no other result.
+"""Digests of what is written, so that a flipped bit in a file is an error and not another result.
 
 A header in JSON carries, as ``digest``, a BLAKE2b hash of all its other values and of the tensors beside it. Files of
 earlier versions may have none.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -54,7 +56,7 @@ def digest_of(plain: dict, tensors: Mapping[str, Tensor]) -> str:
 
 
 def stored_format(path: Path) -> str | None:
-    """What the header of a safetensors file says that it is; None where there is none that can be read."""
+    """The format that the header of a safetensors file names; None where it cannot be read or names none."""
     try:
         found = _raw_header(path, str(path)).get("format")
     except ValueError:
@@ -81,17 +83,26 @@ def read_stored_header(path: Path, what: str, kind: str, writer: str) -> dict:
     return header
 
 
-def _raw_header(path: Path, where: str) -> dict:
+@contextmanager
+def _opened(path: Path, where: str) -> Iterator[Any]:
+    """A safetensors file, opened; what goes wrong while it is read is a ValueError."""
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("header", "{}")
-    except (SafetensorError, OSError, ValueError, MemoryError) as error:
+            yield file
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{where}: not a readable safetensors file, or a truncated one ({reason})") from error
+
+
+def _raw_header(path: Path, where: str) -> dict:
+    with _opened(path, where) as file:
+        text = (file.metadata() or {}).get("header", "{}")
     header = schema.parse(text, where)
-    if isinstance(header, dict) and DIGEST in header and json.dumps(header) != text:  # such as 1E-5 for 1e-5
+    if not isinstance(header, dict):
+        return {}
+    if DIGEST in header and json.dumps(header) != text:  # such as 1E-5 for 1e-5
         raise ValueError(f"{where}: damaged: its header is not as it was written; take a copy or write it again")
-    return header if isinstance(header, dict) else {}
+    return header
 
 
 def write_tensors(
@@ -107,7 +118,8 @@ def write_tensors(
         path: the file.
         what: such as ``operator``, with which errors begin.
         header, tensors: what is written.
-        restore: makes of header, tensors and the beginning of errors what is stored; its errors leave a file as it is.
+        restore: a function of header, tensors and the beginning of errors that makes what is stored; where it raises an
+            error, nothing is written.
 
     Raises:
         ValueError: if the folder does not exist, or what is written could not be read back.
@@ -131,11 +143,7 @@ def read_tensors(path: Path, what: str, header: dict) -> dict[str, Tensor]:
         ValueError: if the file is not readable or damaged.
     """
     where = f"{what} {path}"
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{where}: not a readable safetensors file, or a truncated one ({reason})") from error
+    with _opened(path, where) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     check_digest(header, tensors, where)
     return tensors

@@ -5,8 +5,8 @@ Only what runs at once may be kept for later calls, be written into arrays that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,6 +17,8 @@ from torch.autograd import forward_ad
 
 P = ParamSpec("P")
 T = TypeVar("T")
+PRODUCTS: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+"""PyTorch's settings of products of matrices on a CPU."""
 
 
 def is_eager() -> bool:
@@ -36,9 +38,21 @@ def _is_recorded() -> bool:
 
 
 def is_plain(device: torch.device) -> bool:
-    """Whether neither autocast, inference mode nor a default device is set that would change what is computed there."""
+    """Whether no autocast, inference mode, default device or rounding of products changes what is computed there."""
     set_apart = torch.is_inference_mode_enabled() or torch.is_autocast_enabled(device.type)
-    return not set_apart and torch.get_default_device() == device
+    rounded = PRODUCTS.fp32_precision not in ("none", "ieee")
+    return not (set_apart or rounded) and torch.get_default_device() == device
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """No product of float32 matrices on a CPU is rounded to bfloat16, as `torch.set_float32_matmul_precision` asks for
+    where the processor can."""
+    before, PRODUCTS.fp32_precision = PRODUCTS.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        PRODUCTS.fp32_precision = before
 
 
 def is_ordinary(tensor: Tensor | None) -> bool:

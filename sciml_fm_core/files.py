@@ -36,7 +36,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def find_file(name_or_path: str | os.PathLike[str], shipped: Mapping[str, Path], what: str) -> Path:
-    """The file that a name of what ships, or a path, means; of a `Path` that exists, the file of that name.
+    """The file of a name that ships, or of a path; a `Path` that exists is always the file itself.
 
     Raises:
         ValueError: if something ships by that name, and a file here has it too.
@@ -53,7 +53,7 @@ def find_file(name_or_path: str | os.PathLike[str], shipped: Mapping[str, Path],
 
 
 def results_folder(path: str | os.PathLike[str], folder: str | Path = "") -> Path:
-    """Where a notebook that works in a folder writes: a relative path is beside the folder of this project's notebooks.
+    """Path where a notebook writes, of which a relative one begins beside the folder of this project's notebooks.
 
     JupyterLab starts a notebook in its own folder, papermill where it is called; the dashboard looks for ``runs`` where
     it was started, beside the notebooks.
@@ -83,12 +83,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _partial(path: Path, host: str) -> Path:
-    """A name of its own for every write: two threads may write one file, and the last one stays."""
+    """Temporary name that no other write has: two threads may write one file, and the last one stays."""
     return path.with_name(f".{path.name}.{host}.{os.getpid()}.{secrets.token_hex(4)}.partial")
 
 
 def check_output(path: str | Path, *, new: bool = True) -> None:
-    """Find out before the work whether a file can be written, by beginning to.
+    """Check before the work that a file can be written, by making one beside it.
 
     Args:
         path: file to write later.
@@ -115,7 +115,7 @@ def check_output(path: str | Path, *, new: bool = True) -> None:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Find out before the work whether a folder, which need not exist yet, can be written to.
+    """Check before the work that a folder, which need not exist yet, can be written to.
 
     Raises:
         ValueError: if not.
@@ -133,7 +133,7 @@ def is_full(error: OSError) -> bool:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Let a file have its bytes on the disk before they are computed; what it holds stays.
+    """Reserve the bytes of a file on the disk before they are computed; what it holds stays.
 
     Raises:
         OSError: if there is no room for them.
@@ -149,7 +149,7 @@ def reserve(path: Path, size: int) -> None:
 
 
 def _remove_what_killed_writers_left(path: Path, here: str) -> None:
-    """Temporary files of this path by processes of this machine that are no more; those of other machines may live."""
+    """Remove temporary files of a path whose processes on this machine have ended; others may still write."""
     begins = f".{path.name}.{here}."
     for left in path.parent.glob(f"{glob.escape(begins)}*.partial"):
         process = left.name.removeprefix(begins).split(".")[0]
@@ -160,15 +160,13 @@ def _remove_what_killed_writers_left(path: Path, here: str) -> None:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to somebody else
-        return True
+    except OSError as error:
+        return error.errno != errno.ESRCH  # else it belongs to somebody else
     return True
 
 
 def file_digest(path: Path) -> str:
-    """What a file holds, as 16 hexadecimal digits."""
+    """Hash of the contents of a file, 16 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 

@@ -29,7 +29,12 @@ _log = logging.getLogger(__name__)
 
 
 class Held(ValueError):
-    """Another process works on the same output: `holder` is what it told of itself, if that is known, `who` a text."""
+    """Another process works on the same output.
+
+    Attributes:
+        holder: what that process wrote of itself: process, host, since, command; empty where this is not known.
+        who: the same as a text.
+    """
 
     def __init__(self, path: Path, holder: dict):
         who = "process {process} on {host} works on it since {since}".format_map(holder) if holder else "it is in use"
@@ -38,13 +43,13 @@ class Held(ValueError):
 
 
 @contextmanager
-def hold(path: str | Path, *, wait: bool = False) -> Iterator[dict | None]:
-    """Be the only one that works on an output, which need not exist yet.
+def lock_output(path: str | Path, *, wait: bool = False) -> Iterator[dict | None]:
+    """Lock an output, which need not exist yet: one process at a time works on it.
 
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, hold(Path(folder, "own.h5")):
+    >>> with tempfile.TemporaryDirectory() as folder, lock_output(Path(folder, "own.h5")):
     ...     try:
-    ...         with hold(Path(folder, "own.h5")):
+    ...         with lock_output(Path(folder, "own.h5")):
     ...             pass
     ...     except Held as error:
     ...         error.holder["process"] == os.getpid()
@@ -55,7 +60,7 @@ def hold(path: str | Path, *, wait: bool = False) -> Iterator[dict | None]:
         wait: wait for another process, and say so once in the log, rather than to raise.
 
     Yields:
-        What the process that was waited for told of itself (process, host, since, command); None without waiting.
+        What the process that was waited for wrote of itself, as `Held.holder`; None where there was no waiting.
 
     Raises:
         Held: if another process holds it.
@@ -77,31 +82,27 @@ def hold(path: str | Path, *, wait: bool = False) -> Iterator[dict | None]:
         time.sleep(POLL)
     try:
         with suppress(OSError):  # on a full disk the lock holds all the same
-            file.write_text(json.dumps(_about_this_process()), encoding="utf-8")
+            since = datetime.now().astimezone().isoformat(timespec="seconds")
+            about = {"process": os.getpid(), "host": platform.node(), "since": since, "command": command_line()}
+            file.write_text(json.dumps(about), encoding="utf-8")
         yield before
     finally:
         file.unlink(missing_ok=True)  # before the release: who locks a removed file notices, and starts over
         lock.release()
 
 
-def _about_this_process() -> dict:
-    return {
-        "process": os.getpid(),
-        "host": platform.node(),
-        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": command_line(),
-    }
-
-
 def command_line() -> str:
-    """The command of this process, without the options that do not change what it makes."""
+    """Command of this process, without the options that do not change what it makes."""
     return "sciml-fm " + shlex.join(word for word in sys.argv[1:] if word not in ("--wait", "--verbose"))
 
 
 def _read(file: Path) -> dict:
-    """What the holder wrote; nothing in the moment before it has."""
+    """What the holder of a lock wrote of itself; empty where it has not written it yet."""
     try:
         holder = json.loads(file.read_text(encoding="utf-8"))
         return holder if {"process", "host", "since", "command"} <= set(holder) else {}
     except (OSError, ValueError, TypeError):
         return {}
+
+
+hold = lock_output  # its former name

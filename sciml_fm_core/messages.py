@@ -1,4 +1,4 @@
-"""What people are told goes into one line, whatever names and causes are in it."""
+"""Messages in one line, whatever names and causes are in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_MEMORY = re.compile(
 
 
 def one_line(text: str) -> str:
-    r"""A text without what would end its line or command the terminal, and with long names and texts shortened.
+    r"""A text in one line: characters that are not printed are written as escapes, long names and texts are shortened.
 
     >>> one_line("two\nlines\x1b[31m")
     'two\\nlines\\x1b[31m'
@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
 
 
 def memory_problem(error: BaseException) -> str | None:
-    """That there was not enough memory, and for how much, where that is what an error, or its cause, comes from.
+    """Say that memory was lacking, and how much was asked for, where an error or its cause comes from that; else None.
 
     >>> memory_problem(RuntimeError("can't allocate memory: you tried to allocate 8000000000 bytes"))
     'not enough memory: 8.00 GB more were asked for'

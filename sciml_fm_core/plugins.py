@@ -17,7 +17,6 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from .files import user_path
@@ -37,34 +36,30 @@ def load_plugins() -> None:
         for entry in entry_points(group=group):
             _attempt(f"entry point {entry.name} of {group}", entry.load)
     # Files by their whole path: what this process starts may work in another folder.
-    names = [_whole_path(name.strip()) for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    names = [str(user_path(name).absolute()) if name.endswith(".py") else name for name in names]
     if names:
         os.environ[VARIABLE] = ",".join(names)
     for name in names:
-        _attempt(f"{VARIABLE}={name}", partial(_load_file, Path(name)) if _is_file(name) else partial(_module, name))
+        _attempt(f"{VARIABLE}={name}", partial(_load_named, name))
 
 
-def _is_file(name: str) -> bool:
-    return name.endswith(".py")
-
-
-def _whole_path(name: str) -> str:
-    return str(user_path(name).absolute()) if _is_file(name) else name
-
-
-def _module(name: str) -> ModuleType:
-    if name not in sys.modules and importlib.util.find_spec(name.split(".")[0]) is None:
+def _load_named(name: str) -> None:
+    if name.endswith(".py"):
+        _load_file(Path(name))
+    elif name not in sys.modules and importlib.util.find_spec(name.split(".")[0]) is None:
         raise ImportError(f"no module {name}; name an importable module, or a file such as ./{name}.py")
-    return import_module(name)
+    else:
+        import_module(name)
 
 
-def _load_file(path: Path) -> ModuleType:
+def _load_file(path: Path) -> None:
     """Import a file under its own name, so that objects defined in it can be sent to other processes."""
     known = sys.modules.get(path.stem)
     if known is not None:
         if Path(getattr(known, "__file__", None) or "") != path:
             raise ImportError(f"{path.name} would hide the module {path.stem}; give the file another name")
-        return known
+        return
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ImportError(f"no file {path}")
@@ -74,10 +69,10 @@ def _load_file(path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[path.stem]
         raise
-    return module
 
 
 def _attempt(what: str, load: Callable[[], object]) -> None:
+    """Load a plugin; one that fails is left out with a warning, and so is what it had registered."""
     before = [registry.copy() for registry in REGISTRIES]
     try:
         load()
@@ -88,5 +83,5 @@ def _attempt(what: str, load: Callable[[], object]) -> None:
             registry.clear()
             registry.update(known)
         with warnings.catch_warnings():
-            warnings.simplefilter("always")  # an error neither
+            warnings.simplefilter("always")  # where warnings are errors, it is none either
             warnings.warn(f"plugin left out: {what}: {type(error).__name__}: {error}", stacklevel=3)

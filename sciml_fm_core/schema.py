@@ -1,4 +1,4 @@
-"""What comes out of files is not believed: plain values within limits, and dataclasses that declare what they are.
+"""Checks of what comes out of files: plain values within limits, and dataclasses that declare the types of theirs.
 
 `parse` reads JSON, `read` makes a dataclass of it: the types of its fields say what is expected, and its
 ``__post_init__`` may say more. Whatever does not fit is one `ValueError` in one line that names the file and the field,
@@ -187,7 +187,7 @@ def _wrong(kind: type, value: Any, where: str) -> ValueError:
 
 
 def plain(values: Any) -> Any:
-    """Values as JSON gives them back, of which numbers and arrays may be NumPy's or PyTorch's, and paths are texts.
+    """Values as JSON gives them back: numbers and arrays of NumPy and PyTorch become numbers and lists, paths texts.
 
     >>> plain({"rates": np.logspace(-3, -2, 2), "seed": np.int64(3), 0.5: (Path("own.h5"), None)})
     {'rates': [0.001, 0.01], 'seed': 3, '0.5': ['own.h5', None]}
@@ -208,7 +208,7 @@ def plain(values: Any) -> Any:
 
 
 def without_numpy(value: Any) -> Any:
-    """NumPy's numbers as those of Python, its arrays as tuples; also inside of lists, tuples and dictionaries.
+    """Python's numbers in place of NumPy's, tuples in place of its arrays; also in lists, tuples and dictionaries.
 
     >>> without_numpy({np.float64(0.5): np.array([32, 64])})
     {0.5: (32, 64)}

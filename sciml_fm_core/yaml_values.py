@@ -1,4 +1,4 @@
-"""YAML as it is written: what its readers take for something else is refused, with the line and how to write it."""
+"""YAML as it is meant: values that readers take for different things are refused, with their line and a way out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_MERGED = 1000
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values; keys are there once, and an unquoted scalar that readers differ about becomes text."""
+    """Loader of plain values: a key stands once, and an unquoted value that readers differ about becomes a text."""
 
     unsure: list[str]
 
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _problem(text: str, kind: str) -> str | None:
-    """What an unquoted scalar of a kind may be besides what was meant."""
+    """Say what else an unquoted scalar of a kind may be taken for; None where all readers agree."""
     if kind == "bool" and text.lower() not in ("true", "false"):
         return f"{text} may be a text or true or false; write '{text}', or true or false"
     if kind == "timestamp" or re.fullmatch(r"[-+]?\d+(:\d+)+(\.\d*)?", text):

@@ -10,7 +10,7 @@ from attack import calls, runner
 def test_bad_cases_are_refused_in_one_line(name, tmp_path, monkeypatch):
     for variable in ("SCIML_FM_OPERATORS", "SCIML_FM_RECORDS"):
         monkeypatch.setenv(variable, str(tmp_path))  # attacks set them, and they are put back afterwards
-    monkeypatch.setattr("explorer.records.shipped_tables", dict)
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", dict)
     found = {seed: runner.run_case(runner.KINDS[name], seed, tmp_path) for seed in range(30)}
     assert {seed: wrong for seed, wrong in found.items() if wrong} == {}
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sciml_fm_core.study.batch_file import plan
+from sciml_fm_core.study.batch_file import plan, status_of
 from sciml_fm_core.study.notebooks import run_batch
 from sciml_fm_core.yaml_values import parse_yaml
 
@@ -95,7 +95,7 @@ def test_product_and_defaults(batch):
     assert runs[0].parameters["items"] == [1, 2]
     assert runs[0].parameters["name"] == f"tiny-{runs[0].identity}" == runs[0].output.stem
     assert [run.gpus for run in runs] == [0, 0, 0, 0, 1]
-    assert {run.status for run in runs} == {"pending"}
+    assert {status_of(run) for run in runs} == {"pending"}
 
 
 def test_entries_replace_defaults(batch):
@@ -299,7 +299,7 @@ def test_failures_are_kept_and_the_rest_go_on(batch, tmp_path, monkeypatch):
     assert left_over(tmp_path) == []
 
     again = batch(described, work)
-    assert [run.status for run in again] == ["done", "failed", "done"]
+    assert [status_of(run) for run in again] == ["done", "failed", "done"]
     assert run_batch(again).executed == 0
     (tmp_path / "mended").touch()
     summary = run_batch(again, processes=1, retry_failed=True)

@@ -202,7 +202,7 @@ def test_fields_are_shown_and_follow_the_model(page):
         assert field(page, name) is not None, name
     assert field(page, "Exact u") != field(page, "Source f")
     assert field(page, "Fine-tuned") is None, "nothing is shown that was not trained"
-    expect(shown(page, "sentence")).to_contain_text("inside the range of pre-training, 1 to 5")
+    expect(shown(page, "sentence")).to_contain_text("inside the training range (1 to 5)")
     expect(shown(page, "fine_tuned-error")).to_have_text("–")
     by_symbol = shown(page, "zero_shot-error").inner_text()
     assert percent(by_symbol) < 5
@@ -220,7 +220,7 @@ def test_the_page_opens_on_a_contrast(browser, address):
             expect(shown(page, f"{name}-error")).to_have_text(re.compile(r"%$"))
             errors[name] = percent(shown(page, f"{name}-error").inner_text())
         assert errors["fine_tuned"] < errors["from_scratch"] < errors["zero_shot"]
-        expect(shown(page, "sentence")).to_contain_text("beyond the range of pre-training")
+        expect(shown(page, "sentence")).to_contain_text("end of the training range")
         page.locator(".examples label", has_text="512 on").click()
         expect(shown(page, "fine_tuned-error")).not_to_have_text(f"{errors['fine_tuned']:g} %")
         assert percent(shown(page, "fine_tuned-error").inner_text()) < errors["fine_tuned"]
@@ -230,7 +230,7 @@ def test_dial_turned_by_keyboard(page):
     before, inside = field(page, "Exact u"), shown(page, "zero_shot-error").inner_text()
     dial(page).focus()
     page.keyboard.press("End")
-    expect(shown(page, "sentence")).to_contain_text("4 times beyond the range of pre-training")
+    expect(shown(page, "sentence")).to_contain_text("4 times the upper end of the training range")
     expect(shown(page, "zero_shot-error")).not_to_have_text(inside)
     wait_for(page, "Exact u", lambda seen: seen != before)
     assert percent(shown(page, "zero_shot-error").inner_text()) > percent(inside)
@@ -239,7 +239,7 @@ def test_dial_turned_by_keyboard(page):
     page.keyboard.press("ArrowLeft")
     expect(dial(page)).to_have_attribute("aria-valuetext", "18")
     page.keyboard.press("Home")
-    expect(shown(page, "sentence")).to_contain_text("= 1, inside the range")
+    expect(shown(page, "sentence")).to_contain_text("= 1, inside the training range")
 
 
 def test_dial_dragged_on_the_curve(page):
@@ -267,7 +267,7 @@ def test_source_drawn(page):
         return box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"]
 
     page.mouse.click(*at(0.3, 0.7))
-    expect(shown(page, "sentence")).to_contain_text("Gaussians at places of your own")  # before, the field was blank
+    expect(shown(page, "sentence")).to_contain_text("You drew this source.")  # before, the field was blank
     one = wait_for(page, "Source f", lambda seen: seen not in (None, before))
     page.get_by_role("button", name="Sign of the next Gaussian: positive").click()
     page.mouse.click(*at(0.7, 0.3))
@@ -371,7 +371,7 @@ def test_everything_is_on_the_first_screen(browser, address, size):
     with watched(browser, address.removesuffix("/explore"), size) as page:
         page.goto(f"{address}?dial=20")  # where most is said of a prediction
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-        expect(page.locator(".sentence")).to_contain_text("likely off")
+        expect(page.locator(".sentence")).to_contain_text("expected an error above")
         expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^2\d$"))
         assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
         # On a phone the predictions are swiped beside the exact solution, and the errors are folded.

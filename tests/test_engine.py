@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from sciml_fm_core.locks import hold
-from sciml_fm_core.study.engine import HereExecutor, Job, run_jobs
+from sciml_fm_core.locks import lock_output
+from sciml_fm_core.study.engine import InlineExecutor, Job, run_jobs
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def job(tmp_path):
     return make
 
 
-class LazyExecutor(HereExecutor):
+class LazyExecutor(InlineExecutor):
     """Runs nothing: what is submitted stays pending, as on a cluster without workers."""
 
     def __init__(self):
@@ -39,7 +39,7 @@ class LazyExecutor(HereExecutor):
         return self.futures[-1]
 
 
-@pytest.mark.parametrize("executor", [HereExecutor, partial(ThreadPoolExecutor, 3)])
+@pytest.mark.parametrize("executor", [InlineExecutor, partial(ThreadPoolExecutor, 3)])
 def test_what_others_need_comes_first_and_nothing_is_repeated(job, executor):
     first, second = job("first"), job("second")
     jobs = [job("a"), job("b", first), job("c", first, second), job("b", first), job("d", job("unneeded"))]
@@ -54,13 +54,13 @@ def test_what_others_need_comes_first_and_nothing_is_repeated(job, executor):
     assert seen[0].seconds_left is None
     assert seen[-1].seconds_left == 0
     job.ran.clear()
-    run_jobs(jobs, HereExecutor())
+    run_jobs(jobs, InlineExecutor())
     assert not job.ran
 
 
 def test_the_first_error_ends_the_grid(job):
     with pytest.raises(ZeroDivisionError):
-        run_jobs([job("a"), job("b", error=ZeroDivisionError()), job("c")], HereExecutor())
+        run_jobs([job("a"), job("b", error=ZeroDivisionError()), job("c")], InlineExecutor())
     assert job.ran == ["a", "b"]
 
 
@@ -74,7 +74,7 @@ def test_errors_that_are_recorded_do_not(job):
     def record(job, error):
         job.marker.write_text("failed")
 
-    run_jobs(jobs, HereExecutor(), callback=seen.append, failed=failed, on_error=record)
+    run_jobs(jobs, InlineExecutor(), callback=seen.append, failed=failed, on_error=record)
     assert [(now.done, now.failed) for now in seen] == [(0, 1), (0, 2), (1, 2)]
 
 
@@ -83,8 +83,8 @@ def test_what_another_process_runs_comes_last_and_is_not_run_twice(job, monkeypa
     monkeypatch.setattr("sciml_fm_core.study.engine.ASK_SECONDS", 0.01)
     jobs = [job("finished elsewhere"), job("left undone"), job("mine")]
     with ExitStack() as first, ExitStack() as second:
-        first.enter_context(hold(jobs[0].marker))
-        second.enter_context(hold(jobs[1].marker))
+        first.enter_context(lock_output(jobs[0].marker))
+        second.enter_context(lock_output(jobs[1].marker))
         asked = []
 
         def other_process(done):
@@ -94,7 +94,7 @@ def test_what_another_process_runs_comes_last_and_is_not_run_twice(job, monkeypa
                 first.close()
                 second.close()
 
-        assert run_jobs(jobs, HereExecutor(), callback=other_process) == 2
+        assert run_jobs(jobs, InlineExecutor(), callback=other_process) == 2
     assert job.ran == ["mine", "left undone"]
     assert [record.message.startswith("waiting for what others have begun") for record in caplog.records] == [True]
     assert sorted(path.name for path in jobs[0].marker.parent.iterdir()) == sorted(each.identity for each in jobs)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from sciml_fm_core import SYSTEMS, Evolution, Parameter, System, Task, draw_split, evaluate, generate
+from sciml_fm_core import SYSTEMS, Evolution, Parameter, SpectralSystem, Task, draw_split, evaluate, generate
 from sciml_fm_core.physics.helmholtz import Helmholtz
 from sciml_fm_core.physics.poisson import Poisson
 from sciml_fm_core.physics.spectral import laplacian, wavenumbers
@@ -88,7 +88,7 @@ DECLARED = {
 @pytest.mark.parametrize(("changes", "message"), FAULTS.values(), ids=FAULTS)
 def test_a_faulty_equation_is_named_at_its_first_use(registry, changes, message):
     """Like reports of user-defined terms that broadcast, or are rounded, into a plausible wrong answer."""
-    system = type("Odd", (System,), DECLARED | changes)()
+    system = type("Odd", (SpectralSystem,), DECLARED | changes)()
     for _ in range(2):
         with pytest.raises(ValueError, match=rf"^system odd: .*{message}.*; correct Odd$"):
             Task(system, 1, 2).sample(2, 16, stream())
@@ -107,7 +107,7 @@ def test_a_faulty_evolution_is_named(registry):
 
 
 def test_a_symbol_of_float64_wavenumbers_is_right_everywhere(registry, small_operator):
-    class Odd(System):
+    class Odd(SpectralSystem):
         name, label, equation, coefficient_names, zero_mean = "odd", "ODD", "L u = f", ("b",), True
         dialled: ClassVar = Parameter("b", 1, 2)
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", TEXT, re.DOTALL))
 COMMANDS = re.findall(r"^sciml-fm .+$", TEXT, re.MULTILINE)
-LINES = {"biharmonic.py": 30, "heat.py": 30, "filter_network.py": 60, "sobolev.py": 17}
+LINES = {"biharmonic.py": 30, "heat.py": 30, "absorption.py": 42, "filter_network.py": 60, "sobolev.py": 17}
 """What each extension may take at most."""
 
 SMALL = {"pretrain": ["--steps", "3", "--test-count", "2", "--batch-size", "4"], "adapt": ["--steps", "2"]}
@@ -26,7 +26,7 @@ SMALL["evaluate"], SMALL["generate"] = ["--count", "2", "--json"], ["--resolutio
 STEMS = {name: name.removesuffix(".py").removesuffix("_network") for name in LINES}
 """What their commands call the operators."""
 
-SYSTEMS_ON_PAGE = {"biharmonic": "biharmonic", "heat": "heat", "filter": "poisson"}
+SYSTEMS_ON_PAGE = {"biharmonic": "biharmonic", "heat": "heat", "filter": "poisson", "absorption": "absorption"}
 
 ON_PAGE = f"""
 import json, sys
@@ -154,7 +154,7 @@ PLUGINS = {
     "./broken.py": ("def (", "SyntaxError"),
     "./json.py": ("", "json.py would hide the module json"),
     "./nameless.py": (
-        "from sciml_fm_core import System\nclass Nameless(System):\n    name = 'x'\n",
+        "from sciml_fm_core import SpectralSystem\nclass Nameless(SpectralSystem):\n    name = 'x'\n",
         "TypeError: system Nameless: expected the class attributes label, .*missing: label",
     ),
     "./exits.py": (BEGUN + "import sys; sys.exit()", "SystemExit"),

@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 import panel as pn
 from explorer.app import Explorer
 from explorer.bundles import FOLDER_VARIABLE
-from explorer.hearing import SAVES
+from explorer.exports import program
 from explorer.jobs import JobState
 from explorer.lessons import VARIABLE, markdown
-from explorer.records import RECORDS_VARIABLE
-from explorer.studies_page import Studies
+from explorer.studies.page import Studies
+from explorer.studies.records import RECORDS_VARIABLE
 from test_studies_state import places, records_of
 
 __all__ = ["places"]  # a fixture
@@ -83,7 +83,7 @@ def test_a_link_that_is_html():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(pn.state), "session_args", dict(values))
         explorer, studies = Explorer(), Studies()
-    assert_harmless([explorer.problems.object])
+    assert_harmless([explorer.gone.notice.object])
     for tags in map(Tags, shown(studies.page())):
         assert not {"img", "onerror"} & set(tags.found)
 
@@ -95,7 +95,7 @@ def test_a_program_to_keep_is_no_other_program_by_the_name_of_a_file(small_opera
     explorer = Explorer()
     explorer.request_frame = lambda: None
     explorer.state.choose_bundle(name)
-    tree = ast.parse(SAVES["python"](explorer).content)
+    tree = ast.parse(program(explorer.state, "").content)
     assert not any(isinstance(node, ast.Raise) for node in ast.walk(tree))
 
 
@@ -108,7 +108,7 @@ def test_records_that_are_html(places, monkeypatch):
         (folder / f"{record['identity']}.json").write_text(json.dumps(record))
     (folder / f"{HOSTILE.replace('/', '')}.json").write_text("{")
     monkeypatch.setenv(RECORDS_VARIABLE, str(folder))
-    monkeypatch.setattr("explorer.records.shipped_tables", dict)
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", dict)
     studies = Studies()
     state = studies.state
     assert state.picture is not None

@@ -214,22 +214,14 @@ def test_results_are_curves_by_window(state_of, operators):
     ]
     state = state_of("poisson", kept={("poisson", "small"): {each.key: each for each in results}})
     found = plain(examples_curve(state))
-    assert (found["system"], found["operator"]) == ("poisson", "small")
+    assert found["system"] == "poisson"
     inside, middle, outside = found["windows"]
-    assert (outside["task"], outside["low"], outside["high"]) == ("SYS-1(8,12)", 8, 12)
-    assert outside["zero_shot"] == 0.09
-    assert [(p["examples"], p["error"]) for p in outside["curves"]["fine_tuned"]["points"]] == [(8, 0.05), (128, 0.02)]
-    assert [p["error"] for p in outside["curves"]["from_scratch"]["points"]] == [0.5, 0.3]
-    first = outside["curves"]["fine_tuned"]["points"][0]
-    assert first == {
-        "examples": 8, "error": 0.05, "steps": 60, "learning_rate": 1e-3, "shipped": True, "label": "8 on 8–12",
-        "key": [8, 12, 8, False, 60, 1e-3],
-    }  # fmt: skip
-    assert tuple(first["key"]) in state.adapted
-    assert [(p["error"], p["shipped"]) for p in outside["unlabelled"]] == [(0.01, False)]
+    assert (outside["task"], outside["zero_shot"]) == ("SYS-1(8,12)", 0.09)
+    assert outside["curves"]["fine_tuned"] == [[8, 0.05, "60 steps", "1"], [128, 0.02, "60 steps", "0"]]
+    assert [error for _, error, *_ in outside["curves"]["from_scratch"]] == [0.5, 0.3]
+    assert outside["unlabelled"] == [[0, 0.01, "60 steps", "2"]]
     # What trained without success is no number; the operator itself is no fine-tuning.
-    assert [p["error"] for p in middle["curves"]["fine_tuned"]["points"]] == [None]
-    assert set(middle["curves"]) == {"fine_tuned"}
+    assert middle["curves"] == {"fine_tuned": [[32, None, "60 steps", "3"]]}
     # No result has it: it is measured.
     expected = evaluate(operators["poisson"], Task.parse("SYS-1(1,2)"), count=256, resolution=64)["error"]
     assert inside["zero_shot"] == pytest.approx(expected)
@@ -242,15 +234,13 @@ def test_without_results_there_are_no_windows(state_of):
 
 def test_what_ships_improves_with_examples():
     from explorer.bundles import find_bundles
-    from explorer.shipped import shipped_results
+    from explorer.shared import shipped_results
 
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if bundle.shipped}
     state = ExploreState(bundles, lambda bundle: load_operator(bundle.path), kept=shipped_results())
     state.choose_bundle("sys-1")
     (window,) = examples_curve(state)["windows"]
-    tuned, scratch = (
-        [point["error"] for point in window["curves"][key]["points"]] for key in ("fine_tuned", "from_scratch")
-    )
+    tuned, scratch = ([error for _, error, *_ in window["curves"][key]] for key in ("fine_tuned", "from_scratch"))
     assert len(tuned) == len(scratch) == 3
     assert window["zero_shot"] > tuned[0] > tuned[-1]
     assert all(np.array(tuned) < scratch)

@@ -16,10 +16,9 @@ pytest.importorskip("panel_material_ui", reason="the dashboard extra is not inst
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer.bundles import find_bundles
-from explorer.frames import shared_operator
 from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
-from explorer.shipped import shipped_results
+from explorer.shared import shared_operator, shipped_results
 from explorer.state import ExploreState
 
 LESSONS = sorted(FOLDER.glob("*.yaml"))

@@ -9,12 +9,12 @@ import threading
 
 import pytest
 
-from sciml_fm_core.locks import Held, hold
+from sciml_fm_core.locks import Held, lock_output
 
 HOLDER = """
 import sys, time
-from sciml_fm_core.locks import hold
-with hold("own.h5"):
+from sciml_fm_core.locks import lock_output
+with lock_output("own.h5"):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -33,14 +33,14 @@ def other(tmp_path):
 def test_who_comes_second_is_told_who_works_and_a_killed_holder_blocks_nobody(tmp_path, other):
     with (
         pytest.raises(Held, match=rf"own.h5: process {other.pid} on \S+ works on it since 20.*; wait for it"),
-        hold(tmp_path / "own.h5"),
+        lock_output(tmp_path / "own.h5"),
     ):
         pass
     other.send_signal(signal.SIGKILL)
     other.wait()
     (left,) = tmp_path.iterdir()
     assert left.name == ".own.h5.lock"
-    with hold(tmp_path / "own.h5") as before:
+    with lock_output(tmp_path / "own.h5") as before:
         assert before is None
         assert json.loads(left.read_text())["process"] == os.getpid()
     assert not list(tmp_path.iterdir())
@@ -49,7 +49,7 @@ def test_who_comes_second_is_told_who_works_and_a_killed_holder_blocks_nobody(tm
 def test_who_waits_goes_on_when_the_other_is_gone(tmp_path, other, caplog, monkeypatch):
     monkeypatch.setattr("sciml_fm_core.locks.POLL", 0.01)
     threading.Timer(0.2, other.kill).start()
-    with hold(tmp_path / "own.h5", wait=True) as before:
+    with lock_output(tmp_path / "own.h5", wait=True) as before:
         assert before["process"] == other.pid
     assert len(caplog.records) == 1
     assert f"process {other.pid}" in caplog.text
@@ -62,7 +62,7 @@ def test_threads_hold_it_one_at_a_time(tmp_path, monkeypatch):
 
     def work():
         for _ in range(20):
-            with hold(tmp_path / "x", wait=True):
+            with lock_output(tmp_path / "x", wait=True):
                 inside.append(1)
                 most.append(len(inside))
                 entered.append(1)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sciml_fm_core import SYSTEMS, Examples, energy_spectrum, mean_relative_error, relative_error, relative_residual
-from sciml_fm_core.evaluation.error_bounds import error_bounds
+from sciml_fm_core.experiments.error_bounds import error_bounds
+from sciml_fm_core.experiments.uncertainty.ensemble import Prediction
 from sciml_fm_core.experiments.uncertainty.method import relative_width
-from sciml_fm_core.models.ensemble import Prediction
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.training.losses import LOSSES, RELATIVE_TO, register_loss, training_loss
 

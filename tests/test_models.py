@@ -23,12 +23,12 @@ from sciml_fm_core import (
     pretrain,
     train_from_scratch,
 )
+from sciml_fm_core.experiments.architectures.unet import UNetConfig
+from sciml_fm_core.experiments.architectures.vit import ViTConfig
 from sciml_fm_core.models.base import apply_together
 from sciml_fm_core.models.conditioning import CONDITIONERS, Conditioner, Conditioning
 from sciml_fm_core.models.normalization import fit_normalization, normalization_from_dict
 from sciml_fm_core.models.operator import encode_together, predict_together
-from sciml_fm_core.models.unet import UNetConfig
-from sciml_fm_core.models.vit import ViTConfig
 from sciml_fm_core.physics.spectral import resample
 
 TASK, FAR = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(5,10)")

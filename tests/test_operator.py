@@ -26,8 +26,8 @@ from sciml_fm_core import (
 )
 from sciml_fm_core.digests import with_digest
 from sciml_fm_core.experiments.low_precision.method import predict_in
+from sciml_fm_core.experiments.uncertainty.ensemble import load_ensemble
 from sciml_fm_core.models import operator as operator_module
-from sciml_fm_core.models.ensemble import load_ensemble
 from sciml_fm_core.models.operator import read_header
 from sciml_fm_core.models.packed import BLOCK, SMALL, pack, unpack
 

@@ -11,7 +11,7 @@ from sciml_fm_core import (
     SYSTEMS,
     Evolution,
     FreshBatches,
-    System,
+    SpectralSystem,
     Task,
     TrainConfig,
     draw_split,
@@ -96,7 +96,7 @@ def test_those_of_poisson_and_advection_diffusion_know_the_mean_diffusivity_alon
 
 
 def test_default_is_the_mean_over_waves_of_equal_length(registry):
-    class Carried(System):
+    class Carried(SpectralSystem):
         name, label, equation = "carried", "CARRIED", "c u - lap u + a du/dx = f"
         coefficient_names, dialled, zero_mean = ("c", "a"), Parameter("c", 0.1, 5), False
         parameters = (Parameter("a", 1, 2),)

@@ -24,10 +24,9 @@ from bokeh.util.token import generate_jwt_token
 from client import Visitor
 from explorer.app import Explorer
 from explorer.jobs import AdaptJob
-from explorer.serving.batching import BatchingQueue
 from explorer.serving.limits import Limits
 from explorer.state import ExploreState
-from explorer.studies_page import Studies
+from explorer.studies.page import Studies
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
 
@@ -176,43 +175,3 @@ def test_a_session_that_the_server_has_not_named_is_refused(public):
             connection.close()
 
     asyncio.run(knock())
-
-
-def test_what_visitors_wait_for_comes_first():
-    thread, begun, go_on, done = BatchingQueue("test"), threading.Event(), threading.Event(), []
-    first = thread.submit(lambda: (begun.set(), go_on.wait(), done.append("first")))
-    assert begun.wait(PATIENCE)
-    spreads = [thread.later(done.append, f"spread {number}") for number in range(3)]
-    frames = [thread.submit(done.append, f"frame {number}") for number in range(2)]
-    failing = thread.submit(divmod, 1, 0)
-    assert spreads[1].cancel(), "it has not begun"
-    go_on.set()
-    thread.shutdown()
-    assert done == ["first", "frame 0", "frame 1", "spread 0", "spread 2"]
-    assert first.done()
-    assert all(future.done() for future in frames)
-    assert isinstance(failing.exception(), ZeroDivisionError)
-
-
-def test_what_waits_for_the_same_is_done_together():
-    thread, begun, go_on, calls = BatchingQueue("test"), threading.Event(), threading.Event(), []
-
-    def doubled(numbers):
-        calls.append(numbers)
-        return [2 * number for number in numbers]
-
-    def failing(numbers):
-        raise ZeroDivisionError
-
-    thread.submit(lambda: (begun.set(), go_on.wait()))
-    assert begun.wait(PATIENCE)
-    later = thread.later(calls.append, "later")
-    asked = [thread.together(doubled, number) for number in range(6)]
-    failed = [thread.together(failing, number) for number in range(2)]
-    assert asked[1].cancel(), "it has not begun"
-    go_on.set()
-    thread.shutdown()
-    assert calls == [[0, 2, 3], [4, 5], "later"]
-    assert [future.result() for future in asked if not future.cancelled()] == [0, 4, 6, 8, 10]
-    assert all(isinstance(future.exception(), ZeroDivisionError) for future in failed)
-    assert later.done()

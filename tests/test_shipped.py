@@ -13,6 +13,7 @@ import torch
 
 import sciml_fm_core
 from sciml_fm_core import load_ensemble, load_operator, shipped_ensembles, shipped_operators
+from sciml_fm_core.experiments import import_all
 from sciml_fm_core.models.operator import read_header, shipped_adaptations
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.registry import REGISTRY
@@ -44,6 +45,9 @@ def predictions():
     known |= {name: (load_operator, name, DOWNSTREAM) for name in shipped_adaptations()}
     known |= {f"ensemble {name}": (load_ensemble, name, PRETRAINED) for name in shipped_ensembles()}
     return {key: partial(lambda load, name, given: numbers_of(load(name), given), *one) for key, one in known.items()}
+
+
+import_all()  # their records ship too
 
 
 def pairs_of(table):

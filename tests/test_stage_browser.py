@@ -101,13 +101,15 @@ def test_a_point_of_the_examples_is_shown(page):
 def test_each_error_is_between_the_bounds_under_its_field(page):
     for name in ("zero_shot", "fine_tuned", "from_scratch"):
         says = shown(page, f"{name}-bounds").inner_text()
-        lower, upper = map(float, re.fullmatch(r"([\d.]+)–([\d.]+) % without solving", says).groups())
+        lower, upper = map(float, re.fullmatch(r"estimated error ([\d.]+) to ([\d.]+) %", says).groups())
         assert lower < percent(shown(page, f"{name}-error").inner_text()) < upper < 15 * lower
 
 
 def test_near_a_resonance_there_is_no_bound_above(page, address):
     page.goto(f"{address}?system=helmholtz&model=sys-3&dial=13.4&result=none")
-    expect(shown(page, "zero_shot-bounds")).to_have_text(re.compile(r"^over [\d.]+ %: near a resonance$"))
+    expect(shown(page, "zero_shot-bounds")).to_have_text(
+        re.compile(r"^estimated error above [\d.]+ %, near a resonance$")
+    )
 
 
 # What is kept -------------------------------------------------------------------------------------------------------
@@ -129,7 +131,7 @@ def test_files_hold_what_is_on_the_page(page, tmp_path):
         np.testing.assert_array_equal(archive[name], values)
     drawing = kept(page, "Picture, SVG").decode()
     assert drawing.count("<image") == 8
-    assert "beyond the range of pre-training" in drawing
+    assert "end of the training range" in drawing
     assert kept(page, "Picture, PNG").startswith(b"\x89PNG")
     page.locator(".menu summary").click()
     page.get_by_role("button", name="Python", exact=True).click()

@@ -23,13 +23,13 @@ from explorer import link
 from explorer.bundles import FOLDER_VARIABLE, find_bundles, user_folder
 from explorer.lessons import VARIABLE, find_lessons
 from explorer.predictions import PREDICTIONS
-from explorer.records import RECORDS_VARIABLE, checked, find_sources, records_folder, split_by_settings
-from explorer.shipped import shipped_results
+from explorer.shared import shipped_results
 from explorer.state import ExploreState
-from explorer.studies import StudiesState
-from explorer.studies_link import explore_query, query_of, restore
-from explorer.studies_page import Studies
-from explorer.study_pictures import FIGURES, OTHERS
+from explorer.studies.figures import FIGURES, OTHERS
+from explorer.studies.link import explore_query, query_of, restore
+from explorer.studies.page import Studies
+from explorer.studies.records import RECORDS_VARIABLE, checked, find_sources, records_folder, split_by_settings
+from explorer.studies.state import StudiesState
 
 SHIPPED = {
     "sys-1": (SYS_1, "dimensionless", 256_000),
@@ -102,7 +102,7 @@ def places(tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "study"
     folder.mkdir(parents=True)
     monkeypatch.setenv(RECORDS_VARIABLE, str(folder))
-    monkeypatch.setattr("explorer.records.shipped_tables", dict)
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", dict)
     return folder, tmp_path / "runs"
 
 
@@ -121,7 +121,7 @@ def test_records_of_another_kind_are_left_to_their_notebook(places, monkeypatch)
     folder, runs = places
     other = {"identity": "f" * 16, "kind": "equation", "task": "SYS-1(5,10)", "loss": "physics", "error": 0.01}
     table = write_table([other], runs / "laptop-equation.csv")
-    monkeypatch.setattr("explorer.records.shipped_tables", lambda: {"laptop-equation": table})
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", lambda: {"laptop-equation": table})
     (folder / f"{other['identity']}.json").write_text(json.dumps(other), encoding="utf-8")
     assert find_sources(runs) == ({}, [])
 
@@ -129,7 +129,7 @@ def test_records_of_another_kind_are_left_to_their_notebook(places, monkeypatch)
 def test_results_that_ship_come_first_and_own_ones_after(places, monkeypatch):
     folder, runs = places
     shipped = write_table(records_of("q1_downstream_data"), runs / "laptop.csv")
-    monkeypatch.setattr("explorer.records.shipped_tables", lambda: {"laptop": shipped})
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", lambda: {"laptop": shipped})
     for record in records_of("q1_downstream_data", budget="smoke"):
         (folder / f"{record['identity']}.json").write_text(json.dumps(record))
     sources, problems = find_sources(runs)
@@ -238,12 +238,12 @@ def names(chart):
 
 def test_curves_are_named_for_what_the_figure_asks():
     pictures = state_over(records_of(*EXPERIMENTS)).pictures
+    coefficients, symbol = "conditioned on the coefficients", "conditioned on the symbol"
     assert names(pictures["q1_downstream_data"]["SYS-1(5,10)"].charts[0]) == [
-        "fine-tuned, told the coefficients", "fine-tuned, the paper's recipe", "fine-tuned, told the symbol",
-        "from scratch, told the coefficients", "from scratch, the paper's recipe", "from scratch, told the symbol",
-    ]  # fmt: skip
+        f"{start}, {recipe}" for start in runs.STARTS for recipe in (coefficients, "the paper's recipe", symbol)
+    ]
     assert names(pictures["q1_downstream_data"]["SYS-2(1,2)"].charts[0]) == [
-        f"{start}, {told}" for start in runs.STARTS for told in ("told the coefficients", "told the symbol")
+        f"{start}, {recipe}" for start in runs.STARTS for recipe in (coefficients, symbol)
     ]
     sizes = pictures["q2_model_size"]
     assert list(sizes) == ["SYS-1(5,10)", "SYS-2(1,2)"]
@@ -251,7 +251,7 @@ def test_curves_are_named_for_what_the_figure_asks():
     shifts = pictures["q3_physics_shift"]["SYS-1(1,5) to none, mild, medium, large"]
     assert names(shifts.charts[0]) == [
         f"{shift}{told}"
-        for told in ("", ", the paper's recipe", ", told the symbol")
+        for told in ("", ", the paper's recipe", ", conditioned on the symbol")
         for shift in ("none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)")
     ]
     assert shifts.pretraining == SYS_1
@@ -260,7 +260,7 @@ def test_curves_are_named_for_what_the_figure_asks():
     mixed = pictures["q4_mixed_operators"]
     assert list(mixed)[-1] == "SYS-3(5,12)"
     assert set(names(mixed["SYS-3(5,12)"].charts[0])) == {
-        "mixed", "mixed, told the symbol", "its own system alone", "from scratch",
+        "mixed", "mixed, conditioned on the symbol", "its own system alone", "from scratch",
     }  # fmt: skip
     assert {record["seed"] for record in pictures["seeds"]["SYS-1(5,10)"].records.values()} == {0, 1, 2, 3, 4}
 

@@ -19,7 +19,7 @@ from sciml_fm_core import Task, TrainConfig, draw_split, evaluate, fine_tune, lo
 from sciml_fm_core.study import runs as study_module
 from sciml_fm_core.study.analysis import examples_to_reach, savings
 from sciml_fm_core.study.engine import GridProgress
-from sciml_fm_core.study.records import read_folder, read_record, read_table, write_record, write_table
+from sciml_fm_core.study.records import read_record, read_table, write_record, write_table
 from sciml_fm_core.study.runs import AdaptationRun, PretrainingRun, identity, run_study
 from sciml_fm_core.training.recipes import PAPER_LEARNING_RATES
 
@@ -181,7 +181,7 @@ def test_a_run_asked_for_twice_is_done_once(quick, executed, tmp_path):
     records = run_study([a, b, replace(a)], tmp_path / "study")
     assert executed == [a, b]
     assert records[0] == records[2] != records[1]
-    assert len(read_folder(tmp_path / "study")) == 2
+    assert len(list((tmp_path / "study").glob("*.json"))) == 2
 
 
 # Killed and resumed ---------------------------------------------------------------------------------------------------
@@ -547,7 +547,7 @@ def test_damaged_and_foreign_records(quick, tmp_path):
     path = tmp_path / "study" / f"{identity(run)}.json"
     (record,) = run_study([run], path.parent)
     path.write_text(path.read_text()[:-20])
-    for read in (lambda: read_record(path), lambda: read_folder(path.parent), lambda: run_study([run], path.parent)):
+    for read in (lambda: read_record(path), lambda: run_study([run], path.parent)):
         with pytest.raises(ValueError, match=rf"{path.name}: not readable .*; remove it and run the study again"):
             read()
     path.unlink()
@@ -557,7 +557,7 @@ def test_damaged_and_foreign_records(quick, tmp_path):
     for text in ("[1, 2]", '{"temperature": 3}'):
         (path.parent / "foreign.json").write_text(text)
         with pytest.raises(ValueError, match=r"foreign\.json: a JSON file, but not a record of a study; move it"):
-            read_folder(path.parent)
+            read_record(path.parent / "foreign.json")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sciml_fm_core import (
     FixedBatches,
     Operator,
     Parameter,
-    System,
+    SpectralSystem,
     Task,
     TrainConfig,
     draw_split,
@@ -135,7 +135,7 @@ def test_coefficients_broadcast_with_elements(system, examples):
 
 
 def test_a_system_that_declares_nothing_has_only_the_identity(registry):
-    class Plain(System):
+    class Plain(SpectralSystem):
         """Declares no geometry."""
 
         name = "plain"
@@ -162,7 +162,7 @@ def test_a_system_that_declares_nothing_has_only_the_identity(registry):
 def test_a_geometry_of_unknown_coefficients_is_refused(registry):
     with pytest.raises(TypeError, match="its geometry names v1, v2, which is no coefficient"):
 
-        class Wrong(System):
+        class Wrong(SpectralSystem):
             name = "wrong"
             label = "WRONG"
             equation = "a u = f"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sciml_fm_core import PAPER_TASKS, SYSTEMS, Evolution, Parameter, System, Task, find_system
+from sciml_fm_core import PAPER_TASKS, SYSTEMS, Evolution, Parameter, SpectralSystem, Task, find_system
 from sciml_fm_core.physics.diffusion import rotated_diffusion
 from sciml_fm_core.physics.helmholtz import Helmholtz
 from sciml_fm_core.physics.sources import place
@@ -592,7 +592,7 @@ def test_find_system_by_name_or_label():
 
 
 def test_long_waves_of_a_high_order_operator_are_no_null_modes(registry):
-    class Triharmonic(System):
+    class Triharmonic(SpectralSystem):
         name = "triharmonic"
         label = "SYS-6"
         equation = r"-b \Delta^3 u = f"
@@ -673,7 +673,7 @@ def test_a_system_that_cannot_be_used_is_refused(registry, changes, message):
     }  # fmt: skip
     body = {key: value for key, value in (body | changes).items() if value is not None}
     with pytest.raises(TypeError, match=message):
-        type("Broken", (System,), body)
+        type("Broken", (SpectralSystem,), body)
     assert "x" not in SYSTEMS
 
 

@@ -83,7 +83,7 @@ def test_the_distance_grows_with_the_dial_and_so_does_the_error_expected(trained
     coefficients = system.coefficients(dial, source, torch.full((4, 1), 0.3))
     above = trained.distance(source, coefficients)["above"]
     torch.testing.assert_close(above, torch.log(dial.double() / 5), atol=1e-3, rtol=0)
-    assert (trained.flag(source, coefficients).error.diff() > 0).all()
+    assert (trained.forecast(source, coefficients).error.diff() > 0).all()
 
 
 def test_each_part_answers_to_its_own_kind_of_source(trained):
@@ -141,15 +141,15 @@ def test_distance_gives_no_all_clear_where_nothing_was_trained(name, task, syste
     trained, given = TrainingRange.of(load_operator(name)), examples(task, 4)
     coefficients = given.coefficients
     if dial:
-        whole = trained.flag(given.source, coefficients, system)
+        whole = trained.forecast(given.source, coefficients, system)
         assert whole.probability.isfinite().all()
         coefficients = coefficients.clone()
         coefficients[:, 1] = dial
-    flag = trained.flag(given.source, coefficients, system)
-    assert flag.likely.all()
-    assert flag.probability.isnan().all()
-    assert flag.error.isnan().all()
-    assert not trained.flag(given.source, coefficients, system, level=1e-6).error.isnan().any(), "warnings stay"
+    forecast = trained.forecast(given.source, coefficients, system)
+    assert forecast.likely.all()
+    assert forecast.probability.isnan().all()
+    assert forecast.error.isnan().all()
+    assert not trained.forecast(given.source, coefficients, system, level=1e-6).error.isnan().any(), "warnings stay"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -166,7 +166,7 @@ def test_what_cannot_be_judged_is_said(operator, trained):
     with pytest.raises(ValueError, match="names no tasks"):
         TrainingRange.of(Operator(operator.model, operator.normalization))
     with pytest.raises(ValueError, match="level"):
-        trained.flag(given.source, given.coefficients, level=0)
+        trained.forecast(given.source, given.coefficients, level=0)
     with pytest.raises(ValueError, match="coefficients"):
         trained.distance(given.source, given.coefficients[:, :2])
     with pytest.raises(ValueError, match="kind"):
@@ -181,7 +181,7 @@ def test_the_flag_tells_large_errors_from_small_ones_on_shifts_that_did_not_set_
     source, coefficients, solution = (torch.cat(parts) for parts in list(zip(*found, strict=True))[:3])
     prediction = operator.predict(source, coefficients)
     off = torch.linalg.vector_norm(prediction - solution, dim=(1, 2)) / torch.linalg.vector_norm(solution, dim=(1, 2))
-    flag = trained.flag(source, coefficients)
-    assert area_under_roc(flag.probability, off > 0.05) > 0.9
-    assert ((flag.likely) == (off > 0.05)).float().mean() > 0.8
-    torch.testing.assert_close(flag.likely, flag.error > 0.05)
+    forecast = trained.forecast(source, coefficients)
+    assert area_under_roc(forecast.probability, off > 0.05) > 0.9
+    assert ((forecast.likely) == (off > 0.05)).float().mean() > 0.8
+    torch.testing.assert_close(forecast.likely, forecast.error > 0.05)

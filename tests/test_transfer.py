@@ -13,7 +13,7 @@ from sciml_fm_core import (
     SYSTEMS,
     DatasetFile,
     Examples,
-    System,
+    SpectralSystem,
     Task,
     TrainConfig,
     draw_split,
@@ -349,7 +349,7 @@ def test_pretraining_writes_its_card(monkeypatch, recipe):
     assert [step for step, _ in card["curve"]] == [2, 4]
     assert card["best_validation_error"] == history.best_error
     assert operator.normalization.kind == RECIPES[recipe].normalization
-    assert bool(operator.model.config.gate_width) == (recipe == "dimensionless")
+    assert bool(operator.model.config.gate_width) == (recipe in ("dimensionless", "fields"))
     assert bool(operator.model.config.mode_channels) == recipe.startswith("symbol")
 
 
@@ -477,10 +477,10 @@ def test_pretraining_on_fixed_examples(monkeypatch):
 
 def test_unknown_recipes_and_sizes_are_refused():
     with pytest.raises(
-        ValueError, match="recipe: expected one of dimensionless, symbol, paper, symbol-composed, got 'theirs'"
+        ValueError, match="recipe: expected one of dimensionless, symbol, paper, symbol-composed, fields, got 'theirs'"
     ):
         new_operator([NEAR], recipe="theirs")
-    with pytest.raises(ValueError, match="size: expected one of 64K, 256K, 1M, 16M, 256M, got '2M'"):
+    with pytest.raises(ValueError, match="size: expected one of 64K, 256K, 1M, 16M, 256M, auto, got '2M'"):
         new_operator([NEAR], size="2M")
 
 
@@ -509,7 +509,7 @@ def test_inputs_for_an_equation_that_it_is_not_trained_on():
 
 
 def test_a_new_system_goes_through_everything(monkeypatch, tmp_path, registry):
-    class Biharmonic(System):
+    class Biharmonic(SpectralSystem):
         """``b lap^2 u = f``: all that a new PDE needs."""
 
         name = "biharmonic"

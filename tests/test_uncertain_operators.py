@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sciml_fm_core import FreshBatches, Operator, Task, TrainConfig, draw_split, load_operator, new_operator
+from sciml_fm_core.experiments.uncertainty.ensemble import ensemble_of, pretrain_ensemble
 from sciml_fm_core.experiments.uncertainty.operators import (
     LastLayerLaplace,
     choose_diversity,
@@ -11,7 +12,6 @@ from sciml_fm_core.experiments.uncertainty.operators import (
     diversity_of,
 )
 from sciml_fm_core.models.operator import encode_together
-from sciml_fm_core.training.ensembles import ensemble_of, pretrain_ensemble
 
 TASK = Task.parse("SYS-1(1,5)")
 

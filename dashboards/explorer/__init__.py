@@ -1,1 +1,13 @@
-"""The parts of the explore dashboard: state and jobs know nothing of Panel, views only display."""
+"""The dashboard. Where to look:
+
+- `app`: one visitor's page. `stage`: the component in the browser and all messages from it; its scripts are in
+  ``browser``. `setup`: what its controls offer. `pages`: what both pages have in common.
+- `state`: what a visitor has set. `link`: the same as an address. `gone`: what an address names and is not here.
+- `frame_loop` and `compute`: state in, arrays out. `error_curves`, `insight`, `tabs`: what is worked out beside it.
+- `jobs` and `adapt`: fine-tuning in the background, and its view. `settings`: what is asked for, and what comes out.
+- `bundles`, `shared`: which trained operators there are. `predictions`: what is shown of them.
+- `lessons`, `lesson_card`; `controls`: the drawer; `exports`: files to keep.
+- `text`, `colours`, `parts`: words, colours, widgets.
+- `session_loop`, `workers`: event loops and threads. ``serving``: what only a public server needs.
+- ``studies``: the studies page.
+"""

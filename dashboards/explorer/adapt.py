@@ -9,23 +9,22 @@ from html import escape
 
 import panel as pn
 import panel_material_ui as pmui
+from bokeh.models import ColumnDataSource, NumeralTickFormatter
+from bokeh.plotting import figure
 
 from sciml_fm_core.physics.system import SYSTEMS
-from sciml_fm_core.training.recipes import LEARNING_RATES
 
 from . import text
-from .curves import LearningCurves
+from .colours import COLOURS
 from .jobs import AdaptJob, JobState
-from .parts import WIDE, Html, NumberInput, Select, WholeInput
+from .parts import WIDE, Html, NumberInput, Select, WholeInput, plain
 from .predictions import PREDICTIONS
 from .serving import LIMITS
 from .settings import Adapted, AdaptSettings
-from .state import EXAMPLE_COUNTS, ExploreState
+from .state import EQUATION, GRID, ExploreState
 
 STAGES = {"testing": "Testing on held-out examples", "cancelled": "Cancelled, nothing kept"}
 """Stages of a job for which its own word is not enough."""
-GRID = "grid"
-EQUATION = "equation"
 
 
 class AdaptView:
@@ -41,24 +40,12 @@ class AdaptView:
         self.job: AdaptJob | None = None
         self._following = self._pending = False
         self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
-        self.examples = Select(
-            label="Examples", width=200,
-            options={"no labels (equation only)": EQUATION} | {f"{count}": count for count in EXAMPLE_COUNTS},
-            value=EQUATION if state.physics else state.examples,
-            description="Solved examples of the new physics that the model may see; 0 is the zero-shot model itself. "
-            "Without labels it makes the residual of the equation small on fresh sources; no solution is shown to it.",
-        )  # fmt: skip
+        self.examples = Select.from_param(state.param.examples, width=200)
         self.low = NumberInput(label="Adapt from", step=0.1, width=110)
         self.high = NumberInput(label="to", step=0.1, width=110)
-        self.rate = Select(
-            label="Learning rate", width=140,
-            options={f"{rate:g}": rate for rate in state.param.learning_rate.objects}
-            | ({"try the grid": GRID} if LIMITS.learning_rates >= len(LEARNING_RATES) else {}),
-            value=GRID if state.try_grid else state.learning_rate,
-            description="The grid has five rates, 1e-4 to 1e-2: five times the work; the best on validation is kept.",
-        )  # fmt: skip
-        self.steps = WholeInput(label="Steps", value=state.steps, start=1, step=10, width=110)
-        self.follows = pmui.Checkbox(label="the window follows the dial", value=state.window_follows, size="small")
+        self.rate = Select.from_param(state.param.learning_rate, width=140)
+        self.steps = WholeInput.from_param(state.param.steps, step=10, width=110)
+        self.follows = pmui.Checkbox.from_param(state.param.window_follows, size="small")
         self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
         self.cancel = pmui.Button(label="Cancel", color="error", variant="outlined", icon="stop", disabled=True)
         self.bar = Html()
@@ -67,18 +54,11 @@ class AdaptView:
         self._show_progress(0.0)
         self._show_status("Nothing run yet.")
 
-        self.examples.param.watch(self._examples_chosen, "value")
-        self.low.param.watch(lambda e: self._window_edited(), "value")
-        self.high.param.watch(lambda e: self._window_edited(), "value")
-        self.follows.param.watch(lambda event: state.follow_dial(event.new), "value")
-        self.rate.param.watch(self._rate_chosen, "value")
-        self.steps.param.watch(lambda e: state.param.update(steps=e.new) if e.new else None, "value")
+        for end in (self.low, self.high):
+            end.param.watch(lambda _: self._window_edited(), "value")
         self.run.on_click(lambda _: self.start())
         self.cancel.on_click(lambda _: self.stop())
         state.param.watch(lambda *_: self.refresh(), ["kept", "shown", "system_name", "bundle_name"])
-        state.param.watch(
-            lambda *_: self._follow_training(), ["examples", "physics", "steps", "learning_rate", "try_grid"]
-        )
         # One that follows the dial is shown when that rests, see `follow_window`.
         state.param.watch(
             lambda *_: None if state.window_follows else self.follow_window(), ["window", "window_follows"]
@@ -96,21 +76,6 @@ class AdaptView:
         except ValueError as error:
             self._show_status(f"The window: {error}.", "error")
 
-    def _examples_chosen(self, event) -> None:
-        physics = event.new == EQUATION
-        self.state.choose_examples(0 if physics else event.new, physics=physics)
-
-    def _follow_training(self) -> None:
-        self.examples.value = EQUATION if self.state.physics else self.state.examples
-        self.rate.value = GRID if self.state.try_grid else self.state.learning_rate
-        self.steps.value = self.state.steps
-
-    def _rate_chosen(self, event) -> None:
-        if event.new == GRID:
-            self.state.try_grid = True
-        else:
-            self.state.param.update(try_grid=False, learning_rate=event.new)
-
     def refresh(self) -> None:
         """Follow the state."""
         state = self.state
@@ -126,7 +91,6 @@ class AdaptView:
 
     def follow_window(self) -> None:
         """Show the window as it is; not at every move of the dial, which would have to wait for it."""
-        self.follows.value = self.state.window_follows
         if (self.low.value, self.high.value) != self.state.window:
             # A window half changed would look like one that the visitor edited.
             self._following = True
@@ -154,12 +118,12 @@ class AdaptView:
 
     def again(self, settings: AdaptSettings) -> None:
         """Train what settings ask for, where this page offers it."""
-        state, grid = self.state, settings.learning_rate is None
+        state = self.state
         try:
-            state.choose_examples(settings.examples, physics=settings.physics)
+            LIMITS.check(settings)
+            state.examples = EQUATION if settings.physics else settings.examples
             state.set_window(settings.task.low, settings.task.high)
-            rate = state.learning_rate if grid else settings.learning_rate
-            state.param.update(steps=settings.steps, try_grid=grid, learning_rate=rate)
+            state.param.update(steps=settings.steps, learning_rate=settings.learning_rate or GRID)
         except ValueError as error:
             self._show_status(str(error), "error")
         else:
@@ -206,7 +170,7 @@ class AdaptView:
         self._show_status(words, "error" if job.stage == "failed" else "info")
 
     def _show_progress(self, fraction: float) -> None:
-        look = "width:100%;accent-color:#0072B2"
+        look = f"width:100%;accent-color:{COLOURS['pretrained']}"
         self.bar.object = f"<progress aria-label='Progress of the fine-tuning' value='{fraction:.2f}' style='{look}'>"
 
     def _show_status(self, words: str, kind: str = "info") -> None:
@@ -246,7 +210,7 @@ class AdaptView:
 
 
 def _summary(adapted: Adapted) -> str:
-    """Its errors, as HTML."""
+    """Write the errors of a fine-tuning as HTML."""
     settings, rates = adapted.settings, adapted.learning_rates
     errors = ", ".join(
         f"{PREDICTIONS[key].name.lower()} <b data-test='kept-{key}'>{text.percent(error)}</b>"
@@ -255,3 +219,39 @@ def _summary(adapted: Adapted) -> str:
     rate = "; learning rate " + " and ".join(f"{rate:g}" for rate in rates.values()) if rates else ""
     task = escape(settings.task.label)
     return f"Mean error on held-out {task}, {settings.given}, {settings.steps} steps{rate}: {errors}"
+
+
+def _empty() -> ColumnDataSource:
+    return ColumnDataSource({"x": [], "y": []})
+
+
+class LearningCurves:
+    """Training loss and validation error by step, of the operators that a fine-tuning trains."""
+
+    def __init__(self) -> None:
+        fig = figure(
+            height=190, sizing_mode="stretch_width", y_axis_type="log", tools="", toolbar_location=None, min_border=2
+        )
+        plain(fig)
+        fig.yaxis.formatter = NumeralTickFormatter(format="0.[000]a")
+        fig.name = "Learning curves"
+        fig.xaxis.axis_label, fig.yaxis.axis_label = "step", "loss, error"
+        self._loss, self._validation = {}, {}
+        for key, predictor in PREDICTIONS.items():
+            if predictor.train:
+                loss, validation = self._loss[key], self._validation[key] = _empty(), _empty()
+                fig.line("x", "y", source=loss, color=predictor.color, line_alpha=0.5)
+                fig.line("x", "y", source=validation, color=predictor.color, line_width=2)
+                fig.scatter("x", "y", source=validation, color=predictor.color, size=5)
+        self._figure = fig
+        self.pane = pn.pane.Bokeh(None, height=190, **WIDE)  # an empty logarithmic axis would be complained of
+
+    def paint(self, curves: dict[str, tuple[tuple[int, float, float | None], ...]]) -> None:
+        """Show rows (step, loss, validation error or None)."""
+        for name, loss in self._loss.items():
+            rows = curves.get(name, ())
+            loss.data = {"x": [row[0] for row in rows], "y": [row[1] for row in rows]}
+            validated = [row for row in rows if row[2] is not None]
+            self._validation[name].data = {"x": [row[0] for row in validated], "y": [row[2] for row in validated]}
+        if self.pane.object is None and any(curves.values()):
+            self.pane.object = self._figure

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
-from concurrent.futures import Future
 from functools import partial
+from threading import Event
 from typing import Any
 
 import panel as pn
@@ -14,24 +12,23 @@ import panel_material_ui as pmui
 from . import text
 from .adapt import AdaptView
 from .bundles import find_bundles
-from .compute import Frame, Spread
+from .compute import Frame, attempt, frame_message, sentence_of, spread_message
 from .controls import ParameterControls, SourceControls
-from .error_curves import ErrorCurves
+from .error_curves import ErrorCurves, mean_of
 from .frame_loop import FrameLoop
-from .frames import FRAMES, begin, begin_spread, frame_message, sentence_of, shared_operator, spread_message
-from .hearing import hear
+from .gone import GoneView
 from .lesson_card import LessonCard
-from .link import query_of, restore, settings_of
-from .page import dashboard_page
-from .pages import address_of, own_query
-from .parts import Html
+from .link import query_of, restore
+from .pages import address_of, dashboard_page, own_query
 from .serving import Allowance
 from .session_loop import SessionLoop
 from .settings import AdaptSettings
-from .shipped import shipped_results
-from .stage import Stage, setup_message
+from .setup import setup_message
+from .shared import shared_ensemble, shared_operator, shipped_results
+from .stage import Stage, hear
 from .state import ExploreState
 from .tabs import Tabs
+from .workers import FRAMES, SPREADS, Background
 
 TITLE = "Explore pre-trained neural operators"
 POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
@@ -52,11 +49,13 @@ class Explorer:
     """The page of one session."""
 
     def __init__(self, state: ExploreState | None = None):
-        self.state, self._problems = (state, []) if state else opening_state()
+        self.state, problems = (state, []) if state else opening_state()
         arguments = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()}
         left_out = restore(self.state, arguments)
         self.loop = SessionLoop()
-        self.frames: FrameLoop[Frame | str] = FrameLoop(lambda: begin(self.state.query()), self._paint, self._rest)
+        self.frames: FrameLoop[Frame | str] = FrameLoop(
+            lambda: FRAMES.submit(attempt, self.state.query()), self._paint, self._rest
+        )
         self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4), styles=AS_HIGH_AS_IT_IS)
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
@@ -64,50 +63,47 @@ class Explorer:
         self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
         self.curves = ErrorCurves(self.state, self.stage.tell, self.loop.call, self._curves_changed)
         self.tabs = Tabs(self.state, self.stage.tell, self.loop.call)
-        self._problems += self.lesson.problems
-        self.problems = Html()
-        self.again = pmui.Button(label="Train it again", size="small", variant="outlined", icon="replay")
+        self.gone = GoneView(self.state, left_out, [*problems, *self.lesson.problems], self._train_again)
         self.live = pmui.Accordion(
             ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
         )
         self.choices = Allowance(CHOICES_PER_SECOND)
-        self.changes = 0  # of the source, that the stage has made by hand
-        self._spreading: Future[Spread | None] = Future()
+        self._spreads = Background(SPREADS, self.loop.call)
         self._last: Frame | None = None
         self._drawer_open = False
-        self._tell_problems(left_out)
-        self._offer_again()
         self._watch()
 
     def _watch(self) -> None:
         state = self.state
-        self.again.on_click(lambda _: self._train_again())
         self.live.param.watch(self._training_opened, "active")
         state.param.watch(lambda *_: self.request_frame(), [*POINT, "shown", "live"])
         state.param.watch(
             lambda *_: self.set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn", "training", "gone"]
         )
         state.param.watch(lambda *_: self._window_moved(), "window")
-        state.param.watch(self._gone_changed, "gone")
+        state.param.watch(lambda *_: self._tell_address(), "gone")
         pn.state.on_session_destroyed(lambda _: self.close())
 
     def close(self) -> None:
         """The session is over: stop whatever still works for it, and let go of what would keep it in memory."""
         for part in (self.loop, self.curves, self.tabs, self.frames):
             part.close()
+        self._spreads.end()
         self.adapt.stop()
 
     # The stage ------------------------------------------------------------------------------------------------------
 
-    def _heard(self, message: Mapping[str, Any]) -> None:
+    def _heard(self, message: dict[str, Any]) -> None:
         # A kernel of Jupyter may hear in threads of its own; answers of two threads would mix on their way.
-        if not self.loop.moved(self._heard, message):
+        if self.loop.is_here:
             hear(self, message)
+        else:
+            self.loop.call(partial(hear, self, message))
 
     def set_up(self) -> None:
         """Tell the stage what its controls offer."""
         lessons = {"lessons": self.lesson.offered, "lesson": self.lesson.name}
-        self.stage.tell("setup", **setup_message(self.state), **lessons, changes=self.changes)
+        self.stage.tell("setup", **setup_message(self.state), **lessons, turn=self.frames.turn)
 
     def notice(self, reason: str, **header: Any) -> None:
         """Tell the stage why there is none of what was asked for: a message of the core, as a sentence."""
@@ -119,7 +115,7 @@ class Explorer:
 
     def _curves_changed(self) -> None:
         if self._here(self._last):
-            self.stage.tell("sentence", text=sentence_of(self._last))
+            self.stage.tell("sentence", text=sentence_of(self._last, mean_of(self._last.query)))
 
     def _tell_address(self) -> None:
         if self.loop.document is not None:  # a notebook keeps its own address
@@ -129,19 +125,19 @@ class Explorer:
 
     def request_frame(self) -> None:
         """Compute the fields anew."""
-        self._spreading.cancel()
+        self._spreads.end()
         self.frames.request()
 
     def _paint(self, outcome: Frame | str, number: int, turn: int) -> None:
         self._last = outcome if isinstance(outcome, Frame) else None
         if isinstance(outcome, Frame):
-            header, arrays = frame_message(outcome)
+            header, arrays = frame_message(outcome, mean_of(outcome.query))
             self.stage.tell("frame", arrays, id=number, turn=turn, **header)
         else:
             self.notice(outcome, id=number)
 
     def _rest(self, number: int, outcome: Frame | str) -> None:
-        self.loop.at_once(partial(self._settled, number, outcome))
+        self.loop.call(partial(self._settled, number, outcome))
 
     def _settled(self, number: int, outcome: Frame | str) -> None:
         """The dial rests: what would slow it down follows, and what is not on the stage, where it can be seen."""
@@ -151,8 +147,7 @@ class Explorer:
         if not self._here(outcome):
             return
         if self.state.ensemble is not None:
-            self._spreading = begin_spread(outcome, self.state.ensemble)
-            self.loop.start(self._spread(number, self._spreading))
+            self._spreads.begin(self._find_spread, outcome, self.state.ensemble, number)
         if self._drawer_open:
             self.parameters.show_values(outcome.coefficients)
         if self.state.training:
@@ -160,11 +155,9 @@ class Explorer:
         self.tabs.settled()
         self.curves.settled()
 
-    async def _spread(self, number: int, begun: Future[Spread | None]) -> None:
-        spread = await asyncio.wrap_future(begun)
-        if spread is not None and number == self.frames.number:
-            header, arrays = spread_message(spread, number)
-            self.stage.tell("spread", arrays, **header)
+    def _find_spread(self, frame: Frame, ensemble: str, number: int, stop: Event) -> None:
+        header, arrays = spread_message(frame, shared_ensemble(ensemble), number)
+        self._spreads.show(stop, self.stage.tell, "spread", arrays, **header)
 
     def _here(self, outcome: Frame | str | None) -> bool:
         """Whether it is a frame, and of the equation that the page is set to."""
@@ -186,8 +179,8 @@ class Explorer:
             sidebar_width=320,
             main=[
                 pn.Column(
-                    self.problems,
-                    self.again,
+                    self.gone.notice,
+                    self.gone.again,
                     self.stage,
                     self.live,
                     sizing_mode="stretch_width",
@@ -199,32 +192,11 @@ class Explorer:
         page.param.watch(self._drawer_moved, "sidebar_open")
         return page
 
-    # What an address names and is gone -------------------------------------------------------------------------------
+    # Training and the drawer ----------------------------------------------------------------------------------------
 
-    def _tell_problems(self, left_out: list[str]) -> None:
-        problems = [*left_out, *self._problems]
-        self.problems.object = text.message("; ".join(problems)) if problems else ""
-
-    def _offer_again(self) -> None:
-        """Offer to train what the address names and is gone, where it names it well and there is what to train."""
-        self.again.visible = self.state.bundle is not None and self._asked_again() is not None
-
-    def _asked_again(self) -> AdaptSettings | None:
-        try:
-            return settings_of(self.state, self.state.gone["result"])
-        except (KeyError, ValueError):
-            return None
-
-    def _gone_changed(self, event) -> None:
-        if not event.new:
-            self._tell_problems([])
-        self._offer_again()
-        self._tell_address()
-
-    def _train_again(self) -> None:
-        if settings := self._asked_again():
-            self.live.active = [0]
-            self.adapt.again(settings)
+    def _train_again(self, settings: AdaptSettings) -> None:
+        self.live.active = [0]
+        self.adapt.again(settings)
 
     def _training_opened(self, event) -> None:
         self.state.training = bool(event.new)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciml_fm_core.digests import stored_format
+from sciml_fm_core.experiments.uncertainty.ensemble import ENSEMBLE_FORMAT, ensemble_like
 from sciml_fm_core.files import user_path
-from sciml_fm_core.models.ensemble import ENSEMBLE_FORMAT, ensemble_like
 from sciml_fm_core.models.normalization import normalization_from_dict
 from sciml_fm_core.models.operator import read_header, shipped_operators
+from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.training.checkpoints import CHECKPOINT_FORMAT
@@ -46,8 +47,9 @@ class Bundle:
     normalization: str = "dimensionless"
 
     def knows(self, system: System) -> bool:
-        """Whether it can be applied to a system: it has the inputs for it, or is told any equation by its symbol."""
-        return self.normalization == "symbol" or system.name in self.systems
+        """Whether it can be applied to a system: it has the inputs for it, or is conditioned on the symbol."""
+        takes_all = self.normalization == "symbol" and isinstance(system, SpectralSystem)
+        return takes_all or system.name in self.systems
 
     @property
     def label(self) -> str:

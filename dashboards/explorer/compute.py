@@ -1,9 +1,14 @@
-"""From what is dialled to fields and numbers: pure functions, called off the event loop."""
+"""State in, arrays out: from one point of the page to its fields and numbers, without any display or server.
+
+`frame_message(compute(query), mean)` is all that whatever feeds a page needs. The functions are pure, and are called
+off the event loop.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,21 +17,26 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.splits import stream
-from sciml_fm_core.evaluation.error_bounds import error_bounds
 from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
-from sciml_fm_core.experiments.training_range.method import Flag, TrainingRange
-from sciml_fm_core.models.ensemble import Ensemble
+from sciml_fm_core.experiments.error_bounds import error_bounds
+from sciml_fm_core.experiments.training_range.method import ErrorForecast, TrainingRange
+from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.spectral import resample
+from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import System
-from sciml_fm_core.physics.tasks import SPARSITIES
+
+from . import text
 
 RESOLUTION = 128
-SWEEP_RESOLUTION = 64
-SWEEP_SOURCES = 8
 SPREAD_RESOLUTION = 64
 """Points for the members of an ensemble: as fine as they were trained, and a quarter of the work."""
+
+Message = tuple[dict[str, Any], dict[str, np.ndarray]]
+"""A header that JSON can hold, and fields by name; row i of a field is at y = i / n."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Frame:
-    """Everything the page shows for one query; fields are float32, row i at y = i / n."""
+    """Everything the page shows for one query; fields are float32, row i at y = i / n.
+
+    Of a system with several fields ``source`` is the input field that is drawn by hand, see `drawn_field`, and
+    ``solution`` the first output field; the others are in ``further``, by their names.
+    """
 
     query: Query
     source: np.ndarray
@@ -84,153 +98,100 @@ class Frame:
     solution_residual: float
     coefficients: dict[str, float]
     predictions: dict[str, Prediction | None] = field(default_factory=dict)
+    further: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def drawn_field(system: System) -> int:
+    """Number of the input field that is drawn by hand: the one named ``source``, else the last."""
+    return system.inputs.index("source") if "source" in system.inputs else len(system.inputs) - 1
 
 
 def make_source(query: Query) -> Tensor:
-    """Source of a query, shape (n, n).
+    """Source of a query, shape (n, n), or its input fields, (p, n, n).
 
     Raises:
         ValueError: if it is drawn by hand and empty.
     """
-    zero_mean = query.system.zero_mean
+    system, n, generator = query.system, query.resolution, stream(query.seed, "explore")
+    placed = None
     if query.gaussians is not None:
         if not query.gaussians:
             raise ValueError("The source is empty: click on its field to place a Gaussian, or choose a preset.")
-        return place(query.gaussians, query.resolution, zero_mean=zero_mean)
-    amplitudes = draw_amplitudes(
-        torch.tensor([query.sparsity], dtype=torch.float32, device="cpu"), stream(query.seed, "explore")
-    )
-    return normalize(render(amplitudes, query.resolution), zero_mean=zero_mean)[0]
+        placed = place(query.gaussians, n, zero_mean=system.zero_mean)
+    if isinstance(system, SpectralSystem):
+        if placed is not None:
+            return placed
+        amplitudes = draw_amplitudes(torch.tensor([query.sparsity], dtype=torch.float32, device="cpu"), generator)
+        return normalize(render(amplitudes, n), zero_mean=system.zero_mean)[0]
+    dial, parameters = (torch.tensor([values], dtype=torch.float64) for values in (query.dial, query.parameters))
+    source = system.draw(dial, parameters, (n, n), generator)[0].float()
+    if placed is not None:
+        source.view(-1, n, n)[drawn_field(system)] = placed
+    return source
 
 
+@torch.inference_mode()
 def compute(query: Query) -> Frame:
     """Solve exactly, predict with every operator there is, and measure.
 
     Raises:
         ValueError: if the source is empty or the dial cannot be reached with it.
     """
-    (found,) = compute_together([query])
-    if isinstance(found, Exception):
-        raise found
-    return found
+    system, source = query.system, make_source(query)
+    exact_source = source.double()
+    dial, parameters = (torch.tensor(values, dtype=torch.float64) for values in (query.dial, query.parameters))
+    coefficients = system.coefficients(dial, exact_source, parameters)
+    exact = system.solve(exact_source, coefficients)
+    residual = _residual(exact, exact_source, coefficients, system)
+    solution, given = exact.to(source.dtype), coefficients.to(source.dtype)
+    found = _predict({key: load() for key, load in query.operators.items() if load}, system, source, given)
+    measured = _measured(found, solution, system, exact_source, coefficients) if found else {}
+    inputs, outputs = source.view(-1, *source.shape[-2:]), solution.view(-1, *source.shape[-2:])
+    fields = dict(zip((*system.inputs, *system.outputs), torch.cat([inputs, outputs]).numpy(), strict=True))
+    shown = system.inputs[drawn_field(system)], system.outputs[0]
+    return Frame(
+        query=query,
+        source=fields[shown[0]],
+        solution=fields[shown[1]],
+        solution_residual=residual.item(),
+        further={name: values for name, values in fields.items() if name not in shown},
+        coefficients=dict(zip(system.coefficient_names, given.tolist(), strict=True)),
+        predictions={key: measured.get(key) for key in query.operators},
+    )
 
 
-@torch.inference_mode()
-def compute_together(queries: Sequence[Query]) -> list[Frame | Exception]:
-    """As `compute`, of several queries; in place of a frame, the error of its query.
-
-    What asks the same operators is predicted at once, which is faster than one after the other.
-    """
-    found: list[Any] = [_or_error(_solve, query) for query in queries]
-    alike: dict[Hashable, list[int]] = {}
-    for number, one in enumerate(found):
-        if isinstance(one, _Solved):
-            alike.setdefault(one.asks, []).append(number)
-    for numbers in alike.values():
-        solved = [found[number] for number in numbers]
-        frames = _or_error(_frames, solved)
-        if isinstance(frames, Exception):  # of one of them, so that each is tried by itself
-            frames = [frames] if len(solved) == 1 else [_or_error(lambda one: _frames([one])[0], one) for one in solved]
-        for number, frame in zip(numbers, frames, strict=True):
-            found[number] = frame
-    return found
-
-
-def _or_error(work: Callable, argument: Any) -> Any:
+def attempt(query: Query) -> Frame | str:
+    """Compute a frame, or say why there is none."""
     try:
-        return work(argument)
-    except Exception as error:
-        return error
+        return compute(query)
+    except (ValueError, ArithmeticError) as error:
+        return str(error)
+    except Exception:
+        log.exception("computing the fields failed")
+        return "Computing the fields failed; the server's log says why."
 
 
-@dataclass(frozen=True)
-class _Solved:
-    """A query, its exact solution and what both are made of; ``exact`` is in float64."""
-
-    query: Query
-    operators: dict[str, Operator]
-    source: Tensor
-    coefficients: Tensor
-    solution: Tensor
-    residual: float
-    exact: tuple[Tensor, Tensor]
-    """Source and coefficients."""
-
-    @property
-    def asks(self) -> Hashable:
-        """Equal where predictions can be made together."""
-        asked = [(key, id(operator)) for key, operator in self.operators.items()]
-        return self.query.system.name, self.query.resolution, tuple(asked)
-
-
-def _solve(query: Query) -> _Solved:
-    system = query.system
-    source = make_source(query)
-    dial = torch.tensor(query.dial, dtype=torch.float64)
-    parameters = torch.tensor(query.parameters, dtype=torch.float64)
-    exact = source.double(), system.coefficients(dial, source.double(), parameters)
-    solution = system.solve(*exact)
-    residual = relative_residual(system.residual(solution, *exact), exact[0]).item()
-    operators = {key: load() for key, load in query.operators.items() if load}
-    return _Solved(query, operators, source, exact[1].to(source.dtype), solution.to(source.dtype), residual, exact)
-
-
-def _frames(solved: Sequence[_Solved]) -> list[Frame]:
-    """Frames of queries that ask the same operators."""
-    sources = torch.stack([one.source for one in solved])
-    coefficients = torch.stack([one.coefficients for one in solved])
-    system = solved[0].query.system
-    found = _predict(solved[0].operators, system, sources, coefficients)
-    frames = []
-    for number, one in enumerate(solved):
-        own = {key: predictions[number] for key, predictions in found.items()}
-        measured = _measured(own, one.solution, system, *one.exact) if own else {}
-        frames.append(
-            Frame(
-                query=one.query,
-                source=one.source.numpy(),
-                solution=one.solution.numpy(),
-                solution_residual=one.residual,
-                coefficients=dict(zip(system.coefficient_names, one.coefficients.tolist(), strict=True)),
-                predictions={key: measured.get(key) for key in one.query.operators},
-            )
-        )
-    return frames
+def _residual(solution: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:
+    """Relative residuals, shape (...); NaN where the system has none, or no field named as its source."""
+    if type(system).residual is System.residual or "source" not in system.inputs:
+        return torch.full(solution.shape[: -system.output_axes], torch.nan)
+    given = source if system.input_axes == 2 else source[..., drawn_field(system), :, :]
+    return relative_residual(system.residual(solution, source, coefficients), given)
 
 
 @torch.inference_mode()
-def expected(frame: Frame, key: str = "zero_shot") -> Flag | None:
+def expected(frame: Frame, key: str = "zero_shot") -> ErrorForecast | None:
     """What the distance to the training lets expect of a prediction, where the `TrainingRange` is known already."""
     load = frame.query.operators.get(key)
     trained = TrainingRange.known(load()) if load else None
-    if trained is None:
+    if trained is None or not isinstance(frame.query.system, SpectralSystem):
         return None
     source, coefficients = torch.from_numpy(frame.source), torch.tensor(list(frame.coefficients.values()))
-    return trained.flag(source, coefficients, frame.query.system)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How far the members of an ensemble lie apart: their standard deviation at each point of a frame.
-
-    ``relative`` is its root mean square over that of their mean.
-    """
-
-    values: np.ndarray
-    relative: float
-
-
-@torch.inference_mode()
-def spread_of(frame: Frame, ensemble: Ensemble) -> Spread:
-    """The spread of an ensemble for the source and the coefficients of a frame."""
-    source = resample(torch.from_numpy(frame.source), SPREAD_RESOLUTION)
-    found = ensemble.predict(source, torch.tensor(list(frame.coefficients.values())), frame.query.system)
-    fine = resample(found.spread, frame.query.resolution).clamp(min=0)
-    return Spread(fine.numpy(), found.relative_spread.item())
+    return trained.forecast(source, coefficients, frame.query.system)
 
 
 def _predict(operators: dict[str, Operator], system: System, source: Tensor, coefficients: Tensor) -> dict[str, Tensor]:
-    """Predictions by key, of several sources; networks of equal shape are applied together."""
+    """Predictions by key; networks of equal shape are applied together."""
     alike: dict[tuple, list[str]] = {}
     for key, operator in operators.items():
         alike.setdefault((type(operator.model), operator.model.config), []).append(key)
@@ -245,13 +206,14 @@ def _measured(
     found: dict[str, Tensor], solution: Tensor, system: System, source: Tensor, coefficients: Tensor
 ) -> dict[str, Prediction]:
     predictions = torch.stack(list(found.values()))
-    off = relative_error(predictions, solution.expand_as(predictions)).tolist()
-    given = source.to(predictions.dtype)
-    residual = relative_residual(system.residual(predictions, given, coefficients), given).tolist()
+    off = relative_error(predictions, solution.expand_as(predictions)).flatten(1).mean(dim=1).tolist()
+    residual = _residual(predictions, source.to(predictions.dtype), coefficients, system).tolist()
+    if system.output_axes > 2:
+        predictions, solution = predictions[:, 0], solution[0]
     errors = predictions - solution
     bounds = [(0.0, math.inf)] * len(off)
     finite = [i for i, each in enumerate(off) if math.isfinite(each)]  # a training may blow up
-    if finite:
+    if finite and isinstance(system, SpectralSystem):
         known = error_bounds(predictions[finite], source, coefficients, system)
         for i, lower, upper in zip(finite, known.lower.tolist(), known.upper.tolist(), strict=True):
             bounds[i] = lower, upper
@@ -261,32 +223,67 @@ def _measured(
     }
 
 
-def sweep_sources(
-    system: System, count: int = SWEEP_SOURCES, resolution: int = SWEEP_RESOLUTION
-) -> tuple[Tensor, Tensor]:
-    """Sources and other parameters over which the error along the dial is averaged.
+# What the browser is told --------------------------------------------------------------------------------------------
 
-    They are the same every time, with the sparsities of the paper's tasks in equal shares.
+
+def frame_message(frame: Frame, mean: float | None = None) -> Message:
+    """Header and arrays of a frame: its exact fields, the signed error of each prediction, and what is said of them.
+
+    Args:
+        frame: from `compute`.
+        mean: error of the zero-shot operator over several random sources, None where it is not known yet.
     """
-    generator = stream(0, "explore", "sweep")
-    sparsity = torch.tensor(SPARSITIES)[torch.arange(count) % len(SPARSITIES)]
-    source = normalize(render(draw_amplitudes(sparsity, generator), resolution), zero_mean=system.zero_mean)
-    uniform = torch.rand(count, len(system.parameters), generator=generator, dtype=torch.float64)
-    low = torch.tensor([p.low for p in system.parameters], dtype=torch.float64)
-    high = torch.tensor([p.high for p in system.parameters], dtype=torch.float64)
-    return source, low + uniform * (high - low)
+    query = frame.query
+    shown = {key: prediction for key, prediction in frame.predictions.items() if prediction is not None}
+    arrays = {"source": frame.source, "solution": frame.solution} | {key: p.error for key, p in shown.items()}
+    header = {
+        "system": query.system.name,
+        "dial": query.dial,
+        "points": frame.source.shape[0],
+        "sentence": sentence_of(frame, mean),
+        "given": query.given,
+        "rms": float(np.sqrt(np.mean(frame.solution**2))) or 1.0,
+        "residual": finite(frame.solution_residual),
+        "learning": list(query.learning),
+        "numbers": {
+            key: {
+                "error": finite(p.relative_error),
+                "residual": finite(p.residual),
+                "bounds": [finite(bound) for bound in p.bounds],
+            }
+            for key, p in shown.items()
+        },
+    }
+    return header, arrays
 
 
-def coarse_to_fine(count: int) -> Iterator[int]:
-    """Indices 0 .. count - 1, ends first, then ever finer, so that a partial curve already spans the range."""
-    seen: set[int] = set()
-    stride = max(count - 1, 1)
-    while len(seen) < count:
-        for index in range(0, count, stride):
-            if index not in seen:
-                seen.add(index)
-                yield index
-        stride = max(stride // 2, 1)
+def sentence_of(frame: Frame, mean: float | None) -> str:
+    """Where a frame stands to what its operator was trained on; of nothing but the frame: the page may have moved."""
+    query, zero_shot = frame.query, frame.predictions.get("zero_shot")
+    return text.sentence(
+        query.system,
+        query.dial,
+        query.trained,
+        zero_shot and zero_shot.relative_error,
+        mean,
+        float(np.abs(frame.solution).max()),
+        query.gaussians,
+        expected(frame),
+        zero_shot.bounds if zero_shot else (0.0, math.inf),
+    )
+
+
+@torch.inference_mode()
+def spread_message(frame: Frame, ensemble: Ensemble, number: int) -> Message:
+    """Measure how far the members of an ensemble lie apart at a frame, which has this number.
+
+    The array is their standard deviation at each point, ``relative`` its root mean square over that of their mean.
+    """
+    source = resample(torch.from_numpy(frame.source), SPREAD_RESOLUTION)
+    found = ensemble.predict(source, torch.tensor(list(frame.coefficients.values())), frame.query.system)
+    points = frame.query.resolution
+    header = {"frame": number, "points": points, "relative": finite(found.relative_spread.item())}
+    return header, {"spread": resample(found.spread, points).clamp(min=0).numpy()}
 
 
 def finite(value: float | None) -> float | None:

@@ -85,7 +85,7 @@ class ParameterControls:
         show(self.equation, text.equation(self.state.system, coefficients))
 
     def layout(self) -> list:
-        """Its parts, from top to bottom."""
+        """The parts, from top to bottom."""
         return [self.card, self.equation, self.box]
 
 
@@ -94,48 +94,33 @@ class SourceControls:
 
     def __init__(self, state: ExploreState):
         self.state = state
-        wide = {"size": "small", "sizing_mode": "stretch_width"}
-        self.seed = WholeInput(label="Seed of the source", value=state.seed, start=0, end=2**31 - 1, width=130)
+        self.seed = WholeInput.from_param(state.param.seed, width=130)
         self.draw = pmui.Button(label="New draw", variant="outlined", icon="casino", margin=(10, 10))
-        self.sparsity = pmui.FloatSlider(
-            label="Sparsity: share of the 12 × 12 Gaussians that are absent",
-            start=0, end=0.95, step=0.05, value=state.sparsity, format="0.00", margin=(0, 18), **wide,
+        self.sparsity = pmui.FloatSlider.from_param(
+            state.param.sparsity, end=0.95, step=0.05, format="0.00", margin=(0, 18), size="small",
+            sizing_mode="stretch_width",
         )  # fmt: skip
         # A native menu, which opens by keyboard too.
         self.preset = pn.widgets.Select(
-            label="A source that no training had",
+            label="A source unlike the training data",
             options={"choose a preset": NO_PRESET} | {name.capitalize(): name for name in PRESETS},
             value=NO_PRESET,
             sizing_mode="stretch_width",
         )
-        self.seed.param.watch(lambda event: self._seed_changed(event.new), "value")
         self.draw.on_click(lambda _: state.draw_random((state.seed + 1) % 2**31))
-        self.sparsity.param.watch(lambda event: self._sparsity_moved(event.new), "value")
         self.preset.param.watch(lambda event: self._preset_chosen(event.new), "value")
-        state.param.watch(lambda *_: self.refresh(), ["seed", "sparsity", "drawn", "gaussians"])
-        self.refresh()
-
-    def _seed_changed(self, seed: int | None) -> None:
-        if seed is not None and seed != self.state.seed:
-            self.state.draw_random(seed)
-
-    def _sparsity_moved(self, sparsity: float) -> None:
-        if sparsity != self.state.sparsity:
-            self.state.thin_out(sparsity)
+        state.param.watch(lambda *_: self._follow_gaussians(), ["drawn", "gaussians"])
 
     def _preset_chosen(self, name: str | None) -> None:
         if name != NO_PRESET:
             self.state.place_gaussians(list(PRESETS[name]))
 
-    def refresh(self) -> None:
-        """Follow the state."""
-        state = self.state
-        self.seed.value, self.sparsity.value = state.seed, state.sparsity
-        if self.preset.value != NO_PRESET and list(state.gaussians) != PRESETS_AS_ROWS[self.preset.value]:
+    def _follow_gaussians(self) -> None:
+        if self.preset.value != NO_PRESET and self.state.gaussians != PRESETS_AS_ROWS[self.preset.value]:
             self.preset.value = NO_PRESET  # edited since: it can be chosen again
 
     def layout(self) -> list:
-        """Its parts, from top to bottom."""
+        """The parts, from top to bottom."""
         return [
             pn.Row(self.seed, self.draw, margin=0),
             self.sparsity,

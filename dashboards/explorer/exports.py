@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import h5py
 import numpy as np
 
 from sciml_fm_core import __version__
 
-from .compute import Frame
+from .compute import Frame, compute
 from .settings import AdaptSettings
 from .state import ExploreState
 
@@ -125,3 +126,21 @@ def _training(operator: str, settings: AdaptSettings) -> str:
     what = "--physics" if settings.physics else f"--examples {settings.examples}"
     rate = "--grid" if settings.learning_rate is None else f"--learning-rate {settings.learning_rate:g}"
     return f"sciml-fm adapt {_quoted(operator)} '{settings.task.label}' {what} --steps {settings.steps} {rate}"
+
+
+def _fields(save: Callable[[Frame, str], File], state: ExploreState, address: str) -> Callable[[], File]:
+    query = state.query()
+    return lambda: save(compute(query), address)
+
+
+def _program(state: ExploreState, address: str) -> Callable[[], File]:
+    file = program(state, address)
+    return lambda: file
+
+
+SAVES: dict[str, Callable[[ExploreState, str], Callable[[], File]]] = {
+    "hdf5": partial(_fields, as_hdf5),
+    "npz": partial(_fields, as_npz),
+    "python": _program,
+}
+"""What can be saved of the page as it is: a function that makes the file, which may take as long as a frame."""

@@ -21,7 +21,7 @@ class FrameLoop(Generic[Outcome]):
 
     Args:
         begin: begins to compute the frame of the page as it is.
-        paint: sends a frame, with its number and the turn of the dial that it answers.
+        paint: sends a frame, with its number and that of the move that it answers.
         rest: called when the page rests, with the number of its frame and the frame.
     """
 
@@ -32,7 +32,7 @@ class FrameLoop(Generic[Outcome]):
         rest: Callable[[int, Outcome], None],
     ):
         self._begin_frame, self._paint, self._rest = begin, paint, rest
-        self.turn = 0  # of the dial: the latest that the browser told of
+        self.turn = 0  # number of the latest move of a hand that the browser told of
         self.number = 0  # of the frame that was sent last
         self._wanted = False
         self._painted = 0
@@ -62,7 +62,7 @@ class FrameLoop(Generic[Outcome]):
                 one.cancel()
 
     def _begin(self) -> tuple[int, Future[Outcome]]:
-        """The turn of the dial, and its frame, which is computed before the event loop comes round again."""
+        """Begin the frame of the latest move, whose number goes with it."""
         self._wanted = False
         return self.turn, self._begin_frame()
 

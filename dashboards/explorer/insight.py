@@ -19,12 +19,12 @@ from sciml_fm_core.evaluation.errors import error_map, evaluate
 from sciml_fm_core.evaluation.metrics import energy_spectrum
 from sciml_fm_core.experiments.learned_symbol import at_wavevectors, half_plane, learned_symbol
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, render
+from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
-from .compute import SWEEP_RESOLUTION, SWEEP_SOURCES, Query, coarse_to_fine, compute, finite, make_source
-from .predictions import PREDICTIONS
-from .settings import Adapted
+from .compute import Query, compute, finite, make_source
+from .error_curves import RESOLUTION, SOURCES, coarse_to_fine
 from .state import ExploreState
 
 MAX_WAVENUMBER = 12
@@ -68,13 +68,13 @@ def spectrum(
         ValueError: if the source is empty or the dial cannot be reached with it.
     """
     frame, source = compute(query), make_source(query).double()
-    system, shells = query.system, range(1, max_wavenumber + 1)
+    system, shells = spectral(query.system), range(1, max_wavenumber + 1)
     dial, parameters = (torch.tensor(values, dtype=torch.float64) for values in (query.dial, query.parameters))
     # In float64, as those of the frame are not: a wave that resonates tells the difference.
     coefficients = system.coefficients(dial, source, parameters)
     about = source if at_source else None
     waves, resonances = _waves(system, coefficients, max_wavenumber, per_shell)
-    multiplier = system.solution_multiplier(coefficients, SWEEP_RESOLUTION)[0]
+    multiplier = system.solution_multiplier(coefficients, RESOLUTION)[0]
 
     def by_shell(values: Tensor, shell: Tensor) -> list[float | None]:
         return _finite(values[shell == number].nanmean().item() for number in shells)
@@ -86,9 +86,7 @@ def spectrum(
     for key, load in query.operators.items():
         if load is None:
             continue
-        found = learned_symbol(
-            load(), system, coefficients, wavevectors=waves, source=about, resolution=SWEEP_RESOLUTION
-        )
+        found = learned_symbol(load(), system, coefficients, wavevectors=waves, source=about, resolution=RESOLUTION)
         values = {
             "gain": found.ratio.abs(),
             "phase": found.phase_error.abs(),
@@ -115,10 +113,10 @@ def spectrum(
     }
 
 
-def _waves(system: System, coefficients: Tensor, max_wavenumber: int, per_shell: int) -> tuple[Tensor, Tensor]:
+def _waves(system: SpectralSystem, coefficients: Tensor, max_wavenumber: int, per_shell: int) -> tuple[Tensor, Tensor]:
     """Wavevectors to try, and those among them that resonate."""
     every = half_plane(max_wavenumber)
-    multiplier, null = system.solution_multiplier(coefficients, SWEEP_RESOLUTION)
+    multiplier, null = system.solution_multiplier(coefficients, RESOLUTION)
     strong = torch.zeros(len(every), dtype=torch.bool)
     if not system.zero_mean:  # else there is no answer to a constant to compare with
         strong = at_wavevectors(multiplier, every).abs() > RESONANT * multiplier[0, 0].abs()
@@ -208,10 +206,18 @@ def _sources_at(query: Query, value: float) -> tuple[Tensor, Tensor]:
     """Sources (s, n, n) and parameters (p,) at a value across the dial. The Gaussians are the same everywhere, and only
     fewer of them where they are sparse, so that neighbours differ by the equation and not by chance."""
     system, rest = query.system, query.parameters[1:]
-    sparsity = torch.full((SWEEP_SOURCES,), query.sparsity if system.parameters else value)
+    parameters = torch.tensor((value, *rest) if system.parameters else (), dtype=torch.float64)
+    if not isinstance(system, SpectralSystem):
+        dial, generator = (
+            torch.full((SOURCES,), system.dialled.default, dtype=torch.float64),
+            stream(0, "explore", "atlas"),
+        )
+        source = system.draw(dial, parameters.expand(SOURCES, -1), (RESOLUTION, RESOLUTION), generator)
+        return source.float(), parameters
+    sparsity = torch.full((SOURCES,), query.sparsity if system.parameters else value)
     amplitudes = draw_amplitudes(sparsity, stream(0, "explore", "atlas"))
-    source = normalize(render(amplitudes, SWEEP_RESOLUTION), zero_mean=system.zero_mean)
-    return source, torch.tensor((value, *rest) if system.parameters else (), dtype=torch.float64)
+    source = normalize(render(amplitudes, RESOLUTION), zero_mean=system.zero_mean)
+    return source, parameters
 
 
 def _points_coarse_to_fine(rows: int, columns: int) -> list[tuple[int, int]]:
@@ -229,67 +235,28 @@ def examples_curve(state: ExploreState) -> dict[str, Any]:
     (Those errors are of 256 examples, live ones of the first 32 of them.)
 
     Returns:
-        ``system``, ``operator`` and ``windows``, each with its ``task``, ``low``, ``high``, ``zero_shot`` error,
-        ``curves`` by key of the prediction, and ``unlabelled`` results, which use the equation and no examples. A
-        curve has a ``name`` and ``points``, by ``examples``: the ``error``, ``steps``, ``learning_rate`` where it is
-        known, whether it ``shipped``, a ``label``, and the ``key`` in ``state.adapted``. So has an unlabelled result.
+        ``system`` and ``windows``, each with its ``task``, ``zero_shot`` error, ``curves`` by key of the prediction,
+        and the points of ``unlabelled`` results, which use the equation and no examples. A point is the number of
+        examples, the error, the steps in words, and the number of the result in ``state.adapted``, as text.
     """
-    windows: dict[tuple[float, float], list[Adapted]] = {}
-    for adapted in state.adapted.values():
-        windows.setdefault((adapted.settings.task.low, adapted.settings.task.high), []).append(adapted)
-    return {
-        "system": state.system_name,
-        "operator": state.bundle_name,
-        "windows": [_window(state, windows[ends]) for ends in sorted(windows)],
-    }
-
-
-def _window(state: ExploreState, results: list[Adapted]) -> dict[str, Any]:
-    task = results[0].settings.task
-    known = (adapted.errors["zero_shot"] for adapted in results if "zero_shot" in adapted.errors)
-    zero_shot = next(known, None)
-    if zero_shot is None and state.bundle is not None:
-        zero_shot = _zero_shot(state, task)
-    curves = {
-        predictor.key: {"name": predictor.name, "points": points}
-        for predictor in PREDICTIONS.values()
-        if predictor.adapted and (points := _points(results, predictor.key, labels=True))
-    }
-    return {
-        "task": task.label,
-        "low": task.low,
-        "high": task.high,
-        "zero_shot": finite(zero_shot),
-        "curves": curves,
-        "unlabelled": _points(results, "fine_tuned", labels=False),
-    }
-
-
-def _zero_shot(state: ExploreState, task: Task) -> float:
-    return evaluate(state.loader()(), task, count=CARD_EXAMPLES, resolution=SWEEP_RESOLUTION)["error"]
-
-
-def _points(results: list[Adapted], key: str, *, labels: bool) -> list[dict[str, Any]]:
-    """Results of one prediction by number of examples: with labels, or without."""
-    points = []
-    for adapted in sorted(results, key=lambda result: result.settings.examples):
-        settings = adapted.settings
-        if key not in adapted.errors or (settings.physics if labels else not settings.physics):
-            continue
-        if labels and not settings.examples:  # that is the zero-shot operator itself
-            continue
-        points.append(
-            {
-                "examples": settings.examples,
-                "error": finite(adapted.errors[key]),
-                "steps": settings.steps,
-                "learning_rate": adapted.learning_rates.get(key),
-                "shipped": not adapted.finished,
-                "label": settings.short,
-                "key": list(adapted.key),
-            }
-        )
-    return points
+    windows: dict[Task, dict[str, Any]] = {}
+    results = sorted(enumerate(state.adapted.values()), key=lambda pair: pair[1].key)
+    for number, adapted in results:
+        settings, errors = adapted.settings, adapted.errors
+        empty = {"task": settings.task.label, "zero_shot": None, "curves": {}, "unlabelled": []}
+        window = windows.setdefault(settings.task, empty)
+        if window["zero_shot"] is None:
+            window["zero_shot"] = finite(errors.get("zero_shot"))
+        for key, error in errors.items():
+            if key == "zero_shot" or not (settings.examples or settings.physics):  # that is the operator itself
+                continue
+            points = window["unlabelled"] if settings.physics else window["curves"].setdefault(key, [])
+            points.append([settings.examples, finite(error), f"{settings.steps} steps", str(number)])
+    for task, window in windows.items():
+        if window["zero_shot"] is None and state.bundle is not None:
+            found = evaluate(state.loader()(), task, count=CARD_EXAMPLES, resolution=RESOLUTION)
+            window["zero_shot"] = finite(found["error"])
+    return {"system": state.system_name, "windows": list(windows.values())}
 
 
 def _finite(values: Iterable[float]) -> list[float | None]:

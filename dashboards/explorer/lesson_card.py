@@ -34,7 +34,7 @@ class LessonCard:
 
     @property
     def offered(self) -> list[dict[str, str]]:
-        """For the menu of the stage."""
+        """The lessons that the menu of the stage offers."""
         titles = {NONE: "none"} | {name: lesson.title for name, lesson in self.lessons.items()}
         return [{"value": name, "label": title} for name, title in titles.items()]
 

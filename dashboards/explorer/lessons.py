@@ -31,16 +31,15 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
-import torch
 from markdown_it import MarkdownIt
 
 from sciml_fm_core import schema
-from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.files import user_path
 from sciml_fm_core.yaml_values import parse_yaml
 
 from . import text
-from .compute import Query, compute, sweep_sources
+from .compute import Query, compute
+from .error_curves import mean_errors
 from .link import restore
 from .state import ExploreState
 
@@ -51,7 +50,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "lessons"
 VARIABLE = "SCIML_FM_LESSONS"
 """Environment variable that names a folder of further lessons."""
 NONE = "none"
-"""In place of the name of a lesson."""
+"""What stands in place of the name of a lesson where none is open."""
 LARGEST_FILE = 2**16
 """Bytes of a lesson."""
 LONGEST_LINE = 300
@@ -173,10 +172,8 @@ def filled(answer: str, asked: Query) -> str:
         load = query.operators[name.removeprefix("mean_") if name != "mean" else "zero_shot"]
         if load is None:
             return text.percent(None)
-        source, parameters = sweep_sources(query.system)
-        value = torch.tensor([query.dial], dtype=torch.float64)
-        error = error_map([load()], source, value, parameters, query.system)
-        return text.percent(error.item())
+        ((error,),) = mean_errors([load()], [query.dial], query.system)
+        return text.percent(error)
 
     return PLACEHOLDER.sub(number, answer)
 

@@ -12,12 +12,8 @@ from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task
 
-from .serving import LIMITS, TooMuch
 from .settings import Adapted, AdaptSettings
-from .state import ExploreState
-
-GRID = "grid"
-"""In place of a learning rate, where all were tried."""
+from .state import GRID, ExploreState
 
 
 def query_of(state: ExploreState) -> str:
@@ -84,7 +80,7 @@ def restore(state: ExploreState, query: Mapping[str, str]) -> list[str]:
         attempt(name, partial(_turn, state, turned.get(name)))
     attempt("sparsity", lambda text: state.param.update(sparsity=_number(text, 0, 1)))
     attempt("seed", lambda text: state.draw_random(int(_number(text, 0, 2**31 - 1))))
-    attempt("draw", lambda text: state.place_gaussians(gaussians(_rows(text))))
+    attempt("draw", lambda text: state.place_gaussians(_rows(text)))
     attempt("result", lambda text: _show_result(state, text))
     for name in ELSEWHERE.keys() & query.keys():
         problems.append(f"{name}={query[name][:60]} in the address is left out: {ELSEWHERE[name]}")
@@ -131,20 +127,6 @@ def _rows(text: str) -> list[list[str]]:
     return [] if text == "none" else [row.split(",") for row in text.split(";") if row]
 
 
-def gaussians(rows: list) -> list[tuple[float, float, float]]:
-    """Rows (x, y, amplitude) of a drawn source, on the torus and of at most unit size.
-
-    Raises:
-        ValueError: if a row is not three finite numbers, or there are too many.
-    """
-    if len(rows) > LIMITS.gaussians:
-        raise TooMuch(f"Expected at most {LIMITS.gaussians} Gaussians on this server, got {len(rows)}: remove some.")
-    placed = [tuple(map(float, row)) for row in rows]
-    if not all(len(row) == 3 and all(map(math.isfinite, row)) for row in placed):
-        raise ValueError("expected x, y and an amplitude for each Gaussian, all finite")
-    return [(x % 1, y % 1, max(-1.0, min(1.0, amplitude))) for x, y, amplitude in placed]
-
-
 def _number(text: str, low: float, high: float) -> float:
     value = float(text)
     if not low <= value <= high:  # not a number is in no range
@@ -185,15 +167,14 @@ def settings_of(state: ExploreState, text: str) -> AdaptSettings:
     examples, *ends = text.split(":")
     try:
         low, high, *how = ends
-        steps, rate = how or (None, None)
         count, physics = (0, True) if examples == "physics" else (int(examples), False)
-        defaults = state.training_with(physics)
+        steps, rate = how or state.training_with(physics).values()
         return AdaptSettings(
             task=Task(state.system, float(low), float(high)),
             examples=count,
             physics=physics,
-            steps=int(steps) if steps else defaults["steps"],
-            learning_rate=None if rate == GRID else float(rate) if rate else defaults["learning_rate"],
+            steps=int(steps),
+            learning_rate=None if rate == GRID else float(rate),
         )
     except ValueError as error:
         raise ValueError(f"expected none, or examples:low:high of a fine-tuning ({error})") from None

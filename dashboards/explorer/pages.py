@@ -1,14 +1,89 @@
-"""The two pages, and how one is found from the other, whether the server was given the files of both or of one."""
+"""The two pages: how one is found from the other, and the bar, drawer and theme that both have."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import panel as pn
+import panel_material_ui as pmui
+import param
+from panel.custom import JSComponent
+from panel.util import edit_readonly
 
-PAGES = {"explore": ("explorer.app", "Explorer"), "studies": ("explorer.studies_page", "Studies")}
+TEMPLATE = """
+{% extends "base.html" %}
+{% block preamble %}
+{{ super() }}
+<script>
+{
+  const dark = matchMedia("(prefers-color-scheme: dark)")
+  const follow = () => {
+    document.documentElement.dataset.theme = localStorage.theme ?? (dark.matches ? "dark" : "light")
+  }
+  follow()
+  dark.addEventListener("change", follow)
+}
+</script>
+<style>
+:root { color-scheme: light } :root[data-theme=dark] { color-scheme: dark }
+[data-theme=dark] body { background: #121212 }
+</style>
+{% endblock %}
+"""
+"""The components follow ``data-theme``; it is there before the first of them is drawn, so that nothing flashes."""
+
+CHOSEN = """
+const theme = source.dark_theme ? "dark" : "light"
+if (theme != document.documentElement.dataset.theme)
+  document.documentElement.dataset.theme = localStorage.theme = theme
+"""
+"""What the toggle says is kept for the other page and the next visit."""
+
+
+NAMELESS = {".MuiAppBar-root .MuiLinearProgress-root": {"display": "none"}}
+"""The bar that tells that the server is busy has no name for a screen reader, and cannot be given one."""
+
+
+class Address(JSComponent):
+    """Keeps the address of a page at what it shows; nothing is to be seen of it."""
+
+    query = param.String()
+
+    _esm = """
+export function render({model}) {
+  const show = () => history.replaceState(null, "", `?${model.query}`)
+  model.on("query", show)
+  show()
+}
+"""
+
+
+def _followers() -> list:
+    """Who is told when the server becomes busy, which it does at each message of any visitor."""
+    return pn.state.param.watchers.get("busy", {}).get("value", [])
+
+
+def dashboard_page(*, sx: dict[str, Any] | None = None, **options: Any) -> pmui.Page:
+    """A page that is dark or light as the system prefers, until a visitor chooses."""
+    others = list(_followers())
+    # A handle that resizes the drawer would have no role, and no use by the keyboard.
+    page = pmui.Page(template=TEMPLATE, sidebar_resizable=False, sx=NAMELESS | (sx or {}), **options)
+    page.jscallback(dark_theme=CHOSEN)
+    # It does not follow whether the server is busy. Each page would be searched through at each message of anybody, so
+    # that the more are open, the longer all wait; and pages that were closed would be kept, to be told too.
+    for follower in [each for each in _followers() if each not in others]:
+        pn.state.param.unwatch(follower)
+    with edit_readonly(page):
+        page.busy = False
+    return page
+
+
+# Where a page is ------------------------------------------------------------------------------------------------------
+
+PAGES = {"explore": ("explorer.app", "Explorer"), "studies": ("explorer.studies.page", "Studies")}
 """Module and class of each."""
 
 

@@ -10,13 +10,28 @@ WIDE = {"sizing_mode": "stretch_width", "margin": 0}
 Html = partial(pn.pane.HTML, sizing_mode="stretch_width", margin=(0, 10))
 
 ARROW = "select { appearance: auto !important; background-image: none !important }"
-Select = partial(pn.widgets.Select, stylesheets=[ARROW])
-"""A menu that the keyboard can open; it has the browser's arrow, as Panel's cannot be seen on a dark page."""
+
+
+class Select(pn.widgets.Select):
+    """A menu that the keyboard can open; it has the browser's arrow, as Panel's cannot be seen on a dark page."""
+
+    def __init__(self, **options):
+        super().__init__(**{"stylesheets": [ARROW]} | options)
+
 
 NAMELESS = ".bk-spin-btn { display: none !important }"
 NumberInput = partial(pn.widgets.FloatInput, stylesheets=[NAMELESS])
-WholeInput = partial(pn.widgets.IntInput, stylesheets=[NAMELESS])
-"""Inputs without Panel's buttons, which have no name for a screen reader; the arrow keys do what those do."""
+"""An input without Panel's buttons, which have no name for a screen reader; the arrow keys do what those do."""
+
+
+class WholeInput(pn.widgets.IntInput):
+    """The same for whole numbers; a field that is empty while one types changes nothing."""
+
+    def __init__(self, **options):
+        super().__init__(**{"stylesheets": [NAMELESS]} | options)
+
+    def _process_property_change(self, msg: dict) -> dict:
+        return super()._process_property_change({k: v for k, v in msg.items() if k != "value" or v is not None})
 
 
 def column(*parts, share: str = "1 1 0", margin=0) -> pn.Column:

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from sciml_fm_core.models.operator import Operator
-from sciml_fm_core.study.colours import MEANING
 from sciml_fm_core.training.transfer import Adaptation, fine_tune, train_from_scratch
 
-from .settings import Adapted
+from .colours import COLOURS
+
+if TYPE_CHECKING:
+    from .state import ExploreState
 
 Load = Callable[[], Operator]
-
-
-class Chosen(Protocol):
-    """What a predictor sees of the page: the pre-trained operator, those in training, the fine-tuning that is shown."""
-
-    live: dict[str, Operator]
-
-    @property
-    def bundle(self) -> Any: ...
-
-    @property
-    def current(self) -> Adapted | None: ...
-
-    def loader(self) -> Load: ...
 
 
 @dataclass(frozen=True)
@@ -51,17 +39,17 @@ class Predictor:
     color: str
     dash: str
     empty: str
-    loader: Callable[[Chosen], Load | None]
+    loader: Callable[[ExploreState], Load | None]
     train: Callable[..., Adaptation] | None = None
     unlabelled: bool = False
     stage: str = ""
     adapted: bool = True
 
 
-def _kept(key: str) -> Callable[[Chosen], Load | None]:
+def _kept(key: str) -> Callable[[ExploreState], Load | None]:
     """Loader of an operator that a job has made: the one in training now, or that of the result shown."""
 
-    def loader(state: Chosen) -> Load | None:
+    def loader(state: ExploreState) -> Load | None:
         made = state.live or (state.current.operators if state.current else {})
         found = made.get(key)
         return (lambda: found) if isinstance(found, Operator) else found
@@ -73,7 +61,7 @@ _ENTRIES = (
     Predictor(
         key="zero_shot",
         name="Zero-shot",
-        color=MEANING["zero-shot"][0],
+        color=COLOURS["pretrained"],
         dash="solid",
         empty="No operator",
         loader=lambda state: state.loader() if state.bundle else None,
@@ -82,7 +70,7 @@ _ENTRIES = (
     Predictor(
         key="fine_tuned",
         name="Fine-tuned",
-        color=MEANING["fine-tuned"][0],
+        color=COLOURS["finetuned"],
         dash="dashed",
         empty="Nothing fine-tuned yet",
         loader=_kept("fine_tuned"),
@@ -93,7 +81,7 @@ _ENTRIES = (
     Predictor(
         key="from_scratch",
         name="From scratch",
-        color=MEANING["from scratch"][0],
+        color=COLOURS["scratch"],
         dash="dotted",
         empty="Nothing trained yet",
         loader=_kept("from_scratch"),

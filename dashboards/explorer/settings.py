@@ -34,7 +34,7 @@ class AdaptSettings:
 
     @property
     def short(self) -> str:
-        """For a button."""
+        """A name short enough for a button."""
         return f"{'no labels' if self.physics else self.examples} on {self.task.low:g}–{self.task.high:g}"
 
     @property
@@ -65,11 +65,11 @@ class Adapted:
     errors: dict[str, float]
     finished: float
     names: dict[str, str] = field(default_factory=dict)
-    """By which `load_operator` finds those that ship."""
+    """Names by which `load_operator` finds those that ship."""
     curves: dict[str, tuple[Row, ...]] = field(default_factory=dict)
     """Learning curves of those that were trained here, as `JobState.curves`."""
 
     @property
     def key(self) -> Key:
-        """As `AdaptSettings.key`."""
+        """The key of the settings."""
         return self.settings.key

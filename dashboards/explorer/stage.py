@@ -1,18 +1,22 @@
 """The stage: one component of the browser that shows a frame, turns the dial and draws the source; see ``browser``.
 
-A frame is one binary message: the length of a header, the header as JSON, and an int16 array for each field with its
-middle and step. Predictions are sent as their signed errors, which keeps the small ones exact, and half the size.
+It is told of a frame by one binary message: the length of a header, the header as JSON, and an int16 array for each
+field with its middle and step. Predictions are sent as their signed errors, which keeps the small ones exact, and half
+the size. What it says is in `MESSAGES`, all of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
 import struct
 from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import param
@@ -20,18 +24,19 @@ from bokeh.palettes import Viridis256
 from holoviews.plotting.util import process_cmap
 from panel.custom import JSComponent
 
-from sciml_fm_core.physics.system import SYSTEMS
+from .colours import COLOURS, coloured
+from .exports import SAVES, File
+from .link import query_of
+from .serving import LIMITS, Allowance, TooMuch
+from .text import STAGE
+from .workers import FRAMES, INSIGHTS
 
-from . import text
-from .predictions import PREDICTIONS
-from .serving import LIMITS, Allowance, check_message
-from .settings import Adapted
-from .state import ExploreState
+if TYPE_CHECKING:
+    from .app import Explorer
 
 BROWSER = Path(__file__).parent / "browser"
 SCRIPTS = ("parts", "dial", "fields", "drawing", "lesson", "insight", "keep", "stage")
 LEVELS = 32766
-DASHES = {"solid": "none", "dashed": "8 4", "dotted": "2 4", "dotdash": "2 4 8 4"}
 
 log = logging.getLogger(__name__)
 
@@ -48,109 +53,153 @@ def pack(header: dict[str, Any], arrays: dict[str, np.ndarray], file: bytes = b"
     return b"".join([struct.pack("<I", len(told)), told, *numbers, file])
 
 
-def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Inverse of `pack`, as the browser does it."""
-    (length,) = struct.unpack_from("<I", message)
-    header = json.loads(message[4 : 4 + length])
-    arrays, at = {}, 4 + length
-    for field in header["fields"]:
-        count = header["points"] ** 2
-        values = np.frombuffer(message, "<i2", count, at).reshape(header["points"], header["points"])
-        arrays[field["name"]] = field["middle"] + field["step"] * values
-        at += 2 * count
-    return header, arrays
-
-
 class Stage(JSComponent):
-    """The component. What the browser says is handed on if it is small and not too often: what it means is not checked.
+    """The component.
 
     Args:
-        on_message: called with each message of the browser, a dictionary.
+        on_message: called with each message of the browser, a dictionary of which nothing is checked yet. What comes
+            beyond the server's bound is dropped without a word: an answer to each message of a flood would be another.
     """
 
     _esm = "\n".join((BROWSER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
 
-    style = param.String(default=(BROWSER / "stage.css").read_text(encoding="utf-8"))
-    palettes = param.Dict(default={"solution": list(Viridis256), "error": list(process_cmap("RdBu_r", 256))})
+    style = param.String(default=coloured((BROWSER / "stage.css").read_text(encoding="utf-8")))
+    colours = param.Dict(default=COLOURS)
+    scales = param.Dict(
+        default={"solution": list(Viridis256), "error": list(process_cmap("RdBu_r", 256))},
+        doc="colours of the values of a field, from the lowest to the highest",
+    )
+    texts = param.Dict(default=STAGE)
 
-    def __init__(self, on_message: Callable[[dict], None], **options):
+    def __init__(self, on_message: Callable[[dict[str, Any]], None], **options: Any):
         super().__init__(**options)
         self._on_message = on_message
         self._allowance = Allowance(LIMITS.messages_per_second)
 
     def _handle_msg(self, data: Any) -> None:
-        if not self._allowance.take():
-            return  # without a word: an answer to each message of a flood would be another one
-        try:
-            check_message(data)
-        except ValueError as error:
-            log.warning("the stage sent what is left alone: %s", error)
-            return
-        self._on_message(data)
+        if isinstance(data, dict) and self._allowance.take():
+            self._on_message(data)
 
     def tell(self, kind: str, arrays: dict[str, np.ndarray] | None = None, file: bytes = b"", **header: Any) -> None:
         """Send a message to every browser that shows the component."""
         self._send_msg(pack({"kind": kind} | header, arrays or {}, file))
 
 
-def setup_message(state: ExploreState) -> dict[str, Any]:
-    """What the controls offer, and what is chosen; nothing of it depends on where the dial stands."""
-    dial, system = state.scale, state.system
-    results = [{"value": "none", "label": "0", "title": "the operator as it was pre-trained"}]
-    results += [
-        {
-            "value": str(number),
-            "label": _button(adapted),
-            "title": f"{adapted.settings.given}, {adapted.settings.training}",
-        }
-        for number, adapted in enumerate(state.adapted.values())
-    ]
-    models = [{"value": one.name, "label": one.label} for one in state.bundles_of(system)]
-    if state.bundle is None:
-        models.insert(0, {"value": "", "label": f"{state.gone.get('model', 'none')}: not here"})
-    keys = list(state.adapted)
-    current = state.current
-    return {
-        "systems": [
-            {"value": name, "label": one.title or name, "title": one.label} for name, one in SYSTEMS.items()
-        ],
-        "system": state.system_name,
-        "models": models,
-        "model": state.bundle_name or "",
-        "ensemble": state.ensemble is not None,
-        "equation": text.plain_equation(system),
-        "dial": {
-            "low": dial.low, "high": dial.high, "logarithmic": dial.logarithmic, "whole": dial.whole,
-            "values": dial.values(), "ticks": ticks(dial), "title": dial.title, "value": state.dial,
-        },
-        "trained": state.trained_range,
-        "resonances": system.resonances,
-        "training": state.window if state.training else None,
-        "window": (current.settings.task.low, current.settings.task.high) if current else None,
-        "predictors": [
-            {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash], "empty": one.empty,
-             "adapted": one.adapted}
-            for one in PREDICTIONS.values()
-        ],
-        "results": results,
-        "shown": str(keys.index(state.shown)) if state.shown in keys else "" if "result" in state.gone else "none",
-        "drawn": state.drawn,
-        "gaussians": state.gaussians,
-    }  # fmt: skip
+# What the browser says ------------------------------------------------------------------------------------------------
 
 
-def _button(adapted: Adapted) -> str:
-    return adapted.settings.short + ("" if adapted.names else f", {adapted.settings.training}")
+def hear(page: Explorer, message: dict[str, Any]) -> None:
+    """Act on a message; anybody can send anything to a server, and what makes no sense is left alone."""
+    for name, (read, act, is_choice) in MESSAGES.items():
+        if name not in message or (is_choice and not page.choices.take()):
+            continue
+        try:
+            act(page, read(message[name]))
+        except TooMuch as refusal:
+            page.notice(str(refusal))
+        except (TypeError, ValueError, LookupError, ArithmeticError):
+            log.warning("the stage sent %s = %.80r, which is left alone", name, message[name])
 
 
-def ticks(dial) -> list[float]:
-    """Round values along a dial, about ten of them."""
-    if dial.logarithmic:
-        powers = range(math.floor(math.log10(dial.low)), math.ceil(math.log10(dial.high)) + 1)
-        found = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+def number(value: Any) -> float:
+    """Read a finite number.
+
+    >>> number("2.5")
+    2.5
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not math.isfinite(found := float(value)):
+        raise ValueError(f"expected a finite number, got {value}")
+    return found
+
+
+def numbers(values: Any) -> tuple[float, ...]:
+    """Read finite numbers."""
+    return tuple(map(number, values))
+
+
+def name(value: Any) -> str:
+    """Read a name.
+
+    Raises:
+        TypeError: if it is no text.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"expected a name, got {type(value).__name__}")
+    return value
+
+
+def _ready(page: Explorer, _: Any) -> None:
+    page.set_up()
+    page.request_frame()
+    page.curves.request()
+
+
+def _across(page: Explorer, value: float) -> None:
+    parameters = page.state.system.parameters
+    if parameters:
+        page.state.set_parameter(parameters[0].name, parameters[0].snap(value))
     else:
-        rough = (dial.high - dial.low) / 10
-        step = min((digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5)), key=lambda s: abs(s - rough))
-        first = math.ceil(dial.low / step)
-        found = [round((first + i) * step, 10) for i in range(20)]
-    return sorted({dial.low, *(value for value in found if dial.low <= value <= dial.high)})
+        page.state.thin_out(value)
+
+
+def _result(page: Explorer, value: str) -> None:
+    page.state.show(None if value == "none" else dict(enumerate(page.state.adapted))[int(value)])
+
+
+def _guess(page: Explorer, number: int) -> None:
+    page.loop.one_at_a_time("guess", partial(page.lesson.check, number))
+
+
+def _save(page: Explorer, what: str) -> None:
+    # As the page is now. Frames are short, and nobody's waits behind a sheet.
+    if what == "sheet":
+        make, executor = page.lesson.sheet(), INSIGHTS
+    else:
+        make, executor = SAVES[what](page.state, query_of(page.state)), FRAMES
+    page.loop.one_at_a_time("save", partial(_send_file, page, make, executor))
+
+
+async def _send_file(page: Explorer, make: Callable[[], File], executor: Executor) -> None:
+    try:
+        file = await asyncio.get_running_loop().run_in_executor(executor, make)
+    except (ValueError, ArithmeticError) as error:
+        page.notice(str(error))
+    else:
+        page.stage.tell("file", file=file.content, name=file.name, type=file.type)
+
+
+class Message(NamedTuple):
+    """A message of the browser: how its value is read, what follows, and whether it changes the whole page.
+
+    A page hears a few of the latter a second. The others come with each move of a hand and are cheap: of many, one
+    frame is made.
+    """
+
+    read: Callable[[Any], Any]
+    act: Callable[[Explorer, Any], None]
+    is_choice: bool = False
+
+
+# In the order in which they are heard: a frame that a move asks for is of the move's own number.
+MESSAGES = {
+    "turn": Message(int, lambda page, number: setattr(page.frames, "turn", number)),
+    "painted": Message(int, lambda page, number: page.frames.acknowledge(number)),
+    "dial": Message(number, lambda page, value: page.state.set_dial(value)),
+    "across": Message(number, _across),
+    "window": Message(numbers, lambda page, ends: page.state.set_window(*ends)),
+    "gaussians": Message(list, lambda page, rows: page.state.place_gaussians(rows)),
+    "random": Message(bool, lambda page, _: page.state.draw_random(page.state.seed)),
+    "ready": Message(bool, _ready, is_choice=True),
+    "system": Message(name, lambda page, name: page.state.choose_system(name), is_choice=True),
+    "model": Message(name, lambda page, name: page.state.choose_bundle(name), is_choice=True),
+    "result": Message(name, _result, is_choice=True),
+    "lesson": Message(name, lambda page, name: page.lesson.open(name), is_choice=True),
+    "step": Message(int, lambda page, number: page.lesson.show(number), is_choice=True),
+    "guess": Message(int, _guess, is_choice=True),
+    "insight": Message(name, lambda page, tab: page.tabs.open(tab), is_choice=True),
+    "save": Message(name, _save, is_choice=True),
+}
+"""All that a browser says, by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import param
@@ -18,11 +18,12 @@ from sciml_fm_core.training.unlabelled import UNLABELLED
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
 from .compute import Query
 from .predictions import PREDICTIONS
-from .serving import LIMITS
+from .serving import LIMITS, TooMuch
 from .settings import Adapted, AdaptSettings
 
 EXAMPLE_COUNTS = tuple(count for count in (0, 8, 16, 32, 64, 128, 256, 512) if count <= LIMITS.examples)
-
+EQUATION, GRID = "equation", "grid"
+"""What stands in place of a number of examples (the equation alone) and of a learning rate (try all, keep the best)."""
 
 REPLACES: dict[str, tuple[str, ...]] = {
     "system_name": ("model", "draw", "result"),
@@ -48,19 +49,27 @@ class ExploreState(param.Parameterized):
     parameters = param.Dict(default={}, doc="values of system.parameters by name, angles in radians")
 
     drawn = param.Boolean(default=False, doc="the source is drawn by hand")
-    seed = param.Integer(default=3, bounds=(0, 2**31 - 1))
-    sparsity = param.Number(default=0.6, bounds=(0, 1))
+    seed = param.Integer(default=3, bounds=(0, 2**31 - 1), label="Seed of the source")
+    sparsity = param.Number(
+        default=0.6, bounds=(0, 1), label="Sparsity: share of the 12 × 12 Gaussians that are absent"
+    )
     gaussians = param.List(default=[], doc="rows (x, y, amplitude) of the drawn source")
 
     examples = param.Selector(
-        default=max(count for count in EXAMPLE_COUNTS if count <= 32), objects=list(EXAMPLE_COUNTS)
+        default=max(count for count in EXAMPLE_COUNTS if count <= 32),
+        objects={"no labels (equation only)": EQUATION} | {f"{count}": count for count in EXAMPLE_COUNTS},
+        doc="Solved examples of the new physics that the model may see; 0 is the zero-shot model itself. "
+        "Without labels it makes the residual of the equation small on fresh sources; no solution is shown to it.",
     )
-    physics = param.Boolean(default=False, doc="no labels at all: the equation takes the place of examples")
-    window = param.NumericTuple(default=(1.0, 2.0), length=2, doc="range of the dial to adapt to")
-    window_follows = param.Boolean(default=True, doc="the window moves with the dial until it is edited")
-    learning_rate = param.Selector(default=1e-3, objects=list(LEARNING_RATES))
-    try_grid = param.Boolean(default=False, doc="try every learning rate of the grid, keep the best")
+    learning_rate = param.Selector(
+        default=1e-3,
+        objects={f"{rate:g}": rate for rate in LEARNING_RATES}
+        | ({"try the grid": GRID} if LIMITS.learning_rates >= len(LEARNING_RATES) else {}),
+        doc="The grid has five rates, 1e-4 to 1e-2: five times the work; the best on validation is kept.",
+    )
     steps = param.Integer(default=min(60, LIMITS.steps), bounds=(1, None))
+    window = param.NumericTuple(default=(1.0, 2.0), length=2, doc="range of the dial to adapt to")
+    window_follows = param.Boolean(default=True, label="the window follows the dial")
 
     training = param.Boolean(default=False, doc="the settings of a fine-tuning are open, so its window is shown")
     live = param.Dict(default={}, doc="operators in training now, by key of PREDICTIONS, in place of those shown")
@@ -74,13 +83,12 @@ class ExploreState(param.Parameterized):
         self.load = load or (lambda bundle: load_operator(bundle.path))
         self._parameters_of: dict[str, dict[str, float]] = {}
         self._training_with: dict[bool, dict[str, Any]] = {
-            True: {
-                "steps": min(UNLABELLED.steps, LIMITS.steps),
-                "learning_rate": UNLABELLED.learning_rate,
-                "try_grid": False,
-            }
+            True: {"steps": min(UNLABELLED.steps, LIMITS.steps), "learning_rate": UNLABELLED.learning_rate}
         }
         self.param.watch(self._chosen_again, list(REPLACES))
+        self.param.watch(self._labels_changed, "examples")
+        self.param.watch(lambda event: self.param.update(**self._at(self.dial)), "window_follows")
+        self.param.watch(lambda *_: self.param.update(drawn=False), ["seed", "sparsity"])
         self.kept = values.pop("kept", {})
         self.choose_system(values.pop("system_name", self.system_name))
         self.param.update(**values)
@@ -103,10 +111,10 @@ class ExploreState(param.Parameterized):
         return self.bundles.get(self.bundle_name) if self.bundle_name else None
 
     def bundles_of(self, system: System) -> list[Bundle]:
-        """Bundles that know a system: shipped, pre-trained, and told the symbol before the others.
+        """List the bundles that know a system: shipped, pre-trained, and conditioned on the symbol before the others.
 
-        Of those that are told the symbol, and of those that never saw the system, the mixed ones stand first: they saw
-        more. Of the others the specialists do, and those told the coefficients before the paper's.
+        Of those conditioned on the symbol, and of those that never saw the system, the mixed ones stand first: they saw
+        more. Of the others the specialists do, and those conditioned on the coefficients before the paper's.
         """
 
         def rank(bundle: Bundle) -> tuple:
@@ -118,7 +126,11 @@ class ExploreState(param.Parameterized):
         return sorted((bundle for bundle in self.bundles.values() if bundle.knows(system)), key=rank)
 
     def choose_system(self, name: str) -> None:
-        """Change the system with its dial, parameters and bundle, in one step."""
+        """Change the system with its dial, parameters and bundle, in one step.
+
+        Raises:
+            KeyError: if there is none of this name.
+        """
         self._parameters_of[self.system_name] = dict(self.parameters)
         system = SYSTEMS[name]
         parameters = {p.name: p.default for p in system.parameters} | self._parameters_of.get(name, {})
@@ -147,10 +159,14 @@ class ExploreState(param.Parameterized):
         """Change the pre-trained operator; its latest adapted results come back with it.
 
         A dial that was not moved yet opens anew, inside the range of this operator.
+
+        Raises:
+            KeyError: if there is none of this name.
         """
+        bundle = self.bundles[name]
         updates: dict[str, Any] = {"bundle_name": name, "shown": self._latest(self.system_name, name), "live": {}}
         if self.dial == opening_dial(self.system, self.bundle):
-            updates |= self._at(opening_dial(self.system, self.bundles[name]))
+            updates |= self._at(opening_dial(self.system, bundle))
         self.param.update(**updates)
 
     def show(self, key: tuple | None) -> None:
@@ -186,11 +202,6 @@ class ExploreState(param.Parameterized):
             )
         self.param.update(window=(float(low), float(high)), window_follows=False)
 
-    def follow_dial(self, follows: bool) -> None:
-        """Let the window move with the dial again, or keep it where it is."""
-        window = default_window(self.system, self.dial) if follows else self.window
-        self.param.update(window_follows=follows, window=window)
-
     def set_parameter(self, name: str, value: float) -> None:
         """Set one of ``system.parameters`` to the nearest value in its range; angles in radians.
 
@@ -201,26 +212,33 @@ class ExploreState(param.Parameterized):
         most = max(parameter.high, parameter.period) if parameter.angle else parameter.high
         self.parameters = {**self.parameters, name: within(value, parameter.low, most)}
 
-    def choose_examples(self, examples: int, *, physics: bool = False) -> None:
-        """Choose how many solved examples there are, or none and the equation alone.
-
-        With labels and without, steps and learning rate differ: each way comes back with what was set for it.
-        """
-        updates: dict[str, Any] = {"examples": examples, "physics": physics}
-        if physics != self.physics:
-            self._training_with[self.physics] = self.training_with(self.physics)
-            updates |= self._training_with[physics]
-        self.param.update(**updates)
+    def _labels_changed(self, event) -> None:
+        """With labels and without, steps and learning rate differ: each way comes back with what was set for it."""
+        without = event.new == EQUATION
+        if without != (event.old == EQUATION):
+            self._training_with[not without] = {"steps": self.steps, "learning_rate": self.learning_rate}
+            self.param.update(**self._training_with[without])
 
     def training_with(self, physics: bool) -> dict[str, Any]:
         """Steps and learning rate set for trainings with labels, or without."""
-        if physics != self.physics:
+        if physics != (self.examples == EQUATION):
             return self._training_with[physics]
-        return {name: getattr(self, name) for name in ("steps", "learning_rate", "try_grid")}
+        return {"steps": self.steps, "learning_rate": self.learning_rate}
 
-    def place_gaussians(self, rows: list[tuple[float, float, float]]) -> None:
-        """Draw the source by hand."""
-        self.param.update(drawn=True, gaussians=[tuple(map(float, row)) for row in rows])
+    def place_gaussians(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Draw the source by hand: rows (x, y, amplitude), put on the torus, each of at most unit size.
+
+        Raises:
+            ValueError: if a row is not three finite numbers, or there are too many.
+        """
+        if len(rows) > LIMITS.gaussians:
+            raise TooMuch(
+                f"Expected at most {LIMITS.gaussians} Gaussians on this server, got {len(rows)}: remove some."
+            )
+        placed = [tuple(map(float, row)) for row in rows]
+        if not all(len(row) == 3 and all(map(math.isfinite, row)) for row in placed):
+            raise ValueError("expected x, y and an amplitude for each Gaussian, all finite")
+        self.param.update(drawn=True, gaussians=[(x % 1, y % 1, within(size, -1, 1)) for x, y, size in placed])
 
     def draw_random(self, seed: int) -> None:
         """Draw the source at random, by the seed or the nearest that there is."""
@@ -244,7 +262,7 @@ class ExploreState(param.Parameterized):
 
     @property
     def shift(self) -> str:
-        """As `shift_of`."""
+        """How far the dial is from the training range, in the words of `shift_of`."""
         trained = self.trained_range
         return shift_of(self.system, self.dial, trained) if trained else UNSEEN
 
@@ -323,10 +341,10 @@ class ExploreState(param.Parameterized):
         low, high = self.window
         return AdaptSettings(
             task=Task(self.system, low, high),
-            examples=self.examples,
-            physics=self.physics,
+            examples=0 if self.examples == EQUATION else self.examples,
+            physics=self.examples == EQUATION,
             steps=self.steps,
-            learning_rate=None if self.try_grid else self.learning_rate,
+            learning_rate=None if self.learning_rate == GRID else self.learning_rate,
         )
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from threading import Event
 from typing import Any
 
 from .compute import Query
 from .insight import atlas, examples_curve, spectrum
-from .serving import lower_priority
 from .state import ExploreState
+from .workers import INSIGHTS, Background
 
-INSIGHTS = ThreadPoolExecutor(1, thread_name_prefix="insights", initializer=lower_priority)
 TABS = ("atlas", "spectrum", "examples")
 """What the stage can show in place of the errors."""
-
-log = logging.getLogger(__name__)
 
 
 class Tabs:
@@ -30,9 +24,9 @@ class Tabs:
         tell: Callable[..., None],
         on_loop: Callable[[Callable[[], None]], None],
     ):
-        self.state, self._tell, self._on_loop = state, tell, on_loop
+        self.state, self._tell = state, tell
         self.name = ""
-        self._stop = Event()
+        self._work = Background(INSIGHTS, on_loop)
         self._atlas: dict[str, Any] = {}
         state.param.watch(lambda *_: self.request(), ["system_name", "bundle_name", "shown", "kept"])
 
@@ -43,50 +37,36 @@ class Tabs:
 
     def settled(self) -> None:
         """The dial rests: what depends on it follows."""
-        if self.name == "atlas":
-            self._show_atlas(self._atlas, self._stop)
+        if self.name == "atlas" and self._atlas:
+            self._show_atlas(self._atlas)
         elif self.name == "spectrum":
             self.request()
 
     def close(self) -> None:
         """Work out no more."""
-        self._stop.set()
+        self._work.end()
 
     def request(self) -> None:
         """Work out what the open tab shows, off the event loop."""
-        self._stop.set()
-        stop = self._stop = Event()
+        self._atlas = {}
         if self.name:
-            INSIGHTS.submit(self._work, self.name, self.state.query(), stop)
+            self._work.begin(self._find, self.name, self.state.query())
+        else:
+            self._work.end()
 
-    def _work(self, name: str, query: Query, stop: Event) -> None:
-        if stop.is_set():  # while it waited
-            return
+    def _find(self, name: str, query: Query, stop: Event) -> None:
         try:
             if name == "atlas":
-                atlas(query, stop, lambda found: self._on_loop(partial(self._show_atlas, found, stop)))
+                atlas(query, stop, lambda found: self._work.show(stop, self._show_atlas, found))
                 return
             found = spectrum(query) if name == "spectrum" else examples_curve(self.state)
         except (ValueError, ArithmeticError) as error:
-            self._on_loop(partial(self._tell, "notice", text=str(error)))
-        except Exception:
-            log.exception("working out the tab %s failed", name)
+            self._work.show(stop, self._tell, "notice", text=str(error))
         else:
-            self._on_loop(partial(self._show, name, found, stop))
+            self._work.show(stop, self._tell, "insight", tab=name, **found)
 
-    def _show(self, name: str, found: dict[str, Any], stop: Event) -> None:
-        if stop.is_set():
-            return
-        if name == "examples":
-            keys = [list(key) for key in self.state.adapted]
-            for window in found["windows"]:
-                for point in window["unlabelled"] + [p for curve in window["curves"].values() for p in curve["points"]]:
-                    point["value"] = str(keys.index(point["key"])) if point["key"] in keys else "none"
-        self._tell("insight", tab=name, **found)
-
-    def _show_atlas(self, found: dict[str, Any], stop: Event) -> None:
-        if found and not stop.is_set():
-            self._atlas, state = found, self.state
-            parameters = state.system.parameters
-            across = state.parameters[parameters[0].name] if parameters else state.sparsity
-            self._tell("insight", tab="atlas", at={"dial": state.dial, "across": across}, **found)
+    def _show_atlas(self, found: dict[str, Any]) -> None:
+        self._atlas, state = found, self.state
+        parameters = state.system.parameters
+        across = state.parameters[parameters[0].name] if parameters else state.sparsity
+        self._tell("insight", tab="atlas", at={"dial": state.dial, "across": across}, **found)

@@ -8,44 +8,66 @@ from html import escape
 
 from latex2mathml.converter import convert
 
-from sciml_fm_core.experiments.training_range.method import LEVEL, Flag
+from sciml_fm_core.experiments.training_range.method import LEVEL, ErrorForecast
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import shift_of
 
+from .colours import COLOURS
+
 RECIPE_NAMES = {
-    "dimensionless": "told the coefficients",
+    "dimensionless": "conditioned on the coefficients",
     "paper": "the paper's recipe",
-    "symbol": "told the symbol",
-    "symbol-composed": "told the symbol, of compositions too",
+    "symbol": "conditioned on the symbol",
+    "symbol-composed": "conditioned on the symbol, of compositions too",
 }
+STAGE = {
+    "bounds": "The error must be between these two numbers. They follow from the residual of the equation and from a "
+    "few numbers of the operator. Nothing is solved for them, and the exact solution is not looked at.",
+    "spread": "How far four smaller networks with the same training lie apart: their standard deviation at each point, "
+    "in the colours of the errors. It needs no exact solution. The number is that of the whole field.",
+    "error_scale": "Share of the root mean square of u: white at 0.1 %, full colour at 100 %.",
+    "atlas": "Mean error by dial (across) and second parameter (up): white is 0.1 %, full colour 100 %. "
+    "Click to go there.",
+    "spectrum": "What each network makes of single waves, by their number |k|: its learned symbol and the exact one.",
+    "examples": "Error on held-out examples of the window, by the number of examples given. Click a point to show it.",
+    "nothing_tuned": "Nothing was fine-tuned from this operator yet. Open “Train live” to do so.",
+    "choose_first": "Choose first: a prediction that fails teaches more than none.",
+}
+"""Explanations that the stage shows, by their names there."""
 
 
-def percent(value: float | None) -> str:
-    """Relative size as percent, three significant digits."""
+def percent(value: float | None, digits: int = 3) -> str:
+    """Write a relative size as percent, with so many significant digits.
+
+    >>> percent(0.0526), percent(0.0526, 2), percent(12.3), percent(None)
+    ('5.26 %', '5.3 %', '1,230 %', '–')
+    """
     if value is None or not math.isfinite(value):
         return "–"
     value *= 100
-    return f"{value:,.0f} %" if value >= 100 else f"{value:.3g} %" if value >= 0.01 else f"{value:.0e} %"
+    if value >= 100 - 10 ** (2 - digits) / 2:  # else it would be written as a power of ten
+        return f"{value:,.0f} %"
+    return f"{value:.{digits}g} %" if value >= 0.01 else f"{value:.0e} %"
 
 
 def equation(system: System, coefficients: dict[str, float]) -> str:
-    """The equation of a system with the coefficients now dialled, as MathML; each of its parts has a line."""
+    """Write the equation of a system with the coefficients now set, as MathML; each of its parts has a line."""
     parts = system.equation_with(coefficients).split(r",\quad")
     lines = "".join(f"<div style='padding:2px 0'>{convert(part, display='block')}</div>" for part in parts)
     return f"<div class='equation' data-test='equation' style='overflow-x:auto'>{lines}</div>"
 
 
 def plain_equation(system: System) -> str:
-    """The equation of a system with the names of its coefficients, as MathML."""
+    """Write the equation of a system with the names of its coefficients, as MathML."""
     return convert(system.equation.replace(r"\quad", r"\;"), display="inline")
 
 
 def sentence(
     system: System, dial: float, trained: tuple[float, float] | None, error: float | None, mean: float | None,
-    largest: float, gaussians: Sequence[tuple[float, float, float]] | None, flag: Flag | None = None,
+    largest: float, gaussians: Sequence[tuple[float, float, float]] | None, forecast: ErrorForecast | None = None,
     bounds: tuple[float, float] = (0.0, math.inf),
 ) -> str:  # fmt: skip
-    """Where the example on the page stands to what the operator was trained on, and how wrong it is.
+    """Say where the example on the page stands to what the operator was trained on, and how wrong it is.
 
     Args:
         system, dial: the equation and the value of its dial.
@@ -54,33 +76,38 @@ def sentence(
         mean: the same over several random sources, None where it is not known yet.
         largest: largest |u| of the exact solution.
         gaussians: of a source drawn by hand, None for a random one.
-        flag: what was expected of it before it was solved, None where that is not known yet.
+        forecast: what was expected of it before it was solved, None where that is not known yet.
         bounds: between which that error must be.
     """
-    name = f"{system.dialled.title} = {dial:g}"
-    if trained is None:
-        where = "never trained on this equation"
-    else:
-        low, high = trained
-        ends = f"{low:g} to {high:g}"
-        factor = dial / high if dial > high else low / dial if 0 < dial < low else 1.0
-        shift = shift_of(system, dial, trained)
-        where = {
-            "inside": f"inside the range of pre-training, {ends}",
-            "between": f"between the whole numbers trained on, {ends}",
-        }.get(shift, f"{factor:.3g} times beyond the range of pre-training, {ends}")
-    parts = [f"{name}, {where}."]
+    parts = [f"{system.dialled.title} = {dial:g}{_distance(system, dial, trained)}."]
     if error is not None:
-        several = "" if mean is None else f", the mean of eight random sources {percent(mean)}"
-        parts.append(f"Zero-shot, this example is off by {percent(error)}{several}.")
+        average = "" if mean is None else f"; average over eight random sources {percent(mean, 2)}"
+        parts.append(f"Error here {percent(error, 2)}{average}.")
     limit = system.max_solution
     if limit is not None and largest > limit and trained is not None:
-        parts.append(f"Its solution reaches {largest:.3g}: examples above {limit:g} were dropped from training.")
+        parts.append(f"The solution reaches {largest:.3g}; training had none above {limit:g}.")
     if gaussians is not None:
-        parts.append("Its source has Gaussians at places of your own.")
-    if flag is not None:
-        parts.append(expectation(system, flag, bounds))
+        parts.append("You drew this source.")
+    if forecast is not None:
+        parts.append(expectation(system, forecast, bounds))
     return " ".join(filter(None, parts))
+
+
+def _distance(system: System, dial: float, trained: tuple[float, float] | None) -> str:
+    """Say where a value of the dial stands to the training range, to follow that value."""
+    if trained is None:
+        return ". The operator was never trained on this equation"
+    low, high = trained
+    shift, ends = shift_of(system, dial, trained), f"the training range ({low:g} to {high:g})"
+    if shift == "between":
+        return f", between the whole numbers of {ends}"
+    if dial > high > 0 and shift != "inside":
+        times = "twice" if dial == 2 * high else f"{dial / high:.3g} times"
+        return f", {times} the upper end of {ends}"
+    if 0 < dial < low and shift != "inside":
+        part = "half" if low == 2 * dial else f"{dial / low:.2g} of"
+        return f", {part} the lower end of {ends}"
+    return f", {'inside' if shift == 'inside' else 'outside'} {ends}"
 
 
 REASONS = {
@@ -97,24 +124,24 @@ LEAST_SHARE = 0.2
 """Least share of the expected error for which a reason has to account to be named."""
 
 
-def expectation(system: System, flag: Flag, bounds: tuple[float, float] = (0.0, math.inf)) -> str:
-    """What the distance to the training let expect of an example, and why, as a sentence; empty where it cannot tell.
+def expectation(system: System, forecast: ErrorForecast, bounds: tuple[float, float] = (0.0, math.inf)) -> str:
+    """Say what the distance to the training let expect of an example, and why; empty where it cannot tell.
 
     The bounds, which hold always, are told in its place where they contradict it.
     """
     level, (lower, upper) = percent(LEVEL), bounds
-    if math.isnan(flag.probability):
+    if math.isnan(forecast.probability):
         return ""
-    if lower > LEVEL and not flag.likely:
-        return f"Without solving, its bound says that it is off by more than {level}."
-    if upper <= LEVEL and flag.likely:
-        return f"Without solving, its bound says that it is off by at most {level}."
-    if not flag.likely:
-        return f"From its distance to the training, it was not likely off by more than {level}."
-    shares = {name: float(part / flag.error) for name, part in flag.parts.items()}
+    if lower > LEVEL and not forecast.likely:
+        return f"The bound, known before solving, says that the error is above {level}."
+    if upper <= LEVEL and forecast.likely:
+        return f"The bound, known before solving, says that the error is at most {level}."
+    if not forecast.likely:
+        return f"Before solving, we expected an error below {level}."
+    shares = {name: float(part / forecast.error) for name, part in forecast.parts.items()}
     named = sorted((name for name in shares if shares[name] > LEAST_SHARE), key=lambda name: -shares[name])
     why = ", ".join(REASONS[name].format(dial=system.dial_name) for name in named)
-    return f"From its distance to the training, it was likely off by more than {level}" + (f": {why}." if why else ".")
+    return f"Before solving, we expected an error above {level}" + (f": {why}." if why else ".")
 
 
 def title(text: str, note: str = "", color: str = "currentColor") -> str:
@@ -128,9 +155,9 @@ def title(text: str, note: str = "", color: str = "currentColor") -> str:
 
 def message(text: str, kind: str = "warning", name: str = "notice") -> str:
     """A short notice, with its name for tests."""
-    color = {"warning": "#c04a00", "error": "#b3261e", "info": "#0072B2"}[kind]
     return (
-        f"<div role='alert' data-test='{name}' style='border-left:4px solid {color};padding:4px 10px;font-size:13px'>"
+        f"<div role='alert' data-test='{name}' "
+        f"style='border-left:4px solid {COLOURS[kind]};padding:4px 10px;font-size:13px'>"
         f"{escape(text.encode(errors='backslashreplace').decode())}</div>"  # names of files may be no text
     )
 

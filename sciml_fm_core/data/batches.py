@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import Resolution, grid_shape
+from sciml_fm_core.physics.symmetries import SWAP
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
@@ -26,7 +28,7 @@ class Batches(Protocol):
     def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]: ...
 
 
-def _schedule(resolution: int | Mapping[float, int]) -> dict[float, int]:
+def _schedule(resolution: Resolution | Mapping[float, Resolution]) -> dict[float, Resolution]:
     schedule = dict(resolution) if isinstance(resolution, Mapping) else {0.0: resolution}
     if min(schedule, default=1) > 0:
         raise ValueError(
@@ -35,7 +37,7 @@ def _schedule(resolution: int | Mapping[float, int]) -> dict[float, int]:
     return schedule
 
 
-def _scheduled(schedule: Mapping[float, int], progress: float) -> int:
+def _scheduled(schedule: Mapping[float, Resolution], progress: float) -> Resolution:
     return schedule[max(start for start in schedule if start <= progress)]
 
 
@@ -68,7 +70,7 @@ class FreshBatches:
         tasks: Sequence[Task],
         batch_size: int,
         *,
-        resolution: int | Mapping[float, int] = 64,
+        resolution: Resolution | Mapping[float, Resolution] = 64,
         seed: int = 0,
         device: torch.device | str = "cpu",
         share: tuple[int, int] = (0, 1),
@@ -172,7 +174,7 @@ class FixedBatches:
         sets: Sequence[tuple[System, Data]],
         batch_size: int,
         *,
-        resolution: int | Mapping[float, int] | None = None,
+        resolution: Resolution | Mapping[float, Resolution] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
         share: tuple[int, int] = (0, 1),
@@ -185,7 +187,7 @@ class FixedBatches:
             raise ValueError("fixed batches: expected at least one example")
         if batch_size < 1:
             raise ValueError(f"batch size: expected at least 1, got {batch_size}")
-        grids = sorted({reader.resolution for _, reader in self.sets})
+        grids = sorted({reader.resolution for _, reader in self.sets}, key=grid_shape)
         if len(grids) > 1 and resolution is None:
             raise ValueError(f"data: on grids of {grids} points; give the resolution to train on")
         _check_share("batch size", batch_size, share)
@@ -252,6 +254,8 @@ class TurnedBatches:
         parts = []
         for system, examples in self.batches.batch(step, progress):
             chosen = torch.randint(len(system.symmetries), (examples.size,), generator=generator, device="cpu")
+            if isinstance(examples.resolution, tuple):
+                chosen = chosen & ~SWAP  # x and y cannot be exchanged
             turned = system.turned_examples(examples, system.symmetries[chosen].to(examples.source.device))
             parts.append((system, turned))
         return parts

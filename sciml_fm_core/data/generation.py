@@ -20,8 +20,9 @@ from sciml_fm_core import schema
 from sciml_fm_core._version import __version__
 from sciml_fm_core.digests import check_digest, with_digest
 from sciml_fm_core.files import check_output, reserve, user_path, write_json
-from sciml_fm_core.locks import hold
+from sciml_fm_core.locks import lock_output
 from sciml_fm_core.physics.sampling import check_resolution
+from sciml_fm_core.physics.spectral import Resolution, grid_shape, resolution_of
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
 
@@ -60,7 +61,7 @@ def generate(
     *,
     split: str = "train",
     seed: int = 0,
-    resolution: int = 128,
+    resolution: Resolution = 128,
     device: torch.device | str | None = None,
     callback: Callable[[int, int], None] | None = None,
     wait: bool = False,
@@ -77,7 +78,7 @@ def generate(
         count: number of examples.
         split: random stream, ``train``, ``validation`` or ``test``.
         seed: seed of the streams.
-        resolution: points n in each direction, even.
+        resolution: points in each direction, even; of a system without a symbol also (ny, nx), of any size.
         device: where examples are made; the CPU by default.
         callback: called with (examples written, count).
         wait: where another process writes this file, wait for it, and go on should it die; if it finished the file as
@@ -90,7 +91,7 @@ def generate(
     """
     path = user_path(path)
     check_split(split, count)
-    check_resolution(resolution)
+    check_resolution(resolution, task.system)
     check_output(path)
     attributes = {
         "format": FORMAT,
@@ -107,10 +108,10 @@ def generate(
         "acceptance_rate": 0.0,  # known at the end
         "split": split,
         "seed": seed,
-        "resolution": resolution,
+        "resolution": list(resolution) if isinstance(resolution, tuple) else resolution,
         "units": ATTRIBUTES["units"],
     }
-    with hold(path, wait=wait) as before:
+    with lock_output(path, wait=wait) as before:
         if before is None or not _is_as_asked(path, attributes, count):
             check_output(path)
             _write(task, path, count, attributes, device, callback)
@@ -134,15 +135,18 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
     if partial.exists() and progress.exists():
         known = _resume(partial, progress, known["settings"])
     else:
-        known["superblock"] = _begin(partial, count, attributes)
-    fields = np.empty((CHUNK, 2, attributes["resolution"], attributes["resolution"]), "<f4")
+        known["superblock"] = _begin(partial, count, attributes, len(task.system.inputs) + len(task.system.outputs))
+    grid = grid_shape(attributes["resolution"])
+    p, q = len(task.system.inputs), len(task.system.outputs)
+    fields = np.empty((CHUNK, p + q, *grid), "<f4")
     with _open_partial(partial, progress, attributes) as file:
         for start in range(known["done"], count, CHUNK):
             generator = stream(attributes["seed"], task.label, attributes["split"], start // CHUNK)
-            examples, drawn = task.sample_counted(CHUNK, attributes["resolution"], generator, device=device)
+            examples, drawn = task.sample_counted(CHUNK, resolution_of(grid), generator, device=device)
             stop = min(start + CHUNK, count)
             kept = examples.take(slice(0, stop - start)).to("cpu")
-            fields[: kept.size, 0], fields[: kept.size, 1] = kept.source.numpy(), kept.solution.numpy()
+            fields[: kept.size, :p] = kept.source.numpy().reshape(kept.size, p, *grid)
+            fields[: kept.size, p:] = kept.solution.numpy().reshape(kept.size, q, *grid)
             file["fields"][start:stop] = fields[: kept.size]
             file["tensor"][start:stop] = kept.coefficients.numpy()
             file["dial"][start:stop] = kept.dial.numpy()
@@ -156,7 +160,7 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
     progress.unlink()
 
 
-def _begin(partial: Path, count: int, attributes: Mapping) -> str:
+def _begin(partial: Path, count: int, attributes: Mapping, number: int) -> str:
     """Make a file with room for all examples, so that its bytes do not depend on where its generation is interrupted.
 
     Returns:
@@ -165,17 +169,22 @@ def _begin(partial: Path, count: int, attributes: Mapping) -> str:
     Raises:
         OSError: if there is no room.
     """
-    n, columns = attributes["resolution"], len(attributes["coefficient_names"])
+    (ny, nx), columns = grid_shape(attributes["resolution"]), len(attributes["coefficient_names"])
     partial.unlink(missing_ok=True)
     try:
         # HDF5 does not survive a full disk: it never meets one.
-        reserve(partial, FILE_BYTES + count * (4 * (2 * n**2 + columns + 1) + EXAMPLE_BYTES))
+        reserve(partial, FILE_BYTES + count * (4 * (number * ny * nx + columns + 1) + EXAMPLE_BYTES))
         with h5py.File(partial, "w", libver=LIBRARY) as file:
             rows = min(count, CHUNK)  # a number by itself would cost more than what it says
-            for name, shape, chunk in (("fields", (2, n, n), 1), ("tensor", (columns,), rows), ("dial", (), rows)):
+            for name, shape, chunk in (
+                ("fields", (number, ny, nx), 1),
+                ("tensor", (columns,), rows),
+                ("dial", (), rows),
+            ):
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-                layout.set_chunk((chunk, *shape))
-                layout.set_fletcher32()
+                if 0 not in shape:  # else there are no coefficients
+                    layout.set_chunk((chunk, *shape))
+                    layout.set_fletcher32()
                 layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
                 layout.set_obj_track_times(False)
@@ -219,7 +228,8 @@ def _open_partial(partial: Path, progress: Path, attributes: Mapping) -> h5py.Fi
     try:
         file = h5py.File(partial, "r+")
         for name in ("fields", "tensor", "dial"):
-            file[name].id.get_num_chunks()  # reads all metadata before anything is written
+            if file[name].chunks:
+                file[name].id.get_num_chunks()  # reads all metadata before anything is written
         _ = file["tensor"][:], file["dial"][:]  # whose last chunks are read again to be written in part
         if not _same({key: plain_attribute(value) for key, value in file.attrs.items()}, attributes):
             file.close()

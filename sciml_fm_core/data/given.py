@@ -1,4 +1,4 @@
-"""Examples that are given and not drawn: in memory, in a file, or some rows of either."""
+"""Examples that are given and not drawn: in memory, in a file of ours or of anybody, or some rows of either."""
 
 from __future__ import annotations
 
@@ -6,25 +6,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import h5py
 import torch
 from torch import Tensor
 
 from sciml_fm_core.digests import with_digest
-from sciml_fm_core.files import file_digest
+from sciml_fm_core.files import file_digest, user_path
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import check_finite, check_tensor
+from sciml_fm_core.physics.spectral import Resolution, check_finite, check_tensor
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
+from .fields import FieldsFile, open_fields
 from .hdf5 import FORMAT, DatasetFile
+from .layout import is_explained
 from .splits import stream
+
+File: TypeAlias = DatasetFile | FieldsFile
+"""A file of examples: of a system and a task, or fields whose equation nobody says."""
+
+
+def open_file(path: str | Path, system: System | str | None = None) -> File:
+    """A file of examples: in the layout of the paper, or in any other that a YAML beside it explains.
+
+    Raises:
+        ValueError: if it is not readable, or nothing says what its arrays are.
+    """
+    if is_explained(path) or (user_path(path).is_file() and not h5py.is_hdf5(user_path(path))):
+        return open_fields(path)
+    return DatasetFile(path, system)
 
 
 @dataclass(frozen=True)
 class Rows:
     """Some examples of a file, in the order of their numbers."""
 
-    file: DatasetFile
+    file: File
     rows: Tensor
 
     @property
@@ -33,7 +50,7 @@ class Rows:
         return len(self.rows)
 
     @property
-    def resolution(self) -> int:
+    def resolution(self) -> Resolution:
         """Points in each direction."""
         return self.file.resolution
 
@@ -44,19 +61,19 @@ class Rows:
 
 @runtime_checkable
 class Reader(Protocol):
-    """Examples of one system that can be read in parts: `Examples` in memory, a `DatasetFile`, `Rows` of one."""
+    """Examples of one system that can be read in parts: `Examples` in memory, a `File`, `Rows` of one."""
 
     @property
     def size(self) -> int: ...
 
     @property
-    def resolution(self) -> int: ...
+    def resolution(self) -> Resolution: ...
 
     def take(self, index) -> Examples: ...
 
 
 Data: TypeAlias = Reader | str | Path
-"""What a training takes; a path is that of a dataset file."""
+"""What a training takes; a path is that of a dataset file, or of any file of fields with a YAML beside it."""
 
 SPLITS = {"data": ["train"], "validation": ["validation", "train"], "test": ["test"]}
 """What a file may say that it is the split of, by what it is used for; in memory, examples say nothing."""
@@ -75,8 +92,8 @@ def open_data(data: Any, system: System | None = None, name: str = "examples", *
     torch.Size([3, 3])
 
     Args:
-        data: the path of a dataset file, a `DatasetFile`, or `Examples`: source and solution (count, n, n),
-            coefficients (count, c) and dial (count,), as tensors or arrays; one row of coefficients is that of all.
+        data: a path as of `open_file`, a `File`, or `Examples`: source and solution (count, n, n), (count, c)
+            and dial (count,), as tensors or arrays; one row of coefficients is that of all.
         system: which they are of; where None, what a file says, and in memory is not checked.
         name: what they are for; a file that says its split has to be one of `SPLITS`.
         labels: whether solutions have to be finite.
@@ -85,7 +102,7 @@ def open_data(data: Any, system: System | None = None, name: str = "examples", *
         ValueError: on a file of another system or split, or examples of another shape or system, or not finite.
     """
     if isinstance(data, str | Path):
-        data = DatasetFile(data, system)
+        data = open_file(data, system)
     if isinstance(data, Examples) or not isinstance(data, Reader):
         data = _in_memory(data, system, name)
         if labels:
@@ -94,7 +111,7 @@ def open_data(data: Any, system: System | None = None, name: str = "examples", *
     if file is None:
         return data
     where, split = f"dataset {file.path}", _said(file, "split")
-    if system is not None and file.system.name != system.name:
+    if system is not None and file.system.is_known and file.system.name != system.name:
         raise ValueError(f"{where}: expected examples of {system.name}, got {file.system.name}")
     if split is not None and split not in SPLITS.get(name, [split]):
         raise ValueError(
@@ -117,10 +134,19 @@ def _in_memory(data: Any, system: System | None, name: str) -> Examples:
     source, coefficients, solution, dial = (part.detach().float() for part in parts)
     if not source.numel():
         raise ValueError(f"{name}: expected at least one example, got none")
-    if source.ndim != 3 or solution.shape != source.shape:
+    fields = 1 if system is None else len(system.inputs), 1 if system is None else len(system.outputs)
+    shapes = [((q,) if q > 1 else ()) for q in fields]
+    if any(
+        part.shape != (len(source), *q, *source.shape[-2:]) for part, q in zip((source, solution), shapes, strict=True)
+    ):
+        form = (
+            "one shape (count, n, n)"
+            if fields == (1, 1)
+            else f"(count, {fields[0]}, ny, nx), (count, {fields[1]}, ...)"
+        )
         raise ValueError(
-            f"{name}: expected sources and solutions of one shape (count, n, n), got {tuple(source.shape)} and "
-            f"{tuple(solution.shape)}; leave out an axis of channels by source.squeeze(1)"
+            f"{name}: expected sources and solutions of {form}, got {tuple(source.shape)} and {tuple(solution.shape)}; "
+            "leave out an axis of one channel by source.squeeze(1)"
         )
     try:
         coefficients, dial = coefficients.expand(len(source), coefficients.shape[-1]), dial.expand(len(source))
@@ -157,13 +183,13 @@ def check_task(data: Reader, task: Task) -> None:
         )
 
 
-def task_of(file: DatasetFile) -> Task | None:
+def task_of(file: File) -> Task | None:
     """The task that a file written here says it is of."""
     label = _said(file, "task")
     return None if label is None else Task.parse(label)
 
 
-def _said(file: DatasetFile, key: str) -> Any:
+def _said(file: File, key: str) -> Any:
     """An attribute of a file that was written here; those of other programs mean what these wanted."""
     return file.attributes.get(key) if file.attributes.get("format") == FORMAT else None
 
@@ -176,20 +202,20 @@ def sample(data: Reader) -> Examples:
 def with_system(data: Any, told: System | str | None) -> tuple[Any, System | str | None]:
     """Given examples, a file in place of its path, and the system that the caller or the file says that they are of."""
     if isinstance(data, str | Path):
-        data = DatasetFile(data, told)
+        data = open_file(data, told)
     file = _file(data)
     return data, file.system if told is None and file is not None else told
 
 
-def _file(data: Any) -> DatasetFile | None:
-    return data.file if isinstance(data, Rows) else data if isinstance(data, DatasetFile) else None
+def _file(data: Any) -> File | None:
+    return data.file if isinstance(data, Rows) else data if isinstance(data, DatasetFile | FieldsFile) else None
 
 
 def rows_of(data: Reader, rows: Tensor) -> Reader:
     """Some of given examples, by their numbers."""
     if isinstance(data, Rows):
         return Rows(data.file, data.rows[rows])
-    if isinstance(data, DatasetFile):
+    if isinstance(data, DatasetFile | FieldsFile):
         return Rows(data, rows)
     return data.take(rows.to(data.source.device) if isinstance(data, Examples) else rows)
 

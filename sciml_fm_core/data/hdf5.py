@@ -1,8 +1,9 @@
 """Dataset files: HDF5 in the layout of the paper's released code, so that files interchange both ways.
 
 ``fields`` float32 (N, 2, n, n) is source and solution, ``tensor`` float32 (N, c) the coefficients in the system's
-order. Files written here add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). They carry checksums, of
-each example and of all that is not an example, which HDF5 compares whenever it reads them.
+order; of a system with p input and q output fields ``fields`` is (N, p + q, ny, nx), in the order of its names. Files
+written here add ``dial`` float32 (N,) and named attributes (see `ATTRIBUTES`). They carry checksums, of each example
+and of all that is not an example, which HDF5 compares whenever it reads them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import torch
 from sciml_fm_core import schema
 from sciml_fm_core.files import atomic_path, user_path
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID
+from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID, resolution_of
+from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import SYSTEMS, System, find_system
 
 FORMAT = "sciml-fm dataset"
@@ -39,7 +41,7 @@ ATTRIBUTES: dict[str, str] = {
     "acceptance_rate": "share of the draws that the rule kept, over whole chunks",
     "split": "random stream: train, validation or test",
     "seed": "seed of the streams",
-    "resolution": "points n in each direction",
+    "resolution": "points n in each direction, or ny and nx",
     "units": "all quantities are dimensionless, on the unit square",
 }
 COMPRESSION = 1100
@@ -105,11 +107,12 @@ class DatasetFile:
         except Exception as error:  # what damaged metadata lead HDF5 to is not foreseen, here and below
             raise ValueError(f"{where}: not a readable HDF5 file, or a truncated one ({one_line(error)})") from error
         try:
-            self._fields, self._tensor, self._dial = _arrays(self._file, where)
             self.attributes = {key: plain_attribute(value) for key, value in self._file.attrs.items()}
             self._ours = self.attributes.get("format") == FORMAT
+            said = None
             if self._ours:  # else they mean what other programs wanted
-                schema.read(Attributes, self.attributes, where)
+                said = schema.read(Attributes, self.attributes, where).system
+            self._fields, self._tensor, self._dial = _arrays(self._file, where, SYSTEMS.get(str(said)))
             self._system = self._find_system(self._asked)
         except Exception as error:
             self._file.close()
@@ -117,7 +120,7 @@ class DatasetFile:
                 raise
             raise ValueError(f"{where}: not readable, its metadata are damaged ({one_line(error)})") from error
         self.size: int = self._fields.shape[0]
-        self.resolution: int = self._fields.shape[-1]
+        self.resolution = resolution_of(self._fields.shape)
 
     def __reduce__(self):
         return type(self), (self.path.absolute(), self._asked)
@@ -194,9 +197,10 @@ class DatasetFile:
         except (OSError, RuntimeError, MemoryError, ValueError) as error:
             raise ValueError(f"dataset {self.path}: not readable ({one_line(error)})") from error
         self._check(rows, fields, tensor, dials)
-        source, solution, coefficients = (
-            torch.from_numpy(np.ascontiguousarray(values[order])) for values in (fields[:, 0], fields[:, 1], tensor)
-        )
+        p = len(self.system.inputs)
+        parts = (fields[:, :p], fields[:, p:], tensor)
+        source, solution, coefficients = (torch.from_numpy(np.ascontiguousarray(values[order])) for values in parts)
+        source, solution = (part.squeeze(-3) if part.shape[-3] == 1 else part for part in (source, solution))
         dial = self.system.dial(source, coefficients) if dials is None else torch.from_numpy(np.asarray(dials[order]))
         return Examples(source, coefficients, solution, dial)
 
@@ -243,8 +247,10 @@ class DatasetFile:
         self.close()
 
 
-def _arrays(file: h5py.File, where: str) -> tuple[h5py.Dataset, h5py.Dataset, h5py.Dataset | None]:
-    """Fields, tensor and dial of a file, of shapes that fit each other.
+def _arrays(
+    file: h5py.File, where: str, system: System | None
+) -> tuple[h5py.Dataset, h5py.Dataset, h5py.Dataset | None]:
+    """Fields, tensor and dial of a file, of shapes that fit each other, and the system that it says it is of.
 
     Raises:
         ValueError: if they are missing, do not fit, or parts of them were never written.
@@ -254,19 +260,27 @@ def _arrays(file: h5py.File, where: str) -> tuple[h5py.Dataset, h5py.Dataset, h5
     if lost := [name for name, one in found.items() if one is None and name in file]:
         raise ValueError(f"{where}: not readable, {lost[0]} is a link to nothing, or damaged")
     if not (isinstance(fields, h5py.Dataset) and isinstance(tensor, h5py.Dataset)):
-        raise ValueError(f"{where}: expected datasets 'fields' and 'tensor', got {list(file)}")
+        raise ValueError(
+            f"{where}: expected datasets 'fields' and 'tensor', got {list(file)}; name your own by --inputs and "
+            "--targets"
+        )
     shape, count = fields.shape, fields.shape[:1]
-    square = len(shape) == 4 and shape[1] == 2 and shape[2] == shape[3]
-    if not square or tensor.ndim != 2 or tensor.shape[:1] != count:
+    several = system is not None and not isinstance(system, SpectralSystem)
+    number = len(system.inputs) + len(system.outputs) if system is not None else 2
+    fits = len(shape) == 4 and shape[1] == number and (several or shape[2] == shape[3])
+    if not fits or tensor.ndim != 2 or tensor.shape[:1] != count:
         with open(file.filename, "rb") as content:
             matlab = content.read(6) == b"MATLAB"
         raise ValueError(
-            f"{where}: expected fields (N, 2, n, n) and tensor (N, c), got {shape} and {tensor.shape}"
+            f"{where}: expected fields {f'(N, {number}, ny, nx)' if several else '(N, 2, n, n)'} and tensor (N, c), "
+            f"got {shape} and {tensor.shape}"
             + ("; MATLAB reverses dimensions: save permute(fields, 4:-1:1) and tensor.'" if matlab else "")
         )
-    if shape[0] < 1 or shape[2] % 2 or not SMALLEST_GRID <= shape[2] <= FINEST_GRID:
+    odd = shape[2] % 2 and not several
+    if shape[0] < 1 or odd or not SMALLEST_GRID <= min(shape[2:]) <= max(shape[2:]) <= FINEST_GRID:
         raise ValueError(
-            f"{where}: expected at least one example on an even number of {SMALLEST_GRID} to {FINEST_GRID} points, "
+            f"{where}: expected at least one example on {'a' if several else 'an even'} number of {SMALLEST_GRID} to "
+            f"{FINEST_GRID} points, "
             f"got {shape}"
         )
     if dial is not None and not (isinstance(dial, h5py.Dataset) and dial.shape == count):

@@ -7,6 +7,7 @@ import hashlib
 import torch
 
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import Resolution
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
 
@@ -23,7 +24,9 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
 
 
 @takes_numpy
-def draw_split(task: Task, split: str, count: int, *, seed: int = 0, resolution: int = 128, device=None) -> Examples:
+def draw_split(
+    task: Task, split: str, count: int, *, seed: int = 0, resolution: Resolution = 128, device=None
+) -> Examples:
     """First examples of a split, as `generate` would write them.
 
     >>> few, more = (draw_split(Task.parse("SYS-1(1,5)"), "train", count, resolution=16) for count in (2, 4))

@@ -1,1 +1,1 @@
-"""How far predictions are from solutions."""
+"""Errors of predictions."""

@@ -1,4 +1,4 @@
-"""Errors of operators on freshly drawn examples: of a task, of all shifts, along the dial."""
+"""Errors of operators on examples that are drawn or given: of a task, of all shifts, along what is varied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from sciml_fm_core.data.given import Data, Reader, check_task, described, open_data, rows_of, with_system
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.models.operator import Operator, predict_together
-from sciml_fm_core.physics.spectral import check_finite
+from sciml_fm_core.physics.spectral import Resolution, check_finite
 from sciml_fm_core.physics.system import SYSTEMS, System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.schema import takes_numpy
@@ -24,8 +24,8 @@ MAP_POINTS = 2**21
 """Grid points of the solutions that `error_map` holds at once."""
 
 
-def validation_sets(tasks, count: int, *, seed: int = 0, resolution: int = 64, device="cpu"):
-    """Validation examples of each task, from the validation stream."""
+def validation_sets(tasks, count: int, *, seed: int = 0, resolution: Resolution = 64, device="cpu"):
+    """Draw validation examples of each task, from the validation stream."""
     return [
         (task.system, draw_split(task, "validation", count, seed=seed, resolution=resolution).to(device))
         for task in tasks
@@ -40,11 +40,11 @@ def evaluate(
     data: Data | None = None,
     system: System | str | None = None,
     count: int | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     seed: int = 0,
     symmetries: bool = False,
 ) -> dict[str, Any]:
-    """Errors on freshly drawn test examples, or on given ones (zero-shot where the operator has not seen the task).
+    """Measure errors on freshly drawn test examples, or on given ones (zero-shot on a task not trained on).
 
     >>> from sciml_fm_core import load_operator
     >>> task = Task.parse("SYS-1(1,5)")
@@ -116,8 +116,7 @@ def evaluate(
 
 @takes_numpy
 def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
-    """Mean relative error on the operator's own tasks, on each named shift of its systems, and on those of every other
-    system that it takes without having been trained on it."""
+    """Measure the mean relative error on an operator's own tasks and on each named shift of every system it takes."""
     labels = operator.tasks
     others = (system for system in SYSTEMS.values() if operator.normalization.knows(system))
     for system in dict.fromkeys([*operator.systems, *others]):
@@ -138,12 +137,12 @@ def error_map(
 ) -> Tensor:
     """Mean relative error of operators over some sources, at each of many values of the dial and the parameters.
 
-    The error along the dial, or an atlas over two parameters. The coefficients and the exact solution of a point are
-    found once for all operators, and many points are predicted in one batch.
+    The coefficients and the exact solution of a point are found once for all operators, and many points are predicted
+    in one batch.
 
     Args:
         operators: what to compare; they know the system.
-        source: sources that every point is measured on, shape (s, n, n).
+        source: sources that every point is measured on, shape (s, n, n), or input fields, (s, p, ny, nx).
         dial: value of the dial of each point, shape (points,).
         parameters: of ``system.parameters``, broadcast to (points, s, len(system.parameters)).
         system: the PDE, or its name; needed where an operator knows several.
@@ -155,12 +154,14 @@ def error_map(
     Raises:
         ValueError: on wrong shapes or values that are not finite, or if an operator was not trained for the system.
     """
-    if not operators or source.ndim != 3 or dial.ndim != 1 or not len(source):
-        raise ValueError(
-            "error map: expected at least one operator, sources (s, n, n) and dial values (points,), "
-            f"got {len(operators)}, {tuple(source.shape)} and {tuple(dial.shape)}"
-        )
+    if not operators:
+        raise ValueError("error map: expected at least one operator, got none")
     known = operators[0].normalization.resolve(system)
+    if source.ndim != 1 + known.input_axes or dial.ndim != 1 or not len(source):
+        raise ValueError(
+            f"error map: expected sources (s, {'n, n' if known.input_axes == 2 else 'p, ny, nx'}) and dial values "
+            f"(points,), got {tuple(source.shape)} and {tuple(dial.shape)}"
+        )
     for name, values in (("source", source), ("dial", dial), ("parameters", parameters)):
         check_finite(values, name)
     wanted = len(dial), len(source), len(known.parameters)
@@ -176,16 +177,19 @@ def error_map(
     def measure(points: Tensor) -> None:
         values = dial.double()[points, None].expand(-1, len(source))
         try:
-            coefficients = known.coefficients(values, source, parameters[points]).to(source.dtype)
+            varied = known.varied(source, values)
+            coefficients = known.coefficients(values, varied, parameters[points]).to(source.dtype)
         except ValueError:  # a source cannot reach one of the values
             for point in points.split(1) if len(points) > 1 else ():
                 measure(point)
             return
-        solution = known.solve(source, coefficients)
+        solution = known.solve(varied, coefficients)
         for numbers in alike.values():
-            predictions = predict_together([operators[number] for number in numbers], source, coefficients, known)
+            predictions = predict_together([operators[number] for number in numbers], varied, coefficients, known)
             found = relative_error(predictions, solution.expand_as(predictions))
             kept = has_size(solution)
+            if known.output_axes > 2:
+                found, kept = found.mean(dim=-1), kept.all(dim=-1)
             mean = found.double().masked_fill(~kept, 0).sum(dim=-1) / kept.sum(dim=-1)
             errors[torch.tensor(numbers, device="cpu")[:, None], points] = mean.cpu()
 

@@ -1,4 +1,4 @@
-"""How far a prediction is from the solution: relative error, PDE residual, spectra."""
+"""Metrics of a prediction: relative error, PDE residual, spectra."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sciml_fm_core.physics.spectral import (
 
 
 def relative_error(prediction: Tensor, solution: Tensor) -> Tensor:
-    """``||u - u0|| / ||u0||`` of each example in the discrete L2 norm, for numbers of any size.
+    """Relative error ``||u - u0|| / ||u0||`` of each example in the discrete L2 norm, for numbers of any size.
 
     Its mean over a test set is the paper's metric mu, see `mean_relative_error`.
 
@@ -45,17 +45,20 @@ def relative_error(prediction: Tensor, solution: Tensor) -> Tensor:
 
 
 def relative_residual(residual: Tensor, source: Tensor) -> Tensor:
-    """``||L u - f|| / ||f||`` of each example, shape (...), from `System.residual`; 0 or infinity where f is zero."""
+    """Relative residual ``||L u - f|| / ||f||``, shape (...), from `System.residual`; 0 or infinity where f is 0."""
     return relative_size(residual, source)
 
 
-def has_size(target: Tensor) -> Tensor:
+def has_size(target: Tensor, *, batched: bool = False) -> Tensor:
     """Mask, shape (...), of the targets (..., n, n) that are not zero: means of relative errors are over these alone.
+
+    Of a batch of examples the mask has shape (count,): an example of several fields counts where none of them is zero.
 
     Against a zero solution every prediction but zero is infinitely wrong, by however little: one such example would
     decide a mean, and with it the choice of weights and learning rates, and absolute errors have another unit.
     """
-    return (target != 0).any(dim=-1).any(dim=-1)
+    mask = (target != 0).any(dim=-1).any(dim=-1)
+    return mask.flatten(1).all(dim=1) if batched and mask.ndim > 1 else mask
 
 
 def mean_relative_error(prediction: Tensor, solution: Tensor) -> float:
@@ -77,16 +80,23 @@ def mean_relative_error(prediction: Tensor, solution: Tensor) -> float:
 def measured_errors(parts: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """`relative_error` of the examples whose solution is not zero, shape (count,), float64; at least one.
 
+    Of solutions (count, q, ny, nx) of several fields it is the mean of theirs.
+
     Args:
         parts: predictions and solutions of some examples each.
 
     Raises:
         ValueError: if the shapes differ, or every solution is zero.
     """
-    errors = torch.cat([relative_error(*part).double()[has_size(part[1])] for part in parts])
+    errors = torch.cat([_by_example(*part) for part in parts])
     if not len(errors):
         raise ValueError("relative error: expected an example whose solution is not zero, got none to measure on")
     return errors
+
+
+def _by_example(prediction: Tensor, solution: Tensor) -> Tensor:
+    error, counts = relative_error(prediction, solution).double(), has_size(solution, batched=True)
+    return (error if error.ndim < 2 else error.flatten(1).mean(dim=1))[counts]
 
 
 def energy_spectrum(field: Tensor) -> Tensor:

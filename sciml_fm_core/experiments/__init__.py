@@ -1,30 +1,13 @@
 """Side studies, one file or folder each: the method, the runs, the figure. The folders below import none of them.
 
-Importing this package registers them all, see `study.registry`.
+They register themselves, see `study.registry`, which imports all of them when one is asked for that it does not know.
 """
 
-from . import (
-    convergence,
-    learned_symbol,
-    low_precision,
-    physics_loss,
-    ranks,
-    shipped,
-    training_range,
-    uncertainty,
-    unsupervised,
-    weight_spectra,
-)
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    "convergence",
-    "learned_symbol",
-    "low_precision",
-    "physics_loss",
-    "ranks",
-    "shipped",
-    "training_range",
-    "uncertainty",
-    "unsupervised",
-    "weight_spectra",
-]
+
+def import_all() -> None:
+    """Import every study, so that it registers its experiments."""
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")

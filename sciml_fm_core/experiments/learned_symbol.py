@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.spectral import check_finite, check_grid, resample
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 
 RESOLUTION = 64
@@ -177,7 +178,7 @@ def learned_symbol(
     coefficients = coefficients.detach().double().cpu()
     known.check(torch.zeros(n, n, dtype=torch.float64, device="cpu"), coefficients)
 
-    multiplier = known.solution_multiplier(coefficients, n)[0]
+    multiplier = spectral(known).solution_multiplier(coefficients, n)[0]
     found = []
     for part in modes.split(max(1, HELD_POINTS // (2 * n**2))):
         response = _response(operator, known, coefficients, part, source, n)

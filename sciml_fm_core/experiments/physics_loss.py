@@ -13,8 +13,8 @@ from sciml_fm_core.data.batches import Batches, CurriculumBatches, FreshBatches
 from sciml_fm_core.evaluation.errors import evaluate, validation_sets
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.experiments import COARSE_FIRST, Budget, find_budget
-from sciml_fm_core.study.measured import MeasuredRun, Schedule
 from sciml_fm_core.study.registry import experiment
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.loop import fit
@@ -25,7 +25,7 @@ from sciml_fm_core.training.unlabelled import UNLABELLED, WithoutSolutions
 
 
 @dataclass(frozen=True)
-class EquationRun(MeasuredRun):
+class EquationRun(CustomRun):
     """An operator trained on fresh sources and coefficients of a task by one loss, and measured once.
 
     Attributes:
@@ -60,7 +60,7 @@ class EquationRun(MeasuredRun):
         find_recipe(self.recipe)
 
     def measure(self, device):
-        """Its error, and that of the operator it starts from as ``error_before``.
+        """Error of the operator, and of the one that it starts from as ``error_before``.
 
         ``cpu_seconds`` are those of the training.
         """

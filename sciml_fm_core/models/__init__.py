@@ -1,3 +1,3 @@
 """Neural operators: architectures, what they are told of an equation, and the bundle of a trained one."""
 
-from . import fno, unet, vit  # noqa: F401 - registers them
+from . import fno  # noqa: F401 - registers it

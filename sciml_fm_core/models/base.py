@@ -17,7 +17,7 @@ from torch.nn.modules.module import _has_any_global_hook, register_module_parame
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sciml_fm_core.physics.spectral import check_grid, resample
+from sciml_fm_core.physics.spectral import Resolution, check_tensor, resample, resolution_of
 from sciml_fm_core.schema import TakesNumpy
 
 from .conditioning import Conditioning
@@ -26,6 +26,9 @@ WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """What weights in files may be."""
 FINEST_GRID = 1024
 """Points in each direction of a grid of a network's own, at most: no tensor in a file bounds them."""
+
+AUTO = "auto"
+"""The size that fits the data."""
 
 Network = Callable[["Model", Tensor, Conditioning], Tensor]
 """How a network is applied: its module, fields and what it is told to solutions, see `Model.forward`."""
@@ -43,14 +46,16 @@ class ModelConfig(TakesNumpy):
         gate_width: hidden width of the network that modulates hidden channels by the scalars; 0 for none, where a
             scalar is one more channel that is constant in space.
         mode_channels: values that it is told on each Fourier mode.
+        out_channels: output fields.
     """
 
     in_channels: int
     gate_width: int = field(default=0, kw_only=True)
     mode_channels: int = field(default=0, kw_only=True)
+    out_channels: int = field(default=1, kw_only=True)
 
     def __post_init__(self):
-        for name, least in (("in_channels", 1), ("gate_width", 0), ("mode_channels", 0)):
+        for name, least in (("in_channels", 1), ("gate_width", 0), ("mode_channels", 0), ("out_channels", 1)):
             if getattr(self, name) < least:
                 raise ValueError(
                     f"{type(self).__name__}: expected {name} of at least {least}, got {getattr(self, name)}"
@@ -64,7 +69,7 @@ class ModelConfig(TakesNumpy):
 
 
 class Model(nn.Module):
-    """A neural operator ``(source, what it is told of the equation) -> solution`` on n x n periodic grids.
+    """A neural operator ``(fields, what it is told of the equation) -> solutions`` on periodic grids of ny x nx points.
 
     A subclass declares the class attributes below, builds its layers in ``__init__(config)`` and implements `forward`.
     One that has an `architecture` registers itself in `MODELS`: operators are built, saved and loaded by that name.
@@ -102,6 +107,11 @@ class Model(nn.Module):
                 "use another architecture or another recipe"
             )
         self.config = config
+
+    @classmethod
+    def fitted(cls, resolutions: Sequence[Resolution]) -> Mapping[str, Any]:
+        """Values of the config for data on such grids, the size ``auto``."""
+        return cls.sizes["1M"]
 
     @classmethod
     def create(cls, config: ModelConfig, generator: torch.Generator | None = None) -> Model:
@@ -151,11 +161,11 @@ class Model(nn.Module):
         """Apply the network.
 
         Args:
-            fields: (batch, channels, n, n), the source first.
+            fields: (batch, channels, ny, nx), the source first.
             conditioning: what is known of the equations of the batch.
 
         Returns:
-            Solution in the scale of the network, (batch, 1, n, n).
+            Solutions in the scale of the network, (batch, out_channels, ny, nx).
         """
         raise NotImplementedError(f"{type(self).__name__}.forward")
 
@@ -195,12 +205,13 @@ class Model(nn.Module):
         Raises:
             ValueError: on numbers of channels, values on modes or points that it does not take.
         """
+        check_tensor(fields, "inputs")
         if conditioning is None:
             conditioning = Conditioning(fields.new_empty(len(fields), 0))
         told = conditioning.scalars.shape[-1] + (0 if conditioning.fields is None else conditioning.fields.shape[-3])
         if fields.ndim != 4 or fields.shape[1] + told != self.config.in_channels:
             raise ValueError(
-                f"inputs: expected (batch, {self.config.in_channels}, n, n) counting what is told of the equation, "
+                f"inputs: expected (batch, {self.config.in_channels}, ny, nx) counting what is told of the equation, "
                 f"got {tuple(fields.shape)} and {told} more"
             )
         values = 0 if conditioning.modes is None else conditioning.modes.shape[-1]
@@ -209,11 +220,11 @@ class Model(nn.Module):
                 f"inputs: this network expects {self.config.mode_channels} values on each mode, got {values}; "
                 "encode the examples by the operator's own normalisation"
             )
-        n, least = check_grid(fields, "inputs"), self.smallest_grid
-        if n < least:
+        resolution, least = resolution_of(fields.shape), self.smallest_grid
+        if min(fields.shape[-2:]) < least:
             raise ValueError(
-                f"inputs: this {self.architecture} expects at least {least} points in each direction, got {n}; "
-                "use a finer grid or another model"
+                f"inputs: this {self.architecture} expects at least {least} points in each direction, got "
+                f"{resolution}; use a finer grid or another model"
             )
         return conditioning
 
@@ -357,14 +368,16 @@ class FixedGridModel(Model):
 
     def forward(self, fields: Tensor, conditioning: Conditioning) -> Tensor:
         """As `Model.forward`."""
-        n, points = fields.shape[-1], self.points
+        grid, points = resolution_of(fields.shape), self.points
         if conditioning.fields is not None:
             fields = torch.cat([fields, conditioning.fields], dim=1)
         scalars = conditioning.scalars[..., None, None].expand(-1, -1, points, points)
-        return resample(self.on_grid(torch.cat([resample(fields, points), scalars], 1), conditioning.scalars), n)
+        gating = torch.cat([fields[:, 1:].mean(dim=(-2, -1)), conditioning.scalars], dim=1)
+        return resample(self.on_grid(torch.cat([resample(fields, points), scalars], 1), gating), grid)
 
     def on_grid(self, inputs: Tensor, scalars: Tensor) -> Tensor:
-        """From (batch, in_channels, points, points), scalars included as constant channels, to (batch, 1, ...)."""
+        """From (batch, in_channels, points, points), scalars included as constant channels, to (batch, out_channels,
+        points, points)."""
         raise NotImplementedError(f"{type(self).__name__}.on_grid")
 
 
@@ -397,13 +410,13 @@ def apply_together(
 
     Args:
         models: the networks.
-        inputs: for each of them fields (batch, channels, n, n), the source first, and what it is told; None for
+        inputs: for each of them fields (batch, channels, ny, nx), the source first, and what it is told; None for
             nothing. Tensors that several share are mapped once.
         network: what to apply instead of `Model.network`, such as its compiled form, one after the other; of no use
             where a network `is_changed`.
 
     Returns:
-        Solutions, (batch, 1, n, n) each.
+        Solutions, (batch, out_channels, ny, nx) each.
 
     Raises:
         ValueError: if the networks differ in shape, or on numbers of channels or points that they do not take.
@@ -419,9 +432,10 @@ def apply_together(
         used = call_module if changed else network or first.network()
         solutions = [used(model, *own) for model, own in zip(models, checked, strict=True)]
     for solution, (fields, _) in zip(solutions, checked, strict=True):
-        if changed and solution.shape != (len(fields), 1, *fields.shape[-2:]):
+        expected = (len(fields), first.config.out_channels, *fields.shape[-2:])
+        if changed and solution.shape != expected:
             raise ValueError(
-                "network: expected solutions (batch, 1, n, n) of one whose layers were exchanged, got "
+                f"network: expected solutions {expected} of one whose layers were exchanged, got "
                 f"{tuple(solution.shape)}"
             )
     return solutions

@@ -38,11 +38,11 @@ class Block(NamedTuple):
 
 
 class Head(NamedTuple):
-    """Parameters of the pointwise network d -> p -> 1 behind the last block.
+    """Parameters of the pointwise network d -> p -> q behind the last block.
 
     Attributes:
         project: (d, p), and ``project_bias`` (p,).
-        output: (p, 1), and ``output_bias`` (1,).
+        output: (p, q), and ``output_bias`` (q,).
     """
 
     project: Tensor
@@ -52,11 +52,11 @@ class Head(NamedTuple):
 
 
 class FourierMatrices(NamedTuple):
-    """Real matrices of the truncated transform of n points to modes ky in [-m, m), kx in [0, m), and of its inverse.
+    """Real matrices of the truncated transform of ny x nx points to modes ky in [-m, m), kx in [0, m), and back.
 
-    ``along_x`` (2 m, n) has rows (kx, re/im); ``back_x`` (n, 2 m) is its inverse with the factor 1 / n^2 of both
-    directions; a mode with kx > 0 stands for itself and its conjugate, hence a factor 2. ``waves`` (2 (m + 1), n) holds
-    cos and sin of ky = 0 .. m along y: the products with them give the modes of both signs, see `unfold`.
+    ``along_x`` (2 m, nx) has rows (kx, re/im); ``back_x`` (nx, 2 m) is its inverse with the factor 1 / (ny nx) of both
+    directions; a mode with kx > 0 stands for itself and its conjugate, hence a factor 2. ``waves`` (2 (m + 1), ny)
+    holds cos and sin of ky = 0 .. m along y: the products with them give the modes of both signs, see `unfold`.
     """
 
     along_x: Tensor
@@ -65,14 +65,16 @@ class FourierMatrices(NamedTuple):
 
 
 @cached_tensors(maxsize=32)
-def fourier_matrices(n: int, modes: int, dtype: torch.dtype, device: torch.device) -> FourierMatrices:
+def fourier_matrices(ny: int, nx: int, modes: int, dtype: torch.dtype, device: torch.device) -> FourierMatrices:
     """`FourierMatrices` for a grid; computed once in float64, outside any graph."""
-    k, j = (torch.arange(count, dtype=torch.float64, device="cpu") for count in (modes + 1, n))
-    phase = 2 * torch.pi * torch.outer(k, j / n)
-    waves = torch.cat([phase.cos(), phase.sin()])
-    along_x = torch.stack([phase[:-1].cos(), -phase[:-1].sin()], dim=1).flatten(0, 1)
+    k = torch.arange(modes + 1, dtype=torch.float64, device="cpu")
+    phase_y, phase_x = (
+        2 * torch.pi * torch.outer(k, torch.arange(n, dtype=torch.float64, device="cpu") / n) for n in (ny, nx)
+    )
+    waves = torch.cat([phase_y.cos(), phase_y.sin()])
+    along_x = torch.stack([phase_x[:-1].cos(), -phase_x[:-1].sin()], dim=1).flatten(0, 1)
     multiplicity = k[:-1].clamp(max=1).repeat_interleave(2) + 1
-    back_x = along_x.T * multiplicity / n**2
+    back_x = along_x.T * multiplicity / (ny * nx)
     return FourierMatrices(*(t.to(device, dtype).contiguous() for t in (along_x, back_x, waves)))
 
 
@@ -104,19 +106,19 @@ def fold(spectrum: Tensor) -> Tensor:
 
 
 def analyse(field: Tensor, matrices: FourierMatrices) -> Tensor:
-    """Spectrum (2 m * m, 2, ...) of a field (n, n, ...): modes (ky, kx), real and imaginary part."""
-    n, m = matrices.back_x.shape[0], matrices.along_x.shape[0] // 2
-    rows = torch.matmul(matrices.along_x, field.reshape(n, n, -1))  # (y, (kx, re/im), features)
-    products = matrices.waves @ rows.view(n, -1)
+    """Spectrum (2 m * m, 2, ...) of a field (ny, nx, ...): modes (ky, kx), real and imaginary part."""
+    m = matrices.along_x.shape[0] // 2
+    rows = torch.matmul(matrices.along_x, field.flatten(2))  # (y, (kx, re/im), features)
+    products = matrices.waves @ rows.view(len(field), -1)
     return unfold(products.view(2, m + 1, m, 2, -1)).view(2 * m * m, 2, *field.shape[2:])
 
 
 def synthesise(spectrum: Tensor, matrices: FourierMatrices) -> Tensor:
-    """Field (n, n, ...) of a spectrum (2 m * m, 2, ...), see `analyse`."""
-    n, m = matrices.back_x.shape[0], matrices.along_x.shape[0] // 2
-    coefficients = fold(spectrum.reshape(2 * m, m, 2, -1))
-    rows = matrices.waves.T @ coefficients.view(2 * (m + 1), -1)
-    return torch.matmul(matrices.back_x, rows.view(n, 2 * m, -1)).view(n, n, *spectrum.shape[2:])
+    """Field (ny, nx, ...) of a spectrum (2 m * m, 2, ...), see `analyse`."""
+    (nx, columns), ny = matrices.back_x.shape, matrices.waves.shape[1]
+    coefficients = fold(spectrum.reshape(columns, columns // 2, 2, -1))
+    rows = matrices.waves.T @ coefficients.view(len(matrices.waves), -1)
+    return torch.matmul(matrices.back_x, rows.view(ny, columns, -1)).view(ny, nx, *spectrum.shape[2:])
 
 
 def mix_modes(spectrum: Tensor, weight: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ def plain_trunk(
     """All blocks, with GELU between them, and the head.
 
     Args:
-        fields: (n, n, batch, c), what the first block's pointwise convolution takes.
+        fields: (ny, nx, batch, c), what the first block's pointwise convolution takes.
         spectrum: (2 m * m, 2, batch, d), what its spectral convolution takes.
         blocks: one or more.
         head: behind the last one.
@@ -164,11 +166,11 @@ def plain_trunk(
         pointwise: dtype of the products of d channels with pointwise weights; that of the fields where None.
 
     Returns:
-        (n, n, batch).
+        (ny, nx, batch, q).
     """
     hidden = plain_blocks(fields, spectrum, blocks, matrices, pointwise)
     features = functional.gelu(_product(hidden, head.project, pointwise) + head.project_bias)
-    return (features @ head.output + head.output_bias)[..., 0]
+    return features @ head.output + head.output_bias
 
 
 def plain_blocks(
@@ -178,8 +180,8 @@ def plain_blocks(
     matrices: FourierMatrices,
     pointwise: torch.dtype | None = None,
 ) -> Tensor:
-    """What the head of `plain_trunk` takes, (n, n, batch, d); arguments as there."""
-    hidden = fields
+    """What the head of `plain_trunk` takes, (ny, nx, batch, d); arguments as there."""
+    hidden, points = fields, fields.shape[0] * fields.shape[1]
     for number, block in enumerate(blocks):
         if number:
             hidden = functional.gelu(hidden)
@@ -189,7 +191,7 @@ def plain_blocks(
             mixed = mixed * block.spectral_gate  # here, where it is smallest
         if block.mode_gate is not None:
             mixed = complex_product(mixed, block.mode_gate)
-        convolved = synthesise(with_mean(mixed, len(fields) ** 2 * block.mean), matrices)
+        convolved = synthesise(with_mean(mixed, points * block.mean), matrices)
         product = _product(hidden, block.weight, pointwise if number else None)
         hidden = convolved + product if block.gate is None else torch.addcmul(convolved, product, block.gate)
     return hidden

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 
 
@@ -86,7 +87,9 @@ class SymbolOnModes(Conditioner):
     channels = SYMBOL_CHANNELS
 
     def values(self, coefficients, system, n):
-        symbol = system.symbol(coefficients.double(), n) / system.scale(coefficients.double())[..., None, None]
+        symbol = (
+            spectral(system).symbol(coefficients.double(), n) / system.scale(coefficients.double())[..., None, None]
+        )
         return symbol_features(symbol).to(coefficients.dtype)
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from sciml_fm_core.eager import is_eager, is_ordinary
 from sciml_fm_core.files import user_path
+from sciml_fm_core.physics.spectral import grid_shape
 
 from .base import Model, ModelConfig, are_changed, drawing_from, is_hooked, layers_of, without_autocast
 from .blocks import (
@@ -51,6 +52,9 @@ class FNOConfig(ModelConfig):
         projection: hidden channels of the last pointwise network; 2 d where None.
         mode_gate_width: hidden width of the network that makes complex factors of the convolutions' modes from the
             values on them, where there are `mode_channels`.
+        margin: share of points added in each direction, for fields that are not periodic, and cut off again.
+        fill: what the margin holds: fields ``mirrored`` at both ends, one fading into the other, so that they are
+            continuous on the torus; or numbers that are ``learned``, one for each input field.
     """
 
     width: int = 16
@@ -58,9 +62,16 @@ class FNOConfig(ModelConfig):
     depth: int = 4
     projection: int | None = None
     mode_gate_width: int = 32
+    margin: float = 0.0
+    fill: str = "mirrored"
 
     def __post_init__(self):
         super().__post_init__()
+        if not 0 <= self.margin <= 1 or self.fill not in ("mirrored", "learned"):
+            raise ValueError(
+                "FNOConfig: expected a margin from 0 to 1, with a fill mirrored or learned, got "
+                f"{self.margin} {self.fill!r}"
+            )
         for name in ("width", "modes", "depth", "mode_gate_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"FNOConfig: expected {name} of at least 1, got {getattr(self, name)}")
@@ -100,17 +111,18 @@ class SpectralConvolution(nn.Module):
             self.weight.data.copy_(drawn / math.sqrt(2 * width))
 
     def forward(self, hidden: Tensor, factors: Tensor | None = None) -> Tensor:
-        """Apply to hidden (n, n, batch, d), with complex factors of the modes of the result (2 m * m, 2, batch, d)."""
-        matrices = fourier_matrices(hidden.shape[0], self.modes, hidden.dtype, hidden.device)
+        """Apply to hidden (ny, nx, batch, d), with complex factors (2 m * m, 2, batch, d) of the result's modes."""
+        matrices = fourier_matrices(len(hidden), hidden.shape[1], self.modes, hidden.dtype, hidden.device)
         mixed = mix_modes(analyse(hidden, matrices), self.weight)
         return synthesise(mixed if factors is None else complex_product(mixed, factors), matrices)
 
 
 class FNO(Model):
-    """Fourier neural operator ``(source, what it is told) -> solution`` on n x n periodic grids.
+    """Fourier neural operator ``(fields, what it is told) -> solutions`` on periodic grids of ny x nx points.
 
     A 1 x 1 lift to d channels; blocks of a spectral convolution plus a 1 x 1 convolution, with GELU after all but the
-    last; 1 x 1 to 2 d channels, GELU, 1 x 1 to one. No positional channels: they would break translation equivariance.
+    last; 1 x 1 to 2 d channels, GELU, 1 x 1 to those of the solution. No positional channels: they would break
+    translation equivariance.
 
     Args:
         config: shape of the network.
@@ -135,7 +147,9 @@ class FNO(Model):
         )
         self.pointwise = nn.ModuleList(nn.Linear(d, d) for _ in range(config.depth))
         self.project = nn.Linear(d, projection)
-        self.output = nn.Linear(projection, 1)
+        self.output = nn.Linear(projection, config.out_channels)
+        learned = config.margin and config.fill == "learned"
+        self.margin = nn.Parameter(torch.zeros(config.in_channels)) if learned else None
         gates = config.depth * 3 * d
         self.gates = Gates(config.in_channels - 1, gates, config.gate_width) if config.gate_width else None
         told = config.mode_channels, config.depth, d, config.mode_gate_width
@@ -147,6 +161,16 @@ class FNO(Model):
                     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
                     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
         self._layers = layers_of(self)
+
+    @classmethod
+    def fitted(cls, resolutions):
+        """About a million parameters: as many modes as the coarsest grid has, up to 16, and width in their place.
+
+        >>> FNO.fitted([16]), FNO.fitted([128, (64, 48)])
+        ({'width': 32, 'modes': 8}, {'width': 16, 'modes': 16})
+        """
+        modes = min(16, *(min(grid_shape(resolution)) // 2 for resolution in resolutions))
+        return {"width": min(64, 256 // modes), "modes": modes}
 
     @classmethod
     def create(cls, config, generator=None):
@@ -177,7 +201,7 @@ class FNO(Model):
             return self.solution(fields, told)
 
     def hidden(self, fields: Tensor, conditioning: Conditioning | None = None) -> Tensor:
-        """What `head` takes, (batch, n, n, d), for arguments as of `forward`: head(hidden(...)) is forward(...).
+        """What `head` takes, (batch, ny, nx, d), for arguments as of `forward`: head(hidden(...)) is forward(...).
 
         For what has several heads on one trunk, or asks what the last layer sees.
         """
@@ -185,14 +209,15 @@ class FNO(Model):
         with without_autocast(fields.device):
             if are_changed(self._layers):
                 return self._hidden_by_layers(fields, told)
-            return plain_blocks(*self._trunk(fields, told)).permute(2, 0, 1, 3)
+            hidden = plain_blocks(*self._trunk(fields, told)).permute(2, 0, 1, 3)
+            return hidden[:, : fields.shape[-2], : fields.shape[-1]]
 
     def features(self, hidden: Tensor) -> Tensor:
-        """What the last linear layer takes, (batch, n, n, p), of `hidden`."""
+        """What the last linear layer takes, (batch, ny, nx, p), of `hidden`."""
         return functional.gelu(self.project(hidden))
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Solutions in the scale of the network, (batch, 1, n, n), of `hidden`."""
+        """Solutions in the scale of the network, (batch, out_channels, ny, nx), of `hidden`."""
         return self.output(self.features(hidden)).permute(0, 3, 1, 2)
 
     @property
@@ -207,17 +232,20 @@ class FNO(Model):
     def solution(self, fields: Tensor, told: Conditioning, pointwise: torch.dtype | None = None) -> Tensor:
         """`forward` by the matrix products of `blocks`, for layers that are as they were built.
 
-        They run in the fused form on a CPU, unless operations do not run at once (see `is_eager`) or the pointwise
-        products have a dtype of their own (see `blocks.plain_trunk`), and in the plain form elsewhere.
+        They run in the fused form on a CPU, unless operations do not run at once (see `is_eager`), the pointwise
+        products have a dtype of their own (see `blocks.plain_trunk`), the grid is not square or there are several
+        output fields; and in the plain form elsewhere.
         """
         points, spectrum, blocks, matrices = self._trunk(fields, told)
         head = Head(self.project.weight.T, self.project.bias, self.output.weight.T, self.output.bias)
         ordinary = is_eager() and all(map(is_ordinary, (points, spectrum, *head, *chain.from_iterable(blocks))))
-        if ordinary and fields.device.type == "cpu" and pointwise is None:
+        ny, nx = fields.shape[-2:]
+        usual = len(points) == points.shape[1] and self.config.out_channels == 1 and pointwise is None
+        if ordinary and usual and fields.device.type == "cpu":
             solution = fused_trunk(points, spectrum, blocks, head, matrices)
         else:
             solution = plain_trunk(points, spectrum, blocks, head, matrices, pointwise)
-        return solution.permute(2, 0, 1).contiguous().unsqueeze(1)  # losses would be slow on other strides
+        return solution[:ny, :nx].permute(2, 3, 0, 1).contiguous()  # losses would be slow on other strides
 
     def _trunk(self, fields: Tensor, told: Conditioning) -> tuple[Tensor, Tensor, list[Block], FourierMatrices]:
         """What the trunk takes: fields and their spectrum, a block for each layer, matrices of the grid.
@@ -225,12 +253,13 @@ class FNO(Model):
         The lift is linear, so it is never applied to a field: the first block's weights and the spectrum of the inputs
         take it up.
         """
-        fields, n = _all_fields(fields, told), fields.shape[-1]
-        matrices = fourier_matrices(n, self.config.modes, fields.dtype, fields.device)
+        fields = self._all_fields(fields, told)
+        ny, nx = fields.shape[-2:]
+        matrices = fourier_matrices(ny, nx, self.config.modes, fields.dtype, fields.device)
         known, unknown = self.lift.weight.split([fields.shape[1], told.scalars.shape[1]], dim=1)
         lifted_mean = functional.linear(told.scalars, unknown, self.lift.bias)
         points = fields.permute(2, 3, 0, 1)  # (y, x, batch, channel)
-        spectrum = with_mean(functional.linear(analyse(points, matrices), known), n**2 * lifted_mean)
+        spectrum = with_mean(functional.linear(analyse(points, matrices), known), ny * nx * lifted_mean)
         blocks = []
         for i, (gates, factors) in enumerate(zip(self.block_gates(fields, told), self.mode_factors(told), strict=True)):
             spectral, pointwise = cast(SpectralConvolution, self.spectral[i]), cast(nn.Linear, self.pointwise[i])
@@ -243,10 +272,23 @@ class FNO(Model):
             blocks.append(Block(spectral.weight, weight.T, mean, spectral_gate, gate, factors))
         return points, spectrum, blocks, matrices
 
+    def _all_fields(self, fields: Tensor, told: Conditioning) -> Tensor:
+        """Input fields and those that it is told, with the margin."""
+        fields = fields if told.fields is None else torch.cat([fields, told.fields], dim=1)
+        if not self.config.margin:
+            return fields
+        added = [math.ceil(self.config.margin * points) for points in fields.shape[-2:]]
+        if self.margin is None:
+            return _mirrored(_mirrored(fields, added[0], -2), added[1], -1)
+        inside = functional.pad(torch.ones_like(fields[:1, :1]), (0, added[1], 0, added[0]))
+        outside = self.margin[: fields.shape[1], None, None] * (1 - inside)
+        return functional.pad(fields, (0, added[1], 0, added[0])) + outside
+
     def _hidden_by_layers(self, fields: Tensor, told: Conditioning) -> Tensor:
         """`hidden` from calls of its layers, one by one: whatever they were exchanged for or have hooked to them."""
-        fields, n = _all_fields(fields, told), fields.shape[-1]
-        channels = torch.cat([fields, told.scalars[..., None, None].expand(-1, -1, n, n)], dim=1)
+        ny, nx = fields.shape[-2:]
+        fields = self._all_fields(fields, told)
+        channels = torch.cat([fields, told.scalars[..., None, None].expand(-1, -1, *fields.shape[-2:])], dim=1)
         hidden = self.lift(channels.permute(2, 3, 0, 1))  # (y, x, batch, channel)
         for i, (gates, factors) in enumerate(zip(self.block_gates(fields, told), self.mode_factors(told), strict=True)):
             given = (hidden,) if factors is None else (hidden, factors)
@@ -256,14 +298,14 @@ class FNO(Model):
                 convolved, product = spectral_gate * convolved + shift, gate * product
             hidden = convolved + product
             hidden = functional.gelu(hidden) if i < self.config.depth - 1 else hidden
-        return hidden.permute(2, 0, 1, 3)
+        return hidden[:ny, :nx].permute(2, 0, 1, 3)
 
     def block_gates(self, fields: Tensor, told: Conditioning) -> Sequence[tuple]:
         """Spectral and pointwise gates, in (0, 2), and shifts of each block, (batch, d) each; or None of each."""
         depth = self.config.depth
         if self.gates is None:
             return [(None, None, None)] * depth
-        maps = fields[:, 1:].mean(dim=(-2, -1))  # a coefficient map is constant: its value
+        maps = fields[:, 1:].mean(dim=(-2, -1))  # of a coefficient that is constant, its value
         gates = self.gates(torch.cat([maps, told.scalars], dim=1)).unflatten(1, (depth, 3, -1))
         spectral, pointwise, shift = gates.permute(2, 1, 0, 3).contiguous()
         return list(zip(bounded_scale(spectral), bounded_scale(pointwise), torch.tanh(shift / 2), strict=True))
@@ -323,8 +365,14 @@ class FNO(Model):
         return model
 
 
-def _all_fields(fields: Tensor, told: Conditioning) -> Tensor:
-    return fields if told.fields is None else torch.cat([fields, told.fields], dim=1)
+def _mirrored(fields: Tensor, added: int, dim: int) -> Tensor:
+    """Fields with points added behind the last: mirrored there, and fading into what is mirrored at the first."""
+    count = fields.shape[dim]
+    place = torch.arange(added, device=fields.device)
+    at_last, at_first = count - 2 - place, added - place
+    weight = ((place + 1) / (added + 1)).to(fields.dtype).view(-1, *[1] * (-1 - dim))
+    last, first = (fields.index_select(dim, index.clamp(0, count - 1)) for index in (at_last, at_first))
+    return torch.cat([fields, torch.lerp(last, first, weight)], dim=dim)
 
 
 def _read_released(path: Path) -> dict[str, Tensor]:

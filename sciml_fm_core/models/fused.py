@@ -29,12 +29,13 @@ SPARE_BYTES = 2**29
 def fused_trunk(
     fields: Tensor, spectrum: Tensor, blocks: Sequence[Block], head: Head, matrices: FourierMatrices
 ) -> Tensor:
-    """`plain_trunk` for ordinary tensors outside `torch.func`, tracing and compilation.
+    """`plain_trunk` for ordinary tensors outside `torch.func`, tracing and compilation; square grids, one output.
 
     Differentiable any number of times: a backward pass that is to be differentiated computes the plain form again.
     """
     arguments = matrices, fields.contiguous(), spectrum.contiguous(), *head, *chain.from_iterable(blocks)
-    return _Trunk.apply(*arguments) if torch.is_grad_enabled() else _Trunk.forward(None, *arguments)
+    result = _Trunk.apply(*arguments) if torch.is_grad_enabled() else _Trunk.forward(None, *arguments)
+    return result.unsqueeze(-1)
 
 
 class Workspace:
@@ -242,7 +243,7 @@ def _plain_backward(ctx, as_graph: bool, result_gradient: Tensor, *inputs: Tenso
     # The spectrum is made of the fields: by an alias of each, what one gives is not counted for the other.
     aliases: list[Any] = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
     fields, spectrum, *parameters = aliases
-    result = plain_trunk(fields, spectrum, _blocks_of(parameters), Head(*parameters[:4]), ctx.matrices)
+    result = plain_trunk(fields, spectrum, _blocks_of(parameters), Head(*parameters[:4]), ctx.matrices)[..., 0]
     needed = ctx.needs_input_grad[1:]
     wanted = [alias for alias, needs in zip(aliases, needed, strict=True) if needs]
     found = iter(torch.autograd.grad(result, wanted, result_gradient, create_graph=as_graph, allow_unused=True))

@@ -7,7 +7,7 @@ import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +22,10 @@ from sciml_fm_core.physics.spectral import (
     translation_symbol,
     wavenumbers,
 )
+from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.physics.unknown import UnknownSystem
 
 from .conditioning import CONDITIONERS, SYMBOL_CHANNELS, Conditioning, symbol_features
 
@@ -31,9 +33,10 @@ from .conditioning import CONDITIONERS, SYMBOL_CHANNELS, Conditioning, symbol_fe
 class Encoded(NamedTuple):
     """Network inputs of a batch, and what turns its output v into a solution: ``u = scale * v``.
 
-    ``field`` (batch, 1, n, n); ``scalars``, ``modes`` and ``fields`` as in `Conditioning`; ``scale`` (batch,);
-    ``zero_mean`` (batch,) marks the examples whose output has its mean subtracted; ``mean`` (batch,), where it is
-    known, is that of the solution, and added.
+    ``field`` (batch, p, ny, nx); ``scalars``, ``modes`` and ``fields`` as in `Conditioning`; ``scale`` (batch,), or
+    (batch, q) of several output fields; ``zero_mean`` (batch,) marks the examples whose output has its mean subtracted;
+    ``mean`` (batch,), where it is known, is that of the solution, and added. An ``offset``, of the shape of the scale,
+    is added too, and says that the solution need not be zero where the field is.
     """
 
     field: Tensor
@@ -43,6 +46,7 @@ class Encoded(NamedTuple):
     modes: Tensor | None = None
     fields: Tensor | None = None
     mean: Tensor | None = None
+    offset: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Conditioning]:
@@ -52,11 +56,18 @@ class Encoded(NamedTuple):
     @property
     def used_scale(self) -> Tensor:
         """``scale``, and 0 where the field is 0 everywhere: so is the solution, whatever the network says."""
+        if self.offset is not None:
+            return self.scale
         return self.scale.masked_fill(~self.field.flatten(-3).any(dim=-1), 0)
 
     def decode(self, output: Tensor) -> Tensor:
-        """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n): zero where the field is."""
+        """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n): zero where the field is.
+
+        Those of q > 1 output fields keep the shape (..., batch, q, ny, nx) of the outputs.
+        """
         output = output.squeeze(-3)
+        if self.offset is not None:
+            return output * self.scale[..., None, None] + self.offset[..., None, None]
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
         solution = (output - mean[..., None, None]) * self.used_scale[..., None, None]
         return solution if self.mean is None else solution + self.mean[..., None, None]
@@ -66,7 +77,7 @@ class Encoded(NamedTuple):
         """Parts of one batch concatenated, tensor by tensor; what none of them has stays None."""
         columns = zip(*parts, strict=True)
         made = [None if column[0] is None else torch.cat(list(column)) for column in columns]
-        return Encoded(*made)  # type: ignore[arg-type] # only the last three may be None
+        return Encoded(*made)  # type: ignore[arg-type] # only the last four may be None
 
 
 def _root_mean_square(field: Tensor) -> Tensor:
@@ -83,6 +94,10 @@ def _check_sizes(where: str, names: Sequence[str], values: Sequence[float], *, d
             raise ValueError(f"{where} of {name}: expected a number of float32 up to {LARGEST:g}, got {value:g}")
 
 
+def _fields(system: System) -> tuple:
+    return system.inputs, system.outputs, system.coefficient_names
+
+
 def _union(names_of_systems) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in names_of_systems for name in names))
 
@@ -95,10 +110,17 @@ class Normalization(ABC):
     """Encodes examples of one or several systems for a network; a name it does not have is a zero channel."""
 
     kind: ClassVar[str]
+    linear: ClassVar[bool] = True
+    """Whether it takes only linear equations with a symbol, whose solution is scaled with the source."""
 
     def __init__(self, systems: tuple[System, ...], conditioners: Sequence[str] = ()):
         if not systems:
             raise ValueError("normalization: expected at least one system")
+        if self.linear and (other := [each.name for each in systems if not isinstance(each, SpectralSystem)]):
+            raise ValueError(
+                f"{self.kind} normalization: expected systems with a symbol, got {', '.join(other)}; use "
+                "recipe 'fields'"
+            )
         if unknown := [kind for kind in conditioners if kind not in CONDITIONERS]:
             raise ValueError(f"conditioning: expected kinds among {', '.join(CONDITIONERS)}, got {', '.join(unknown)}")
         self.systems = systems
@@ -118,7 +140,7 @@ class Normalization(ABC):
         mode_points: int | None = None,
         variation: Tensor | None = None,
     ) -> Encoded:
-        """Inputs for sources (batch, n, n) with coefficients (batch, c) of one of the systems.
+        """Inputs for sources (batch, n, n), or (batch, p, ny, nx), with coefficients (batch, c) of one of the systems.
 
         Args:
             source, coefficients, system: the examples.
@@ -127,7 +149,7 @@ class Normalization(ABC):
                 descriptions of each example, where the normalisation has several; and the numbers of
                 `second_operator`, where it composes.
         """
-        n = source.shape[-1]
+        n = source.shape[-1]  # of a square grid, where there are values on modes
         encoded = self._scaled(source, coefficients, system, mode_points or n, variation)
         points, axis = {"modes": mode_points or n, "fields": n}, {"modes": -1, "fields": -3}
         for kind in self.conditioners:
@@ -146,6 +168,9 @@ class Normalization(ABC):
     def to_dict(self) -> dict:
         """Plain values from which `normalization_from_dict` builds the same normalisation."""
         values = {"kind": self.kind, "systems": [system.name for system in self.systems], **self._statistics()}
+        if not (system := self.systems[0]).is_known:
+            values |= {"inputs": system.inputs, "outputs": system.outputs, "scalars": system.coefficient_names}
+            values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
         return values | ({"conditioners": list(self.conditioners)} if self.conditioners else {})
 
     @abstractmethod
@@ -159,12 +184,19 @@ class Normalization(ABC):
 
     @property
     def in_channels(self) -> int:
-        """Input channels of the network: the source, fields and scalars."""
-        return 1 + self.channels("fields") + len(self.channel_names)
+        """Input channels of the network: input fields, further fields and scalars."""
+        return len(self.systems[0].inputs) + self.channels("fields") + len(self.channel_names)
+
+    @property
+    def out_channels(self) -> int:
+        """Output channels of the network."""
+        return len(self.systems[0].outputs)
 
     def knows(self, system: System) -> bool:
         """Whether examples of a system can be encoded: of those that the operator was trained for."""
-        return system.name in [known.name for known in self.systems]
+        if system.is_known:
+            return system.name in [known.name for known in self.systems]
+        return _fields(system) in map(_fields, self.systems)
 
     def resolve(self, system: System | str | None) -> System:
         """The system meant, checked to be one that the operator `knows`.
@@ -185,7 +217,7 @@ class Normalization(ABC):
             raise ValueError(
                 f"system: this operator was trained for {', '.join(s.name for s in self.systems)}, got {found.name}"
             )
-        return found
+        return found if found.is_known else next(known for known in self.systems if _fields(known) == _fields(found))
 
     def _arrange(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
         """Place columns by name among `channel_names`; absent names are zero."""
@@ -408,7 +440,7 @@ class SymbolNormalization(Normalization):
         return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners)
 
     def knows(self, system):
-        return True
+        return isinstance(system, SpectralSystem)
 
     def channels(self, part):
         return super().channels(part) + (SYMBOL_CHANNELS if part == "modes" else 0)
@@ -421,7 +453,7 @@ class SymbolNormalization(Normalization):
             field = filter_modes(field, second_operator(following, field.shape[-1]))
         turned = field.amax(dim=(-2, -1)) + field.amin(dim=(-2, -1)) < 0
         g = _root_mean_square(field) * torch.where(turned, -1, 1)
-        multiplier, null = system.solution_multiplier(coefficients, mode_points)
+        multiplier, null = spectral(system).solution_multiplier(coefficients, mode_points)
         vanishing = multiplier.abs() < SMALLEST_MULTIPLIER
         symbol = (1 / multiplier.masked_fill(null, 1).masked_fill(vanishing, SMALLEST_MULTIPLIER)).masked_fill(null, 0)
         if following is not None:
@@ -445,6 +477,70 @@ class SymbolNormalization(Normalization):
         return {}
 
 
+class FieldsNormalization(Normalization):
+    """Every field and coefficient less its mean, over its standard deviation, of one system of any kind.
+
+    The statistics are those of the training examples, of each input and output field over all of their points.
+    Nothing is asked of the equation, nor used: neither that it is linear, nor that there is one.
+    """
+
+    kind = "fields"
+    linear = False
+
+    def __init__(self, systems, centre: Sequence[float], spread: Sequence[float], conditioners=()):
+        super().__init__(systems, conditioners)
+        if len(systems) > 1:
+            raise ValueError(f"fields normalization: expected one system, got {', '.join(s.name for s in systems)}")
+        names = (*systems[0].inputs, *systems[0].outputs, *systems[0].coefficient_names)
+        self.centre, self.spread = tuple(map(float, centre)), tuple(map(float, spread))
+        if not len(self.centre) == len(self.spread) == len(names) or not min(self.spread, default=1) > 0:
+            raise ValueError(
+                f"fields normalization: expected {len(names)} centres and spreads above 0 for {' '.join(names)}, got "
+                f"{reprlib.repr(self.centre)} and {reprlib.repr(self.spread)}"
+            )
+        _check_sizes("fields normalization: centre", names, self.centre, divides=False)
+        _check_sizes("fields normalization: spread", names, self.spread, divides=True)
+
+    @classmethod
+    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> FieldsNormalization:
+        """Means and standard deviations over training examples; a spread of 1 of what never varies."""
+        values: list[Tensor] = []
+        for system in (systems := tuple(dict.fromkeys(system for system, _ in examples))):
+            own = [batch for each, batch in examples if each == system]
+            for fields, names in (("source", system.inputs), ("solution", system.outputs)):
+                points = torch.cat([getattr(batch, fields).cpu() for batch in own])
+                values += points.view(len(points), len(names), -1).double().transpose(0, 1).flatten(1)
+            values += torch.cat([batch.coefficients.cpu() for batch in own]).double().unbind(-1)
+        centre = [each.mean().item() for each in values]
+        spread = [each.std(correction=0).item() for each in values]
+        varies = [width > 1e-6 * abs(middle) for middle, width in zip(centre, spread, strict=True)]
+        return cls(
+            systems, centre, [width if own else 1 for width, own in zip(spread, varies, strict=True)], conditioners
+        )
+
+    @property
+    def channel_names(self):
+        return self.systems[0].coefficient_names
+
+    def _scaled(self, source, coefficients, system, mode_points, variation):
+        sizes = len(system.inputs), len(system.outputs), len(system.coefficient_names)
+        (field, solution, scalars), (spread, scale, width) = (
+            source.new_tensor(values).split(sizes) for values in (self.centre, self.spread)
+        )
+        fields = source if system.input_axes > 2 else source[:, None]
+        shape = (len(source),) if len(solution) == 1 else (len(source), len(solution))
+        return Encoded(
+            (fields - field[:, None, None]) / spread[:, None, None],
+            ((coefficients - scalars) / width).to(source.dtype),
+            scale.expand(shape),
+            source.new_zeros(len(source)),
+            offset=solution.expand(shape),
+        )
+
+    def _statistics(self):
+        return {"centre": list(self.centre), "spread": list(self.spread)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Plain:
     """What `Normalization.to_dict` makes; a kind adds its statistics."""
@@ -466,7 +562,16 @@ class _PlainDimensionless(_Plain):
     spread: list[float]
 
 
-_PLAIN = {"paper": _PlainPaper, "dimensionless": _PlainDimensionless, "symbol": _Plain}
+@dataclass(frozen=True, kw_only=True)
+class _PlainFields(_PlainDimensionless):
+    inputs: list[str] | None = None
+    outputs: list[str] = dataclasses.field(default_factory=list)
+    scalars: list[str] = dataclasses.field(default_factory=list)
+
+
+_PLAIN = {
+    "paper": _PlainPaper, "dimensionless": _PlainDimensionless, "symbol": _Plain, "fields": _PlainFields,
+}  # fmt: skip
 
 
 def normalization_from_dict(values: dict) -> Normalization:
@@ -478,15 +583,17 @@ def normalization_from_dict(values: dict) -> Normalization:
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
-    known = vars(schema.read(_PLAIN[kind], values, "normalization", strict=True))
-    systems = tuple(find_system(name) for name in known["systems"])
+    known = dict(vars(schema.read(_PLAIN[kind], values, "normalization", strict=True)))
+    names = [known.pop(name, None) for name in ("inputs", "outputs", "scalars")]
+    given = names[0] is not None
+    systems = (UnknownSystem(*names),) if given else tuple(find_system(name) for name in known["systems"])
     if len(set(systems)) < len(systems):
         raise ValueError(f"normalization: expected each system once, got {reprlib.repr([s.name for s in systems])}")
     return KINDS[kind](systems, **{name: known[name] for name in known if name not in ("kind", "systems")})
 
 
-KINDS: dict[str, type[PaperNormalization] | type[DimensionlessNormalization] | type[SymbolNormalization]] = {
-    cls.kind: cls for cls in (PaperNormalization, DimensionlessNormalization, SymbolNormalization)
+KINDS: dict[str, Any] = {
+    cls.kind: cls for cls in (PaperNormalization, DimensionlessNormalization, SymbolNormalization, FieldsNormalization)
 }
 
 

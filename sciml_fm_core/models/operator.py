@@ -8,6 +8,7 @@ seed, command, hardware, errors) and a digest of all of it. Nothing is ever unpi
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Sequence
 from copy import deepcopy
@@ -22,8 +23,8 @@ from sciml_fm_core import schema
 from sciml_fm_core.digests import digest_of, read_stored_header, read_tensors, write_tensors
 from sciml_fm_core.eager import graph_where_needed, known_values
 from sciml_fm_core.files import find_file
-from sciml_fm_core.physics.spectral import broadcast_shapes, check_grid, is_finite, largest_size
-from sciml_fm_core.physics.symmetries import inverse, turned_field
+from sciml_fm_core.physics.spectral import broadcast_shapes, is_finite, largest_size
+from sciml_fm_core.physics.symmetries import inverse
 from sciml_fm_core.physics.system import System
 
 from .base import Model, apply_together, find_model
@@ -118,6 +119,11 @@ class Operator:
                 f"operator: the network takes {model.config.mode_channels} values on each mode, the normalisation "
                 f"makes {normalization.channels('modes')}; build its config with that many mode_channels"
             )
+        if model.config.out_channels != normalization.out_channels:
+            raise ValueError(
+                f"operator: the network has {model.config.out_channels} output channels, the system "
+                f"{normalization.out_channels} output fields; build its config with that many out_channels"
+            )
         self.model = model
         self.normalization = normalization
         self.card = schema.plain(card or {})
@@ -167,14 +173,16 @@ class Operator:
         them, apply ``model`` to what ``normalization`` encodes.
 
         Args:
-            source: f, shape (..., n, n), n even and at least twice the modes of the network, on any device.
+            source: f, shape (..., n, n), n even and at least twice the modes of the network, on any device; of a
+                system without a symbol its input fields, on any grid, see `System`.
             coefficients: shape (..., c), in the order of the system; leading shapes broadcast.
             system: which operator is meant, for one trained on several.
             symmetries: average the predictions for the eight turned inputs, turned back, where the system declares its
                 symmetries: more accurate, at eight times the cost; what it gives then turns exactly with its input.
 
         Returns:
-            u, shape (..., n, n), with the dtype and on the device of the source.
+            u, shape (..., n, n), or (..., q, ny, nx) of q > 1 output fields, with the dtype and on the device of the
+            source.
 
         Raises:
             ValueError: on a system it was not trained for, wrong shapes, values that are not finite or too large or
@@ -276,18 +284,20 @@ def predict_together(
     Arguments and errors as in `Operator.predict`; the operators may differ in their weights and normalisations.
     """
     system = operators[0].normalization.resolve(system)
-    n = check_grid(source, "source")
     system.check(source, coefficients)
     system.check_mean(source)
     if symmetries and len(system.symmetries) > 1:
         return _averaged(operators, source, coefficients, system)
     device, dtype = operators[0].device, next(operators[0].model.parameters()).dtype
     _check_size(largest_size(source), "source")
-    _check_size(coefficients.abs().amax(dim=-1), "coefficients")
-    leading = broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
-    sources = source.expand(*leading, n, n).reshape(-1, n, n)
-    rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(-1, coefficients.shape[-1])
-    batch = max(1, BATCH_POINTS // (n**2 * len(operators)))
+    if coefficients.shape[-1]:
+        _check_size(coefficients.abs().amax(dim=-1), "coefficients")
+    leading = broadcast_shapes(source.shape[: -system.input_axes], coefficients.shape[:-1])
+    given, columns = source.shape[-system.input_axes :], coefficients.shape[-1]
+    sources = source.expand(*leading, *given).reshape(math.prod(leading), *given)
+    rows = coefficients.expand(*leading, columns).reshape(math.prod(leading), columns)
+    batch = max(1, BATCH_POINTS // (given[-2:].numel() * len(operators)))
+    shape = (*([len(system.outputs)] if system.output_axes > 2 else []), *given[-2:])
 
     def solutions(part: slice) -> Tensor:
         inputs = sources[part].to(device, dtype), rows[part].to(device, dtype)
@@ -296,21 +306,21 @@ def predict_together(
             _check_size(each.scale.masked_fill(each.scale == 0, torch.nan), "solution")
         outputs = apply_together([operator.model for operator in operators], [each.inputs for each in encoded])
         found = torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
-        given = found.to(source.device, source.dtype)
-        if is_finite(given) or not is_finite(found):  # what blew up is for the caller to see
-            return given
+        solution = found.to(source.device, source.dtype)
+        if is_finite(solution) or not is_finite(found):  # what blew up is for the caller to see
+            return solution
         raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float32")
 
     parts = [slice(start, start + batch) for start in range(0, len(sources), batch)]
     with graph_where_needed(source, coefficients):
         if torch.is_grad_enabled():
-            found = [solutions(part) for part in parts] or [source.new_empty(len(operators), 0, n, n)]
-            given = torch.cat(found, dim=1)
+            found = [solutions(part) for part in parts] or [source.new_empty(len(operators), 0, *shape)]
+            solved = torch.cat(found, dim=1)
         else:  # into one array: twice its memory would be the most that a prediction takes
-            given = source.new_empty(len(operators), len(sources), n, n)
+            solved = source.new_empty(len(operators), len(sources), *shape)
             for part in parts:
-                given[:, part] = solutions(part)
-    return given.reshape(len(operators), *leading, n, n)
+                solved[:, part] = solutions(part)
+    return solved.reshape(len(operators), *leading, *shape)
 
 
 def _check_size(values: Tensor, name: str) -> None:
@@ -330,9 +340,9 @@ def _averaged(operators: Sequence[Operator], source: Tensor, coefficients: Tenso
     """Mean of the predictions for all turned inputs, each turned back."""
     solutions = []
     for element in system.symmetries:
-        inputs = turned_field(source, element.to(source.device)), system.turned(coefficients, element)
-        predictions = predict_together(operators, *inputs, system)
-        solutions.append(turned_field(predictions, inverse(element).to(source.device)))
+        turned = system.turned_fields(source, element.to(source.device), system.inputs)
+        predictions = predict_together(operators, turned, system.turned(coefficients, element), system)
+        solutions.append(system.turned_fields(predictions, inverse(element).to(source.device), system.outputs))
     return torch.stack(solutions).mean(dim=0)
 
 

@@ -22,7 +22,7 @@ def check_block(block: int) -> None:
 
 
 def pack(state: State, parent: State | None = None, *, block: int = BLOCK, small: int = SMALL) -> State:
-    """Weights, or their differences to those of a parent, as shares in int8 of the largest of each block of them.
+    """Pack weights, or their differences to those of a parent, as shares in int8 of the largest of each block of them.
 
     A number is off by 1 / 254 of the largest of its block at most, whatever its size; in small tensors by 1 / 2000.
 

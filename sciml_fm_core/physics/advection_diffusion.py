@@ -21,14 +21,14 @@ from .diffusion import (
 )
 from .parameter import Parameter
 from .spectral import advection_symbol, laplacian, parseval_weights, power_of_two, transform, vector_norm
+from .spectral_system import SpectralSystem
 from .symmetries import Geometry
-from .system import System
 
 _ROOT_ITERATIONS = 60
 _LAST_STEP = 1e-5  # in log speed: Newton's method squares it
 
 
-class AdvectionDiffusion(System):
+class AdvectionDiffusion(SpectralSystem):
     """SYS-2, ``-div(K grad u) + v . grad u = f``; dial: the ratio ``Psi = ||v . grad u|| / ||div K grad u||``.
 
     The paper's released code looks the speed up in a table of averages, so its Psi is approximate. Here, for a given K,

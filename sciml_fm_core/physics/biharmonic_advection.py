@@ -10,11 +10,11 @@ import torch
 from .diffusion import DIFFUSIVITY, FLOW_DIRECTION
 from .parameter import Parameter
 from .spectral import advection_symbol, laplacian, vector_norm
+from .spectral_system import SpectralSystem
 from .symmetries import Geometry
-from .system import System
 
 
-class BiharmonicAdvection(System):
+class BiharmonicAdvection(SpectralSystem):
     """``b lap^2 u + v . grad u = f``; dial: the advection strength ``P = |v| / (2 pi)^3 b``.
 
     P is the ratio of both terms on the longest wave along the flow; on a wave of wavenumber k it is ``P / |k|^3``. The

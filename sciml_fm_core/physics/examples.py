@@ -7,13 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .spectral import resample
+from .spectral import Resolution, resample, resolution_of
 
 
 class Examples(NamedTuple):
     """A batch of solved examples of one system.
 
-    ``source`` and ``solution`` have shape (count, n, n), ``coefficients`` (count, c), ``dial`` (count,).
+    ``source`` and ``solution`` have shape (count, ny, nx), or (count, p, ny, nx) and (count, q, ny, nx) where there are
+    several input or output fields; ``coefficients`` (count, c), ``dial`` (count,).
     """
 
     source: Tensor
@@ -29,20 +30,19 @@ class Examples(NamedTuple):
         """The examples at a slice or index tensor."""
         return Examples(*(tensor[index] for tensor in self))
 
-    def resampled(self, n: int) -> Examples:
-        """The same examples on n x n points, see `spectral.resample`."""
-        if n == self.source.shape[-1]:
-            return self
-        return Examples(resample(self.source, n), self.coefficients, resample(self.solution, n), self.dial)
+    def resampled(self, resolution: Resolution) -> Examples:
+        """The same examples on n x n or (ny, nx) points, see `spectral.resample`."""
+        source, solution = (resample(fields, resolution) for fields in (self.source, self.solution))
+        return Examples(source, self.coefficients, solution, self.dial)
 
     def without_solution(self) -> Examples:
         """The same sources and coefficients with NaN for solutions: what must not depend on labels cannot then."""
-        return self._replace(solution=torch.full_like(self.solution[:1, :1, :1], torch.nan).expand_as(self.solution))
+        return self._replace(solution=torch.full_like(self.solution[..., :1, :1], torch.nan).expand_as(self.solution))
 
     @property
-    def resolution(self) -> int:
-        """Points in each direction."""
-        return self.source.shape[-1]
+    def resolution(self) -> Resolution:
+        """Points in each direction, or (ny, nx)."""
+        return resolution_of(self.source.shape)
 
     @property
     def size(self) -> int:

@@ -10,11 +10,11 @@ from torch import Tensor
 from .diffusion import DIFFUSIVITY
 from .parameter import Parameter
 from .spectral import laplacian
+from .spectral_system import SpectralSystem
 from .symmetries import Geometry
-from .system import System
 
 
-class FractionalLaplacian(System):
+class FractionalLaplacian(SpectralSystem):
     """``d (-lap)^s u = f``, that is ``d (4 pi^2 |k|^2)^s`` on mode k; dial: the exponent s.
 
     The diffusivity ``d = 0.01 (4 pi^2)^(1 - s)`` damps the longest wave, |k| = 1, alike for every s: turning the dial

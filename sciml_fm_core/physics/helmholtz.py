@@ -10,11 +10,11 @@ import torch
 from .diffusion import DIFFUSION_FEATURES, DIFFUSIVITY
 from .parameter import Parameter
 from .spectral import laplacian
+from .spectral_system import SpectralSystem
 from .symmetries import Geometry
-from .system import System
 
 
-class Helmholtz(System):
+class Helmholtz(SpectralSystem):
     """SYS-3, ``-0.01 lap u - omega u = f``; dial: omega, drawn as a whole number.
 
     The paper prints ``-lap u + omega u = f``, which is coercive and never oscillates; its released code, and so each of

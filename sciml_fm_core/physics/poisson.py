@@ -19,11 +19,11 @@ from .diffusion import (
     tensor_in_latex,
 )
 from .parameter import Parameter
+from .spectral_system import SpectralSystem
 from .symmetries import Geometry
-from .system import System
 
 
-class Poisson(System):
+class Poisson(SpectralSystem):
     """SYS-1, ``-div(K grad u) = f``; dial: the eigenvalue e of K / 0.01, the other eigenvalue being 1."""
 
     name = "poisson"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from threading import Lock, local
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,9 +21,9 @@ from torch import Tensor
 from sciml_fm_core.eager import is_eager, is_plain
 
 from .spectral import resample
-from .symmetries import turned_field
 
 if TYPE_CHECKING:
+    from .spectral_system import SpectralSystem
     from .system import System
 
 GRIDS = (16, 8)
@@ -42,8 +42,9 @@ def check_equation(system: System, *, residual: bool = False) -> None:
         system: the equation.
         residual: whether its residual is about to be used, which need not fit a `solve` that a subclass has replaced.
     """
-    if torch.compiler.is_compiling() or getattr(_HERE, "probing", False) or getattr(system, "name", None) is None:
-        return  # without a name it declares nothing that can be tried
+    nothing = getattr(system, "name", None) is None or not system.is_known  # that can be tried
+    if nothing or torch.compiler.is_compiling() or getattr(_HERE, "probing", False):
+        return
     if type(system) not in _FAULTS:
         with _LOCK:
             if type(system) not in _FAULTS:
@@ -90,9 +91,9 @@ def check_kept(system: System, value: float) -> None:
 
 def _kept(system: System, value: float) -> float | str:
     """The value of the dial, of several, that is farthest off; or what is wrong with the coefficients."""
-    source = _source(system, GRIDS[0], 16)
     dial = torch.full((16,), value, dtype=torch.float64)
     try:
+        source = _source(system, GRIDS[0], dial)
         kept = system.coefficients(dial, source, _parameters(system, 16)).float()
     except Exception:  # what is wrong is said when it is used
         return value
@@ -106,12 +107,19 @@ def _kept(system: System, value: float) -> float | str:
     return found[(found - dial).abs().nan_to_num(math.inf).argmax()].item()
 
 
-def _source(system: System, n: int, count: int) -> Tensor:
-    """Smooth sources (count, n, n), the same function on each grid."""
+def _source(system: System, n: int, dial: Tensor) -> Tensor:
+    """Input fields (count, ...) for values of the dial: smooth sources, the same function on each grid, or drawn."""
+    count = len(dial)
+    if not _has_symbol(system):
+        return system.draw(dial, _parameters(system, count), (n, n), torch.Generator().manual_seed(0)).double()
     random = np.random.default_rng(0)
     source = resample(resample(torch.from_numpy(random.standard_normal((count, 8, 8))), GRIDS[0]), n)
     source = source + (0 if system.zero_mean else 0.5)
     return source - source.mean(dim=(-2, -1), keepdim=True) if system.zero_mean else source
+
+
+def _has_symbol(system: System) -> TypeGuard[SpectralSystem]:
+    return "symbol" in system.declared
 
 
 def _parameters(system: System, count: int) -> Tensor:
@@ -123,8 +131,9 @@ def _parameters(system: System, count: int) -> Tensor:
 def _faults(system: System) -> tuple[str, str]:
     """What is wrong with an equation, and what with its residual; empty texts where nothing is."""
     fault, of_residual = _first(_try, system), _first(_try_residual, system)
-    ours = f"{__package__}.system"
-    own = any(getattr(type(system), name).__module__ != ours for name in ("residual", "residual_hat"))
+    ours = f"{__package__}.spectral_system"
+    names = ("residual", "residual_hat") if _has_symbol(system) else ("residual",)
+    own = any(not getattr(type(system), name).__module__.startswith(ours[:-9]) for name in names)
     return fault or (of_residual if own else ""), of_residual
 
 
@@ -141,20 +150,45 @@ def _inputs(system: System, n: int) -> tuple[Tensor, Tensor, Tensor]:
     dialled = system.dialled
     dial = torch.from_numpy(dialled.low + np.array([0.21, 0.43, 0.68]) * (dialled.high - dialled.low))
     dial = dial.round() if dialled.whole else dial
-    source = _source(system, n, 3)
+    source = _source(system, n, dial)
     return source, dial, system.coefficients(dial, source, _parameters(system, 3))
 
 
 def _try(system: System, where: list[str]) -> Iterator[str]:
     """Faults one after the other; ``where`` says what is being tried."""
-    where[0], (n, coarse) = "coefficients", GRIDS
+    where[0], n = "inputs and coefficients", GRIDS[0]
     source, dial, coefficients = _inputs(system, n)
+    fields = (len(system.inputs),) if len(system.inputs) > 1 else ()
+    yield from _wrong("draw", source, (3, *fields, n, n))
     yield from _wrong("coefficients", coefficients, (3, len(system.coefficient_names)))
     system.check_coefficients(coefficients)
     where[0] = "dial"
     yield from _wrong("dial", found := system.dial(source, coefficients), (3,))
     if not _near(found, dial):
         yield f"dial gives {found.tolist()} for the coefficients of {dial.tolist()}"
+    if _has_symbol(system):
+        yield from _try_symbol(system, coefficients, where)
+    where[0] = "features and scale"
+    yield from _wrong("scale", scale := system.scale(coefficients), (3,))
+    if not (scale > 0).all():
+        yield f"scale: expected values above 0, got {scale.tolist()}"
+    yield from _wrong("features", system.features(coefficients), (3, len(system.feature_names)))
+    where[0] = "solve"
+    fields = (len(system.outputs),) if len(system.outputs) > 1 else ()
+    yield from _wrong("solve", solution := system.solve(source, coefficients), (3, *fields, n, n), (torch.float64,))
+    where[0] = "geometry"
+    for element in system.symmetries[[1, 2, 4]] if len(system.symmetries) > 1 else ():
+        elements = element.expand(3)
+        turned_source = system.turned_fields(source, elements, system.inputs)
+        turned = system.turned(coefficients, elements)
+        if not _near(system.solve(turned_source, turned), system.turned_fields(solution, elements, system.outputs)):
+            yield "its geometry contradicts solve: a turned source does not give the turned solution"
+        if not _near(system.dial(turned_source, turned), dial):
+            yield "its geometry contradicts dial, which changes as the square is turned"
+
+
+def _try_symbol(system: SpectralSystem, coefficients: Tensor, where: list[str]) -> Iterator[str]:
+    n, coarse = GRIDS
     where[0] = "symbol"
     symbols = [system.symbol(coefficients, points) for points in GRIDS]
     for symbol, points in zip(symbols, GRIDS, strict=True):
@@ -177,29 +211,16 @@ def _try(system: System, where: list[str]) -> Iterator[str]:
         multiplier = system.solution_multiplier(coefficients, n)[0]
         yield from _wrong("multiplier", multiplier, (3, n, n // 2 + 1), (torch.float64, torch.complex128))
         yield from _not_hermitian("multiplier", multiplier)
-    where[0] = "features and scale"
-    yield from _wrong("scale", scale := system.scale(coefficients), (3,))
-    if not (scale > 0).all():
-        yield f"scale: expected values above 0, got {scale.tolist()}"
-    yield from _wrong("features", system.features(coefficients), (3, len(system.feature_names)))
-    where[0] = "solve"
-    yield from _wrong("solve", solution := system.solve(source, coefficients), (3, n, n), (torch.float64,))
-    where[0] = "geometry"
-    for element in system.symmetries[[1, 2, 4]] if len(system.symmetries) > 1 else ():
-        elements, turned_source = element.expand(3), turned_field(source, element)
-        turned = system.turned(coefficients, elements)
-        if not _near(system.solve(turned_source, turned), turned_field(solution, element)):
-            yield "its geometry contradicts solve: a turned source does not give the turned solution"
-        if not _near(system.dial(turned_source, turned), dial):
-            yield "its geometry contradicts dial, which changes as the square is turned"
 
 
 def _try_residual(system: System, where: list[str]) -> Iterator[str]:
     where[0] = "residual"
+    if type(system).residual.__qualname__ == "System.residual":
+        return
     source, _, coefficients = _inputs(system, GRIDS[0])
     solution = system.solve(source, coefficients)
-    left, of_wrong = (system.residual(values, source, coefficients) for values in (solution, solution + source))
-    yield from _wrong("residual", left, tuple(source.shape))
+    left, of_wrong = (system.residual(values, source, coefficients) for values in (solution, 2 * solution))
+    yield from _wrong("residual", left, tuple(solution.shape))
     if not left.abs().amax() <= TOLERANCE * source.abs().amax() or not (of_wrong - left).any():
         yield "its residual contradicts solve: it has to be 0 of the solution, and of that alone"
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml_fm_core.eager import is_plain
+from sciml_fm_core.eager import exact_products, is_plain
 
 from .examples import Examples
 from .probe import check_equation
 from .sources import SIGMA, draw_amplitudes, lattice_profiles, normalize, render
-from .spectral import FINEST_GRID, inverse_transform, sandwich
+from .spectral import FINEST_GRID, SMALLEST_GRID, Resolution, grid_shape, inverse_transform, sandwich
+from .spectral_system import SpectralSystem
 from .system import System
 
 if TYPE_CHECKING:
@@ -54,11 +55,15 @@ def _keep_freed_memory() -> None:
     torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
 
 
-def check_resolution(resolution: int) -> None:
-    """Raise ValueError when examples cannot be sampled on this many points."""
-    if resolution < 8 or resolution % 2:
-        raise ValueError(f"resolution: expected an even number of at least 8, got {resolution}")
-    if resolution > FINEST_GRID:
+def check_resolution(resolution: Resolution, system: System | None = None) -> None:
+    """Raise ValueError when examples, of a system, cannot be sampled on these points."""
+    ny, nx = grid_shape(resolution)
+    if system is None or isinstance(system, SpectralSystem):
+        if ny != nx or min(ny, nx) < 8 or ny % 2:
+            raise ValueError(f"resolution: expected an even number of at least 8, got {resolution}")
+    elif min(ny, nx) < SMALLEST_GRID:
+        raise ValueError(f"resolution: expected at least {SMALLEST_GRID} points in each direction, got {resolution}")
+    if max(ny, nx) > FINEST_GRID:
         raise ValueError(f"resolution: expected at most {FINEST_GRID} points in each direction, got {resolution}")
 
 
@@ -70,6 +75,7 @@ def _whatever_is_set(device: torch.device) -> Iterator[None]:
             yield
         return
     with (
+        exact_products(),
         torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
@@ -79,7 +85,7 @@ def _whatever_is_set(device: torch.device) -> Iterator[None]:
 
 
 def draw_accepted(
-    task: Task, count: int, resolution: int, generator: torch.Generator, dtype: torch.dtype, device: torch.device
+    task: Task, count: int, resolution: Resolution, generator: torch.Generator, dtype: torch.dtype, device: torch.device
 ) -> tuple[Examples, int]:
     """Examples that the sampler's rule of the system accepts, and the number of draws that they took.
 
@@ -92,7 +98,7 @@ def draw_accepted(
 
 
 def _draw_accepted(
-    task: Task, count: int, resolution: int, generator: torch.Generator, dtype: torch.dtype, device: torch.device
+    task: Task, count: int, resolution: Resolution, generator: torch.Generator, dtype: torch.dtype, device: torch.device
 ) -> tuple[Examples, int]:
     shares = torch.tensor(task.sparsities, dtype=torch.float32, device="cpu")
     sparsity = shares[torch.arange(count, device="cpu") % len(shares)]
@@ -102,7 +108,7 @@ def _draw_accepted(
         return examples, draws
     refused, drawn = torch.arange(count, device=device), examples
     for _ in range(MAX_REDRAWS):
-        largest, smallest = drawn.solution.amax(dim=(-2, -1)), drawn.solution.amin(dim=(-2, -1))
+        largest, smallest = drawn.solution.flatten(1).amax(dim=1), drawn.solution.flatten(1).amin(dim=1)
         refused = refused[torch.maximum(largest, -smallest) > limit]
         if not len(refused):
             return examples, draws
@@ -116,9 +122,12 @@ def _draw_accepted(
     )
 
 
-def _draw(task: Task, sparsity: Tensor, n: int, generator: torch.Generator, dtype, device: torch.device) -> Examples:
+def _draw(
+    task: Task, sparsity: Tensor, resolution: Resolution, generator: torch.Generator, dtype, device: torch.device
+) -> Examples:
     count, system = len(sparsity), task.system
-    amplitudes = draw_amplitudes(sparsity, generator).to(device, dtype)
+    spectral = isinstance(system, SpectralSystem)
+    amplitudes = draw_amplitudes(sparsity, generator).to(device, dtype) if spectral else None
     uniform = torch.rand(
         count, 1 + len(system.parameters), generator=generator, device=generator.device, dtype=torch.float64
     )
@@ -128,8 +137,14 @@ def _draw(task: Task, sparsity: Tensor, n: int, generator: torch.Generator, dtyp
         dial = task.low + uniform[:, 0] * (task.high - task.low)
     lows_and_widths = [(p.low, p.high - p.low) for p in system.parameters]
     ranges = torch.tensor(lows_and_widths, dtype=torch.float64, device=uniform.device).view(-1, 2)
-    parameters = (ranges[:, 0] + uniform[:, 1:] * ranges[:, 1]).to(device)
-    dial = dial.to(device)
+    parameters = ranges[:, 0] + uniform[:, 1:] * ranges[:, 1]
+    if not isinstance(system, SpectralSystem) or amplitudes is None:
+        source = system.draw(dial, parameters, grid_shape(resolution), generator).to(device, dtype)
+        dial, parameters = dial.to(device), parameters.to(device)
+        coefficients = system.coefficients(dial, source, parameters).to(dtype)
+        return Examples(source, coefficients, system.solve(source, coefficients), dial.to(dtype))
+    dial, parameters = dial.to(device), parameters.to(device)
+    n = grid_shape(resolution)[0]
     shapes = (n, n), (len(system.coefficient_names),), (n, n), ()
     examples = Examples(*(torch.empty(count, *shape, dtype=dtype, device=device) for shape in shapes))
     examples.dial.copy_(dial)
@@ -141,7 +156,7 @@ def _draw(task: Task, sparsity: Tensor, n: int, generator: torch.Generator, dtyp
     return examples
 
 
-def _solve(system: System, amplitudes: Tensor, dial: Tensor, parameters: Tensor, examples: Examples) -> None:
+def _solve(system: SpectralSystem, amplitudes: Tensor, dial: Tensor, parameters: Tensor, examples: Examples) -> None:
     """Fill in source, coefficients and solution, in place: fresh memory costs as much as the arithmetic."""
     source, coefficients, solution, _ = examples
     n = source.shape[-1]
@@ -172,7 +187,7 @@ def _solve(system: System, amplitudes: Tensor, dial: Tensor, parameters: Tensor,
     evaluate(solution_hat, solution)
 
 
-def _modes(system: System, source: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor | None]:
+def _modes(system: SpectralSystem, source: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor | None]:
     """Fourier coefficients of the solution, and those of the source, if any, that L cannot produce.
 
     What a resonant mode would need is no part of an example's source either.

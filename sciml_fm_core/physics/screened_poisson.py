@@ -9,11 +9,11 @@ import torch
 from .diffusion import DIFFUSION_FEATURES, DIFFUSIVITY
 from .parameter import Parameter
 from .spectral import laplacian
+from .spectral_system import SpectralSystem
 from .symmetries import Geometry
-from .system import System
 
 
-class ScreenedPoisson(System):
+class ScreenedPoisson(SpectralSystem):
     """``c u - 0.01 lap u = f``, that is ``c + 0.01 * 4 pi^2 |k|^2`` on mode k; dial: the screening c.
 
     It is SYS-3 with ``omega = -c``: nothing oscillates, and the influence of a source falls off over a length

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .spectral import sandwich
+from .spectral import grid_shape, sandwich
 
 SIGMA = 1 / 32
 SPACING = 2 * SIGMA
@@ -64,10 +64,12 @@ def draw_amplitudes(sparsity: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(kept, values, 0)
 
 
-def render(amplitudes: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
-    """Sum of lattice Gaussians with amplitudes (..., 12, 12) on n x n points, shape (..., n, n)."""
-    profiles = lattice_profiles(n, device=amplitudes.device).to(amplitudes.dtype)
-    return sandwich(amplitudes, profiles.T, out=out)
+def render(amplitudes: Tensor, grid: int | tuple[int, int], *, out: Tensor | None = None) -> Tensor:
+    """Sum of lattice Gaussians with amplitudes (..., 12, 12) on n x n or (ny, nx) points, shape (..., ny, nx)."""
+    along_y, along_x = (lattice_profiles(n, device=amplitudes.device).to(amplitudes.dtype) for n in grid_shape(grid))
+    if along_y.shape == along_x.shape:
+        return sandwich(amplitudes, along_y.T, out=out)
+    return along_y.T @ amplitudes @ along_x
 
 
 def normalize(source: Tensor, *, zero_mean: bool, maximum: Tensor | None = None, out: Tensor | None = None) -> Tensor:

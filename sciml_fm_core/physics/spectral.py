@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -75,6 +76,52 @@ def check_grid(field: Tensor, name: str = "field") -> int:
         hint = "; a grid that repeats its left edge on the right is not periodic: drop the last row and column"
         raise ValueError(f"{name}: expected an even number of points of at least {SMALLEST_GRID}, got {n}{hint}")
     return n
+
+
+Resolution: TypeAlias = int | tuple[int, int]
+"""Points of a grid: n in each direction, or (ny, nx)."""
+
+
+def grid_shape(resolution: Resolution | Sequence[int]) -> tuple[int, int]:
+    """Points (ny, nx) of a grid.
+
+    >>> grid_shape(64), grid_shape((48, 40))
+    ((64, 64), (48, 40))
+    """
+    if isinstance(resolution, Sequence):
+        ny, nx = map(int, resolution)
+        return ny, nx
+    return int(resolution), int(resolution)
+
+
+def grid_text(resolution: Resolution) -> str:
+    """Points of a grid, for a reader.
+
+    >>> grid_text(64), grid_text((48, 40))
+    ('64 x 64', '48 x 40')
+    """
+    return " x ".join(map(str, grid_shape(resolution)))
+
+
+def parse_resolution(text: str) -> Resolution:
+    """Points of a grid, from a text: n, or ny x nx.
+
+    >>> parse_resolution("64"), parse_resolution("48x40")
+    (64, (48, 40))
+
+    Raises:
+        ValueError: on another text.
+    """
+    try:
+        return resolution_of([int(points) for points in (text.split("x") * 2)[:2]])
+    except ValueError:
+        raise ValueError(f"resolution: expected points such as 64, or 48x40 for ny x nx, got {text!r}") from None
+
+
+def resolution_of(shape: Sequence[int]) -> Resolution:
+    """Points of fields of a shape (..., ny, nx): n where the grid is square."""
+    ny, nx = map(int, shape[-2:])
+    return ny if ny == nx else (ny, nx)
 
 
 def is_finite(field: Tensor) -> bool:
@@ -254,23 +301,23 @@ def gradient(field: Tensor) -> tuple[Tensor, Tensor]:
     return inverse_transform(two_pi_i * kx * field_hat, n), inverse_transform(two_pi_i * ky * field_hat, n)
 
 
-def resample(field: Tensor, n: int) -> Tensor:
-    """Trigonometric interpolation of a field (..., m, m) to (..., n, n).
+def resample(field: Tensor, resolution: Resolution) -> Tensor:
+    """Trigonometric interpolation of a field (..., my, mx) to n x n or (ny, nx) points.
 
     Exact when the field has no energy at or beyond the Nyquist wavenumber of the coarser grid. The Nyquist mode of the
     coarser grid is dropped: its phase cannot be carried to another grid.
-
-    Raises:
-        ValueError: if either grid is not even and square.
     """
-    m = check_grid(field)
-    if n == m:
+    check_tensor(field, "field")
+    (my, mx), (ny, nx) = field.shape[-2:], grid_shape(resolution)
+    if (my, mx) == (ny, nx):
         return field
-    check_grid(field.new_empty(n, n), "resampled field")
-    half = min(m, n) // 2
+    if min(ny, nx) < SMALLEST_GRID:
+        raise ValueError(f"resampled field: expected at least {SMALLEST_GRID} points, got {ny} x {nx}")
+    y, x = (min(my, ny) + 1) // 2, (min(mx, nx) + 1) // 2  # waves below the Nyquist wavenumber, the mean included
     field_hat = transform(field)
-    resampled = field_hat.new_zeros(*field.shape[:-2], n, n // 2 + 1)
-    resampled[..., :half, :half] = field_hat[..., :half, :half]
-    if half > 1:
-        resampled[..., -(half - 1) :, :half] = field_hat[..., -(half - 1) :, :half]
-    return inverse_transform(resampled, n).to(field.dtype) * (n / m) ** 2
+    resampled = field_hat.new_zeros(*field.shape[:-2], ny, nx // 2 + 1)
+    resampled[..., :y, :x] = field_hat[..., :y, :x]
+    if y > 1:
+        resampled[..., 1 - y :, :x] = field_hat[..., 1 - y :, :x]
+    finer = inverse_transform(resampled, nx) if ny == nx else torch.fft.irfft2(resampled, s=(ny, nx))
+    return finer.to(field.dtype) * (ny * nx / (my * mx))

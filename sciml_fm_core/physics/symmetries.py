@@ -20,11 +20,13 @@ from .spectral import broadcast_shapes
 
 ELEMENTS = 8
 """How many symmetries the square has."""
+SWAP = 1
+"""The part of an element that exchanges x and y."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the coefficients of an equation turn with the square; those that are not named are scalars and stay.
+    """How the coefficients or fields of an equation turn with the square; what is not named is a scalar and stays.
 
     Attributes:
         tensors: names of the components ``(k11, k22, k12)`` of each symmetric tensor.
@@ -40,19 +42,19 @@ class Geometry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All coefficients that are components of something."""
+        """All coefficients and fields that are components of something."""
         return tuple(name for components in (*self.tensors, *self.vectors) for name in components)
 
     def turned(self, coefficients: Tensor, elements: Tensor, names: tuple[str, ...]) -> Tensor:
-        """Coefficients (..., c), named in their order, turned by elements that broadcast to (...)."""
+        """Coefficients, or values of fields, (..., c), named in their order, turned by elements of shape (...)."""
         swap, sign_x, sign_y = _parts(elements, coefficients.dtype)
         leading = broadcast_shapes(coefficients.shape[:-1], elements.shape)
         coefficients = coefficients.expand(*leading, len(names))
         columns = dict(zip(names, coefficients.unbind(-1), strict=True))
-        for first, second, mixed in self.tensors:
+        for first, second, mixed in (each for each in self.tensors if each[0] in columns):
             columns[first], columns[second] = _exchanged(columns[first], columns[second], swap)
             columns[mixed] = sign_x * sign_y * columns[mixed]
-        for first, second in self.vectors:
+        for first, second in (each for each in self.vectors if each[0] in columns):
             columns[first], columns[second] = _exchanged(columns[first], columns[second], swap)
             columns[first], columns[second] = sign_x * columns[first], sign_y * columns[second]
         return torch.stack(list(columns.values()), dim=-1)
@@ -69,7 +71,8 @@ def turned_field(field: Tensor, elements: Tensor) -> Tensor:
         elements: one for each field, integers that broadcast to (...).
     """
     swap, mirror_x, mirror_y = (part[..., None, None] for part in _bits(elements))
-    field = torch.where(swap, field.mT, field)
+    if field.shape[-1] == field.shape[-2] or swap.any():
+        field = torch.where(swap, field.mT, field)
     field = torch.where(mirror_x, _mirrored(field, -1), field)
     return torch.where(mirror_y, _mirrored(field, -2), field)
 

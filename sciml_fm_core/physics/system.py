@@ -1,8 +1,8 @@
-"""Systems: a linear PDE declares its coefficients, its Fourier symbol and its dial; shared code solves it.
+"""Systems: what is solved.
 
-Every system is a linear operator with constant coefficients on the periodic unit square. In Fourier space it is
-multiplication by its symbol, so a solution is exact for every resolved mode. A subclass that has a `name` registers
-itself in `SYSTEMS`; those of arXiv:2306.00258 are in the other files of this folder.
+A system names its fields and coefficients and what is varied, and says how examples are drawn and solved. A subclass
+that has a `name` registers itself in `SYSTEMS`. Those that are solved by a Fourier symbol, as all of arXiv:2306.00258
+are, derive from `spectral_system.SpectralSystem`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,8 @@ from sciml_fm_core.eager import known_values
 from .examples import Examples
 from .parameter import Parameter
 from .probe import check_equation
-from .spectral import (
-    broadcast_shapes,
-    check_finite,
-    check_grid,
-    check_tensor,
-    inverse_transform,
-    is_finite,
-    largest_size,
-    parseval_weights,
-    transform,
-    wavenumbers,
-)
+from .sources import draw_amplitudes, normalize, render
+from .spectral import broadcast_shapes, check_finite, check_tensor
 from .symmetries import ELEMENTS, Geometry, turned_field
 
 SYSTEMS: dict[str, System] = {}
@@ -44,20 +34,26 @@ PRETRAINING = "pre-training"
 
 
 class System(ABC):
-    """A linear PDE ``L u = f`` with constant coefficients, solved exactly by its Fourier symbol.
+    """A problem on the periodic unit square: from input fields and coefficients to output fields.
 
-    A subclass declares the class attributes below and implements `symbol`. Where the dial is no coefficient of that
-    name it implements `dial` and `coefficients` too. It may override `multiplier`, which says how a mode of the source
-    becomes that of the solution, `features`, `scale` and `shared`, which tell a neural operator how to see the
-    coefficients, and `preconditioner`, which weighs the residual where there are no solutions to learn from.
+    A subclass declares the class attributes below and implements `solve`. Where the dial is no coefficient of that name
+    it implements `dial` and `coefficients` too; where its inputs are no sums of Gaussians, `draw`; where one can be
+    evaluated, a `residual`. One that has a Fourier symbol derives from `SpectralSystem`, which solves it.
+
+    A system with one input field takes it as a ``source`` (..., ny, nx), one with p > 1 takes (..., p, ny, nx), in the
+    order of `inputs`; and so for the solution and `outputs`.
 
     >>> import torch
-    >>> poisson = SYSTEMS["poisson"]
-    >>> x = torch.arange(32, dtype=torch.float64) / 32
-    >>> source = torch.cos(2 * torch.pi * x).expand(32, 32)
-    >>> solution = poisson.solve(source, torch.tensor([0.01, 0.01, 0.0], dtype=torch.float64))
-    >>> torch.allclose(solution, source / (0.01 * 4 * torch.pi**2))
-    True
+    >>> from sciml_fm_core import Parameter, Task
+    >>> class Product(System):
+    ...     name, label, equation, coefficient_names = "product", "PROD", "u = c a b", ("c",)
+    ...     inputs, dialled = ("a", "b"), Parameter("c", 1, 2)
+    ...     def solve(self, source, coefficients):
+    ...         return coefficients[..., 0, None, None] * source.prod(dim=-3)
+    >>> examples = Task.parse("PROD(1,2)").sample(4, (12, 9), torch.Generator().manual_seed(0))
+    >>> examples.source.shape, examples.solution.shape
+    (torch.Size([4, 2, 12, 9]), torch.Size([4, 12, 9]))
+    >>> del SYSTEMS["product"]
     """
 
     name: ClassVar[str]
@@ -68,8 +64,12 @@ class System(ABC):
     """Name for a reader; the name itself where empty."""
     equation: ClassVar[str]
     """The equation solved, in LaTeX."""
+    inputs: ClassVar[tuple[str, ...]] = ("source",)
+    """Names of the input fields, in the order of files and tensors."""
+    outputs: ClassVar[tuple[str, ...]] = ("solution",)
+    """Names of the output fields."""
     coefficient_names: ClassVar[tuple[str, ...]]
-    """Names of the coefficients, in the order of files and tensors."""
+    """Names of the coefficients, which are numbers; may be empty."""
     dialled: ClassVar[Parameter]
     """The physical parameter that tasks vary."""
     shifts: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
@@ -79,25 +79,58 @@ class System(ABC):
     """What else fixes the coefficients, each drawn uniformly in its range."""
     constants: ClassVar[Mapping[str, float]] = MappingProxyType({})
     """Coefficients that are the same in every example, by name."""
-    zero_mean: ClassVar[bool]
+    zero_mean: ClassVar[bool] = False
     """True when L annihilates constants: the source must have zero mean, the solution is given zero mean."""
-    positive: ClassVar[bool] = False
-    """True when the symbol is real and above zero in all modes that L does not annihilate."""
     max_solution: ClassVar[float | None] = None
     """Rule of the paper's sampler: redraw an example while ``max |u|`` exceeds this; never applied by `solve`."""
     geometry: ClassVar[Geometry | None] = None
-    """How the coefficients turn with the square, see `turned`; where None, no symmetry is known but the identity."""
+    """How coefficients and fields turn with the square, see `turned`; where None, only the identity is a symmetry."""
+    is_known: ClassVar[bool] = True
+    """Whether there is an equation, and not only examples, see `unknown.UnknownSystem`."""
+    declared: ClassVar[tuple[str, ...]] = ("label", "equation", "coefficient_names", "dialled", "solve")
+    """Names of the class attributes, and at last the method, that a subclass has to give."""
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        if "solution_multiplier" in cls.__dict__:
-            raise TypeError(f"system {cls.__name__}: override multiplier, from which solution_multiplier is made")
+        if "symbol" in cls.__dict__ and "symbol" not in cls.declared:
+            raise TypeError(
+                f"system {cls.__name__}: it gives a Fourier symbol; derive it from SpectralSystem, not System"
+            )
         if "name" in cls.__dict__:
             _register(cls)
 
     @abstractmethod
-    def symbol(self, coefficients: Tensor, n: int) -> Tensor:
-        """Fourier symbol of L, shape (..., n, n // 2 + 1), real or complex, for coefficients (..., c)."""
+    def solve(self, source: Tensor, coefficients: Tensor) -> Tensor:
+        """Solution, in the dtype of the source, of input fields and coefficients (..., c); leading shapes broadcast."""
+
+    def draw(self, dial: Tensor, parameters: Tensor, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Random input fields; sums of Gaussians as in the paper, each independent of the others and of the dial.
+
+        Args:
+            dial: value of the dialled parameter of each example, shape (count,), float64.
+            parameters: values of `parameters`, shape (count, len(self.parameters)).
+            grid: points (ny, nx).
+            generator: the only source of randomness, on the device of the other arguments.
+
+        Returns:
+            Shape (count, ny, nx), or (count, p, ny, nx) of p > 1 `inputs`, in float32 or float64.
+        """
+        count, fields = len(dial), len(self.inputs)
+        amplitudes = draw_amplitudes(torch.full((count * fields,), 0.5), generator).double()
+        source = normalize(render(amplitudes, grid), zero_mean=self.zero_mean)
+        return source.view(count, *([fields] if fields > 1 else []), *grid)
+
+    def varied(self, source: Tensor, dial: Tensor) -> Tensor:
+        """Input fields (..., p, ny, nx) like these at other values of the dial, shape (...)."""
+        return source.expand(*dial.shape, *source.shape[-self.input_axes :])
+
+    def residual(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
+        """Signed residual of the equation, zero of the exact solution.
+
+        Raises:
+            ValueError: where none can be evaluated.
+        """
+        raise ValueError(f"system {self.name}: no residual is known; compare with solutions, or implement residual")
 
     def dial(self, source: Tensor, coefficients: Tensor) -> Tensor:
         """Value of the dialled parameter, shape (...), of sources (..., n, n) with coefficients (..., c)."""
@@ -118,15 +151,6 @@ class System(ABC):
     def check_coefficients(self, coefficients: Tensor) -> None:  # noqa: B027 - most operators are always defined
         """Raise ValueError when the operator is not defined for these coefficients."""
 
-    def multiplier(self, symbol: Tensor, coefficients: Tensor) -> Tensor:
-        """Fourier multiplier of the solution operator: ``u_hat(k) = multiplier(k) f_hat(k)``; ``1 / symbol``.
-
-        Args:
-            symbol: (..., n, n // 2 + 1), with 1 in the modes that L annihilates, which are removed afterwards.
-            coefficients: (..., c), in float64.
-        """
-        return 1 / symbol
-
     # What people are told -------------------------------------------------------------------------------------------
 
     @property
@@ -139,11 +163,6 @@ class System(ABC):
         names = {name: name.replace("_", r"\_") for name in coefficients}
         values = r",\; ".join(rf"\mathrm{{{names[name]}}} = {value:.4g}" for name, value in coefficients.items())
         return rf"{self.equation},\quad {values}" if values else self.equation
-
-    @property
-    def resonances(self) -> tuple[float, ...]:
-        """Values of the dial at which the symbol of a mode is zero; none of most equations."""
-        return ()
 
     # What a neural operator sees ------------------------------------------------------------------------------------
 
@@ -162,14 +181,12 @@ class System(ABC):
         return self.coefficient_names
 
     def features(self, coefficients: Tensor) -> Tensor:
-        """Dimensionless numbers that fix the solution up to `scale`; unchanged when L is multiplied by a constant."""
-        return coefficients / self.scale(coefficients)[..., None]
+        """Dimensionless numbers that fix the solution up to `scale`, shape (..., len(feature_names))."""
+        return coefficients
 
     def scale(self, coefficients: Tensor) -> Tensor:
-        """Typical size of the symbol on the largest waves, shape (...): |u| is about |f| / scale."""
-        symbol = self.symbol(coefficients, 4)
-        size = (symbol[..., 0, 1].abs() + symbol[..., 1, 0].abs() + symbol[..., 1, 1].abs()) / 3
-        return size.to(coefficients.dtype)
+        """Typical size of a source over that of its solution, shape (...), where it is known; else 1."""
+        return coefficients.new_ones(coefficients.shape[:-1])
 
     # Symmetries -----------------------------------------------------------------------------------------------------
 
@@ -202,200 +219,43 @@ class System(ABC):
         True
         """
         return Examples(
-            turned_field(examples.source, elements),
+            self.turned_fields(examples.source, elements, self.inputs),
             self.turned(examples.coefficients, elements),
-            turned_field(examples.solution, elements),
+            self.turned_fields(examples.solution, elements, self.outputs),
             examples.dial,
         )
 
+    def turned_fields(self, fields: Tensor, elements: Tensor, names: tuple[str, ...]) -> Tensor:
+        """Fields of these names, `inputs` or `outputs`, turned by elements (...), components of vectors included."""
+        if len(names) == 1:
+            return turned_field(fields, elements)
+        turned = turned_field(fields, elements[..., None])
+        if self.geometry is None:
+            return turned
+        return self.geometry.turned(turned.movedim(-3, -1), elements[..., None, None], names).movedim(-1, -3)
+
     # Shared by all systems ------------------------------------------------------------------------------------------
 
-    def solve(self, source: Tensor, coefficients: Tensor) -> Tensor:
-        """Solve ``L u = f`` exactly in Fourier space: ``u_hat = f_hat / symbol``.
-
-        Modes where the symbol vanishes are removed from the solution: the mean where L annihilates constants, and any
-        resonant mode. Differentiable in both arguments; computed at least in float32.
-
-        Args:
-            source: f, shape (..., n, n), n even.
-            coefficients: shape (..., c), in the order of `coefficient_names`; leading shapes broadcast.
-
-        Returns:
-            Solution u, shape (..., n, n), in the dtype of the source.
-
-        Raises:
-            ValueError: on a wrong shape, non-finite values, coefficients for which L is not defined, a source whose
-                mean is not zero where it must be, or a solution too large for the dtype.
-        """
-        n = self.check(source, coefficients)
-        self.check_mean(source)
-        solution = inverse_transform(self.solve_hat(transform(source), coefficients, n), n).to(source.dtype)
-        if not is_finite(solution):
-            raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float64")
-        return solution
-
-    def solve_hat(self, source_hat: Tensor, coefficients: Tensor, n: int) -> Tensor:
-        """`solve` between Fourier coefficients (..., n, n // 2 + 1), without checks."""
-        return source_hat * self._multiplier_and_null(coefficients, n, source_hat.dtype)[0].to(source_hat.dtype)
+    @property
+    def input_axes(self) -> int:
+        """Axes of the input fields of one example: 2, or 3 where there are several."""
+        return 2 + (len(self.inputs) > 1)
 
     @property
-    def mode_by_mode(self) -> bool:
-        """Whether `solve` multiplies each mode by `solution_multiplier`: no subclass has a `solve` of its own."""
-        return all(_inherited(self, name) for name in ("solve", "solve_hat"))
+    def output_axes(self) -> int:
+        """Axes of the output fields of one example."""
+        return 2 + (len(self.outputs) > 1)
 
-    def solution_multiplier(
-        self, coefficients: Tensor, n: int, dtype: torch.dtype = torch.complex128
-    ) -> tuple[Tensor, Tensor]:
-        """`multiplier`, zero in the modes that L annihilates, and the mask of those modes.
-
-        The multiplier is float64, or `dtype` where it is complex: an inversion in complex128 is slow.
-
-        Raises:
-            ValueError: if a subclass solves in another way.
-        """
+    def check(self, source: Tensor, coefficients: Tensor) -> None:
+        """Raise ValueError on wrong shapes, non-finite values or coefficients that the equation is not defined for."""
         check_equation(self)
-        if not self.mode_by_mode:
-            raise ValueError(f"system {self.name}: no multiplier is known, since it has a solve of its own")
-        return self._multiplier_and_null(coefficients, n, dtype)
-
-    def _multiplier_and_null(self, coefficients: Tensor, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        symbol, null = self.symbol_and_null(coefficients, n)
-        if symbol.is_complex():
-            symbol = symbol.to(dtype)
-        return self.multiplier(symbol.masked_fill(null, 1), coefficients.double()).masked_fill(null, 0), null
-
-    def preconditioner(self, coefficients: Tensor, n: int) -> Tensor:
-        """Size P(k) > 0 of the operator on waves of each length, shape (..., n, n // 2 + 1), for coefficients (..., c).
-
-        The residual of a mode is its error times the symbol, which grows with k: in the plain residual short waves
-        count thousands of times as much as the long ones that make up most of a solution. Divided by P, an error
-        counts about alike wherever it is, without the operator being inverted.
-
-        Here P is the mean of ``|symbol|`` over all modes of about the same length: those with |k| < 3/2, the mean
-        among them, then those nearest to 2, 3, ... So it stays away from zero where the symbol vanishes in one mode.
-        It uses how large the symbol is on each of these shells, and neither its direction, nor its sign, nor its
-        phase. Of a positive operator that treats all directions alike that is nearly the whole symbol, and the
-        residual divided by P nearly the error: that asks for as much knowledge as solving does.
-        """
-        kx, ky = wavenumbers(n, device=coefficients.device)
-        shell = torch.hypot(kx, ky).round().long().clamp(min=1).flatten() - 1
-        count = parseval_weights(n, device=coefficients.device).expand(n, -1).flatten()
-        size = count * self.symbol(coefficients.double(), n).abs().flatten(-2)
-        total = size.new_zeros(*size.shape[:-1], int(shell.max()) + 1).index_add(-1, shell, size)
-        return (total / torch.bincount(shell, count))[..., shell].unflatten(-1, (n, n // 2 + 1))
-
-    def symbol_bounds(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor] | None:
-        """``low(k) <= |symbol(k)| <= high(k)`` in the modes that L does not annihilate, from a few numbers of L.
-
-        From these `evaluation.error_bounds` makes its certificates. None where nothing is known but the symbol itself.
-
-        Args:
-            coefficients: (..., c), in float64.
-            n: number of points in each direction.
-
-        Returns:
-            Two tensors of shape (..., n, n // 2 + 1).
-        """
-        return None
-
-    def residual(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
-        """Signed residual ``L u - f``, shape (..., n, n), zero for the exact solution.
-
-        The part of f in the null space of L (the mean, a resonant mode) cannot be matched by any u and is left out.
-
-        Raises:
-            ValueError: as `solve`.
-        """
-        n = self.check(source, coefficients)
-        check_grid(solution, "solution")
-        leading = broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
-        if not _broadcast(solution.shape[:-2], leading):
+        check_tensor(source, "source")
+        fields, ends = len(self.inputs), source.shape[-self.input_axes :]
+        if len(ends) < self.input_axes or (fields > 1 and ends[0] != fields):
             raise ValueError(
-                f"solution: leading shape {tuple(solution.shape[:-2])} does not broadcast with {tuple(leading)} of the "
-                "source and coefficients; pass one solution per source"
+                f"source: {self.name} expects {'a field (..., ny, nx)' if fields == 1 else f'(..., {fields}, ny, nx)'} "
+                f"of {' '.join(self.inputs)}, got {tuple(source.shape)}"
             )
-        if solution.shape[-2:] != source.shape[-2:]:
-            raise ValueError(
-                f"solution: expected the grid of the source {tuple(source.shape[-2:])}, "
-                f"got {tuple(solution.shape[-2:])}; resample one of them"
-            )
-        check_equation(self, residual=True)
-        residual = inverse_transform(self._residual_modes(solution, source, coefficients)[0], n).to(solution.dtype)
-        if not is_finite(residual) and is_finite(solution):
-            raise ValueError(f"residual: too large for {solution.dtype}; pass the solution as float64")
-        return residual
-
-    def residual_modes(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """Fourier coefficients of `residual`, and the mask of the null modes, in which they are 0; without checks.
-
-        Raises:
-            ValueError: if a subclass has a `solve` of its own, but not the `residual` that belongs to it.
-        """
-        check_equation(self, residual=True)
-        if _inherited(self, "residual"):
-            return self._residual_modes(solution, source, coefficients)
-        residual_hat = transform(self.residual(solution, source, coefficients))
-        return residual_hat, torch.zeros_like(residual_hat, dtype=torch.bool)
-
-    def _residual_modes(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        symbol, null = self.symbol_and_null(coefficients, source.shape[-1])
-        residual_hat = self.residual_hat(transform(solution), transform(source), symbol, coefficients.double())
-        return torch.where(null, 0, residual_hat), null
-
-    def residual_hat(self, solution_hat: Tensor, source_hat: Tensor, symbol: Tensor, coefficients: Tensor) -> Tensor:
-        """`residual` between Fourier coefficients, null modes not yet left out."""
-        return symbol.to(source_hat.dtype) * solution_hat - source_hat
-
-    def check_mean(self, source: Tensor) -> None:
-        """Raise ValueError when L annihilates constants and a source has a mean, for which there is no solution."""
-        values = known_values(source)
-        if not self.zero_mean or values is None or not values.numel():
-            return
-        values = values.reshape(-1, *values.shape[-2:])
-        mean = torch.cat([part.double().mean(dim=(-2, -1)).abs() for part in values.split(16)])  # no copy of them all
-        tolerance = 1e-3 if source.dtype in (torch.float16, torch.bfloat16) else 1e-5
-        if (mean > tolerance * largest_size(values)).any():
-            raise ValueError(
-                f"source: {self.name} on a periodic square expects a source of zero mean, got a mean of "
-                f"{mean.max():.3g}; subtract source.mean(dim=(-2, -1), keepdim=True)"
-            )
-
-    def null_modes(self, coefficients: Tensor, n: int) -> Tensor:
-        """Boolean mask (..., n, n // 2 + 1) of the modes that L annihilates, see `symbol_and_null`."""
-        return self.symbol_and_null(coefficients, n)[1]
-
-    def symbol_and_null(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """The symbol in float64, and the mask of the modes where it is zero to the rounding of its own terms.
-
-        Near a resonance a symbol is a difference of nearly equal terms. Whether what is left is rounding is judged mode
-        by mode: a relative change eps of each coefficient c changes the symbol by ``eps |c d symbol / d c|``, and what
-        is not larger than a few of these is zero. (A comparison with the largest symbol of all modes would take every
-        long wave of a high-order operator on a fine grid for a null mode.)
-        """
-        coefficients = coefficients.double()
-        symbol = self.symbol(coefficients, n)
-        size = _modulus(symbol)
-        null = size <= 1e-12 * size.amax(dim=(-2, -1), keepdim=True)  # candidates: rounding is smaller still
-        seen = known_values(null & (size > 0))
-        if seen is not None and not seen.view(torch.uint8).any():  # in bytes, which is faster
-            return symbol, null
-        return symbol, null & (size <= self._rounding(coefficients.detach(), n))
-
-    @torch.no_grad()
-    def _rounding(self, coefficients: Tensor, n: int) -> Tensor:
-        """Rounding error of the symbol in each mode: that of its terms, from their sensitivity to each coefficient."""
-        exact, change = self.symbol(coefficients, n), 2.0**-10
-        terms = torch.zeros_like(_modulus(exact))
-        for i in range(coefficients.shape[-1]):
-            factor = torch.ones_like(coefficients[..., :1]).expand(coefficients.shape).clone()
-            factor[..., i] += change
-            terms += _modulus(self.symbol(coefficients * factor, n) - exact) / change
-        return 16 * torch.finfo(torch.float64).eps * terms
-
-    def check(self, source: Tensor, coefficients: Tensor) -> int:
-        """Raise ValueError on wrong shapes, non-finite values or coefficients L is not defined for; return n."""
-        check_equation(self)
-        n = check_grid(source, "source")
         if not source.is_floating_point():
             raise ValueError(f"source: expected a floating-point tensor, got {source.dtype}; pass source.float()")
         check_finite(source, "source")
@@ -407,20 +267,21 @@ class System(ABC):
                 f"got {tuple(coefficients.shape)}"
             )
         try:
-            broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+            broadcast_shapes(source.shape[: -self.input_axes], coefficients.shape[:-1])
         except ValueError as error:
             raise ValueError(f"source and coefficients: {error}") from None
         check_finite(coefficients, "coefficients")
-        if (values := known_values(coefficients)) is not None:
+        if count and (values := known_values(coefficients)) is not None:
             self.check_coefficients(values)
-        return n
+
+    def check_mean(self, source: Tensor) -> None:  # noqa: B027 - most take any source
+        """Raise ValueError where a source must have zero mean and has not."""
 
     def bad_row(self, coefficients: Tensor) -> tuple[int, str] | None:
-        """The first of many examples (count, c) that is none, and why: zeros, or what `check_coefficients` says."""
-        zero = ~coefficients.bool().any(dim=-1)
+        """The first of many rows (count, c) that `check_coefficients` turns away, and why."""
         try:
             self.check_coefficients(coefficients)
-            return (int(zero.nonzero()[0]), "all coefficients are 0") if zero.any() else None
+            return None
         except ValueError as error:
             for number, row in enumerate(coefficients):
                 try:
@@ -430,56 +291,6 @@ class System(ABC):
             raise
 
 
-class Evolution(System):
-    """A linear evolution ``du/dt + L u = 0`` from ``u(0) = f``; its solution is ``u_hat(T) = exp(-symbol T) f_hat``.
-
-    A subclass declares what a `System` does, and T as the coefficient named ``time``. Nothing is annihilated, and the
-    solution is of the size of the source.
-    """
-
-    def time(self, coefficients: Tensor) -> Tensor:
-        """The time T, shape (...)."""
-        return coefficients[..., self.coefficient_names.index("time")]
-
-    def multiplier(self, symbol, coefficients):
-        return torch.exp(-symbol * self.time(coefficients)[..., None, None])
-
-    def symbol_and_null(self, coefficients, n):
-        symbol = self.symbol(coefficients.double(), n)
-        return symbol, torch.zeros_like(symbol, dtype=torch.bool)
-
-    def residual_hat(self, solution_hat, source_hat, symbol, coefficients):
-        return solution_hat - self.multiplier(symbol, coefficients).to(source_hat.dtype) * source_hat
-
-    def preconditioner(self, coefficients, n):
-        """One: the residual of an evolution is formed with its exact propagator, and so is the error itself.
-
-        To train on it is to train on solutions under another name.
-        """
-        return coefficients.new_ones(*coefficients.shape[:-1], n, n // 2 + 1, dtype=torch.float64)
-
-    def scale(self, coefficients):
-        return torch.ones_like(coefficients[..., 0])
-
-
-def _broadcast(first: torch.Size, second: torch.Size) -> bool:
-    """Whether two shapes fit each other."""
-    try:
-        broadcast_shapes(first, second)
-    except ValueError:
-        return False
-    return True
-
-
-def _inherited(system: System, name: str) -> bool:
-    """Whether a method is the one of `System`: no subclass, nor the object itself, replaced it."""
-    return getattr(type(system), name) is getattr(System, name) and name not in vars(system)
-
-
-def _modulus(symbol: Tensor) -> Tensor:
-    return symbol.real.abs() + symbol.imag.abs() if symbol.is_complex() else symbol.abs()
-
-
 def _register(cls: type[System]) -> None:
     """Check what a system declares, and enter it under its name.
 
@@ -487,12 +298,15 @@ def _register(cls: type[System]) -> None:
         TypeError: if it lacks a declaration, or one is of no use.
     """
     where = f"system {cls.__name__}"
-    needed = ("label", "equation", "coefficient_names", "dialled", "zero_mean")
-    missing = [name for name in needed if getattr(cls, name, None) is None]
-    if missing or cls.symbol is System.symbol:
+    missing = [
+        name for name in cls.declared
+        if getattr(cls, name, None) is None or getattr(getattr(cls, name), "__isabstractmethod__", False)
+    ]  # fmt: skip
+    if missing:
+        *attributes, method = cls.declared
         raise TypeError(
-            f"{where}: expected the class attributes {', '.join(needed)} and a method symbol; "
-            f"missing: {', '.join(missing) or 'symbol'}"
+            f"{where}: expected the class attributes {', '.join(attributes)} and a method {method}; "
+            f"missing: {', '.join(missing)}"
         )
     if not re.fullmatch(r"[A-Za-z][\w-]*", cls.label) or not re.fullmatch(r"[A-Za-z][\w-]*", cls.name):
         raise TypeError(f"{where}: expected name and label of letters, digits, _ and -, got {cls.name!r} {cls.label!r}")

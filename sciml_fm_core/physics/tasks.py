@@ -12,6 +12,7 @@ from sciml_fm_core.schema import TakesNumpy
 from .examples import Examples
 from .probe import check_kept
 from .sampling import check_resolution, draw_accepted
+from .spectral import Resolution
 from .system import PRETRAINING, SYSTEMS, System, find_system
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.8)
@@ -86,7 +87,7 @@ class Task(TakesNumpy):
     def sample(
         self,
         count: int,
-        resolution: int = 128,
+        resolution: Resolution = 128,
         generator: torch.Generator | None = None,
         *,
         dtype: torch.dtype = torch.float32,
@@ -100,7 +101,7 @@ class Task(TakesNumpy):
 
         Args:
             count: number of examples.
-            resolution: points in each direction, even.
+            resolution: points in each direction, even; of a system without a symbol also (ny, nx), of any size.
             generator: source of randomness. The numbers are drawn on its device, whatever `device` is.
             dtype: float32 or float64. The numbers drawn do not depend on it, nor on the resolution.
             device: where the examples are made; the generator's device by default.
@@ -117,7 +118,7 @@ class Task(TakesNumpy):
     def sample_counted(
         self,
         count: int,
-        resolution: int = 128,
+        resolution: Resolution = 128,
         generator: torch.Generator | None = None,
         *,
         dtype: torch.dtype = torch.float32,
@@ -126,7 +127,7 @@ class Task(TakesNumpy):
         """`sample`, and the number of draws it took: count / draws is the acceptance rate of the rejection rule."""
         if count < 1:
             raise ValueError(f"count: expected at least 1, got {count}")
-        check_resolution(resolution)
+        check_resolution(resolution, self.system)
         if generator is None:
             raise ValueError("generator: expected a torch.Generator; pass torch.Generator().manual_seed(seed)")
         return draw_accepted(self, count, resolution, generator, dtype, torch.device(device or generator.device))

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def select(records: Sequence[dict], **values: Any) -> list[dict]:
-    """Records with these values.
+    """Choose the records with these values.
 
     >>> select([{"examples": 8, "error": 0.1}, {"examples": 64, "error": 0.02}], examples=64)
     [{'examples': 64, 'error': 0.02}]
@@ -47,7 +47,7 @@ Form = Callable[[float], str]
 
 
 def percent(value: float) -> str:
-    """Two significant digits.
+    """Write a share in percent, with two significant digits.
 
     >>> percent(0.0123), percent(1.234)
     ('1.2 %', '123 %')
@@ -56,7 +56,7 @@ def percent(value: float) -> str:
 
 
 def spread(values: Sequence[float], form: Form = percent) -> str:
-    """The median, with the lowest and the highest where they look different; empty where there is none.
+    """Write the median, with the lowest and the highest where they differ as written; empty where there is none.
 
     >>> spread([0.01, 0.02, 0.04]), spread([0.01])
     ('2 % (1 % to 4 %)', '1 %')
@@ -81,7 +81,7 @@ class Saving:
         examples: downstream examples of the fine-tuned operator.
         error: its error.
         from_scratch: examples from scratch, interpolated on logarithmic axes; the most that were tried if ``beyond``.
-        beyond: it is better than every operator trained from scratch.
+        beyond: whether it is better than every operator trained from scratch.
     """
 
     examples: int

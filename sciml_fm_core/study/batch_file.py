@@ -14,7 +14,7 @@ A batch is a YAML file. Paths in it are relative to it, and its folder is the no
         gpus: 1                        # 0 or 1; a run sees the GPU it asked for, or none
 
 ``{run}`` in a parameter stands for the name of the run, ``<notebook>-<hash>``, so that runs write to different places;
-two runs with one ``output`` are refused, and so is whatever YAML might read otherwise than it was meant.
+two runs with one ``output`` are refused, and so is a value that readers of YAML take for different things.
 The hash is of the notebook without outputs, all parameters with their defaults, and the version of this package. A run
 leaves ``<name>.ipynb`` and then the marker ``<name>.json``.
 """
@@ -31,9 +31,9 @@ import reprlib
 import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sciml_fm_core import schema
 from sciml_fm_core._version import NUMBERS
@@ -47,7 +47,7 @@ LARGEST_FILE = 2**20
 MOST_RUNS = 100_000
 """Runs that one entry may ask for."""
 MOST_PROBLEMS = 20
-"""That are told at once."""
+"""Problems that one error lists."""
 ENTRY_KEYS = ("notebook", "parameters", "grid", "gpus")
 
 
@@ -64,7 +64,6 @@ class Run:
         folder: working directory.
         source: text of the notebook when it was planned, which is what is executed.
         gpus: 0 or 1.
-        status: ``pending``, ``done`` or ``failed``.
         results: where the notebook's own parameter ``output`` leads, in one spelling; None where it has none.
     """
 
@@ -76,7 +75,6 @@ class Run:
     folder: Path
     source: str = field(repr=False)
     gpus: int = 0
-    status: str = "pending"
     results: str | None = None
 
 
@@ -115,7 +113,7 @@ def plan(path: str | Path, output: str | Path) -> list[Run]:
 
 
 def _read_entries(path: Path, unsure: list[str]) -> list[dict]:
-    """Entries with the defaults filled in; what YAML may read otherwise than it was meant is added to the list."""
+    """Entries with the defaults filled in; values that readers of YAML differ about are added to the list."""
     need("yaml", "notebooks")
     from sciml_fm_core.yaml_values import parse_yaml  # PyYAML comes with the notebooks
 
@@ -167,7 +165,7 @@ def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str])
         return
     notebook = folder / user_path(entry["notebook"])
     try:
-        source, defaults, content = _inspect(notebook)
+        inspected = _inspect(notebook)
     except ValueError as error:
         problems.append(str(error))
         return
@@ -184,16 +182,22 @@ def _plan_entry(entry: Mapping, folder: Path, output: Path, problems: list[str])
         return
     for values in itertools.product(*grid.values()):
         parameters = {**entry["parameters"], **dict(zip(grid, values, strict=True))}
-        wrong = list(_check_parameters(parameters, defaults, notebook.name))
+        wrong = list(_check_parameters(parameters, inspected.defaults, notebook.name))
         problems += wrong
         if not wrong:
-            parameters, identity = _identify(parameters, defaults, content)
-            run = _new_run(notebook, source, parameters, identity, output, folder, entry.get("gpus", 0))
-            yield replace(run, results=_results_of({**defaults, **run.parameters}, folder))
+            yield _new_run(inspected, parameters, output, folder, entry.get("gpus", 0))
 
 
-def _inspect(notebook: Path) -> tuple[str, dict[str, Any], list]:
-    """Text of a notebook, its parameters with their defaults, and the content that decides its results."""
+class _Inspected(NamedTuple):
+    """A notebook: its file and text, its parameters with their defaults, and the content that decides its results."""
+
+    path: Path
+    source: str
+    defaults: dict[str, Any]
+    content: list
+
+
+def _inspect(notebook: Path) -> _Inspected:
     nbformat = need("nbformat", "notebooks")
     try:
         if not notebook.is_file():
@@ -206,16 +210,13 @@ def _inspect(notebook: Path) -> tuple[str, dict[str, Any], list]:
             source = schema.read_text(notebook)
             cells = nbformat.reads(source, as_version=4)
         tagged = [cell.source for cell in cells.cells if "parameters" in cell.metadata.get("tags", [])]
-        kernel = cells.metadata.get("kernelspec", {})
-        content = [kernel.get("name"), *([cell.cell_type, cell.source] for cell in cells.cells)]
-        python = kernel.get("language", "python") == "python"
-        inspected = {} if python or not tagged else need("papermill", "notebooks").inspect_notebook(str(notebook))
-        defaults = {name: _Expression(about["default"]) for name, about in inspected.items()}
-    except Exception as error:  # whatever a file that is no notebook, or of an unknown language, leads them to
+        kernel = cells.metadata.get("kernelspec", {}).get("name")
+        content = [kernel, *([cell.cell_type, cell.source] for cell in cells.cells)]
+    except Exception as error:  # whatever a file that is no notebook leads nbformat to
         raise ValueError(f"{notebook}: not a readable notebook ({type(error).__name__})") from error
     if not tagged:
         raise ValueError(f"{notebook}: no cell is tagged 'parameters'; tag the one that sets them")
-    return source, _defaults(tagged[0], notebook) if python else defaults, content
+    return _Inspected(notebook, source, _defaults(tagged[0], notebook), content)
 
 
 class _Expression(str):
@@ -223,7 +224,8 @@ class _Expression(str):
 
 
 def _defaults(source: str, notebook: Path) -> dict[str, Any]:
-    """Read by Python's own grammar: papermill's inspection stumbles on '#' and '=' inside a text."""
+    """Names and values of the cell of parameters, read by Python's grammar: papermill's inspection stumbles on '#' and
+    '=' inside a text."""
     try:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
@@ -267,43 +269,39 @@ def _check_parameters(parameters: Mapping, defaults: Mapping, notebook: str) -> 
             yield f"{name}: expected a task or a mixture, such as '{default}', got {reprlib.repr(value)}; quote it"
 
 
-def _identify(parameters: Mapping, defaults: Mapping, content: list) -> tuple[dict[str, Any], str]:
-    """Parameters in their own types, and the hash of everything that decides the result."""
-
-    parameters = {
-        name: float(value) if isinstance(defaults[name], float) and isinstance(value, int) else value
-        for name, value in parameters.items()
-    }
-    text = json.dumps([content, {**defaults, **parameters}, NUMBERS], sort_keys=True)
-    return parameters, hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
-
-
 def _results_of(parameters: Mapping, folder: Path) -> str | None:
-    """Where a run writes, in one spelling of all those that name the same folder, on any file system."""
+    """Folder that a run writes to, in one of all spellings that name the same folder on some file system."""
     output = parameters.get("output")
     if not isinstance(output, str) or not output or (isinstance(output, _Expression) and "(" in output):
         return None
     return unicodedata.normalize("NFC", os.path.realpath(results_folder(output, folder))).casefold()
 
 
-def _new_run(
-    notebook: Path, source: str, parameters: Mapping, identity: str, output: Path, folder: Path, gpus: int
-) -> Run:
-    name = f"{notebook.stem}-{identity}"
-    named = {key: _told(value, name) if isinstance(value, str) else value for key, value in parameters.items()}
-    run = Run(notebook, named, identity, output / f"{name}.ipynb", output / f"{name}.json", folder, source, gpus)
-    return replace(run, status=status_of(run))
+def _new_run(notebook: _Inspected, parameters: Mapping, output: Path, folder: Path, gpus: int) -> Run:
+    """A run with its name, which is the hash of everything that decides the result."""
+    defaults = notebook.defaults
+    typed = {
+        name: float(value) if isinstance(defaults[name], float) and isinstance(value, int) else value
+        for name, value in parameters.items()
+    }
+    text = json.dumps([notebook.content, {**defaults, **typed}, NUMBERS], sort_keys=True)
+    identity = hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+    name = f"{notebook.path.stem}-{identity}"
+    named = {key: _filled_in(value, name) if isinstance(value, str) else value for key, value in typed.items()}
+    files = output / f"{name}.ipynb", output / f"{name}.json"
+    results = _results_of({**defaults, **named}, folder)
+    return Run(notebook.path, named, identity, *files, folder, notebook.source, gpus, results)
 
 
-def _told(value: str, name: str) -> str:
-    """A text as a notebook gets it: with the name of the run, and a path below the home folder written out."""
+def _filled_in(value: str, name: str) -> str:
+    """A text with the name of the run in place of ``{run}``, and a path below the home folder written out."""
     value = value.replace("{run}", name)
     return str(user_path(value)) if value.startswith("~/") else value
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What others read of the record of a finished run."""
+    """The part of the record of a finished run that is read again."""
 
     status: str
     error: str | None = None
@@ -329,7 +327,7 @@ def read_marker(path: Path) -> Marker:
 
 
 def status_of(run: Run) -> str:
-    """``done`` or ``failed`` as the marker of a run says, and ``pending`` where there is none."""
+    """State of a run: ``done`` or ``failed`` by its marker, ``pending`` where there is none."""
     try:
         return read_marker(run.marker).status
     except FileNotFoundError:

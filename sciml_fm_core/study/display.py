@@ -24,7 +24,7 @@ def show_answer(*paragraphs: str) -> None:
 
 
 def status_line():
-    """Function that displays a line of Markdown, and replaces it when it is called again."""
+    """Display a line of Markdown; returns a function that replaces its text."""
     shown = display(Markdown("starting"), display_id=True)
     return lambda text: shown.update(Markdown(text))
 
@@ -36,7 +36,7 @@ def use_pictures() -> None:
 
 
 def run_experiment(experiment: str, budget: str, **options) -> list[dict]:
-    """Records of an experiment, as `registry.results` with the same options, with its progress in one line.
+    """Compute or read the records of an experiment, as `registry.results`, and display the progress in one line.
 
     Raises:
         ValueError: on an unknown experiment or budget.
@@ -66,8 +66,11 @@ def run_experiment(experiment: str, budget: str, **options) -> list[dict]:
     return records
 
 
-def leave(records: list[dict], figures: dict[str, hv.Dimensioned], output: str) -> None:
+def save_outputs(records: list[dict], figures: dict[str, hv.Dimensioned], output: str) -> None:
     """Write the figures as PNG and SVG and the records as a table, and list the files."""
     folder = results_folder(output)
     paths = [*export(figures, folder), write_table(records, folder / "records.csv")]
     print(*[path.name for path in paths], sep="\n")
+
+
+leave = save_outputs  # its former name

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sciml_fm_core.cpu import use_threads
-from sciml_fm_core.locks import Held, hold
+from sciml_fm_core.locks import Held, lock_output
 
 STOP_SECONDS = 10.0
 """How long an interrupted grid waits for the jobs that it told to stop."""
@@ -92,7 +92,7 @@ def run_jobs(
     pending = needs | missing
     waiting, running = dict(pending), dict[Future, Job]()
     later: dict[str, float] = {}  # when to ask again for a job that another process runs
-    ran, told = 0, False
+    ran, warned = 0, False
     failures = sum(failed(job) for name, job in every.items() if name not in pending)
     began, count = time.monotonic(), len(pending)
 
@@ -125,9 +125,9 @@ def run_jobs(
                 try:
                     outcome = future.result()
                     if isinstance(outcome, str):
-                        if not told:
+                        if not warned:
                             _log.warning("waiting for what others have begun, such as %s", outcome)
-                        told, waiting[job.identity] = True, job
+                        warned, waiting[job.identity] = True, job
                         later[job.identity] = time.monotonic() + ASK_SECONDS
                         continue
                     ran += bool(outcome)
@@ -156,10 +156,12 @@ def run_jobs(
 
 
 def _run_once(marker: Path, function: Callable[[], object]) -> bool | str:
-    """Where the job runs: whether it had to, or who runs it already. A cluster also starts again what was finished, if
-    it lost the worker that knew."""
+    """Run a job under the lock of its marker; returns whether it was missing, or who runs it already.
+
+    A cluster that loses a worker also starts again what that one had finished.
+    """
     try:
-        with hold(marker):
+        with lock_output(marker):
             if marker.exists():
                 return False
             function()
@@ -171,7 +173,7 @@ def _run_once(marker: Path, function: Callable[[], object]) -> bool | str:
 # Executors ------------------------------------------------------------------------------------------------------------
 
 
-class HereExecutor(Executor):
+class InlineExecutor(Executor):
     """Runs each job at once, in the thread of the caller, which an interrupt reaches."""
 
     def submit(self, function, /, *args, **kwargs) -> Future:
@@ -185,12 +187,12 @@ class HereExecutor(Executor):
 
 @contextmanager
 def open_executor(processes: int, scheduler: str | None) -> Iterator[Executor]:
-    """For jobs that compute: here, in spawned processes of one thread each, or on a Dask cluster."""
+    """Executor of jobs that compute: in this process, in spawned ones of one thread each, or on a Dask cluster."""
     if scheduler is not None:
         with connect(scheduler) as client:
             yield client.get_executor(pure=False)
     elif processes == 1:
-        yield HereExecutor()
+        yield InlineExecutor()
     else:
         # Forked processes would inherit locks of the parent's threads; spawned ones begin clean.
         context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
@@ -206,12 +208,12 @@ def open_executor(processes: int, scheduler: str | None) -> Iterator[Executor]:
 
 
 def connect(scheduler: str):
-    """Client of a Dask cluster, to be closed by the caller; raises OSError if the scheduler is not reached."""
+    """Client of a Dask cluster, which the caller closes; an OSError says that the scheduler is not reached."""
     return need("distributed", "cluster").Client(scheduler, set_as_default=False)
 
 
 def need(module: str, extra: str):
-    """A module of an optional dependency; a ValueError says how to install it."""
+    """Import a module of an optional dependency; where it is missing, a ValueError says how to install it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -219,7 +221,7 @@ def need(module: str, extra: str):
 
 
 def _begin_worker() -> None:
-    """One thread for each process; and none outlives the grid, however that ends."""
+    """Give a worker one thread, and let it end with its parent, however that ends."""
     use_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

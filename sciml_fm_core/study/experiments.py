@@ -14,11 +14,10 @@ from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
 from sciml_fm_core.training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES
 
-from .measured import Schedule
+from .custom import Schedule
 from .registry import REGISTRY, experiment, for_budget
-from .runs import STARTS, AdaptationRun, PretrainingRun
+from .runs import COARSE_FIRST, STARTS, AdaptationRun, PretrainingRun
 
-COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
 PAPER_SIZES = ("64K", "1M", "16M", "256M")
 EXAMPLES = tuple(2**power for power in range(3, 16))
 """The paper's downstream examples, 8 to 32,768; zero-shot is one more point."""
@@ -84,6 +83,8 @@ class Budget:
 
 SYS_1, SYS_2, SYS_3 = (PAPER_TASKS[name]["pre-training"] for name in ("poisson", "advection_diffusion", "helmholtz"))
 ARCHITECTURES = ("fno", "unet", "vit")
+TRAINED_ON = {"poisson": SYS_1, "advection_diffusion": SYS_2}
+"""Pre-training tasks of the systems that most questions are about."""
 MIXTURE = f"{SYS_1} + {SYS_2} + {SYS_3}"
 UNSEEN = tuple(
     tasks_of(SYSTEMS[name])["whole"] for name in ("fractional_laplacian", "screened_poisson", "biharmonic_advection")
@@ -121,7 +122,7 @@ BUDGETS: dict[str, Budget] = {
         symmetries=True,
         settings={
             "unseen": {"steps": ((8, 100), (64, 200))},
-            # for other steps and without symmetries, as fair to both starts
+            # for other steps and without symmetries, equally fair to both starts
             "architectures": {
                 "steps": ((8, 150), (64, 250), (512, 500), (2048, 1000)),
                 "learning_rates": LEARNING_RATES[1:],
@@ -182,18 +183,15 @@ def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     `REPEATS` seeds of the specialists, but for the most examples.
     """
     chosen = find_budget(budget, "q1_downstream_data")
-    curves = [
-        (SYS_1, "dimensionless", "poisson"),
-        (SYS_1, "paper", "poisson"),
-        (SYS_2, "dimensionless", "advection_diffusion"),
-    ]
+    curves = (("poisson", "dimensionless"), ("poisson", "paper"), ("advection_diffusion", "dimensionless"))
     runs = []
-    for tasks, recipe, system in curves:
-        settings = _published(chosen) if recipe == "paper" else chosen
+    for system, recipe in curves:
+        parent, task = _parent(chosen, TRAINED_ON[system], recipe), PAPER_TASKS[system]["medium"]
+        settings = replace(chosen, symmetries=False) if recipe == "paper" else chosen  # as it was published
         for seed in chosen.seeds[:REPEATS]:
             examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
-            runs += _curve(settings, _parent(chosen, tasks, recipe), PAPER_TASKS[system]["medium"], examples, seed=seed)
-    for system in ("poisson", "advection_diffusion"):
+            runs += _curve(settings, parent, task, examples, seed=seed)
+    for system in TRAINED_ON:
         runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system]["medium"], chosen.other_examples)
     return runs
 
@@ -203,7 +201,7 @@ def model_size(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Question 2 (Figure 4): the same for networks of several sizes, each pre-trained by the study in equal steps."""
     chosen = find_budget(budget, "q2_model_size")
     runs = []
-    for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion")):
+    for system, tasks in TRAINED_ON.items():
         for size in chosen.sizes:
             parent = _pretraining(chosen, tasks, "dimensionless", size)
             runs += _curve(chosen, parent, PAPER_TASKS[system]["medium"], chosen.other_examples)
@@ -215,14 +213,14 @@ def physics_shift(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Question 3 (Figures 5, A.2, B.1): no, mild, medium and large shifts of SYS-1 and SYS-2."""
     chosen = find_budget(budget, "q3_physics_shift")
     runs = []
-    for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion")):
+    for system, tasks in TRAINED_ON.items():
         for shift in ("none", "mild", "medium", "large"):
             examples = chosen.examples if shift == "medium" else chosen.other_examples
             runs += _curve(chosen, _parent(chosen, tasks, "dimensionless"), PAPER_TASKS[system][shift], examples)
             runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system][shift], (), STARTS[:1])
             if system == "poisson":
-                own = _published(chosen), _parent(chosen, tasks, "paper")
-                runs += _curve(*own, PAPER_TASKS[system][shift], (), STARTS[:1])
+                published = replace(chosen, symmetries=False)
+                runs += _curve(published, _parent(chosen, tasks, "paper"), PAPER_TASKS[system][shift], (), STARTS[:1])
     return runs
 
 
@@ -247,18 +245,12 @@ def mixed_operators(budget: str | Budget = "laptop") -> list[AdaptationRun]:
 def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Figure B.3: the medium shifts with several draws of the downstream examples, shuffles and random weights."""
     chosen = find_budget(budget, "seeds")
-    return [
-        run
-        for tasks, system in ((SYS_1, "poisson"), (SYS_2, "advection_diffusion"))
-        for seed in chosen.seeds
-        for run in _curve(
-            chosen,
-            _parent(chosen, tasks, "dimensionless"),
-            PAPER_TASKS[system]["medium"],
-            chosen.few_examples,
-            seed=seed,
-        )
-    ]
+    runs = []
+    for system, tasks in TRAINED_ON.items():
+        parent, task = _parent(chosen, tasks, "dimensionless"), PAPER_TASKS[system]["medium"]
+        for seed in chosen.seeds:
+            runs += _curve(chosen, parent, task, chosen.few_examples, seed=seed)
+    return runs
 
 
 PATIENCE = 4
@@ -271,8 +263,8 @@ def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
 
     Both recipes fine-tuned without the symmetries of the square, then ours with them, and its twin from scratch, with
     them too; of the latter two, but for the most examples, `REPEATS` seeds. From scratch also `PATIENCE` times as long:
-    it gains more from further steps, so that what is saved depends on them. The mixture told the symbol has no labels
-    of this task at all.
+    it gains more from further steps, so that what is saved depends on them. The mixture conditioned on the symbol has
+    no labels of this task at all.
     """
     chosen = find_budget(budget, "headline")
     task = PAPER_TASKS["poisson"]["medium"]
@@ -314,7 +306,7 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Equations that the pre-training never saw: each of the paper's held out in turn, and those of `UNSEEN`.
 
     An operator of the paper's other two systems meets the third, in its pre-training range. By the recipe that is told
-    coefficients it has inputs for those of the third; by the recipes that are told the symbol it needs none. The one
+    coefficients it has inputs for those of the third; by the recipes that are conditioned on the symbol it needs none. The one
     that meets SYS-3, the hardest, is also pre-trained `LONGER` times as long. The recipe that is told compositions has
     `REPEATS` seeds of the examples, the others one. The mixture of all three meets the equations beside them.
     """
@@ -346,11 +338,6 @@ def find_budget(budget: str | Budget, experiment: str) -> Budget:
     return (budget if isinstance(budget, Budget) else for_budget(BUDGETS, budget)).of(experiment)
 
 
-def _published(budget: Budget) -> Budget:
-    """For the paper's recipe: without the symmetries of the square."""
-    return replace(budget, symmetries=False)
-
-
 def _parent(budget: Budget, tasks: str, recipe: str) -> str | PretrainingRun:
     return budget.parents.get((tasks, recipe)) or _pretraining(budget, tasks, recipe, "1M")
 
@@ -362,34 +349,20 @@ def _size(budget: Budget) -> str:
 
 def _pretraining(budget: Budget, tasks: str, recipe: str, size: str) -> PretrainingRun:
     return PretrainingRun(
-        tasks,
-        recipe,
-        size,
-        steps=budget.pretraining_steps,
-        batch_size=budget.pretraining_batch,
-        resolution=budget.resolution,
-        fixed_examples=budget.pretraining_examples,
-    )
+        tasks, recipe, size, steps=budget.pretraining_steps, batch_size=budget.pretraining_batch,
+        resolution=budget.resolution, fixed_examples=budget.pretraining_examples,
+    )  # fmt: skip
+
+
+_SHARED = ("batch_size", "learning_rates", "resolution", "validation", "test", "test_resolution", "symmetries")
+"""What an `AdaptationRun` has of its budget, besides the steps."""
 
 
 def _curve(budget, parent, task, examples, starts=STARTS, seed=0) -> list[AdaptationRun]:
     """Both starts over the examples; zero examples are the zero-shot and the untrained error."""
+    settings = {name: getattr(budget, name) for name in _SHARED}
     return [
-        AdaptationRun(
-            parent,
-            task,
-            start,
-            count,
-            seed,
-            steps=budget.steps_for(count),
-            batch_size=budget.batch_size,
-            learning_rates=budget.learning_rates,
-            resolution=budget.resolution,
-            validation=budget.validation,
-            test=budget.test,
-            test_resolution=budget.test_resolution,
-            symmetries=budget.symmetries,
-        )
+        AdaptationRun(parent, task, start, count, seed, steps=budget.steps_for(count), **settings)
         for start in starts
         for count in (0, *examples)
     ]

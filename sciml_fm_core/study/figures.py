@@ -24,20 +24,10 @@ from sciml_fm_core.physics.tasks import Task
 from .analysis import savings
 from .colours import MEANING, OTHERS, colours_of, without_examples
 
-HOVER = (
-    "examples",
-    "error",
-    "start",
-    "recipe",
-    "size",
-    "task",
-    "seed",
-    "learning_rate",
-    "steps",
-    "seconds",
-    "identity",
-)
+HOVER = ("start", "recipe", "size", "task", "seed", "learning_rate", "steps", "seconds", "identity")
+"""What a point tells of its record beside examples and error."""
 WIDTH = 820
+GREY = "#777777"
 X, Y = hv.Dimension("examples", label="downstream examples"), hv.Dimension("error", label="mean relative error (test)")
 
 
@@ -68,15 +58,12 @@ def error_curves(
         parts += _curve(own, name, colours[(colour or label)(own[0])], dashed, origin)
     ends = origin / 1.3, counts[-1] * 1.4
     for (name, error), tint in zip(levels.items(), reversed(OTHERS), strict=False):
-        line = hv.Curve([(end, error) for end in ends], X, Y, label=name)
-        drawn = dict(color=tint, line_dash="dotted", line_width=2), dict(color=tint, linestyle=":", linewidth=2)
-        parts.append(_styled(line, *drawn))
+        parts.append(_line([(end, error) for end in ends], (X, Y), tint, name, dash="dotted"))
     ticks = [(origin, "0"), *((count, f"{count:,}") for count in counts)]
     low, high = ylim or _error_range([*records, *({"error": error} for error in levels.values())])
-    common = dict(logx=True, logy=True, show_grid=True, title=title, xticks=ticks, legend_position=legend)
-    common |= dict(xlim=ends, ylim=(low, high))
+    common = dict(logx=True, logy=True, title=title, xticks=ticks, legend_position=legend, xlim=ends, ylim=(low, high))
     plain = dict(fig_size=200, aspect=1.7, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
-    return _styled(hv.Overlay(parts), dict(**common, **_across(width), height=420), common | plain)
+    return _overlay(parts, common, dict(_across(width), height=420), plain)
 
 
 def error_lines(
@@ -105,22 +92,17 @@ def error_lines(
     margin = 0.05 * (positions[-1] - positions[0])
     ends = (positions[0] - margin, positions[-1] + margin) if even else (positions[0] / 1.3, positions[-1] * 1.3)
     if level is not None:
-        dotted = hv.Curve([(at, level) for at in ends], across, Y)
-        parts.append(_styled(dotted, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
+        parts.append(_line([(at, level) for at in ends], (across, Y)))
     for name, colour in colours_of(map(label, records)).items():
         own = sorted((x(record), record["error"]) for record in records if label(record) == name)
-        line, points = hv.Curve(own, across, Y, label=name), hv.Scatter(own, across, Y, label=name)
-        alone = joined and len(own) == 1
         if joined:
-            parts.append(_styled(line, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
-        bokeh = dict(color=colour, marker="star" if alone else "circle", size=16 if alone else 8, tools=["hover"])
-        plain = dict(color=colour, marker="*" if alone else "o", s=160 if alone else 30)
-        parts.append(_styled(points, bokeh, plain))
-    common = dict(logx=not even, logy=True, show_grid=True, title=title, xlim=ends, ylim=(low, high))
+            parts.append(_line(own, (across, Y), colour, name, dash="solid"))
+        parts.append(_dots(own, (across, Y), colour, name, marker="star" if joined and len(own) == 1 else "circle"))
+    common = dict(logx=not even, logy=True, title=title, xlim=ends, ylim=(low, high), ylabel=ylabel)
     common |= dict(show_legend=legend is not None, legend_position=legend or "right")
-    common |= dict(xticks=ticks if isinstance(ticks, int) else list(ticks or _round_ticks(*ends)), ylabel=ylabel)
-    drawn = dict(fig_size=170, aspect=0.7 if even else 1.3, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
-    return _styled(hv.Overlay(parts), dict(**common, width=WIDTH // 2 + 40, height=360), common | drawn)
+    common |= dict(xticks=ticks if isinstance(ticks, int) else list(ticks or _round_ticks(*ends)))
+    plain = dict(fig_size=170, aspect=0.7 if even else 1.3, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
+    return _overlay(parts, common, dict(width=WIDTH // 2 + 40, height=360), plain)
 
 
 def error_panels(
@@ -155,14 +137,14 @@ def roc_curves(curves: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -> 
 
     On the dotted line a score tells nothing.
     """
-    axes, parts = ("share of the others flagged", "share of the large errors flagged"), []
-    for (name, (false, true)), colour in zip(curves.items(), colours_of(curves).values(), strict=True):
-        line = hv.Curve((false.numpy(), true.numpy()), *axes, label=name)
-        parts.append(_styled(line, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
-    chance = hv.Curve(([0, 1], [0, 1]), *axes)
-    parts.append(_styled(chance, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
-    common = dict(title=title, show_grid=True, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), legend_position="bottom_right")
-    return _styled(hv.Overlay(parts), dict(**common, width=WIDTH // 2, height=WIDTH // 2), common | dict(aspect=1))
+    axes = "share of the others flagged", "share of the large errors flagged"
+    parts = [
+        _line((false.numpy(), true.numpy()), axes, colour, name, dash="solid")
+        for (name, (false, true)), colour in zip(curves.items(), colours_of(curves).values(), strict=True)
+    ]
+    parts.append(_line(([0, 1], [0, 1]), axes))
+    common = dict(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), legend_position="bottom_right")
+    return _overlay(parts, common, dict(width=WIDTH // 2, height=WIDTH // 2), dict(aspect=1))
 
 
 def score_points(
@@ -184,18 +166,12 @@ def score_points(
     for number, (group, colour) in enumerate(colours_of(groups).items()):
         apart = 0.18 * ((len(groups) - 1) / 2 - number)
         own = [(value, at[name] + apart) for name, mine, value in rows if mine == group]
-        points = hv.Scatter(own, axis, "name", label=group)
-        parts.append(_styled(points, dict(color=colour, size=8), dict(color=colour, s=30)))
-    for level in levels:
-        line = hv.Curve([(level, -0.5), (level, len(names) - 0.5)], axis, "name")
-        parts.append(_styled(line, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
+        parts.append(_dots(own, (axis, "name"), colour, group))
+    parts += [_line([(level, -0.5), (level, len(names) - 0.5)], (axis, "name")) for level in levels]
     ticks = [(number, name) for name, number in at.items()]
-    common = dict(title=title, show_grid=True, yticks=ticks, ylabel="", ylim=(-0.6, len(names) - 0.4))
-    common |= dict(legend_position="right", show_legend=legend)
-    height = 80 + 34 * len(names)
-    return _styled(
-        hv.Overlay(parts), dict(**common, width=WIDTH, height=height), common | dict(fig_size=180, aspect=1.4)
-    )
+    common = dict(title=title, yticks=ticks, ylabel="", ylim=(-0.6, len(names) - 0.4))
+    options = common | dict(legend_position="right", show_legend=legend)
+    return _overlay(parts, options, dict(width=WIDTH, height=80 + 34 * len(names)), dict(fig_size=180, aspect=1.4))
 
 
 def _error_range(records: Sequence[dict]) -> tuple[float, float]:
@@ -226,8 +202,28 @@ def _styled(element, bokeh: dict, matplotlib: dict):
     return element.opts(**matplotlib, backend="matplotlib") if "matplotlib" in hv.Store.renderers else element
 
 
+def _overlay(parts: Sequence, common: dict, bokeh: dict, matplotlib: dict) -> hv.Overlay:
+    """The parts on one pair of axes, with options of both backends and those of each."""
+    common = dict(show_grid=True) | common
+    return _styled(hv.Overlay(parts), common | bokeh, common | matplotlib)
+
+
+def _line(points, axes: Sequence, colour: str = GREY, label: str = "", *, dash: str = "dotted") -> hv.Curve:
+    """A line; where nothing else is said, the dotted grey one of a reference."""
+    line = hv.Curve(points, *axes, label=label)
+    bokeh = dict(color=colour, line_dash=dash, line_width=2)
+    return _styled(line, bokeh, dict(color=colour, linestyle=dash, linewidth=2))
+
+
+def _dots(rows, axes: Sequence, colour: str, label: str = "", *, marker: str = "circle") -> hv.Scatter:
+    """Points that tell their values where the pointer is on them."""
+    symbol, size, area = {"circle": ("o", 8, 30), "star": ("*", 16, 160), "triangle": ("^", 11, 60)}[marker]
+    bokeh = dict(color=colour, marker=marker, size=size, tools=["hover"])
+    return _styled(hv.Scatter(rows, *axes, label=label), bokeh, dict(color=colour, marker=symbol, s=area))
+
+
 def _no_minor_ticks(plot, element):
-    """Ticks between those that have labels would only be in the way."""
+    """Leave out the ticks between those that have labels."""
     plot.handles["axis"].minorticks_off()
 
 
@@ -240,26 +236,19 @@ def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: fl
         bokeh = dict(fill_color=colour, fill_alpha=0.2, line_alpha=0)
         parts.append(_styled(band, bokeh, dict(color=colour, facecolor=colour, alpha=0.2, linewidth=0)))
     if counts:
-        curve = hv.Curve([(count, middle[count]) for count in counts], X, Y, label=name)
-        bokeh = dict(color=colour, line_dash="dashed" if dashed else "solid", line_width=2)
-        parts.append(_styled(curve, bokeh, dict(color=colour, linestyle="--" if dashed else "-", linewidth=2)))
-        shown = [record for record in records if record["examples"]]
-        parts.append(_points(shown, colour, [record["examples"] for record in shown], "circle", "o", 8, 30))
-    without = [record for record in records if not record["examples"]]
-    if without:
+        dash = "dashed" if dashed else "solid"
+        parts.append(_line([(count, middle[count]) for count in counts], (X, Y), colour, name, dash=dash))
+
+    def rows(own: list[dict]) -> list[tuple]:
+        return [(r["examples"] or origin, r["error"], r["examples"], *map(r.get, HOVER)) for r in own]
+
+    axes = X, [Y, "number", *HOVER]
+    if counts:
+        parts.append(_dots(rows([record for record in records if record["examples"]]), axes, colour))
+    if without := [record for record in records if not record["examples"]]:
         named = "" if counts else name  # a star alone needs the legend
-        parts.append(_points(without, without_examples(colour), [origin] * len(without), "star", "*", 16, 160, named))
+        parts.append(_dots(rows(without), axes, without_examples(colour), named, marker="star"))
     return parts
-
-
-def _points(records: list[dict], colour: str, x: list[float], marker: str, symbol: str, size: int, area: int, label=""):
-    details = [name for name in HOVER if name not in ("examples", "error")]
-    rows = [
-        (at, r["error"], r["examples"], *(r.get(name) for name in details)) for at, r in zip(x, records, strict=True)
-    ]
-    points = hv.Scatter(rows, X, [Y, "number", *details], label=label)
-    bokeh = dict(color=colour, marker=marker, size=size, tools=["hover"])
-    return _styled(points, bokeh, dict(color=colour, marker=symbol, s=area))
 
 
 def _over_seeds(records: list[dict]) -> tuple[dict, dict, dict]:
@@ -289,19 +278,13 @@ def strip(pretraining: str, downstream: Sequence[str], count: int = 2000, width:
     alone = MEANING["fine-tuned"] if len(downstream) == 1 else OTHERS
     colours, parts = [MEANING["zero-shot"][0], *(alone[n % len(alone)] for n in range(len(downstream)))], []
     for task, colour in zip(tasks, colours, strict=True):
-        dial = (
-            draw_split(task, "train", count, resolution=16)
-            .dial.double()
-            .clamp(task.low, task.high - (not whole) * 1e-9)
-        )
-        density, _ = np.histogram(dial, edges, density=True)
+        dial = draw_split(task, "train", count, resolution=16).dial.double()
+        density, _ = np.histogram(dial.clamp(task.low, task.high - (not whole) * 1e-9), edges, density=True)
         histogram = hv.Histogram((edges, density), kdims=task.system.dial_name, label=task.label)
         bokeh = dict(fill_color=colour, fill_alpha=0.6, line_alpha=0)
         parts.append(_styled(histogram, bokeh, dict(facecolor=colour, alpha=0.6, edgecolor="none")))
-    common = dict(yaxis=None, legend_position="right")
-    return _styled(
-        hv.Overlay(parts), dict(**common, **_across(width), height=130), dict(**common, fig_size=200, aspect=7)
-    )
+    common = dict(yaxis=None, legend_position="right", show_grid=False)
+    return _overlay(parts, common, dict(_across(width), height=130), dict(fig_size=200, aspect=7))
 
 
 def savings_figure(
@@ -318,24 +301,18 @@ def savings_figure(
         apart = 1.15 ** (number + 1 - len(colours))  # to the left: right of the line would be a loss
         own = [s for s in savings([record for record in records if label(record) == name]) if s.examples]
         limits += [value for saving in own for value in (saving.examples, saving.from_scratch)]
-        dots = hv.Scatter([(apart * s.examples, s.from_scratch) for s in own], *axes, label=name)
         beyond = [(apart * s.examples, s.from_scratch) for s in own if s.beyond]
         stems = hv.Segments([(x, y, x, 1.6 * y) for x, y in beyond], [*axes, "x1", "y1"])
         parts.append(_styled(stems, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
-        heads = hv.Scatter([(x, 1.6 * y) for x, y in beyond], *axes)
-        for points, marker, symbol in ((dots, "circle", "o"), (heads, "triangle", "^")):
-            bokeh = dict(color=colour, marker=marker, size=11, tools=["hover"])
-            parts.append(_styled(points, bokeh, dict(color=colour, marker=symbol, s=60)))
+        parts.append(_dots([(apart * s.examples, s.from_scratch) for s in own], axes, colour, name))
+        parts.append(_dots([(x, 1.6 * y) for x, y in beyond], axes, colour, marker="triangle"))
     ends = [min(limits), max(limits)]
-    line = hv.Curve((ends, ends), *axes)
-    parts.append(_styled(line, dict(color="#777777", line_dash="dotted"), dict(color="#777777", linestyle=":")))
+    parts.append(_line((ends, ends), axes))
     ticks = [(count, f"{count:,}") for count in sorted({r["examples"] for r in records} - {0})]
-    common = dict(
-        logx=True, logy=True, show_grid=True, title=title, legend_position="right", xticks=ticks, yticks=ticks
-    )
+    common = dict(logx=True, logy=True, title=title, legend_position="right", xticks=ticks, yticks=ticks)
     common |= dict(xlabel=axes[0], ylabel=axes[1])
     plain = dict(fig_size=180, aspect=1.6, hooks=[_no_minor_ticks])
-    return _styled(hv.Overlay(parts), dict(**common, **_across(width), height=360), common | plain)
+    return _overlay(parts, common, dict(_across(width), height=360), plain)
 
 
 def image(field: Tensor, title: str, limit: float | None = None, name: str = "u") -> hv.Image:
@@ -350,9 +327,9 @@ def image(field: Tensor, title: str, limit: float | None = None, name: str = "u"
 
 @cache
 def _quick_colour_bars() -> None:
-    """To know where the colour bar of an image belongs, HoloViews draws all of the figure, as often as it has images.
+    """Let HoloViews place the colour bar of an image by laying out its axes.
 
-    That took most of the time of a figure of many images; laying out the axes of the image tells the same.
+    Else it draws all of the figure, once for each of its images, which is half of the time of a figure with many.
     """
     from holoviews.plotting.mpl import RasterPlot
 

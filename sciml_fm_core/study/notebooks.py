@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from typing import IO, Any, cast
 from sciml_fm_core._version import __version__
 from sciml_fm_core.cpu import available_cores
 from sciml_fm_core.files import atomic_path, is_full, write_json
-from sciml_fm_core.locks import Held, hold
+from sciml_fm_core.locks import Held, lock_output
 
 from . import notebook_process
 from .batch_file import Run, status_of
@@ -88,14 +88,15 @@ def run_batch(
     if timeout is not None and timeout <= 0:
         raise ValueError(f"timeout: expected seconds above 0, got {timeout:g}")
     began, name = time.monotonic(), uuid.uuid4().hex
-    pending = [run for run in runs if status_of(run) == "pending" or (retry_failed and status_of(run) == "failed")]
+    repeated = ("pending", "failed") if retry_failed else ("pending",)
+    pending = [run for run in runs if status_of(run) in repeated]
     if scheduler is None:
         processes = processes or max(1, available_cores() // 2)
     settings = {"batch": name, "timeout": timeout, "processes": processes}
     with _executor(pending, processes, scheduler, name) as (executor, gpus, stop):
         for run in pending:  # failed runs lose their markers: from now on a marker means that a run is finished
             run.output.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(Held), hold(run.marker):  # what another process repeats now is left to it
+            with suppress(Held), lock_output(run.marker):  # what another process repeats now is left to it
                 if status_of(run) == "failed":
                     run.marker.unlink()
         by_name = {run.output.stem: run for run in runs}
@@ -110,7 +111,7 @@ def run_batch(
             executor, callback=callback, stop=stop,
             failed=lambda job: status_of(by_name[job.identity]) == "failed", on_error=on_error,
         )  # fmt: skip
-    failures = tuple(replace(run, status="failed") for run in runs if status_of(run) == "failed")
+    failures = tuple(run for run in runs if status_of(run) == "failed")
     done = len(runs) - len(failures)
     return Summary(len(runs), done, len(failures), executed, time.monotonic() - began, failures)
 
@@ -126,7 +127,7 @@ def _job(run: Run, settings: dict, gpus: queue.Queue[str] | None, *, on_cluster:
 def _executor(
     pending: Sequence[Run], processes: int | None, scheduler: str | None, batch: str
 ) -> Iterator[tuple[Executor, queue.Queue[str] | None, Callable[[], None]]]:
-    """Where the runs are executed, the GPUs to deal out, and what ends the runs in progress.
+    """The executor of the runs, the GPUs that they share, and a function that ends the runs in progress.
 
     Here, threads each look after one process at a time.
     """
@@ -191,7 +192,7 @@ def _check_stopped(settings: dict) -> None:
 
 
 def _run_one(run: Run, settings: dict, gpus: queue.Queue[str] | None = None) -> None:
-    """Execute a run, and leave the executed notebook, then the marker; nothing where the batch was stopped."""
+    """Execute a run and write the executed notebook, then the marker; nothing where the batch was stopped."""
     with suppress(_Stopped), _environment(run, settings, gpus) as environment:
         _check_stopped(settings)
         with atomic_path(run.output) as partial_output:
@@ -204,11 +205,10 @@ def _run_one(run: Run, settings: dict, gpus: queue.Queue[str] | None = None) -> 
 
 
 def _record(run: Run, began: float, error: str | None) -> None:
-
+    """Write the marker of a run that is finished."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "papermill", "ipykernel")}
-    status = "failed" if error else "done"
     marker = {
-        "status": status,
+        "status": "failed" if error else "done",
         "error": error,
         "notebook": run.notebook.name,
         "parameters": run.parameters,
@@ -238,9 +238,8 @@ def _execute(run: Run, notebook: Path, settings: dict, environment: dict[str, st
                 pipe.write(json.dumps(request).encode() + b"\n")
             in_time = _wait(process, settings)
         finally:
-            notebook_process.end_processes(
-                mark
-            )  # also after it ended well: nothing that a notebook started outlives it
+            # Also after it ended well: nothing that a notebook started outlives it.
+            notebook_process.end_processes(mark)
             process.wait()
             pipe.close()
         if not in_time:

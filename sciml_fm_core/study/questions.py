@@ -6,7 +6,7 @@ are Markdown, whose numbers `form` writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sciml_fm_core.models.base import MODELS
@@ -25,18 +25,23 @@ LEVELS = (0.05, 0.02, 0.01)
 """Errors that the examples are counted for."""
 SHIFTS = ("none", "mild", "medium", "large")
 TOLD = {
-    "dimensionless": "told the coefficients",
+    "dimensionless": "conditioned on the coefficients",
     "paper": "the paper's recipe",
-    "symbol": "told the symbol",
-    "symbol-composed": "told the symbol, of compositions too",
+    "symbol": "conditioned on the symbol",
+    "symbol-composed": "conditioned on the symbol, of compositions too",
 }
 """Recipes in words."""
 
 
+def _groups(records: Records, *names: str) -> Iterator[tuple[tuple, list[dict]]]:
+    """The values of some fields as they occur together, each with its records."""
+    for values in dict.fromkeys(tuple(record[name] for name in names) for record in records):
+        yield values, select(records, **dict(zip(names, values, strict=True)))
+
+
 def _counts(records: Records) -> list[int]:
     """Numbers of examples, but for 0, that all tasks have in common."""
-    tasks = {record["task"] for record in records}
-    return sorted(set.intersection(*({r["examples"] for r in select(records, task=task)} for task in tasks)) - {0})
+    return sorted(set.intersection(*({r["examples"] for r in own} for _, own in _groups(records, "task"))) - {0})
 
 
 def _columns(counts: Sequence[int]) -> tuple[list[tuple[str, int]], list[str]]:
@@ -67,9 +72,9 @@ def downstream_figures(records: Records) -> Figures:
 def downstream_table(records: Records, form: Form = percent) -> str:
     """Errors by examples, and the examples that `LEVELS` take, empty where they are not reached."""
     counts, rows = sorted({record["examples"] for record in records}), []
-    for task, recipe, parent in dict.fromkeys((r["task"], r["recipe"], r["shipped_parent"]) for r in records):
+    for (task, recipe, parent), both in _groups(records, "task", "recipe", "shipped_parent"):
         for start in ("fine-tuned", "from scratch"):
-            own = select(records, task=task, start=start, recipe=recipe, shipped_parent=parent)
+            own = select(both, start=start)
             enough = [examples_to_reach(own, level) for level in LEVELS]
             cells = _cells(own, [(start, count) for count in counts], form)
             name = f"`{parent or recipe}`"
@@ -99,10 +104,10 @@ def size_figures(records: Records) -> Figures:
 def size_table(records: Records, form: Form = percent) -> str:
     """Errors of each size, before and after fine-tuning, and from scratch."""
     columns, names = _columns(_counts(records))
-    rows = []
-    for task, size in dict.fromkeys((record["task"], record["size"]) for record in records):
-        own = select(records, task=task, size=size)
-        rows.append([task, size, f"{own[0]['parameters']:,}", *_cells(own, columns, form)])
+    rows = [
+        [task, size, f"{own[0]['parameters']:,}", *_cells(own, columns, form)]
+        for (task, size), own in _groups(records, "task", "size")
+    ]
     return table(["task", "size", "parameters", *names], rows)
 
 
@@ -126,11 +131,11 @@ def shift_figures(records: Records) -> Figures:
 
 
 def shift_table(records: Records, form: Form = percent) -> str:
-    """Errors at each shift; of the paper's recipe and of the mixture that is told the symbol zero-shot alone."""
+    """Errors at each shift; zero-shot alone for the paper's recipe and the mixture conditioned on the symbol."""
     columns, names = _columns(_counts(select(records, recipe="dimensionless")))
     rows = []
-    for task in dict.fromkeys(record["task"] for record in records):
-        own, *others = (select(records, task=task, recipe=recipe) for recipe in ("dimensionless", "paper", "symbol"))
+    for (task,), of_task in _groups(records, "task"):
+        own, *others = (select(of_task, recipe=recipe) for recipe in ("dimensionless", "paper", "symbol"))
         rows.append([task, *_cells(own, columns, form), *(_cells(other, columns[:1], form)[0] for other in others)])
     return table(["task", *names, "`sys-1-paper`, zero-shot", "`symbol`, zero-shot"], rows)
 
@@ -143,7 +148,7 @@ def pretrained_on(record: dict) -> str:
     if record["start"] == "from scratch":
         return "from scratch"
     if record["recipe"] == "symbol":
-        return "mixed, told the symbol"
+        return "mixed, conditioned on the symbol"
     return "mixed" if "+" in record["parent"] else "its own system alone"
 
 
@@ -156,11 +161,10 @@ def mixture_table(records: Records, form: Form = percent) -> str:
     """Errors of the specialist and of the mixed operator, and from scratch."""
     columns, names = _columns(_counts([r for r in records if r["recipe"] != "symbol"]))
     tuned, rows = len(columns) // 2 + 1, []
-    for task in dict.fromkeys(record["task"] for record in records):
-        own = select(records, task=task)
+    for (task,), own in _groups(records, "task"):
         alone, mixed, scratch, told = (
             [r for r in own if pretrained_on(r) == kind]
-            for kind in ("its own system alone", "mixed", "from scratch", "mixed, told the symbol")
+            for kind in ("its own system alone", "mixed", "from scratch", "mixed, conditioned on the symbol")
         )
         cells = [*_cells(alone, columns[:tuned], form), *_cells(mixed, columns[:tuned], form)]
         rows.append([task, *cells, *_cells(scratch, columns[tuned:], form), *_cells(told, columns[:1], form)])
@@ -233,8 +237,7 @@ def architecture_table(records: Records, form: Form = percent) -> str:
     """Errors of each architecture, and what its pre-training took."""
     counts, rows = _counts(records), []
     columns = [*(("fine-tuned", count) for count in (0, *counts)), ("from scratch", counts[-1])]
-    for name in dict.fromkeys(record["architecture"] for record in records):
-        own = select(records, architecture=name)
+    for (name,), own in _groups(records, "architecture"):
         cost = f"{own[0]['pretraining_examples']:,} in {own[0]['pretraining_seconds']:.0f} s"
         rows.append([f"`{name}`", f"{own[0]['parameters']:,}", cost, *_cells(own, columns, form)])
     header = ["network", "parameters", "pre-training examples", *(f"{start}, {count:,}" for start, count in columns)]
@@ -261,11 +264,10 @@ def unseen_figures(records: Records) -> Figures:
 
 def unseen_table(records: Records, form: Form = percent) -> str:
     """Errors before and after fine-tuning, and from scratch, with the ratio of the last two of each."""
-    names, counts, rows = ("parent", "recipe", "task", "pretraining_examples"), _counts(records), []
+    counts, rows = _counts(records), []
     columns, tuned_columns = _columns(counts)[0], len(counts) + 1
-    for values in dict.fromkeys(tuple(record[name] for name in names) for record in records):
-        parent, recipe, task, seen = values
-        tuned = select(records, start="fine-tuned", **dict(zip(names, values, strict=True)))
+    for (parent, recipe, task, seen), own in _groups(records, "parent", "recipe", "task", "pretraining_examples"):
+        tuned = select(own, start="fine-tuned")
         twin = select(records, start="from scratch", recipe=recipe, task=task)
         ratio = f"{median_errors(tuned)[counts[-1]] / median_errors(twin)[counts[-1]]:.2f}"
         cells = [*_cells(tuned, columns[:tuned_columns], form), *_cells(twin, columns[tuned_columns:], form)]

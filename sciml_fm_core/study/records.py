@@ -18,7 +18,7 @@ from sciml_fm_core.files import atomic_path, user_path, write_json
 
 @dataclass(frozen=True)
 class AnyRecord:
-    """What every record holds; one of a measured experiment has its ``kind``, and what that says."""
+    """What every record holds; one of a `CustomRun` has its ``kind`` and its own results."""
 
     identity: str
     kind: str | None = None
@@ -28,7 +28,7 @@ class AnyRecord:
 
 @dataclass(frozen=True)
 class AdaptationRecord(AnyRecord):
-    """What the record of an adaptation may hold; None where a run has no such thing."""
+    """What the record of an adaptation holds; None where a run has no such value."""
 
     parent: str | None = None
     recipe: str | None = None
@@ -63,7 +63,7 @@ class AdaptationRecord(AnyRecord):
 
 
 def _checked(record: dict, where: str) -> dict:
-    """The record, as it is, where what it holds is of the types above."""
+    """The record itself, after a check that its values are of the types above."""
     schema.read(AnyRecord if record.get("kind") else AdaptationRecord, record, where, finite=False)
     return record
 
@@ -74,7 +74,7 @@ def write_record(record: dict, path: str | Path) -> None:
 
 
 def read_record(path: str | Path) -> dict:
-    """One record.
+    """Read one record.
 
     Raises:
         ValueError: if the file is missing, damaged or not a record.
@@ -92,13 +92,8 @@ def read_record(path: str | Path) -> dict:
     return _checked(record, where)
 
 
-def read_folder(folder: str | Path) -> list[dict]:
-    """All records of a folder, by identity."""
-    return [read_record(path) for path in sorted(user_path(folder).glob("*.json"))]
-
-
 def write_table(records: Sequence[dict], path: str | Path) -> Path:
-    """Records as CSV, one line each, atomically; `read_table` reads them back.
+    """Write records as CSV, one line each, atomically; `read_table` reads them back.
 
     Raises:
         ValueError: if there are none.
@@ -115,7 +110,7 @@ def write_table(records: Sequence[dict], path: str | Path) -> Path:
 
 
 def read_table(path: str | Path, problems: list[str] | None = None) -> list[dict]:
-    """Records of a table written by `write_table`.
+    """Read the records of a table written by `write_table`.
 
     Args:
         path: the table.
@@ -145,7 +140,7 @@ def read_table(path: str | Path, problems: list[str] | None = None) -> list[dict
 
 
 def _text(value) -> str:
-    """JSON, or a text as it is where that is not taken for JSON (as an identity of digits alone would be)."""
+    """A value as JSON; a text as it is, unless it could be read as JSON (such as an identity of digits alone)."""
     return value if isinstance(value, str) and value and _is_text(value) else json.dumps(schema.plain(value))
 
 

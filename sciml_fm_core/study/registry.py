@@ -1,11 +1,13 @@
 """Experiments by name, and their records: those that ship, and the rest computed.
 
 A function that gives the runs of a budget registers itself by `experiment`. The command line and the notebooks then
-offer it, wherever it was written: here, in `sciml_fm_core.experiments`, or in a plugin.
+offer it, wherever it was written: in `study.experiments`, in a plugin, or among the side studies of
+`sciml_fm_core.experiments`, which are imported when one of them is asked for.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +65,8 @@ def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
     Raises:
         ValueError: if there is no such experiment.
     """
+    if name not in REGISTRY:
+        importlib.import_module("sciml_fm_core.experiments").import_all()  # by its name alone: they import this module
     if name not in REGISTRY:
         raise ValueError(f"experiment: expected one of {', '.join(REGISTRY)}, got {name!r}")
     return REGISTRY[name].runs

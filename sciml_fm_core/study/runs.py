@@ -4,8 +4,8 @@ A run is an `AdaptationRun`: a pre-trained operator (one that ships, a bundle, o
 itself) meets a downstream task with so many examples, from one of two starts, and is measured once on the test
 examples. Its identity is the hash of its whole configuration, of what its parent computes with (`Operator.digest`), and
 of a number that is raised when the same run gives other results; its record is a JSON file of that name, written when
-the run is complete. So a study that is called again does only what is
-missing, several processes may work on one folder, and the same run asked for by two figures is done once.
+the run is complete. So a study that is called again does only what is missing, several processes may work on one
+folder, and the same run asked for by two figures is done once.
 
 Weights and learning rate are chosen on the validation examples alone; the test examples are read once, at the end.
 """
@@ -37,11 +37,13 @@ from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES, find_recipe
 from sciml_fm_core.training.transfer import fine_tune, pretrain, train_from_scratch
 
+from .custom import CustomRun, Schedule, record_of
 from .engine import GridProgress, Job, open_executor, run_jobs
-from .measured import MeasuredRun, Schedule, record_of
 from .records import read_record, write_record
 
 STARTS = ("fine-tuned", "from scratch")
+COARSE_FIRST: Schedule = ((0.0, 32), (0.85, 64))
+"""Most of a training on coarse grids, which cost a quarter, and its end on the finer ones."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class PretrainingRun(TakesNumpy):
     seed: int = 0
     steps: int = 2000
     batch_size: int = 32
-    resolution: Schedule = ((0.0, 32), (0.85, 64))
+    resolution: Schedule = COARSE_FIRST
     architecture: str = "fno"
     inputs_for: str = ""
     fixed_examples: int = 0
@@ -106,7 +108,7 @@ class AdaptationRun(TakesNumpy):
     steps: int = 300
     batch_size: int = 32
     learning_rates: tuple[float, ...] = LEARNING_RATES
-    halve_at: tuple[float, ...] = field(default=(), init=False)  # of no use any more: identities hash the name
+    halve_at: tuple[float, ...] = field(default=(), init=False)  # unused: recorded identities hash its name
     resolution: Schedule = ((0.0, 32), (0.7, 64))
     validation: int = 64
     test: int = 256
@@ -123,10 +125,16 @@ class AdaptationRun(TakesNumpy):
             )
 
 
-Run = PretrainingRun | AdaptationRun | MeasuredRun
-Recorded = AdaptationRun | MeasuredRun
+Run = PretrainingRun | AdaptationRun | CustomRun
+Recorded = AdaptationRun | CustomRun
 """A run that a study asks for; operators are made for it as it needs them."""
-_CAME_LATER = {"architecture": "fno", "symmetries": False, "inputs_for": "", "fixed_examples": 0, "new_output": False}
+_DEFAULTS_ADDED_LATER = {
+    "architecture": "fno",
+    "symmetries": False,
+    "inputs_for": "",
+    "fixed_examples": 0,
+    "new_output": False,
+}
 """Fields that count only where they differ from this: runs that were recorded before them keep their identity."""
 
 
@@ -137,15 +145,13 @@ def identity(run: Run) -> str:
 
 
 def _configuration(run: Run) -> dict[str, Any]:
-    values = {key: value for key, value in asdict(run).items() if key not in _CAME_LATER or value != _CAME_LATER[key]}
-    if isinstance(run, AdaptationRun):
-        parent = identity(run.parent) if isinstance(run.parent, PretrainingRun) else _digest(run.parent)
-        values["parent"] = {"identity": parent}
-    elif isinstance(run, MeasuredRun):
-        if values.get("parent"):
-            values["parent"] = {"identity": _digest(values["parent"])}
-        if values.get("parents"):
-            values["parents"] = [{"identity": _digest(parent)} for parent in values["parents"]]
+    added = _DEFAULTS_ADDED_LATER
+    values = {key: value for key, value in asdict(run).items() if key not in added or value != added[key]}
+    if parent := getattr(run, "parent", None):
+        own = isinstance(parent, PretrainingRun)
+        values["parent"] = {"identity": identity(parent) if own else _digest(parent)}
+    if parents := values.get("parents"):
+        values["parents"] = [{"identity": _digest(each)} for each in parents]
     return values
 
 
@@ -159,7 +165,7 @@ def _digest(parent: str) -> str:
 
 @lru_cache(maxsize=256)
 def _digest_of(path: Path, *_: int) -> str:
-    """Digest of an operator, kept while its file is the same: a grid asks for its few parents many times."""
+    """Digest of an operator, cached while its file is the same: a grid asks for its few parents many times."""
     return load_operator(path).digest
 
 
@@ -197,13 +203,11 @@ def run_study(
 
 
 def _job(run: Run, folder: Path, device: str) -> Job:
-    path = _path(folder, run)
-    parent = None if isinstance(run, PretrainingRun) else getattr(run, "parent", None)
-    if isinstance(parent, str) and parent and parent not in (shipped_operators() | shipped_adaptations()):
-        whole = str(user_path(parent).absolute())  # a cluster's worker may be in another folder
-        run = replace(cast(Any, run), parent=whole)
-    starts_from = run.parent if isinstance(run, AdaptationRun) else None
-    needs = [_job(starts_from, folder, device)] if isinstance(starts_from, PretrainingRun) else []
+    path, parent, needs = _path(folder, run), getattr(run, "parent", None), []
+    if isinstance(parent, PretrainingRun):
+        needs = [_job(parent, folder, device)]
+    elif parent and parent not in shipped_operators() | shipped_adaptations():
+        run = replace(cast(Any, run), parent=str(user_path(parent).absolute()))  # a worker may be in another folder
     return Job(path.stem, path, partial(_execute, run, folder, device), needs)
 
 
@@ -228,44 +232,42 @@ def _execute(run: Run, folder: Path, device: str) -> None:
 def _execute_from(checkpoint: Path, run: Run, path: Path, folder: Path, device: str) -> None:
     if isinstance(run, PretrainingRun):
         config = TrainConfig(steps=run.steps, validate_every=max(20, run.steps // 20))
-        tasks, last = parse_mixture(run.tasks), dict(run.resolution)[_last(run)]
+        tasks, last = parse_mixture(run.tasks), _last_resolution(run)
         fixed = [
             [draw_split(task, split, count, seed=run.seed, resolution=last) for task in tasks if run.fixed_examples]
             for split, count in (("train", run.fixed_examples), ("validation", 256))
         ]
         operator, _ = pretrain(
-            tasks, config, recipe=run.recipe, architecture=run.architecture, size=run.size,
-            seed=run.seed,
+            tasks, config, recipe=run.recipe, architecture=run.architecture, size=run.size, seed=run.seed,
             batch_size=run.batch_size, resolution=last if run.fixed_examples else dict(run.resolution),
             device=device, checkpoint=checkpoint, inputs_for=run.further, data=fixed[0], validation=fixed[1],
         )  # fmt: skip
         operator.save(path)
-    elif isinstance(run, MeasuredRun):
+    elif isinstance(run, CustomRun):
         write_record(record_of(run, path.stem, device), path)
     else:
         write_record(adapt_and_measure(run, folder, device, checkpoint), path)
 
 
 def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint: Path | None = None) -> dict:
-    """The record of a run, computed."""
-    began = time.monotonic()
-    task = Task.parse(run.task)
+    """Compute the record of a run."""
+    began, task = time.monotonic(), Task.parse(run.task)
     source = _path(folder, run.parent) if isinstance(run.parent, PretrainingRun) else run.parent
-    parent = load_operator(source, device)
+    operator = parent = load_operator(source, device)
     system = parent.normalization.resolve(task.system)
     n = run.test_resolution
-    validation = draw_split(task, "validation", run.validation, seed=0, resolution=n)
     chosen: dict[str, Any] = {"learning_rate": None, "tried": {}, "curve": [], "validation_error": None, "seconds": 0.0}
     chosen |= {"chosen_step": 0, "interpolation": 0.0}
     if run.examples:
-        data = draw_split(task, "train", run.examples, seed=run.seed, resolution=dict(run.resolution)[_last(run)])
+        data = draw_split(task, "train", run.examples, seed=run.seed, resolution=_last_resolution(run))
+        validation = draw_split(task, "validation", run.validation, seed=0, resolution=n)
         every = max(1, run.steps // 15)  # reported as often, so that the curve is exact
-        config = TrainConfig(steps=run.steps, validate_every=every, report_every=every)
         start = fine_tune if run.start == "fine-tuned" else train_from_scratch
         result = start(
-            parent, data, system=system, validation=validation, config=config, learning_rates=run.learning_rates,
-            batch_size=run.batch_size, resolution=dict(run.resolution), seed=run.seed, symmetries=run.symmetries,
-            checkpoint=checkpoint,
+            parent, data, system=system, validation=validation,
+            config=TrainConfig(steps=run.steps, validate_every=every, report_every=every),
+            learning_rates=run.learning_rates, batch_size=run.batch_size, resolution=dict(run.resolution),
+            seed=run.seed, symmetries=run.symmetries, checkpoint=checkpoint,
         )  # fmt: skip
         operator, history = result.operator, result.history
         chosen = {
@@ -277,10 +279,9 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
             "interpolation": result.interpolation,
             "seconds": round(history.seconds, 2),
         }
-    elif run.start == "fine-tuned":
-        operator = parent
-    else:
-        operator = _untrained(parent, run.seed)
+    elif run.start == "from scratch":  # what this training begins with
+        model = parent.model.create(parent.model.config, stream(run.seed, "scratch")).to(parent.device)
+        operator = Operator(model, parent.normalization, parent.card)
     test = draw_split(task, "test", run.test, seed=0, resolution=n)
     error = relative_error(operator.predict(test.source, test.coefficients, system), test.solution).double()
     error = error[has_size(test.solution)]
@@ -307,11 +308,5 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
     }
 
 
-def _last(run: PretrainingRun | AdaptationRun) -> float:
-    return max(start for start, _ in run.resolution)
-
-
-def _untrained(parent: Operator, seed: int) -> Operator:
-    """What `train_from_scratch` begins with, whatever network the parent has."""
-    model = parent.model.create(parent.model.config, stream(seed, "scratch")).to(parent.device)
-    return Operator(model, parent.normalization, parent.card)
+def _last_resolution(run: PretrainingRun | AdaptationRun) -> int:
+    return max(run.resolution)[1]

@@ -1,4 +1,4 @@
-"""What a card records of a training."""
+"""Records of a training on a card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .config import History
 
 
 def training_card(history: History, operator: Operator) -> dict:
-    """What a card records of a training: cost, hardware, versions, learning curve."""
+    """Record a training on a card: cost, hardware, versions, learning curve."""
     return {
         "examples_seen": history.examples_seen,
         "seconds": round(history.seconds, 1),
@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device | str) -> str:
-    """The device in words, with the threads that were used on a CPU."""
+    """Name the device in words, with the threads that were used on a CPU."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -1,4 +1,4 @@
-"""How to train, and what happened."""
+"""Settings of a training, its progress and its history."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 COMPILE_STEPS = 5000
-"""Steps from which a training on a GPU is compiled, where `TrainConfig.compile` leaves it to the rule. On two CPU cores
-torch.compile takes 12 to 16 s, and its code is somewhat faster than the fused form at 64 x 64 and slower at 128 x 128
-(``benchmarks/README.md``), so the rule never compiles there."""
+"""Steps from which a training on a GPU is compiled, where `TrainConfig.compile` leaves it to the rule, which never
+compiles on a CPU: torch.compile takes 12 to 16 s there, and gains little or nothing (``benchmarks/README.md``)."""
 MOST_STEPS = 10**12
 """Thousands of years; a checkpoint could not be read that says more than 64 bits hold."""
 
 
 @dataclass(frozen=True)
 class TrainConfig(TakesNumpy):
-    """How to train.
+    """Settings of a training.
 
     Attributes:
         steps: optimiser steps.
@@ -35,16 +34,14 @@ class TrainConfig(TakesNumpy):
         loss: a name in `LOSSES`, such as ``relative``, the mean of ||u - u0|| / ||u0||; ``squared``, the paper's; or
             ``physics``, which needs no solutions.
         warmup: steps over which the learning rate rises from 0.
-        composed: share of the examples that are described by an operator that is followed by another, for networks
-            that are told the symbol, see `SymbolNormalization`. It broadens a pre-training; few-shot training, which
-            meets one equation, has none.
+        composed: share of the examples that are described by an operator followed by another, for networks conditioned
+            on the symbol, see `SymbolNormalization`. It broadens a pre-training; few-shot training has none.
         validate_every: steps between validations, where there are validation examples.
         report_every: steps between calls of the callback.
         time_limit: seconds after which the decay has reached 0 and training ends, whatever `steps`; None for no limit.
         checkpoint_every: steps between checkpoints, where a checkpoint path is given.
-        compile: compile the network with torch.compile (needs a C compiler), as a CUDA graph where it is small. Where
-            None, by rule: on a GPU with a C compiler, from `COMPILE_STEPS` steps on, without a time limit; never on a
-            CPU or in a few-shot run of seconds.
+        compile: compile the network with torch.compile, as a CUDA graph where it is small. Where None, by rule: on a
+            GPU with a C compiler, from `COMPILE_STEPS` steps on, without a time limit.
         precision: of the steps; validation and what is saved are float32. ``tf32`` rounds the factors of every product
             to 10 bits on a GPU that has TF32; ``bfloat16`` those of the pointwise products of hidden channels to 7, and
             their results, and keeps transforms and modes in float32.
@@ -68,12 +65,11 @@ class TrainConfig(TakesNumpy):
     def __post_init__(self):
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        for name in (self.loss, self.validate_by):
-            if name is not None:
-                find_loss(name)
+        for loss in (self.loss, self.validate_by):
+            if loss is not None:
+                find_loss(loss)
         for name in ("steps", "warmup", "validate_every", "report_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            if type(value := getattr(self, name)) is not int and value is not None:
                 raise ValueError(f"{name}: expected a whole number, got {value}")
         if self.steps < 1 or min(self.validate_every, self.report_every, self.checkpoint_every) < 1:
             raise ValueError("TrainConfig: expected steps and intervals of at least 1")
@@ -89,15 +85,16 @@ class TrainConfig(TakesNumpy):
     @property
     def validation_loss(self) -> str:
         """What `validate_by` says or leaves open."""
-        return self.validate_by or (self.loss if self.loss in LABEL_FREE and self.loss else "relative")
+        own = self.loss if self.loss in LABEL_FREE else None
+        return self.validate_by or own or "relative"
 
     def completed(self, **defaults: Any) -> TrainConfig:
-        """With these values for the fields that are None."""
+        """Fill in values for the fields that are None."""
         return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 
 class Progress(NamedTuple):
-    """Where a training stands; what the callback gets. ``fraction`` of the steps, or of the time limit, is done.
+    """State of a training as the callback gets it; ``fraction`` of the steps, or of the time limit, is done.
 
     ``operator`` is the one in training itself: the next step changes it, so whoever keeps it takes a copy.
     """
@@ -119,7 +116,7 @@ Callback = Callable[[Progress], bool | None]
 
 @dataclass
 class History:
-    """What happened: one row per report, and the best validation error."""
+    """Course of a training: one row per report, and the best validation error."""
 
     rows: list[dict] = field(default_factory=list)
     best_error: float | None = None

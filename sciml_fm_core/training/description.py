@@ -1,8 +1,7 @@
-"""What decides the result of a training, as plain values: by these a checkpoint knows the training that it belongs to.
+"""A training described by plain values: by these a checkpoint knows the training that it belongs to.
 
-Settings are there as they are, data and weights as numbers that tell them apart (their norm, and a random projection),
-wherever they were read or drawn: rounding, which differs between machines and numbers of threads, does not make another
-training.
+Settings stand there as they are, data and weights as numbers that tell them apart (a norm and a random projection).
+Rounding, which differs between machines and numbers of threads, does not make another training.
 """
 
 from __future__ import annotations
@@ -39,14 +38,13 @@ def describe_training(
     config: TrainConfig,
     validation: Sequence[tuple[System, Examples]],
 ) -> dict[str, Any]:
-    """All that decides the result of `fit_together`; causes come before what follows from them."""
+    """Describe all that decides the result of `fit_together`; causes come before what follows from them."""
     first, models = members[0].operator, [member.operator.model for member in members]
-    settings = {key: value for key, value in asdict(config).items() if key != "checkpoint_every"}
-    settings |= {"learning_rate": [member.learning_rate for member in members]}
+    settings = asdict(config) | {"learning_rate": [member.learning_rate for member in members]}
     named = ("tasks", "recipe", "architecture", "size", "seed")
     described = {
         "operator": {key: first.card[key] for key in named if key in first.card},
-        "config": settings,
+        "config": {key: value for key, value in settings.items() if key != "checkpoint_every"},
         "data": data,
         "validation": list(validation),
         "model": {"architecture": first.model.architecture, **first.model.config.to_dict()},
@@ -59,7 +57,7 @@ def describe_training(
 
 
 def describe(value: Any) -> Any:
-    """Plain values that stand for settings, examples, weights, or batches with all their public attributes.
+    """Describe settings, examples, weights, or batches with all their public attributes by plain values.
 
     >>> from sciml_fm_core import FreshBatches, Task
     >>> described = describe(FreshBatches([Task.parse("SYS-1(1,5)")], 4, resolution=16, seed=3))
@@ -89,17 +87,18 @@ def describe(value: Any) -> Any:
 
 
 def _examples(reader: Reader) -> dict[str, Any]:
-    totals, points = {name: torch.zeros(2, dtype=torch.float64) for name in Examples._fields}, 0
+    """Numbers of examples and of grid points, and a number for each field."""
+    totals = {name: torch.zeros(2, dtype=torch.float64) for name in Examples._fields}
     for start in range(0, reader.size, CHUNK):
         part = reader.take(slice(start, start + CHUNK))
-        points = part.source.shape[-1]
         for name, total in totals.items():
             total += _sums(getattr(part, name), start)
-    return {"examples": reader.size, "points": points, **{name: _sketch(total) for name, total in totals.items()}}
+    sizes = {"examples": reader.size, "points": reader.resolution}
+    return sizes | {name: _sketch(total) for name, total in totals.items()}
 
 
 def _sums(values: Tensor, start: int = 0) -> Tensor:
-    """The sum of squares of values, and that of their products with random numbers; ``start`` rows were before them."""
+    """Sum of squares of values, and of their products with random numbers; ``start`` rows were before them."""
     values = values.detach().cpu()
     values = torch.view_as_real(values) if values.is_complex() else values
     rows = values.double().reshape(len(values) if values.ndim else 1, -1)
@@ -123,25 +122,20 @@ def differences(kept: Any, asked: Any, name: str = "", size: float = 0.0) -> lis
     Numbers outside of ``config`` are the same to rounding, in a list to that of its largest, the ``size``.
     """
     if isinstance(kept, dict | list) and type(kept) is type(asked):
-        mine, theirs = _items(asked), _items(kept)
-        numbers = [abs(each) for each in theirs.values() if isinstance(kept, list) and isinstance(each, float)]
+        largest = 0.0
+        if isinstance(kept, list):
+            largest = max((abs(each) for each in kept if isinstance(each, float)), default=0.0)
+            kept, asked = dict(enumerate(kept)), dict(enumerate(asked))
         found: list[str] = []
-        for key in mine | theirs:
-            both = theirs.get(key, _NOTHING), mine.get(key, _NOTHING)
-            found += differences(*both, f"{name}.{key}".lstrip("."), max(numbers, default=0.0))
+        for key in asked | kept:
+            both = kept.get(key, _NOTHING), asked.get(key, _NOTHING)
+            found += differences(*both, f"{name}.{key}".lstrip("."), largest)
         return found
     drawn = not name.startswith("config") and isinstance(kept, float) and isinstance(asked, float)
     if math.isclose(kept, asked, rel_tol=SAME, abs_tol=SAME * size) if drawn else kept == asked:
         return []
-    return [f"{name}: {_shown(kept)} in the file, {_shown(asked)} asked for"]
+    shown = ("nothing" if value is _NOTHING else reprlib.repr(value) for value in (kept, asked))
+    return ["{}: {} in the file, {} asked for".format(name, *shown)]
 
 
 _NOTHING = object()
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is _NOTHING else reprlib.repr(value)
-
-
-def _items(values: dict | list) -> dict:
-    return values if isinstance(values, dict) else dict(enumerate(values))

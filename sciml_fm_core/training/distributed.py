@@ -1,4 +1,4 @@
-"""Several ranks, one to a GPU or a group of CPU cores, that train one operator together."""
+"""Several processes, one to a GPU or a group of CPU cores, that train one operator together."""
 
 from __future__ import annotations
 
@@ -34,17 +34,15 @@ class Processes:
         return self.rank == 0
 
     def broadcast(self, values: Sequence[float]) -> list[float]:
-        """Rank 0's values, on every rank; the others pass as many."""
+        """Send rank 0's values to every rank; the others pass as many."""
         if self.world_size == 1:
             return list(values)
-        shared = torch.tensor(
-            values, dtype=torch.float64, device="cpu"
-        )  # on the CPU: a GPU does not have to wait for it
+        shared = torch.tensor(values, dtype=torch.float64, device="cpu")  # so a GPU does not have to wait for it
         distributed.broadcast(shared, src=0)
         return shared.tolist()
 
     def from_first(self, function: Callable[[], bytes | None]) -> bytes:
-        """What a function returns on rank 0, where alone it is called, on every rank.
+        """Call a function on rank 0 alone, and return what it returns on every rank.
 
         Raises:
             OSError, ValueError: on every rank, where it raises one on rank 0.
@@ -116,9 +114,8 @@ def started_by_torchrun(device: str) -> Iterator[tuple[Processes, str]]:
     if on_gpu:
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
-            raise ValueError(
-                f"device: process {local} has no GPU of its own; start at most {gpus}, or use --device cpu"
-            )
+            told = f"device: process {local} has no GPU of its own"
+            raise ValueError(f"{told}; start at most {gpus}, or use --device cpu")
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
     # Imported while there is a group, as optimisers do, its functions keep that as their default: the threads of the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -65,14 +66,8 @@ def fit(
     config = completed(config, operator)
     member = Member(operator, cast(float, config.learning_rate))
     fit_together(
-        [member],
-        data,
-        config,
-        validation=validation,
-        callback=callback,
-        checkpoint=checkpoint,
-        processes=processes,
-    )
+        [member], data, config, validation=validation, callback=callback, checkpoint=checkpoint, processes=processes
+    )  # fmt: skip
     return member.history
 
 
@@ -86,18 +81,11 @@ def fit_together(
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
 ) -> None:
-    """Train several operators on the same batches, such as one with several learning rates, or seeds.
+    """Train several operators in place on the same batches, such as one with several learning rates, or seeds.
 
-    Each member takes exactly the steps it would take alone (to rounding), with its own learning rate; what the members
-    share (examples, inputs) is made once.
-
-    Args:
-        members: what to train, in place.
-        data: as in `fit`, for every member.
-        config: how to train; its learning rate is not used.
-        validation, checkpoint: as in `fit`; the checkpoint holds all members.
-        callback: gets the progress of the member that leads on validation, or of the first.
-        processes: as in `fit`, for one member only.
+    Each takes the steps it would take alone (to rounding), with its own learning rate instead of that of ``config``;
+    examples and inputs are made once. Arguments as in `fit`: the checkpoint holds all members, the callback gets the
+    progress of the one that leads on validation, and several processes train one member only.
 
     Raises:
         ValueError: as `fit`, or where several processes train several members.
@@ -107,65 +95,66 @@ def fit_together(
     if processes.world_size > 1 and len(members) > 1:
         raise ValueError(f"several processes: expected one operator to train, got {len(members)}; use one process")
     config = completed(config, members[0].operator)
-    training = _Training(members, data, config, validation, callback, checkpoint, processes)
+    path = None if checkpoint is None else user_path(checkpoint)
+    training = _Training(members, data, config, validation, callback, path, processes)
     with Interrupts() as interrupts:
         while training.progress < 1 and not training.stopped:
             losses = training.step()
             if training.is_due(config.validate_every):
                 training.validate()
-            interrupted = training.hears(interrupts.noted is not None)
+            interrupted = training.agree(interrupts.noted is not None)
             diverged = interrupted and not torch.isfinite(losses).all()  # nothing to keep
             if training.is_due(config.report_every) or diverged:
                 training.report(losses)
             if training.is_due(config.checkpoint_every) or interrupted:
                 training.save()
             if interrupted:
-                interrupts.act(training.where_it_stopped)
+                interrupts.act(training.stop_message)
     training.finish()
 
 
+@dataclass
 class _Training:
     """State of `fit_together`: what a step changes, and what is done between steps."""
 
-    def __init__(self, members, data, config, validation, callback, checkpoint, processes):
-        self.members: Sequence[Member] = members
-        self.data: Batches = data
-        self.config: TrainConfig = config
-        self.validation: Sequence[tuple[System, Examples]] = validation
-        self.callback: Callback | None = callback
-        self.checkpoint = None if checkpoint is None else user_path(checkpoint)
-        self.processes: Processes = processes
-        models = [member.operator.model for member in members]
-        groups = [
-            {"params": [p for p in model.parameters() if p.requires_grad], "lr": member.learning_rate}
-            for model, member in zip(models, members, strict=True)
-        ]
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
-        if not all(group["params"] for group in groups):
+    members: Sequence[Member]
+    data: Batches
+    config: TrainConfig
+    validation: Sequence[tuple[System, Examples]]
+    callback: Callback | None
+    checkpoint: Path | None
+    processes: Processes
+
+    def __post_init__(self) -> None:
+        models = [member.operator.model for member in self.members]
+        learned = [[weight for weight in model.parameters() if weight.requires_grad] for model in models]
+        if not all(learned):
             raise ValueError("training: no weight requires a gradient; call model.requires_grad_() on what is to learn")
-        for system, examples in validation:
-            if about := _not_finite(examples, config.validation_loss):
+        for system, examples in self.validation:
+            if about := _not_finite(examples, self.config.validation_loss):
                 raise ValueError(f"validation: expected finite numbers, got NaN or infinity in {about} ({system.name})")
-        self.optimizer = torch.optim.Adam(groups, fused=True)
+        self.parameters = [weight for weights in learned for weight in weights]
+        self.optimizer = torch.optim.Adam([{"params": weights} for weights in learned], fused=True)
+        self.processes.share_weights(models)
         self.steps_taken = 0
-        pending: list[float | None] = [None] * len(members)
-        processes.share_weights(models)
         if self.checkpoint is not None:
-            self.described = describe_training(members, data, config, validation) if processes.first else {}
-            self.steps_taken, pending = load_checkpoint(
-                self.checkpoint, members, self.optimizer, self.described, processes
-            )
-        self.network = trained_network(config, members[0].operator)
+            training = self.members, self.data, self.config, self.validation
+            self.described = describe_training(*training) if self.processes.first else {}
+            where = self.checkpoint, self.members, self.optimizer
+            self.steps_taken = load_checkpoint(*where, self.described, self.processes)
+        self.network = trained_network(self.config, self.members[0].operator)
         self.resumed = time.perf_counter()
-        self.started = self.resumed - max(member.history.seconds for member in members)
-        (self.seconds,) = processes.broadcast([self.resumed - self.started])
-        self.progress = self.previous = _fraction(self.steps_taken, self.seconds, config)
+        self.started = self.resumed - max(member.history.seconds for member in self.members)
+        (self.seconds,) = self.processes.broadcast([self.resumed - self.started])
+        self.progress = self.previous = _fraction(self.steps_taken, self.seconds, self.config)
         self.examples, self.stopped = 0, False
-        known = [each for each in zip(members, pending, strict=True) if each[0].status == "training"]
-        self.active = [member for member, _ in known]
-        self.errors: list[float | None] = [error for _, error in known]  # of the last validation, until it is reported
         for model in models:
             model.train()
+
+    @property
+    def active(self) -> list[Member]:
+        """The members that have not diverged."""
+        return [member for member in self.members if member.status == "training"]
 
     @property
     def factor(self) -> float:
@@ -178,85 +167,79 @@ class _Training:
         return self.progress >= 1 or self.stopped or self.steps_taken % interval == 0
 
     def step(self) -> Tensor:
-        """One optimiser step of every active member; returns their losses."""
+        """Take one optimiser step of every active member; returns their losses."""
         factor = self.used_factor = self.factor
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
+        operators = [member.operator for member in self.active]
         parts = self.data.batch(self.steps_taken, self.progress)
-        encoded = self._encoded(parts)
-        models = [member.operator.model for member in self.active]
+        encoded = self._encoded(operators, parts)
         self.optimizer.zero_grad(set_to_none=True)  # who diverged has no gradient: Adam leaves it alone
         with products_in(self.config.precision):
+            models = [operator.model for operator in operators]
             outputs = apply_together(models, [each.inputs for each in encoded], self.network)
             predictions = torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
             losses = training_loss(predictions, parts, cast(str, self.config.loss))
             losses.sum().backward()
         self.processes.share_gradients(self.parameters)
         self.optimizer.step()
-        self._count(predictions.shape[1])
+        self._advance(predictions.shape[1] * self.processes.world_size)
         return losses.detach()
 
-    def _encoded(self, parts: Sequence[tuple[System, Examples]]) -> list[Encoded]:
-        """Inputs of the step for each active member; those of one normalisation are made once."""
+    def _encoded(self, operators: Sequence[Operator], parts: Sequence[tuple[System, Examples]]) -> list[Encoded]:
+        """Inputs of the step for each operator; those of one normalisation are made once."""
         inputs = [(system, examples.source, examples.coefficients) for system, examples in parts]
         # drawn for the whole batch, of which each rank has every world-size-th example
-        count, ranks = sum(examples.size for _, examples in parts), self.processes.world_size
-        generator = stream(0, "variation", self.steps_taken)
-        variation = torch.rand(count * ranks, VARIATIONS, generator=generator, dtype=torch.float32, device="cpu")
+        rank, ranks = self.processes.rank, self.processes.world_size
+        count, generator = ranks * sum(examples.size for _, examples in parts), stream(0, "variation", self.steps_taken)
+        variation = torch.rand(count, VARIATIONS, generator=generator, dtype=torch.float32, device="cpu")
         if composed := self.config.composed:
-            second = torch.rand(count * ranks, COMPOSITIONS, generator=generator, dtype=torch.float32, device="cpu")
+            second = torch.rand(count, COMPOSITIONS, generator=generator, dtype=torch.float32, device="cpu")
             second[:, 0] = second[:, 0] < composed
             variation = torch.cat([variation, second], dim=1)
-        variation = variation[self.processes.rank :: ranks].to(inputs[0][1].device)
-        return encode_together([member.operator for member in self.active], inputs, variation)
+        return encode_together(operators, inputs, variation[rank::ranks].to(inputs[0][1].device))
 
-    def _count(self, examples: int) -> None:
+    def _advance(self, examples: int) -> None:
         self.steps_taken += 1
         self.seconds = time.perf_counter() - self.started
         if self.config.time_limit:
             (self.seconds,) = self.processes.broadcast([self.seconds])
         self.previous, self.progress = self.progress, _fraction(self.steps_taken, self.seconds, self.config)
         for member in self.active:
-            member.history.examples_seen += examples * self.processes.world_size
+            member.history.examples_seen += examples
             member.history.seconds = self.seconds
-        self.examples += len(self.active) * examples * self.processes.world_size
+            self.examples += examples
 
     def validate(self) -> None:
         """Measure every active member on the validation examples, and keep the best weights."""
         if not self.validation:
             return
-        errors = [math.nan] * len(self.active)
+        active = self.active
+        errors = [math.nan] * len(active)
         if self.processes.first:
-            operators = [member.operator for member in self.active]
-            errors = mean_losses(operators, self.validation, self.config.validation_loss)
-        errors = self.processes.broadcast(errors)
-        for member, error in zip(self.active, errors, strict=True):
+            errors = mean_losses([member.operator for member in active], self.validation, self.config.validation_loss)
+        for member, error in zip(active, self.processes.broadcast(errors), strict=True):
             member.keep_best(error, self.steps_taken)
-        self.errors = [*errors]
 
     def report(self, losses: Tensor) -> None:
         """Enter a row in the histories, leave out who diverged, and call the callback."""
-        for member, loss, error in zip(self.active, self.processes.mean(losses).tolist(), self.errors, strict=True):
-            row = {"step": self.steps_taken, "loss": loss, "validation_error": error}
+        active = self.active
+        for member, loss in zip(active, self.processes.mean(losses).tolist(), strict=True):
+            row = {"step": self.steps_taken, "loss": loss, "validation_error": member.unreported}
             row |= {"learning_rate": member.learning_rate * self.used_factor, "seconds": round(self.seconds, 3)}
             member.history.rows.append(row)
+            member.unreported = None
             if not math.isfinite(loss):
                 self._check_data()
                 member.status = "diverged"
-        kept = [member for member in self.active if member.status == "training"]
-        if not kept:
-            loss, rates = (
-                self.active[0].history.rows[-1]["loss"],
-                ", ".join(f"{m.learning_rate:g}" for m in self.active),
-            )
-            raise FloatingPointError(
-                f"training: the loss is {loss} at step {self.steps_taken}; lower the learning rate ({rates})"
-            )
+        if not self.active:
+            rates = ", ".join(f"{member.learning_rate:g}" for member in active)
+            about = f"{active[0].history.rows[-1]['loss']} at step {self.steps_taken}"
+            raise FloatingPointError(f"training: the loss is {about}; lower the learning rate ({rates})")
         if self.callback is not None and self.processes.first:
-            self.stopped = bool(self.callback(self._progress(min(kept, key=lambda m: m.score))))
+            self.stopped = bool(self.callback(self._progress(min(self.active, key=lambda member: member.score))))
         self.stopped = bool(self.processes.broadcast([self.stopped])[0])
-        self.active, self.errors = kept, [None] * len(kept)
-        for member in kept:
+        for member in self.active:
             member.history.stopped = self.stopped
 
     def _progress(self, leader: Member) -> Progress:
@@ -268,24 +251,20 @@ class _Training:
 
     def save(self) -> None:
         """Write the checkpoint, where there is to be one; every rank knows whether it is written."""
-        if (path := self.checkpoint) is None:
-            return
-        errors = {id(member): error for member, error in zip(self.active, self.errors, strict=True)}
-        pending = [errors.get(id(member)) for member in self.members]
-        self.processes.from_first(
-            lambda: save_checkpoint(path, self.members, self.optimizer, self.described, self.steps_taken, pending)
-        )
+        if (path := self.checkpoint) is not None:
+            state = self.members, self.optimizer, self.described, self.steps_taken
+            self.processes.from_first(lambda: save_checkpoint(path, *state))
 
-    def hears(self, interrupted: bool) -> bool:
-        """Whether to stop for a signal. Several ranks, of which any may have got it, agree on that when they report."""
+    def agree(self, interrupted: bool) -> bool:
+        """Whether to stop for a signal; several ranks, of which any may have got it, agree on that when they report."""
         if self.processes.world_size == 1:
             return interrupted
         due = self.is_due(self.config.report_every)
         return due and self.processes.mean(torch.tensor(float(interrupted))).item() > 0
 
     @property
-    def where_it_stopped(self) -> str:
-        """What an interrupt says."""
+    def stop_message(self) -> str:
+        """Message of an interrupt."""
         kept = "are lost, as no checkpoint was asked for"
         if self.checkpoint is not None:
             kept = f"are kept in {self.checkpoint}, from which the same command goes on"
@@ -302,7 +281,7 @@ class _Training:
             raise ValueError(f"training data: expected finite numbers, got NaN or infinity{found}; leave them out")
 
     def finish(self) -> None:
-        """Every member ends with its best weights."""
+        """End every member with its best weights."""
         for member in self.members:
             if member.status == "training" and not self.stopped:
                 member.status = "finished"
@@ -322,6 +301,6 @@ def _not_finite(examples: Examples, loss: str) -> str:
 
 
 def _fraction(step: int, seconds: float, config: TrainConfig) -> float:
-    """How much of the training is done: by steps, or by time where that comes first."""
+    """Share of the training that is done: by steps, or by time where that comes first."""
     by_time = seconds / config.time_limit if config.time_limit else 0.0
     return min(1.0, max(step / config.steps, by_time))

@@ -14,13 +14,14 @@ from sciml_fm_core.evaluation.metrics import has_size, relative_error
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import check_grid, parseval_weights, relative_size, transform
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 
 
 class Batch(NamedTuple):
-    """What a loss may use beside the prediction: examples of one system.
+    """Examples of one system: what a loss may use beside the prediction.
 
-    ``source`` and ``solution`` have shape (batch, n, n), ``coefficients`` (batch, c), ``dial`` (batch,).
+    Fields have the shapes of `Examples`.
     """
 
     system: System
@@ -31,20 +32,16 @@ class Batch(NamedTuple):
 
 
 Loss = Callable[[Tensor, Batch], Tensor]
-"""From predictions (..., batch, n, n) to one value for each of them, (..., batch)."""
+"""From predictions (..., batch, n, n), or (..., batch, q, ny, nx), to one value for each of them, (..., batch)."""
 
 LOSSES: dict[str, Loss] = {}
 """The known losses by name, see `register_loss`."""
-
-
-MEASURED = 256
-"""Examples on which `mean_losses` measures at once, so that memory stays flat in their number."""
-
 LABEL_FREE: set[str] = set()
 """Names of the losses that read no solution: what is trained by one is validated by it too, unless asked otherwise."""
-
 RELATIVE_TO: dict[str, str] = {}
 """For losses that are relative, the field of the batch that they are relative to."""
+CHUNK = 256
+"""Examples on which a loss is measured at once, so that memory stays flat in their number."""
 
 
 def register_loss(function: Loss, *, labels: bool = True, relative_to: str | None = None) -> Loss:
@@ -61,29 +58,35 @@ def register_loss(function: Loss, *, labels: bool = True, relative_to: str | Non
     ...     return (prediction - batch.solution).abs().amax(dim=(-2, -1))
     >>> del LOSSES["largest_error"]
     """
-    LOSSES[function.__name__] = function
-    (LABEL_FREE.discard if labels else LABEL_FREE.add)(function.__name__)
-    RELATIVE_TO.pop(function.__name__, None)
+    name = function.__name__
+    LOSSES[name] = function
+    (LABEL_FREE.discard if labels else LABEL_FREE.add)(name)
+    RELATIVE_TO.pop(name, None)
     if relative_to is not None:
-        RELATIVE_TO[function.__name__] = relative_to
+        RELATIVE_TO[name] = relative_to
     return function
 
 
 @partial(register_loss, relative_to="solution")
 def relative(prediction: Tensor, batch: Batch) -> Tensor:
-    """``||u - u0|| / ||u0||``."""
-    return relative_error(prediction, batch.solution.expand_as(prediction))
+    """Relative error ``||u - u0|| / ||u0||``; of a system with several output fields the mean of theirs."""
+    return _of_fields(relative_error(prediction, batch.solution.expand_as(prediction)), batch).mean(dim=-1)
 
 
 @register_loss
 def squared(prediction: Tensor, batch: Batch) -> Tensor:
-    """The paper's: the squared error summed over the grid."""
-    return (prediction - batch.solution).square().sum(dim=(-2, -1))
+    """Squared error summed over the grid and the output fields: the paper's loss."""
+    return _of_fields((prediction - batch.solution).square().sum(dim=(-2, -1)), batch).sum(dim=-1)
+
+
+def _of_fields(values: Tensor, batch: Batch) -> Tensor:
+    """Values of each example and output field, shape (..., q), q = 1 where there is one field."""
+    return values if len(batch.system.outputs) > 1 else values[..., None]
 
 
 @partial(register_loss, labels=False, relative_to="source")
 def residual(prediction: Tensor, batch: Batch) -> Tensor:
-    """``||L u - f|| / ||f||`` over the modes that L does not annihilate; no solution is read.
+    """Relative residual ``||L u - f|| / ||f||`` over the modes that L does not annihilate; no solution is read.
 
     The symbol grows with the wavenumber, and with it the weight of an error: see `physics`.
     """
@@ -92,16 +95,16 @@ def residual(prediction: Tensor, batch: Batch) -> Tensor:
 
 @partial(register_loss, labels=False, relative_to="source")
 def physics(prediction: Tensor, batch: Batch) -> Tensor:
-    """``||(L u - f) / P|| / ||f / P||`` over the modes that L does not annihilate; no solution is read.
+    """Preconditioned residual ``||(L u - f) / P|| / ||f / P||``, as `residual`, mode by mode divided by P.
 
-    Mode by mode the residual is divided by P = `System.preconditioner`, whose docstring says what knowledge of L it
-    uses. An error e of one mode counts as ``|symbol / P| |e|``.
+    P is `System.preconditioner`, whose docstring says what it knows of L. An error e of one mode counts as
+    ``|symbol / P| |e|``.
     """
     return _residual(prediction, batch, preconditioned=True)
 
 
 def _residual(prediction: Tensor, batch: Batch, *, preconditioned: bool) -> Tensor:
-    system, n = batch.system, check_grid(prediction, "prediction")
+    system, n = spectral(batch.system), check_grid(prediction, "prediction")
     residual_hat, null = system.residual_modes(prediction, batch.source, batch.coefficients)
     source_hat, coefficients = transform(batch.source), batch.coefficients.double()
     weights = parseval_weights(n, device=prediction.device).sqrt()
@@ -114,7 +117,7 @@ def _residual(prediction: Tensor, batch: Batch, *, preconditioned: bool) -> Tens
 
 
 def find_loss(name: str) -> Loss:
-    """Loss by name.
+    """Look up a loss by its name.
 
     Raises:
         ValueError: if there is none.
@@ -130,15 +133,16 @@ def training_loss(prediction: Tensor, parts: Sequence[tuple[System, Examples]], 
     What `kept` leaves out does not count; a batch of nothing else has the loss 0, and no gradient.
     """
     function, field = find_loss(loss), RELATIVE_TO.get(loss)
-    predictions = prediction.split([examples.size for _, examples in parts], dim=-3) if len(parts) > 1 else [prediction]
+    sizes, axes = [examples.size for _, examples in parts], parts[0][0].output_axes
+    predictions = prediction.split(sizes, dim=-1 - axes) if len(parts) > 1 else [prediction]
     values, counted = [], []
     for own, (system, examples) in zip(predictions, parts, strict=True):
         if field is not None:
-            target = getattr(examples, field)
-            counted.append(has_size(target))
+            target, mask = getattr(examples, field), kept(loss, examples)
+            counted.append(mask)
             # What is left out is replaced: a quotient of zeros would make the gradients of all NaN.
             ramp = torch.linspace(-1, 1, target.shape[-1], dtype=target.dtype, device=target.device)
-            examples = examples._replace(**{field: torch.where(counted[-1][:, None, None], target, ramp)})
+            examples = examples._replace(**{field: torch.where(mask.view(-1, *[1] * (target.ndim - 1)), target, ramp)})
         values.append(function(own, Batch(system, *examples)))
     found = torch.cat(values, dim=-1)
     if field is None:
@@ -151,18 +155,17 @@ def kept(loss: str, examples: Examples) -> Tensor:
     """Mask, shape (count,), of the examples that means of a loss are over: where it is relative, see `RELATIVE_TO`."""
     if loss not in RELATIVE_TO:
         return torch.ones(examples.size, dtype=torch.bool, device=examples.source.device)
-    return has_size(getattr(examples, RELATIVE_TO[loss]))
+    return has_size(getattr(examples, RELATIVE_TO[loss]), batched=True)
 
 
 def check_kept(sets: Sequence[tuple[System, Reader]], loss: str, name: str) -> None:
-    """Raise ValueError when a loss leaves out every example."""
+    """Raise ValueError where a loss leaves out every example."""
     for _, reader in sets:
-        for start in range(0, reader.size, MEASURED):
-            if kept(loss, reader.take(slice(start, min(start + MEASURED, reader.size)))).any():
+        for start in range(0, reader.size, CHUNK):
+            if kept(loss, reader.take(slice(start, start + CHUNK))).any():
                 return
-    raise ValueError(
-        f"{name}: expected an example whose {RELATIVE_TO[loss]} is not zero: the loss {loss!r} is relative"
-    )
+    target = RELATIVE_TO[loss]
+    raise ValueError(f"{name}: expected an example whose {target} is not zero: the loss {loss!r} is relative")
 
 
 @torch.no_grad()
@@ -176,8 +179,8 @@ def mean_losses(operators: Sequence[Operator], sets: Sequence[tuple[System, Exam
     function, values = find_loss(loss), []
     for system, examples in sets:
         predictions = predict_together(operators, examples.source, examples.coefficients, system)
-        for start in range(0, examples.size, MEASURED):
-            part = slice(start, start + MEASURED)
+        for start in range(0, examples.size, CHUNK):
+            part = slice(start, start + CHUNK)
             batch = examples.take(part)
             values.append(function(predictions[:, part], Batch(system, *batch))[:, kept(loss, batch)].cpu())
     return torch.cat(values, dim=1).mean(dim=1).tolist()

@@ -1,4 +1,4 @@
-"""Compilation of the network, and fewer bits on a GPU."""
+"""Compilation of the network in training, and its precision."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _has_compiler(device: torch.device) -> bool:
 
 
 def trained_network(config: TrainConfig, operator: Operator) -> Network | None:
-    """The network as it is trained: in the precision asked for, and compiled where that pays; None for as it is."""
+    """Network as it is trained: in the precision asked for, and compiled where that pays; None for as it is."""
     network = operator.model.network(config.precision)
     if config.precision == "tf32" and operator.device.type == "cpu":
         raise ValueError("precision: expected a CUDA GPU for tf32, got a CPU; use float32")
@@ -48,7 +48,7 @@ def trained_network(config: TrainConfig, operator: Operator) -> Network | None:
 
 
 def compiled(network: Network, model: Model) -> Network:
-    """`Model.network` under torch.compile: on a GPU as a CUDA graph where the model is small."""
+    """Compile `Model.network`: on a GPU as a CUDA graph where the model is small."""
     graph = next(model.parameters()).is_cuda and model.parameter_count <= GRAPH_PARAMETERS
     return torch.compile(network, dynamic=False, mode="reduce-overhead" if graph else None)
 

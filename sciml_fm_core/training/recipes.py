@@ -1,9 +1,8 @@
-"""Recipes: how an operator is built and trained."""
+"""Recipes to build and train an operator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from sciml_fm_core.models.operator import Operator
 
@@ -17,14 +16,14 @@ PAPER_LEARNING_RATES = (1e-5, 5e-5, 1e-4, 5e-4, 1e-3)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an operator is built and trained.
+    """Recipe to build and train an operator.
 
     Attributes:
         normalization: kind of the normalisation, see `models.normalization`.
         gate_width: hidden width of the network that modulates hidden channels by the scalars; 0 for none.
         loss, learning_rate, warmup, composed: what `TrainConfig` leaves open.
         batch_size: examples in a batch.
-        conditioners: kinds of what is told of the equation beside scalars, see `models.conditioning`.
+        conditioners: kinds of what the network is conditioned on beside scalars, see `models.conditioning`.
     """
 
     normalization: str
@@ -36,26 +35,23 @@ class Recipe:
     conditioners: tuple[str, ...] = ()
     composed: float = 0.0
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The fields of `TrainConfig` that it sets."""
-        return {name: getattr(self, name) for name in ("loss", "learning_rate", "warmup", "composed")}
-
 
 RECIPES = {
     "dimensionless": Recipe("dimensionless", 128, "relative", 5e-3, 32, warmup=20),
     "symbol": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20),
     "paper": Recipe("paper", 0, "squared", 1e-3, 128),
     "symbol-composed": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20, composed=0.5),
+    "fields": Recipe("fields", 128, "relative", 3e-3, 32, warmup=20),
 }
-"""``paper`` reproduces the study; ``dimensionless`` is told the coefficients as scale-free numbers, through bounded
-gates; ``symbol`` is told the equation, mode by mode, and takes equations that it was never trained on;
-``symbol-composed`` is told half of them followed by another operator in pre-training, and so knows the symbols of flows
-and of waves near a resonance without having seen one."""
+"""``paper`` reproduces the study; ``dimensionless`` is conditioned on the coefficients as scale-free numbers, through
+bounded gates; ``symbol`` on the equation, mode by mode, and takes equations that it was never trained on; for
+``symbol-composed`` half of them are followed by another operator in pre-training, so that it knows the symbols of flows
+and of waves near a resonance without having seen one; ``fields`` asks for no equation, and
+takes several fields."""
 
 
 def recipe_of(operator: Operator) -> Recipe:
-    """The recipe an operator was made by; `dimensionless` where its card names none.
+    """Look up the recipe that an operator was made by; `dimensionless` where its card names none.
 
     Raises:
         ValueError: if it names one that is not known.
@@ -64,13 +60,14 @@ def recipe_of(operator: Operator) -> Recipe:
 
 
 def completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
-    """How to train an operator, what is left open by its architecture, and else by its recipe."""
+    """Complete a configuration by the architecture of an operator, and else by its recipe."""
     config = (config or TrainConfig()).completed(learning_rate=operator.model.learning_rate)
-    return config.completed(**recipe_of(operator).settings)
+    recipe = recipe_of(operator)
+    return config.completed(**{name: getattr(recipe, name) for name in ("loss", "learning_rate", "warmup", "composed")})
 
 
 def find_recipe(name: str) -> Recipe:
-    """Recipe by its name.
+    """Look up a recipe by its name.
 
     Raises:
         ValueError: if there is none.

@@ -6,19 +6,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches, TurnedBatches
-from sciml_fm_core.data.given import Data, Reader, check_task, described, hold_out, open_data, sample, with_system
+from sciml_fm_core.data.given import Data, File, Reader, check_task, described, hold_out, open_data, sample, with_system
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.evaluation.metrics import has_size
-from sciml_fm_core.models.base import find_model
+from sciml_fm_core.models.base import AUTO, find_model
 from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import Resolution
+from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
@@ -44,12 +46,15 @@ def new_operator(
     device: str | torch.device = "cpu",
     inputs_for: Sequence[Task] = (),
     examples: Sequence[tuple[System, Examples]] = (),
+    **shape: Any,
 ) -> Operator:
     """Untrained operator for tasks.
 
     With `inputs_for` it has input channels for the coefficients of further tasks too, scaled to their values: a network
     that is told coefficients can later take those of an equation that it was not trained on. The normalisation is
-    fitted on ``examples`` of the tasks, or on freshly drawn ones where there are none.
+    fitted on ``examples`` of the tasks, or on freshly drawn ones where there are none; without tasks, the examples say
+    what it is for. The size ``auto`` fits the network to the grid of the examples; ``shape`` are further fields of the
+    network's config, such as a ``margin``.
 
     >>> new_operator([Task.parse("SYS-1(1,5)")], size="64K").model.parameter_count
     109073
@@ -58,17 +63,19 @@ def new_operator(
         ValueError: on an unknown recipe, architecture or size.
     """
     chosen, model = find_recipe(recipe), find_model(architecture)
-    if size not in model.sizes:
-        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, got {size!r}")
+    if size not in (*model.sizes, AUTO):
+        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
+    sized = model.sizes[size] if size != AUTO else model.fitted([given.resolution for _, given in examples])
     drawn = [*(() if examples else tasks), *inputs_for]
     normalization = fit_normalization(
         chosen.normalization, drawn, conditioners=chosen.conditioners, seed=seed, examples=examples
     )
     config = model.config_type(
         normalization.in_channels,
-        gate_width=chosen.gate_width,
+        gate_width=chosen.gate_width if normalization.in_channels > 1 else 0,
         mode_channels=normalization.channels("modes"),
-        **model.sizes[size],
+        out_channels=normalization.out_channels,
+        **{**sized, **shape},
     )
     labels = [task.label for task in tasks]
     card = {"tasks": labels, "recipe": recipe, "architecture": architecture, "size": size, "seed": seed}
@@ -77,15 +84,15 @@ def new_operator(
 
 @takes_numpy
 def pretrain(
-    tasks: Sequence[Task],
+    tasks: Sequence[Task] = (),
     config: TrainConfig | None = None,
     *,
-    recipe: str = "dimensionless",
+    recipe: str | None = None,
     architecture: str = "fno",
     size: str = "1M",
     seed: int = 0,
     batch_size: int | None = None,
-    resolution: int | Mapping[float, int] | None = None,
+    resolution: Resolution | Mapping[float, Resolution] | None = None,
     data: Data | Sequence[Data] = (),
     validation: Data | Sequence[Data] = (),
     validation_count: int = 256,
@@ -94,15 +101,16 @@ def pretrain(
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
     inputs_for: Sequence[Task] = (),
+    **shape: Any,
 ) -> tuple[Operator, History]:
     """Train an operator for one or several tasks, on fresh examples or on given ones, in memory or in files.
 
     Args:
-        tasks: what to learn; several make a mixed operator.
+        tasks: what to learn; several make a mixed operator; none where given data of one file say all.
         config: how to train; what it leaves open is the recipe's.
-        recipe: a key of `RECIPES`.
+        recipe: a key of `RECIPES`; where None, ``dimensionless``, or ``fields`` for a system without a symbol.
         architecture: a key of `MODELS`.
-        size: a key of the architecture's `sizes`.
+        size: a key of the architecture's `sizes`, or ``auto``: as the grid of the data allows.
         seed: seed of the weights, of fresh examples, and of what is held out of given ones.
         batch_size: the recipe's where None.
         resolution: points to train on; a number or a schedule, see `FreshBatches`. Where None, 64, or the grid of the
@@ -117,6 +125,8 @@ def pretrain(
         callback, checkpoint: as in `fit`.
         processes: several that call this together and share each batch, see `distributed.started_by_torchrun`.
         inputs_for: further tasks whose coefficients it has inputs for, and none of whose examples it is trained on.
+        shape: further fields of the network's config, such as ``margin`` of `FNOConfig` for fields that are not
+            periodic.
 
     Returns:
         The operator, with its card, and the history.
@@ -126,14 +136,19 @@ def pretrain(
             is no multiple of the number of processes.
         FloatingPointError: if the loss stops being finite, or no validation error ever is.
     """
-    chosen = find_recipe(recipe)
     sets, held_out = _of_tasks(data, tasks, "data"), _of_tasks(validation, tasks, "validation")
+    systems = [task.system for task in tasks] or [cast(File, one).system for one in sets]
+    if not systems:
+        raise ValueError("pre-training: expected a task, or data of a file, got neither")
+    recipe = recipe or ("dimensionless" if isinstance(systems[0], SpectralSystem) else "fields")
+    chosen = find_recipe(recipe)
     if sets and not held_out and validation_count:
         parts = [hold_out(one, validation_count, seed=seed) for one in sets]
         held_out, sets = [part for part, _ in parts], [rest for _, rest in parts]
     operator = new_operator(
         tasks, recipe=recipe, architecture=architecture, size=size, seed=seed, device=device, inputs_for=inputs_for,
-        examples=[(task.system, sample(one)) for task, one in zip(tasks, sets, strict=False)],
+        **shape,
+        examples=[(system, sample(one)) for system, one in zip(systems, sets, strict=False)],
     )  # fmt: skip
     config = completed(config, operator)
     batch_size = chosen.batch_size if batch_size is None else batch_size
@@ -143,7 +158,7 @@ def pretrain(
     share = processes.rank, processes.world_size
     batches: Batches
     if sets:
-        pairs = [(task.system, one) for task, one in zip(tasks, sets, strict=True)]
+        pairs = list(zip(systems, sets, strict=True))
         batches = FixedBatches(pairs, batch_size, resolution=resolution, seed=seed, device=device, share=share)
         check_kept(pairs, cast(str, config.loss), "data")
     else:
@@ -151,8 +166,8 @@ def pretrain(
     read = [one.take(slice(None)) for one in held_out]
     if held_out or sets:
         validated = [
-            (task.system, (one if last is None else one.resampled(last)).to(device))
-            for task, one in zip(tasks, read, strict=False)
+            (system, (one if last is None else one.resampled(last)).to(device))
+            for system, one in zip(systems, read, strict=False)
         ]
     else:
         drawn = tasks if validation_count else []
@@ -188,8 +203,13 @@ def pretrain(
 
 
 def _of_tasks(data: Data | Sequence[Data], tasks: Sequence[Task], name: str) -> list[Reader]:
-    """A set of given examples for each task, checked to be of it; none where there are no data."""
+    """A set of given examples for each task, checked to be of it; none where there are no data, one without tasks."""
     each = [with_system(one, None)[0] for one in ([data] if isinstance(data, Data) else data)]
+    if not tasks:
+        readers = [open_data(one, name=name) for one in each]
+        if len(readers) > 1 or not all(isinstance(one, File) for one in readers):
+            raise ValueError(f"{name}: expected one file where no task is named, got {len(readers)} sets")
+        return readers
     if each and len(each) != len(tasks):
         raise ValueError(f"{name}: expected one set of examples for each task, {len(tasks)}, got {len(each)}")
     readers = [open_data(one, task.system, name) for one, task in zip(each, tasks, strict=False)]
@@ -198,7 +218,9 @@ def _of_tasks(data: Data | Sequence[Data], tasks: Sequence[Task], name: str) -> 
     return readers
 
 
-def _plain_resolution(resolution: int | Mapping[float, int] | None, sets: Sequence[Reader]) -> int | dict[str, int]:
+def _plain_resolution(
+    resolution: Resolution | Mapping[float, Resolution] | None, sets: Sequence[Reader]
+) -> Resolution | dict[str, Resolution]:
     if isinstance(resolution, Mapping):
         return {str(start): points for start, points in resolution.items()}
     return sets[0].resolution if resolution is None else resolution
@@ -238,7 +260,7 @@ def fine_tune(
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     batch_size: int | None = None,
-    resolution: int | Mapping[float, int] | None = None,
+    resolution: Resolution | Mapping[float, Resolution] | None = None,
     seed: int = 0,
     symmetries: bool = True,
     callback: Callback | None = None,
@@ -323,7 +345,7 @@ def train_from_scratch(
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     batch_size: int | None = None,
-    resolution: int | Mapping[float, int] | None = None,
+    resolution: Resolution | Mapping[float, Resolution] | None = None,
     seed: int = 0,
     symmetries: bool = True,
     callback: Callback | None = None,
@@ -393,7 +415,7 @@ def _validated(
 
 def _about_validation(data: Reader, read: Examples) -> dict:
     """What a card says of validation examples: also how many are left out, as their solution is zero."""
-    zeros = int((~has_size(read.solution)).sum())
+    zeros = int((~has_size(read.solution, batched=True)).sum())
     return described(data) | ({"zero_solutions": zeros} if zeros else {})
 
 

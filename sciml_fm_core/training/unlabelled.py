@@ -1,14 +1,12 @@
 """Adaptation without labels: fresh sources and coefficients of a task, and the residual of its equation.
 
-Nothing of a solution reaches the training or the choice of weights: `WithoutSolutions` puts NaN in its place. What is
-used instead is the equation: its symbol, and the preconditioner of the physics loss. On the systems of this package the
-exact solver needs no more than the symbol, so this shows what a network can learn from an equation, not that a network
-is needed for it.
+Nothing of a solution reaches the training or the choice of weights: `WithoutSolutions` puts NaN in its place. Used are
+the symbol of the equation and the preconditioner of the physics loss. On the systems of this package the exact solver
+needs no more than the symbol: this shows what a network can learn from an equation, not that it needs a network.
 
-Sources and coefficients are drawn by the task, which is more than an equation: for SYS-2 the velocity that gives an
-asked dial is found from the symbol and the source (`AdvectionDiffusion.speed`), and the sampler's rule of SYS-3 turns
-away sources whose solution is too large. Both shape which equations are seen, and neither shows the network a solution.
-(The sampler serves labelled training too, so it solves what it draws; here that is thrown away.)
+The task that draws sources and coefficients is more than an equation: for SYS-2 the velocity of an asked dial is found
+from symbol and source (`AdvectionDiffusion.speed`), and SYS-3 rejects sources whose solution is too large. Both shape
+which equations are seen, and neither shows the network a solution.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from sciml_fm_core.data.batches import Batches, FreshBatches
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import Resolution
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
@@ -39,12 +38,12 @@ class WithoutSolutions:
         self.batches = batches
 
     def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
-        """As the batches given."""
+        """Examples of one step."""
         return [(system, examples.without_solution()) for system, examples in self.batches.batch(step, progress)]
 
 
 def unlabelled_config(config: TrainConfig | None) -> TrainConfig:
-    """`UNLABELLED`, or what a configuration leaves open of it.
+    """Complete a configuration by `UNLABELLED`.
 
     Raises:
         ValueError: if its loss, or what it validates by, needs labels.
@@ -52,30 +51,27 @@ def unlabelled_config(config: TrainConfig | None) -> TrainConfig:
     config = (config or UNLABELLED).completed(learning_rate=UNLABELLED.learning_rate, loss=UNLABELLED.loss, warmup=0)
     for name in (config.loss, config.validation_loss):
         if name not in LABEL_FREE:
-            raise ValueError(f"unlabelled: expected a loss that needs no labels, {_names()}, got {name!r}")
+            known = " or ".join(sorted(LABEL_FREE))
+            raise ValueError(f"unlabelled: expected a loss that needs no labels, {known}, got {name!r}")
     return config
-
-
-def _names() -> str:
-    return " or ".join(sorted(LABEL_FREE))
 
 
 def unlabelled_data(
     task: Task,
     operator: Operator,
     batch_size: int | None = None,
-    resolution: int | Mapping[float, int] | None = None,
+    resolution: Resolution | Mapping[float, Resolution] | None = None,
     seed: int = 0,
     validation: Examples | None = None,
 ) -> tuple[WithoutSolutions, Examples, dict]:
     """Batches to train on, validation examples, and what a card says of both.
 
-    Where no resolution is given, most steps are made on the coarsest grid that resolves the network's modes, of at
-    least 32 points, and the last 15 % on twice as many. Where no validation examples are, `VALIDATION_COUNT` are drawn
-    at the last resolution.
+    By default most steps are on the coarsest grid that resolves the network's modes, of at least 32 points, and the
+    last 15 % on twice as many; `VALIDATION_COUNT` validation examples are drawn at the last resolution.
     """
     coarse, batch_size = max(32, operator.model.smallest_grid), BATCH_SIZE if batch_size is None else batch_size
-    schedule = {0.0: resolution} if isinstance(resolution, int) else resolution or {0.0: coarse, 0.85: 2 * coarse}
+    schedule = resolution or {0.0: coarse, 0.85: 2 * coarse}
+    schedule = schedule if isinstance(schedule, Mapping) else {0.0: schedule}
     batches = FreshBatches([task], batch_size, resolution=schedule, seed=seed, device=operator.device)
     if validation is None:
         last = schedule[max(schedule)]

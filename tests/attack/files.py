@@ -34,7 +34,7 @@ from sciml_fm_core import (
 )  # fmt: skip
 from sciml_fm_core.data.hdf5 import ATTRIBUTES
 from sciml_fm_core.data.splits import CHUNK
-from sciml_fm_core.models.ensemble import Ensemble, load_ensemble
+from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble, load_ensemble
 from sciml_fm_core.models.normalization import fit_normalization
 from sciml_fm_core.study.batch_file import plan
 from sciml_fm_core.study.records import read_record, read_table, shipped_tables, write_record, write_table
@@ -236,7 +236,7 @@ def _change_table(path: Path, rng: random.Random) -> bool:
 
 
 def _list_records(folder: Path) -> list[str]:
-    from explorer import records as page
+    from explorer.studies import records as page
 
     page.shipped_tables = dict  # those are not attacked
     os.environ[page.RECORDS_VARIABLE] = str(folder)

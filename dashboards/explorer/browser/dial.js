@@ -104,17 +104,17 @@ class Dial {
     if (setup.trained) {
       const [a, b] = setup.trained.map(value => this.across(value))
       draw('rect', chart, {x: a, y: top, width: Math.max(2, b - a), height: bottom - top, class: 'trained'})
-      const label = draw('text', chart, {x: (a + b) / 2, y: top + 12, class: 'tick', 'text-anchor': 'middle'}, 'pre-trained here')
-      if (b - a < 100) { label.setAttribute('x', a + 2); label.setAttribute('text-anchor', 'start') }
+      if (b - a < 100) tick(chart, a + 2, top + 12, 'pre-trained here', 'start')
+      else tick(chart, (a + b) / 2, top + 12, 'pre-trained here')
     }
     for (const error of [1e-4, 1e-3, 1e-2, 1e-1, 1, 10]) {
       draw('line', chart, {x1: left, x2: width - right, y1: this.up(error), y2: this.up(error), class: 'grid'})
-      draw('text', chart, {x: left - 5, y: this.up(error) + 4, class: 'tick', 'text-anchor': 'end'}, `${100 * error} %`)
+      tick(chart, left - 5, this.up(error) + 4, `${100 * error} %`, 'end')
     }
     for (const value of setup.dial.ticks) {
       const x = this.across(value)
       draw('line', chart, {x1: x, x2: x, y1: bottom, y2: bottom + 4, class: 'axis'})
-      draw('text', chart, {x, y: size.height - 6, class: 'tick', 'text-anchor': 'middle'}, `${value}`)
+      tick(chart, x, size.height - 6, `${value}`)
     }
     for (const value of setup.resonances)
       draw('path', chart, {d: `M${this.across(value)} ${bottom}l-3 -7h6z`, class: 'resonance'})
@@ -124,7 +124,7 @@ class Dial {
     if (setup.window) this.brackets(setup.window, 'window')
     for (const one of setup.predictors) {
       const points = this.curves[one.key] ?? []
-      const d = points.map(([x, y], i) => `${i ? 'L' : 'M'}${this.across(x).toFixed(1)} ${this.up(y).toFixed(1)}`).join('')
+      const d = through(points.map(([x, y]) => [this.across(x), this.up(y)]))
       draw('path', chart, {d, stroke: one.color, 'stroke-dasharray': one.dash, class: 'curve', 'data-curve': one.key, 'data-points': points.length})
     }
     if (this.ends) {
@@ -142,7 +142,7 @@ class Dial {
     const bottom = this.size.height - this.size.bottom, {top} = this.size, a = this.across(low), b = this.across(high)
     draw('path', this.chart, {d: `M${a + 5} ${top}h-5V${bottom}h5M${b - 5} ${top}h5V${bottom}h-5`, class: name})
   }
-  mark(frame) { // errors of the example on the stage, which is no mean
+  mark(frame) { // errors of the example on the stage, which need not match the average
     this.frame = frame
     this.marks?.replaceChildren()
     if (!this.marks || !frame) return

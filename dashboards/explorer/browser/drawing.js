@@ -3,12 +3,12 @@
 const NEAR = 0.045 // a Gaussian is taken hold of within this distance
 
 class Drawing {
-  // `told.change(rows, n)` has the Gaussians after the nth change, `told.random(n)` asks for a random source instead.
+  // `told.change(rows)` has the Gaussians, `told.random()` asks for a random source instead; both give the move's number.
   constructor(head, field, told) {
     this.field = field
     this.told = told
     this.rows = []
-    this.changes = 0
+    this.moved = 0 // number of the last move made here
     this.sign = 1
     this.held = this.chosen = null
     const tools = make('div', head, {className: 'tools'})
@@ -16,23 +16,21 @@ class Drawing {
     this.switch = make('input', label, {type: 'checkbox'})
     this.switch.dataset.test = 'draw'
     label.append(' draw')
-    const signs = make('button', tools, {type: 'button', title: 'Sign of the next Gaussian'}, '+')
+    const signs = button(tools, '+', () => {
+      this.sign = -this.sign
+      signs.textContent = this.sign > 0 ? '+' : '−'
+      signs.setAttribute('aria-label', `Sign of the next Gaussian: ${this.sign > 0 ? 'positive' : 'negative'}`)
+    }, {title: 'Sign of the next Gaussian'})
     signs.setAttribute('aria-label', 'Sign of the next Gaussian: positive')
-    const add = make('button', tools, {type: 'button', title: 'Place a Gaussian in the middle'}, 'Add')
-    const clear = make('button', tools, {type: 'button'}, 'Clear')
+    button(tools, 'Add', () => { this.change([...this.rows, [0.5, 0.5, this.sign]]); this.overlay.lastChild.focus() },
+      {title: 'Place a Gaussian in the middle'})
+    button(tools, 'Clear', () => this.change([]))
     this.overlay = draw('svg', field.frame, {viewBox: '0 0 1 1', class: 'handles'})
     this.switch.addEventListener('change', () => {
       field.frame.classList.toggle('drawing', this.switch.checked)
       if (this.switch.checked) this.change(this.rows)
-      else { this.draw(); told.random(++this.changes) } // what was drawn stays, for the next time
+      else { this.draw(); this.moved = told.random() } // what was drawn stays, for the next time
     })
-    signs.addEventListener('click', () => {
-      this.sign = -this.sign
-      signs.textContent = this.sign > 0 ? '+' : '−'
-      signs.setAttribute('aria-label', `Sign of the next Gaussian: ${this.sign > 0 ? 'positive' : 'negative'}`)
-    })
-    add.addEventListener('click', () => { this.change([...this.rows, [0.5, 0.5, this.sign]]); this.overlay.lastChild.focus() })
-    clear.addEventListener('click', () => this.change([]))
     field.frame.addEventListener('pointerdown', event => {
       if (!this.switch.checked) return
       event.preventDefault()
@@ -51,8 +49,8 @@ class Drawing {
     for (const name of ['pointerup', 'pointercancel']) field.frame.addEventListener(name, () => { this.held = null })
   }
 
-  configure({drawn, gaussians, changes}) {
-    if (this.held != null || changes < this.changes) return // said before the last change here was heard
+  configure({drawn, gaussians, turn}) {
+    if (this.held != null || turn < this.moved) return // said before the last move here was heard
     this.rows = gaussians
     this.switch.checked = drawn
     this.field.frame.classList.toggle('drawing', drawn)
@@ -61,7 +59,7 @@ class Drawing {
   change(rows) {
     this.rows = rows
     this.draw()
-    this.told.change(rows, ++this.changes)
+    this.moved = this.told.change(rows)
   }
   draw() {
     const focused = [...this.overlay.children].indexOf(this.overlay.getRootNode().activeElement)
@@ -69,8 +67,8 @@ class Drawing {
     if (!this.switch.checked) return
     this.rows.forEach(([x, y, amplitude], i) => {
       const circle = draw('circle', this.overlay, {
-        cx: x, cy: 1 - y, r: 0.028, tabindex: 0, role: 'button', class: i === this.chosen ? 'chosen' : '',
-        fill: amplitude > 0 ? '#b2182b' : '#2166ac', 'aria-label': `Gaussian ${i + 1}, x ${x.toFixed(2)}, y ${y.toFixed(2)}`,
+        cx: x, cy: 1 - y, r: 0.028, tabindex: 0, role: 'button',
+        class: `${amplitude > 0 ? 'positive' : 'negative'}${i === this.chosen ? ' chosen' : ''}`, 'aria-label': `Gaussian ${i + 1}, x ${x.toFixed(2)}, y ${y.toFixed(2)}`,
       })
       circle.addEventListener('keydown', event => {
         const step = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1]}[event.key]

@@ -1,11 +1,7 @@
 // The fields, their errors and the cut: one canvas each, painted through a table of colours.
 
 const N_COLOURS = 256
-const CERTIFICATE = 'Between these the error must be. They follow from the residual of the equation and from the range of its ' +
-  'symbol, a few numbers of the operator; nothing is solved, and the exact solution is not looked at.'
 const UNSURE = 'zero_shot' // the prediction that the ensemble tells of
-const SPREAD = 'How far four smaller networks with the same training lie apart: their standard deviation at each point, in the ' +
-  'colours of the errors; it is known without the exact solution. The number is that of the whole field.'
 const CUT_WIDTH = 400, CUT_HEIGHT = 190
 
 function lookup(colours) { // hex colours as one 32-bit word a pixel, as canvases keep them
@@ -75,16 +71,15 @@ class Field { // one canvas, its crosshair, and what is said where there is noth
 }
 
 class Fields {
-  constructor(parent, palettes) {
-    this.colours = palettes
-    this.tables = {solution: lookup(palettes.solution), error: lookup(palettes.error)}
+  constructor(parent, {colours, scales, texts}) {
+    Object.assign(this, {colours, scales, texts})
+    this.tables = {solution: lookup(scales.solution), error: lookup(scales.error)}
     this.cutRow = 0.5
     this.columns = make('div', parent, {className: 'columns'})
     this.pair = make('div', null, {className: 'pair'}) // the predictions: on a phone, swiped beside the exact solution
     this.switch = make('div', null, {className: 'switch'})
-    const fold = make('button', null, {type: 'button', ariaExpanded: 'false'}, 'Errors and cut')
+    const fold = button(null, 'Errors and cut', () => { fold.ariaExpanded = String(this.below.classList.toggle('open')) }, {ariaExpanded: 'false'})
     this.below = make('div', null, {className: 'below'}, fold) // folded on a phone only
-    fold.addEventListener('click', () => { fold.ariaExpanded = String(this.below.classList.toggle('open')) })
     this.panel = make('div', null, {className: 'panel', role: 'tabpanel', tabIndex: 0}) // what a tab shows instead
     this.middle = make('div', null, {className: 'middle'}) // between the fields and what is below them
     this.readout = make('div', null, {className: 'readout'})
@@ -103,14 +98,13 @@ class Fields {
     this.pair.replaceChildren()
     this.switch.replaceChildren()
     this.below.replaceChildren(this.below.firstChild)
-    for (const one of [{key: 'source', name: 'Source f', color: '#888888'}, {key: 'solution', name: 'Exact u', color: '#888888'}])
+    for (const one of [{key: 'source', name: 'Source f', color: this.colours.exact}, {key: 'solution', name: 'Exact u', color: this.colours.exact}])
       this.column(this.columns, one)
     this.columns.append(this.pair, this.switch, this.middle, this.below, this.panel)
     this.middle.append(this.readout)
     for (const one of predictors) {
       this.column(this.pair, one)
-      make('button', this.switch, {type: 'button'}, one.name).addEventListener('click', () =>
-        this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
+      button(this.switch, one.name, () => this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
     }
     const box = make('section', this.below, {className: 'cut'})
     box.setAttribute('aria-label', 'Cut through the fields')
@@ -124,14 +118,14 @@ class Fields {
     }
     this.doubt = make('section', box, {className: 'spread', hidden: true})
     this.doubt.setAttribute('aria-label', 'Spread of an ensemble')
-    this.apart = make('small', make('h3', this.doubt, {title: SPREAD}, 'Spread '), {})
+    this.apart = make('small', make('h3', this.doubt, {title: this.texts.spread}, 'Spread '), {})
     this.apart.dataset.test = 'spread'
     this.spread = new Field(this.doubt, 'Spread of an ensemble')
     this.watch(this.spread)
     for (const one of predictors) {
       const section = make('section', this.below, {className: 'misfit'})
       section.setAttribute('aria-label', `Error of ${one.name}`)
-      make('h3', section, {title: 'of the root mean square of u: white at 0.1 %, full at 100 %'}, 'Error ', make('small', null, {}, '0.1 to 100 %'))
+      make('h3', section, {title: this.texts.error_scale}, 'Error ', make('small', null, {}, '0.1 to 100 %'))
       this.errors[one.key] = new Field(section, `Error of ${one.name}`)
       this.watch(this.errors[one.key])
     }
@@ -145,7 +139,7 @@ class Fields {
     const big = make('div', head, {className: 'big'})
     big.dataset.test = `${key}-error`
     this.fields[key] = new Field(column, name)
-    const bounds = make('small', parent === this.pair ? column : null, {className: 'bounds', title: CERTIFICATE})
+    const bounds = make('small', parent === this.pair ? column : null, {className: 'bounds', title: this.texts.bounds})
     bounds.dataset.test = `${key}-bounds`
     this.parts[key] = {column, head, big, bounds}
     this.watch(this.fields[key], key !== 'source')
@@ -210,10 +204,10 @@ class Fields {
     const {frame, lines} = this
     if (!frame) return
     const {points, limits: [low, high], shown} = frame, row = Math.min(points - 1, Math.round(this.cutRow * points))
-    const y = value => (CUT_HEIGHT - 6 - (value - low) / (high - low || 1) * (CUT_HEIGHT - 12)).toFixed(1)
-    const x = i => (i / (points - 1) * CUT_WIDTH).toFixed(1)
-    const along = Array.from({length: points}, (_, i) => i)
-    const line = values => along.map(i => `${i ? 'L' : 'M'}${x(i)} ${y(values[row * points + i])}`).join('')
+    const y = value => CUT_HEIGHT - 6 - (value - low) / (high - low || 1) * (CUT_HEIGHT - 12)
+    const x = i => i / (points - 1) * CUT_WIDTH
+    const cut = values => Array.from(values.subarray(row * points, (row + 1) * points), (value, i) => [x(i), y(value)])
+    const line = values => through(cut(values))
     lines.solution.setAttribute('d', line(frame.arrays.solution))
     for (const {key} of this.predictors) {
       lines[key].setAttribute('d', shown[key] ? line(shown[key]) : '')
@@ -221,8 +215,8 @@ class Fields {
     const {spread} = frame.arrays, middle = shown[UNSURE]
     let band = ''
     if (spread && middle) {
-      const lower = along.toReversed().map(i => `L${x(i)} ${y(middle[row * points + i] - spread[row * points + i])}`).join('')
-      band = `${line(middle.map((v, i) => v + spread[i]))}${lower}Z`
+      const upper = cut(middle.map((v, i) => v + spread[i])), lower = cut(middle.map((v, i) => v - spread[i]))
+      band = `${through([...upper, ...lower.toReversed()])}Z`
     }
     lines.band.setAttribute('d', band)
     if (this.pointed) this.read()

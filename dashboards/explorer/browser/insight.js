@@ -1,16 +1,14 @@
 // In place of the errors: the atlas, the spectrum, or the error against the number of examples.
 
 const TABS = {errors: 'Errors', atlas: 'Atlas', spectrum: 'Spectrum', examples: 'Examples'}
-const ABOUT = {
-  atlas: 'Mean error over the dial and what lies across it; white is 0.1 %, full colour 100 %. Click to go there.',
-  spectrum: 'What each network makes of single waves, by their number |k|: its learned symbol beside the exact one.',
-  examples: 'Error on held-out examples of the window against the number of examples that were given. Click a point to show it.',
+function chart(parent, title, size, label = title) { // an empty one with its title
+  const box = make('figure', parent, {className: 'chart'}, make('figcaption', null, {}, title))
+  return draw('svg', box, {width: size.width, height: size.height, viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': label})
 }
 
 // A chart of lines over a common axis, logarithmic upwards. `lines` are {name, color, dash, points: [[x, y], ...]}.
 function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [], unit = value => `${value}`}) {
-  const box = make('figure', parent, {className: 'chart'}, make('figcaption', null, {}, title))
-  const svg = draw('svg', box, {width: size.width, height: size.height, viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': title})
+  const svg = chart(parent, title, size)
   const xs = ticks ?? [...new Set(lines.flatMap(line => line.points.map(point => point[0])))]
   const ys = lines.flatMap(line => line.points.map(point => point[1])).filter(value => value > 0)
   let [low, high] = ys.length ? [Math.floor(Math.log10(Math.min(...ys))), Math.ceil(Math.log10(Math.max(...ys)))] : [-1, 0]
@@ -20,14 +18,14 @@ function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [],
   const up = value => size.height - size.bottom - (Math.max(low, Math.log10(value)) - low) / (high - low) * (size.height - size.top - size.bottom)
   for (let power = low; power <= high; power++) {
     draw('line', svg, {x1: size.left, x2: size.width - size.right, y1: up(10 ** power), y2: up(10 ** power), class: 'grid'})
-    draw('text', svg, {x: size.left - 5, y: up(10 ** power) + 4, class: 'tick', 'text-anchor': 'end'}, unit(10 ** power))
+    tick(svg, size.left - 5, up(10 ** power) + 4, unit(10 ** power), 'end')
   }
-  for (const value of xs) draw('text', svg, {x: across(value), y: size.height - 20, class: 'tick', 'text-anchor': 'middle'}, `${value}`)
+  for (const value of xs) tick(svg, across(value), size.height - 20, `${value}`)
   for (const value of marked) draw('path', svg, {d: `M${across(value)} ${size.height - size.bottom}l-4 -9h8z`, class: 'resonance'})
-  draw('text', svg, {x: (size.left + size.width) / 2, y: size.height - 4, class: 'tick', 'text-anchor': 'middle'}, x)
+  tick(svg, (size.left + size.width) / 2, size.height - 4, x)
   for (const {name, color, dash, points, act} of lines) {
     const known = points.filter(point => point[1] >= 10 ** low)
-    if (known.length > 1) draw('path', svg, {d: known.map(([a, b], i) => `${i ? 'L' : 'M'}${across(a).toFixed(1)} ${up(b).toFixed(1)}`).join(''), stroke: color, 'stroke-dasharray': dash, class: 'curve'})
+    if (known.length > 1) draw('path', svg, {d: through(known.map(([a, b]) => [across(a), up(b)])), stroke: color, 'stroke-dasharray': dash, class: 'curve'})
     for (const point of known) {
       const dot = draw('circle', svg, {cx: across(point[0]), cy: up(point[1]), r: act ? 6 : 3, fill: color})
       draw('title', dot, {}, `${name}, ${point[0]}: ${y(point[1])}${point[2] ? `, ${point[2]}` : ''}`)
@@ -36,7 +34,6 @@ function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [],
       dot.addEventListener('click', () => act(point))
     }
   }
-  return box
 }
 
 class Insight {
@@ -47,10 +44,9 @@ class Insight {
     this.list = make('div', fields.middle, {className: 'tabs', role: 'tablist'})
     this.list.setAttribute('aria-label', 'Below the fields')
     this.tabs = Object.entries(TABS).map(([key, label]) => {
-      const tab = make('button', this.list, {type: 'button', role: 'tab', id: `tab-${key}`}, label)
+      const tab = button(this.list, label, () => this.open(key), {role: 'tab', id: `tab-${key}`})
       tab.setAttribute('aria-controls', key === 'errors' ? 'errors' : 'insight')
       tab.dataset.tab = key
-      tab.addEventListener('click', () => this.open(key))
       return tab
     })
     this.list.addEventListener('keydown', event => {
@@ -88,7 +84,7 @@ class Insight {
     }
     this.fields.panel.setAttribute('aria-labelledby', `tab-${this.shown}`)
     this.fields.columns.classList.toggle('insightful', this.shown !== 'errors')
-    this.fields.readout.textContent = this.fields.idle = ABOUT[this.shown] ?? ''
+    this.fields.readout.textContent = this.fields.idle = this.fields.texts[this.shown] ?? ''
   }
   show(message) {
     if (message.tab !== this.shown || message.system !== this.setup.system) return
@@ -105,11 +101,10 @@ class Insight {
   known(values) { return this.setup.predictors.filter(one => values[one.key]) }
 
   atlas(parent, {dial, across, errors, at}) {
-    const size = this.size(3), colours = this.fields.colours.error.slice(N_COLOURS / 2), degrees = across.angle ? 180 / Math.PI : 1
+    const size = this.size(3), colours = this.fields.scales.error.slice(N_COLOURS / 2), degrees = across.angle ? 180 / Math.PI : 1
     const name = value => number(value * degrees) + (across.angle ? '°' : '')
     for (const one of this.known(errors)) {
-      const box = make('figure', parent, {className: 'chart'}, make('figcaption', null, {}, one.name))
-      const svg = draw('svg', box, {width: size.width, height: size.height, viewBox: `0 0 ${size.width} ${size.height}`, role: 'img', 'aria-label': `Mean error of ${one.name} over ${dial.title} and ${across.title}`})
+      const svg = chart(parent, one.name, size, `Mean error of ${one.name} over ${dial.title} and ${across.title}`)
       const w = (size.width - size.left - size.right) / dial.values.length, h = (size.height - size.top - size.bottom) / across.values.length
       const left = i => size.left + i * w, top = j => size.height - size.bottom - (j + 1) * h
       errors[one.key].forEach((row, j) => row.forEach((error, i) => {
@@ -121,9 +116,9 @@ class Insight {
       }))
       const nearest = (values, value) => values.reduce((best, other, i) => Math.abs(other - value) < Math.abs(values[best] - value) ? i : best, 0)
       draw('rect', svg, {x: left(nearest(dial.values, at.dial)), y: top(nearest(across.values, at.across)), width: w, height: h, class: 'here'})
-      dial.values.forEach((value, i) => { if (i % 4 === 0) draw('text', svg, {x: left(i) + w / 2, y: size.height - 20, class: 'tick', 'text-anchor': 'middle'}, number(Number(value.toPrecision(2)))) })
-      across.values.forEach((value, j) => { if (j % 3 === 0) draw('text', svg, {x: size.left - 4, y: top(j) + h / 2 + 4, class: 'tick', 'text-anchor': 'end'}, name(value)) })
-      draw('text', svg, {x: (size.left + size.width) / 2, y: size.height - 4, class: 'tick', 'text-anchor': 'middle'}, dial.title)
+      dial.values.forEach((value, i) => { if (i % 4 === 0) tick(svg, left(i) + w / 2, size.height - 20, number(Number(value.toPrecision(2)))) })
+      across.values.forEach((value, j) => { if (j % 3 === 0) tick(svg, size.left - 4, top(j) + h / 2 + 4, name(value), 'end') })
+      tick(svg, (size.left + size.width) / 2, size.height - 4, dial.title)
       draw('text', svg, {transform: `translate(10 ${size.height / 2 - 10}) rotate(-90)`, class: 'tick', 'text-anchor': 'middle'}, across.title)
     }
   }
@@ -137,21 +132,20 @@ class Insight {
     lineChart(parent, {size, title: 'Leak into other waves', x, marked, lines: lines('leak', operators), y: percent, unit: percent})
     const points = values => energy.wavenumbers.map((k, i) => [k, values[i]])
     lineChart(parent, {size, title: 'Energy of u (grey) and of the errors', x, y: value => value.toExponential(1), unit: value => value.toExponential(0), lines: [
-      {name: 'Exact', color: '#888', dash: 'none', points: points(energy.solution)},
+      {name: 'Exact', color: this.fields.colours.exact, dash: 'none', points: points(energy.solution)},
       ...this.known(energy.errors).map(one => ({...one, points: points(energy.errors[one.key])})),
     ]})
   }
 
   examples(parent, {windows}) {
-    if (!windows.length) parent.append(make('p', null, {}, 'Nothing was fine-tuned from this operator yet: “Train live” does.'))
+    if (!windows.length) parent.append(make('p', null, {}, this.fields.texts.nothing_tuned))
     for (const {task, zero_shot, curves, unlabelled} of windows) {
       const act = ([, , , value]) => this.send({result: value})
-      const points = list => list.map(point => [point.examples, point.error, `${point.steps} steps`, point.value])
-      const all = [...Object.values(curves).flatMap(curve => curve.points), ...unlabelled]
-      const ticks = [...new Set([0, ...all.map(point => point.examples)])].sort((a, b) => a - b)
-      const lines = this.known(curves).map(one => ({...one, act, points: points(curves[one.key].points)}))
+      const all = [...Object.values(curves).flat(), ...unlabelled]
+      const ticks = [...new Set([0, ...all.map(([count]) => count)])].sort((a, b) => a - b)
+      const lines = this.known(curves).map(one => ({...one, act, points: curves[one.key]}))
       if (zero_shot) lines.push({name: 'Zero-shot', color: this.setup.predictors[0].color, dash: 'none', points: [[0, zero_shot]]})
-      if (unlabelled.length) lines.push({name: 'No labels', color: '#CC79A7', dash: 'none', act, points: points(unlabelled)})
+      if (unlabelled.length) lines.push({name: 'No labels', color: this.fields.colours.unlabelled, dash: 'none', act, points: unlabelled})
       lineChart(parent, {title: task, size: this.size(3), x: 'examples given', lines, ticks, y: percent, unit: percent})
     }
   }

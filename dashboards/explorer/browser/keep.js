@@ -45,19 +45,21 @@ async function saveAsPng(source) {
   canvas.toBlob(blob => save('sciml-fm.png', 'image/png', blob))
 }
 
+function copyButton(parent, name, text) { // `text()` gives what is copied
+  const copy = button(parent, name, async () => {
+    await navigator.clipboard.writeText(text())
+    copy.textContent = 'Copied'
+    setTimeout(() => { copy.textContent = name }, 1500)
+  })
+}
+
 class Keep {
   // `send({save: what})` asks the server for a file, which comes as a message; `drawn()` gives the picture.
   constructor(parent, send, drawn) {
     const menu = make('details', parent, {className: 'menu'}, make('summary', null, {}, 'Keep'))
     const list = make('div', menu, {})
-    const entry = (name, act) => make('button', list, {type: 'button'}, name).addEventListener('click', () => { menu.open = false; act() })
-    const link = make('button', null, {type: 'button'}, 'Copy link')
-    link.addEventListener('click', async () => {
-      await navigator.clipboard.writeText(location.href)
-      link.textContent = 'Copied'
-      setTimeout(() => { link.textContent = 'Copy link' }, 1500)
-    })
-    list.append(link)
+    const entry = (name, act) => button(list, name, () => { menu.open = false; act() })
+    copyButton(list, 'Copy link', () => location.href)
     entry('Fields, HDF5', () => send({save: 'hdf5'}))
     entry('Fields, NPZ', () => send({save: 'npz'}))
     entry('Picture, PNG', () => saveAsPng(drawn()))
@@ -71,10 +73,9 @@ class Keep {
     if (type !== 'text/x-python') return save(name, type, rest)
     const text = new TextDecoder().decode(rest)
     this.dialog.replaceChildren(make('pre', null, {tabIndex: 0}, text))
-    const copy = make('button', this.dialog, {type: 'button'}, 'Copy')
-    copy.addEventListener('click', async () => { await navigator.clipboard.writeText(text); copy.textContent = 'Copied' })
-    make('button', this.dialog, {type: 'button'}, 'Save').addEventListener('click', () => save(name, type, rest))
-    make('button', this.dialog, {type: 'button'}, 'Close').addEventListener('click', () => this.dialog.close())
+    copyButton(this.dialog, 'Copy', () => text)
+    button(this.dialog, 'Save', () => save(name, type, rest))
+    button(this.dialog, 'Close', () => this.dialog.close())
     this.dialog.showModal()
   }
 }

@@ -1,7 +1,8 @@
 // The card of a lesson: a text, a prediction to choose, the answer, the next step.
 
 class Lesson {
-  constructor(parent, send) {
+  constructor(parent, send, texts) {
+    this.texts = texts
     this.card = make('aside', parent, {className: 'lesson', hidden: true})
     this.card.setAttribute('aria-label', 'Card of steps')
     this.send = send
@@ -21,16 +22,15 @@ class Lesson {
       label.append(` ${choice}`)
     })
     const buttons = make('div', this.card, {className: 'buttons'})
-    const button = (name, act, disabled = false) => make('button', buttons, {type: 'button', disabled}, name).addEventListener('click', act)
-    button('Check', () => {
+    button(buttons, 'Check', () => {
       const guess = ask.querySelector(':checked')
       if (guess) this.send({guess: Number(guess.value)})
-      else set(this.answer, 'Choose first: a prediction that fails teaches more than none.')
+      else set(this.answer, this.texts.choose_first)
     })
-    button('Back', () => this.send({step: number - 1}), number === 0)
-    button('Next', () => this.send({step: number + 1}), number === count - 1)
+    button(buttons, 'Back', () => this.send({step: number - 1}), {disabled: number === 0})
+    button(buttons, 'Next', () => this.send({step: number + 1}), {disabled: number === count - 1})
     this.answer = make('div', this.card, {className: 'answer', role: 'status'})
-    make('button', this.card, {type: 'button'}, 'Printable sheet').addEventListener('click', () => this.send({save: 'sheet'}))
+    button(this.card, 'Printable sheet', () => this.send({save: 'sheet'}))
   }
   reveal({text}) { if (this.answer) this.answer.innerHTML = text }
 }

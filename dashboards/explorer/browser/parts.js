@@ -23,6 +23,16 @@ function draw(tag, parent, attributes = {}, text = '') {
   return element
 }
 
+function button(parent, name, act, options = {}) {
+  const element = make('button', parent, {type: 'button', ...options}, name)
+  element.addEventListener('click', act)
+  return element
+}
+
+// What all charts are drawn of: the text at a tick, and a line through points.
+const tick = (svg, x, y, text, anchor = 'middle') => draw('text', svg, {x, y, class: 'tick', 'text-anchor': anchor}, text)
+const through = points => points.map(([x, y], i) => `${i ? 'L' : 'M'}${x.toFixed(1)} ${y.toFixed(1)}`).join('')
+
 const set = (element, text) => { if (element.textContent !== text) element.textContent = text }
 
 const percent = value => value == null || !isFinite(value) ? '–'
@@ -34,9 +44,9 @@ const rounded = (value, round) => {
   return size > 0 ? Number((round(size / unit) * unit).toPrecision(2)) : 0
 }
 const between = ([lower, upper], resonant) => {
-  if (!lower && (upper == null || upper > 10)) return 'no bound without solving'
-  if (upper == null || upper > 10) return `over ${rounded(lower, Math.floor)} %${resonant ? ': near a resonance' : ' without solving'}`
-  return `${rounded(lower, Math.floor)}–${rounded(upper, Math.ceil)} % without solving`
+  if (!lower && (upper == null || upper > 10)) return 'error cannot be estimated'
+  if (upper == null || upper > 10) return `estimated error above ${rounded(lower, Math.floor)} %${resonant ? ', near a resonance' : ''}`
+  return `estimated error ${rounded(lower, Math.floor)} to ${rounded(upper, Math.ceil)} %`
 }
 const number = value => Number(value.toPrecision(4)).toString().replace('-', '−')
 

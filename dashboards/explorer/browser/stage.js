@@ -12,6 +12,10 @@ export function render({model, el}) {
     wanted = {...wanted, ...message}
     if (resting) flush()
   }
+  function move(message) { // of a hand: answers tell of which move they are, so that an old one does not undo a new one
+    soon({turn: ++turns, ...message})
+    return turns
+  }
   function flush() {
     send(wanted)
     wanted = null
@@ -34,19 +38,18 @@ export function render({model, el}) {
   notice.dataset.test = 'notice'
 
   const dial = new Dial(root, {
-    turn: value => soon({turn: ++turns, dial: value}),
+    turn: value => move({dial: value}),
     window: (low, high) => soon({window: [low, high]}),
   })
   const under = make('div', root, {className: 'under'})
   const sentence = make('p', under, {className: 'sentence', role: 'status'})
   sentence.dataset.test = 'sentence'
   const body = make('div', root, {className: 'body'})
-  const fields = new Fields(make('div', body, {className: 'main'}), model.palettes)
+  const fields = new Fields(make('div', body, {className: 'main'}), model)
   const insight = new Insight(fields, send)
-  const lesson = new Lesson(body, send)
+  const lesson = new Lesson(body, send, model.texts)
   const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent, model.style))
-  const present = make('button', tools, {type: 'button', className: 'present'}, 'Present')
-  present.addEventListener('click', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen())
+  const present = button(tools, 'Present', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen(), {className: 'present'})
   root.addEventListener('fullscreenchange', () => set(present, document.fullscreenElement ? 'Leave' : 'Present'))
   let drawing = null
   new ResizeObserver(() => { // on a phone the examples stick to the bottom with the dial
@@ -82,8 +85,8 @@ export function render({model, el}) {
     if (first) {
       fields.build(setup.predictors)
       drawing = new Drawing(fields.parts.source.head, fields.fields.source, {
-        change: (rows, changes) => soon({changes, gaussians: rows}),
-        random: changes => soon({changes, random: true}),
+        change: rows => move({gaussians: rows}),
+        random: () => move({random: true}),
       })
     }
     drawing.configure(setup)

@@ -17,7 +17,7 @@ PUBLIC_VARIABLE = "SCIML_FM_PUBLIC"
 PREFIX = "SCIML_FM_LIMIT_"
 """Beginning of the environment variable of a bound; the rest is its name in capitals."""
 CHECK_MILLISECONDS = 500
-"""Between two looks at which pages were closed: their places are free, and their trainings end, about so soon."""
+"""Time between two looks at which pages were closed. About so soon their places are free, and their trainings end."""
 LATER = "run it on your own machine, where `make explore` sets no such bound"
 
 
@@ -45,7 +45,7 @@ class Limits:
         results: trainings whose operators are kept for a session; the oldest goes when one more is made.
         gaussians: of a source drawn by hand.
         message_bytes: of a message of a browser; a larger one closes its connection.
-        messages_per_second: of a stage, in the mean; what comes beyond is not heard.
+        messages_per_second: of a stage, on average; what comes beyond is not heard.
         unused_seconds: after which a session whose page never connected gives its place back; that of a page that was
             closed does at the next look.
     """
@@ -120,6 +120,6 @@ PUBLIC = Limits(
     message_bytes=256 * 2**10,
     messages_per_second=200,
 )
-"""For strangers on two cores; docs/public.md says how the number of sessions was found."""
+"""The bounds for strangers on two cores; docs/public.md says how the number of sessions was found."""
 LIMITS = Limits.read(os.environ)
 """The bounds of this process."""

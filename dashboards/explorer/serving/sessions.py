@@ -73,7 +73,7 @@ SESSIONS = SessionLimit(LIMITS.sessions)
 
 @contextmanager
 def session_slot(limit: SessionLimit = SESSIONS) -> Iterator[bool]:
-    """Around the building of a page: whether its session has a slot; if not, its document says so.
+    """Give the session of a page a slot while it is built, or let its document say that there is none.
 
     The slot is released when the session is destroyed, and at once when the page fails while it is built. A session
     is destroyed as soon as the server sees that its page was closed: none connects again to a session that it has left,

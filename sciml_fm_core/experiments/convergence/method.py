@@ -1,4 +1,4 @@
-"""Whether a network learned an operator, or a table that belongs to one grid or to one step of time.
+"""Convergence of a trained network, which tells an operator from a table of one grid or of one step of time.
 
 An operator between functions gives the same function whatever grid it is computed on, once the grid resolves what there
 is (Bartolucci et al., arXiv:2305.19913), and an evolution over two halves of a time is that over the whole. Both are
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.spectral import check_grid, resample, root_mean_square
-from sciml_fm_core.physics.system import Evolution, System
+from sciml_fm_core.physics.spectral_system import Evolution, SpectralSystem
 
 SHARE = 0.1
 """Largest distance of an answer to the finest one, over its error, at which the grid counts as of no importance."""
@@ -25,7 +25,7 @@ ROUNDING = 1e-5
 
 
 class Convergence(NamedTuple):
-    """What `convergence` found, shape (resolutions, ...) for sources (..., n, n), over the size of the solution.
+    """Result of `convergence`, shape (resolutions, ...) for sources (..., n, n), over the size of the solution.
 
     ``error`` against the exact solution; ``distance`` to the network's own finest answer; ``aliasing``, what the grid
     adds to the answer among the waves that it resolves.
@@ -71,12 +71,12 @@ class Convergence(NamedTuple):
 @torch.no_grad()
 def convergence(
     operator: Operator,
-    system: System,
+    system: SpectralSystem,
     source: Tensor,
     coefficients: Tensor,
     resolutions: Sequence[int] = (32, 64, 128, 256, 512),
 ) -> Convergence:
-    """Answers to one and the same function on finer and finer grids.
+    """Compare answers to one and the same function on finer and finer grids.
 
     The source is made band-limited: only waves below the Nyquist wavenumber of the coarsest grid are kept. So every
     grid has exactly the same function, its exact solution too, and what differs between answers is the network's own
@@ -128,7 +128,7 @@ def convergence(
 
 
 class FlowConvergence(NamedTuple):
-    """What `flow_convergence` found, shape (numbers, ...) for sources (..., n, n), over the size of the solution.
+    """Result of `flow_convergence`, shape (numbers, ...) for sources (..., n, n), over the size of the solution.
 
     ``error`` against the exact solution at the whole time; ``defect``, the distance to the network's own answer in one
     step; ``to_table``, the distance to what a perfect table of one step would answer.
@@ -150,7 +150,7 @@ def flow_convergence(
     *,
     table_step: float,
 ) -> FlowConvergence:
-    """A time in one step, in two halves, in four quarters: the flow of an equation gives the same each time.
+    """Compare a time in one step, in two halves, in four quarters: the flow of an equation gives the same each time.
 
     With ``S_h`` the operator that is told the time h, ``S_(T/m) ... S_(T/m) f``, m times, is compared with
     ``exp(-L T) f`` (error) and with ``S_T f`` (defect of the semigroup property). Whoever learned one step h0 alone,

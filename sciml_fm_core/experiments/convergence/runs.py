@@ -1,4 +1,4 @@
-"""Whether operators learned the operator, or a table of their grid or of their step of time."""
+"""Runs that tell an operator from a table of one grid or of one step of time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import laplacian
-from sciml_fm_core.physics.system import Evolution
+from sciml_fm_core.physics.spectral_system import Evolution, spectral
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import select, spread, table
-from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import find_recipe
@@ -30,7 +30,7 @@ DRAWN_ON = 64
 
 
 @dataclass(frozen=True)
-class ConvergenceRun(MeasuredRun):
+class ConvergenceRun(CustomRun):
     """One operator on finer and finer grids: one that ships, or one that is trained first.
 
     Attributes:
@@ -75,7 +75,7 @@ class ConvergenceRun(MeasuredRun):
         schedule = card.get("resolution", {}) if self.parent else {str(at): n for at, n in self.resolution}
         trained_on = max(schedule.values(), default=DRAWN_ON)
         examples = draw_split(task, "test", self.sources, seed=self.seed, resolution=DRAWN_ON)
-        found = convergence(operator, task.system, examples.source, examples.coefficients, self.resolutions)
+        found = convergence(operator, spectral(task.system), examples.source, examples.coefficients, self.resolutions)
         return {
             "architecture": operator.model.architecture,
             **{name: card[name] for name in ("recipe", "size")},
@@ -87,7 +87,7 @@ class ConvergenceRun(MeasuredRun):
 
 
 class _Unregistered:
-    """Has the name, so that the class that inherits it has none of its own and is not offered beside the equations."""
+    """Holder of a name: the class that inherits it has none of its own, and is not offered beside the equations."""
 
     name: ClassVar[str] = "heat_for_a_time"
 
@@ -108,7 +108,7 @@ class HeatForATime(_Unregistered, Evolution):
 
 
 @dataclass(frozen=True)
-class FlowRun(MeasuredRun):
+class FlowRun(CustomRun):
     """An operator of the heat equation, asked for one time in one step and in several.
 
     Attributes:
@@ -141,7 +141,7 @@ class FlowRun(MeasuredRun):
 
     @property
     def task(self) -> Task:
-        """What it is trained on."""
+        """Task that it is trained on."""
         return Task(HeatForATime(), self.shortest, self.longest)
 
     def measure(self, device):
@@ -173,43 +173,38 @@ COARSE_FIRST = ConvergenceRun.resolution
 OTHERS_SIZE = "64K"
 """Size of the networks that resample to a grid of their own: what is asked of them does not depend on it."""
 
+
+def _trained(steps: int) -> tuple[tuple[str, Schedule, int], ...]:
+    return tuple((size, schedule, steps) for size in ("256K", "1M") for schedule in (COARSE_FIRST, COARSE_ALONE))
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     # seconds: only shows that everything runs
     "smoke": {
-        "seeds": (0,), "grids": {"sources": 2, "resolutions": (32, 64, 128)},
+        "seeds": (0,), "grids": {"sources": 2, "resolutions": (32, 64, 128)}, "others": 2,
         "trained": (("64K", COARSE_FIRST, 2), ("64K", COARSE_ALONE, 2)),
-        "steps": {"unet": 2, "vit": 2},
         "flow": {"size": "64K", "steps": 2, "test": 2, "test_resolution": 32},
     },
     # minutes on two cores
     "laptop": {
-        "seeds": (0, 1, 2), "grids": {},
+        "seeds": (0, 1, 2), "grids": {}, "others": 300, "flow": {},
         "trained": (("256K", COARSE_FIRST, 400), ("256K", COARSE_ALONE, 400), ("1M", COARSE_ALONE, 300)),
-        "steps": {"unet": 300, "vit": 300}, "flow": {},
     },
     # an hour on one data-centre GPU
     "gpu": {
-        "seeds": (0, 1, 2), "grids": {"sources": 256},
-        "trained": tuple(
-            (size, schedule, 40_000) for size in ("256K", "1M") for schedule in (COARSE_FIRST, COARSE_ALONE)
-        ),
-        "steps": {"unet": 40_000, "vit": 40_000},
+        "seeds": (0, 1, 2), "grids": {"sources": 256}, "others": 40_000, "trained": _trained(40_000),
         "flow": {"size": "1M", "steps": 20_000, "test": 1024},
     },
     "paper": {
-        "seeds": (0, 1, 2, 3, 4), "grids": {"sources": 1024},
-        "trained": tuple(
-            (size, schedule, 128_000) for size in ("256K", "1M") for schedule in (COARSE_FIRST, COARSE_ALONE)
-        ),
-        "steps": {"unet": 128_000, "vit": 128_000},
+        "seeds": (0, 1, 2, 3, 4), "grids": {"sources": 1024}, "others": 128_000, "trained": _trained(128_000),
         "flow": {"size": "1M", "steps": 128_000, "test": 4096},
     },
 }  # fmt: skip
-"""How much of the experiment to run, by budget."""
+"""How much of the experiment to run, by budget; ``others`` are the steps of the U-Net and the vision transformer."""
 
 
 @experiment("convergence")
-def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
+def convergence_runs(budget: str = "laptop") -> list[CustomRun]:
     """Every operator that ships, other architectures, an FNO that saw one coarse grid alone, and steps of time.
 
     Steps of time: operators of the heat equation that were trained on one step, and on a range of them, each told the
@@ -219,15 +214,15 @@ def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
         ValueError: on an unknown budget.
     """
     chosen = for_budget(SETTINGS, budget)
-    seeds, grids, steps = chosen["seeds"], chosen["grids"], chosen["steps"]
-    runs: list[MeasuredRun] = [
+    seeds, grids = chosen["seeds"], chosen["grids"]
+    runs: list[CustomRun] = [
         ConvergenceRun(task, parent, seed=seed, **grids)
         for parent, tasks in TRAINED_ON.items()
         for task in tasks
         for seed in seeds
     ]
     runs += [
-        ConvergenceRun("SYS-1(1,5)", architecture=name, size=OTHERS_SIZE, steps=steps[name], **grids)
+        ConvergenceRun("SYS-1(1,5)", architecture=name, size=OTHERS_SIZE, steps=chosen["others"], **grids)
         for name in ("unet", "vit")
     ]
     for seed in seeds:
@@ -242,7 +237,7 @@ def convergence_runs(budget: str = "laptop") -> list[MeasuredRun]:
 
 
 def convergence_table(records: Sequence[dict]) -> str:
-    """How far the answers of each operator that ships are from its own on the finest grid, over its error."""
+    """Table of the distance of the answers of each shipped operator to its own on the finest grid, over its error."""
     rows, shipped = [], [r for r in records if r["kind"] == "convergence" and r["parent"]]
     points = shipped[0]["resolutions"]
     for parent, task in dict.fromkeys((r["parent"], r["task"]) for r in shipped):

@@ -1,5 +1,3 @@
-"""What do fewer bits cost: the method, and the runs that measure it."""
+"""Cost of fewer bits: the method, and the runs that measure it."""
 
-from . import method, runs
-
-__all__ = ["method", "runs"]
+from . import method, runs  # noqa: F401 - registers them

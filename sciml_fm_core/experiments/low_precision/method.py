@@ -22,7 +22,7 @@ WEIGHT_KINDS = ("float32", "float16", "bfloat16", "int8 in blocks", "int8 by mod
 
 
 def with_weights_in(operator: Operator, kind: str) -> Operator:
-    """A copy whose weights, float32 again, have the values that are left of them when they are stored as a kind.
+    """Copy whose weights, float32 again, have the values that are left of them when they are stored as a kind.
 
     >>> from sciml_fm_core import load_operator
     >>> operator = load_operator("sys-1")
@@ -94,7 +94,7 @@ def _restored(kept: State, kind: str) -> State:
 def predict_in(
     operator: Operator, precision: str, source: Tensor, coefficients: Tensor, system: System | None = None
 ) -> Tensor:
-    """`Operator.predict` with the network in a precision that it has a form in, such as ``bfloat16``.
+    """Predict as `Operator.predict`, with the network in a precision that it has a form in, such as ``bfloat16``.
 
     What is rounded by the FNO are the factors of its pointwise products of hidden channels, and their results;
     transforms and modes stay in float32.

@@ -1,4 +1,4 @@
-"""What fewer bits cost: error, size and speed of the operators that ship, inside their range and outside it."""
+"""Cost of fewer bits: error, size and speed of the operators that ship, inside their range and outside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.study.analysis import select, table
-from sciml_fm_core.study.measured import MeasuredRun
+from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
 
 PRODUCTS = "bfloat16 products"
@@ -24,7 +24,7 @@ KINDS = (*WEIGHT_KINDS, PRODUCTS)
 
 
 @dataclass(frozen=True)
-class LowPrecisionRun(MeasuredRun):
+class LowPrecisionRun(CustomRun):
     """One operator that ships on one task, in all kinds of `KINDS`.
 
     Attributes:
@@ -93,7 +93,7 @@ SETTINGS: dict[str, dict[str, int]] = {
 
 
 @experiment("low_precision")
-def low_precision_runs(budget: str = "laptop") -> list[MeasuredRun]:
+def low_precision_runs(budget: str = "laptop") -> list[CustomRun]:
     """Every operator that ships on every named shift of the systems that it was trained on.
 
     Raises:

@@ -1,5 +1,3 @@
-"""Is it known beforehand where an operator is off: the method, and the runs that measure it."""
+"""Forecasts of where an operator is off: the method, and the runs that measure it."""
 
-from . import method, runs
-
-__all__ = ["method", "runs"]
+from . import method, runs  # noqa: F401 - registers them

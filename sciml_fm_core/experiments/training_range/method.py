@@ -1,4 +1,4 @@
-"""Where an example stands to what an operator was trained on, and so whether its prediction is likely to be off.
+"""Distances of an example to what an operator was trained on, and a forecast of the error of its prediction.
 
 Everything is judged from the source and the coefficients, as the network sees them, before any solution is looked at.
 The card of an operator names its tasks: what its training looked like is drawn again from them, so that every bundle
@@ -29,6 +29,7 @@ from sciml_fm_core.physics.spectral import (
     transform,
     wavenumbers,
 )
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
@@ -56,12 +57,12 @@ KINDS = ("reshaped", "negated", "phases", "noise", "windowed")
 PARTS = ("above", "below", "equation", "weak", "strong", "peaks", "negative")
 """Names of the distances, see `TrainingRange.distance`."""
 
-KNOWN: WeakKeyDictionary[Operator, TrainingRange] = WeakKeyDictionary()
+KNOWN_RANGES: WeakKeyDictionary[Operator, TrainingRange] = WeakKeyDictionary()
 """Ranges that are known, by operator."""
 
 
-class Flag(NamedTuple):
-    """What is expected of predictions before they are made.
+class ErrorForecast(NamedTuple):
+    """Forecast of the error of predictions, before they are made.
 
     An equation that was never trained on, or a value between the whole numbers that were, may be near to the training
     and yet be predicted wrongly: there the distances can warn, and where they do not, nothing is known.
@@ -80,10 +81,10 @@ class Flag(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What there is to see of examples: told (count, k), and four numbers of the source, each (count,)."""
+class _Features:
+    """Features of examples: what conditions the network, (count, k), and three numbers of the source, (count,) each."""
 
-    told: Tensor
+    conditioning: Tensor
     response: Tensor
     peaks: Tensor
     negative: Tensor
@@ -103,15 +104,15 @@ class TrainingRange:
     >>> operator = load_operator("sys-1")
     >>> trained = TrainingRange.of(operator)
     >>> near, far = (Task.parse(f"SYS-1({e},{e})").sample(4, 32, torch.Generator().manual_seed(0)) for e in (2, 18))
-    >>> trained.flag(near.source, near.coefficients).likely.any().item()
+    >>> trained.forecast(near.source, near.coefficients).likely.any().item()
     False
-    >>> trained.flag(far.source, far.coefficients).likely.all().item()
+    >>> trained.forecast(far.source, far.coefficients).likely.all().item()
     True
     """
 
     normalization: Normalization
     ranges: Mapping[str, tuple[float, float]]
-    told: Tensor
+    conditioning: Tensor
     spread: Tensor
     apart: float
     limits: Mapping[str, tuple[float, float]]
@@ -120,7 +121,7 @@ class TrainingRange:
 
     @classmethod
     def of(cls, operator: Operator, *, seed: int = 0) -> TrainingRange:
-        """The range of an operator, kept for the next call; some seconds of one core at first.
+        """Find the range of an operator, kept for the next call; some seconds of one core at first.
 
         Args:
             operator: its card names the tasks; of one that was adapted, the downstream task counts too.
@@ -129,28 +130,28 @@ class TrainingRange:
         Raises:
             ValueError: if its card names no tasks.
         """
-        found = KNOWN.get(operator) if seed == 0 else None
+        found = KNOWN_RANGES.get(operator) if seed == 0 else None
         if found is None:
             found = _measured(_reference(operator, seed), operator, seed)
             if seed == 0:
-                KNOWN[operator] = found
+                KNOWN_RANGES[operator] = found
         return found
 
     @classmethod
     def known(cls, operator: Operator) -> TrainingRange | None:
         """The range of an operator where `of` has made it already, at once."""
-        return KNOWN.get(operator)
+        return KNOWN_RANGES.get(operator)
 
     def distance(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> dict[str, Tensor]:
         """Distances to the training, by name in `PARTS`; 0 inside, shapes (...), float64.
 
         ``above`` and ``below``: how far the dial is beyond the ranges of the tasks, as a logarithm of the ratio (where
-        a range reaches 0, the share of its length). ``equation``: logarithm of the distance of what the network is told
-        (scalars, values on long waves) to the nearest training example, over what is usual among them. ``weak`` and
-        ``strong``: logarithm of how much less or more the operator answers to the source than to nearly all training
-        sources, by the `System.preconditioner`: it is weak where a source has shorter waves. ``peaks``: the same of the
-        kurtosis, large where few places stand out. ``negative``: how far the source falls below what it does in
-        training. Like the operator itself they do not change when f and L are scaled, unless it is the paper's.
+        a range reaches 0, the share of its length). ``equation``: logarithm of the distance of what conditions the
+        network (scalars, values on long waves) to the nearest training example, over what is usual among them. ``weak``
+        and ``strong``: logarithm of how much less or more the operator answers to the source than to nearly all
+        training sources, by the `System.preconditioner`: it is weak where a source has shorter waves. ``peaks``: the
+        same of the kurtosis, large where few places stand out. ``negative``: how far the source falls below what it
+        does in training. Like the operator itself they do not change when f and L are scaled, unless it is the paper's.
 
         Args:
             source: f, shape (..., n, n).
@@ -165,10 +166,10 @@ class TrainingRange:
         leading = broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
         sources = _on_points(source).expand(*leading, POINTS, POINTS).reshape(-1, POINTS, POINTS)
         rows = coefficients.expand(*leading, coefficients.shape[-1]).reshape(-1, coefficients.shape[-1])
-        seen = _look(self.normalization, sources, rows.to(sources.dtype), system)
+        seen = _features_of(self.normalization, sources, rows.to(sources.dtype), system)
         dial = system.dial(sources, rows).double()
-        above, below = _beyond(dial, self.ranges.get(system.name))
-        nearest = torch.cdist(seen.told / self.spread, self.told).amin(dim=1)
+        above, below = _outside(dial, self.ranges.get(system.name))
+        nearest = torch.cdist(seen.conditioning / self.spread, self.conditioning).amin(dim=1)
         parts = {
             "above": above,
             "below": below,
@@ -180,10 +181,10 @@ class TrainingRange:
         }
         return {name: parts[name].clamp(min=0).reshape(leading) for name in PARTS}
 
-    def flag(
+    def forecast(
         self, source: Tensor, coefficients: Tensor, system: System | str | None = None, *, level: float = LEVEL
-    ) -> Flag:
-        """Whether predictions are likely off by more than a relative error; arguments and errors as `distance`."""
+    ) -> ErrorForecast:
+        """Forecast whether predictions are off by more than a relative error; arguments and errors as `distance`."""
         if not 0 < level < math.inf:
             raise ValueError(f"level: expected a relative error above 0, got {level}")
         found = self.distance(source, coefficients, system)
@@ -194,7 +195,7 @@ class TrainingRange:
         error = inside + added.sum(-1)
         error = torch.where(self._trained_on(source, coefficients, system) | (error > level), error, math.nan)
         probability = torch.special.ndtr(torch.log(error / level) / self.scatter)
-        return Flag(~(probability <= 0.5), probability, error, dict(zip(PARTS, added.unbind(-1), strict=True)))
+        return ErrorForecast(~(probability <= 0.5), probability, error, dict(zip(PARTS, added.unbind(-1), strict=True)))
 
     def _trained_on(self, source: Tensor, coefficients: Tensor, system: System | str | None) -> Tensor:
         """Whether the tasks have the equation, and draw such values of its dial where they draw whole numbers."""
@@ -271,12 +272,12 @@ def _reference(operator: Operator, seed: int) -> TrainingRange:
     generator, parts = stream(seed, "training range", "reference"), []
     for task in tasks:
         drawn = task.sample(max(2, REFERENCE // len(tasks)), POINTS, generator)
-        parts.append(_look(operator.normalization, drawn.source, drawn.coefficients, task.system))
-    told = torch.cat([part.told for part in parts])
-    spread = told.std(dim=0)
+        parts.append(_features_of(operator.normalization, drawn.source, drawn.coefficients, task.system))
+    conditioning = torch.cat([part.conditioning for part in parts])
+    spread = conditioning.std(dim=0)
     spread = torch.where(spread > 1e-3, spread, 1)
-    told = told / spread
-    between = torch.cdist(told, told).fill_diagonal_(math.inf).amin(dim=1)
+    conditioning = conditioning / spread
+    between = torch.cdist(conditioning, conditioning).fill_diagonal_(math.inf).amin(dim=1)
     limits = {}
     for name in ("response", "peaks", "negative"):
         values = torch.cat([getattr(part, name) for part in parts])
@@ -287,7 +288,7 @@ def _reference(operator: Operator, seed: int) -> TrainingRange:
         ranges[task.system.name] = min(low, task.low), max(high, task.high)
     # Where an equation has few variants, as SYS-3 has, a training example may lie at no distance at all.
     apart = max(between.quantile(1 - TAIL).item(), 0.05)
-    return TrainingRange(operator.normalization, ranges, told, spread, apart, limits)
+    return TrainingRange(operator.normalization, ranges, conditioning, spread, apart, limits)
 
 
 def _measured(reference: TrainingRange, operator: Operator, seed: int) -> TrainingRange:
@@ -310,22 +311,23 @@ def _measured(reference: TrainingRange, operator: Operator, seed: int) -> Traini
     return TrainingRange(**{**values, "weights": tuple(weights.tolist()), "scatter": scatter})
 
 
-def _look(normalization: Normalization, source: Tensor, coefficients: Tensor, system: System) -> _Seen:
-    """What the network sees of examples on `POINTS` x `POINTS` points, in a few numbers."""
+def _features_of(normalization: Normalization, source: Tensor, coefficients: Tensor, system: System) -> _Features:
+    """Features of examples as the network sees them, on `POINTS` x `POINTS` points, in a few numbers."""
     encoded = normalization.encode(source, coefficients, system, mode_points=POINTS)
-    told = encoded.scalars
+    conditioning = encoded.scalars
     if encoded.modes is not None:
         length = torch.hypot(*wavenumbers(POINTS, dtype=source.dtype))
         near = (length > 0) & (length <= LONGEST)
-        told = torch.cat([told, (encoded.modes[:, near] / length[near][:, None]).flatten(1)], dim=1)
-    answer = transform(source).abs() / system.preconditioner(coefficients, POINTS)
+        modes = encoded.modes[:, near] / length[near][:, None]
+        conditioning = torch.cat([conditioning, modes.flatten(1)], dim=1)
+    answer = transform(source).abs() / spectral(system).preconditioner(coefficients, POINTS)
     response = (parseval_weights(POINTS) * answer.square()).sum((-2, -1)).sqrt() / encoded.scale.abs()
     field = encoded.field[:, 0]
     about = field - field.mean(dim=(-2, -1), keepdim=True)
     squares = about.square()
     kurtosis = squares.square().mean((-2, -1)) / squares.mean((-2, -1)).square().clamp(min=1e-30)
-    return _Seen(
-        told.double(),
+    return _Features(
+        conditioning.double(),
         response.clamp(min=1e-30).log().double(),
         kurtosis.clamp(min=1e-30).log().double(),
         torch.asinh(-field.amin(dim=(-2, -1))).double(),
@@ -337,8 +339,8 @@ def _on_points(source: Tensor) -> Tensor:
     return resample(source, POINTS) if source.is_floating_point() else source
 
 
-def _beyond(dial: Tensor, trained: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
-    """How far dials are above and below a range."""
+def _outside(dial: Tensor, trained: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+    """Distances of dials above and below a range."""
     if trained is None:
         return torch.zeros_like(dial), torch.zeros_like(dial)
     low, high = trained

@@ -1,4 +1,4 @@
-"""How well the distance to a training tells beforehand where an operator is off: areas under the ROC curve."""
+"""Runs that measure how well the distance to a training forecasts errors: areas under the ROC curve."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.experiments.ranks import area_under_roc
 from sciml_fm_core.experiments.shipped import TRAINED_ON
 from sciml_fm_core.experiments.training_range.method import LEVEL, TrainingRange
-from sciml_fm_core.models.ensemble import ensemble_like, load_ensemble, shipped_ensembles
+from sciml_fm_core.experiments.uncertainty.ensemble import ensemble_like, load_ensemble, shipped_ensembles
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.sources import PRESETS, place
 from sciml_fm_core.physics.spectral import parseval_weights, transform
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.study.analysis import select, spread, table
-from sciml_fm_core.study.measured import MeasuredRun
+from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
 
 KINDS = ("shifts", "other sources")
@@ -31,7 +32,7 @@ WAVES = ((1, 0), (1, 1), (2, 1), (3, 3), (5, 2), (8, 0))
 """Wavevectors of the single waves."""
 POINTS = 64
 SCORES = ("flag", "dial", "residual", "spread", "both")
-"""What is compared: the probability of `TrainingRange.flag`; how far the dial alone is outside; the preconditioned
+"""What is compared: the probability of `TrainingRange.forecast`; how far the dial alone is outside; the preconditioned
 residual of the prediction, which needs the prediction, and is no distance; the spread of the shipped ensemble that was
 trained as the operator was, over the size of its mean, where there is one; and the flag's error times that spread."""
 
@@ -39,7 +40,7 @@ Cases = list[tuple[System, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class TrainingRangeRun(MeasuredRun):
+class TrainingRangeRun(CustomRun):
     """One operator, met with cases of one kind that did not set its flag.
 
     Attributes:
@@ -71,13 +72,13 @@ class TrainingRangeRun(MeasuredRun):
             for _, source, coefficients in make(system, self.count, self.seed):
                 prediction = operator.predict(source, coefficients, system)
                 distance = trained.distance(source, coefficients, system)
-                flag = trained.flag(source, coefficients, system)
-                found["flag"].append(flag.probability.clamp(min=1e-4))
+                forecast = trained.forecast(source, coefficients, system)
+                found["flag"].append(forecast.probability.clamp(min=1e-4))
                 found["dial"].append(distance["above"] + distance["below"])
                 found["residual"].append(_preconditioned_residual(prediction, source, coefficients, system))
                 if ensemble:
                     found["spread"].append(ensemble.predict(source, coefficients, system).relative_spread.double())
-                    found["both"].append(flag.error.to(source.device) * found["spread"][-1])
+                    found["both"].append(forecast.error.to(source.device) * found["spread"][-1])
                 found["error"].append(relative_error(prediction, system.solve(source, coefficients)).double())
         values = {name: torch.cat([part.cpu() for part in parts]) for name, parts in found.items() if parts}
         off = values["error"] > LEVEL
@@ -130,16 +131,14 @@ def other_cases(system: System, count: int, seed: int) -> Cases:
     low, high = (torch.tensor(end, dtype=torch.float64, device="cpu") for end in (dial.low, dial.high))
     values = low * (high / low) ** share if dial.logarithmic else low + (high - low) * share
     values = values.round() if dial.whole else values
+    ends = torch.tensor([(p.low, p.high) for p in system.parameters], dtype=torch.float64, device="cpu").reshape(-1, 2)
+    least, most = ends.unbind(1)
     for source in sources:
         rows = []
         for value in values:
             uniform = torch.rand(len(system.parameters), generator=generator, dtype=torch.float64, device="cpu")
-            ends = [
-                torch.tensor([getattr(p, end) for p in system.parameters], dtype=torch.float64, device="cpu")
-                for end in ("low", "high")
-            ]
             try:
-                rows.append(system.coefficients(value, source.double(), ends[0] + uniform * (ends[1] - ends[0])))
+                rows.append(system.coefficients(value, source.double(), least + uniform * (most - least)))
             except ValueError:  # a wave across the flow is never carried
                 continue
         if rows:
@@ -148,8 +147,8 @@ def other_cases(system: System, count: int, seed: int) -> Cases:
 
 
 def _preconditioned_residual(prediction: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:
-    """``||(L u - f) / P|| / ||f / P||`` with the `System.preconditioner` P, shape (count,)."""
-    scale = system.preconditioner(coefficients, POINTS)
+    """Relative residual ``||(L u - f) / P|| / ||f / P||`` with the `System.preconditioner` P, shape (count,)."""
+    scale = spectral(system).preconditioner(coefficients, POINTS)
     residual = system.residual(prediction.double(), source.double(), coefficients)
     sizes = [(parseval_weights(POINTS) * (transform(each).abs() / scale).square()).sum((-2, -1)).sqrt()
              for each in (residual, source.double())]  # fmt: skip

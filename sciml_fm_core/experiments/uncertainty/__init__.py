@@ -1,5 +1,3 @@
-"""Does an operator know where it is wrong: the method, and the runs that measure it."""
+"""Uncertainty of predictions: ensembles and other spreads, their calibration, and the runs that measure them."""
 
-from . import method, operators, runs
-
-__all__ = ["method", "operators", "runs"]
+from . import ensemble, method, operators, runs  # noqa: F401 - registers them

@@ -1,4 +1,4 @@
-"""How far an uncertainty can be trusted: bands and their coverage, scores, conformal calibration, constraints.
+"""Measures of an uncertainty: bands and their coverage, scores, conformal calibration, constraints.
 
 A band is ``|u - u0| <= width`` at each point; its width is a factor times a spread, which may come from an ensemble or
 from anywhere else. Of a band it is asked whether it holds what it should, and of two that do, which one is narrower.
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sciml_fm_core.experiments.ranks import ranks
 from sciml_fm_core.physics.spectral import inverse_transform, root_mean_square, transform
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 
 GAUSSIAN_90 = 1.6448536269514722
@@ -164,7 +165,7 @@ def _pearson(first: Tensor, second: Tensor) -> float:
 
 
 def preconditioned_step(solution: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:
-    """What one step of a preconditioned iteration would change: ``(L u - f) / P``, mode by mode, shape (..., n, n).
+    """Change by one step of a preconditioned iteration: ``(L u - f) / P``, mode by mode, shape (..., n, n).
 
     An estimate of the error that needs the equation and no other network; P is the system's `preconditioner`.
 
@@ -173,7 +174,9 @@ def preconditioned_step(solution: Tensor, source: Tensor, coefficients: Tensor, 
     """
     n = source.shape[-1]
     residual_hat = transform(system.residual(solution, source, coefficients))
-    return inverse_transform(residual_hat / system.preconditioner(coefficients, n).to(residual_hat.real.dtype), n)
+    return inverse_transform(
+        residual_hat / spectral(system).preconditioner(coefficients, n).to(residual_hat.real.dtype), n
+    )
 
 
 # Constraints ----------------------------------------------------------------------------------------------------------
@@ -225,5 +228,5 @@ def known_mean(source: Tensor, coefficients: Tensor, system: System) -> Tensor:
     >>> known_mean(torch.ones(4, 4), torch.tensor([0.01, 2.0]), find_system("SYS-3"))
     tensor(-0.5000)
     """
-    multiplier, _ = system.solution_multiplier(coefficients, 4)
+    multiplier, _ = spectral(system).solution_multiplier(coefficients, 4)
     return source.mean(dim=(-2, -1)) * multiplier[..., 0, 0].real.to(source.dtype)

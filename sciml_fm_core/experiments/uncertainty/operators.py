@@ -22,7 +22,7 @@ from sciml_fm_core.data.batches import Batches, FreshBatches
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.eager import graph_where_needed
 from sciml_fm_core.evaluation.errors import validation_sets
-from sciml_fm_core.models.ensemble import Ensemble, Prediction
+from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble, Prediction
 from sciml_fm_core.models.fno import FNO
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
@@ -41,7 +41,7 @@ PRECISIONS = tuple(10.0**power for power in range(-12, 3))
 
 
 def diversity_of(heads: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """How far heads are apart: the mean over pairs of ``||w_i - w_j||^2 / ||w||^2``.
+    """Distance between heads: the mean over pairs of ``||w_i - w_j||^2 / ||w||^2``.
 
     w are all weights of a head, without biases, and ||w||^2 is the mean over the heads, which no gradient flows into.
     (The released code of arXiv:2403.10642 has the plain squared distance of last-layer weights, among others; divided
@@ -112,7 +112,7 @@ def diverse_heads(
         inputs = [(system, batch.source, batch.coefficients) for system, batch in parts]
         (encoded,) = encode_together([operator], inputs)
         hidden = trunk.hidden(*encoded.inputs)
-        outputs = torch.stack([_with(trunk, head).head(hidden) for head in heads])
+        outputs = torch.stack([_with_head(trunk, head).head(hidden) for head in heads])
         loss = training_loss(encoded.decode(outputs), parts, "relative").mean()
         if progress >= warmup and diversity:
             weights = [{name: cast(nn.Linear, layer).weight for name, layer in head.items()} for head in heads]
@@ -122,18 +122,13 @@ def diverse_heads(
         optimizer.step()
     if not math.isfinite(loss.item()):
         raise FloatingPointError(f"diverse heads: the loss is {loss.item()}; lower the learning rate or the diversity")
-    made = [Operator(deepcopy(_with(trunk, head)).eval(), operator.normalization, operator.card) for head in heads]
-    card = {
-        "kind": "diverse heads",
-        "tasks": operator.tasks,
-        "members": members,
-        "diversity": diversity,
-        "steps": steps,
-    }
-    return Ensemble(made, card | {"hardware": hardware(operator.device), "versions": versions()})
+    made = [Operator(deepcopy(_with_head(trunk, head)).eval(), operator.normalization, operator.card) for head in heads]
+    card = {"kind": "diverse heads", "tasks": operator.tasks, "members": members, "diversity": diversity}
+    card |= {"steps": steps, "hardware": hardware(operator.device), "versions": versions()}
+    return Ensemble(made, card)
 
 
-def _with(trunk: FNO, head: nn.ModuleDict) -> FNO:
+def _with_head(trunk: FNO, head: nn.ModuleDict) -> FNO:
     """The trunk with the layers of a head in place of those it has."""
     for name, layer in head.items():
         setattr(trunk, name, layer)
@@ -147,7 +142,7 @@ def _fno(operator: Operator) -> FNO:
 
 
 @dataclass
-class Chosen:
+class ChosenHeads:
     """Diverse heads, and how their diversity was chosen.
 
     Attributes:
@@ -175,8 +170,8 @@ def choose_diversity(
     resolution: int | Mapping[float, int] = 64,
     seed: int = 0,
     **options,
-) -> Chosen:
-    """`diverse_heads` with the largest diversity that costs no more accuracy inside the range of training than allowed.
+) -> ChosenHeads:
+    """Train `diverse_heads` with the largest diversity that costs no more accuracy inside the range than allowed.
 
     Args:
         operator: a Fourier neural operator, pre-trained on the task.
@@ -187,7 +182,7 @@ def choose_diversity(
         options: as in `diverse_heads`.
 
     Returns:
-        `Chosen`. Where none is as accurate, that of the lowest error.
+        `ChosenHeads`. Where none is as accurate, that of the lowest error.
 
     Raises:
         ValueError: as `diverse_heads`.
@@ -212,7 +207,7 @@ def choose_diversity(
             best = diversity, ensemble
     if best[1] is None:
         raise FloatingPointError("diverse heads: every training diverged; lower the learning rate")
-    return Chosen(best[1], best[0], tried, start)
+    return ChosenHeads(best[1], best[0], tried, start)
 
 
 # Last-layer Laplace ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Does an operator know where it is wrong: spreads of several kinds, calibrated inside and on the target itself.
+"""Runs of spreads of several kinds, calibrated inside the range of training and on the target itself.
 
 For each of the paper's systems small operators are trained apart (a deep ensemble). On the first of them stand the
 others: heads that are pushed apart, a Gaussian posterior of its last layer, a constant, and how far one step of a
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error, relative_error
+from sciml_fm_core.experiments.uncertainty.ensemble import Prediction, pretrain_ensemble
 from sciml_fm_core.experiments.uncertainty.method import (
     GAUSSIAN_90,
     conformal_factor,
@@ -29,16 +30,14 @@ from sciml_fm_core.experiments.uncertainty.method import (
     relative_width,
 )
 from sciml_fm_core.experiments.uncertainty.operators import LastLayerLaplace, choose_diversity
-from sciml_fm_core.models.ensemble import Prediction
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.study.analysis import select, spread, table
-from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
-from sciml_fm_core.training.ensembles import pretrain_ensemble
 
 SHARE = 0.9
 """Share of the points that a band is to hold, and of the examples whose band is to do so."""
@@ -50,7 +49,7 @@ Predict = Callable[[Examples], Prediction]
 
 
 @dataclass(frozen=True)
-class UncertaintyRun(MeasuredRun):
+class UncertaintyRun(CustomRun):
     """Spreads of all kinds for one system, on no, mild, medium and large shift.
 
     Attributes:
@@ -206,7 +205,7 @@ def uncertainty(budget: str = "laptop") -> list[UncertaintyRun]:
 
 
 def uncertainty_table(records: Sequence[dict]) -> str:
-    """How far each spread follows the errors, and what its bands hold."""
+    """Table of how each spread follows the errors, and of what its bands hold."""
     rows = []
     for system in dict.fromkeys(record["system"] for record in records):
         points = [row for record in select(records, system=system) for row in record["rows"]]

@@ -1,5 +1,3 @@
-"""What can be had without labels, or without training: the method, and the runs that measure it."""
+"""Learning without labels, or without training: the method, and the runs that measure it."""
 
-from . import in_context, reconstruction, runs
-
-__all__ = ["in_context", "reconstruction", "runs"]
+from . import in_context, reconstruction, runs  # noqa: F401 - registers them

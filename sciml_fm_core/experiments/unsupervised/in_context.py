@@ -24,7 +24,7 @@ def in_context(
     neighbours: float = NEIGHBOURS,
     spread: float | None = None,
 ) -> Tensor:
-    """Each predicted value replaced by the mean true value of the examples' points that were predicted alike.
+    """Replace each predicted value by the mean true value of the examples' points that were predicted alike.
 
     Of a point of a query with predicted value p, the neighbours are the ``k = int(neighbours * sqrt(J))`` points, among
     all points of all J examples, whose predicted values are nearest to p (of those equally far, smaller ones). With

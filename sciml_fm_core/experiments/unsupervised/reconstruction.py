@@ -51,7 +51,7 @@ BLUR_UNIT = 64
 
 @dataclass(frozen=True)
 class Degradation(TakesNumpy):
-    """How sources are degraded: blurred first, then masked.
+    """Degradation of sources: blurred first, then masked.
 
     Attributes:
         mask_ratio: share of the patches that are set to zero, in [0, 1).
@@ -79,7 +79,7 @@ class Degradation(TakesNumpy):
             )
 
     def masked(self, count: int, n: int, generator: torch.Generator) -> Tensor:
-        """Which points are masked, boolean (count, n, n): of each example the same number of patches.
+        """Mask of points, boolean (count, n, n): of each example the same number of patches.
 
         >>> Degradation(0.25, patch=2).masked(3, 8, torch.Generator().manual_seed(0)).float().mean(dim=(1, 2))
         tensor([0.2500, 0.2500, 0.2500])
@@ -96,7 +96,7 @@ class Degradation(TakesNumpy):
         return chosen.repeat_interleave(self.patch, dim=1).repeat_interleave(self.patch, dim=2)
 
     def __call__(self, source: Tensor, generator: torch.Generator) -> Tensor:
-        """Degraded sources, shape (batch, n, n) as the sources; randomness is drawn on the generator's device.
+        """Degrade sources, shape (batch, n, n) as the sources; randomness is drawn on the generator's device.
 
         The blur of standard deviation s multiplies each mode by ``exp(-2 pi^2 s^2 |k|^2)``, the exact Gaussian filter
         on the torus.

@@ -1,11 +1,12 @@
-"""What can be had without labels or without training (Chen et al., arXiv:2402.15734): pre-training by reconstruction,
-and solved examples that mend predictions at test time."""
+"""Runs without labels or without training (Chen et al., arXiv:2402.15734): pre-training by reconstruction, and solved
+examples that mend predictions at test time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +25,7 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import Form, percent, select, spread, table
-from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.recipes import LEARNING_RATES
@@ -35,8 +36,8 @@ RATES = LEARNING_RATES[2:]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FewShot(MeasuredRun):
-    """What adaptations to a few solved examples share.
+class _FewShot(CustomRun):
+    """Fields that adaptations to a few solved examples share.
 
     Attributes:
         examples: numbers of labelled examples; more of them contain fewer.
@@ -80,6 +81,11 @@ class _FewShot(MeasuredRun):
     def _examples(self, task: Task, split: str, count: int, device: str) -> Examples:
         seed = 0 if split == "test" else self.seed
         return draw_split(task, split, count, seed=seed, resolution=self.test_resolution).to(device)
+
+    def _held_out(self, task: Task, device: str) -> tuple[Examples, Examples]:
+        """Test and validation examples."""
+        test = self._examples(task, "test", self.test, device)
+        return test, self._examples(task, "validation", self.validation, device)
 
     def _adapted(self, operator: Operator, data: Examples, held_out: Examples, steps: int, start: str) -> Adaptation:
         every = max(1, steps // 8)
@@ -127,7 +133,7 @@ class UnsupervisedRun(_FewShot):
 
     @property
     def degradation(self) -> Degradation:
-        """What is to be undone in pre-training."""
+        """Degradation to be undone in pre-training."""
         return Degradation(self.mask_ratio, self.patch, self.blur)
 
     def measure(self, device):
@@ -144,26 +150,17 @@ class UnsupervisedRun(_FewShot):
             operator, history = pretrain(unlabelled, device=device, **self._pretraining())
             pretraining_error = history.best_error
         else:
-            operator, history = pretrain_by_reconstruction(
-                unlabelled, self.degradation, device=device, **self._pretraining()
-            )
+            settings = self._pretraining()
+            operator, history = pretrain_by_reconstruction(unlabelled, self.degradation, device=device, **settings)
             pretraining_error = history.best_error
             operator = with_new_output(operator, seed=self.seed) if self.new_output else operator
-        test, held_out = (
-            self._examples(task, split, count, device)
-            for split, count in (("test", self.test), ("validation", self.validation))
-        )
+        test, held_out = self._held_out(task, device)
         points = []
         for count, steps in zip(self.examples, self.steps, strict=True):
             result = self._adapted(operator, self._examples(task, "train", count, device), held_out, steps, self.start)
-            points.append(
-                {
-                    "examples": count,
-                    "error": _error(_predicted(result.operator, test), test),
-                    "validation_error": _round(result.validation_error),
-                    "learning_rate": result.learning_rate,
-                }
-            )
+            error, held = _error(_predicted(result.operator, test), test), _round(result.validation_error)
+            found = {"examples": count, "error": error, "validation_error": held}
+            points.append(found | {"learning_rate": result.learning_rate})
         return {
             "zero_shot": _error(_predicted(operator, test), test),
             "pretraining_error": _round(pretraining_error),
@@ -204,19 +201,14 @@ class InContextRun(_FewShot):
         """``points``: for each number of examples, beginning with none, and each way its error and what was chosen."""
         task = Task.parse(self.task)
         operator, history = pretrain([Task.parse(self.trained)], device=device, **self._pretraining())
-        test, held_out = (
-            self._examples(task, split, count, device)
-            for split, count in (("test", self.test), ("validation", self.validation))
-        )
+        test, held_out = self._held_out(task, device)
         predicted, tried = _predicted(operator, test), _predicted(operator, held_out)
         before = _error(predicted, test)
         points = [{"examples": 0, "way": WAYS[0], "error": before}]
         for count, steps in zip(self.examples, self.steps, strict=True):
             data = self._examples(task, "train", count, device)
             known = _predicted(operator, data)
-            choices = [
-                Choice(number, spread, unit) for number in NUMBERS for spread in SPREADS for unit in (False, True)
-            ]
+            choices = (Choice(*each) for each in product(NUMBERS, SPREADS, (False, True)))
             best = min(choices, key=lambda choice: _error(choice(tried, known, data.solution), held_out))
             tuned = self._adapted(operator, data, held_out, steps, "fine-tuned")
             factors = [scale_factor(known / size, data.solution / size) for size in (1, _size(data.solution))]
@@ -312,8 +304,8 @@ SEEDS = {"smoke": ((0,), (0,))}
 
 
 @experiment("unsupervised")
-def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
-    """Does pre-training by reconstruction save labels; and do neighbours, a factor or fine-tuning use them best.
+def unsupervised(budget: str = "laptop") -> list[CustomRun]:
+    """Runs that ask whether reconstruction saves labels, and whether neighbours, a factor or fine-tuning use them best.
 
     The first seed has all `SETTINGS`, to choose one by; and pre-training by labels, for scale. In context, the operator
     is trained on the downstream range and meets one beyond it.
@@ -321,7 +313,7 @@ def unsupervised(budget: str = "laptop") -> list[MeasuredRun]:
     Raises:
         ValueError: on an unknown budget.
     """
-    fields, runs = for_budget(BUDGETS, budget), list[MeasuredRun]()
+    fields, runs = for_budget(BUDGETS, budget), list[CustomRun]()
     fewer = {
         "examples": tuple(max(1, count // 4) for count in fields["examples"]),
         "steps": tuple(max(1, steps // 2) for steps in fields["steps"]),

@@ -1,5 +1,3 @@
-"""Do the spectra of the weights tell of the error: the method, and the runs that measure it."""
+"""Spectra of the weights, and what they tell of the error: the method, and the runs that measure it."""
 
-from . import method, runs
-
-__all__ = ["method", "runs"]
+from . import method, runs  # noqa: F401 - registers them

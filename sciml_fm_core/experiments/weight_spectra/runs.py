@@ -1,4 +1,4 @@
-"""Whether heavy tails in the spectra of weights tell anything of the error: across operators, and along trainings."""
+"""Runs that relate heavy tails in the spectra of weights to errors, across operators and along trainings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sciml_fm_core.models.operator import Operator, load_operator, shipped_adapt
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.study.analysis import select, table
-from sciml_fm_core.study.measured import MeasuredRun, Schedule
+from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import Progress, TrainConfig
 from sciml_fm_core.training.recipes import find_recipe
@@ -25,7 +25,7 @@ from sciml_fm_core.training.transfer import fine_tune, pretrain
 
 
 @dataclass(frozen=True)
-class SpectraRun(MeasuredRun):
+class SpectraRun(CustomRun):
     """The exponents of an operator that ships, and its error on some tasks.
 
     Attributes:
@@ -64,7 +64,7 @@ class SpectraRun(MeasuredRun):
 
 
 @dataclass(frozen=True)
-class TrainingSpectraRun(MeasuredRun):
+class TrainingSpectraRun(CustomRun):
     """Exponents and errors along a training: a pre-training, or the fine-tuning of an operator.
 
     Attributes:
@@ -161,7 +161,7 @@ SEEDS = (0, 1, 2)
 
 
 @experiment("weight_spectra")
-def weight_spectra(budget: str = "laptop") -> list[MeasuredRun]:
+def weight_spectra(budget: str = "laptop") -> list[CustomRun]:
     """Every operator that ships on every named shift of its systems, and trainings of both kinds, three seeds of each.
 
     Raises:
@@ -182,7 +182,7 @@ def weight_spectra(budget: str = "laptop") -> list[MeasuredRun]:
     seeds = SEEDS[:1] if smoke else SEEDS
     examples = 4 if smoke else 128
     specialists = {name: SYSTEMS_OF[name] for name in SPECIALISTS}
-    runs: list[MeasuredRun] = [
+    runs: list[CustomRun] = [
         SpectraRun(parent, tuple(label for system in of for label in PAPER_TASKS[system].values()), **test)
         for parent, of in (specialists if smoke else SYSTEMS_OF | ADAPTED).items()
     ]
@@ -198,7 +198,7 @@ def weight_spectra(budget: str = "laptop") -> list[MeasuredRun]:
 
 
 def weight_spectra_table(records: Sequence[dict]) -> str:
-    """How the exponents of weights rank operators by their errors, and the steps of trainings."""
+    """Table of how the exponents of weights rank operators by their errors, and the steps of trainings."""
     rows = []
 
     def related(exponents: Sequence[float], errors: Sequence[float]) -> str:

@@ -11,21 +11,21 @@ import holoviews.plotting.bokeh
 import panel as pn
 from bokeh.models import ColumnDataSource, NumeralTickFormatter
 
+from explorer import text
+from explorer.bundles import find_bundles
+from explorer.colours import COLOURS
+from explorer.pages import Address, address_of, dashboard_page, own_query
+from explorer.parts import WIDE, Html, Select, column, plain
+from explorer.shared import shipped_results
 from sciml_fm_core.study.colours import MEANING
 from sciml_fm_core.study.figures import error_curves, savings_figure, strip
 
-from . import text
-from .bundles import find_bundles
-from .page import Address, dashboard_page
-from .pages import address_of, own_query
-from .parts import WIDE, Html, Select, column, plain
+from .charts import Chart
+from .figures import FIGURES
+from .link import explore_query, query_of, restore
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
-from .shipped import shipped_results
-from .studies import StudiesState
-from .studies_link import explore_query, query_of, restore
-from .study_charts import Chart
-from .study_pictures import FIGURES
-from .study_runs import Details, menu_of
+from .runs import Details, menu_of
+from .state import StudiesState
 
 TITLE = "Studies: the paper's figures, run by run"
 INTRODUCTION = """
@@ -50,7 +50,7 @@ hv.Store.set_current_backend("bokeh")
 
 
 def _plain(plot, _element) -> None:
-    """As the charts of the explore page."""
+    """Let a figure look like the charts of the explore page."""
     plain(plot.state)
     for legend in plot.state.legend:
         legend.label_text_font_size = "12px"
@@ -125,8 +125,8 @@ class StudyCharts:
         remember = WeakMethod(self._remember)
         for points in overlay.traverse(lambda element: element, [hv.Scatter]):
             points.opts(
-                tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_color="#808080",
-                selection_line_width=3, hooks=[lambda plot, element: remember()(plot, element)],
+                tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_width=3,
+                selection_line_color=COLOURS["exact"], hooks=[lambda plot, element: remember()(plot, element)],
             )  # fmt: skip
             stream = hv.streams.Selection1D(source=points)
             stream.add_subscriber(partial(self._picked, points))
@@ -194,7 +194,7 @@ class RunDetails:
         return find_bundles()[0], shipped_results()
 
     def _link(self) -> str:
-        """To the explore page, nearest to the run."""
+        """A link to the explore page, nearest to the run."""
         query, words = explore_query(self.state.picture.records[self.state.chosen], *self._there)
         address = escape(address_of("explore", query))
         return (
@@ -209,7 +209,7 @@ def _made_by(details: Details) -> str:
     return (
         f"<div style='font-size:13px;margin:4px 0'>{notebook}To repeat the run:</div><pre data-test='command' "
         "style='font-size:11.5px;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 6px;padding:6px 8px;"
-        "border-radius:4px;background:rgba(127,127,127,.12);user-select:all'>"
+        "border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
         f"{escape(details.command)}</pre>"
     )
 
@@ -271,7 +271,7 @@ class StudyMenus:
         )
 
     def layout(self) -> list:
-        """For the sidebar."""
+        """The parts for the sidebar."""
         return [self.source, self.figure, self.task, self.note]
 
 
@@ -330,7 +330,7 @@ def _no_records() -> str:
     return (
         "<div data-test='empty' style='font-size:14px;line-height:1.6'><b>There are no results yet.</b> This makes "
         "those of Question 1, in minutes on two cores; they appear here when the page is loaded again:"
-        "<pre style='padding:8px 10px;border-radius:4px;background:rgba(127,127,127,.12);user-select:all'>"
+        "<pre style='padding:8px 10px;border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
         f"{escape(HOW_TO_START)}</pre>Records are looked for in <code>{DEFAULT_RECORDS}</code>, or in the folder that "
         f"<code>{RECORDS_VARIABLE}</code> names, and tables in <code>runs/*/records.csv</code>.</div>"
     )

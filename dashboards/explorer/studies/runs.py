@@ -8,9 +8,9 @@ from typing import Any
 from sciml_fm_core.study.experiments import EXPERIMENTS
 from sciml_fm_core.study.runs import AdaptationRun
 
+from .charts import Picture
+from .figures import Figure
 from .records import OPERATOR, SETTINGS
-from .study_charts import Picture
-from .study_pictures import Figure
 
 REPEATED = "runs/repeated"
 """Folder of repeated runs: in the folder of the first ones they would not be computed again."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import param
 
+from .charts import Picture, Pictures
+from .figures import FIGURES
 from .records import Source, by_architecture
-from .study_charts import Picture, Pictures
-from .study_pictures import FIGURES
-from .study_runs import Details, details_of
+from .runs import Details, details_of
 
 
 class StudiesState(param.Parameterized):

@@ -1,4 +1,4 @@
-"""Fine-tunings that ship, with their twins from scratch: results that are there before anybody has trained anything."""
+"""Operators that all sessions share: those that were pre-trained, ensembles, and the fine-tunings that ship."""
 
 from __future__ import annotations
 
@@ -6,17 +6,32 @@ from functools import partial
 
 import panel as pn
 
-from sciml_fm_core.models.operator import load_operator, read_header, shipped_adaptations
+from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble, load_ensemble, shipped_ensembles
+from sciml_fm_core.models.operator import Operator, load_operator, read_header, shipped_adaptations
 from sciml_fm_core.physics.tasks import Task
 
+from .bundles import Bundle
 from .settings import Adapted, AdaptSettings
 
 KEYS = {"fine-tuned": "fine_tuned", "from scratch": "from_scratch"}
 """Key of `PREDICTIONS` by the kind that a card names."""
 
 
+def shared_operator(bundle: Bundle) -> Operator:
+    """Load the weights of a bundle, once for all sessions; they are never changed."""
+    return pn.state.as_cached(f"operator {bundle.version}", load_operator, name_or_path=str(bundle.path))
+
+
+def shared_ensemble(name: str) -> Ensemble:
+    """Load a shipped ensemble, once for all sessions; it is never changed."""
+    return pn.state.as_cached(f"ensemble {name}", load_ensemble, name_or_path=shipped_ensembles()[name])
+
+
 def shipped_results() -> dict[tuple[str, str], dict[tuple, Adapted]]:
-    """Results by (system, operator) and by key, as `ExploreState.kept` has them; weights are loaded when asked for."""
+    """List the fine-tunings that ship, each with its twin from scratch: results that are there before any training.
+
+    By (system, operator) and by key, as `ExploreState.kept` has them; weights are loaded when asked for.
+    """
     found: dict[tuple[str, str], dict[tuple, Adapted]] = {}
     for name, path in shipped_adaptations().items():
         card = read_header(path).card

@@ -1,4 +1,4 @@
-"""Operators from weights that the paper's released code has trained; the page docs/released.md says how they map."""
+"""Operators from weights that the paper's released code has trained, to compare with; docs/released.md maps them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sciml_fm_core.models.fno import FNO
+from sciml_fm_core.models.normalization import PaperNormalization
+from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
-
-from .fno import FNO
-from .normalization import PaperNormalization
-from .operator import Operator
 
 
 def operator_from_released(

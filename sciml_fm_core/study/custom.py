@@ -1,4 +1,4 @@
-"""Runs that measure something else than an adaptation: each declares what it needs and fills the rest of its record.
+"""Runs that measure something else than an adaptation: each declares its settings and computes its record.
 
 They are identified, recorded and resumed as adaptations are, see `runs`; each experiment of theirs ships in a table of
 its own, such as ``laptop-physics_loss``.
@@ -18,14 +18,14 @@ Schedule = tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True)
-class MeasuredRun(TakesNumpy, ABC):
-    """One row of an experiment: a frozen dataclass of plain values, whose `measure` computes what it is recorded for.
+class CustomRun(TakesNumpy, ABC):
+    """One row of an experiment: a frozen dataclass of plain settings, whose `measure` computes the results.
 
     A field named ``parent`` or ``parents`` holds shipped operators or paths of bundles; the weights themselves then
     count in the identity of the run.
 
     >>> @dataclass(frozen=True)
-    ... class Square(MeasuredRun):
+    ... class Square(CustomRun):
     ...     number: int
     ...     kind: ClassVar[str] = "square"
     ...     def measure(self, device):
@@ -35,15 +35,15 @@ class MeasuredRun(TakesNumpy, ABC):
     """
 
     kind: ClassVar[str]
-    """What its records have as their ``kind``; those of adaptations have none."""
+    """The ``kind`` in its records; records of adaptations have none."""
 
     @abstractmethod
     def measure(self, device: str) -> dict[str, Any]:
-        """What was found, as plain values that JSON can hold."""
+        """Compute the results, as plain values that JSON can hold."""
 
 
-def record_of(run: MeasuredRun, identity: str, device: str) -> dict[str, Any]:
-    """The record of a run, computed; ``cpu_seconds`` are of all cores, whatever else the machine does meanwhile."""
+def record_of(run: CustomRun, identity: str, device: str) -> dict[str, Any]:
+    """Compute the record of a run; its ``cpu_seconds`` are those of this process on all cores."""
     began, computing = time.monotonic(), time.process_time()
     found = run.measure(device)
     took = {"cpu_seconds": round(time.process_time() - computing, 2)}

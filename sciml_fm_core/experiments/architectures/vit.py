@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .base import FixedGridModel, ModelConfig
-from .conditioning import Gates, bounded_scale
+from sciml_fm_core.models.base import FixedGridModel, ModelConfig
+from sciml_fm_core.models.conditioning import Gates, bounded_scale
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ViTConfig(ModelConfig):
             )
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention, then a pointwise network, each on modulated, normalised tokens and added to them."""
 
     def __init__(self, config: ViTConfig):
@@ -80,8 +80,8 @@ class ViT(FixedGridModel):
         super().__init__(config)
         values = config.patch**2
         self.embed = nn.Linear(config.in_channels * values, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm, self.output = nn.LayerNorm(config.width), nn.Linear(config.width, values)
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.depth))
+        self.norm, self.output = nn.LayerNorm(config.width), nn.Linear(config.width, config.out_channels * values)
         outputs, scalars = config.depth * 4 * config.width, config.in_channels - 1
         self.gates = Gates(scalars, outputs, config.gate_width) if config.gate_width else None
         self.register_buffer("turns", _turns(config), persistent=False)

@@ -19,14 +19,17 @@ from torch import Tensor
 
 from sciml_fm_core import schema
 from sciml_fm_core.digests import read_stored_header, read_tensors, write_tensors
-from sciml_fm_core.files import find_file
+from sciml_fm_core.files import find_file, user_path
+from sciml_fm_core.models.base import find_model
+from sciml_fm_core.models.normalization import Normalization, normalization_from_dict
+from sciml_fm_core.models.operator import Card, Operator, check_version, predict_together
+from sciml_fm_core.models.packed import COARSE_BLOCK, State, check_block, pack, unpack
 from sciml_fm_core.physics.spectral import relative_size
 from sciml_fm_core.physics.system import System
-
-from .base import find_model
-from .normalization import Normalization, normalization_from_dict
-from .operator import Card, Operator, check_version, predict_together
-from .packed import COARSE_BLOCK, State, check_block, pack, unpack
+from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.schema import takes_numpy
+from sciml_fm_core.training.config import TrainConfig
+from sciml_fm_core.training.transfer import pretrain
 
 ENSEMBLE_FORMAT = "sciml-fm ensemble"
 ENSEMBLE_VERSION = 2
@@ -39,7 +42,7 @@ MOST_MEMBERS = 64
 
 @dataclass(frozen=True)
 class MemberHeader:
-    """What the header of an ensemble says of one member."""
+    """Header of one member of an ensemble."""
 
     normalization: dict
     card: dict
@@ -50,7 +53,7 @@ class MemberHeader:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the weights of an ensemble are packed: numbers that share one scale."""
+    """Packing of the weights of an ensemble: how many numbers share one scale."""
 
     block: int
 
@@ -60,7 +63,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class EnsembleHeader:
-    """What the header of an ensemble holds."""
+    """Header of an ensemble."""
 
     format: str
     version: int
@@ -142,7 +145,7 @@ class Ensemble:
         return self
 
     def predict_members(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Tensor:
-        """What each member predicts, shape (members, ..., n, n); arguments and errors as in `Operator.predict`."""
+        """Predictions of each member, shape (members, ..., n, n); arguments and errors as in `Operator.predict`."""
         return predict_together(self.members, source, coefficients, system)
 
     def predict(self, source: Tensor, coefficients: Tensor, system: System | str | None = None) -> Prediction:
@@ -204,6 +207,73 @@ class Ensemble:
             tensors = pack(tensors, block=COARSE_BLOCK, small=PACKED_SMALL)
             header["packed"] = {"block": COARSE_BLOCK}
         return write_tensors(path, "ensemble", header, tensors, _restored)
+
+
+@takes_numpy
+def pretrain_ensemble(
+    tasks: Sequence[Task],
+    config: TrainConfig | None = None,
+    *,
+    members: int = 4,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    **options,
+) -> Ensemble:
+    """Train a deep ensemble (arXiv:1612.01474): operators alike, each from its own random weights and examples.
+
+    >>> ensemble = pretrain_ensemble([Task.parse("SYS-1(1,5)")], TrainConfig(steps=1), members=2, size="64K",
+    ...                              resolution=32, batch_size=2, validation_count=2)
+    >>> ensemble.card["seeds"], ensemble.card["steps"]
+    ([0, 1], 1)
+
+    Args:
+        tasks, config: as in `pretrain`.
+        members: how many, with seeds from ``seed`` on.
+        seed: of the first.
+        folder: where each member keeps a checkpoint, by its seed, so that the training resumes.
+        options: as in `pretrain`, but for ``checkpoint``.
+
+    Raises:
+        ValueError: as `pretrain`, or with fewer than two members.
+    """
+    if members < 2:
+        raise ValueError(f"ensemble: expected two members or more, got {members}; use pretrain for one")
+    trained = []
+    for number in range(seed, seed + members):
+        checkpoint = None if folder is None else user_path(folder) / f"{number}.checkpoint"
+        trained.append(pretrain(tasks, config, seed=number, checkpoint=checkpoint, **options)[0])
+    return ensemble_of(trained)
+
+
+def ensemble_of(operators: Sequence[Operator], **card) -> Ensemble:
+    """Join operators that were pre-trained apart, with a card made from theirs; their learning curves are left out."""
+    cards = [operator.card for operator in operators]
+    first = cards[0]
+    common = (
+        "tasks",
+        "recipe",
+        "architecture",
+        "size",
+        "batch_size",
+        "resolution",
+        "learning_rate",
+        "loss",
+        "hardware",
+    )
+    seen = first.get("examples_seen", 0)
+    made = {key: first[key] for key in common if key in first} | {
+        "kind": "deep ensemble",
+        "members": len(operators),
+        "seeds": [own.get("seed") for own in cards],
+        "steps": seen // first["batch_size"] if first.get("batch_size") else None,
+        "examples_seen": seen,
+        "seconds": round(sum(own.get("seconds", 0) for own in cards), 1),
+        "best_validation_errors": [own.get("best_validation_error") for own in cards],
+        "versions": first.get("versions"),
+    }
+    for operator in operators:
+        operator.card = {key: value for key, value in operator.card.items() if key not in ("curve", "errors")}
+    return Ensemble(operators, made | card)
 
 
 def shipped_ensembles() -> dict[str, Path]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
+from explorer import link
+from explorer.bundles import Bundle
+from explorer.settings import Adapted
+from explorer.state import ExploreState, midpoint
 from sciml_fm_core.physics.tasks import Task
 
-from . import link
-from .bundles import Bundle
-from .settings import Adapted
-from .state import ExploreState, midpoint
-from .studies import StudiesState
+from .state import StudiesState
 
 
 def query_of(state: StudiesState) -> str:

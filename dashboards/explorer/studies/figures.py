@@ -16,8 +16,7 @@ from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.study.experiments import EXPERIMENTS
 from sciml_fm_core.study.runs import STARTS
 
-from .records import by_architecture, operator_of
-from .study_charts import (
+from .charts import (
     Chart,
     Picture,
     Pictures,
@@ -29,6 +28,7 @@ from .study_charts import (
     simple_picture,
     text_of,
 )
+from .records import by_architecture, operator_of
 
 SHIFTS = {label: shift for labels in PAPER_TASKS.values() for shift, label in labels.items() if shift != PRETRAINING}
 """Name of the shift of each downstream task of the paper."""
@@ -95,7 +95,7 @@ def _families(records: Records) -> set[tuple]:
 
 
 def _main(records: Records) -> list[dict]:
-    """Without the operators of the comparison of sizes, where there are others of that pre-training and recipe."""
+    """Leave out the operators of the comparison of sizes, where others have the same pre-training and recipe."""
     families = _families(records)
     kept = []
     for key in dict.fromkeys((record["parent"], record.get("recipe")) for record in records):
@@ -169,7 +169,7 @@ def mixed_operators(records: Records) -> Pictures:
 
     def kind(record: dict) -> str:
         if record["recipe"] == "symbol":
-            return "mixed, told the symbol"
+            return "mixed, conditioned on the symbol"
         mixed = "mixed" if "+" in record["parent"] else "its own system alone"
         return record["start"] if record["start"] == "from scratch" else mixed
 
@@ -201,7 +201,7 @@ def architectures(records: Records) -> Pictures:
 
 @_figure("unseen", "Equations never seen")
 def unseen(records: Records) -> Pictures:
-    """Can an operator solve an equation that it was not trained on? Told its coefficients, or its Fourier symbol."""
+    """Can an operator solve an equation that it never saw, conditioned on its coefficients or on its Fourier symbol?"""
 
     def never_saw(record: dict) -> bool:
         trained = {label.partition("(")[0].strip() for label in record["parent"].split(" + ")}

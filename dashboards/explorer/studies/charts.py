@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from explorer.text import RECIPE_NAMES
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.study.runs import STARTS
 
 from .records import OPERATOR, operator_of
-from .text import RECIPE_NAMES
 
 Records = Sequence[dict]
 
@@ -50,7 +50,7 @@ class Picture:
 
 
 Pictures = dict[str, Picture]
-"""By the task that is chosen from the menu."""
+"""Pictures by the task that is chosen from the menu."""
 
 
 def text_of(key: str, value: Any) -> str:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .base import FixedGridModel, ModelConfig
-from .conditioning import Gates, bounded_scale
+from sciml_fm_core.models.base import FixedGridModel, ModelConfig
+from sciml_fm_core.models.conditioning import Gates, bounded_scale
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class UNetConfig(ModelConfig):
             raise ValueError(f"UNetConfig: expected points that halve {len(self.growth)} times, got {self.points}")
 
 
-class Block(nn.Module):
-    """``x + conv(gelu(scale * conv(gelu(x)) + shift))``: two 3 x 3 convolutions, modulated between them."""
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions, modulated between them: ``x + conv(gelu(scale * conv(gelu(x)) + shift))``."""
 
     def __init__(self, inside: int, outside: int):
         super().__init__()
@@ -71,11 +71,11 @@ class UNet(FixedGridModel):
         super().__init__(config)
         widths = [config.width * growth for growth in config.growth]
         self.lift = nn.Conv2d(config.in_channels, widths[0], 3, padding=1, padding_mode="circular")
-        self.down = nn.ModuleList(Block(a, b) for a, b in zip([widths[0], *widths], widths, strict=False))
+        self.down = nn.ModuleList(ResidualBlock(a, b) for a, b in zip([widths[0], *widths], widths, strict=False))
         self.up = nn.ModuleList(
-            Block(coarse + fine, fine) for coarse, fine in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            ResidualBlock(coarse + fine, fine) for coarse, fine in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
-        self.output = nn.Conv2d(widths[0], 1, 1)
+        self.output = nn.Conv2d(widths[0], config.out_channels, 1)
         blocks = [*self.down, *self.up]
         self.modulated = [2 * block.second.out_channels for block in blocks]
         scalars = config.in_channels - 1

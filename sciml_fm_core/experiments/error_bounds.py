@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.physics.spectral import broadcast_shapes, check_finite, parseval_weights, power_of_two, transform
+from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System, find_system
 
 ROUNDING = 1e-12
@@ -27,7 +28,7 @@ SMALLEST = 1e-50
 
 
 class ErrorBounds(NamedTuple):
-    """``lower <= ||u - u0|| / ||u0|| <= upper`` of each example, shape (...), float64; infinity is no bound."""
+    """Bounds ``lower <= ||u - u0|| / ||u0|| <= upper`` of each example, shape (...), float64; infinity is no bound."""
 
     lower: Tensor
     upper: Tensor
@@ -74,10 +75,11 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
 
     Raises:
         ValueError: on wrong shapes, values that are not finite, a source whose mean is not zero where it must be, or
-            coefficients for which L is not defined.
+            coefficients for which L is not defined; or for a system without a symbol.
     """
-    system = find_system(system) if isinstance(system, str) else system
-    n = system.check(source, coefficients)
+    system = spectral(find_system(system) if isinstance(system, str) else system)
+    system.check(source, coefficients)
+    n = source.shape[-1]
     system.check_mean(source)
     if prediction.shape[-2:] != source.shape[-2:]:
         raise ValueError(
@@ -86,7 +88,10 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
         )
     shape = broadcast_shapes(prediction.shape[:-2], source.shape[:-2], coefficients.shape[:-1])
     coefficients = coefficients.double()
-    own = (getattr(type(system), name) is getattr(System, name) for name in ("multiplier", "residual_hat", "residual"))
+    own = (
+        getattr(type(system), name) is getattr(SpectralSystem, name)
+        for name in ("multiplier", "residual_hat", "residual")
+    )
     divides = system.mode_by_mode and all(own)
     known = system.symbol_bounds(coefficients, n) if divides else None
     if known is None:
@@ -126,7 +131,7 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
         turn = (residual * (shortest + longest) / mixed).masked_fill(mixed <= 0, torch.inf)
 
         def by_prediction(ratio: Tensor) -> Tensor:
-            """``||r / s||^2 / ||u + r / s||^2``; it is largest at the ends of each 1 / s as long as it is below 1."""
+            """Ratio ``||r / s||^2 / ||u + r / s||^2``, largest at the ends of each 1 / s as long as it is below 1."""
             chosen = (turn > (ratio / (1 - ratio))[..., None]).double()
             off, whole = error + _sum(chosen, more_error), solution + _sum(chosen, more_solution)
             return torch.where((off < whole) & (ratio < 1), off / whole, torch.inf)
@@ -136,7 +141,7 @@ def error_bounds(prediction: Tensor, source: Tensor, coefficients: Tensor, syste
     turn = residual / given
 
     def by_source(above: bool) -> Callable[[Tensor], Tensor]:
-        """``||r / s||^2 / ||f / s||^2``, with 1 / s at its largest in the modes whose own ratio is above, or below."""
+        """Ratio ``||r / s||^2 / ||f / s||^2``, 1 / s at its largest in the modes whose own ratio is above, or below."""
 
         def step(ratio: Tensor) -> Tensor:
             chosen = (turn > ratio[..., None] if above else turn <= ratio[..., None]).double()

@@ -1,0 +1,420 @@
+"""Fields of anybody's file as examples: inputs, targets and scalars are named, and no equation is asked for.
+
+An array of one field is (N, ny, nx), N the number of examples; of several, (N, C, ny, nx) or (N, ny, nx, C), and
+channel 1 of ``u`` is the field ``u_1``. Trajectories have an axis of times besides, see `Times`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sciml_fm_core.files import user_path
+from sciml_fm_core.physics.examples import Examples
+from sciml_fm_core.physics.spectral import Resolution, resolution_of
+from sciml_fm_core.physics.unknown import UnknownSystem
+
+from .arrays import ArrayFile, FileArray, printable
+from .hdf5 import OutOfRange, one_line
+from .layout import SAY_TIMES, Layout, Times, layout_beside
+from .splits import SPLITS, stream
+
+MOST_CHANNELS = 8
+"""An axis is taken for one of channels without being asked if it has no more than these."""
+WELL = ("t0_fields", "t1_fields", "t2_fields")
+"""Groups of scalars, vectors and tensors in the_well's files: (N, T, ny, nx, components)."""
+HELD_OUT = 0.1
+"""Share of the examples to validate on, and to test on, where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """An array, or one channel of it, among inputs or targets: where times, channels, y and x are."""
+
+    name: str
+    array: FileArray
+    channel: int | None
+    channels: int
+    """Channels of the array."""
+    channels_last: bool
+    grid: tuple[int, ...]
+    times: int
+    """Times of the array, 0 where it has no such axis."""
+    times_last: bool
+
+    def read(self, rows: np.ndarray, starts: np.ndarray, steps: list[int]) -> np.ndarray:
+        """Fields (count, channels, ny, nx) of examples, those of one time after those of another."""
+        if not self.times:
+            there, back = np.unique(rows, return_inverse=True)
+            return self._channels(self.array.rows(there)[back])
+        found = []
+        for step in steps:
+            places = zip(rows.tolist(), ((starts + step) % self.times).tolist(), strict=True)
+            found.append(self.array.at([(row, ..., time) if self.times_last else (row, time) for row, time in places]))
+        return np.concatenate([self._channels(one) for one in found], axis=1)
+
+    def _channels(self, values: np.ndarray) -> np.ndarray:
+        shape = (*self.grid, self.channels) if self.channels_last else (self.channels, *self.grid)
+        values = values.reshape(len(values), *shape)
+        values = np.moveaxis(values, -1, 1) if self.channels_last else values
+        return values if self.channel is None else values[:, self.channel : self.channel + 1]
+
+    def names(self, steps: list[int]) -> list[str]:
+        """Names of the channels that `read` gives."""
+        alone = self.channel is not None or self.channels == 1
+        names = [self.name] if alone else [f"{self.name}_{i}" for i in range(self.channels)]
+        if not self.times or len(steps) == 1:
+            return names
+        return [f"{name} at time {step}" for step in steps for name in names]
+
+
+def has_times(array: FileArray, axis: str, fields: list[FileArray]) -> bool:
+    """Whether an array among those of trajectories has an axis of times: those with most axes do, and their like."""
+    longest, place = max(fields, key=lambda each: len(each.shape)), 1 if axis == "first" else -1
+    alike = len(array.shape) == len(longest.shape) or array.shape[place] == longest.shape[place]
+    return len(array.shape) > 3 and alike
+
+
+def _part(
+    name: str, array: FileArray, channel: int | None, layout: Layout, grid: tuple[int, ...] | None, timed: bool
+) -> _Part:
+    """Which axes of an array are of times, channels, y and x.
+
+    Raises:
+        ValueError: if that is not sure, or it has others.
+    """
+    group, time, shape = array.name.split("/")[-2:][0], layout.time, array.shape[1:]
+    rank = WELL.index(group) if group in WELL else None
+    timed = timed if rank is None else len(shape) >= 3 + rank
+    where, times = f"{array.where}: {array.shape}", 0
+    times_last = timed and rank is None and time is not None and time.axis == "last"
+    more = len(shape) - 2 - timed
+    if (timed and time is None) or (more == 2 and time is None and rank is None):
+        raise ValueError(f"{where} seems to be of trajectories; {SAY_TIMES}")
+    if more not in ((0, 1) if rank is None else (rank,)):
+        raise ValueError(
+            f"{where}: expected fields on a plane, (N, ny, nx), and at most an axis of channels and one of times; "
+            "fields on a line or in space, and one field for all examples, are not read"
+        )
+    if timed:
+        times, shape = (shape[-1], shape[:-1]) if times_last else (shape[0], shape[1:])
+    last = _channels_last(shape, layout.channels, grid, where) if rank is None and more else True
+    found = shape[:2] if last else shape[1:]
+    channels = int(np.prod(shape)) // int(np.prod(found))
+    if channel is not None and channel >= channels:
+        raise ValueError(f"{where}: expected a channel below {channels}, got {name}")
+    return _Part(name, array, channel, channels, last, found, times, times_last)
+
+
+def _channels_last(shape: tuple[int, ...], said: str | None, grid: tuple[int, ...] | None, where: str) -> bool:
+    """Whether the last one of three axes is that of the channels, and not the first."""
+    if said is not None:
+        return said == "last"
+    fits = []
+    for count, others in ((shape[0], shape[1:]), (shape[2], shape[:2])):
+        alike = count == 1 or 2 * count <= min(others) if grid is None else others == grid
+        fits.append(alike and count <= MOST_CHANNELS)
+    if fits[0] == fits[1]:
+        raise ValueError(
+            f"{where}: which axes are of the plane is not sure; say --channels first or last (in a YAML, channels: "
+            "first), or where one is of times, in a YAML, time: {axis: first, inputs: 0, targets: 1}, or axis: last"
+        )
+    return fits[1]
+
+
+class FieldsFile:
+    """Examples of a file of fields, read in parts; a context manager, which other processes may read too.
+
+    See `open_fields`. ``size`` is the number of examples, ``shape`` the points (ny, nx), ``input_names``,
+    ``target_names`` and ``scalar_names`` what the channels are called, ``rows`` the numbers in the file of the
+    examples, or of the trajectories.
+
+    Args:
+        path: the file, see `ArrayFile`.
+        layout: what its arrays are.
+        group: group of the file to read, such as ``train``; names are looked for in it.
+        rows: numbers of the examples or trajectories to read, in this order; all where None.
+
+    Raises:
+        ValueError: if the file, an array or the layout do not fit.
+    """
+
+    def __init__(self, path: str | Path, layout: Layout, *, group: str = "", rows: Sequence[int] | None = None):
+        self.path, self.layout, self.group = user_path(path), layout, group
+        self._file, self._process = ArrayFile(self.path), os.getpid()
+        self._where = self._file.where
+        try:
+            self._fit(rows)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __reduce__(self):
+        return partial(FieldsFile, group=self.group, rows=self.rows.tolist()), (self.path.absolute(), self.layout)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def _fit(self, rows: Sequence[int] | None) -> None:
+        """Find the arrays and their axes, and check that they fit each other."""
+        if self._file.is_dataset:
+            raise ValueError(
+                f"{self._where}: a dataset of {printable(self._file.attributes.get('system'))} by `sciml-fm generate`, "
+                "which needs no names; leave out --inputs and --targets, or read it by DatasetFile"
+            )
+        layout, (before, after) = self.layout, (self.layout.time or Times()).steps
+        named = [[(name, *self._find(name)) for name in names] for names in (layout.inputs, layout.targets)]
+        arrays = [array for part in named for _, array, _ in part]
+        plain = {array.shape[1:] for array in arrays if len(array.shape) == 3}
+        grid = plain.pop() if len(plain) == 1 else None
+        axis = None if layout.time is None else layout.time.axis
+        self._inputs, self._targets = (
+            [_part(*one, layout, grid, axis is not None and has_times(one[1], axis, arrays)) for one in part]
+            for part in named
+        )
+        parts = [*self._inputs, *self._targets]
+        self._agree("number of examples, the first axis", {part.array.name: part.array.shape[0] for part in parts})
+        self._agree("points (ny, nx)", {part.array.name: part.grid for part in parts})
+        self._agree("times", {part.array.name: part.times for part in parts if part.times})
+        count, times, steps = parts[0].array.shape[0], max(part.times for part in parts), before + after
+        if layout.time is not None and not (times and -times <= min(steps) and max(steps) < times):
+            raise ValueError(
+                f"{self._where}: expected trajectories on a plane, (N, T, ny, nx), with the times {steps}, got "
+                f"{times or 'no'} times"
+            )
+        self._check_apart()
+        self._windows = times - max(steps) if layout.time is not None and layout.time.slide else 1
+        self._scalars = [(name, self._scalar(name, count)) for name in layout.scalars]
+        self.shape, self.rows = parts[0].grid, np.arange(count) if rows is None else np.asarray(rows, np.int64)
+        if not self.rows.size or self.rows.min() < 0 or self.rows.max() >= count:
+            raise ValueError(f"{self._where}: expected numbers of examples from 0 to {count - 1}, got {rows}")
+        self.size = len(self.rows) * self._windows
+        self.input_names = [name for part in self._inputs for name in part.names(before)]
+        self.target_names = [name for part in self._targets for name in part.names(after)]
+        columns = [(name, i, one.shape[1]) for name, one in self._scalars for i in range(one.shape[1])]
+        self.scalar_names = [name if count == 1 else f"{name}_{i}" for name, i, count in columns]
+
+    def _find(self, name: str) -> tuple[FileArray, int | None]:
+        """An array by its name, or the channel of one: ``u_1`` is channel 1 of ``u``."""
+        inside, channel = f"{self.group}/{name}" if self.group else name, None
+        base, _, number = inside.rpartition("_")
+        if base and number.isdecimal() and not any(f"/{full}".endswith(f"/{inside}") for full in self._file.arrays):
+            inside, channel = base, int(number)
+        array = self._file[inside]
+        if array.problem:
+            raise ValueError(f"{array.where}: {array.problem}")
+        return array, channel
+
+    def _check_apart(self) -> None:
+        """Check that no target is an input too, unless at times that are named."""
+        for one in self._inputs:
+            for two in self._targets:
+                both = one.array is two.array and (None in (one.channel, two.channel) or one.channel == two.channel)
+                if both and not one.times:
+                    channels = f"name channels, such as {two.name}_0, or " if two.channels > 1 else ""
+                    raise ValueError(
+                        f"{self._where}: expected other targets than inputs, got {two.name}; {channels}of "
+                        f"trajectories {SAY_TIMES}"
+                    )
+
+    def _agree(self, what: str, found: dict[str, Any]) -> None:
+        if len(set(found.values())) > 1:
+            each = ", ".join(f"{value} of {name}" for name, value in found.items())
+            raise ValueError(f"{self._where}: expected one {what} in all fields, got {each}")
+
+    def _scalar(self, name: str, count: int) -> np.ndarray:
+        """Values (count, c) of a scalar; one number is that of all examples."""
+        array, channel = self._find(name)
+        shape = array.shape[::-1] if array.of_matlab and array.shape == (1, count) else array.shape
+        if (len(shape) not in (1, 2) or shape[0] != count) and not (np.prod(shape) == 1 and len(shape) <= 2):
+            raise ValueError(f"{array.where}: expected a scalar ({count},) or ({count}, c), or one number, got {shape}")
+        values = array.at([()]).reshape(1 if np.prod(shape) == 1 else count, -1)
+        if channel is not None and channel >= values.shape[1]:
+            raise ValueError(f"{array.where}: expected a column below {values.shape[1]}, got {name}")
+        values = values if channel is None else values[:, channel : channel + 1]
+        _check_finite(values, array, np.arange(count))
+        return np.broadcast_to(values, (count, values.shape[1]))
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """None: what other programs say of their files is not believed."""
+        return {}
+
+    @property
+    def system(self) -> UnknownSystem:
+        """The names of its fields and scalars."""
+        return UnknownSystem(self.input_names, self.target_names, self.scalar_names)
+
+    @property
+    def resolution(self) -> Resolution:
+        """Points in each direction, or (ny, nx)."""
+        return resolution_of(self.shape)
+
+    def take(self, index) -> Examples:
+        """Examples at a slice, or at numbers in any order, of which -1 is the last; or where a mask is true.
+
+        An integer alone gives one example, with no leading dimension.
+
+        Raises:
+            ValueError: if the file is damaged there, or values are not finite.
+            OutOfRange: on numbers that it does not have, which is an IndexError and a ValueError.
+        """
+        if os.getpid() != self._process:  # HDF5's state is not shared by processes
+            self.__init__(self.path, self.layout, group=self.group, rows=self.rows)  # type: ignore[misc]
+        try:
+            chosen = np.arange(self.size)[index.cpu().numpy() if isinstance(index, torch.Tensor) else index]
+            if chosen.ndim > 1:
+                raise IndexError("expected one dimension")
+        except (IndexError, TypeError, ValueError) as error:
+            raise OutOfRange(
+                f"{self._where}: expected a slice, whole numbers from {-self.size} to {self.size - 1} or a mask of "
+                f"{self.size} to choose examples, got others ({one_line(error)})"
+            ) from None
+        if not chosen.size:
+            return self.take(slice(0, 1)).take(slice(0, 0))
+        numbers, (before, after) = np.atleast_1d(chosen), (self.layout.time or Times()).steps
+        rows, starts = self.rows[numbers // self._windows], numbers % self._windows
+        inputs: list[np.ndarray] = []
+        targets: list[np.ndarray] = []
+        for parts, steps, found in ((self._inputs, before, inputs), (self._targets, after, targets)):
+            for part in parts:
+                found.append(part.read(rows, starts, steps))
+                _check_finite(found[-1], part.array, rows)
+        scalars = [np.empty((len(rows), 0), "f4"), *(values[rows] for _, values in self._scalars)]
+        source, coefficients, solution = (
+            torch.from_numpy(np.concatenate(one, axis=1)) for one in (inputs, scalars, targets)
+        )
+        source, solution = (part.squeeze(1) for part in (source, solution))
+        read = Examples(source, coefficients, solution, torch.zeros(len(rows)))
+        return read if chosen.ndim else read.take(0)
+
+    def select(self, places: Sequence[int] | np.ndarray) -> FieldsFile:
+        """Some of its examples, or of its trajectories, by their places among `rows`; they share the open file."""
+        part = copy.copy(self)
+        part.rows = self.rows[np.asarray(places, np.int64)]
+        part.size = len(part.rows) * self._windows
+        return part
+
+    def places(self, name: str) -> np.ndarray:
+        """Places of the examples that an array says, by numbers or by a mask; ValueError if it does neither."""
+        array, count = self._file[name], len(self.rows)
+        values = array.at([()]).reshape(-1)
+        if values.size == count and np.isin(values, (0, 1)).all():
+            return np.flatnonzero(values)
+        if array.dtype == "bool" or not np.isin(values, np.arange(count)).all() or len(set(values)) < values.size:
+            raise ValueError(
+                f"{array.where}: expected numbers of examples from 0 to {count - 1}, each once, or a mask ({count},)"
+            )
+        return values.astype(np.int64)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> FieldsFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _check_finite(values: np.ndarray, array: FileArray, rows: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{array.where}: expected finite values in float32, got NaN or infinity in example {rows[bad[0]]}; leave "
+            "it out or mend it"
+        )
+
+
+def open_fields(
+    path: str | Path,
+    inputs: str | list[str] | None = None,
+    targets: str | list[str] | None = None,
+    scalars: str | list[str] = "",
+    **options: Any,
+) -> FieldsFile:
+    """Examples of a file of fields.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "own.npz"
+    ...     np.savez(path, a=np.ones((5, 8, 10), bool), u=np.zeros((5, 8, 10, 2)), nu=np.ones(5))
+    ...     with open_fields(path, "a", "u", "nu") as file:
+    ...         found = file.take([4, 0])
+    ...         file.size, file.shape, file.target_names, found.solution.shape, found.coefficients.shape
+    (5, (8, 10), ['u_0', 'u_1'], torch.Size([2, 2, 8, 10]), torch.Size([2, 1]))
+
+    Args:
+        path: HDF5, MATLAB 7.3, NPZ, NPY, PyTorch, or a folder of such. One field alone is (count, ny, nx).
+        inputs, targets, scalars: names, see `Layout`; where none is given, those of the YAML beside the file.
+        options: others of `Layout`.
+
+    Raises:
+        ValueError: if the file, an array or the layout do not fit, or nothing says what is what.
+    """
+    if inputs is None and targets is None:
+        if scalars or options:
+            raise ValueError("layout: expected inputs and targets with scalars and options, got none")
+        return FieldsFile(path, layout_beside(path))
+    return FieldsFile(path, Layout(inputs or "", targets or "", scalars, **options))
+
+
+def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, FieldsFile]:
+    """Examples to train, to validate and to test on: as the layout says, or drawn once with its seed.
+
+    What is not said is drawn from those to train on, a tenth of them each; of trajectories, whole ones are drawn.
+
+    Args:
+        path: the file.
+        layout: what its arrays are; where None, the YAML beside it says.
+
+    Raises:
+        ValueError: as `open_fields`; if a split is not found, two share examples, or there are too few.
+    """
+    layout = layout or layout_beside(path)
+    found: dict[str, FieldsFile] = {}
+    taken: dict[int, str] = {}
+    whole = None
+    for name, said in layout.splits.items():
+        if isinstance(said, str):
+            other = user_path(path).parent / user_path(said)
+            with ArrayFile(path) as file:
+                is_group = any(full.startswith(f"{said}/") for full in file.arrays)
+            if is_group:
+                found[name] = FieldsFile(path, layout, group=said)
+            elif other.exists():
+                found[name] = FieldsFile(other, layout)
+            else:
+                whole = whole or FieldsFile(path, layout)
+                found[name] = whole.select(whole.places(said))
+                for row in found[name].rows.tolist():
+                    if taken.setdefault(row, name) != name:
+                        raise ValueError(f"file {path}: splits: example {row} is in {taken[row]} and in {name}")
+    rest = found.get("train") or FieldsFile(path, layout)
+    if "train" not in found:
+        rest = rest.select(np.setdiff1d(np.arange(len(rest.rows)), list(taken)))
+    count, share = len(rest.rows), layout.splits.get("train")
+    order = torch.randperm(count, generator=stream(layout.seed, "held out")).numpy()
+    for name in SPLITS[1:]:
+        if name not in found:
+            size = max(1, round(count * float(layout.splits.get(name, HELD_OUT))))
+            chosen, order = np.sort(order[:size]), order[size:]
+            found[name] = rest.select(chosen)
+    most = len(order) if share is None or isinstance(share, str) else round(count * share)
+    if not order[:most].size:
+        raise ValueError(f"file {path}: expected examples to train on beside those held out, got {count} in all")
+    found["train"] = rest.select(np.sort(order[:most]))
+    for part in found.values():
+        if (part.input_names, part.target_names) != (rest.input_names, rest.target_names):
+            got = [*part.input_names, *part.target_names]
+            raise ValueError(f"{part._where}: expected the channels of those to train on, got {', '.join(got)}")
+    return {name: found[name] for name in SPLITS}

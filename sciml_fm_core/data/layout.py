@@ -1,0 +1,147 @@
+"""What the arrays of a file of fields are, as it is named or written in a YAML beside the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sciml_fm_core import schema
+from sciml_fm_core.files import user_path
+
+from .arrays import ArrayFile
+from .hdf5 import one_line
+from .splits import SPLITS
+
+SAY_TIMES = "say in a YAML which times are which, as time: {axis: first, inputs: 0, targets: 1, slide: true}"
+"""What to do with trajectories."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Which times of a trajectory are inputs and targets; the arrays with most axes have one of times then.
+
+    Args:
+        axis: ``first``, (N, T, ny, nx), or ``last``, (N, ny, nx, T).
+        inputs, targets: number or numbers of times; the first is 0, the last -1.
+        slide: whether they count from every time of a trajectory, so that it gives as many examples as fit.
+
+    Raises:
+        ValueError: on another axis, no times, or negative ones that slide.
+    """
+
+    axis: str = "first"
+    inputs: int | list[int] = 0
+    targets: int | list[int] = 1
+    slide: bool = False
+
+    def __post_init__(self):
+        _check_end("axis", self.axis)
+        if not all(self.steps):
+            raise ValueError("expected at least one time of inputs and one of targets, got none")
+        if self.slide and min(self.steps[0] + self.steps[1]) < 0:
+            raise ValueError("expected times from 0 on where they slide, got negative ones")
+
+    @property
+    def steps(self) -> tuple[list[int], list[int]]:
+        """Times of inputs and of targets."""
+        inputs, targets = ([one] if isinstance(one, int) else list(one) for one in (self.inputs, self.targets))
+        return inputs, targets
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the arrays of a file are; what a YAML beside it says.
+
+    Args:
+        inputs, targets: names of arrays, or of one channel of an array (``u_1``); a list, or a text with commas.
+        scalars: names of arrays (N,) or (N, c), or of one number for all examples.
+        channels: which axis the channels are, ``first`` or ``last`` after the examples; where None, the one of at most
+            `MOST_CHANNELS` that is less than half of the others, or of which the rest is the grid of another array.
+        time: which times of trajectories are inputs and targets.
+        periodic: whether the fields are, if it is known.
+        splits: to each of train, validation and test a share of the examples, or all by name: a group of the file that
+            holds arrays of the same names, an array of their numbers or a mask (N,), or another file.
+        seed: seed of the choice by shares.
+
+    Raises:
+        ValueError: if no input or target is named, one twice, or on another value.
+    """
+
+    inputs: str | list[str]
+    targets: str | list[str]
+    scalars: str | list[str] = ""
+    channels: str | None = None
+    time: Times | None = None
+    periodic: bool | None = None
+    splits: dict[str, str | float] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self):
+        for role in ("inputs", "targets", "scalars"):
+            said = getattr(self, role)
+            names = [name.strip() for name in (said.split(",") if isinstance(said, str) else said) if name.strip()]
+            if not names and role != "scalars":
+                raise ValueError(f"expected at least one array as {role}, got none")
+            if len(set(names)) < len(names):
+                raise ValueError(f"expected each of the {role} once, got {', '.join(names)}")
+            object.__setattr__(self, role, names)
+        if self.channels is not None:
+            _check_end("channels", self.channels)
+        if wrong := [name for name in self.splits if name not in SPLITS]:
+            raise ValueError(f"splits: expected {', '.join(SPLITS)}, got {wrong[0]!r}")
+        shares = [share for share in self.splits.values() if not isinstance(share, str)]
+        if shares and (min(shares) <= 0 or sum(shares) > 1):
+            raise ValueError(f"splits: expected shares above 0, together at most 1, got {shares}")
+
+
+def _check_end(what: str, value: str) -> None:
+    if value not in ("first", "last"):
+        raise ValueError(f"{what}: expected first or last, got {value!r}")
+
+
+def read_layout(path: str | Path) -> Layout:
+    """The layout that a YAML says.
+
+    Raises:
+        ValueError: if it is missing, no YAML, or says something else; or if PyYAML is not installed.
+    """
+    path = user_path(path)
+    try:
+        from sciml_fm_core.yaml_values import parse_yaml
+    except ImportError:
+        raise ValueError(
+            f"layout {path}: reading YAML needs PyYAML, `pip install 'sciml-fm[fields]'`; or name the arrays by "
+            "--inputs and --targets"
+        ) from None
+    try:
+        text = schema.read_text(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"layout {path}: not readable ({one_line(error)}); expected YAML in UTF-8") from error
+    return schema.read(Layout, parse_yaml(text, f"layout {path}"), f"layout {path}", strict=True)
+
+
+def _beside(path: Path) -> list[Path]:
+    names = path.with_name(path.name + ".yaml"), path.with_suffix(".yaml")
+    return [each for each in names if each.is_file() and each != path]
+
+
+def is_explained(path: str | Path) -> bool:
+    """Whether there is a YAML beside a file, ``own.npz.yaml`` or ``own.yaml``."""
+    return bool(_beside(user_path(path)))
+
+
+def layout_beside(path: str | Path) -> Layout:
+    """The layout that a YAML beside a file says, ``own.npz.yaml`` or ``own.yaml``.
+
+    Raises:
+        ValueError: as `read_layout`; or if there is none.
+    """
+    path = user_path(path)
+    for beside in _beside(path):
+        return read_layout(beside)
+    with ArrayFile(path) as file:
+        have = ", ".join(list(file.arrays)[:20])
+    raise ValueError(
+        f"file {path}: expected names of inputs and targets, got none; name some of {have} by --inputs and --targets, "
+        f"or in {path.name}.yaml"
+    )
