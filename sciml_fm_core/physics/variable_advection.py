@@ -19,8 +19,10 @@ from .krylov import Progress, Solved, conjugate_residuals, in_chunks
 from .parameter import Parameter
 from .random_fields import random_field
 from .resolved import ResolvedModes
-from .spectral import gradient
+from .spectral import advection_symbol, gradient, laplacian
+from .symmetries import Geometry
 from .variable_diffusion import check_inputs
+from .variable_system import VariableSystem
 
 INPUTS = ("v1", "v2", "f")
 """Names of the input fields, in the order of tensors."""
@@ -194,3 +196,53 @@ def draw_flow(ratio: Tensor, n: int, generator: torch.Generator) -> Tensor:
     numbers = torch.rand(2, count, generator=generator, device=device, dtype=torch.float32).to(ratio)
     noise = torch.randn(count, n, n, generator=generator, device=device, dtype=torch.float32).to(ratio)
     return flow(ratio, numbers[0], 2 * torch.pi * numbers[1], random_field(noise, exponent=3.5))
+
+
+class VariableAdvection(VariableSystem):
+    """SYS-5, ``-lap u + v . grad u = f`` with a flow that varies in space, without divergence; dial: ``|v| / 2 pi``.
+
+    With a constant flow it is SYS-2 with K = I.
+    """
+
+    name = "variable_advection"
+    label = "SYS-5"
+    title = "Advection by a flow that varies"
+    equation = r"-\Delta u + v \cdot \nabla u = f,\quad \nabla \cdot v = 0"
+    inputs = ("v1", "v2", "source")
+    dialled = ADVECTION_RATIO
+    shifts = SHIFTS
+    geometry = Geometry(vectors=(("v1", "v2"),))
+    told_channels = 2
+    solved_by = solve
+    left_by = residual
+
+    def draw_fields(self, dial, n, generator):
+        return draw_flow(dial, n, generator)
+
+    def dial(self, source, coefficients):
+        return flow_ratio(source[..., :2, :, :])
+
+    def varied(self, source, dial):
+        velocity, f = source[..., :2, :, :], source[..., 2:, :, :]
+        now = flow_ratio(velocity)
+        velocity = (dial / now.masked_fill(now == 0, 1)).to(velocity)[..., None, None, None] * velocity
+        return torch.cat([velocity, f.expand(*velocity.shape[:-3], *f.shape[-3:])], dim=-3)
+
+    def told_fields(self, source):
+        """The flow over 2 pi."""
+        return source[:, :2] / (2 * torch.pi)
+
+    def frozen_symbol(self, source, n):
+        mean = source[:, :2].double().mean((-2, -1))
+        advection = advection_symbol(mean, n)
+        return torch.complex(laplacian(n, like=mean).expand_as(advection), advection)
+
+    def pushed(self, source, solution):
+        """``-(v - mean v) . grad u``."""
+        velocity = source[:, :2] - source[:, :2].mean((-2, -1), keepdim=True)
+        return -(velocity * torch.stack(gradient(solution), dim=1)).sum(1)
+
+    def first_iterate(self, source):
+        """The solution with the mean flow."""
+        modes = ResolvedModes.of(source)
+        return modes.field(AdvectionOperator.of(source[:, :2], modes).precondition(modes.vector(source[:, 2])))

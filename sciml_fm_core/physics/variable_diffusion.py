@@ -19,7 +19,9 @@ from .krylov import Progress, Solved, conjugate_gradients, in_chunks
 from .parameter import Parameter
 from .random_fields import random_field
 from .resolved import ResolvedModes
-from .spectral import check_finite, check_grid
+from .spectral import check_finite, check_grid, gradient, laplacian
+from .symmetries import Geometry
+from .variable_system import VariableSystem
 
 INPUTS = ("a", "f")
 """Names of the input fields, in the order of tensors."""
@@ -181,3 +183,60 @@ def draw_diffusivity(heterogeneity: Tensor, n: int, generator: torch.Generator) 
     """Random diffusivities (batch, n, n) of the asked heterogeneities (batch,), in their precision, on their device."""
     noise = torch.randn(len(heterogeneity), n, n, generator=generator, device=generator.device, dtype=torch.float32)
     return diffusivity(heterogeneity, random_field(noise.to(heterogeneity)))
+
+
+class VariableDiffusion(VariableSystem):
+    """SYS-4, ``-div(a grad u) = f``, ``a = exp(s g) / mean``; dial: the heterogeneity s, the standard deviation of log a.
+
+    At s = 0 it is Poisson's equation with K = I.
+    """
+
+    name = "variable_diffusion"
+    label = "SYS-4"
+    title = "Heterogeneous diffusion"
+    equation = r"-\nabla \cdot (a \nabla u) = f"
+    inputs = ("diffusivity", "source")
+    dialled = HETEROGENEITY
+    shifts = SHIFTS
+    geometry = Geometry()
+    told_channels = 1
+    solved_by = solve
+    left_by = residual
+
+    def draw_fields(self, dial, n, generator):
+        return draw_diffusivity(dial, n, generator)[:, None]
+
+    def dial(self, source, coefficients):
+        return heterogeneity(source[..., 0, :, :])
+
+    def varied(self, source, dial):
+        a, f = source.unbind(-3)
+        logarithm, now = a.log(), heterogeneity(a)[..., None, None]
+        field = (logarithm - logarithm.mean((-2, -1), keepdim=True)) / now.masked_fill(now == 0, 1)
+        a = diffusivity(dial.to(a), field)
+        return torch.stack([a, f.expand_as(a)], dim=-3)
+
+    def told_fields(self, source):
+        """The logarithm of a, less its mean."""
+        logarithm = source[:, :1].log()
+        return logarithm - logarithm.mean((-2, -1), keepdim=True)
+
+    def frozen_symbol(self, source, n):
+        mean = source[:, 0].double().mean((-2, -1))
+        return mean[:, None, None] * laplacian(n, like=mean)
+
+    def pushed(self, source, solution):
+        """``grad log a . grad u``: the equation is ``-lap u = f / a + grad log a . grad u``."""
+        slope, other = (torch.stack(gradient(each), dim=1) for each in (source[:, 0].log(), solution))
+        return (slope * other).sum(1)
+
+    def first_iterate(self, source):
+        """One step of steepest descent from zero, preconditioned by the Laplacian."""
+        a, f = source.unbind(1)
+        modes = ResolvedModes.of(f)
+        right = modes.vector(f)
+        direction = right * modes.inverse_laplacian
+        image = DiffusionOperator(a, modes).apply(direction)
+        along, curvature = (torch.linalg.vecdot(direction.flatten(1), each.flatten(1)) for each in (right, image))
+        length = along / torch.where(curvature > 0, curvature, 1)
+        return modes.field(length[:, None, None, None] * direction)
