@@ -244,6 +244,9 @@ def pretrain(
     checkpoint: Annotated[Path | None, _option("File to keep the state in, to resume from.")] = None,
     compile: Annotated[bool | None, _option("Use torch.compile; by rule: long runs on a GPU.")] = None,
     precision: Annotated[str, _option(f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
+    validation_count: Annotated[
+        int, _option("Validation examples of each task that are drawn or held out.", least=0)
+    ] = 256,
     test_count: Annotated[int, _option("Test examples for the card; 0 for none.", least=0)] = 512,
     test_resolution: Annotated[int, _option("Points in each direction of the test examples.", least=1)] = 128,
     seed: Seed = 0,
@@ -277,7 +280,7 @@ def pretrain(
         operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, architecture=architecture, size=size, seed=seed, batch_size=batch_size,
             resolution=schedule, data=sets, validation=held_out, device=own_device, callback=callback,
-            checkpoint=checkpoint, processes=processes, start=start,
+            checkpoint=checkpoint, processes=processes, start=start, validation_count=validation_count,
         )  # fmt: skip
         if not processes.first:
             return

@@ -186,9 +186,9 @@ def draw_diffusivity(heterogeneity: Tensor, n: int, generator: torch.Generator) 
 
 
 class VariableDiffusion(VariableSystem):
-    """SYS-4, ``-div(a grad u) = f``, ``a = exp(s g) / mean``; dial: the heterogeneity s, the standard deviation of log a.
+    """SYS-4, ``-div(a grad u) = f``, ``a = exp(s g) / mean``; dial: the heterogeneity s.
 
-    At s = 0 it is Poisson's equation with K = I.
+    s is the standard deviation of log a. At s = 0 it is Poisson's equation with K = I.
     """
 
     name = "variable_diffusion"

@@ -219,9 +219,9 @@ def _started(operator: Operator, start: Operator) -> Operator:
         ValueError: if their networks differ otherwise, or the inputs of the start are no fields alone.
     """
     model, config = start.copy().model, operator.model.config
-    if model.config != config and isinstance(model, FNO) and isinstance(config, FNOConfig):
-        if config.in_channels >= model.config.in_channels and not start.normalization.channel_names:
-            model = model.widened(config.in_channels, config.point_channels)
+    fewer = model.config.in_channels <= config.in_channels and not start.normalization.channel_names
+    if model.config != config and fewer and isinstance(model, FNO) and isinstance(config, FNOConfig):
+        model = model.widened(config.in_channels, config.point_channels)
     if model.config != config:
         raise ValueError(
             f"start: expected an operator with the network {config}, or fewer fields of it, such as `symbol` for the "
