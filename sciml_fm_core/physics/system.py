@@ -313,7 +313,8 @@ def _register(cls: type[System]) -> None:
     named = {*cls.coefficient_names, *cls.inputs, *cls.outputs}
     if cls.geometry is not None and (unknown := set(cls.geometry.names) - named):
         raise TypeError(
-            f"{where}: its geometry names {', '.join(sorted(unknown))}, neither a coefficient nor a field; correct it"
+            f"{where}: its geometry names {', '.join(sorted(unknown))}, which is no coefficient and no field; "
+            "correct it"
         )
     if cls.coefficients is System.coefficients:
         known = {*cls.constants, *(p.name for p in cls.parameters), cls.dialled.name}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .krylov import Solved
 from .sources import draw_amplitudes, normalize, render
+from .spectral import broadcast_shapes
 from .system import System
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.8)
@@ -73,7 +74,10 @@ class VariableSystem(System):
         return found.view(*source.shape[:-3], *source.shape[-2:]).to(source.dtype)
 
     def residual(self, solution, source, coefficients):
-        return type(self).left_by(source, solution)
+        leading = broadcast_shapes(solution.shape[:-2], source.shape[:-3])
+        fields, found = source.shape[-3:], solution.shape[-2:]
+        given = source.expand(*leading, *fields).reshape(-1, *fields)
+        return type(self).left_by(given, solution.expand(*leading, *found).reshape(-1, *found)).view(*leading, *found)
 
     def coefficients(self, dial, source, parameters):
         return dial.new_empty(*dial.shape, 0)
