@@ -127,6 +127,8 @@ class Normalization(ABC):
     kind: ClassVar[str]
     linear: ClassVar[bool] = True
     """Whether it takes only linear equations with a symbol, whose solution is scaled with the source."""
+    is_fitted: ClassVar[bool] = True
+    """Whether it has statistics of examples."""
 
     def __init__(self, systems: tuple[System, ...], conditioners: Sequence[str] = ()):
         if not systems:
@@ -452,6 +454,7 @@ class SymbolNormalization(Normalization):
     """
 
     kind = "symbol"
+    is_fitted = False
     channel_names = ()
 
     @classmethod
@@ -576,6 +579,7 @@ class CorrectionNormalization(Normalization):
 
     kind = "correction"
     linear = False
+    is_fitted = False
     channel_names = ()
 
     def __init__(self, systems, conditioners=()):
@@ -714,5 +718,6 @@ def fit_normalization(
     if kind not in KINDS:
         raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
     generator = torch.Generator().manual_seed(seed)
+    count = count if KINDS[kind].is_fitted else 1
     drawn = [(task.system, task.sample(count, 32, generator)) for task in tasks]
     return KINDS[kind].fit([*examples, *drawn], conditioners)
