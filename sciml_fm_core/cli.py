@@ -237,11 +237,18 @@ def pretrain(
         list[Path] | None, _option("Files to choose the weights by; else some of the data are held out.")
     ] = None,
     system: GivenSystem = None,
+    start: Annotated[
+        str | None, _option("Shipped name or bundle to begin from; random weights where not given.")
+    ] = None,
     time_limit: Annotated[float | None, _option("Seconds by which the training ends.", above=0)] = None,
     checkpoint: Annotated[Path | None, _option("File to keep the state in, to resume from.")] = None,
     compile: Annotated[bool | None, _option("Use torch.compile; by rule: long runs on a GPU.")] = None,
     precision: Annotated[str, _option(f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
+    validation_count: Annotated[
+        int, _option("Validation examples of each task that are drawn or held out.", least=0)
+    ] = 256,
     test_count: Annotated[int, _option("Test examples for the card; 0 for none.", least=0)] = 512,
+    test_resolution: Annotated[int, _option("Points in each direction of the test examples.", least=1)] = 128,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -273,14 +280,15 @@ def pretrain(
         operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, architecture=architecture, size=size, seed=seed, batch_size=batch_size,
             resolution=schedule, data=sets, validation=held_out, device=own_device, callback=callback,
-            checkpoint=checkpoint, processes=processes,
+            checkpoint=checkpoint, processes=processes, start=start, validation_count=validation_count,
         )  # fmt: skip
         if not processes.first:
             return
         operator.card["command"] = command_line()
         if test_count:
-            operator.card["errors"] = evaluate_shifts(operator, count=test_count)
-            operator.card["errors_measured_on"] = f"{test_count} test examples at 128 x 128 per task, seed 0"
+            operator.card["errors"] = evaluate_shifts(operator, count=test_count, resolution=test_resolution)
+            tested = f"{test_count} test examples at {test_resolution} x {test_resolution}"
+            operator.card["errors_measured_on"] = f"{tested} per task, seed 0"
         operator.save(output)
     console.print(_card_table(operator.card, str(output)))
 

@@ -192,8 +192,8 @@ def _begin(partial: Path, count: int, attributes: Mapping, number: int) -> str:
                 h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F32LE, space, layout)
             for key, value in attributes.items():
                 # Not texts of any length: HDF5 has no checksum of those, and hangs where they are damaged.
-                texts = isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], str))
-                file.attrs[key] = np.char.encode(value, "utf-8") if texts else value
+                texts = isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+                file.attrs[key] = np.char.encode(np.asarray(value, str), "utf-8") if texts else value
         reserve(partial, partial.stat().st_size)
     except OSError:
         partial.unlink(missing_ok=True)

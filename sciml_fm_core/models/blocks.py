@@ -27,6 +27,7 @@ class Block(NamedTuple):
         mean: (batch, d).
         spectral_gate, gate: (batch, d), or None.
         mode_gate: (2 m * m, 2, batch, d), complex factors of the modes of the convolution, or None.
+        point_gates: (ny, nx, batch, d) each, factors at each point of the convolution and of the rest, or None.
     """
 
     spectral: Tensor
@@ -35,6 +36,7 @@ class Block(NamedTuple):
     spectral_gate: Tensor | None = None
     gate: Tensor | None = None
     mode_gate: Tensor | None = None
+    point_gates: tuple[Tensor, Tensor] | None = None
 
 
 class Head(NamedTuple):
@@ -191,8 +193,13 @@ def plain_blocks(
             mixed = mixed * block.spectral_gate  # here, where it is smallest
         if block.mode_gate is not None:
             mixed = complex_product(mixed, block.mode_gate)
-        convolved = synthesise(with_mean(mixed, points * block.mean), matrices)
+        if block.point_gates is None:
+            mixed = with_mean(mixed, points * block.mean)
+        convolved = synthesise(mixed, matrices)
         product = _product(hidden, block.weight, pointwise if number else None)
+        if block.point_gates is not None:
+            at_convolution, at_product = block.point_gates
+            convolved, product = convolved * at_convolution, (product + block.mean) * at_product
         hidden = convolved + product if block.gate is None else torch.addcmul(convolved, product, block.gate)
     return hidden
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -55,6 +55,8 @@ class FNOConfig(ModelConfig):
         margin: share of points added in each direction, for fields that are not periodic, and cut off again.
         fill: what the margin holds: fields ``mirrored`` at both ends, one fading into the other, so that they are
             continuous on the torus; or numbers that are ``learned``, one for each input field.
+        point_channels: how many of the last fields scale both branches of each block point by point, by factors
+            ``1 + tanh(w c + b)`` in (0, 2) that begin at 1; coefficients that vary in space are such fields.
     """
 
     width: int = 16
@@ -64,6 +66,7 @@ class FNOConfig(ModelConfig):
     mode_gate_width: int = 32
     margin: float = 0.0
     fill: str = "mirrored"
+    point_channels: int = 0
 
     def __post_init__(self):
         super().__post_init__()
@@ -154,12 +157,16 @@ class FNO(Model):
         self.gates = Gates(config.in_channels - 1, gates, config.gate_width) if config.gate_width else None
         told = config.mode_channels, config.depth, d, config.mode_gate_width
         self.mode_gates = ModeGates(*told) if config.mode_channels else None
+        self.point_gates = nn.Linear(config.point_channels, 2 * config.depth * d) if config.point_channels else None
         if generator is not None:
             for layer in self.modules():
                 if isinstance(layer, nn.Linear):
                     bound = 1 / math.sqrt(layer.in_features)
                     nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
                     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+        if self.point_gates is not None and not self.point_gates.weight.is_meta:
+            nn.init.zeros_(self.point_gates.weight)
+            nn.init.zeros_(self.point_gates.bias)
         self._layers = layers_of(self)
 
     @classmethod
@@ -233,15 +240,15 @@ class FNO(Model):
         """`forward` by the matrix products of `blocks`, for layers that are as they were built.
 
         They run in the fused form on a CPU, unless operations do not run at once (see `is_eager`), the pointwise
-        products have a dtype of their own (see `blocks.plain_trunk`), the grid is not square or there are several
-        output fields; and in the plain form elsewhere.
+        products have a dtype of their own (see `blocks.plain_trunk`), the grid is not square, there are several
+        output fields, or factors at each point; and in the plain form elsewhere.
         """
         points, spectrum, blocks, matrices = self._trunk(fields, told)
         head = Head(self.project.weight.T, self.project.bias, self.output.weight.T, self.output.bias)
-        ordinary = is_eager() and all(map(is_ordinary, (points, spectrum, *head, *chain.from_iterable(blocks))))
+        usual = self.config.out_channels == 1 and not self.config.point_channels and pointwise is None
         ny, nx = fields.shape[-2:]
-        usual = len(points) == points.shape[1] and self.config.out_channels == 1 and pointwise is None
-        if ordinary and usual and fields.device.type == "cpu":
+        usual = usual and len(points) == points.shape[1] and fields.device.type == "cpu" and is_eager()
+        if usual and all(map(is_ordinary, (points, spectrum, *head, *chain.from_iterable(blocks)))):
             solution = fused_trunk(points, spectrum, blocks, head, matrices)
         else:
             solution = plain_trunk(points, spectrum, blocks, head, matrices, pointwise)
@@ -261,6 +268,7 @@ class FNO(Model):
         points = fields.permute(2, 3, 0, 1)  # (y, x, batch, channel)
         spectrum = with_mean(functional.linear(analyse(points, matrices), known), ny * nx * lifted_mean)
         blocks = []
+        at_points = self.point_factors(fields)
         for i, (gates, factors) in enumerate(zip(self.block_gates(fields, told), self.mode_factors(told), strict=True)):
             spectral, pointwise = cast(SpectralConvolution, self.spectral[i]), cast(nn.Linear, self.pointwise[i])
             weight: Tensor = pointwise.weight
@@ -269,7 +277,7 @@ class FNO(Model):
                 mean, weight = functional.linear(lifted_mean, weight, mean), weight @ known
             spectral_gate, gate, shift = gates
             mean = (mean if gate is None else mean * gate + shift).expand(spectrum.shape[2:])
-            blocks.append(Block(spectral.weight, weight.T, mean, spectral_gate, gate, factors))
+            blocks.append(Block(spectral.weight, weight.T, mean, spectral_gate, gate, factors, at_points[i]))
         return points, spectrum, blocks, matrices
 
     def _all_fields(self, fields: Tensor, told: Conditioning) -> Tensor:
@@ -290,12 +298,15 @@ class FNO(Model):
         fields = self._all_fields(fields, told)
         channels = torch.cat([fields, told.scalars[..., None, None].expand(-1, -1, *fields.shape[-2:])], dim=1)
         hidden = self.lift(channels.permute(2, 3, 0, 1))  # (y, x, batch, channel)
+        at_points = self.point_factors(fields)
         for i, (gates, factors) in enumerate(zip(self.block_gates(fields, told), self.mode_factors(told), strict=True)):
             given = (hidden,) if factors is None else (hidden, factors)
             convolved, product = self.spectral[i](*given), self.pointwise[i](hidden)
             spectral_gate, gate, shift = gates
             if gate is not None:
                 convolved, product = spectral_gate * convolved + shift, gate * product
+            if (factors_here := at_points[i]) is not None:
+                convolved, product = convolved * factors_here[0], product * factors_here[1]
             hidden = convolved + product
             hidden = functional.gelu(hidden) if i < self.config.depth - 1 else hidden
         return hidden[:ny, :nx].permute(2, 0, 1, 3)
@@ -309,6 +320,28 @@ class FNO(Model):
         gates = self.gates(torch.cat([maps, told.scalars], dim=1)).unflatten(1, (depth, 3, -1))
         spectral, pointwise, shift = gates.permute(2, 1, 0, 3).contiguous()
         return list(zip(bounded_scale(spectral), bounded_scale(pointwise), torch.tanh(shift / 2), strict=True))
+
+    def point_factors(self, fields: Tensor) -> Sequence[tuple[Tensor, Tensor] | None]:
+        """Factors at each point of both branches of each block, (ny, nx, batch, d), where it has such gates."""
+        if self.point_gates is None:
+            return [None] * self.config.depth
+        values = fields[:, -self.config.point_channels :].permute(2, 3, 0, 1)
+        factors = (1 + torch.tanh(self.point_gates(values))).chunk(2 * self.config.depth, dim=-1)
+        return list(zip(factors[::2], factors[1::2], strict=True))
+
+    def widened(self, in_channels: int, point_channels: int) -> FNO:
+        """The same function of more fields, of which the new ones, behind the others, begin without effect.
+
+        >>> model = FNO(FNOConfig(1, width=4, modes=2, depth=2))
+        >>> fields = torch.randn(1, 3, 8, 8)
+        >>> torch.allclose(model.widened(3, 1)(fields), model(fields[:, :1]), atol=1e-6)
+        True
+        """
+        wide = FNO.create(replace(self.config, in_channels=in_channels, point_channels=point_channels))
+        state = self.plain().state_dict()
+        lift = functional.pad(state["lift.weight"], (0, in_channels - self.config.in_channels))
+        wide.load_state_dict(wide.state_dict() | state | {"lift.weight": lift})
+        return wide
 
     def mode_factors(self, told: Conditioning) -> Sequence[Tensor | None]:
         """Complex factors of the modes of each block, (2 m * m, 2, batch, d), where it is told values on modes."""

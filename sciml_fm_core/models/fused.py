@@ -24,16 +24,20 @@ cache each)."""
 
 SPARE_BYTES = 2**29
 """Memory kept for the next call, at most."""
+OF_A_BLOCK = 6
+"""What is taken of a `Block`: all but factors at each point."""
 
 
 def fused_trunk(
     fields: Tensor, spectrum: Tensor, blocks: Sequence[Block], head: Head, matrices: FourierMatrices
 ) -> Tensor:
-    """`plain_trunk` for ordinary tensors outside `torch.func`, tracing and compilation; square grids, one output.
+    """`plain_trunk` for ordinary tensors outside `torch.func`, tracing and compilation; square grids, one output,
+    and blocks without factors at each point.
 
     Differentiable any number of times: a backward pass that is to be differentiated computes the plain form again.
     """
-    arguments = matrices, fields.contiguous(), spectrum.contiguous(), *head, *chain.from_iterable(blocks)
+    parameters = chain.from_iterable(block[:OF_A_BLOCK] for block in blocks)
+    arguments = matrices, fields.contiguous(), spectrum.contiguous(), *head, *parameters
     result = _Trunk.apply(*arguments) if torch.is_grad_enabled() else _Trunk.forward(None, *arguments)
     return result.unsqueeze(-1)
 
@@ -252,7 +256,7 @@ def _plain_backward(ctx, as_graph: bool, result_gradient: Tensor, *inputs: Tenso
 
 def _blocks_of(parameters: Sequence[Any]) -> list[Block]:
     """The blocks among the parameters of `_Trunk`."""
-    return [Block(*parameters[first : first + 6]) for first in range(4, len(parameters), 6)]
+    return [Block(*parameters[first : first + OF_A_BLOCK]) for first in range(4, len(parameters), OF_A_BLOCK)]
 
 
 def _complex_product(first: Tensor, second: Tensor, out: Tensor, sign: int = 1) -> None:

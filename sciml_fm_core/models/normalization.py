@@ -16,9 +16,11 @@ from sciml_fm_core import schema
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import (
     filter_modes,
+    inverse_transform,
     largest_size,
     parseval_weights,
     power_of_two,
+    transform,
     translation_symbol,
     wavenumbers,
 )
@@ -26,6 +28,7 @@ from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.unknown import UnknownSystem
+from sciml_fm_core.physics.variable_system import VariableSystem
 
 from .conditioning import CONDITIONERS, SYMBOL_CHANNELS, Conditioning, symbol_features
 
@@ -47,6 +50,7 @@ class Encoded(NamedTuple):
     fields: Tensor | None = None
     mean: Tensor | None = None
     offset: Tensor | None = None
+    first: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Conditioning]:
@@ -58,7 +62,7 @@ class Encoded(NamedTuple):
         """``scale``, and 0 where the field is 0 everywhere: so is the solution, whatever the network says."""
         if self.offset is not None:
             return self.scale
-        return self.scale.masked_fill(~self.field.flatten(-3).any(dim=-1), 0)
+        return self.scale.masked_fill(~self.field[:, 0].flatten(-2).any(dim=-1), 0)
 
     def decode(self, output: Tensor) -> Tensor:
         """Solutions (..., batch, n, n) from network outputs (..., batch, 1, n, n): zero where the field is.
@@ -66,6 +70,9 @@ class Encoded(NamedTuple):
         Those of q > 1 output fields keep the shape (..., batch, q, ny, nx) of the outputs.
         """
         output = output.squeeze(-3)
+        if self.first is not None and self.modes is not None:
+            correction = long_waves(output, self.modes.shape[1] // 2 - 1)
+            return self.first + correction * self.used_scale[..., None, None]
         if self.offset is not None:
             return output * self.scale[..., None, None] + self.offset[..., None, None]
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
@@ -77,7 +84,15 @@ class Encoded(NamedTuple):
         """Parts of one batch concatenated, tensor by tensor; what none of them has stays None."""
         columns = zip(*parts, strict=True)
         made = [None if column[0] is None else torch.cat(list(column)) for column in columns]
-        return Encoded(*made)  # type: ignore[arg-type] # only the last four may be None
+        return Encoded(*made)  # type: ignore[arg-type] # only the last five may be None
+
+
+def long_waves(field: Tensor, modes: int) -> Tensor:
+    """A field (..., n, n) without its mean and without waves of wavenumber ``modes`` or more in either direction."""
+    n = field.shape[-1]
+    kx, ky = wavenumbers(n, device=field.device)
+    left_out = (kx >= modes) | (ky.abs() >= modes) | ((kx == 0) & (ky == 0))
+    return inverse_transform(transform(field).masked_fill(left_out, 0), n).to(field.dtype)
 
 
 def _root_mean_square(field: Tensor) -> Tensor:
@@ -112,6 +127,8 @@ class Normalization(ABC):
     kind: ClassVar[str]
     linear: ClassVar[bool] = True
     """Whether it takes only linear equations with a symbol, whose solution is scaled with the source."""
+    is_fitted: ClassVar[bool] = True
+    """Whether it has statistics of examples."""
 
     def __init__(self, systems: tuple[System, ...], conditioners: Sequence[str] = ()):
         if not systems:
@@ -186,6 +203,11 @@ class Normalization(ABC):
     def in_channels(self) -> int:
         """Input channels of the network: input fields, further fields and scalars."""
         return len(self.systems[0].inputs) + self.channels("fields") + len(self.channel_names)
+
+    @property
+    def point_channels(self) -> int:
+        """How many of the last fields say of each point what the equation is there, see `FNOConfig`."""
+        return 0
 
     @property
     def out_channels(self) -> int:
@@ -432,6 +454,7 @@ class SymbolNormalization(Normalization):
     """
 
     kind = "symbol"
+    is_fitted = False
     channel_names = ()
 
     @classmethod
@@ -541,6 +564,79 @@ class FieldsNormalization(Normalization):
         return {"centre": list(self.centre), "spread": list(self.spread)}
 
 
+class CorrectionNormalization(Normalization):
+    """The network corrects a first iterate of a linear equation ``A u = f`` whose coefficients are fields.
+
+    It is what a solver would do next. With P, the operator with its fields frozen at their means, which is inverted by
+    a division in Fourier space; u0, the system's `first_iterate`; its residual ``r = f - A u0``; and g = rms(r), the
+    fields are r / g, what ``P^-1 r`` pushes (`VariableSystem.pushed`) over g, and the `told_fields` at each point. The
+    values on modes are `symbol_features` of P, as of `SymbolNormalization`, so that an operator that was trained on
+    constant coefficients is a start. The output times g / S is added to u0 on the modes that the network has, beyond
+    them ``P^-1 r`` is, and -f gives -u.
+
+    Where the first iterate is exact, as it is of constant coefficients, the prediction is, whatever the weights.
+    """
+
+    kind = "correction"
+    linear = False
+    is_fitted = False
+    channel_names = ()
+
+    def __init__(self, systems, conditioners=()):
+        super().__init__(systems, conditioners)
+        other = [system.name for system in systems if not isinstance(system, VariableSystem)]
+        if other or len({system.told_channels for system in self._variable}) > 1:
+            raise ValueError(
+                "correction normalization: expected systems whose coefficients are fields, as many of each, got "
+                f"{', '.join(system.name for system in systems)}; use another recipe"
+            )
+
+    @classmethod
+    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> CorrectionNormalization:
+        """Nothing is fitted; the examples name the systems."""
+        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners)
+
+    @property
+    def _variable(self) -> list[VariableSystem]:
+        return [system for system in self.systems if isinstance(system, VariableSystem)]
+
+    @property
+    def in_channels(self):
+        return 2 + self.channels("fields") + self.point_channels
+
+    @property
+    def point_channels(self):
+        return self._variable[0].told_channels
+
+    def channels(self, part):
+        return super().channels(part) + (SYMBOL_CHANNELS if part == "modes" else 0)
+
+    def _scaled(self, source, coefficients, system, mode_points, variation):
+        first = system.first_iterate(source)
+        left = -system.residual(first, source, coefficients)
+        symbol = system.frozen_symbol(source, source.shape[-1])
+        null = symbol == 0
+        step = filter_modes(left, (1 / symbol.masked_fill(null, 1)).masked_fill(null, 0))
+        turned = left.amax(dim=(-2, -1)) + left.amin(dim=(-2, -1)) < 0
+        g = _root_mean_square(left) * torch.where(turned, -1, 1)
+        symbol = system.frozen_symbol(source, mode_points)
+        scale = symbol_scale(symbol)
+        z = symbol / scale[:, None, None]
+        z[:, 0, 0] = 1
+        fields = torch.stack([left, system.pushed(source, step)], dim=1) / g[:, None, None, None]
+        return Encoded(
+            torch.cat([fields, system.told_fields(source)], dim=1),
+            source.new_empty(len(source), 0),
+            g / scale.to(source.dtype),
+            torch.ones_like(g),
+            symbol_features(z).to(source.dtype),
+            first=first + step - long_waves(step, mode_points // 2 - 1),
+        )
+
+    def _statistics(self):
+        return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Plain:
     """What `Normalization.to_dict` makes; a kind adds its statistics."""
@@ -571,6 +667,7 @@ class _PlainFields(_PlainDimensionless):
 
 _PLAIN = {
     "paper": _PlainPaper, "dimensionless": _PlainDimensionless, "symbol": _Plain, "fields": _PlainFields,
+    "correction": _Plain,
 }  # fmt: skip
 
 
@@ -593,7 +690,14 @@ def normalization_from_dict(values: dict) -> Normalization:
 
 
 KINDS: dict[str, Any] = {
-    cls.kind: cls for cls in (PaperNormalization, DimensionlessNormalization, SymbolNormalization, FieldsNormalization)
+    cls.kind: cls
+    for cls in (
+        PaperNormalization,
+        DimensionlessNormalization,
+        SymbolNormalization,
+        FieldsNormalization,
+        CorrectionNormalization,
+    )
 }
 
 
@@ -614,5 +718,6 @@ def fit_normalization(
     if kind not in KINDS:
         raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
     generator = torch.Generator().manual_seed(seed)
+    count = count if KINDS[kind].is_fitted else 1
     drawn = [(task.system, task.sample(count, 32, generator)) for task in tasks]
     return KINDS[kind].fit([*examples, *drawn], conditioners)

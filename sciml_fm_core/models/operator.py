@@ -124,6 +124,12 @@ class Operator:
                 f"operator: the network has {model.config.out_channels} output channels, the system "
                 f"{normalization.out_channels} output fields; build its config with that many out_channels"
             )
+        points = normalization.point_channels
+        if getattr(model.config, "point_channels", 0) != points:
+            raise ValueError(
+                f"operator: the normalisation makes {points} fields that scale the blocks at each point; build the "
+                "config of an FNO with that many point_channels"
+            )
         self.model = model
         self.normalization = normalization
         self.card = schema.plain(card or {})

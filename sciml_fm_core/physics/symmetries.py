@@ -57,7 +57,7 @@ class Geometry:
         for first, second in (each for each in self.vectors if each[0] in columns):
             columns[first], columns[second] = _exchanged(columns[first], columns[second], swap)
             columns[first], columns[second] = sign_x * columns[first], sign_y * columns[second]
-        return torch.stack(list(columns.values()), dim=-1)
+        return torch.stack(list(columns.values()), dim=-1) if columns else coefficients
 
 
 def turned_field(field: Tensor, elements: Tensor) -> Tensor:

@@ -310,9 +310,11 @@ def _register(cls: type[System]) -> None:
         )
     if not re.fullmatch(r"[A-Za-z][\w-]*", cls.label) or not re.fullmatch(r"[A-Za-z][\w-]*", cls.name):
         raise TypeError(f"{where}: expected name and label of letters, digits, _ and -, got {cls.name!r} {cls.label!r}")
-    if cls.geometry is not None and (unknown := set(cls.geometry.names) - set(cls.coefficient_names)):
+    named = {*cls.coefficient_names, *cls.inputs, *cls.outputs}
+    if cls.geometry is not None and (unknown := set(cls.geometry.names) - named):
         raise TypeError(
-            f"{where}: its geometry names {', '.join(sorted(unknown))}, which is no coefficient; correct it"
+            f"{where}: its geometry names {', '.join(sorted(unknown))}, which is no coefficient and no field; "
+            "correct it"
         )
     if cls.coefficients is System.coefficients:
         known = {*cls.constants, *(p.name for p in cls.parameters), cls.dialled.name}

@@ -16,8 +16,9 @@ from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.evaluation.metrics import has_size
 from sciml_fm_core.models.base import AUTO, find_model
+from sciml_fm_core.models.fno import FNO, FNOConfig
 from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
-from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution
 from sciml_fm_core.physics.spectral_system import SpectralSystem
@@ -75,7 +76,8 @@ def new_operator(
         gate_width=chosen.gate_width if normalization.in_channels > 1 else 0,
         mode_channels=normalization.channels("modes"),
         out_channels=normalization.out_channels,
-        **{**sized, **shape},
+        **{**sized, **({"point_channels": normalization.point_channels} if normalization.point_channels else {})},
+        **shape,
     )
     labels = [task.label for task in tasks]
     card = {"tasks": labels, "recipe": recipe, "architecture": architecture, "size": size, "seed": seed}
@@ -101,6 +103,7 @@ def pretrain(
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
     inputs_for: Sequence[Task] = (),
+    start: Operator | str | Path | None = None,
     **shape: Any,
 ) -> tuple[Operator, History]:
     """Train an operator for one or several tasks, on fresh examples or on given ones, in memory or in files.
@@ -125,6 +128,8 @@ def pretrain(
         callback, checkpoint: as in `fit`.
         processes: several that call this together and share each batch, see `distributed.started_by_torchrun`.
         inputs_for: further tasks whose coefficients it has inputs for, and none of whose examples it is trained on.
+        start: an operator, or the name or file of one, whose weights are where the training begins, see `FNO.widened`;
+            random ones where None.
         shape: further fields of the network's config, such as ``margin`` of `FNOConfig` for fields that are not
             periodic.
 
@@ -150,6 +155,11 @@ def pretrain(
         **shape,
         examples=[(system, sample(one)) for system, one in zip(systems, sets, strict=False)],
     )  # fmt: skip
+    if start is not None:
+        begun = start if isinstance(start, Operator) else load_operator(start)
+        operator = _started(operator, begun)
+        of_start = {key: value for key, value in begun.card.items() if key != "curve"}
+        operator.card["start"] = of_start | {"digest": begun.digest}
     config = completed(config, operator)
     batch_size = chosen.batch_size if batch_size is None else batch_size
     if resolution is None and not sets:
@@ -200,6 +210,24 @@ def pretrain(
     if processes.world_size > 1:
         operator.card["hardware"] = f"{processes.world_size} x {operator.card['hardware']}"
     return operator, history
+
+
+def _started(operator: Operator, start: Operator) -> Operator:
+    """An untrained operator with the weights of another: the same network, or one that has fewer fields.
+
+    Raises:
+        ValueError: if their networks differ otherwise, or the inputs of the start are no fields alone.
+    """
+    model, config = start.copy().model, operator.model.config
+    fewer = model.config.in_channels <= config.in_channels and not start.normalization.channel_names
+    if model.config != config and fewer and isinstance(model, FNO) and isinstance(config, FNOConfig):
+        model = model.widened(config.in_channels, config.point_channels)
+    if model.config != config:
+        raise ValueError(
+            f"start: expected an operator with the network {config}, or fewer fields of it, such as `symbol` for the "
+            f"recipe correction; got {start.model.config}; choose another size, recipe or start"
+        )
+    return Operator(model, operator.normalization, operator.card).to(operator.device)
 
 
 def _of_tasks(data: Data | Sequence[Data], tasks: Sequence[Task], name: str) -> list[Reader]:
