@@ -59,8 +59,8 @@ class Layout:
             `MOST_CHANNELS` that is less than half of the others, or of which the rest is the grid of another array.
         time: which times of trajectories are inputs and targets.
         periodic: whether the fields are, if it is known.
-        splits: to each of train, validation and test a share of the examples, or all by name: a group of the file that
-            holds arrays of the same names, an array of their numbers or a mask (N,), or another file.
+        splits: to each of train, validation and test a share of the examples; or where they are: a group of the file
+            (``train/u``) or an ending (``u_train``) of arrays of the same names, or another file.
         seed: seed of the choice by shares.
 
     Raises:
