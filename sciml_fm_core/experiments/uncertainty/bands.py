@@ -57,7 +57,7 @@ class Band:
             the root mean square of the solution.
         """
         held, points, width = [], [], []
-        for examples in _parts(data):
+        for examples in _parts(predictor, data):
             mean, half = self.around(predictor, examples.source, examples.coefficients)
             inside = covered(mean, half, examples.solution).double().reshape(examples.size, -1)
             held.append((inside >= self.coverage - 1e-9).all(dim=1))
@@ -90,7 +90,7 @@ def calibrated_band(
         ValueError: if there are too few examples, or the spread is zero where the prediction errs.
     """
     scores = []
-    for examples in _parts(data):
+    for examples in _parts(predictor, data):
         mean, spread = _predicted(predictor, examples.source, examples.coefficients)
         found = conformal_scores(mean, spread.expand_as(mean), examples.solution, coverage)
         scores.append(found.reshape(examples.size, -1).amax(dim=1))
@@ -114,8 +114,8 @@ def band_of(card: dict[str, Any]) -> Band:
     return Band(**card["band"])
 
 
-def _parts(data: Data) -> Iterator[Examples]:
-    reader = open_data(data)
+def _parts(predictor: Operator | Ensemble, data: Data) -> Iterator[Examples]:
+    reader = open_data(data, predictor.systems[0])
     for start in range(0, reader.size, PART):
         yield reader.take(slice(start, start + PART))
 
