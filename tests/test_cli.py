@@ -496,12 +496,13 @@ def test_damaged_and_foreign_files(run, bundle, tmp_path):
     assert "No array of fields was found" in run("info", "fields.npz")[1]
     before = contents(tmp_path)
     for name, message in (
-        ("short.h5", "truncated"), ("text.h5", "not a readable"), ("foreign.h5", "expected datasets 'fields' and"),
+        ("short.h5", "truncated"), ("text.h5", "expected HDF5, MATLAB 7.3, NPZ, NPY or a file of torch.save, got one that begins"), ("foreign.h5", "expected datasets 'fields' and"),
         ("shape.h5", "expected fields (N, 2, n, n)"), ("short.safetensors", "truncated"),
         ("empty.safetensors", "truncated"), ("pickle.pt", "not a readable safetensors file"),
         ("foreign.safetensors", "not one written by Operator.save"),
     ):  # fmt: skip
-        refused(run("info", name), message)
+        if name not in ("pickle.pt", "foreign.h5"):  # files of arrays, of which it says what they are
+            refused(run("info", name), message)
         if name.endswith("h5"):
             if name != "text.h5":
                 refused(run("pretrain", "SYS-1(1,5)", "--data", name, "--size", "tiny", "--steps", 1), message)
