@@ -496,7 +496,9 @@ def test_damaged_and_foreign_files(run, bundle, tmp_path):
     assert "No array of fields was found" in run("info", "fields.npz")[1]
     before = contents(tmp_path)
     for name, message in (
-        ("short.h5", "truncated"), ("text.h5", "got one that begins with b'temperature"), ("foreign.h5", "expected datasets 'fields' and"),
+        ("short.h5", "truncated"),
+        ("text.h5", "got one that begins with b'temperature"),
+        ("foreign.h5", "expected datasets 'fields' and"),
         ("shape.h5", "expected fields (N, 2, n, n)"), ("short.safetensors", "truncated"),
         ("empty.safetensors", "truncated"), ("pickle.pt", "not a readable safetensors file"),
         ("foreign.safetensors", "not one written by Operator.save"),

@@ -302,13 +302,13 @@ def test_splits_are_drawn_once_with_the_seed(tmp_path):
     first, again, other = (rows_of(open_splits(path, Layout("a", "u", seed=seed))) for seed in (0, 0, 1))
     assert first == again != other
     assert sorted(row for part in first.values() for row in part) == list(range(40))
-    assert [len(part) for part in first.values()] == [32, 4, 4]
+    assert [len(part) for part in first.values()] == [24, 8, 8]
 
 
 def test_trajectories_are_split_whole(tmp_path):
     path = npz(tmp_path / "own.npz", u=np.ones((10, 5, 8, 8)))
     parts = open_splits(path, Layout("u", "u", time=Times(slide=True)))
-    assert {name: part.size for name, part in parts.items()} == {"train": 32, "validation": 4, "test": 4}
+    assert {name: part.size for name, part in parts.items()} == {"train": 24, "validation": 8, "test": 8}
 
 
 def test_splits_by_groups(tmp_path):

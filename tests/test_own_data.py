@@ -1,6 +1,9 @@
 """Fields without an equation, from a file to an operator and its band: by commands as an engineer types them."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -31,8 +34,22 @@ def fields(count=N, seed=0):
 @pytest.fixture
 def own(tmp_path):
     np.savez(tmp_path / "own.npz", **fields())
-    np.savez(tmp_path / "new.npz", **fields(30, 1))
+    np.savez(tmp_path / "new.npz", **fields(50, 1))
     return ("--data", "own.npz", "--inputs", "a", "--targets", "u", "--scalars", "nu")
+
+
+def test_commands_of_the_page(run, own):
+    """As an engineer types them, in a folder with two files; and the ensemble."""
+    page = (Path(__file__).parent.parent / "docs" / "own_data.md").read_text(encoding="utf-8")
+    small = {"pretrain": FEW, "adapt": FEW}
+    commands = re.findall(r"^sciml-fm (.+)$", page, re.MULTILINE)
+    assert len(commands) == 6
+    for verb, *arguments in map(shlex.split, commands):
+        code, out, err = run(verb, *arguments, *small.get(verb, ()))
+        assert code == 0, err
+    assert "The band holds 90% of the points" in out
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code.replace("members=4", "members=2, batch_size=4, config=sciml_fm.TrainConfig(steps=2)"), {})
 
 
 def test_three_commands(run, own, tmp_path):
@@ -43,9 +60,9 @@ def test_three_commands(run, own, tmp_path):
     operator = load_operator("own.safetensors")
     card = operator.card
     assert (card["data"][0]["examples"], card["data"][0]["split"], card["validation"][0]["examples"]) == (
-        80,
+        68,
         "train",
-        10,
+        16,
     )
     assert (operator.model.config.modes, operator.model.config.margin, operator.model.config.fill) == (
         5,
@@ -53,13 +70,13 @@ def test_three_commands(run, own, tmp_path):
         "learned",
     )
     measured = json.loads(run("evaluate", "own.safetensors", "--data", "own.npz", "--band", "--json")[1])
-    assert (measured["examples"], measured["data"]["split"]) == (10, "test")
+    assert (measured["examples"], measured["data"]["split"]) == (16, "test")
     assert measured["error"] == pytest.approx(card["errors"]["own.npz, test"])
     assert 0 <= measured["band"]["held"] <= 1
     code, out, _ = run("evaluate", "own.safetensors", "--data", "new.npz", "--band")
     assert code == 0
     said = out.replace("\n", " ")
-    assert "30 examples, (12, 10) " in said or "all of the file" in said
+    assert "50 examples, 12 x 10, all of the file" in said
     assert "The band holds 90% of the points in" in said
 
     adapt = ("adapt", "own.safetensors", "--data", "new.npz", *FEW, "--examples", 8, "--json")
@@ -70,7 +87,7 @@ def test_three_commands(run, own, tmp_path):
     assert tuned.normalization.centre == operator.normalization.centre != scratch.normalization.centre
     parts = open_splits("new.npz", Layout("a", "u", "nu"))
     assert tuned.card["errors"]["new.npz, test"] == pytest.approx(evaluate(tuned, data=parts["test"])["error"])
-    for data, count in (("new.npz", 3), ("own.npz", 10)):
+    for data, count in (("new.npz", 10), ("own.npz", 16)):
         out = run("evaluate", "tuned.safetensors", "--data", data)[1].replace("\n", " ")
         assert f"{count} examples" in out
         assert "the test split of a file that it was trained on" in out
@@ -83,7 +100,7 @@ def test_splits_of_a_yaml_and_of_options(run, own, tmp_path):
     operator = load_operator("operator.safetensors")
     assert not operator.model.config.margin
     assert operator.card["data"][0]["layout"]["splits"] == {"test": 0.3, "validation": "new.npz"}
-    assert (operator.card["data"][0]["examples"], operator.card["validation"][0]["examples"]) == (70, 30)
+    assert (operator.card["data"][0]["examples"], operator.card["validation"][0]["examples"]) == (70, 50)
     (tmp_path / "own.npz.yaml").unlink()
     assert "30 examples" in run("evaluate", "operator.safetensors", "--data", "own.npz")[1]
 

@@ -23,12 +23,15 @@ from .splits import SPLITS, stream
 
 HELD_OUT = 0.1
 """Share of the examples of fields to validate on, and to test on, where nothing else is said."""
+LEAST_HELD_OUT = 16
+"""At least as many, but a fifth of them at most: fewer would measure little, and calibrate no band."""
 
 
 def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Rows]:
     """Fields to train, to validate and to test on: as the layout says, or drawn once with its seed.
 
-    What is not said is drawn from those to train on, a tenth of them each; of trajectories, whole ones are drawn.
+    What is not said is drawn from those to train on, a tenth of them each, or more of a few, see `LEAST_HELD_OUT`; of
+    trajectories, whole ones are drawn.
 
     >>> import tempfile
     >>> import numpy as np
@@ -36,7 +39,7 @@ def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Row
     ...     np.savez(Path(folder) / "own.npz", a=np.ones((40, 8, 8)), u=np.zeros((40, 8, 8)))
     ...     parts = open_splits(Path(folder) / "own.npz", Layout("a", "u"))
     >>> {name: part.size for name, part in parts.items()}
-    {'train': 32, 'validation': 4, 'test': 4}
+    {'train': 24, 'validation': 8, 'test': 8}
 
     Args:
         path: the file.
@@ -55,9 +58,11 @@ def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Row
     def rows(chosen: Tensor) -> Tensor:
         return (chosen.sort().values[:, None] * file.windows + torch.arange(file.windows)).flatten()
 
+    default = max(round(count * HELD_OUT), min(LEAST_HELD_OUT, count // 5))
     for name in SPLITS[1:]:
         if name not in found:
-            size = max(1, round(count * float(layout.splits.get(name, HELD_OUT))))
+            own = layout.splits.get(name)
+            size = max(1, round(count * own) if isinstance(own, float | int) else default)
             found[name], order = Rows(file, rows(order[:size]), name), order[size:]
     kept = order[: round(count * share)] if isinstance(share, float | int) else order
     if not len(kept):
