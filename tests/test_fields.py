@@ -13,10 +13,10 @@ import torch
 from sciml_fm_core import Task, generate
 from sciml_fm_core.data.arrays import ArrayFile
 from sciml_fm_core.data.describe import describe
-from sciml_fm_core.data.fields import open_fields
+from sciml_fm_core.data.fields import FieldsFile
 from sciml_fm_core.data.given import Rows, described
 from sciml_fm_core.data.hdf5 import OutOfRange
-from sciml_fm_core.data.layout import Layout, Times, layout_beside, read_layout
+from sciml_fm_core.data.layout import Layout, Times, layout_beside
 from sciml_fm_core.data.own import find_layout, open_splits, trained_on
 
 N, NY, NX = 6, 9, 12
@@ -25,6 +25,10 @@ A, U = (RANDOM.normal(size=(N, NY, NX)).astype("f4") for _ in range(2))
 UV = np.stack([U, U + 1], axis=1)
 NU = np.linspace(0.1, 0.6, N)
 TIMES = RANDOM.normal(size=(N, 20, NY, NX)).astype("f4")
+
+
+def open_fields(path, inputs=None, targets=None, scalars="", **options):
+    return FieldsFile(path, None if inputs is None else Layout(inputs, targets, scalars, **options))
 
 
 def hdf5(path, attributes=None, **arrays):
@@ -249,6 +253,7 @@ def test_a_layout_beside_the_file(tmp_path):
     ("text", "said"),
     [
         ("inputs: [a", "own.npz.yaml, line 1: "),
+        ("inputs: \udce4", "layout .*own.npz.yaml: not readable .*; expected YAML in UTF-8"),
         ("inputs: a", "own.npz.yaml: lacks targets"),
         ("inputs: 3\ntargets: u", "own.npz.yaml: inputs: expected a text, got 3"),
         ("inputs: ','\ntargets: u", "own.npz.yaml: expected at least one array as inputs, got none"),
@@ -282,15 +287,10 @@ def test_a_layout_beside_the_file(tmp_path):
 )
 def test_a_bad_layout_is_one_line(tmp_path, text, said):
     path = npz(tmp_path / "own.npz", a=A, u=U)
-    (tmp_path / "own.npz.yaml").write_text(text)
+    (tmp_path / "own.npz.yaml").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=said) as error:
         open_splits(path)
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_layout(tmp_path):
-    with pytest.raises(ValueError, match=r"layout .*own.yaml: not readable \(.*\); expected YAML"):
-        read_layout(tmp_path / "own.yaml")
 
 
 def rows_of(parts):

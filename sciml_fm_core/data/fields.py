@@ -127,21 +127,30 @@ def _channels_last(shape: tuple[int, ...], said: str | None, grid: tuple[int, ..
 class FieldsFile:
     """Examples of a file of fields, read in parts; a context manager, which other processes may read too.
 
-    See `open_fields`. ``size`` is the number of examples, ``shape`` the points (ny, nx), ``input_names``,
-    ``target_names`` and ``scalar_names`` what the channels are called; ``windows`` the number of examples that each
-    trajectory gives, which stand one after the other, 1 where there are none.
+    ``size`` is the number of examples, ``shape`` the points (ny, nx), ``input_names``, ``target_names`` and
+    ``scalar_names`` what the channels are called; ``windows`` the number of examples that each trajectory gives, which
+    stand one after the other, 1 where there are none.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "own.npz"
+    ...     np.savez(path, a=np.ones((5, 8, 10), bool), u=np.zeros((5, 8, 10, 2)), nu=np.ones(5))
+    ...     with FieldsFile(path, Layout("a", "u", "nu")) as file:
+    ...         found = file.take([4, 0])
+    ...         file.size, file.shape, file.target_names, found.solution.shape, found.coefficients.shape
+    (5, (8, 10), ['u_0', 'u_1'], torch.Size([2, 2, 8, 10]), torch.Size([2, 1]))
 
     Args:
-        path: the file, see `ArrayFile`.
-        layout: what its arrays are.
+        path: the file, see `ArrayFile`. One field alone is (count, ny, nx).
+        layout: what its arrays are; where None, as the YAML beside it says.
         group: group of the file to read, such as ``train``: of a name ``u`` the array ``train/u``, or ``u_train``.
 
     Raises:
         ValueError: if the file, an array or the layout do not fit.
     """
 
-    def __init__(self, path: str | Path, layout: Layout, group: str = ""):
-        self.path, self.layout, self.group = user_path(path), layout, group
+    def __init__(self, path: str | Path, layout: Layout | None = None, group: str = ""):
+        self.path, self.layout, self.group = user_path(path), layout or layout_beside(path), group
         self._file, self._process = ArrayFile(self.path), os.getpid()
         self._where = self._file.where
         try:
@@ -297,36 +306,3 @@ def _check_finite(values: np.ndarray, array: FileArray, rows: np.ndarray) -> Non
             f"{array.where}: expected finite values in float32, got NaN or infinity in example {rows[bad[0]]}; leave "
             "it out or mend it"
         )
-
-
-def open_fields(
-    path: str | Path,
-    inputs: str | list[str] | None = None,
-    targets: str | list[str] | None = None,
-    scalars: str | list[str] = "",
-    **options: Any,
-) -> FieldsFile:
-    """Examples of a file of fields.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "own.npz"
-    ...     np.savez(path, a=np.ones((5, 8, 10), bool), u=np.zeros((5, 8, 10, 2)), nu=np.ones(5))
-    ...     with open_fields(path, "a", "u", "nu") as file:
-    ...         found = file.take([4, 0])
-    ...         file.size, file.shape, file.target_names, found.solution.shape, found.coefficients.shape
-    (5, (8, 10), ['u_0', 'u_1'], torch.Size([2, 2, 8, 10]), torch.Size([2, 1]))
-
-    Args:
-        path: HDF5, MATLAB 7.3, NPZ, NPY, PyTorch, or a folder of such. One field alone is (count, ny, nx).
-        inputs, targets, scalars: names, see `Layout`; where none is given, those of the YAML beside the file.
-        options: others of `Layout`.
-
-    Raises:
-        ValueError: if the file, an array or the layout do not fit, or nothing says what is what.
-    """
-    if inputs is None and targets is None:
-        if scalars or options:
-            raise ValueError("layout: expected inputs and targets with scalars and options, got none")
-        return FieldsFile(path, layout_beside(path))
-    return FieldsFile(path, Layout(inputs or "", targets or "", scalars, **options))

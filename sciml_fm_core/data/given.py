@@ -18,7 +18,7 @@ from sciml_fm_core.physics.spectral import Resolution, check_finite, check_tenso
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
-from .fields import FieldsFile, open_fields
+from .fields import FieldsFile
 from .hdf5 import FORMAT, DatasetFile
 from .layout import is_explained
 from .splits import stream
@@ -34,7 +34,7 @@ def open_file(path: str | Path, system: System | str | None = None) -> File:
         ValueError: if it is not readable, or nothing says what its arrays are.
     """
     if is_explained(path) or (user_path(path).is_file() and not h5py.is_hdf5(user_path(path))):
-        return open_fields(path)
+        return FieldsFile(path)
     return DatasetFile(path, system)
 
 
