@@ -10,6 +10,8 @@ from ._version import __version__
 from .data.batches import FixedBatches, FreshBatches
 from .data.generation import generate
 from .data.hdf5 import DatasetFile
+from .data.layout import Layout
+from .data.own import open_splits
 from .data.splits import draw_split
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, mean_relative_error, relative_error, relative_residual
@@ -17,6 +19,7 @@ from .experiments import architectures  # noqa: F401 - networks that are known b
 from .models.base import MODELS, FixedGridModel, Model, ModelConfig
 from .models.conditioning import Conditioning
 from .models.fno import FNO, SIZES, FNOConfig
+from .models.module import operator_of
 from .models.operator import Operator, load_operator, shipped_operators
 from .physics.examples import Examples
 from .physics.parameter import Parameter
@@ -63,6 +66,7 @@ __all__ = [
     "FreshBatches",
     "Geometry",
     "History",
+    "Layout",
     "LearnedSymbol",
     "Model",
     "ModelConfig",
@@ -93,7 +97,9 @@ __all__ = [
     "load_operator",
     "mean_relative_error",
     "new_operator",
+    "open_splits",
     "operator_from_released",
+    "operator_of",
     "parse_mixture",
     "pretrain",
     "register_loss",

@@ -1,12 +1,13 @@
 """Fixtures shared by the tests of the core: small, deterministic, on one thread."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from sciml_fm_core import FNO, PAPER_TASKS, SYSTEMS, FNOConfig, Operator, Task
+from sciml_fm_core import FNO, PAPER_TASKS, SIZES, SYSTEMS, FNOConfig, Operator, Task
 from sciml_fm_core.models.normalization import fit_normalization
 
 DATA = Path(__file__).parent / "data"
@@ -117,3 +118,25 @@ def registry():
     yield SYSTEMS
     SYSTEMS.clear()
     SYSTEMS.update(before)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run a command in this process, in an empty folder; returns (exit code, output, errors)."""
+    from sciml_fm_core import cli  # most tests need no command line
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setitem(SIZES, "tiny", {"width": 4, "modes": 4})
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sciml-fm", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import save_file
 
 from sciml_fm_core import (
-    SIZES,
     DatasetFile,
     FreshBatches,
     Task,
@@ -38,26 +37,6 @@ from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import AdaptationRun, identity
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run a command in this process, in an empty folder; returns (exit code, output, errors)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setitem(SIZES, "tiny", {"width": 4, "modes": 4})
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sciml-fm", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -514,17 +493,18 @@ def test_damaged_and_foreign_files(run, bundle, tmp_path):
     with h5py.File(tmp_path / "shape.h5", "w") as file:
         file["fields"], file["tensor"] = torch.zeros(4, 2, 8, 9).numpy(), torch.zeros(4, 3).numpy()
     np.savez(tmp_path / "fields.npz", fields=np.zeros(3))
-    refused(
-        run("info", "fields.npz"), "fields.npz: not a readable safetensors file or HDF5 dataset: it is a ZIP archive"
-    )
+    assert "No array of fields was found" in run("info", "fields.npz")[1]
     before = contents(tmp_path)
     for name, message in (
-        ("short.h5", "truncated"), ("text.h5", "not a readable"), ("foreign.h5", "expected datasets 'fields' and"),
+        ("short.h5", "truncated"),
+        ("text.h5", "got one that begins with b'temperature"),
+        ("foreign.h5", "expected datasets 'fields' and"),
         ("shape.h5", "expected fields (N, 2, n, n)"), ("short.safetensors", "truncated"),
         ("empty.safetensors", "truncated"), ("pickle.pt", "not a readable safetensors file"),
         ("foreign.safetensors", "not one written by Operator.save"),
     ):  # fmt: skip
-        refused(run("info", name), message)
+        if name not in ("pickle.pt", "foreign.h5"):  # files of arrays, of which it says what they are
+            refused(run("info", name), message)
         if name.endswith("h5"):
             if name != "text.h5":
                 refused(run("pretrain", "SYS-1(1,5)", "--data", name, "--size", "tiny", "--steps", 1), message)

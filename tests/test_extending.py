@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from sciml_fm_core import operator_of, train_from_scratch
 from sciml_fm_core.study import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,6 +148,24 @@ def test_low_rank_update_is_all_that_is_trained(tmp_path, monkeypatch):
     code = FILES["low_rank.py"].replace("batch_size=32)", brief)
     monkeypatch.chdir(tmp_path)
     exec(f"import torch\n{code}{check}", {"__name__": "low_rank"})
+
+
+def test_a_network_as_it_is(tmp_path, monkeypatch, capsys):
+    a, nu = np.random.default_rng(0).normal(size=(60, 12, 10)).astype("f4"), np.linspace(0, 1, 60)
+    np.savez(tmp_path / "own.npz", a=a, nu=nu, u=3 + 100 * (1 + nu[:, None, None]) * a)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "own_network"}
+    exec(FILES["own_network.py"].replace("steps=2000, validate_every=100", "steps=60, validate_every=20"), names)
+    assert float(capsys.readouterr().out.strip().rstrip("%")) < 40
+    trained, build = names["trained"], names["nn"].Sequential
+    assert trained.card["kind"] == "fine-tuned"
+    with pytest.raises(ValueError, match=r"could not build module Sequential again; save the state_dict\(\) of"):
+        trained.save("network.safetensors")
+    with pytest.raises(ValueError, match="nothing says how a module of yours is built"):
+        train_from_scratch(trained, names["parts"]["train"])
+    wide = operator_of(build(names["nn"].Conv2d(1, 2, 1)), "a", "u")
+    with pytest.raises(ValueError, match=r"module Sequential: expected to return \(3, 1, 8, 8\), got \(3, 2, 8, 8\)"):
+        wide.predict(torch.ones(3, 8, 8), torch.ones(3, 0))
 
 
 BEGUN = "from sciml_fm_core.physics.poisson import Poisson\nclass Mine(Poisson):\n    name = label = 'MINE'\n"

@@ -1,5 +1,6 @@
 """Files of fields that other programs wrote: layouts as they are found, what a file says, splits, and bad files."""
 
+import json
 import pickle
 import re
 import zipfile
@@ -12,9 +13,11 @@ import torch
 from sciml_fm_core import Task, generate
 from sciml_fm_core.data.arrays import ArrayFile
 from sciml_fm_core.data.describe import describe
-from sciml_fm_core.data.fields import open_fields, open_splits
+from sciml_fm_core.data.fields import FieldsFile
+from sciml_fm_core.data.given import Rows, described
 from sciml_fm_core.data.hdf5 import OutOfRange
-from sciml_fm_core.data.layout import Layout, Times, layout_beside, read_layout
+from sciml_fm_core.data.layout import Layout, Times, layout_beside
+from sciml_fm_core.data.own import find_layout, open_splits, trained_on
 
 N, NY, NX = 6, 9, 12
 RANDOM = np.random.default_rng(0)
@@ -22,6 +25,10 @@ A, U = (RANDOM.normal(size=(N, NY, NX)).astype("f4") for _ in range(2))
 UV = np.stack([U, U + 1], axis=1)
 NU = np.linspace(0.1, 0.6, N)
 TIMES = RANDOM.normal(size=(N, 20, NY, NX)).astype("f4")
+
+
+def open_fields(path, inputs=None, targets=None, scalars="", **options):
+    return FieldsFile(path, None if inputs is None else Layout(inputs, targets, scalars, **options))
 
 
 def hdf5(path, attributes=None, **arrays):
@@ -57,14 +64,13 @@ def tensors(path, content):
 
 
 def check(file, inputs, targets, scalars=None):
-    """All examples, some in another order, and one, are those that are expected."""
+    """All examples, some in another order, and one, are those that are expected, (N, channels, ny, nx)."""
     assert (file.size, file.shape) == (N, (NY, NX))
+    scalars = np.zeros((N, 0)) if scalars is None else scalars
+    inputs, targets = (part.squeeze(1) if part.shape[1] == 1 else part for part in (inputs, targets))
     for index in (slice(None), [4, 0, 4], torch.tensor([1, 2, 3]), np.arange(N) > 3, -1, slice(0, 0)):
         rows = index.numpy() if isinstance(index, torch.Tensor) else index
-        found = file.take(index)
-        for part, expected in zip(
-            found, (inputs, np.zeros((N, 0)) if scalars is None else scalars, targets), strict=True
-        ):
+        for part, expected in zip(file.take(index), (inputs, scalars, targets, np.zeros(N)), strict=True):
             assert part.dtype == torch.float32
             assert part.shape == expected[rows].shape
             np.testing.assert_array_equal(part, np.asarray(expected, "f4")[rows])
@@ -77,7 +83,7 @@ def test_darcy_flow_in_tensors(tmp_path):
     check(open_fields(path, "x", "y"), (A > 0)[:, None], U[:, None])
     said = describe(path)
     assert (said.kind, said.examples, [one.dtype for one in said.arrays]) == ("PyTorch", N, ["bool", "float32"])
-    assert said.command == f"sciml-fm pretrain --data {path} --inputs x --targets y"
+    assert said.command == f"Try: sciml-fm pretrain --data {path} --inputs x --targets y"
     assert str(said).splitlines()[2].split() == ["x", "6", "x", "9", "x", "12", "bool", "0", "to", "1"]
 
 
@@ -145,8 +151,8 @@ def test_the_well(tmp_path):
     with open_fields(path, **layout, time=Times(inputs=[0, 1], targets=2, slide=True)) as file:
         assert file.size == N * 18
         found = file.take([18 * 3 + 5, 17])
-        np.testing.assert_array_equal(found.inputs[0, 1:3], TIMES[3, 5:7])
-        np.testing.assert_array_equal(found.targets[:, 0], [TIMES[3, 7], TIMES[0, 19]])
+        np.testing.assert_array_equal(found.source[0, 1:3], TIMES[3, 5:7])
+        np.testing.assert_array_equal(found.solution[:, 0], [TIMES[3, 7], TIMES[0, 19]])
     states = ["density", "velocity"]
     assert describe(path).layout == Layout(["density", "mask", "velocity"], states, time=Times(slide=True))
 
@@ -209,20 +215,20 @@ def test_scattered_points_are_no_fields(tmp_path):
 
 
 def test_it_reads_in_other_processes(tmp_path):
-    file = open_fields(hdf5(tmp_path / "own.h5", group__a=A, group__u=U), "a", "u").select([5, 3])
-    check_file = pickle.loads(pickle.dumps(file))
-    assert check_file.size == 2
-    np.testing.assert_array_equal(check_file.take(0).targets, U[5:6])
-    file._process = -1  # as if it were another's
-    np.testing.assert_array_equal(file.take([1]).inputs, A[3:4, None])
-    with pytest.raises(OutOfRange, match="expected a slice, whole numbers from -2 to 1 or a mask of 2"):
-        file.take([2])
+    rows = Rows(open_fields(hdf5(tmp_path / "own.h5", group__a=A, group__u=U), "a", "u"), torch.tensor([5, 3]))
+    again = pickle.loads(pickle.dumps(rows))
+    assert again.size == 2
+    np.testing.assert_array_equal(again.take(slice(0, 1)).solution, U[5:6])
+    rows.file._process = -1  # as if it were another's
+    np.testing.assert_array_equal(rows.take([1]).source, A[3:4])
+    with pytest.raises(OutOfRange, match="expected a slice, whole numbers from -6 to 5 or a mask of 6"):
+        rows.file.take([6])
 
 
 def test_our_own_dataset_is_known(tmp_path):
     path = generate(Task.parse("SYS-1(1,5)"), tmp_path / "own.h5", 2, resolution=8)
     assert "sciml-fm dataset of SYS-1(1,5)\n" in str(describe(path))
-    assert describe(path).command == f"sciml-fm pretrain --data {path}"
+    assert describe(path).command == f"Try: sciml-fm pretrain --data {path}"
     with pytest.raises(ValueError, match=r"own.h5: a dataset of poisson by `sciml-fm generate`, which needs no names"):
         open_fields(path, "fields", "fields")
 
@@ -247,6 +253,7 @@ def test_a_layout_beside_the_file(tmp_path):
     ("text", "said"),
     [
         ("inputs: [a", "own.npz.yaml, line 1: "),
+        ("inputs: \udce4", "layout .*own.npz.yaml: not readable .*; expected YAML in UTF-8"),
         ("inputs: a", "own.npz.yaml: lacks targets"),
         ("inputs: 3\ntargets: u", "own.npz.yaml: inputs: expected a text, got 3"),
         ("inputs: ','\ntargets: u", "own.npz.yaml: expected at least one array as inputs, got none"),
@@ -271,21 +278,19 @@ def test_a_layout_beside_the_file(tmp_path):
             "inputs: a\ntargets: u\nsplits: {test: 1}",
             "own.npz: expected examples to train on beside those held out, got 6",
         ),
-        ("inputs: a\ntargets: u\nsplits: {test: part}", "own.npz: expected an array part, got a, u"),
+        (
+            "inputs: a\ntargets: u\nsplits: {test: part}",
+            "own.npz: splits: expected arrays under part/, or that end in _part, or a file part, got a, u",
+        ),
         ("inputs: b\ntargets: u", "own.npz: expected an array b, got a, u"),
     ],
 )
 def test_a_bad_layout_is_one_line(tmp_path, text, said):
     path = npz(tmp_path / "own.npz", a=A, u=U)
-    (tmp_path / "own.npz.yaml").write_text(text)
+    (tmp_path / "own.npz.yaml").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=said) as error:
         open_splits(path)
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_layout(tmp_path):
-    with pytest.raises(ValueError, match=r"layout .*own.yaml: not readable \(.*\); expected YAML"):
-        read_layout(tmp_path / "own.yaml")
 
 
 def rows_of(parts):
@@ -297,26 +302,26 @@ def test_splits_are_drawn_once_with_the_seed(tmp_path):
     first, again, other = (rows_of(open_splits(path, Layout("a", "u", seed=seed))) for seed in (0, 0, 1))
     assert first == again != other
     assert sorted(row for part in first.values() for row in part) == list(range(40))
-    assert [len(part) for part in first.values()] == [32, 4, 4]
+    assert [len(part) for part in first.values()] == [24, 8, 8]
 
 
 def test_trajectories_are_split_whole(tmp_path):
     path = npz(tmp_path / "own.npz", u=np.ones((10, 5, 8, 8)))
     parts = open_splits(path, Layout("u", "u", time=Times(slide=True)))
-    assert {name: part.size for name, part in parts.items()} == {"train": 32, "validation": 4, "test": 4}
+    assert {name: part.size for name, part in parts.items()} == {"train": 24, "validation": 8, "test": 8}
 
 
 def test_splits_by_groups(tmp_path):
     path = hdf5(tmp_path / "own.h5", train__a=A, train__u=U, eval__a=A[:2], eval__u=U[:2] + 1)
     parts = open_splits(path, Layout("a", "u", splits={"train": "train", "test": "eval"}))
     assert {name: part.size for name, part in parts.items()} == {"train": 5, "validation": 1, "test": 2}
-    np.testing.assert_array_equal(parts["test"].take(slice(None)).targets[:, 0], U[:2] + 1)
+    np.testing.assert_array_equal(parts["test"].take(slice(None)).solution, U[:2] + 1)
 
 
 def test_one_group_for_each_example_is_told(tmp_path):
     """The layout of PDEBench's 2D_rdb_NA_NA.h5."""
     path = hdf5(tmp_path / "own.h5", **{f"000{i}__data": TIMES[..., None][0] for i in range(3)})
-    assert "0000, 0001, 0002: if these are splits" in str(describe(path))
+    assert "Arrays of the same names are in 0000, 0001, 0002: stack them into one array each" in str(describe(path))
 
 
 def test_splits_of_other_channels_are_refused(tmp_path):
@@ -326,16 +331,33 @@ def test_splits_of_other_channels_are_refused(tmp_path):
         open_splits(path, Layout("a", "u", splits={"test": "test.npz"}))
 
 
-def test_splits_by_numbers_a_mask_and_another_file(tmp_path):
-    path = npz(tmp_path / "own.npz", a=A, u=U, held=np.arange(N) == 4, numbers=[5, 1], twice=[4, 1])
+def test_splits_by_endings_and_another_file(tmp_path):
+    path = npz(tmp_path / "own.npz", a_train=A, u_train=U, a_test=A[:2], u_test=U[:2] + 1)
+    said = describe(path)
+    assert said.layout == Layout("a", "u", splits={"train": "train", "test": "test"})
+    parts = open_splits(path, said.layout)
+    assert {name: part.size for name, part in parts.items()} == {"train": 5, "validation": 1, "test": 2}
+    np.testing.assert_array_equal(parts["test"].take(slice(None)).solution, U[:2] + 1)
     npz(tmp_path / "test.npz", a=A[:3, 1:], u=U[:3, 1:])
-    parts = open_splits(path, Layout("a", "u", splits={"validation": "held", "test": "numbers"}))
-    assert rows_of(parts) == {"train": [0, 2, 3], "validation": [4], "test": [5, 1]}
-    assert open_splits(path, Layout("a", "u", splits={"test": "test.npz"}))["test"].shape == (NY - 1, NX)
-    with pytest.raises(ValueError, match="splits: example 4 is in validation and in test"):
-        open_splits(path, Layout("a", "u", splits={"validation": "held", "test": "twice"}))
-    with pytest.raises(ValueError, match=r"a: expected numbers of examples from 0 to 5, each once, or a mask \(6,\)"):
-        open_splits(path, Layout("a", "u", splits={"test": "a"}))
+    path = npz(tmp_path / "other.npz", a=A, u=U)
+    assert open_splits(path, Layout("a", "u", splits={"test": "test.npz"}))["test"].resolution == (NY - 1, NX)
+
+
+def test_a_card_keeps_the_splits(tmp_path):
+    """What was held out is found again from the card, whatever the file is called and the YAML beside it says then."""
+    path = npz(tmp_path / "own.npz", a=np.ones((40, 8, 8)), u=np.ones((40, 8, 8)))
+    parts = open_splits(path, Layout("a", "u", splits={"test": 0.5}, seed=3))
+    card = {"parent": {"data": [described(parts["train"])]}}
+    other = path.rename(tmp_path / "renamed.npz")
+    (tmp_path / "renamed.yaml").write_text("inputs: a\ntargets: u\nseed: 5\n")
+    again = open_splits(other, trained_on(other, json.loads(json.dumps(card))))
+    assert rows_of(again) == rows_of(parts)
+    assert find_layout(other, {}, card).seed == 5
+    npz(tmp_path / "new.npz", a=A, u=U)
+    assert trained_on(tmp_path / "new.npz", card) is None
+    assert find_layout(tmp_path / "new.npz", {}, card) == Layout("a", "u")
+    with pytest.raises(ValueError, match=r"new.npz: expected names of inputs and of targets, got those of scalars"):
+        find_layout(tmp_path / "new.npz", {"scalars": "nu"})
 
 
 # Bad files ------------------------------------------------------------------------------------------------------------

@@ -302,6 +302,17 @@ def test_uncertainty(computed):
     assert pictures(notebook) == 2
 
 
+def test_own_data(execute, tmp_path):
+    notebook = execute("own_data", examples="8")
+    assert "with 8 examples" in text(notebook)
+    assert "The band holds 90 % of the points in" in text(notebook)
+    assert pictures(notebook) == 2
+    out = tmp_path / "out"
+    assert load_operator(out / "operator.safetensors").card["downstream_examples"] == 8
+    own = {"data": str(out / "data.npz"), "periodic": True, "output": str(tmp_path / "scratch")}
+    assert "From scratch on 8 examples the error is" in text(execute("own_data", examples="8", **own))
+
+
 def test_data(execute, tmp_path):
     notebook = execute("00_data", count=8, resolution=32)
     assert pictures(notebook) >= 3
@@ -394,6 +405,7 @@ def test_the_stage_in_jupyterlab(jupyterlab):
         ("00_data", {"count": 0}, "count, resolution: expected at least 4 and 32"),
         ("01_pretrain", {"budget": "huge"}, "budget: expected one of smoke, laptop, paper"),
         ("02_adapt", {"task": "SYS-1(10,5)"}, "expected low <= high"),
+        ("own_data", {"budget": "huge"}, "budget: expected one of smoke, laptop, paper"),
     ],
 )
 def test_bad_parameters_stop_at_the_top(execute, tmp_path, name, parameters, message):

@@ -130,6 +130,10 @@ class ArrayFile:
             + (f"; did you mean {near[0]}?" if near else "")
         )
 
+    def has(self, name: str) -> bool:
+        """Whether there is an array of that name, or one whose name has that last part."""
+        return any(f"/{full}".endswith(f"/{name}") for full in self.arrays)
+
     @property
     def is_dataset(self) -> bool:
         """Whether `generate` wrote it: such a file says all of itself, and is read by `DatasetFile`."""

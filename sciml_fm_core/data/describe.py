@@ -23,23 +23,22 @@ _TARGET = re.compile(
     r"(?i)(u|y|s|p|sol|solution|output|target|label|pressure|result|tensor|velocity)s?(_?(train|test|\d+))*"
 )
 _COORDINATE = re.compile(r"(?i).*(coord|grid|mesh|index|idx).*|[xyzt]|time|mask|split")
+_SPLIT = {
+    "train": re.compile(r"(?i)train(ing)?"),
+    "validation": re.compile(r"(?i)val(id|idation)?"),
+    "test": re.compile(r"(?i)test(ing)?|eval"),
+}
 
 
 @dataclass(frozen=True)
 class Described:
-    """An array: name, shape, kind, smallest and largest number, and what is to be said of it."""
+    """An array: name, shape, kind, smallest and largest number as a text, and what is to be said of it."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    low: float
-    high: float
+    range: str
     note: str
-
-    @property
-    def range(self) -> str:
-        """Smallest and largest number, as text."""
-        return "" if np.isnan(self.low) else f"{self.low:.4g} to {self.high:.4g}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Description:
     """What a file holds and how to read it; as a text, a table of it.
 
     ``examples`` is the number of examples, 0 where there are no fields; ``layout`` a guess that the file fits, ``yaml``
-    how to write it down where names alone do not do, ``command`` what to run, ``notes`` what stands in the way.
+    how to write it down where names alone do not do, ``command`` what to run, ``note`` what stands in the way.
     """
 
     path: Path
@@ -57,24 +56,16 @@ class Description:
     layout: Layout | None = None
     yaml: str = ""
     command: str = ""
-    notes: tuple[str, ...] = ()
+    note: str = ""
 
     def __str__(self) -> str:
-        rows = [("array", "shape", "kind", "range", "")] + [
-            (
-                one.name,
-                " x ".join(map(str, one.shape)) or "one",
-                one.dtype,
-                one.range,
-                one.note,
-            )
-            for one in self.arrays
-        ]
+        rows = [("array", "shape", "kind", "range", "")]
+        rows += [(a.name, " x ".join(map(str, a.shape)) or "one", a.dtype, a.range, a.note) for a in self.arrays]
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = ["  ".join([*map(str.ljust, row, widths), row[4]]).rstrip() for row in rows]
         found = f"{self.path}: {self.kind}" + (f", {self.examples} examples" if self.examples else "")
         told = [f"Write into {self.path.name}.yaml:", self.yaml] if self.yaml else []
-        return "\n".join([found, *lines, *self.notes, *told, *([f"Try: {self.command}"] if self.command else [])])
+        return "\n".join([found, *lines, *filter(None, [self.note]), *told, *filter(None, [self.command])])
 
 
 def describe(path: str | Path) -> Description:
@@ -99,57 +90,77 @@ def describe(path: str | Path) -> Description:
         ValueError: if it is missing, damaged or of an unknown kind.
     """
     with ArrayFile(path) as file:
-        arrays = tuple(map(_look, file.arrays.values()))
-        said = Description(file.path, file.kind, arrays)
-        command = f"sciml-fm pretrain --data {shlex.quote(str(path))}"
+        said = Description(file.path, file.kind, tuple(map(_look, file.arrays.values())))
+        command = f"Try: sciml-fm pretrain --data {shlex.quote(str(path))}"
         if file.is_dataset:
             kind = f"sciml-fm dataset of {printable(file.attributes.get('task') or file.attributes.get('system'))}"
-            return replace(said, kind=kind, command=command, notes=("It needs no names of arrays.",))
+            return replace(said, kind=kind, command=command, note="It needs no names of arrays.")
         usable = [each for each in file.arrays.values() if not each.problem]
-        count = _examples(usable)
-        fields = [each for each in usable if len(each.shape) >= 3 and each.shape[0] == count]
-        scalars = [_short(each, usable) for each in usable if _is_scalar(each, count)]
+    splits, arrays = _splits(usable)
+    count = _examples(arrays)
+    fields = [each for each in arrays if len(each.shape) >= 3 and each.shape[0] == count]
+    scalars = [_short(each, arrays) for each in arrays if _is_scalar(each, count)]
     if not fields:
         why = "No array of fields was found: expected axes of examples, y and x, (N, ny, nx), and perhaps of channels."
-        return replace(said, notes=(why,))
-    groups = [
-        each.name.rpartition("/")[0] for each in fields if each.name.endswith(f"/{fields[0].name.split('/')[-1]}")
-    ]
-    if len(groups) > 1:
-        why = (
-            f"Arrays of the same names are in {', '.join(groups[:4])}: if these are splits, write in a YAML splits: "
-            f"{{train: {groups[0]}, test: {groups[-1]}}}; if each is an example, stack them into one array."
-        )
-        return replace(said, examples=count, notes=(why,))
-    fitting, notes = [], []
+        return replace(said, note=why)
+    said = replace(said, examples=count)
+    last = fields[0].name.split("/")[-1]
+    if len(groups := [each.name.rpartition("/")[0] for each in fields if each.name.endswith(f"/{last}")]) > 1:
+        why = f"Arrays of the same names are in {', '.join(groups[:4])}: stack them into one array each, (N, ...)."
+        return replace(said, note=why)
+    layout, why = _fitting(path, fields, arrays, scalars, splits)
+    if layout is None:
+        return replace(said, note=why)
+    named = {"inputs": layout.inputs, "targets": layout.targets} | ({"scalars": scalars} if scalars else {})
+    plain = layout.time is None and not splits and not any("," in name for names in named.values() for name in names)
+    if plain:
+        command += "".join(f" --{role} {shlex.quote(','.join(names))}" for role, names in named.items())
+        return replace(said, layout=layout, command=command)
+    lines = [f"{role}: {json.dumps(names, ensure_ascii=False)}" for role, names in named.items()]  # JSON is YAML
+    if layout.time is not None:
+        lines.append(f"time: {{axis: {layout.time.axis}, inputs: 0, targets: 1, slide: true}}")
+    lines += [f"splits: {json.dumps(splits, ensure_ascii=False)}"] if splits else []
+    return replace(said, layout=layout, yaml="\n".join(lines), command=command)
+
+
+def _fitting(
+    path: str | Path, fields: list[FileArray], arrays: list[FileArray], scalars: list[str], splits: dict[str, str]
+) -> tuple[Layout | None, str]:
+    """A layout that the file fits, or why there is none or more than one."""
+    fitting: list[tuple[Layout, tuple[int, ...]]] = []
+    notes = []
     for time in (None, Times("first", slide=True), Times("last", slide=True)):
-        inputs, targets = _by_role(fields, usable, time)
+        inputs, targets = _by_role(fields, arrays, time)
         try:
-            with FieldsFile(path, layout := Layout(inputs, targets, scalars, time=time)) as file:
+            layout = Layout(inputs, targets, scalars, time=time, splits=dict(splits))
+            with FieldsFile(path, layout, splits.get("train", "")) as file:
                 fitting.append((layout, file.shape))
         except ValueError as error:
-            notes.append(str(error).removeprefix(f"file {said.path}: "))
+            notes.append(str(error).removeprefix(f"file {path}: "))
         of_well = any(each.name.split("/")[-2:][0] in WELL for each in fields)
         if (fitting and (time is None or of_well)) or "expected other targets" in notes[0]:
             break
     if len(fitting) > 1:  # times first or last: planes are square more often than not
         fitting = [(layout, shape) for layout, shape in fitting if shape[0] == shape[1]]
-    if len(fitting) != 1:
-        return replace(said, examples=count, notes=(notes[0],))
-    layout, yaml = fitting[0][0], ""
-    named = {"inputs": layout.inputs, "targets": layout.targets} | ({"scalars": scalars} if scalars else {})
-    if layout.time is None and not any("," in name for names in named.values() for name in names):
-        command += "".join(f" --{role} {shlex.quote(','.join(names))}" for role, names in named.items())
-    else:  # JSON is YAML, whatever the names are
-        yaml = "\n".join(f"{role}: {json.dumps(names, ensure_ascii=False)}" for role, names in named.items())
-        if layout.time is not None:
-            yaml += f"\ntime: {{axis: {layout.time.axis}, inputs: 0, targets: 1, slide: true}}"
-    return replace(said, examples=count, layout=layout, yaml=yaml, command=command)
+    return (fitting[0][0], "") if len(fitting) == 1 else (None, notes[0])
+
+
+def _splits(arrays: list[FileArray]) -> tuple[dict[str, str], list[FileArray]]:
+    """Groups or endings that are called like splits, and the arrays of the training's by their names without them."""
+    found: dict[str, str] = {}
+    for array in arrays:
+        for said in (array.name.split("/")[0], array.name.rpartition("_")[2]):
+            found |= {split: said for split, called in _SPLIT.items() if said != array.name and called.fullmatch(said)}
+    if len(found) < 2 or "train" not in found:
+        return {}, arrays
+    start, end = f"{found['train']}/", f"_{found['train']}"
+    own = [each for each in arrays if each.name.startswith(start) or each.name.endswith(end)]
+    found = {split: found[split] for split in _SPLIT if split in found}
+    return found, [replace(each, name=each.name.removeprefix(start).removesuffix(end)) for each in own]
 
 
 def _look(array: FileArray) -> Described:
-    low = high = np.nan
-    note = array.problem or ""
+    note, found = array.problem or "", ""
     if not note:
         count = array.shape[0] if array.shape else 1
         some = min(count, max(1, MOST_NUMBERS * count // max(1, int(np.prod(array.shape, dtype=object)))))
@@ -159,12 +170,12 @@ def _look(array: FileArray) -> Described:
             bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
             note = f"NaN or infinity in example {rows[bad[0]]}" if len(bad) else ""
             values = values[np.isfinite(values)]
-            low, high = (float(values.min()), float(values.max())) if values.size else (low, high)
+            found = f"{values.min():.4g} to {values.max():.4g}" if values.size else ""
         except ValueError as error:
             note = str(error).removeprefix(f"{array.where}: ")
         if some < count:
             note = "; ".join(filter(None, [note, f"range of {some} of them"]))
-    return Described(array.name, array.shape, array.dtype, low, high, note)
+    return Described(array.name, array.shape, array.dtype, found, note)
 
 
 def _examples(arrays: list[FileArray]) -> int:
@@ -173,7 +184,7 @@ def _examples(arrays: list[FileArray]) -> int:
     return max(found, key=lambda count: (found[count], count), default=0)
 
 
-def _by_role(fields: list[FileArray], usable: list[FileArray], time: Times | None) -> tuple[list[str], list[str]]:
+def _by_role(fields: list[FileArray], arrays: list[FileArray], time: Times | None) -> tuple[list[str], list[str]]:
     """Guessed names of inputs and targets; of trajectories, all that vary are states, and the next ones targets."""
     targets = [each for each in fields if _TARGET.fullmatch(each.name.split("/")[-1])]
     if time is not None:
@@ -181,13 +192,13 @@ def _by_role(fields: list[FileArray], usable: list[FileArray], time: Times | Non
     elif not targets or len(targets) == len(fields):
         targets = fields[-1:]
     inputs = fields if time is not None else [each for each in fields if each not in targets] or targets
-    return [_short(each, usable) for each in inputs], [_short(each, usable) for each in targets]
+    return [_short(each, arrays) for each in inputs], [_short(each, arrays) for each in targets]
 
 
-def _short(array: FileArray, usable: list[FileArray]) -> str:
+def _short(array: FileArray, arrays: list[FileArray]) -> str:
     """The last part of a name, if it is of one array."""
     end = array.name.split("/")[-1]
-    return end if sum(each.name.split("/")[-1] == end for each in usable) == 1 else array.name
+    return end if sum(each.name.split("/")[-1] == end for each in arrays) == 1 else array.name
 
 
 def _is_scalar(array: FileArray, count: int) -> bool:

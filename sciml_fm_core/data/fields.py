@@ -6,11 +6,8 @@ channel 1 of ``u`` is the field ``u_1``. Trajectories have an axis of times besi
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +20,13 @@ from sciml_fm_core.physics.spectral import Resolution, resolution_of
 from sciml_fm_core.physics.unknown import UnknownSystem
 
 from .arrays import ArrayFile, FileArray, printable
-from .hdf5 import OutOfRange, one_line
+from .hdf5 import chosen_numbers
 from .layout import SAY_TIMES, Layout, Times, layout_beside
-from .splits import SPLITS, stream
 
 MOST_CHANNELS = 8
 """An axis is taken for one of channels without being asked if it has no more than these."""
 WELL = ("t0_fields", "t1_fields", "t2_fields")
 """Groups of scalars, vectors and tensors in the_well's files: (N, T, ny, nx, components)."""
-HELD_OUT = 0.1
-"""Share of the examples to validate on, and to test on, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -133,37 +127,45 @@ def _channels_last(shape: tuple[int, ...], said: str | None, grid: tuple[int, ..
 class FieldsFile:
     """Examples of a file of fields, read in parts; a context manager, which other processes may read too.
 
-    See `open_fields`. ``size`` is the number of examples, ``shape`` the points (ny, nx), ``input_names``,
-    ``target_names`` and ``scalar_names`` what the channels are called, ``rows`` the numbers in the file of the
-    examples, or of the trajectories.
+    ``size`` is the number of examples, ``shape`` the points (ny, nx), ``input_names``, ``target_names`` and
+    ``scalar_names`` what the channels are called; ``windows`` the number of examples that each trajectory gives, which
+    stand one after the other, 1 where there are none.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "own.npz"
+    ...     np.savez(path, a=np.ones((5, 8, 10), bool), u=np.zeros((5, 8, 10, 2)), nu=np.ones(5))
+    ...     with FieldsFile(path, Layout("a", "u", "nu")) as file:
+    ...         found = file.take([4, 0])
+    ...         file.size, file.shape, file.target_names, found.solution.shape, found.coefficients.shape
+    (5, (8, 10), ['u_0', 'u_1'], torch.Size([2, 2, 8, 10]), torch.Size([2, 1]))
 
     Args:
-        path: the file, see `ArrayFile`.
-        layout: what its arrays are.
-        group: group of the file to read, such as ``train``; names are looked for in it.
-        rows: numbers of the examples or trajectories to read, in this order; all where None.
+        path: the file, see `ArrayFile`. One field alone is (count, ny, nx).
+        layout: what its arrays are; where None, as the YAML beside it says.
+        group: group of the file to read, such as ``train``: of a name ``u`` the array ``train/u``, or ``u_train``.
 
     Raises:
         ValueError: if the file, an array or the layout do not fit.
     """
 
-    def __init__(self, path: str | Path, layout: Layout, *, group: str = "", rows: Sequence[int] | None = None):
-        self.path, self.layout, self.group = user_path(path), layout, group
+    def __init__(self, path: str | Path, layout: Layout | None = None, group: str = ""):
+        self.path, self.layout, self.group = user_path(path), layout or layout_beside(path), group
         self._file, self._process = ArrayFile(self.path), os.getpid()
         self._where = self._file.where
         try:
-            self._fit(rows)
+            self._fit()
         except BaseException:
             self._file.close()
             raise
 
     def __reduce__(self):
-        return partial(FieldsFile, group=self.group, rows=self.rows.tolist()), (self.path.absolute(), self.layout)
+        return FieldsFile, (self.path.absolute(), self.layout, self.group)
 
     def __len__(self) -> int:
         return self.size
 
-    def _fit(self, rows: Sequence[int] | None) -> None:
+    def _fit(self) -> None:
         """Find the arrays and their axes, and check that they fit each other."""
         if self._file.is_dataset:
             raise ValueError(
@@ -191,12 +193,9 @@ class FieldsFile:
                 f"{times or 'no'} times"
             )
         self._check_apart()
-        self._windows = times - max(steps) if layout.time is not None and layout.time.slide else 1
+        self.windows = times - max(steps) if layout.time is not None and layout.time.slide else 1
         self._scalars = [(name, self._scalar(name, count)) for name in layout.scalars]
-        self.shape, self.rows = parts[0].grid, np.arange(count) if rows is None else np.asarray(rows, np.int64)
-        if not self.rows.size or self.rows.min() < 0 or self.rows.max() >= count:
-            raise ValueError(f"{self._where}: expected numbers of examples from 0 to {count - 1}, got {rows}")
-        self.size = len(self.rows) * self._windows
+        self.shape, self.size = parts[0].grid, count * self.windows
         self.input_names = [name for part in self._inputs for name in part.names(before)]
         self.target_names = [name for part in self._targets for name in part.names(after)]
         columns = [(name, i, one.shape[1]) for name, one in self._scalars for i in range(one.shape[1])]
@@ -204,9 +203,10 @@ class FieldsFile:
 
     def _find(self, name: str) -> tuple[FileArray, int | None]:
         """An array by its name, or the channel of one: ``u_1`` is channel 1 of ``u``."""
-        inside, channel = f"{self.group}/{name}" if self.group else name, None
+        names = [f"{self.group}/{name}", f"{name}_{self.group}"] if self.group else [name]
+        inside, channel = next((each for each in names if self._file.has(each)), names[0]), None
         base, _, number = inside.rpartition("_")
-        if base and number.isdecimal() and not any(f"/{full}".endswith(f"/{inside}") for full in self._file.arrays):
+        if base and number.isdecimal() and not self._file.has(inside):
             inside, channel = base, int(number)
         array = self._file[inside]
         if array.problem:
@@ -268,20 +268,12 @@ class FieldsFile:
             OutOfRange: on numbers that it does not have, which is an IndexError and a ValueError.
         """
         if os.getpid() != self._process:  # HDF5's state is not shared by processes
-            self.__init__(self.path, self.layout, group=self.group, rows=self.rows)  # type: ignore[misc]
-        try:
-            chosen = np.arange(self.size)[index.cpu().numpy() if isinstance(index, torch.Tensor) else index]
-            if chosen.ndim > 1:
-                raise IndexError("expected one dimension")
-        except (IndexError, TypeError, ValueError) as error:
-            raise OutOfRange(
-                f"{self._where}: expected a slice, whole numbers from {-self.size} to {self.size - 1} or a mask of "
-                f"{self.size} to choose examples, got others ({one_line(error)})"
-            ) from None
+            self.__init__(self.path, self.layout, self.group)  # type: ignore[misc]
+        chosen = chosen_numbers(index, self.size, self._where)
         if not chosen.size:
             return self.take(slice(0, 1)).take(slice(0, 0))
-        numbers, (before, after) = np.atleast_1d(chosen), (self.layout.time or Times()).steps
-        rows, starts = self.rows[numbers // self._windows], numbers % self._windows
+        rows, starts = np.divmod(np.atleast_1d(chosen), self.windows)
+        before, after = (self.layout.time or Times()).steps
         inputs: list[np.ndarray] = []
         targets: list[np.ndarray] = []
         for parts, steps, found in ((self._inputs, before, inputs), (self._targets, after, targets)):
@@ -295,25 +287,6 @@ class FieldsFile:
         source, solution = (part.squeeze(1) for part in (source, solution))
         read = Examples(source, coefficients, solution, torch.zeros(len(rows)))
         return read if chosen.ndim else read.take(0)
-
-    def select(self, places: Sequence[int] | np.ndarray) -> FieldsFile:
-        """Some of its examples, or of its trajectories, by their places among `rows`; they share the open file."""
-        part = copy.copy(self)
-        part.rows = self.rows[np.asarray(places, np.int64)]
-        part.size = len(part.rows) * self._windows
-        return part
-
-    def places(self, name: str) -> np.ndarray:
-        """Places of the examples that an array says, by numbers or by a mask; ValueError if it does neither."""
-        array, count = self._file[name], len(self.rows)
-        values = array.at([()]).reshape(-1)
-        if values.size == count and np.isin(values, (0, 1)).all():
-            return np.flatnonzero(values)
-        if array.dtype == "bool" or not np.isin(values, np.arange(count)).all() or len(set(values)) < values.size:
-            raise ValueError(
-                f"{array.where}: expected numbers of examples from 0 to {count - 1}, each once, or a mask ({count},)"
-            )
-        return values.astype(np.int64)
 
     def close(self) -> None:
         """Close the file."""
@@ -333,88 +306,3 @@ def _check_finite(values: np.ndarray, array: FileArray, rows: np.ndarray) -> Non
             f"{array.where}: expected finite values in float32, got NaN or infinity in example {rows[bad[0]]}; leave "
             "it out or mend it"
         )
-
-
-def open_fields(
-    path: str | Path,
-    inputs: str | list[str] | None = None,
-    targets: str | list[str] | None = None,
-    scalars: str | list[str] = "",
-    **options: Any,
-) -> FieldsFile:
-    """Examples of a file of fields.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "own.npz"
-    ...     np.savez(path, a=np.ones((5, 8, 10), bool), u=np.zeros((5, 8, 10, 2)), nu=np.ones(5))
-    ...     with open_fields(path, "a", "u", "nu") as file:
-    ...         found = file.take([4, 0])
-    ...         file.size, file.shape, file.target_names, found.solution.shape, found.coefficients.shape
-    (5, (8, 10), ['u_0', 'u_1'], torch.Size([2, 2, 8, 10]), torch.Size([2, 1]))
-
-    Args:
-        path: HDF5, MATLAB 7.3, NPZ, NPY, PyTorch, or a folder of such. One field alone is (count, ny, nx).
-        inputs, targets, scalars: names, see `Layout`; where none is given, those of the YAML beside the file.
-        options: others of `Layout`.
-
-    Raises:
-        ValueError: if the file, an array or the layout do not fit, or nothing says what is what.
-    """
-    if inputs is None and targets is None:
-        if scalars or options:
-            raise ValueError("layout: expected inputs and targets with scalars and options, got none")
-        return FieldsFile(path, layout_beside(path))
-    return FieldsFile(path, Layout(inputs or "", targets or "", scalars, **options))
-
-
-def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, FieldsFile]:
-    """Examples to train, to validate and to test on: as the layout says, or drawn once with its seed.
-
-    What is not said is drawn from those to train on, a tenth of them each; of trajectories, whole ones are drawn.
-
-    Args:
-        path: the file.
-        layout: what its arrays are; where None, the YAML beside it says.
-
-    Raises:
-        ValueError: as `open_fields`; if a split is not found, two share examples, or there are too few.
-    """
-    layout = layout or layout_beside(path)
-    found: dict[str, FieldsFile] = {}
-    taken: dict[int, str] = {}
-    whole = None
-    for name, said in layout.splits.items():
-        if isinstance(said, str):
-            other = user_path(path).parent / user_path(said)
-            with ArrayFile(path) as file:
-                is_group = any(full.startswith(f"{said}/") for full in file.arrays)
-            if is_group:
-                found[name] = FieldsFile(path, layout, group=said)
-            elif other.exists():
-                found[name] = FieldsFile(other, layout)
-            else:
-                whole = whole or FieldsFile(path, layout)
-                found[name] = whole.select(whole.places(said))
-                for row in found[name].rows.tolist():
-                    if taken.setdefault(row, name) != name:
-                        raise ValueError(f"file {path}: splits: example {row} is in {taken[row]} and in {name}")
-    rest = found.get("train") or FieldsFile(path, layout)
-    if "train" not in found:
-        rest = rest.select(np.setdiff1d(np.arange(len(rest.rows)), list(taken)))
-    count, share = len(rest.rows), layout.splits.get("train")
-    order = torch.randperm(count, generator=stream(layout.seed, "held out")).numpy()
-    for name in SPLITS[1:]:
-        if name not in found:
-            size = max(1, round(count * float(layout.splits.get(name, HELD_OUT))))
-            chosen, order = np.sort(order[:size]), order[size:]
-            found[name] = rest.select(chosen)
-    most = len(order) if share is None or isinstance(share, str) else round(count * share)
-    if not order[:most].size:
-        raise ValueError(f"file {path}: expected examples to train on beside those held out, got {count} in all")
-    found["train"] = rest.select(np.sort(order[:most]))
-    for part in found.values():
-        if (part.input_names, part.target_names) != (rest.input_names, rest.target_names):
-            got = [*part.input_names, *part.target_names]
-            raise ValueError(f"{part._where}: expected the channels of those to train on, got {', '.join(got)}")
-    return {name: found[name] for name in SPLITS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -10,14 +10,15 @@ import h5py
 import torch
 from torch import Tensor
 
-from sciml_fm_core.digests import with_digest
+from sciml_fm_core import schema
+from sciml_fm_core.digests import digest_of, with_digest
 from sciml_fm_core.files import file_digest, user_path
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution, check_finite, check_tensor
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
-from .fields import FieldsFile, open_fields
+from .fields import FieldsFile
 from .hdf5 import FORMAT, DatasetFile
 from .layout import is_explained
 from .splits import stream
@@ -33,16 +34,17 @@ def open_file(path: str | Path, system: System | str | None = None) -> File:
         ValueError: if it is not readable, or nothing says what its arrays are.
     """
     if is_explained(path) or (user_path(path).is_file() and not h5py.is_hdf5(user_path(path))):
-        return open_fields(path)
+        return FieldsFile(path)
     return DatasetFile(path, system)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some examples of a file, in the order of their numbers."""
+    """Some examples of a file, by their numbers in it; and the split that they are, if it is known."""
 
     file: File
     rows: Tensor
+    split: str | None = None
 
     @property
     def size(self) -> int:
@@ -107,10 +109,10 @@ def open_data(data: Any, system: System | None = None, name: str = "examples", *
         data = _in_memory(data, system, name)
         if labels:
             check_finite(data.solution, f"{name}: solution")
-    file = _file(data)
+    file = file_of(data)
     if file is None:
         return data
-    where, split = f"dataset {file.path}", _said(file, "split")
+    where, split = f"dataset {file.path}", (data.split if isinstance(data, Rows) else None) or _said(file, "split")
     if system is not None and file.system.is_known and file.system.name != system.name:
         raise ValueError(f"{where}: expected examples of {system.name}, got {file.system.name}")
     if split is not None and split not in SPLITS.get(name, [split]):
@@ -168,7 +170,7 @@ def _in_memory(data: Any, system: System | None, name: str) -> Examples:
 
 def check_task(data: Reader, task: Task) -> None:
     """Raise ValueError when examples are not those of a task: another label in a file, or values outside its range."""
-    file = _file(data)
+    file = file_of(data)
     about, label = ("examples", None) if file is None else (f"dataset {file.path}", _said(file, "task"))
     if label == task.label:
         return
@@ -203,18 +205,19 @@ def with_system(data: Any, told: System | str | None) -> tuple[Any, System | str
     """Given examples, a file in place of its path, and the system that the caller or the file says that they are of."""
     if isinstance(data, str | Path):
         data = open_file(data, told)
-    file = _file(data)
+    file = file_of(data)
     return data, file.system if told is None and file is not None else told
 
 
-def _file(data: Any) -> File | None:
+def file_of(data: Any) -> File | None:
+    """The file that given examples are read from, if they are."""
     return data.file if isinstance(data, Rows) else data if isinstance(data, DatasetFile | FieldsFile) else None
 
 
 def rows_of(data: Reader, rows: Tensor) -> Reader:
     """Some of given examples, by their numbers."""
     if isinstance(data, Rows):
-        return Rows(data.file, data.rows[rows])
+        return replace(data, rows=data.rows[rows])
     if isinstance(data, DatasetFile | FieldsFile):
         return Rows(data, rows)
     return data.take(rows.to(data.source.device) if isinstance(data, Examples) else rows)
@@ -269,11 +272,29 @@ def split_file(
                 check_task(file, task)
     *parts, rest = hold_out(data, *(number for number in (validation, test) if isinstance(number, int)), seed=seed)
     held_out, tested = (parts.pop(0) if isinstance(file, int) else file for file in (validation, test))
-    if count is not None:
-        if count > rest.size:
-            raise ValueError(f"dataset {data.path}: expected {count} examples beside those held out, got {rest.size}")
-        rest = rows_of(rest, torch.randperm(rest.size, generator=stream(seed, "few"))[:count])
-    return rest, held_out, tested
+    return few_of(rest, count, seed), held_out, tested
+
+
+def few_of(data: Reader, count: int | None, seed: int) -> Reader:
+    """Some of given examples, chosen by the seed; all where None. Fewer ones are among those that are more.
+
+    Raises:
+        ValueError: if there are not as many.
+    """
+    if count is None:
+        return data
+    if count > data.size:
+        file = file_of(data)
+        where = "data" if file is None else f"dataset {file.path}"
+        raise ValueError(f"{where}: expected {count} examples beside those held out, got {data.size}")
+    return rows_of(data, torch.randperm(data.size, generator=stream(seed, "few"))[:count])
+
+
+def digest_of_path(path: Path) -> str:
+    """Hash of the contents of a file, or of all files of a folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    return digest_of({each.name: file_digest(each) for each in sorted(path.iterdir()) if each.is_file()}, {})
 
 
 def described(data: Reader) -> dict[str, Any]:
@@ -281,10 +302,13 @@ def described(data: Reader) -> dict[str, Any]:
     about: dict[str, Any] = {"examples": data.size, "resolution": data.resolution}
     if isinstance(data, Examples):
         return about | {"digest": with_digest({}, data._asdict())["digest"]}
-    file = _file(data)
+    file = file_of(data)
     if file is None:
         return about
     said = {key: value for key in ("task", "split", "seed") if (value := _said(file, key)) is not None}
     if isinstance(data, Rows):
         said["of"] = file.size
-    return {"file": file.path.name, "system": file.system.name, **said, **about, "digest": file_digest(file.path)}
+        said |= {} if data.split is None else {"split": data.split}
+    if isinstance(file, FieldsFile):
+        about["layout"] = {key: value for key, value in schema.plain(asdict(file.layout)).items() if value}
+    return {"file": file.path.name, "system": file.system.name, **said, **about, "digest": digest_of_path(file.path)}

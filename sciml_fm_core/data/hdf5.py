@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,24 @@ def one_line(error: BaseException) -> str:
 
 class OutOfRange(IndexError, ValueError):
     """Examples are asked for that are not there; as IndexError, it ends a loop over a `DatasetFile`."""
+
+
+def chosen_numbers(index, size: int, where: str) -> np.ndarray:
+    """Numbers of the examples that an index chooses among so many: one number, or an array of them.
+
+    Raises:
+        OutOfRange: on numbers that are not there, or what is no index.
+    """
+    try:
+        chosen = np.arange(size)[index.cpu().numpy() if isinstance(index, torch.Tensor) else index]
+        if chosen.ndim > 1:
+            raise IndexError("expected one dimension")
+        return chosen
+    except (IndexError, TypeError, ValueError) as error:
+        raise OutOfRange(
+            f"{where}: expected a slice, whole numbers from {-size} to {size - 1} or a mask of {size} to choose "
+            f"examples, got others ({one_line(error)})"
+        ) from None
 
 
 class DatasetFile:
@@ -180,15 +199,7 @@ class DatasetFile:
         """
         if os.getpid() != self._process:  # HDF5's state is not shared by processes
             self._open()
-        try:
-            chosen = np.arange(self.size)[index.cpu().numpy() if isinstance(index, torch.Tensor) else index]
-            if chosen.ndim > 1:
-                raise IndexError("expected one dimension")
-        except (IndexError, TypeError, ValueError) as error:
-            raise OutOfRange(
-                f"dataset {self.path}: expected a slice, whole numbers from {-self.size} to {self.size - 1} or a mask "
-                f"of {self.size} to choose examples, got others ({one_line(error)})"
-            ) from None
+        chosen = chosen_numbers(index, self.size, f"dataset {self.path}")
         rows, place = np.unique(chosen, return_inverse=True)
         order = slice(None) if np.array_equal(chosen, rows) else place.reshape(chosen.shape)
         try:
@@ -245,6 +256,13 @@ class DatasetFile:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def is_dataset(path: str | Path) -> bool:
+    """Whether an HDF5 file has the two arrays of the paper's layout, or says that it was written here."""
+    with suppress(Exception), h5py.File(user_path(path), "r") as file:
+        return plain_attribute(file.attrs.get("format")) == FORMAT or {"fields", "tensor"} <= set(file)
+    return False
 
 
 def _arrays(

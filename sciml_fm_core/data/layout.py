@@ -59,8 +59,8 @@ class Layout:
             `MOST_CHANNELS` that is less than half of the others, or of which the rest is the grid of another array.
         time: which times of trajectories are inputs and targets.
         periodic: whether the fields are, if it is known.
-        splits: to each of train, validation and test a share of the examples, or all by name: a group of the file that
-            holds arrays of the same names, an array of their numbers or a mask (N,), or another file.
+        splits: to each of train, validation and test a share of the examples; or where they are: a group of the file
+            (``train/u``) or an ending (``u_train``) of arrays of the same names, or another file.
         seed: seed of the choice by shares.
 
     Raises:
@@ -99,49 +99,38 @@ def _check_end(what: str, value: str) -> None:
         raise ValueError(f"{what}: expected first or last, got {value!r}")
 
 
-def read_layout(path: str | Path) -> Layout:
-    """The layout that a YAML says.
-
-    Raises:
-        ValueError: if it is missing, no YAML, or says something else; or if PyYAML is not installed.
-    """
+def _beside(path: str | Path) -> Path | None:
     path = user_path(path)
-    try:
-        from sciml_fm_core.yaml_values import parse_yaml
-    except ImportError:
-        raise ValueError(
-            f"layout {path}: reading YAML needs PyYAML, `pip install 'sciml-fm[fields]'`; or name the arrays by "
-            "--inputs and --targets"
-        ) from None
-    try:
-        text = schema.read_text(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"layout {path}: not readable ({one_line(error)}); expected YAML in UTF-8") from error
-    return schema.read(Layout, parse_yaml(text, f"layout {path}"), f"layout {path}", strict=True)
-
-
-def _beside(path: Path) -> list[Path]:
     names = path.with_name(path.name + ".yaml"), path.with_suffix(".yaml")
-    return [each for each in names if each.is_file() and each != path]
+    return next((each for each in names if each.is_file() and each != path), None)
 
 
 def is_explained(path: str | Path) -> bool:
     """Whether there is a YAML beside a file, ``own.npz.yaml`` or ``own.yaml``."""
-    return bool(_beside(user_path(path)))
+    return _beside(path) is not None
 
 
 def layout_beside(path: str | Path) -> Layout:
     """The layout that a YAML beside a file says, ``own.npz.yaml`` or ``own.yaml``.
 
     Raises:
-        ValueError: as `read_layout`; or if there is none.
+        ValueError: if there is none, it is no YAML or says something else, or PyYAML is not installed.
     """
-    path = user_path(path)
-    for beside in _beside(path):
-        return read_layout(beside)
-    with ArrayFile(path) as file:
-        have = ", ".join(list(file.arrays)[:20])
-    raise ValueError(
-        f"file {path}: expected names of inputs and targets, got none; name some of {have} by --inputs and --targets, "
-        f"or in {path.name}.yaml"
-    )
+    beside = _beside(path)
+    if beside is None:
+        with ArrayFile(path) as file:
+            have = ", ".join(list(file.arrays)[:20])
+        raise ValueError(
+            f"{file.where}: expected names of inputs and targets, got none; name some of {have} by --inputs and "
+            f"--targets, or in {file.path.name}.yaml"
+        )
+    where = f"layout {beside}"
+    try:
+        from sciml_fm_core.yaml_values import parse_yaml
+    except ImportError:
+        raise ValueError(f"{where}: reading YAML needs PyYAML, `pip install 'sciml-fm[fields]'`") from None
+    try:
+        text = schema.read_text(beside)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{where}: not readable ({one_line(error)}); expected YAML in UTF-8") from error
+    return schema.read(Layout, parse_yaml(text, where), where, strict=True)

@@ -27,7 +27,7 @@ from sciml_fm_core.physics.spectral import broadcast_shapes, is_finite, largest_
 from sciml_fm_core.physics.symmetries import inverse
 from sciml_fm_core.physics.system import System
 
-from .base import Model, apply_together, find_model
+from .base import MODELS, Model, apply_together, find_model
 from .normalization import Encoded, Normalization, normalization_from_dict
 from .packed import BLOCK, COARSE_BLOCK, State, check_block, pack, unpack
 
@@ -213,6 +213,11 @@ class Operator:
             ValueError: if the folder does not exist, the parent does not ship or has another network, weights are not
                 finite or do not fit into float16, or the card says what cannot be read back.
         """
+        if self.model.architecture not in MODELS:
+            raise ValueError(
+                f"operator {path}: a bundle could not build {self.model.architecture} again; save the state_dict() of "
+                "operator.model.module, or write the network as a subclass of Model"
+            )
         state = _weights_of(self.model)
         header = {
             "format": FORMAT,

@@ -316,10 +316,10 @@ def savings_figure(
 
 
 def image(field: Tensor, title: str, limit: float | None = None, name: str = "u") -> hv.Image:
-    """A field (n, n), of which `name` is the label of the colours; 0 is in the middle of their scale."""
+    """A field (ny, nx), of which `name` is the label of the colours; 0 is in the middle of their scale."""
     limit = limit or float(field.abs().max()) or 1.0
-    points = np.arange(field.shape[-1]) / field.shape[-1]
-    drawn = hv.Image((points, points, field.numpy()), ["x", "y"], name)
+    y, x = (np.arange(count) / count for count in field.shape)
+    drawn = hv.Image((x, y, field.numpy()), ["x", "y"], name)
     style = dict(clim=(-limit, limit), cmap="RdBu_r", colorbar=True, cbar_ticks=3, xaxis=None, yaxis=None, title=title)
     _quick_colour_bars()
     return drawn.opts(**style, backend="matplotlib")

@@ -217,7 +217,12 @@ class _Training:
         active = self.active
         errors = [math.nan] * len(active)
         if self.processes.first:
-            errors = mean_losses([member.operator for member in active], self.validation, self.config.validation_loss)
+            operators = [member.operator for member in active]
+            for operator in operators:
+                operator.model.eval()
+            errors = mean_losses(operators, self.validation, self.config.validation_loss)
+            for operator in operators:
+                operator.model.train()
         for member, error in zip(active, self.processes.broadcast(errors), strict=True):
             member.keep_best(error, self.steps_taken)
 

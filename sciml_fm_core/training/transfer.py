@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from sciml_fm_core.data.batches import Batches, FixedBatches, FreshBatches, TurnedBatches
-from sciml_fm_core.data.given import Data, File, Reader, check_task, described, hold_out, open_data, sample, with_system
+from sciml_fm_core.data.given import (
+    Data,
+    Reader,
+    check_task,
+    described,
+    file_of,
+    hold_out,
+    open_data,
+    sample,
+    with_system,
+)
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.evaluation.metrics import has_size
 from sciml_fm_core.models.base import AUTO, find_model
 from sciml_fm_core.models.fno import FNO, FNOConfig
-from sciml_fm_core.models.normalization import PaperNormalization, fit_normalization
+from sciml_fm_core.models.normalization import FieldsNormalization, PaperNormalization, fit_normalization
 from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution
@@ -71,6 +81,8 @@ def new_operator(
     normalization = fit_normalization(
         chosen.normalization, drawn, conditioners=chosen.conditioners, seed=seed, examples=examples
     )
+    if unknown := [name for name in shape if name not in {each.name for each in fields(model.config_type)}]:
+        raise ValueError(f"{unknown[0]}: the architecture {architecture} has none; leave it out, or use fno")
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width if normalization.in_channels > 1 else 0,
@@ -142,7 +154,7 @@ def pretrain(
         FloatingPointError: if the loss stops being finite, or no validation error ever is.
     """
     sets, held_out = _of_tasks(data, tasks, "data"), _of_tasks(validation, tasks, "validation")
-    systems = [task.system for task in tasks] or [cast(File, one).system for one in sets]
+    systems = [task.system for task in tasks] or [file.system for one in sets if (file := file_of(one)) is not None]
     if not systems:
         raise ValueError("pre-training: expected a task, or data of a file, got neither")
     recipe = recipe or ("dimensionless" if isinstance(systems[0], SpectralSystem) else "fields")
@@ -235,7 +247,7 @@ def _of_tasks(data: Data | Sequence[Data], tasks: Sequence[Task], name: str) -> 
     each = [with_system(one, None)[0] for one in ([data] if isinstance(data, Data) else data)]
     if not tasks:
         readers = [open_data(one, name=name) for one in each]
-        if len(readers) > 1 or not all(isinstance(one, File) for one in readers):
+        if len(readers) > 1 or not all(map(file_of, readers)):
             raise ValueError(f"{name}: expected one file where no task is named, got {len(readers)} sets")
         return readers
     if each and len(each) != len(tasks):
@@ -381,16 +393,17 @@ def train_from_scratch(
 ) -> Adaptation:
     """The twin of `fine_tune` that starts from random weights: same network, same examples, same steps.
 
-    Arguments as in `fine_tune`. Its start is a candidate too, but no point on the line from random weights. The paper's
-    normalisation takes its medians from the downstream examples themselves; the dimensionless one has none.
+    Arguments as in `fine_tune`. Its start is a candidate too, but no point on the line from random weights. The
+    normalisations of the paper and of fields take their statistics from the downstream examples themselves; the others
+    keep those of the operator.
     """
     config = _completed(config, operator)
     resolved, data = _data_for(operator, data, system, config)
     held_out, said = _validated(validation, resolved, system)
 
     normalization = operator.normalization
-    if isinstance(normalization, PaperNormalization) and len(normalization.systems) == 1:
-        normalization = PaperNormalization.fit([(resolved, sample(data))])
+    if isinstance(normalization, PaperNormalization | FieldsNormalization) and len(normalization.systems) == 1:
+        normalization = type(normalization).fit([(resolved, sample(data))])
 
     def fresh() -> Operator:
         model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)

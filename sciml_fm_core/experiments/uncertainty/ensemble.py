@@ -211,7 +211,7 @@ class Ensemble:
 
 @takes_numpy
 def pretrain_ensemble(
-    tasks: Sequence[Task],
+    tasks: Sequence[Task] = (),
     config: TrainConfig | None = None,
     *,
     members: int = 4,
