@@ -1,0 +1,196 @@
+"""SYS-5, ``-lap u + v . grad u = f`` with a divergence-free flow v(x) that varies in space.
+
+The flow is a mean flow and a random one, ``v = s (sqrt(m) e + sqrt(1 - m) w)``: e a unit vector, w the rotated
+gradient of a smooth random stream function, of root mean square 1, and m the share of the mean flow in the energy. At
+m = 1 it is SYS-2 with K = I. What is varied is the ratio ``s / 2 pi``: of advection to diffusion,
+``||v . grad u|| / ||lap u||``, for the longest wave along a constant flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from .krylov import Progress, Solved, conjugate_residuals, in_chunks
+from .parameter import Parameter
+from .random_fields import random_field
+from .resolved import ResolvedModes
+from .spectral import gradient
+from .variable_diffusion import check_inputs
+
+INPUTS = ("v1", "v2", "f")
+"""Names of the input fields, in the order of tensors."""
+
+ADVECTION_RATIO = Parameter(
+    "flow ratio",
+    0.05,
+    5,
+    start=0.5,
+    label="Flow ratio",
+    help="‖v‖ / 2π: how strongly the flow carries the longest wave, compared with its diffusion.",
+    logarithmic=True,
+)
+"""The dial."""
+
+SHIFTS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"pre-training": (0.2, 1), "none": (0.2, 0.4), "mild": (0.4, 1.6), "medium": (1, 2), "large": (2, 5)}
+)
+"""Ranges of the ratio, those of SYS-2."""
+
+
+def flow(ratio: Tensor, mean_share: Tensor, direction: Tensor, stream: Tensor) -> Tensor:
+    """Divergence-free flow, shape (..., 2, n, n).
+
+    Args:
+        ratio: root mean square of v over 2 pi, shape (...).
+        mean_share: share m of the mean flow in the energy, shape (...).
+        direction: of the mean flow, in radians, shape (...).
+        stream: stream functions, shape (..., n, n), of any size; without waves at the Nyquist wavenumber.
+
+    >>> stream = random_field(torch.randn(16, 16, dtype=torch.float64))
+    >>> v = flow(*torch.tensor([0.5, 0.2, 0.0], dtype=torch.float64), stream)
+    >>> round(flow_ratio(v).item(), 9), bool(divergence(v).abs().max() < 1e-12)
+    (0.5, True)
+    """
+    along_x, along_y = gradient(stream)
+    rotated = torch.stack([along_y, -along_x], dim=-3)
+    rotated = rotated / _size(rotated)[..., None, None, None]
+    mean = torch.stack([direction.cos(), direction.sin()], dim=-1)[..., None, None]
+    m = mean_share[..., None, None, None]
+    return 2 * torch.pi * ratio[..., None, None, None] * (m.sqrt() * mean + (1 - m).sqrt() * rotated)
+
+
+def _size(velocity: Tensor) -> Tensor:
+    """Root mean square of flows (..., 2, n, n), shape (...)."""
+    return velocity.square().sum(-3).mean((-2, -1)).sqrt()
+
+
+def flow_ratio(velocity: Tensor) -> Tensor:
+    """The dial of flows (..., 2, n, n), shape (...)."""
+    return _size(velocity) / (2 * torch.pi)
+
+
+def divergence(velocity: Tensor) -> Tensor:
+    """``div v`` of flows (..., 2, n, n), shape (..., n, n)."""
+    modes = ResolvedModes.of(velocity)
+    return modes.field(modes.divergence(velocity))
+
+
+def residual(inputs: Tensor, solution: Tensor) -> Tensor:
+    """``-lap u + v . grad u - f`` among the resolved waves, without its mean, shape (..., n, n).
+
+    Args:
+        inputs: v1, v2 and f, shape (..., 3, n, n).
+        solution: u, shape (..., n, n).
+    """
+    modes = ResolvedModes.of(inputs)
+    operator = AdvectionOperator.of(inputs[..., :2, :, :], modes)
+    return modes.field(operator.apply(modes.vector(solution)) - modes.vector(inputs[..., 2, :, :]))
+
+
+def solve(
+    inputs: Tensor,
+    *,
+    start: Tensor | None = None,
+    tolerance: float = 1e-8,
+    limit: int = 1000,
+    dtype: torch.dtype = torch.float64,
+    progress: Progress | None = None,
+) -> Solved:
+    """Solve ``-lap u + v . grad u = f`` on the torus, to a relative residual, without the mean.
+
+    Args:
+        inputs: v1 and v2 without divergence, and f of zero mean, shape (batch, 3, n, n), n even.
+        start: first iterate, shape (batch, n, n); zero where None.
+        tolerance: relative residual that each example is to reach.
+        limit: most iterations.
+        dtype: precision of the computation; float32 reaches a tolerance of about 1e-5.
+        progress: called after every chunk of examples.
+
+    Returns:
+        The solution (batch, n, n) in `dtype`, and by example the iterations, each of which takes about as many
+        transforms as two solves with constant coefficients, and the relative residual.
+
+    Raises:
+        ValueError: on a wrong shape, values that are not finite, a flow with a divergence, a source with a mean, or an
+            example that does not reach the tolerance, which is named (`NotConverged`).
+
+    >>> source = torch.cos(2 * torch.pi * torch.arange(16, dtype=torch.float64) / 16).expand(16, 16)
+    >>> still = torch.zeros(16, 16)
+    >>> torch.allclose(solve(torch.stack([still, still, source])[None]).solution[0], source / (4 * torch.pi**2))
+    True
+    """
+    check_inputs(inputs, INPUTS)
+    inputs = inputs.to(dtype)
+    velocity, source = inputs[:, :2], inputs[:, 2]
+    _check_divergence(velocity)
+    modes = ResolvedModes.of(source)
+
+    def solve_part(part: slice) -> Solved:
+        begin = None if start is None else modes.vector(start[part].to(dtype))
+        operator = AdvectionOperator.of(velocity[part], modes)
+        found = conjugate_residuals(operator, modes.vector(source[part]), start=begin, tolerance=tolerance, limit=limit)
+        return found._replace(solution=modes.field(found.solution))
+
+    return in_chunks(solve_part, len(source), modes.chunk, progress)
+
+
+def _check_divergence(velocity: Tensor) -> None:
+    """Raise ValueError when a flow has sources: then a solution need not exist."""
+    size = divergence(velocity).square().mean((-2, -1)).sqrt()
+    allowed = 1e-3 * 2 * torch.pi * _size(velocity)
+    if (wrong := size > allowed).any():
+        example = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"v: expected a flow without divergence, got one of root mean square {size[example]:.3g} in example "
+            f"{example}; make it from a stream function, v = (d psi / dy, -d psi / dx)"
+        )
+
+
+@dataclass(frozen=True)
+class AdvectionOperator:
+    """``-lap + v . grad`` on vectors of `ResolvedModes`, preconditioned by the operator with the mean flow.
+
+    Attributes:
+        velocity: flows, shape (batch, 2, n, n).
+        inverse_symbol: ``1 / (4 pi^2 |k|^2 + 2 pi i k . v)`` with the mean of v, shape (batch, n, n // 2 + 1).
+        modes: of the grid.
+    """
+
+    velocity: Tensor
+    inverse_symbol: Tensor
+    modes: ResolvedModes
+
+    @classmethod
+    def of(cls, velocity: Tensor, modes: ResolvedModes) -> AdvectionOperator:
+        """The operator of flows (batch, 2, n, n)."""
+        advection = (velocity.mean((-2, -1))[..., None, None] * modes.waves).sum(-3)
+        symbol = torch.complex(modes.laplacian[..., 0].expand_as(advection), advection)
+        return cls(velocity, 1 / symbol.masked_fill(modes.left_out, 1), modes)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``-lap u + v . grad u`` of the vector of u: three transforms."""
+        carried = (self.velocity * self.modes.gradient(x)).sum(-3)
+        return self.modes.vector(carried).addcmul_(x, self.modes.laplacian)
+
+    def precondition(self, residual: Tensor) -> Tensor:
+        """Division by the symbol with the mean flow."""
+        return torch.view_as_real(torch.view_as_complex(residual) * self.inverse_symbol)
+
+    def take(self, kept: Tensor) -> AdvectionOperator:
+        return replace(self, velocity=self.velocity[kept], inverse_symbol=self.inverse_symbol[kept])
+
+
+def draw_flow(ratio: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Random flows (batch, 2, n, n) of the asked ratios (batch,), in their precision and on their device.
+
+    The share of the mean flow is uniform in [0, 1], its direction in the circle.
+    """
+    count, device = len(ratio), generator.device
+    numbers = torch.rand(2, count, generator=generator, device=device, dtype=torch.float32).to(ratio)
+    noise = torch.randn(count, n, n, generator=generator, device=device, dtype=torch.float32).to(ratio)
+    return flow(ratio, numbers[0], 2 * torch.pi * numbers[1], random_field(noise, exponent=3.5))
