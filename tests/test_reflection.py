@@ -1,5 +1,7 @@
 """Boundaries by reflection: exact where the continued fields are smooth, of second order where a source jumps."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import pi
@@ -52,7 +54,7 @@ def test_a_source_that_jumps_gives_second_order():
         found = find_system("SYS-1-DIRICHLET").solve(ones, torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))
         errors.append(((found - exact).norm() / exact.norm()).item())
     assert errors[0] == pytest.approx(0.0075, rel=0.1)
-    orders = [torch.tensor(first / second).log2().item() for first, second in zip(errors, errors[1:], strict=False)]
+    orders = [torch.tensor(first / second).log2().item() for first, second in pairwise(errors)]
     assert orders == pytest.approx([2, 2], abs=0.1)
 
 
@@ -93,7 +95,8 @@ def test_continuations():
     smooth = torch.cos(9 * pi * x) + torch.cos(2 * pi * y)
     assert torch.allclose(even(smooth), torch.cos(18 * pi * wide_x) + torch.cos(4 * pi * wide_y))
     copied = even(smooth, edge="copied")
-    assert torch.equal(copied[:, n], copied[:, n - 1]) and torch.equal(copied[n], copied[n - 1])
+    assert torch.equal(copied[:, n], copied[:, n - 1])
+    assert torch.equal(copied[n], copied[n - 1])
     x, wide_x = points(n, 0.5)[0], points(2 * n, 0.5)[0]
     waves, wide_waves = torch.cos(3 * pi * x).expand(n, n), torch.cos(6 * pi * wide_x).expand(2 * n, 2 * n)
     assert torch.allclose(even_between(waves), wide_waves)
@@ -102,7 +105,8 @@ def test_continuations():
 @pytest.mark.parametrize("label", ["SYS-1-DIRICHLET(1,5)", "SYS-1-NO-FLUX(1,5)", "SCREENED-NO-FLUX(0.5,2)"])
 def test_tasks_are_drawn_and_files_are_read(label, tmp_path):
     task = Task.parse(label)
-    assert task.label == label and Task.parse(task.label).system is task.system
+    assert task.label == label
+    assert Task.parse(task.label).system is task.system
     examples = task.sample(4, 16, torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.allclose(task.system.solve(examples.source, examples.coefficients), examples.solution)
     if "DIRICHLET" in label:

@@ -4,8 +4,8 @@ The square is a quarter of that torus. Where u = 0 on the boundary, the source a
 fields evenly; without flux all of them evenly. A solution on the torus then fulfils the boundary condition by its
 symmetry, so every periodic solver is one for these boundaries too: `reflected` makes the system.
 
-It is exact where the continued fields are smooth. A source that does not vanish where it is continued oddly jumps there,
-as f = 1 does, and the error is of second order in the spacing.
+It is exact where the continued fields are smooth. A source that is continued oddly and does not vanish at the boundary
+jumps there, as f = 1 does, and the error is of second order: with Poisson's equation 0.75 % on 16 points, 0.19 % on 32.
 
 Points are at ``j / n`` where u = 0, so that row and column 0 lie on the boundary, as does j = n, which the grid lacks;
 and at ``(j + 1/2) / n`` without flux.
@@ -13,7 +13,7 @@ and at ``(j + 1/2) / n`` without flux.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -48,8 +48,9 @@ def even(field: Tensor, *, edge: str = "smooth") -> Tensor:
     The value at j = n is missing. It is the one that leaves no wave ``cos(pi n x)``, exact for all shorter series of
     cosines (``smooth``), or that of the neighbour (``copied``), for fields that jump.
 
-    >>> even(torch.cos(torch.pi * torch.arange(4) / 4).repeat(4, 1))[0].round(decimals=3).tolist()
-    [1.0, 0.707, 0.0, -0.707, -1.0, -0.707, 0.0, 0.707]
+    >>> x, wide = torch.arange(4) / 4, torch.arange(8) / 4
+    >>> torch.allclose(even(torch.cos(torch.pi * x).expand(4, 4)), torch.cos(torch.pi * wide).expand(8, 8), atol=1e-6)
+    True
     """
     for dim in (-1, -2):
         n = field.shape[dim]
@@ -157,7 +158,7 @@ class Reflected(System):
         return self.base.features(coefficients)
 
 
-@lru_cache(maxsize=None)
+@cache
 def reflected(system: System, boundary: str) -> Reflected:
     """The system on the unit square with a boundary, ``dirichlet`` (u = 0) or ``no-flux``.
 
