@@ -24,7 +24,6 @@ from .system import VARIANTS, System
 
 BOUNDARIES = ("dirichlet", "no-flux")
 """u = 0 on the boundary, and no flux through it; ``SYS-1-DIRICHLET(1,5)`` and ``SYS-1-NO-FLUX(1,5)`` are tasks."""
-_MIRRORS = (2, 4)  # of `symmetries`: x to -x, y to -y
 
 
 def odd(field: Tensor) -> Tensor:
@@ -115,8 +114,6 @@ class Reflected(System):
             ValueError: as the system without a boundary; or if the coefficients do not reflect.
         """
         self.check(source, coefficients)
-        if self.zero_mean:
-            self.base.check_mean(source)
         n = source.shape[-1]
         doubled, scaled = self.base.on_square(self.continued(source), coefficients, 2.0)
         return self.base.solve(doubled, scaled)[..., :n, :n]
@@ -138,7 +135,7 @@ class Reflected(System):
 
     def check_coefficients(self, coefficients):
         self.base.check_coefficients(coefficients)
-        for mirror in _MIRRORS:
+        for mirror in (2, 4):  # of `symmetries`: x to -x, y to -y
             turned = self.base.turned(coefficients, torch.full(coefficients.shape[:-1], mirror))
             if (changed := (turned != coefficients).reshape(-1, coefficients.shape[-1]).any(0)).any():
                 names = [name for name, is_odd in zip(self.coefficient_names, changed.tolist(), strict=True) if is_odd]
@@ -146,16 +143,6 @@ class Reflected(System):
                     f"coefficients: {self.name} expects {', '.join(names)} 0, since beyond the boundary their sign "
                     "changes and they would no longer be constant; set them to 0, or solve on the torus"
                 )
-
-    def scale(self, coefficients):
-        return self.base.scale(coefficients)
-
-    @property
-    def feature_names(self):
-        return self.base.feature_names
-
-    def features(self, coefficients):
-        return self.base.features(coefficients)
 
 
 @cache

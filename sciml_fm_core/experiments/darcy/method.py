@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -24,7 +23,7 @@ from torch.nn.functional import pad
 from torch.optim.swa_utils import AveragedModel
 
 from sciml_fm_core.models.fno import FNO, FNOConfig
-from sciml_fm_core.physics.krylov import Solved, conjugate_gradients, in_chunks
+from sciml_fm_core.physics import five_point
 from sciml_fm_core.physics.reflection import even, odd
 
 EXPONENT, INVERSE_LENGTH = 2.75, 9.3
@@ -67,80 +66,24 @@ def relative_errors(predicted: Tensor, solution: Tensor) -> Tensor:
     return (predicted - solution).flatten(1).norm(dim=1) / solution.flatten(1).norm(dim=1)
 
 
-@dataclass(frozen=True)
-class FivePoint:
-    """``-div(a grad u)`` at the inner points j / n by fluxes through faces, a being the harmonic mean on each.
-
-    Attributes:
-        along_x, along_y: a on the faces over the spacing squared, (batch, n - 1, n) and (batch, n, n - 1).
-        sines: matrix of the sine transform, symmetric and orthogonal; inverse: of the Laplacian's eigenvalues.
-    """
-
-    along_x: Tensor
-    along_y: Tensor
-    sines: Tensor
-    inverse: Tensor
-
-    @classmethod
-    def of(cls, a: Tensor) -> FivePoint:
-        """The operator of coefficients (batch, n, n) at j / n; at j = n, where they are missing, as beside it."""
-        n, inverse = a.shape[-1], 1 / pad(a[:, None], (0, 1, 0, 1), mode="replicate")[:, 0]
-        along_x = 2 * n * n / (inverse[:, 1:n, 1:] + inverse[:, 1:n, :-1])
-        along_y = 2 * n * n / (inverse[:, 1:, 1:n] + inverse[:, :-1, 1:n])
-        j = torch.arange(1, n, dtype=a.dtype)
-        eigenvalues = n * n * (2 - 2 * torch.cos(torch.pi * j / n))
-        sines = math.sqrt(2 / n) * torch.sin(torch.pi * torch.outer(j, j) / n)
-        return cls(along_x, along_y, sines, 1 / (eigenvalues[:, None] + eigenvalues))
-
-    def apply(self, x: Tensor) -> Tensor:
-        flux_x, flux_y = self.along_x * pad(x, (1, 1)).diff(dim=-1), self.along_y * pad(x, (0, 0, 1, 1)).diff(dim=-2)
-        return -flux_x.diff(dim=-1) - flux_y.diff(dim=-2)
-
-    def precondition(self, residual: Tensor) -> Tensor:
-        return self.sines @ (self.sines @ residual @ self.sines * self.inverse) @ self.sines
-
-    def take(self, kept: Tensor) -> FivePoint:
-        return replace(self, along_x=self.along_x[kept], along_y=self.along_y[kept])
-
-
-def solve(high: Tensor, contrast: float, *, tolerance: float = 1e-4, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Solution (count, n, n) for a = 1 where it is high and 1 / contrast elsewhere, f = 1.
-
-    >>> u = solve(torch.ones(1, 8, 8, dtype=torch.bool), 20.0)
-    >>> round(u.max().item(), 3)
-    0.073
-    """
-    a = torch.where(high, 1.0, 1 / contrast).to(dtype)
-    source = a.new_ones(len(a), a.shape[1] - 1, a.shape[2] - 1)
-
-    def solve_part(part: slice) -> Solved:
-        return conjugate_gradients(FivePoint.of(a[part]), source[part], tolerance=tolerance)
-
-    return pad(in_chunks(solve_part, len(a), max(1, 2**18 // a[0].numel()), None).solution, (1, 0, 1, 0))
+def solve(high: Tensor, contrast: float) -> Tensor:
+    """Solution (count, n, n) by the five-point solver for a = 1 where it is high and 1 / contrast elsewhere, f = 1."""
+    return five_point.solve(torch.where(high, 1.0, 1 / contrast), torch.ones(high.shape), tolerance=1e-4)
 
 
 def fit_solver(labelled: Flows) -> tuple[float, float]:
-    """Contrast and factor with which the solver is nearest to labelled examples, by golden section."""
+    """Contrast and factor with which the solver is nearest to labelled examples, by a ternary search."""
 
     def scaled(contrast: float) -> tuple[float, float]:
         found = solve(labelled.high, contrast)
         factor = ((found * labelled.solution).sum() / found.square().sum()).item()
         return relative_errors(factor * found, labelled.solution).mean().item(), factor
 
-    low, high, share = 5.0, 50.0, (math.sqrt(5) - 1) / 2
-    inner = [high - share * (high - low), low + share * (high - low)]
-    errors = [scaled(contrast)[0] for contrast in inner]
-    for _ in range(12):
-        if errors[0] < errors[1]:
-            high, inner[1], errors[1] = inner[1], inner[0], errors[0]
-            inner[0] = high - share * (high - low)
-            errors[0] = scaled(inner[0])[0]
-        else:
-            low, inner[0], errors[0] = inner[0], inner[1], errors[1]
-            inner[1] = low + share * (high - low)
-            errors[1] = scaled(inner[1])[0]
-    contrast = inner[errors[1] < errors[0]]
-    return contrast, scaled(contrast)[1]
+    low, high = 10.0, 40.0
+    for _ in range(14):
+        first, second = (2 * low + high) / 3, (low + 2 * high) / 3
+        low, high = (low, second) if scaled(first)[0] < scaled(second)[0] else (first, high)
+    return low, scaled(low)[1]
 
 
 def draw_own(count: int, fitted: tuple[float, float], generator: torch.Generator, points: int = 128) -> Flows:
