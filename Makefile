@@ -6,7 +6,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore explore-public docs test lint fuzz chaos weights adaptations ensembles bench bench-page release-check clean
+.PHONY: install explore explore-public docs test lint fuzz chaos weights adaptations ensembles darcy bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -52,6 +52,13 @@ chaos: install
 docs: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/docs
+
+# The small Darcy set of neuraloperator (MIT licence, 4 MB), into build/darcy: only this wheel has it.
+darcy: install
+	$(BIN)/python -m pip download --quiet --no-deps --dest build/darcy neuraloperator==0.3.0
+	$(BIN)/python -m zipfile -e build/darcy/neuraloperator-0.3.0-py3-none-any.whl build/darcy/wheel
+	mv build/darcy/wheel/neuralop/datasets/data/*.pt build/darcy/wheel/neuraloperator-0.3.0.dist-info/LICENSE build/darcy
+	rm -r build/darcy/wheel build/darcy/*.whl
 
 # Speed, side by side with neuraloperator and, with RELEASED=path of a checkout of the paper's code, with that.
 bench: install

@@ -235,6 +235,17 @@ def test_physics_loss(computed):
     assert pictures(notebook)
 
 
+def test_darcy(computed):
+    notebook, records = computed("darcy")
+    shown = text(notebook)
+    for record in records:
+        for n in (16, 32):
+            for error in record[f"error_{n}"]:
+                assert f"{error:.2%}" in shown, "computed, not canned"
+    assert "**In this run does not hold**" in shown
+    assert pictures(notebook)
+
+
 def test_convergence(computed):
     notebook, records = computed("convergence")
     shown = text(notebook)

@@ -87,6 +87,9 @@ class Helmholtz(SpectralSystem):
     def coefficients(self, dial, source, parameters):
         return torch.stack([torch.full_like(dial, DIFFUSIVITY), dial], dim=-1)
 
+    def on_square(self, source, coefficients, side):
+        return source, coefficients / coefficients.new_tensor([side**2, 1])
+
     def check_coefficients(self, coefficients):
         if not (coefficients[..., 0] > 0).all():
             raise ValueError("coefficients: helmholtz expects a diffusivity above 0")

@@ -69,6 +69,9 @@ class Poisson(SpectralSystem):
     def coefficients(self, dial, source, parameters):
         return rotated_diffusion(dial, parameters[..., 0])
 
+    def on_square(self, source, coefficients, side):
+        return source, coefficients / side**2
+
     def check_coefficients(self, coefficients):
         check_positive_definite(coefficients, self.name)
 

@@ -50,6 +50,9 @@ class ScreenedPoisson(SpectralSystem):
         low = torch.maximum(diffusivity * laplacian(n, like=coefficients), screening)
         return low, 2 * low
 
+    def on_square(self, source, coefficients, side):
+        return source, coefficients / coefficients.new_tensor([side**2, 1])
+
     def check_coefficients(self, coefficients):
         if not (coefficients > 0).all():
             raise ValueError(f"coefficients: {self.name} expects a diffusivity and a screening above 0")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -28,6 +28,9 @@ from .symmetries import ELEMENTS, Geometry, turned_field
 
 SYSTEMS: dict[str, System] = {}
 """The known systems by name: each subclass of `System` that declares a name registers itself."""
+
+VARIANTS: dict[str, Callable[[System], System]] = {}
+"""What makes another system of one, by what follows a label or name: ``SYS-1-DIRICHLET``, see `reflection`."""
 
 PRETRAINING = "pre-training"
 """Name of the shift that is none: the range of the dial that operators are pre-trained on."""
@@ -123,6 +126,16 @@ class System(ABC):
     def varied(self, source: Tensor, dial: Tensor) -> Tensor:
         """Input fields (..., p, ny, nx) like these at other values of the dial, shape (...)."""
         return source.expand(*dial.shape, *source.shape[-self.input_axes :])
+
+    def on_square(self, source: Tensor, coefficients: Tensor, side: float) -> tuple[Tensor, Tensor]:
+        """Input fields and coefficients of the same equation on a square of a side, in coordinates of the unit square.
+
+        There ``-div(K grad u) = f`` reads ``-div(K / side^2 grad u) = f``.
+
+        Raises:
+            ValueError: if a system does not say it.
+        """
+        raise ValueError(f"system {self.name}: known on the unit square only; implement on_square")
 
     def residual(self, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
         """Signed residual of the equation, zero of the exact solution.
@@ -341,12 +354,18 @@ def find_system(name: str) -> System:
 
     >>> find_system("SYS-3").title
     'Helmholtz'
+    >>> find_system("SYS-3-DIRICHLET").title
+    'Helmholtz, u = 0 on the boundary'
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or no such variant of it.
     """
+    asked = name.strip().lower()
     for system in SYSTEMS.values():
-        if name.strip().lower() in (system.name.lower(), system.label.lower()):
-            return system
+        for known in (system.name.lower(), system.label.lower()):
+            if asked == known:
+                return system
+            if asked.startswith(f"{known}-") and asked.removeprefix(f"{known}-") in VARIANTS:
+                return VARIANTS[asked.removeprefix(f"{known}-")](system)
     known = ", ".join(f"{system.name} ({system.label})" for system in SYSTEMS.values())
     raise ValueError(f"system: expected one of {known}, got {reprlib.repr(name)}")
