@@ -79,6 +79,9 @@ class Reflected(System):
     with them are refused; those of the tasks are drawn with the axes of K along x and y.
     """
 
+    base: System
+    boundary: str
+
     def __init__(self, base: System, boundary: str):
         said: dict[str, Any] = {
             each: getattr(base, each)
