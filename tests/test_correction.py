@@ -62,6 +62,24 @@ def test_moves_with_its_fields_and_turns_when_averaged(label):
     assert relative(averaged[1], back.solution) < 1e-5
 
 
+@pytest.mark.parametrize("label", TASKS)
+def test_turned_examples_solve_the_turned_equation(label):
+    system, examples = Task.parse(label).system, drawn(label)
+    turned = system.turned_examples(examples, torch.arange(8))
+    assert relative(system.solve(turned.source, turned.coefficients), turned.solution) < 1e-6
+    left = system.residual(turned.solution.double(), turned.source.double(), turned.coefficients)
+    assert left.norm() < 1e-5 * turned.source[:, -1].norm()
+
+
+@pytest.mark.parametrize(("label", "low", "high"), [("SYS-4(0,0.3)", 0, 1.0), ("SYS-5(0.2,1)", 0.1, 4.0)])
+def test_fields_of_another_value_of_the_dial(label, low, high):
+    examples, system = drawn(label, 2), Task.parse(label).system
+    dial = torch.tensor([[low], [high]], dtype=torch.float64).expand(2, 2)
+    varied = system.varied(examples.source.double(), dial)
+    torch.testing.assert_close(system.dial(varied, torch.empty(2, 2, 0)), dial)
+    assert torch.equal(varied[:, :, -1], examples.source[:, -1].double().expand(2, -1, -1, -1))
+
+
 def test_layers_one_by_one_give_the_same():
     model = random_operator("SYS-5(0.2,1)").model
     told = Conditioning(torch.empty(2, 0), torch.randn(2, model.mode_points, model.mode_points // 2 + 1, 5))

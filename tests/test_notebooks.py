@@ -295,6 +295,16 @@ def test_weight_spectra(computed):
     assert pictures(notebook) == 2
 
 
+def test_variable_coefficients(computed):
+    notebook, records = computed("variable_coefficients")
+    shown = text(notebook)
+    for record in records:
+        if record["kind"] == "few_labels":
+            assert percent(record["error"]) in shown, "computed, not canned"
+    assert "labels are worth" in shown
+    assert pictures(notebook) == 2
+
+
 def test_training_range(computed):
     notebook, records = computed("training_range")
     shown = text(notebook)

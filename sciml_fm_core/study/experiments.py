@@ -308,7 +308,8 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     An operator of the paper's other two systems meets the third, in its pre-training range. By the recipe that is told
     coefficients it has inputs for those of the third; by the recipes that are conditioned on the symbol it needs none.
     The one that meets SYS-3, the hardest, is also pre-trained `LONGER` times as long. The recipe that is told
-    compositions has `REPEATS` seeds of the examples, the others one. The mixture of all three meets the equations beside them.
+    compositions has `REPEATS` seeds of the examples, the others one. The mixture of all three meets the equations
+    beside them.
     """
     chosen = find_budget(budget, "unseen")
     runs, systems = [], (SYS_1, SYS_2, SYS_3)

@@ -169,7 +169,7 @@ def pretrain(
     )  # fmt: skip
     if start is not None:
         begun = start if isinstance(start, Operator) else load_operator(start)
-        operator = _started(operator, begun)
+        operator = started(operator, begun)
         of_start = {key: value for key, value in begun.card.items() if key != "curve"}
         operator.card["start"] = of_start | {"digest": begun.digest}
     config = completed(config, operator)
@@ -224,7 +224,7 @@ def pretrain(
     return operator, history
 
 
-def _started(operator: Operator, start: Operator) -> Operator:
+def started(operator: Operator, start: Operator) -> Operator:
     """An untrained operator with the weights of another: the same network, or one that has fewer fields.
 
     Raises:
