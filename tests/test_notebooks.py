@@ -29,6 +29,7 @@ from test_dashboard_browser import ARGUMENTS, TIMEOUT, chromium, free_port, wait
 
 from sciml_fm_core import Task, load_operator, relative_error
 from sciml_fm_core.files import results_folder
+from sciml_fm_core.study.analysis import percent
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.registry import find_experiment
 from sciml_fm_core.study.runs import identity

@@ -1,7 +1,7 @@
 """Labels that cost something: few of them at a shift of heterogeneous diffusion, from four starts.
 
-What is learned once may be free (constant coefficients, solved by one division), cheap (mild heterogeneity) or as dear as
-the target itself. Beside the networks stands the solver that makes the labels, stopped at their error.
+What is learned once may be free (constant coefficients, solved by one division), cheap (mild heterogeneity) or as dear
+as the target itself. Beside the networks stands the solver that makes the labels, stopped at their error.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FewLabelsRun(CustomRun):
 
     Attributes:
         task: the shift.
-        start: a key of `STARTS`; ``own`` is pre-trained on the task for `pretraining` steps, from constant coefficients.
+        start: a key of `STARTS`; ``own`` is pre-trained on the task for `pretraining` steps, from ``constant``.
         parent: shipped operator that it starts from; none where empty.
         examples: labelled ones to train on.
         seed: of the examples, of the weights, and of their order.
