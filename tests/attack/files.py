@@ -36,7 +36,7 @@ from sciml_fm_core.data.hdf5 import ATTRIBUTES
 from sciml_fm_core.data.splits import CHUNK
 from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble, load_ensemble
 from sciml_fm_core.models.normalization import fit_normalization
-from sciml_fm_core.study.batch_file import plan
+from sciml_fm_core.study.batch_file import plan, status_of
 from sciml_fm_core.study.records import read_record, read_table, shipped_tables, write_record, write_table
 
 from ._mutate import change_tensors, damaged, mutated, mutated_json, refused, signed, strange
@@ -303,7 +303,7 @@ def _change_batch(path: Path, rng: random.Random) -> bool:
 
 
 def _read_batch(path: Path) -> list:
-    statuses = [run.status for run in plan(path, path.parent / "out")]
+    statuses = [status_of(run) for run in plan(path, path.parent / "out")]
     assert set(statuses) <= {"pending", "done", "failed"}, "a run whose status is none"
     return statuses
 
