@@ -193,7 +193,8 @@ def task_of(file: File) -> Task | None:
 
 def _said(file: File, key: str) -> Any:
     """An attribute of a file that was written here; those of other programs mean what these wanted."""
-    return file.attributes.get(key) if file.attributes.get("format") == FORMAT else None
+    ours = isinstance(file, DatasetFile) and file.attributes.get("format") == FORMAT
+    return file.attributes.get(key) if ours else None
 
 
 def sample(data: Reader) -> Examples:

@@ -53,7 +53,8 @@ class Layout:
     """What the arrays of a file are; what a YAML beside it says.
 
     Args:
-        inputs, targets: names of arrays, or of one channel of an array (``u_1``); a list, or a text with commas.
+        inputs, targets: names of arrays, or of one channel of an array (``u_1``); a list, or a text with commas. What
+            is called otherwise in this file has both names, ``u=temperature``.
         scalars: names of arrays (N,) or (N, c), or of one number for all examples.
         channels: which axis the channels are, ``first`` or ``last`` after the examples; where None, the one of at most
             `MOST_CHANNELS` that is less than half of the others, or of which the rest is the grid of another array.
