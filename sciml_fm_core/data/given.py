@@ -193,8 +193,9 @@ def task_of(file: File) -> Task | None:
 
 def _said(file: File, key: str) -> Any:
     """An attribute of a file that was written here; those of other programs mean what these wanted."""
-    ours = isinstance(file, DatasetFile) and file.attributes.get("format") == FORMAT
-    return file.attributes.get(key) if ours else None
+    if not isinstance(file, DatasetFile) or file.attributes.get("format") != FORMAT:
+        return None
+    return file.attributes.get(key)
 
 
 def sample(data: Reader) -> Examples:
