@@ -411,10 +411,10 @@ def _margin(layout: Layout | None, architecture: str, margin: float | None, fill
 
 def _fields_of(path: Path, layout: Layout, validation: Path | None, test: Path | None) -> dict[str, Rows]:
     """Splits of a file of fields, some of which other files may be; so the card says it, relative to the first."""
-    others = {"validation": validation, "test": test}
-    said: dict[str, Any] = {
-        name: os.path.relpath(other, path.parent) for name, other in others.items() if other is not None
-    }
+    said: dict[str, Any] = {}
+    for name, other in (("validation", validation), ("test", test)):
+        if other is not None:
+            said[name] = os.path.relpath(user_path(other), user_path(path).parent)
     return open_splits(path, replace(layout, splits=layout.splits | said))
 
 
