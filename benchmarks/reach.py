@@ -119,12 +119,12 @@ class Variant:
 
 VARIANTS = {
     "shipped": Variant("as it ships"),
-    "coefficients": Variant("told the coefficients instead (recipe `dimensionless`)", recipe="dimensionless"),
+    "coefficients": Variant("conditioned on the coefficients instead (recipe `dimensionless`)", recipe="dimensionless"),
     "unvaried": Variant("no factors in training", (kind(Unvaried),)),
     "one-sign": Variant("factors of one sign", (kind(OfOneSign),)),
     "factor-16": Variant("factors of up to 16", (lambda: patch.object(normalization, "LARGEST_FACTOR", 16.0),)),
     "system-scale": Variant("scale declared by the system", (kind(ScaleOfTheSystem),)),
-    "told-mean": Variant("told the symbol on k = 0", (kind(ToldOfTheMean),)),
+    "told-mean": Variant("conditioned on the symbol on k = 0", (kind(ToldOfTheMean),)),
     "random-modes": Variant(
         "weights begin random on each mode", (lambda: patch.object(fno, "SpectralConvolution", RandomOnEachMode),)
     ),

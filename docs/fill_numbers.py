@@ -102,7 +102,7 @@ def operators() -> str:
 
 
 def reach() -> str:
-    """Zero-shot errors of the operators that are told the symbol, and of those that are told coefficients."""
+    """Zero-shot errors of the operators that are conditioned on the symbol, and of those that are told coefficients."""
     names = [name for name, card in CARDS.items() if card["recipe"] != "paper"]
     labels = list(dict.fromkeys(label for name in names for label in CARDS[name]["errors"]))
     rows = [

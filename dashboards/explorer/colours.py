@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from bokeh.palettes import Viridis256
-from holoviews.plotting.util import process_cmap
-
 from sciml_fm_core.study.colours import MEANING
 
 COLOURS = {
@@ -25,8 +22,6 @@ COLOURS = {
     "info": MEANING["zero-shot"][0],
     "notice": "#e0301e",
 }
-SCALES = {"solution": list(Viridis256), "error": list(process_cmap("RdBu_r", 256))}
-"""Colours of the values of a field, from the lowest to the highest."""
 
 
 def coloured(css: str) -> str:

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import param
+from bokeh.palettes import Viridis256
+from holoviews.plotting.util import process_cmap
 from panel.custom import JSComponent
 
-from .colours import COLOURS, SCALES, coloured
+from .colours import COLOURS, coloured
 from .exports import SAVES, File
 from .link import query_of
 from .serving import LIMITS, Allowance, TooMuch
@@ -63,7 +65,10 @@ class Stage(JSComponent):
 
     style = param.String(default=coloured((BROWSER / "stage.css").read_text(encoding="utf-8")))
     colours = param.Dict(default=COLOURS)
-    scales = param.Dict(default=SCALES)
+    scales = param.Dict(
+        default={"solution": list(Viridis256), "error": list(process_cmap("RdBu_r", 256))},
+        doc="colours of the values of a field, from the lowest to the highest",
+    )
     texts = param.Dict(default=STAGE)
 
     def __init__(self, on_message: Callable[[dict[str, Any]], None], **options: Any):

@@ -306,7 +306,7 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     """Equations that the pre-training never saw: each of the paper's held out in turn, and those of `UNSEEN`.
 
     An operator of the paper's other two systems meets the third, in its pre-training range. By the recipe that is told
-    coefficients it has inputs for those of the third; by the recipes that are told the symbol it needs none. The one
+    coefficients it has inputs for those of the third; by the recipes that are conditioned on the symbol it needs none. The one
     that meets SYS-3, the hardest, is also pre-trained `LONGER` times as long. The recipe that is told compositions has
     `REPEATS` seeds of the examples, the others one. The mixture of all three meets the equations beside them.
     """

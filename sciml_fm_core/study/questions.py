@@ -25,10 +25,10 @@ LEVELS = (0.05, 0.02, 0.01)
 """Errors that the examples are counted for."""
 SHIFTS = ("none", "mild", "medium", "large")
 TOLD = {
-    "dimensionless": "told the coefficients",
+    "dimensionless": "conditioned on the coefficients",
     "paper": "the paper's recipe",
-    "symbol": "told the symbol",
-    "symbol-composed": "told the symbol, of compositions too",
+    "symbol": "conditioned on the symbol",
+    "symbol-composed": "conditioned on the symbol, of compositions too",
 }
 """Recipes in words."""
 
@@ -148,7 +148,7 @@ def pretrained_on(record: dict) -> str:
     if record["start"] == "from scratch":
         return "from scratch"
     if record["recipe"] == "symbol":
-        return "mixed, told the symbol"
+        return "mixed, conditioned on the symbol"
     return "mixed" if "+" in record["parent"] else "its own system alone"
 
 
@@ -164,7 +164,7 @@ def mixture_table(records: Records, form: Form = percent) -> str:
     for (task,), own in _groups(records, "task"):
         alone, mixed, scratch, told = (
             [r for r in own if pretrained_on(r) == kind]
-            for kind in ("its own system alone", "mixed", "from scratch", "mixed, told the symbol")
+            for kind in ("its own system alone", "mixed", "from scratch", "mixed, conditioned on the symbol")
         )
         cells = [*_cells(alone, columns[:tuned], form), *_cells(mixed, columns[:tuned], form)]
         rows.append([task, *cells, *_cells(scratch, columns[tuned:], form), *_cells(told, columns[:1], form)])
