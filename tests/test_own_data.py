@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_cli import refused
 
-from sciml_fm_core import evaluate, load_operator
+from sciml_fm_core import evaluate, fine_tune, load_operator, operator_of
 from sciml_fm_core.data.layout import Layout
 from sciml_fm_core.data.own import open_splits
 from sciml_fm_core.experiments.uncertainty.bands import Band, calibrated_band
@@ -180,6 +180,18 @@ def test_a_band_holds_what_it_should():
     assert band == Band(band.factor, examples=400)
     with pytest.raises(ValueError, match=r"8 examples are too few for a confidence of 0.9; give at least 9"):
         calibrated_band(Blurred(), drawn(8, 0.1))
+
+
+def test_networks_are_validated_as_they_predict(own, tmp_path):
+    """A network with dropout is noisy only where it trains."""
+    parts = open_splits(tmp_path / "own.npz", Layout("a", "u", "nu"))
+    network = torch.nn.Sequential(torch.nn.Conv2d(2, 8, 1), torch.nn.Dropout(0.5), torch.nn.Conv2d(8, 1, 1))
+    start = operator_of(network, data=parts["train"])
+    config = TrainConfig(steps=4, validate_every=2)
+    tuned = fine_tune(start, parts["train"], validation=parts["validation"], config=config)
+    assert evaluate(tuned.operator, data=parts["validation"])["error"] == pytest.approx(
+        tuned.validation_error, rel=1e-4
+    )
 
 
 def test_an_ensemble_of_own_data(own, tmp_path):
