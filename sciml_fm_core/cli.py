@@ -300,9 +300,11 @@ def pretrain(
     chosen, schedule = [Task.parse(label) for label in tasks or []], _schedule(resolution) if resolution else None
     names = {"inputs": inputs, "targets": targets, "scalars": scalars, "channels": channels}
     paths, parts = data or [], cast(dict[str, Rows], {})
+    if not chosen and len(paths) != 1:
+        raise ValueError(f"pretrain: expected a TASK to draw examples of, or one --data FILE, got {len(paths)} files")
     sets: list[Any]
     held_out: list[Any]
-    if layout := _layout_of(paths[0] if len(paths) == 1 else None, names, chosen):
+    if layout := _layout_of(paths[0] if paths else None, names, chosen):
         parts = _fields_of(paths[0], layout, validation[0] if validation else None, test)
         sets, held_out = [parts["train"]], [parts["validation"]]
     elif test is not None:
@@ -310,8 +312,6 @@ def pretrain(
     else:
         sets, held_out = ([DatasetFile(path, system) for path in each or []] for each in (paths, validation))
         if not chosen:
-            if len(sets) != 1:
-                raise ValueError(f"pretrain: expected a TASK to draw examples of, or one --data FILE, got {len(sets)}")
             chosen = [own] if (own := task_of(sets[0])) else []
     shape = _margin(layout, architecture, margin, fill)
     size = size or ("auto" if layout else "1M")
@@ -419,10 +419,10 @@ def _margin(layout: Layout | None, architecture: str, margin: float | None, fill
 
 def _fields_of(path: Path, layout: Layout, validation: Path | None, test: Path | None) -> dict[str, Rows]:
     """Splits of a file of fields, some of which other files may be; so the card says it, relative to the first."""
-    others = {"validation": validation, "test": test}
-    said: dict[str, Any] = {
-        name: os.path.relpath(other, path.parent) for name, other in others.items() if other is not None
-    }
+    said: dict[str, Any] = {}
+    for name, other in (("validation", validation), ("test", test)):
+        if other is not None:
+            said[name] = os.path.relpath(user_path(other), user_path(path).parent)
     return open_splits(path, replace(layout, splits=layout.splits | said))
 
 

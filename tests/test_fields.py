@@ -350,6 +350,11 @@ def test_a_card_keeps_the_splits(tmp_path):
     card = {"parent": {"data": [described(parts["train"])]}}
     other = path.rename(tmp_path / "renamed.npz")
     (tmp_path / "renamed.yaml").write_text("inputs: a\ntargets: u\nseed: 5\n")
+    assert card["parent"]["data"][0]["layout"]["splits"] == {"test": 0.5, "validation": 0.2}
+    shares = Layout("a", "u", splits={"train": 0.9, "test": 0.1})
+    parts_of_all = open_splits(other, shares)
+    assert {name: part.size for name, part in parts_of_all.items()} == {"train": 28, "validation": 8, "test": 4}
+    assert rows_of(open_splits(other, parts_of_all["test"].file.layout)) == rows_of(parts_of_all)
     again = open_splits(other, trained_on(other, json.loads(json.dumps(card))))
     assert rows_of(again) == rows_of(parts)
     assert find_layout(other, {}, card).seed == 5

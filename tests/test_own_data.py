@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_cli import refused
 
-from sciml_fm_core import evaluate, load_operator
+from sciml_fm_core import evaluate, fine_tune, load_operator, operator_of
 from sciml_fm_core.data.layout import Layout
 from sciml_fm_core.data.own import open_splits
 from sciml_fm_core.experiments.uncertainty.bands import Band, calibrated_band
@@ -93,6 +93,18 @@ def test_three_commands(run, own, tmp_path):
         assert "the test split of a file that it was trained on" in out
 
 
+def test_another_file_has_other_names(run, own, tmp_path):
+    run("pretrain", *own, *FEW)
+    values = fields(5, 2)
+    np.savez(tmp_path / "named.npz", **{"k": values["a"], "temperature": values["u"], "speed": values["nu"]})
+    measure = ("evaluate", "operator.safetensors", "--data", "named.npz", "--scalars", "nu=speed", "--targets")
+    refused(
+        run(*measure, "temperature", "--inputs", "k"), "trained for a, nu to u, got k, nu to temperature; say which"
+    )
+    code, _, err = run(*measure, "u=temperature", "--inputs", "a=k")
+    assert code == 0, err
+
+
 def test_splits_of_a_yaml_and_of_options(run, own, tmp_path):
     (tmp_path / "own.npz.yaml").write_text("inputs: a\ntargets: u\nscalars: nu\nperiodic: true\nsplits: {test: 0.3}\n")
     code, _, err = run("pretrain", "--data", "own.npz", "--validation", "new.npz", *FEW, "--size", "tiny")
@@ -113,7 +125,8 @@ def test_a_dataset_of_ours_needs_no_task(run, tmp_path):
 
 
 @pytest.mark.parametrize(("command", "message"), [
-    (("pretrain",), "expected a TASK to draw examples of, or one --data FILE, got 0"),
+    (("pretrain",), "expected a TASK to draw examples of, or one --data FILE, got 0 files"),
+    (("pretrain", "{own}", "--data", "new.npz"), "or one --data FILE, got 2 files"),
     (("pretrain", "--data", "own.npz"), "own.npz: expected names of inputs and targets, got none; name some of a, nu"),
     (("pretrain", "--data", "own.npz", "--inputs", "b", "--targets", "u"), "expected an array b, got a, nu, u"),
     (("pretrain", "--data", "own.npz", "--inputs", "a"), "expected names of inputs and of targets, got those"),
@@ -167,6 +180,18 @@ def test_a_band_holds_what_it_should():
     assert band == Band(band.factor, examples=400)
     with pytest.raises(ValueError, match=r"8 examples are too few for a confidence of 0.9; give at least 9"):
         calibrated_band(Blurred(), drawn(8, 0.1))
+
+
+def test_networks_are_validated_as_they_predict(own, tmp_path):
+    """A network with dropout is noisy only where it trains."""
+    parts = open_splits(tmp_path / "own.npz", Layout("a", "u", "nu"))
+    network = torch.nn.Sequential(torch.nn.Conv2d(2, 8, 1), torch.nn.Dropout(0.5), torch.nn.Conv2d(8, 1, 1))
+    start = operator_of(network, data=parts["train"])
+    config = TrainConfig(steps=4, validate_every=2)
+    tuned = fine_tune(start, parts["train"], validation=parts["validation"], config=config)
+    assert evaluate(tuned.operator, data=parts["validation"])["error"] == pytest.approx(
+        tuned.validation_error, rel=1e-4
+    )
 
 
 def test_an_ensemble_of_own_data(own, tmp_path):

@@ -109,8 +109,6 @@ class ArrayFile:
         self._opened: list[Any] = []
         try:
             self._read_folder() if self.path.is_dir() else self._read_file()
-            if len(self.arrays) > MOST_ARRAYS:
-                raise ValueError(f"{self.where}: expected at most {MOST_ARRAYS} arrays, got more")
         except Exception as error:  # as above
             self.close()
             if isinstance(error, ValueError) and str(error).startswith("file "):
@@ -152,6 +150,8 @@ class ArrayFile:
 
     def _add(self, name: str, shape: Any, dtype: Any, open: Callable[[], Any], problem: Any = None, **more) -> None:
         """Add an array, with what is wrong with it."""
+        if len(self.arrays) == MOST_ARRAYS:
+            raise ValueError(f"{self.where}: expected at most {MOST_ARRAYS} arrays, got more")
         problem = problem or _not_numbers(dtype) or ("it holds nothing" if shape is None or 0 in shape else None)
         name, kind, problem = printable(name), printable(dtype), problem and printable(problem)
         self.arrays[name] = FileArray(name, shape or (), kind, open, f"{self.where}: {name}", problem, **more)
@@ -239,8 +239,6 @@ class ArrayFile:
                 value = value.detach().resolve_conj().resolve_neg()
                 value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
             self._add(name or self.path.stem, tuple(value.shape), value.dtype, partial(np.asarray, value), problem)
-            if len(self.arrays) > MOST_ARRAYS:
-                break
 
     def _read_hdf5(self, of_matlab: bool) -> None:
         self.kind = "MATLAB 7.3" if of_matlab else "HDF5"
@@ -255,8 +253,6 @@ class ArrayFile:
                 shape = one.shape[::-1] if reverse and one.shape else one.shape
                 problem = _hdf5_problem(one, f"{self.where}: {name}")
                 self._add(name, shape, one.dtype, partial(_opened, one, reverse), problem, of_matlab=reverse)
-            if len(self.arrays) > MOST_ARRAYS:
-                break
 
 
 def _datasets(group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[tuple[str, h5py.Dataset | str]]:

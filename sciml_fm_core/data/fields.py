@@ -173,7 +173,7 @@ class FieldsFile:
                 "which needs no names; leave out --inputs and --targets, or read it by DatasetFile"
             )
         layout, (before, after) = self.layout, (self.layout.time or Times()).steps
-        named = [[(name, *self._find(name)) for name in names] for names in (layout.inputs, layout.targets)]
+        named = [list(map(self._find, names)) for names in (layout.inputs, layout.targets)]
         arrays = [array for part in named for _, array, _ in part]
         plain = {array.shape[1:] for array in arrays if len(array.shape) == 3}
         grid = plain.pop() if len(plain) == 1 else None
@@ -194,15 +194,16 @@ class FieldsFile:
             )
         self._check_apart()
         self.windows = times - max(steps) if layout.time is not None and layout.time.slide else 1
-        self._scalars = [(name, self._scalar(name, count)) for name in layout.scalars]
+        self._scalars = [self._scalar(name, count) for name in layout.scalars]
         self.shape, self.size = parts[0].grid, count * self.windows
         self.input_names = [name for part in self._inputs for name in part.names(before)]
         self.target_names = [name for part in self._targets for name in part.names(after)]
         columns = [(name, i, one.shape[1]) for name, one in self._scalars for i in range(one.shape[1])]
         self.scalar_names = [name if count == 1 else f"{name}_{i}" for name, i, count in columns]
 
-    def _find(self, name: str) -> tuple[FileArray, int | None]:
-        """An array by its name, or the channel of one: ``u_1`` is channel 1 of ``u``."""
+    def _find(self, said: str) -> tuple[str, FileArray, int | None]:
+        """Name, array and channel: ``u_1`` is channel 1 of ``u``, and ``u=temperature`` is called otherwise here."""
+        called, _, name = said.rpartition("=") if not self._file.has(said) else ("", "", said)
         names = [f"{self.group}/{name}", f"{name}_{self.group}"] if self.group else [name]
         inside, channel = next((each for each in names if self._file.has(each)), names[0]), None
         base, _, number = inside.rpartition("_")
@@ -211,7 +212,7 @@ class FieldsFile:
         array = self._file[inside]
         if array.problem:
             raise ValueError(f"{array.where}: {array.problem}")
-        return array, channel
+        return called or name, array, channel
 
     def _check_apart(self) -> None:
         """Check that no target is an input too, unless at times that are named."""
@@ -230,9 +231,9 @@ class FieldsFile:
             each = ", ".join(f"{value} of {name}" for name, value in found.items())
             raise ValueError(f"{self._where}: expected one {what} in all fields, got {each}")
 
-    def _scalar(self, name: str, count: int) -> np.ndarray:
-        """Values (count, c) of a scalar; one number is that of all examples."""
-        array, channel = self._find(name)
+    def _scalar(self, said: str, count: int) -> tuple[str, np.ndarray]:
+        """Name and values (count, c) of a scalar; one number is that of all examples."""
+        name, array, channel = self._find(said)
         shape = array.shape[::-1] if array.of_matlab and array.shape == (1, count) else array.shape
         if (len(shape) not in (1, 2) or shape[0] != count) and not (np.prod(shape) == 1 and len(shape) <= 2):
             raise ValueError(f"{array.where}: expected a scalar ({count},) or ({count}, c), or one number, got {shape}")
@@ -241,12 +242,7 @@ class FieldsFile:
             raise ValueError(f"{array.where}: expected a column below {values.shape[1]}, got {name}")
         values = values if channel is None else values[:, channel : channel + 1]
         _check_finite(values, array, np.arange(count))
-        return np.broadcast_to(values, (count, values.shape[1]))
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """None: what other programs say of their files is not believed."""
-        return {}
+        return name, np.broadcast_to(values, (count, values.shape[1]))
 
     @property
     def system(self) -> UnknownSystem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -193,7 +194,9 @@ def task_of(file: File) -> Task | None:
 
 def _said(file: File, key: str) -> Any:
     """An attribute of a file that was written here; those of other programs mean what these wanted."""
-    return file.attributes.get(key) if file.attributes.get("format") == FORMAT else None
+    if not isinstance(file, DatasetFile) or file.attributes.get("format") != FORMAT:
+        return None
+    return file.attributes.get(key)
 
 
 def sample(data: Reader) -> Examples:
@@ -292,9 +295,16 @@ def few_of(data: Reader, count: int | None, seed: int) -> Reader:
 
 def digest_of_path(path: Path) -> str:
     """Hash of the contents of a file, or of all files of a folder."""
-    if not path.is_dir():
-        return file_digest(path)
-    return digest_of({each.name: file_digest(each) for each in sorted(path.iterdir()) if each.is_file()}, {})
+    if path.is_dir():
+        each = {one.name: digest_of_path(one) for one in sorted(path.iterdir()) if one.is_file()}
+        return digest_of(each, {})
+    return _digest_of_file(path.absolute(), path.stat().st_mtime_ns, path.stat().st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest_of_file(path: Path, changed: int, size: int) -> str:
+    """`file_digest`, which is asked for several times of files that may be large."""
+    return file_digest(path)
 
 
 def described(data: Reader) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class Layout:
     """What the arrays of a file are; what a YAML beside it says.
 
     Args:
-        inputs, targets: names of arrays, or of one channel of an array (``u_1``); a list, or a text with commas.
+        inputs, targets: names of arrays, or of one channel of an array (``u_1``); a list, or a text with commas. What
+            is called otherwise in this file has both names, ``u=temperature``.
         scalars: names of arrays (N,) or (N, c), or of one number for all examples.
         channels: which axis the channels are, ``first`` or ``last`` after the examples; where None, the one of at most
             `MOST_CHANNELS` that is less than half of the others, or of which the rest is the grid of another array.
@@ -89,9 +90,11 @@ class Layout:
             _check_end("channels", self.channels)
         if wrong := [name for name in self.splits if name not in SPLITS]:
             raise ValueError(f"splits: expected {', '.join(SPLITS)}, got {wrong[0]!r}")
-        shares = [share for share in self.splits.values() if not isinstance(share, str)]
-        if shares and (min(shares) <= 0 or sum(shares) > 1):
+        shares = [float(share) for share in self.splits.values() if not isinstance(share, str)]
+        if shares and (min(shares) <= 0 or sum(shares) > 1 + 1e-9):
             raise ValueError(f"splits: expected shares above 0, together at most 1, got {shares}")
+        splits = {name: share if isinstance(share, str) else float(share) for name, share in self.splits.items()}
+        object.__setattr__(self, "splits", splits)
 
 
 def _check_end(what: str, value: str) -> None:

@@ -46,7 +46,7 @@ def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Row
         layout: what its arrays are; where None, the YAML beside it says.
 
     Raises:
-        ValueError: as `open_fields`; if a split is not found, has other channels, or there are too few examples.
+        ValueError: as `FieldsFile`; if a split is not found, has other channels, or there are too few examples.
     """
     layout = layout or layout_beside(path)
     named = {name: _split_file(path, layout, said) for name, said in layout.splits.items() if isinstance(said, str)}
@@ -58,17 +58,24 @@ def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Row
     def rows(chosen: Tensor) -> Tensor:
         return (chosen.sort().values[:, None] * file.windows + torch.arange(file.windows)).flatten()
 
-    default = max(round(count * HELD_OUT), min(LEAST_HELD_OUT, count // 5))
+    default = max(1, round(count * HELD_OUT), min(LEAST_HELD_OUT, count // 5))
     for name in SPLITS[1:]:
         if name not in found:
             own = layout.splits.get(name)
-            size = max(1, round(count * own) if isinstance(own, float | int) else default)
+            size = max(1, round(count * own) if isinstance(own, float) else default)
             found[name], order = Rows(file, rows(order[:size]), name), order[size:]
-    kept = order[: round(count * share)] if isinstance(share, float | int) else order
+    kept = order[: round(count * share)] if isinstance(share, float) else order
     if not len(kept):
         raise ValueError(f"file {path}: expected examples to train on beside those held out, got {count} in all")
     found["train"] = Rows(file, rows(kept), "train")
+    # cards keep the shares, so that the test examples stay the same when the defaults are others
+    shares: dict[str, Any] = {name: found[name].size / file.size for name in SPLITS[1:] if name not in named}
+    layout = replace(
+        layout, splits=layout.splits | shares | ({"train": len(kept) / count} if isinstance(share, float) else {})
+    )
     for part in found.values():
+        assert isinstance(part.file, FieldsFile)
+        part.file.layout = layout
         if part.file.system != file.system:
             got = [*part.file.system.inputs, *part.file.system.outputs]
             raise ValueError(f"file {part.file.path}: expected the channels of those to train on, got {', '.join(got)}")

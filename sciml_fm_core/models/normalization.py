@@ -238,8 +238,13 @@ class Normalization(ABC):
         if not self.knows(found):
             raise ValueError(
                 f"system: this operator was trained for {', '.join(s.name for s in self.systems)}, got {found.name}"
+                + ("" if self.systems[0].is_known or found.is_known else self._other_names(found))
             )
         return found if found.is_known else next(known for known in self.systems if _fields(known) == _fields(found))
+
+    def _other_names(self, found: System) -> str:
+        one, other = self.systems[0].inputs[0], found.inputs[0]
+        return f"; say which field is which by both names, such as --inputs {one}={other}"
 
     def _arrange(self, values: Tensor, names: tuple[str, ...]) -> Tensor:
         """Place columns by name among `channel_names`; absent names are zero."""
