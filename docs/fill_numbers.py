@@ -97,13 +97,13 @@ def operators() -> str:
         errors = ", ".join(f"{label} {percent(error)}" for label, error in card["errors"].items())
         cost = [f"{card['examples_seen']:,}", f"{card['seconds'] / 60:.0f} min"]
         rows.append([f"`{name}`", " + ".join(card["tasks"]), card["recipe"], *cost, errors])
-    measured = f"Mean relative errors on {card['errors_measured_on']}"
+    measured = f"Mean relative errors on {CARDS['symbol']['errors_measured_on']}, of SYS-4 and SYS-5 at 64 x 64"
     return f"{measured}; trained on {card['hardware']}, seed {card['seed']}.\n\n{table(header, rows)}"
 
 
 def reach() -> str:
     """Zero-shot errors of the operators that are conditioned on the symbol, and of those that are told coefficients."""
-    names = [name for name, card in CARDS.items() if card["recipe"] != "paper"]
+    names = [name for name, card in CARDS.items() if card["recipe"] not in ("paper", "correction")]
     labels = list(dict.fromkeys(label for name in names for label in CARDS[name]["errors"]))
     rows = [
         [label, *(percent(CARDS[name]["errors"][label]) if label in CARDS[name]["errors"] else "" for name in names)]
@@ -186,10 +186,11 @@ def adapted() -> str:
                 for card in cards
                 if (card["adapted_from"], card["downstream_task"], card["kind"]) == (name, task, kind)
             }
-            rows.append([f"`{name}`", task, kind, *(percent(own[count]) for count in counts)])
+            if own:
+                rows.append([f"`{name}`", task, kind, *(percent(own[n]) if n in own else "" for n in counts)])
     header = ["operator", "task", "start", *(f"{count} examples" for count in counts)]
     return (
-        f"Mean relative errors on 256 test examples at 128 x 128, of the weights as they ship; {cards[0]['hardware']}, "
+        f"Mean relative errors on 256 test examples at 128 x 128, of SYS-4 on 512 at 64 x 64, of the weights as they ship; {cards[0]['hardware']}, "
         f"seed 0; `make adaptations`.\n\n{table(header, rows)}"
     )
 

@@ -351,7 +351,8 @@ def adapt(
     ] = None,
     batch_size: Annotated[int | None, _option("Examples in a step; at most all of them.", least=1)] = None,
     validation_count: Annotated[int, _option("Validation examples.", least=1)] = 64,
-    test_count: Annotated[int, _option("Test examples, at 128 x 128.", least=1)] = 256,
+    test_count: Annotated[int, _option("Test examples.", least=1)] = 256,
+    test_resolution: Annotated[int, _option("Points in each direction of test examples that are drawn.", least=1)] = 128,
     symmetries: Annotated[bool, _option("Train on turned and mirrored examples, where the PDE allows.")] = True,
     packed: Annotated[
         bool, _option("Write eight bits a weight, of the difference to a shipped operator.", "--packed")
@@ -413,7 +414,7 @@ def adapt(
             given, measured = {"data": train}, {"data": tested}
         elif chosen is not None:
             held_out = draw_split(chosen, "validation", validation_count, seed=seed, resolution=points)
-            measured = {"count": test_count, "seed": seed}
+            measured = {"count": test_count, "seed": seed, "resolution": test_resolution}
             few = None if physics else draw_split(chosen, "train", examples or 64, seed=seed, resolution=points)
             given = {"unlabelled": chosen} if physics else {"data": few, "system": chosen.system}
         count = 0 if physics else given["data"].size
