@@ -352,7 +352,9 @@ def adapt(
     batch_size: Annotated[int | None, _option("Examples in a step; at most all of them.", least=1)] = None,
     validation_count: Annotated[int, _option("Validation examples.", least=1)] = 64,
     test_count: Annotated[int, _option("Test examples.", least=1)] = 256,
-    test_resolution: Annotated[int, _option("Points in each direction of test examples that are drawn.", least=1)] = 128,
+    test_resolution: Annotated[
+        int, _option("Points in each direction of test examples that are drawn.", least=1)
+    ] = 128,
     symmetries: Annotated[bool, _option("Train on turned and mirrored examples, where the PDE allows.")] = True,
     packed: Annotated[
         bool, _option("Write eight bits a weight, of the difference to a shipped operator.", "--packed")

@@ -248,7 +248,9 @@ class FNO(Model):
         usual = self.config.out_channels == 1 and not self.config.point_channels and pointwise is None
         ny, nx = fields.shape[-2:]
         usual = usual and len(points) == points.shape[1] and fields.device.type == "cpu" and is_eager()
-        if usual and all(map(is_ordinary, (points, spectrum, *head, *chain.from_iterable(block[:-1] for block in blocks)))):
+        if usual and all(
+            map(is_ordinary, (points, spectrum, *head, *chain.from_iterable(block[:-1] for block in blocks)))
+        ):
             solution = fused_trunk(points, spectrum, blocks, head, matrices)
         else:
             solution = plain_trunk(points, spectrum, blocks, head, matrices, pointwise)
