@@ -141,10 +141,12 @@ def parts() -> str:
     labels = list(next(iter(rows.values())))
     origin = (
         f"One change at a time; each variant {first['steps']} steps on {first['examples']:,} fresh examples of "
-        f"SYS-4(0,0.3) at 32 x 32, seed {first['seed']}; zero-shot errors on {first['count']} test examples at 64 x 64. "
+        f"SYS-4(0,0.3) at 32 x 32, seed {first['seed']}; zero-shot errors on {first['count']} test examples at "
+        "64 x 64. "
         f"{first['hardware']}, torch {first['torch']}; `python benchmarks/fields.py`."
     )
-    return f"{origin}\n\n{table(['variant', *labels], [[words, *map(percent, one.values())] for words, one in rows.items()])}"
+    columns = [[words, *map(percent, errors.values())] for words, errors in rows.items()]
+    return f"{origin}\n\n{table(['variant', *labels], columns)}"
 
 
 def corrected() -> str:
@@ -186,8 +188,8 @@ def inside() -> str:
     header = ["task", "error of `sys-4`", "its prediction, ms", "solver to that error", "solver to 1e-8",
               "from the prediction", "preconditioned by the network"]  # fmt: skip
     return (
-        f"Iterations, and milliseconds of one core for each example, at 64 x 64; {one['count']} test examples, with the "
-        f"network as a preconditioner 4, at most 60 iterations.\n\n{table(header, rows)}"
+        f"Iterations, and milliseconds of one core for each example, at 64 x 64; {one['count']} test examples; with "
+        f"the network as a preconditioner 4 of them, and at most 60 iterations.\n\n{table(header, rows)}"
     )
 
 
@@ -247,7 +249,8 @@ def adapted() -> str:
                 rows.append([f"`{name}`", task, kind, *(percent(own[n]) if n in own else "" for n in counts)])
     header = ["operator", "task", "start", *(f"{count} examples" for count in counts)]
     return (
-        f"Mean relative errors on 256 test examples at 128 x 128, of SYS-4 on 512 at 64 x 64, of the weights as they ship; {cards[0]['hardware']}, "
+        f"Mean relative errors on 256 test examples at 128 x 128, of SYS-4 on 512 at 64 x 64, of the weights as "
+        f"they ship; {cards[0]['hardware']}, "
         f"seed 0; `make adaptations`.\n\n{table(header, rows)}"
     )
 
