@@ -550,12 +550,11 @@ def test_what_is_expected_is_never_against_a_bound_nor_wrong_more_often_than_it_
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if bundle.shipped}
     load = cache(lambda bundle: load_operator(bundle.path))
     promised, off, seen = 0.0, 0, 0
-    for name in SYSTEMS:
+    for name in (name for name, system in SYSTEMS.items() if isinstance(system, SpectralSystem)):
         state = ExploreState(bundles, load, system_name=name)
         for bundle in state.bundles_of(state.system):
             state.choose_bundle(bundle.name)
-            if isinstance(state.system, SpectralSystem):
-                TrainingRange.of(load(bundle))
+            TrainingRange.of(load(bundle))
             for dial in {*state.scale.sweep(7), *((4, 8) if name == "helmholtz" else (5,))}:
                 state.set_dial(dial)
                 frame = compute(replace(state.query(), resolution=64))
