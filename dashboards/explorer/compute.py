@@ -206,7 +206,8 @@ def _measured(
     found: dict[str, Tensor], solution: Tensor, system: System, source: Tensor, coefficients: Tensor
 ) -> dict[str, Prediction]:
     predictions = torch.stack(list(found.values()))
-    off = relative_error(predictions, solution.expand_as(predictions)).view(len(found), -1).mean(dim=1).tolist()
+    error = relative_error(predictions, solution.expand_as(predictions))
+    off = (error if system.output_axes == 2 else error.mean(dim=-1)).tolist()
     residual = _residual(predictions, source.to(predictions.dtype), coefficients, system).tolist()
     if system.output_axes > 2:
         predictions, solution = predictions[:, 0], solution[0]
