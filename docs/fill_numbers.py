@@ -39,9 +39,9 @@ FOLDER = Path(__file__).parent
 README, PRINTED = FOLDER.parent / "README.md", FOLDER / "readme.json"
 NUMBER = re.compile(r"(zero-shot|fine-tuned|mean relative error) [\d.]+%")
 """A number of the README: it is that of the same name among what the command or the snippet printed."""
-REACH, NORMALIZATIONS, REPEATED, PAGE, VISITORS = (
+REACH, NORMALIZATIONS, REPEATED, PAGE, VISITORS, FIELDS = (
     json.loads((FOLDER.parent / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    for name in ("reach", "normalizations", "repeat", "page", "visitors")
+    for name in ("reach", "normalizations", "repeat", "page", "visitors", "fields")
 )
 CARDS = {name: read_header(path).card for name, path in shipped_operators().items()}
 
@@ -97,13 +97,13 @@ def operators() -> str:
         errors = ", ".join(f"{label} {percent(error)}" for label, error in card["errors"].items())
         cost = [f"{card['examples_seen']:,}", f"{card['seconds'] / 60:.0f} min"]
         rows.append([f"`{name}`", " + ".join(card["tasks"]), card["recipe"], *cost, errors])
-    measured = f"Mean relative errors on {card['errors_measured_on']}"
+    measured = f"Mean relative errors on {CARDS['symbol']['errors_measured_on']}, of SYS-4 and SYS-5 at 64 x 64"
     return f"{measured}; trained on {card['hardware']}, seed {card['seed']}.\n\n{table(header, rows)}"
 
 
 def reach() -> str:
     """Zero-shot errors of the operators that are conditioned on the symbol, and of those that are told coefficients."""
-    names = [name for name, card in CARDS.items() if card["recipe"] != "paper"]
+    names = [name for name, card in CARDS.items() if card["recipe"] not in ("paper", "correction")]
     labels = list(dict.fromkeys(label for name in names for label in CARDS[name]["errors"]))
     rows = [
         [label, *(percent(CARDS[name]["errors"][label]) if label in CARDS[name]["errors"] else "" for name in names)]
@@ -132,6 +132,65 @@ def ablation() -> str:
         f"{first['hardware']}, torch {first['torch']}; `python benchmarks/reach.py`."
     )
     return f"{origin}\n\n{table(['variant', *labels], rows)}"
+
+
+def parts() -> str:
+    """What each part of the recipe `correction` gives, from benchmarks/results/fields.json."""
+    first = FIELDS["shipped"]
+    rows = {words: errors for name, one in FIELDS.items() if "steps" in one for words, errors in one["rows"].items()}
+    labels = list(next(iter(rows.values())))
+    origin = (
+        f"One change at a time; each variant {first['steps']} steps on {first['examples']:,} fresh examples of "
+        f"SYS-4(0,0.3) at 32 x 32, seed {first['seed']}; zero-shot errors on {first['count']} test examples at "
+        "64 x 64. "
+        f"{first['hardware']}, torch {first['torch']}; `python benchmarks/fields.py`."
+    )
+    columns = [[words, *map(percent, errors.values())] for words, errors in rows.items()]
+    return f"{origin}\n\n{table(['variant', *labels], columns)}"
+
+
+def corrected() -> str:
+    """Zero-shot errors of the operators of the recipe `correction`, from their cards."""
+    rows = [
+        [f"`{name}`", label, percent(error), f"{card['examples_seen']:,}", f"{card['seconds'] / 60:.0f} min"]
+        for name, card in CARDS.items()
+        if card["recipe"] == "correction"
+        for label, error in card["errors"].items()
+    ]
+    header = ["operator", "task", "error", "examples seen", "training"]
+    card = CARDS["sys-4"]
+    return f"Mean relative errors on {card['errors_measured_on']}; `{card['command']}`.\n\n{table(header, rows)}"
+
+
+def varied() -> str:
+    """Errors of `sys-4` against contrast, resolution and roughness."""
+    one = FIELDS["reach"]
+    rows = [
+        [label, f"{row['contrast']:.3g}", *(percent(row[name]) for name in row if name != "contrast")]
+        for label, row in one["rows"].items()
+    ]
+    header = ["task", "median contrast", "32 x 32", "64 x 64", "128 x 128", "rougher a (2)", "smoother a (3.5)"]
+    return f"{one['count']} test examples each; roughness at 64 x 64.\n\n{table(header, rows)}"
+
+
+def inside() -> str:
+    """The solver alone, and with `sys-4` inside."""
+    one = FIELDS["solver"]
+    rows = [
+        [
+            label, percent(row["error"]), f"{row['prediction ms']:.1f}",
+            f"{row['same error']:.1f}, {row['same error ms']:.1f}", f"{row['alone']:.1f}, {row['alone ms']:.1f}",
+            f"{row['started']:.1f}, {row['started ms']:.1f}",
+            (f"{row['inside']:.1f}" if row["inside"] else "none") + f" ({row['converged']}), {row['inside ms']:.0f}",
+        ]
+        for label, row in one["rows"].items()
+    ]  # fmt: skip
+    header = ["task", "error of `sys-4`", "its prediction, ms", "solver to that error", "solver to 1e-8",
+              "from the prediction", "preconditioned by the network"]  # fmt: skip
+    return (
+        f"Iterations, and milliseconds of one core for each example, at 64 x 64; {one['count']} test examples; with "
+        f"the network as a preconditioner 4 of them, and at most 60 iterations.\n\n{table(header, rows)}"
+    )
 
 
 def normalizations() -> str:
@@ -186,10 +245,12 @@ def adapted() -> str:
                 for card in cards
                 if (card["adapted_from"], card["downstream_task"], card["kind"]) == (name, task, kind)
             }
-            rows.append([f"`{name}`", task, kind, *(percent(own[count]) for count in counts)])
+            if own:
+                rows.append([f"`{name}`", task, kind, *(percent(own[n]) if n in own else "" for n in counts)])
     header = ["operator", "task", "start", *(f"{count} examples" for count in counts)]
     return (
-        f"Mean relative errors on 256 test examples at 128 x 128, of the weights as they ship; {cards[0]['hardware']}, "
+        f"Mean relative errors on 256 test examples at 128 x 128, of SYS-4 on 512 at 64 x 64, of the weights as "
+        f"they ship; {cards[0]['hardware']}, "
         f"seed 0; `make adaptations`.\n\n{table(header, rows)}"
     )
 
@@ -324,6 +385,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "adapted": adapted,
     },
     "reach.md": {"reach": reach, "unseen": shown("unseen", questions.unseen_table), "ablation": ablation},
+    "fields.md": {"corrected": corrected, "parts": parts, "varied": varied, "inside": inside},
     "dashboard.md": {"page": page},
     "public.md": {"bounds": bounds, "visitors": visitors},
 }

@@ -494,8 +494,11 @@ def adapt(
     ] = None,
     test_count: Annotated[
         int | None,
-        _option("Test examples, at 128 x 128; 256, or those of a file of fields, where not given.", least=1),
+        _option("Test examples; 256, or those of a file of fields, where not given.", least=1),
     ] = None,
+    test_resolution: Annotated[
+        int, _option("Points in each direction of test examples that are drawn.", least=1)
+    ] = 128,
     symmetries: Annotated[bool, _option("Train on turned and mirrored examples, where the PDE allows.")] = True,
     packed: Annotated[
         bool, _option("Write eight bits a weight, of the difference to a shipped operator.", "--packed")
@@ -568,7 +571,7 @@ def adapt(
             given, measured = {"data": train}, {"data": tested}
         elif chosen is not None:
             held_out = draw_split(chosen, "validation", validation_count or 64, seed=seed, resolution=points)
-            measured = {"count": test_count or 256, "seed": seed}
+            measured = {"count": test_count or 256, "seed": seed, "resolution": test_resolution}
             few = None if physics else draw_split(chosen, "train", examples or 64, seed=seed, resolution=points)
             given = {"unlabelled": chosen} if physics else {"data": few, "system": chosen.system}
         count = 0 if physics else given["data"].size

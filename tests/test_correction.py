@@ -139,3 +139,10 @@ def test_an_operator_needs_the_factors_of_its_normalisation():
     operator = new_operator([Task.parse("SYS-4(0,0.3)")], **SMALL)
     with pytest.raises(ValueError, match="point_channels"):
         Operator(FNO(replace(operator.model.config, point_channels=0)), operator.normalization)
+
+
+def test_the_shape_of_the_network_can_be_given():
+    operator = new_operator([Task.parse("SYS-4(0,0.3)")], **SMALL, modes=3)
+    assert (operator.model.config.modes, operator.model.config.point_channels) == (3, 1)
+    with pytest.raises(ValueError, match="it takes no values on modes"):
+        new_operator([Task.parse("SYS-4(0,0.3)")], recipe="correction", architecture="unet")

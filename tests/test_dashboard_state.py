@@ -343,7 +343,7 @@ def biharmonic(registry):
 
     class Biharmonic(SpectralSystem):
         name = "biharmonic"
-        label = "SYS-4"
+        label = "SYS-8"
         title = "Thin plate"
         equation = r"b \Delta^2 u = f"
         coefficient_names = ("b",)
@@ -363,7 +363,7 @@ def heat(registry):
 
     class Heat(Evolution):
         name = "heat"
-        label = "SYS-5"
+        label = "SYS-18"
         equation = r"\partial_t u = a \Delta u"
         coefficient_names = ("a", "time")
         dialled = Parameter("time", 0.01, 1, start=0.1, logarithmic=True)
@@ -380,7 +380,7 @@ def heat(registry):
 
 def test_a_system_from_outside_opens_with_its_dial_texts_and_equation(state, biharmonic):
     offered = {one["value"]: (one["label"], one["title"]) for one in setup_message(state)["systems"]}
-    assert offered["biharmonic"] == ("Thin plate", "SYS-4")
+    assert offered["biharmonic"] == ("Thin plate", "SYS-8")
     state.choose_system("biharmonic")
     assert (state.dial, state.window) == (1.27, (1.0, 1.6))
     assert state.trained_range is None  # no range is named for pre-training, and there is no operator
@@ -391,14 +391,14 @@ def test_a_system_from_outside_opens_with_its_dial_texts_and_equation(state, bih
     equation = text.equation(state.system, compute(state.query()).coefficients)
     assert "<math" in equation
     assert "1.27" in equation
-    with pytest.raises(ValueError, match=r"No trained operator knows SYS-4.*SYS-4\(0.1,4\)"):
+    with pytest.raises(ValueError, match=r"No trained operator knows SYS-8.*SYS-8\(0.1,4\)"):
         state.loader()
 
 
 def test_an_evolution_is_solved_and_predicted(state, heat, small_operator):
-    operator = small_operator("SYS-5(0.05,0.2)")
+    operator = small_operator("SYS-18(0.05,0.2)")
     bundle = Bundle(
-        "own", Path(), ("heat",), (Task.parse("SYS-5(0.05,0.2)"),), "dimensionless", "tiny", 0, shipped=False
+        "own", Path(), ("heat",), (Task.parse("SYS-18(0.05,0.2)"),), "dimensionless", "tiny", 0, shipped=False
     )
     state = ExploreState({"own": bundle}, lambda _: operator, system_name="heat")
     frame = compute(state.query())
@@ -550,7 +550,7 @@ def test_what_is_expected_is_never_against_a_bound_nor_wrong_more_often_than_it_
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if bundle.shipped}
     load = cache(lambda bundle: load_operator(bundle.path))
     promised, off, seen = 0.0, 0, 0
-    for name in SYSTEMS:
+    for name in (name for name, system in SYSTEMS.items() if isinstance(system, SpectralSystem)):
         state = ExploreState(bundles, load, system_name=name)
         for bundle in state.bundles_of(state.system):
             state.choose_bundle(bundle.name)

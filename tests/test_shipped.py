@@ -22,6 +22,11 @@ from sciml_fm_core.study.runs import identity
 PRETRAINED = {"poisson": (2, 1.5, 0.3), "advection_diffusion": (1.2, 0.9, 0.2, 7, -5), "helmholtz": (1, 4)}
 DOWNSTREAM = {"poisson": (8, 1.2, 1.5), "advection_diffusion": (1.2, 0.9, 0.2, 28, -20), "helmholtz": (1, 11.5)}
 """Coefficients inside of what operators were trained on, and of what they were tuned to."""
+FIELDS = {
+    "variable_diffusion": (lambda x, y: torch.exp(0.3 * torch.sin(x + y) * torch.cos(2 * y)),),
+    "variable_advection": (lambda x, y: 2 + torch.cos(y), lambda x, y: 3 * torch.sin(2 * x)),
+}
+"""Coefficients that are fields."""
 
 
 def numbers_of(predictor, coefficients):
@@ -33,7 +38,12 @@ def numbers_of(predictor, coefficients):
     source = torch.cos(x)[:, None] * torch.sin(2 * x) + 0.5 * torch.cos(3 * x[:, None] + x) + 0.2 * torch.sin(5 * x)
     found = []
     for system in predictor.systems:
-        predicted = predictor.predict(source.float(), torch.tensor(coefficients[system.name]).float(), system)
+        given = source.float()
+        if system.name in FIELDS:  # an input too
+            given = torch.stack(
+                [*(field(x, x[:, None]).expand(32, 32).float() for field in FIELDS[system.name]), given]
+            )
+        predicted = predictor.predict(given, torch.tensor(coefficients.get(system.name, ())).float(), system)
         field = predicted if isinstance(predicted, torch.Tensor) else predicted.mean
         found += [field.norm(), field[3, 5], field[16, 9], field[29, 30]]
     return [float(f"{number:.7g}") for number in map(float, found)]

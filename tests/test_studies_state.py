@@ -296,15 +296,15 @@ def test_what_no_figure_draws_is_under_other_runs():
 @pytest.mark.parametrize("shifts", [{}, {"pre-training": (1, 2), "medium": (2, 4)}])
 def test_a_system_of_ones_own_is_drawn_too(registry, shifts):
     class Massive(type(registry["helmholtz"])):
-        name, label = "massive", "SYS-4"
+        name, label = "massive", "SYS-8"
 
     Massive.shifts = shifts
     record = records_of("q1_downstream_data")[0]
-    own = record | {"identity": "own", "task": "massive(2,4)", "parent": "SYS-4(1,2)"}
+    own = record | {"identity": "own", "task": "massive(2,4)", "parent": "SYS-8(1,2)"}
     state = state_over([record, checked(own)])
     state.choose_figure(OTHERS)
-    assert (state.task, state.picture.downstream) == ("SYS-4(2,4)", ("SYS-4(2,4)",))
-    assert state.picture.pretraining == ("SYS-4(1,2)" if shifts else "SYS-4(2,4)")
+    assert (state.task, state.picture.downstream) == ("SYS-8(2,4)", ("SYS-8(2,4)",))
+    assert state.picture.pretraining == ("SYS-8(1,2)" if shifts else "SYS-8(2,4)")
 
 
 def test_a_single_shift_is_not_a_figure_of_shifts_nor_one_mixture_alone():

@@ -513,7 +513,7 @@ def test_a_new_system_goes_through_everything(monkeypatch, tmp_path, registry):
         """``b lap^2 u = f``: all that a new PDE needs."""
 
         name = "biharmonic"
-        label = "SYS-4"
+        label = "SYS-8"
         equation = r"b \Delta^2 u = f"
         coefficient_names = ("b",)
         dialled = Parameter("b", 0.1, 4)
@@ -525,7 +525,7 @@ def test_a_new_system_goes_through_everything(monkeypatch, tmp_path, registry):
             return coefficients[..., 0, None, None] * (4 * torch.pi**2 * (kx**2 + ky**2)) ** 2
 
     monkeypatch.setitem(SIZES, "tiny", {"width": 6, "modes": 4})
-    task = Task.parse("SYS-4(0.5,2)")
+    task = Task.parse("SYS-8(0.5,2)")
     assert Task.parse("biharmonic(0.5,2)") == task
 
     examples = task.sample(8, 16, torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -552,7 +552,7 @@ def test_a_new_system_goes_through_everything(monkeypatch, tmp_path, registry):
         [task, NEAR], TrainConfig(steps=2), size="tiny", batch_size=4, resolution=16, validation_count=4
     )
     assert mixed.predict(source, coefficients, "biharmonic").shape == (8, 16, 16)
-    tuned = fine_tune(mixed, draw_split(task, "train", 4, resolution=16), system="SYS-4", config=TrainConfig(steps=2))
+    tuned = fine_tune(mixed, draw_split(task, "train", 4, resolution=16), system="SYS-8", config=TrainConfig(steps=2))
     assert evaluate(tuned.operator, task, count=4, resolution=16)["error"] > 0
     assert set(evaluate_shifts(tuned.operator, count=2, resolution=16)) >= {"SYS-1(1,5)"}
 

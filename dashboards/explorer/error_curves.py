@@ -94,7 +94,8 @@ class ErrorCurves:
                 curves[name] += [pair for pair in pairs if pair[0] not in done[name]]
             self._told(query.system, curves, stop)
         judged = operators.get("zero_shot")
-        if judged is not None and judged.tasks and TrainingRange.known(judged) is None and not stop.is_set():
+        told = judged is not None and all(isinstance(system, SpectralSystem) for system in judged.systems)
+        if told and judged.tasks and TrainingRange.known(judged) is None and not stop.is_set():
             TrainingRange.of(judged)  # what is expected beforehand: the sentence of the page tells it from now on
             self._told(query.system, curves, stop)
 

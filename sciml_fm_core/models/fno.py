@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -248,8 +248,9 @@ class FNO(Model):
         usual = self.config.out_channels == 1 and not self.config.point_channels and pointwise is None
         ny, nx = fields.shape[-2:]
         usual = usual and len(points) == points.shape[1] and fields.device.type == "cpu" and is_eager()
-        tensors = cast(Any, (points, spectrum, *head, *chain.from_iterable(blocks)))  # no factors at points
-        if usual and all(map(is_ordinary, tensors)):
+        if usual and all(
+            map(is_ordinary, (points, spectrum, *head, *chain.from_iterable(block[:-1] for block in blocks)))
+        ):
             solution = fused_trunk(points, spectrum, blocks, head, matrices)
         else:
             solution = plain_trunk(points, spectrum, blocks, head, matrices, pointwise)

@@ -36,7 +36,7 @@ def fused_trunk(
 
     Differentiable any number of times: a backward pass that is to be differentiated computes the plain form again.
     """
-    parameters = chain.from_iterable(block[:OF_A_BLOCK] for block in blocks)
+    parameters = chain.from_iterable(block[:-1] for block in blocks)
     arguments = matrices, fields.contiguous(), spectrum.contiguous(), *head, *parameters
     result = _Trunk.apply(*arguments) if torch.is_grad_enabled() else _Trunk.forward(None, *arguments)
     return result.unsqueeze(-1)

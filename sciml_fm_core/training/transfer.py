@@ -83,13 +83,13 @@ def new_operator(
     )
     if unknown := [name for name in shape if name not in {each.name for each in fields(model.config_type)}]:
         raise ValueError(f"{unknown[0]}: the architecture {architecture} has none; leave it out, or use fno")
+    at_points = {"point_channels": normalization.point_channels} if issubclass(model, FNO) else {}
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width if normalization.in_channels > 1 else 0,
         mode_channels=normalization.channels("modes"),
         out_channels=normalization.out_channels,
-        **{**sized, **({"point_channels": normalization.point_channels} if normalization.point_channels else {})},
-        **shape,
+        **{**sized, **at_points, **shape},
     )
     labels = [task.label for task in tasks]
     card = {"tasks": labels, "recipe": recipe, "architecture": architecture, "size": size, "seed": seed}
