@@ -13,7 +13,7 @@ and at ``(j + 1/2) / n`` without flux.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -78,6 +78,9 @@ class Reflected(System):
     A constant K with k12 other than 0, or a velocity, would change its sign from one quarter to the next, so equations
     with them are refused; those of the tasks are drawn with the axes of K along x and y.
     """
+
+    base: System
+    boundary: str
 
     def __init__(self, base: System, boundary: str):
         said: dict[str, Any] = {
@@ -175,4 +178,4 @@ def reflected(system: System, boundary: str) -> Reflected:
 
 
 for each in BOUNDARIES:
-    VARIANTS[each] = lambda system, boundary=each: reflected(system, boundary)
+    VARIANTS[each] = partial(reflected, boundary=each)
