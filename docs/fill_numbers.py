@@ -13,12 +13,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from sciml_fm_core.experiments import import_all
 from sciml_fm_core.experiments.convergence import runs as convergence
+from sciml_fm_core.experiments.darcy import runs as darcy
 from sciml_fm_core.experiments.low_precision import runs as low_precision
 from sciml_fm_core.experiments.training_range import runs as training_range
 from sciml_fm_core.experiments.uncertainty import runs as uncertainty
@@ -374,6 +376,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             about="Distance to the answer on {resolutions[4]} x {resolutions[4]} points over the error, on {sources} "
             "band-limited sources; medians of three draws of them, with the lowest and the highest.",
         ),
+        "darcy": shown("darcy", partial(darcy.darcy_table, n=16), partial(darcy.darcy_table, n=32)),
         "spectra": shown("weight_spectra", weight_spectra.weight_spectra_table),
         "bits": shown(
             "low_precision",

@@ -13,7 +13,7 @@ and at ``(j + 1/2) / n`` without flux.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -178,4 +178,4 @@ def reflected(system: System, boundary: str) -> Reflected:
 
 
 for each in BOUNDARIES:
-    VARIANTS[each] = lambda system, boundary=each: reflected(system, boundary)
+    VARIANTS[each] = partial(reflected, boundary=each)

@@ -186,8 +186,8 @@ def _odd_part(field: Tensor) -> Tensor:
 
 
 def train(
-    network: nn.Module, batches: Iterator[Flows], seconds: float, rate: float, *, warmup: int = 30
-) -> tuple[nn.Module, int]:
+    network: DarcyNetwork, batches: Iterator[Flows], seconds: float, rate: float, *, warmup: int = 30
+) -> tuple[DarcyNetwork, int]:
     """Minimise the relative error by Adam for seconds of computing, at a rate that falls to zero by a cosine.
 
     Returns:
@@ -208,4 +208,4 @@ def train(
         optimizer.step()
         mean.update_parameters(network)
         steps += 1
-    return cast(nn.Module, mean.module), steps
+    return cast(DarcyNetwork, mean.module), steps

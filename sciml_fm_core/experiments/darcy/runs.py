@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sciml_fm_core.study.analysis import table
 from sciml_fm_core.study.custom import CustomRun
@@ -100,7 +100,8 @@ class DarcyRun(CustomRun):
     def _measure(self) -> dict[str, Any]:
         sets = read_darcy(Path(self.folder)) if self.folder else _stand_in(max(self.examples))
         found: dict[str, Any] = {"error_16": [], "error_32": [], "steps": [], "skipped": ""}
-        start, own = None, None
+        start: DarcyNetwork | None = None
+        own: Flows | None = None
         if self.pretraining:
             fitted = fit_solver(Flows(*(part[:CALIBRATION] for part in sets["train_16"])))
             began = time.process_time()
@@ -120,7 +121,7 @@ class DarcyRun(CustomRun):
             found["parameters"] = parameters
         return found
 
-    def _learn(self, labelled: Flows, start: nn.Module | None, own: Flows | None):
+    def _learn(self, labelled: Flows, start: DarcyNetwork | None, own: Flows | None):
         """What predicts solutions after learning from labelled examples, its steps and number of parameters."""
         if self.method == SOLVER:
             contrast, factor = fit_solver(Flows(*(part[:256] for part in labelled)))
@@ -269,4 +270,6 @@ def darcy_table(records: Sequence[dict], n: int) -> str:
         seconds = f"{record['seconds']:.3g}" + (f" + {record['pretraining']:.3g}" if record["pretraining"] else "")
         cells = [f"{errors[count]:.2%}" if count in errors else record["skipped"] for count in counts]
         rows.append([record["method"], seconds, f"{zero:.2%}" if zero is not None else "", *cells])
-    return table(["method", "seconds", "0 labels", *(f"{count} labels" for count in counts)], rows)
+    return table(
+        [f"method, tested at {n} x {n}", "seconds", "0 labels", *(f"{count} labels" for count in counts)], rows
+    )
