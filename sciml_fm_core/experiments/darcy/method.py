@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.optim.swa_utils import AveragedModel
 
+from sciml_fm_core.data.arrays import ArrayFile
 from sciml_fm_core.models.fno import FNO, FNOConfig
 from sciml_fm_core.physics import five_point
 from sciml_fm_core.physics.reflection import even, odd
@@ -51,14 +52,12 @@ def read_darcy(folder: Path) -> dict[str, Flows]:
 
 
 def _read(path: Path) -> Flows:
-    if path.with_suffix(".pt").is_file():
-        held = torch.load(path.with_suffix(".pt"), weights_only=True)
-    elif path.with_suffix(".npz").is_file():
-        with np.load(path.with_suffix(".npz")) as file:
-            held = {name: torch.from_numpy(file[name]) for name in ("x", "y")}
-    else:
-        raise ValueError(f"darcy: no file {path.with_suffix('.pt')}; `make darcy` brings it, or name its folder")
-    return Flows(held["x"].bool(), held["y"].float())
+    for file in (path.with_suffix(".pt"), path.with_suffix(".npz")):
+        if file.is_file():
+            with ArrayFile(file) as held:
+                high, solution = (torch.from_numpy(held[name].rows(np.arange(held[name].shape[0]))) for name in "xy")
+            return Flows(high.bool(), solution)
+    raise ValueError(f"darcy: no file {path.with_suffix('.pt')}; `make darcy` brings it, or name its folder")
 
 
 def relative_errors(predicted: Tensor, solution: Tensor) -> Tensor:
