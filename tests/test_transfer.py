@@ -323,10 +323,9 @@ def test_error_map_of_a_trained_operator_rises_out_of_its_range(paper_system):
 def test_error_map_refuses_wrong_shapes(small_operator):
     source, dial, parameters = map_of(NEAR)
     operator = small_operator()
-    message = r"expected at least one operator, sources \(s, n, n\) .*, got {}, {} and \(4,\)"
-    with pytest.raises(ValueError, match=message.format(1, r"\(32, 32\)")):
+    with pytest.raises(ValueError, match=r"expected sources \(s, n, n\) .*, got \(32, 32\) and \(4,\)"):
         error_map([operator], source[0], dial, parameters)
-    with pytest.raises(ValueError, match=message.format(0, r"\(3, 32, 32\)")):
+    with pytest.raises(ValueError, match="expected at least one operator, got none"):
         error_map([], source, dial, parameters)
     with pytest.raises(ValueError, match=r"parameters: expected to broadcast to \(4, 3, 1\), got \(2, 1\)"):
         error_map([operator], source, dial, torch.ones(2, 1))
