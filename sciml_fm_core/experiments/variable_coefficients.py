@@ -164,7 +164,8 @@ SHIFTS = ("SYS-4(0.3,0.6)", "SYS-4(0.6,0.9)", "SYS-4(0.9,1.2)")
 SETTINGS: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": SHIFTS[:1], "examples": (4,), "seeds": 1, "pretraining": 2,
               "few": {"steps": 2, "validation": 2, "test": 2, "learning_rates": (1e-3,), "batch_size": 2}},
-    "laptop": {"tasks": SHIFTS[:2], "examples": (8, 32, 128), "seeds": 2, "pretraining": 400, "few": {}},
+    "laptop": {"tasks": SHIFTS[:2], "examples": (8, 64), "seeds": 1, "pretraining": 400,
+               "few": {"steps": 60, "validation": 32, "test": 128}},
     "gpu": {"tasks": SHIFTS, "examples": (8, 32, 128, 512), "seeds": 3, "pretraining": 4000,
             "few": {"steps": 1000, "test": 512, "resolution": 64, "learning_rates": (3e-4, 1e-3, 3e-3)}},
     "paper": {"tasks": SHIFTS, "examples": (8, 32, 128, 512, 2048), "seeds": 5, "pretraining": 20000,
