@@ -100,7 +100,8 @@ def operators() -> str:
         cost = [f"{card['examples_seen']:,}", f"{card['seconds'] / 60:.0f} min"]
         rows.append([f"`{name}`", " + ".join(card["tasks"]), card["recipe"], *cost, errors])
     measured = f"Mean relative errors on {CARDS['symbol']['errors_measured_on']}, of SYS-4 and SYS-5 at 64 x 64"
-    return f"{measured}; trained on {card['hardware']}, seed {card['seed']}.\n\n{table(header, rows)}"
+    trained = " or ".join(dict.fromkeys(card["hardware"] for card in CARDS.values()))
+    return f"{measured}; trained on {trained}, seed {card['seed']}.\n\n{table(header, rows)}"
 
 
 def reach() -> str:
