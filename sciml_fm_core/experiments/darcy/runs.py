@@ -270,6 +270,5 @@ def darcy_table(records: Sequence[dict], n: int) -> str:
         seconds = f"{record['seconds']:.3g}" + (f" + {record['pretraining']:.3g}" if record["pretraining"] else "")
         cells = [f"{errors[count]:.2%}" if count in errors else record["skipped"] for count in counts]
         rows.append([record["method"], seconds, f"{zero:.2%}" if zero is not None else "", *cells])
-    return table(
-        [f"method, tested at {n} x {n}", "seconds", "0 labels", *(f"{count} labels" for count in counts)], rows
-    )
+    header = [f"method, tested at {n} x {n}", "seconds", "0 labels", *(f"{count:,} labels" for count in counts)]
+    return table(header, rows)
