@@ -110,7 +110,6 @@ adaptations: install
 	mkdir -p runs/adapted
 	set -e; for task in 'sys-1 SYS-1(8,12)' 'sys-2 SYS-2(1,2)' 'sys-3 SYS-3(11,12)'; do \
 	    for size in '8 100' '32 200' '512 600'; do for how in '' --scratch; do set -- $$task $$size; \
-	    if [ "$$3$$how" = 8--scratch ]; then continue; fi; \
 	    $(BIN)/sciml-fm adapt $$1 "$$2" --examples $$3 --steps $$4 $(ADAPT) $$how \
 	        --output runs/adapted/$$1-$$3$${how#-}.safetensors; done; done; done
 	set -e; for one in 'sys-4 SYS-4(0.6,0.9) 8 100' 'sys-4 SYS-4(0.6,0.9) 64 300'; do set -- $$one; \
