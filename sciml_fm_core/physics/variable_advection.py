@@ -206,7 +206,7 @@ class VariableAdvection(VariableSystem):
 
     name = "variable_advection"
     label = "SYS-5"
-    title = "Advection by a flow that varies"
+    title = "Varying flow"
     equation = r"-\Delta u + v \cdot \nabla u = f,\quad \nabla \cdot v = 0"
     inputs = ("v1", "v2", "source")
     dialled = ADVECTION_RATIO
