@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from sciml_fm_core import find_system
+from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.experiments.darcy.method import (
     DarcyNetwork,
     Flows,
     draw_own,
     fit_solver,
     read_darcy,
-    relative_errors,
     solve,
     train,
     turned,
@@ -55,7 +55,7 @@ def test_the_solver_is_of_second_order_where_nothing_varies():
     for n in (16, 32):
         exact = find_system("SYS-1-DIRICHLET").solve(torch.ones(128, 128), torch.tensor([1.0, 1.0, 0.0]))
         ones = torch.ones(1, n, n, dtype=torch.float64)
-        errors.append(relative_errors(five_point.solve(ones, ones), exact[None, :: 128 // n, :: 128 // n]).item())
+        errors.append(relative_error(five_point.solve(ones, ones), exact[None, :: 128 // n, :: 128 // n]).item())
     assert errors[1] < errors[0] / 3.5 < 2e-3
 
 
@@ -65,7 +65,7 @@ def test_the_solver_fits_the_set_with_two_numbers(sets):
     errors = []
     for name in ("test_16", "test_32"):
         found = factor * solve(sets[name].high, contrast)
-        errors.append(relative_errors(found, sets[name].solution).mean().item())
+        errors.append(relative_error(found, sets[name].solution).mean().item())
     assert errors[0] < 0.1
     assert errors[1] < errors[0] / 2
 
@@ -89,7 +89,7 @@ def test_turned_examples_solve_the_same_problem(own, element):
     high, solution = turned(few, torch.full((4,), element), 32)
     assert high.shape == solution.shape == (4, 32, 32)
     found = FITTED[1] * 1.02 * solve(high, FITTED[0])
-    assert relative_errors(found, solution).mean() < 0.08
+    assert relative_error(found, solution).mean() < 0.08
     assert not solution[:, 0].any()
 
 
@@ -114,10 +114,10 @@ def test_training_corrects_the_solver(own):
     torch.manual_seed(0)
     alike = turned(own, torch.zeros(64, dtype=torch.long), 16)
     network = DarcyNetwork("margin", (25.0, 2.6), width=4, modes=4)
-    before = relative_errors(network.predict(alike.high), alike.solution).mean()
+    before = relative_error(network.predict(alike.high), alike.solution).mean()
     trained, steps = train(network, iter(lambda: alike, None), 0.5, 1e-2)
     assert steps > 1
-    assert relative_errors(trained.predict(alike.high), alike.solution).mean() < before
+    assert relative_error(trained.predict(alike.high), alike.solution).mean() < before
 
 
 def test_runs_of_each_method_and_their_table():

@@ -95,8 +95,8 @@ def open_data(data: Any, system: System | None = None, name: str = "examples", *
     torch.Size([3, 3])
 
     Args:
-        data: a path as of `open_file`, a `File`, or `Examples`: source and solution (count, n, n), (count, c)
-            and dial (count,), as tensors or arrays; one row of coefficients is that of all.
+        data: a path as of `open_file`, a `File`, or `Examples`: source and solution (count, n, n), coefficients
+            (count, c) and dial (count,), as tensors or arrays; one row of coefficients is that of all.
         system: which they are of; where None, what a file says, and in memory is not checked.
         name: what they are for; a file that says its split has to be one of `SPLITS`.
         labels: whether solutions have to be finite.

@@ -131,9 +131,9 @@ def _parameters(system: System, count: int) -> Tensor:
 def _faults(system: System) -> tuple[str, str]:
     """What is wrong with an equation, and what with its residual; empty texts where nothing is."""
     fault, of_residual = _first(_try, system), _first(_try_residual, system)
-    ours = f"{__package__}.spectral_system"
+    ours = (f"{__package__}.system", f"{__package__}.spectral_system")
     names = ("residual", "residual_hat") if _has_symbol(system) else ("residual",)
-    own = any(not getattr(type(system), name).__module__.startswith(ours[:-9]) for name in names)
+    own = any(getattr(type(system), name).__module__ not in ours for name in names)
     return fault or (of_residual if own else ""), of_residual
 
 

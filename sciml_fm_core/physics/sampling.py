@@ -126,8 +126,9 @@ def _draw(
     task: Task, sparsity: Tensor, resolution: Resolution, generator: torch.Generator, dtype, device: torch.device
 ) -> Examples:
     count, system = len(sparsity), task.system
-    spectral = isinstance(system, SpectralSystem)
-    amplitudes = draw_amplitudes(sparsity, generator).to(device, dtype) if spectral else None
+    amplitudes = None
+    if isinstance(system, SpectralSystem):
+        amplitudes = draw_amplitudes(sparsity, generator).to(device, dtype)
     uniform = torch.rand(
         count, 1 + len(system.parameters), generator=generator, device=generator.device, dtype=torch.float64
     )

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from .krylov import Progress, Solved, conjugate_residuals, in_chunks
+from .krylov import Progress, Solved, conjugate_residuals
 from .parameter import Parameter
 from .random_fields import random_field
 from .resolved import ResolvedModes
@@ -131,14 +131,15 @@ def solve(
     velocity, source = inputs[:, :2], inputs[:, 2]
     _check_divergence(velocity)
     modes = ResolvedModes.of(source)
-
-    def solve_part(part: slice) -> Solved:
-        begin = None if start is None else modes.vector(start[part].to(dtype))
-        operator = AdvectionOperator.of(velocity[part], modes)
-        found = conjugate_residuals(operator, modes.vector(source[part]), start=begin, tolerance=tolerance, limit=limit)
-        return found._replace(solution=modes.field(found.solution))
-
-    return in_chunks(solve_part, len(source), modes.chunk, progress)
+    options = {"tolerance": tolerance, "limit": limit}
+    return modes.solve(
+        conjugate_residuals,
+        lambda part: AdvectionOperator.of(velocity[part], modes),
+        source,
+        start,
+        progress,
+        **options,
+    )
 
 
 def _check_divergence(velocity: Tensor) -> None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from .krylov import Progress, Solved, conjugate_gradients, in_chunks
+from .krylov import Progress, Solved, conjugate_gradients
 from .parameter import Parameter
 from .random_fields import random_field
 from .resolved import ResolvedModes
@@ -115,14 +115,10 @@ def solve(
         example = int((a <= 0).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"a: expected a diffusivity above 0, got {a[example].min():.3g} in example {example}")
     modes = ResolvedModes.of(source)
-
-    def solve_part(part: slice) -> Solved:
-        begin = None if start is None else modes.vector(start[part].to(dtype))
-        operator = DiffusionOperator(a[part], modes)
-        found = conjugate_gradients(operator, modes.vector(source[part]), start=begin, tolerance=tolerance, limit=limit)
-        return found._replace(solution=modes.field(found.solution))
-
-    return in_chunks(solve_part, len(source), modes.chunk, progress)
+    options = {"tolerance": tolerance, "limit": limit}
+    return modes.solve(
+        conjugate_gradients, lambda part: DiffusionOperator(a[part], modes), source, start, progress, **options
+    )
 
 
 def check_inputs(inputs: Tensor, names: tuple[str, ...]) -> None:

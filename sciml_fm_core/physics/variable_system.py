@@ -17,9 +17,7 @@ from .krylov import Solved
 from .sources import draw_amplitudes, normalize, render
 from .spectral import broadcast_shapes
 from .system import System
-
-SPARSITIES = (0.2, 0.4, 0.6, 0.8)
-"""Of the random sources, in turn."""
+from .tasks import SPARSITIES
 
 
 class VariableSystem(System):
@@ -62,9 +60,8 @@ class VariableSystem(System):
         if grid[0] != grid[1] or grid[0] % 2:
             raise ValueError(f"resolution: expected an even number of points, alike in both directions, got {grid}")
         fields = self.draw_fields(dial, grid[0], generator)
-        sparsity = torch.tensor(SPARSITIES, device=generator.device)[
-            torch.arange(len(dial), device=generator.device) % 4
-        ]
+        shares = torch.tensor(SPARSITIES, device=generator.device)
+        sparsity = shares[torch.arange(len(dial), device=generator.device) % len(shares)]
         source = normalize(render(draw_amplitudes(sparsity, generator).double(), grid[0]), zero_mean=True)
         return torch.cat([fields, source[:, None].to(fields)], dim=1)
 

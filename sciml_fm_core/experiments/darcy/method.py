@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 from torch.optim.swa_utils import AveragedModel
 
 from sciml_fm_core.data.arrays import ArrayFile
+from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.models.fno import FNO, FNOConfig
 from sciml_fm_core.physics import five_point
 from sciml_fm_core.physics.reflection import even, odd
@@ -60,11 +61,6 @@ def _read(path: Path) -> Flows:
     raise ValueError(f"darcy: no file {path.with_suffix('.pt')}; `make darcy` brings it, or name its folder")
 
 
-def relative_errors(predicted: Tensor, solution: Tensor) -> Tensor:
-    """``||v - u|| / ||u||`` of each example."""
-    return (predicted - solution).flatten(1).norm(dim=1) / solution.flatten(1).norm(dim=1)
-
-
 def solve(high: Tensor, contrast: float) -> Tensor:
     """Solution (count, n, n) by the five-point solver for a = 1 where it is high and 1 / contrast elsewhere, f = 1."""
     return five_point.solve(torch.where(high, 1.0, 1 / contrast), torch.ones(high.shape), tolerance=1e-4)
@@ -76,7 +72,7 @@ def fit_solver(labelled: Flows) -> tuple[float, float]:
     def scaled(contrast: float) -> tuple[float, float]:
         found = solve(labelled.high, contrast)
         factor = ((found * labelled.solution).sum() / found.square().sum()).item()
-        return relative_errors(factor * found, labelled.solution).mean().item(), factor
+        return relative_error(factor * found, labelled.solution).mean().item(), factor
 
     low, high = 10.0, 40.0
     for _ in range(14):
@@ -201,7 +197,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 + math.cos(math.pi * progress)) / 2 * min(1, (steps + 1) / warmup)
         high, solution = next(batches)
-        loss = relative_errors(network(high), solution).mean()
+        loss = relative_error(network(high), solution).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.study.analysis import table
 from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
@@ -23,7 +24,6 @@ from .method import (
     draw_own,
     fit_solver,
     read_darcy,
-    relative_errors,
     solve,
     train,
     turned,
@@ -208,7 +208,7 @@ def train_peer(method: str, labelled: Flows, seconds: float, seed: int):
 
 
 def _error(predict: Callable[[Tensor], Tensor], test: Flows) -> float:
-    return float(f"{relative_errors(predict(test.high), test.solution).mean().item():.6g}")
+    return float(f"{relative_error(predict(test.high), test.solution).mean().item():.6g}")
 
 
 def _stand_in(count: int) -> dict[str, Flows]:
