@@ -23,7 +23,8 @@ from .models.module import operator_of
 from .models.operator import Operator, load_operator, shipped_operators
 from .physics.examples import Examples
 from .physics.parameter import Parameter
-from .physics.spectral_system import Evolution, SpectralSystem
+from .physics.evolution import Evolution
+from .physics.spectral_system import SpectralSystem
 from .physics.symmetries import Geometry
 from .physics.system import SYSTEMS, System, find_system
 from .physics.tasks import PAPER_TASKS, Task, parse_mixture

@@ -26,7 +26,7 @@ from sciml_fm_core.experiments.uncertainty.ensemble import load_ensemble, shippe
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers
-from sciml_fm_core.physics.spectral_system import Evolution
+from sciml_fm_core.physics.evolution import Evolution
 
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))

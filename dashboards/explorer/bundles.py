@@ -11,7 +11,7 @@ from sciml_fm_core.experiments.uncertainty.ensemble import ENSEMBLE_FORMAT, ense
 from sciml_fm_core.files import user_path
 from sciml_fm_core.models.normalization import normalization_from_dict
 from sciml_fm_core.models.operator import read_header, shipped_operators
-from sciml_fm_core.physics.spectral_system import SpectralSystem
+from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import PRETRAINING, System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.training.checkpoints import CHECKPOINT_FORMAT
@@ -48,7 +48,7 @@ class Bundle:
 
     def knows(self, system: System) -> bool:
         """Whether it can be applied to a system: it has the inputs for it, or is conditioned on the symbol."""
-        takes_all = self.normalization == "symbol" and isinstance(system, SpectralSystem)
+        takes_all = self.normalization == "symbol" and is_spectral(system)
         return takes_all or system.name in self.systems
 
     @property

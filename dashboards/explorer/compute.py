@@ -24,7 +24,7 @@ from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.spectral import resample
-from sciml_fm_core.physics.spectral_system import SpectralSystem
+from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import System
 
 from . import text
@@ -118,7 +118,7 @@ def make_source(query: Query) -> Tensor:
         if not query.gaussians:
             raise ValueError("The source is empty: click on its field to place a Gaussian, or choose a preset.")
         placed = place(query.gaussians, n, zero_mean=system.zero_mean)
-    if isinstance(system, SpectralSystem):
+    if is_spectral(system):
         if placed is not None:
             return placed
         amplitudes = draw_amplitudes(torch.tensor([query.sparsity], dtype=torch.float32, device="cpu"), generator)
@@ -184,7 +184,7 @@ def expected(frame: Frame, key: str = "zero_shot") -> ErrorForecast | None:
     """What the distance to the training lets expect of a prediction, where the `TrainingRange` is known already."""
     load = frame.query.operators.get(key)
     trained = TrainingRange.known(load()) if load else None
-    if trained is None or not isinstance(frame.query.system, SpectralSystem):
+    if trained is None or not is_spectral(frame.query.system):
         return None
     source, coefficients = torch.from_numpy(frame.source), torch.tensor(list(frame.coefficients.values()))
     return trained.forecast(source, coefficients, frame.query.system)
@@ -214,7 +214,7 @@ def _measured(
     errors = predictions - solution
     bounds = [(0.0, math.inf)] * len(off)
     finite = [i for i, each in enumerate(off) if math.isfinite(each)]  # a training may blow up
-    if finite and isinstance(system, SpectralSystem):
+    if finite and is_spectral(system):
         known = error_bounds(predictions[finite], source, coefficients, system)
         for i, lower, upper in zip(finite, known.lower.tolist(), known.upper.tolist(), strict=True):
             bounds[i] = lower, upper

@@ -16,7 +16,7 @@ from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.experiments.training_range.method import TrainingRange
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, render
-from sciml_fm_core.physics.spectral_system import SpectralSystem
+from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import SPARSITIES
 
@@ -94,7 +94,7 @@ class ErrorCurves:
                 curves[name] += [pair for pair in pairs if pair[0] not in done[name]]
             self._told(query.system, curves, stop)
         judged = operators.get("zero_shot")
-        told = judged is not None and all(isinstance(system, SpectralSystem) for system in judged.systems)
+        told = judged is not None and all(is_spectral(system) for system in judged.systems)
         if told and judged.tasks and TrainingRange.known(judged) is None and not stop.is_set():
             TrainingRange.of(judged)  # what is expected beforehand: the sentence of the page tells it from now on
             self._told(query.system, curves, stop)
@@ -151,7 +151,7 @@ def sweep_sources(system: System, count: int = SOURCES) -> tuple[Tensor, Tensor]
     low = torch.tensor([p.low for p in system.parameters], dtype=torch.float64)
     high = torch.tensor([p.high for p in system.parameters], dtype=torch.float64)
     parameters = low + uniform * (high - low)
-    if not isinstance(system, SpectralSystem):
+    if not is_spectral(system):
         dial = torch.full((count,), system.dialled.default, dtype=torch.float64)
         return system.draw(dial, parameters, (RESOLUTION, RESOLUTION), generator).float(), parameters
     return normalize(render(amplitudes, RESOLUTION), zero_mean=system.zero_mean), parameters

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from sciml_fm_core.physics.parameter import Parameter
-from sciml_fm_core.physics.spectral_system import SpectralSystem
+from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
@@ -49,7 +49,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
             "values": dial.values(), "ticks": ticks(dial), "title": dial.title, "value": state.dial,
         },
         "trained": state.trained_range,
-        "resonances": system.resonances if isinstance(system, SpectralSystem) else (),
+        "resonances": system.resonances if is_spectral(system) else (),
         "training": state.window if state.training else None,
         "window": (current.settings.task.low, current.settings.task.high) if current else None,
         "predictors": [

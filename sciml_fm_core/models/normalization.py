@@ -24,7 +24,7 @@ from sciml_fm_core.physics.spectral import (
     translation_symbol,
     wavenumbers,
 )
-from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
+from sciml_fm_core.physics.spectral_system import is_spectral, spectral
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.unknown import UnknownSystem
@@ -133,7 +133,7 @@ class Normalization(ABC):
     def __init__(self, systems: tuple[System, ...], conditioners: Sequence[str] = ()):
         if not systems:
             raise ValueError("normalization: expected at least one system")
-        if self.linear and (other := [each.name for each in systems if not isinstance(each, SpectralSystem)]):
+        if self.linear and (other := [each.name for each in systems if not is_spectral(each)]):
             raise ValueError(
                 f"{self.kind} normalization: expected systems with a symbol, got {', '.join(other)}; use "
                 "recipe 'fields'"
@@ -468,7 +468,7 @@ class SymbolNormalization(Normalization):
         return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners)
 
     def knows(self, system):
-        return isinstance(system, SpectralSystem)
+        return is_spectral(system)
 
     def channels(self, part):
         return super().channels(part) + (SYMBOL_CHANNELS if part == "modes" else 0)

@@ -4,4 +4,5 @@
 from . import poisson, advection_diffusion, helmholtz  # noqa: F401, I001
 from . import fractional_laplacian, screened_poisson, biharmonic_advection  # noqa: F401
 from . import variable_diffusion, variable_advection  # noqa: F401 - whose coefficients are fields
+from . import evolutions  # noqa: F401 - states in time
 from . import reflection  # noqa: F401 - boundaries, as variants of them

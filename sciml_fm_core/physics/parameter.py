@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Parameter:
         step: distance of neighbouring values; a hundredth of the range where None. A logarithmic dial has two
             significant digits instead.
         logarithmic: whether equal ratios are equal distances.
+        log_uniform: tasks draw it so that equal ratios are equally probable, not equal differences.
         whole: tasks draw whole numbers, both ends included.
         minimum: smallest value that has a meaning; any above 0 where None.
         angle: in radians, shown in degrees.
@@ -39,6 +41,7 @@ class Parameter:
     help: str = ""
     step: float | None = None
     logarithmic: bool = False
+    log_uniform: bool = False
     whole: bool = False
     minimum: float | None = None
     angle: bool = False
@@ -59,6 +62,12 @@ class Parameter:
     def default(self) -> float:
         """Where it stands at first."""
         return (self.low + self.high) / 2 if self.start is None else self.start
+
+    def spread(self, shares: Tensor, low: float, high: float) -> Tensor:
+        """Values in [low, high] as tasks draw them, from uniform numbers in [0, 1)."""
+        if self.log_uniform:
+            return low * (high / low) ** shares
+        return low + shares * (high - low)
 
     def position(self, value: float) -> float:
         """Where a value lies along the range, 0 to 1; outside it is clipped."""

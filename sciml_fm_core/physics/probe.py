@@ -177,7 +177,7 @@ def _try(system: System, where: list[str]) -> Iterator[str]:
     fields = (len(system.outputs),) if len(system.outputs) > 1 else ()
     yield from _wrong("solve", solution := system.solve(source, coefficients), (3, *fields, n, n), (torch.float64,))
     where[0] = "geometry"
-    for element in system.symmetries[[1, 2, 4]] if len(system.symmetries) > 1 else ():
+    for element in [each for each in system.symmetries if int(each) in (1, 2, 3, 4, 5)]:
         elements = element.expand(3)
         turned_source = system.turned_fields(source, elements, system.inputs)
         turned = system.turned(coefficients, elements)

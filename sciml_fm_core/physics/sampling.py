@@ -127,7 +127,7 @@ def _draw(
 ) -> Examples:
     count, system = len(sparsity), task.system
     amplitudes = None
-    if isinstance(system, SpectralSystem):
+    if isinstance(system, SpectralSystem) and type(system).draw is System.draw:
         amplitudes = draw_amplitudes(sparsity, generator).to(device, dtype)
     uniform = torch.rand(
         count, 1 + len(system.parameters), generator=generator, device=generator.device, dtype=torch.float64
@@ -135,10 +135,11 @@ def _draw(
     if system.dialled.whole:
         dial = task.low + torch.floor(uniform[:, 0] * (task.high - task.low + 1))
     else:
-        dial = task.low + uniform[:, 0] * (task.high - task.low)
-    lows_and_widths = [(p.low, p.high - p.low) for p in system.parameters]
-    ranges = torch.tensor(lows_and_widths, dtype=torch.float64, device=uniform.device).view(-1, 2)
-    parameters = ranges[:, 0] + uniform[:, 1:] * ranges[:, 1]
+        dial = system.dialled.spread(uniform[:, 0], task.low, task.high)
+    drawn = [
+        p.spread(share, p.low, p.high) for p, share in zip(system.parameters, uniform[:, 1:].unbind(1), strict=True)
+    ]
+    parameters = torch.stack(drawn, dim=1) if drawn else uniform[:, 1:]
     if not isinstance(system, SpectralSystem) or amplitudes is None:
         source = system.draw(dial, parameters, grid_shape(resolution), generator).to(device, dtype)
         dial, parameters = dial.to(device), parameters.to(device)

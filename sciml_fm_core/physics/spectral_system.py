@@ -7,7 +7,7 @@ of arXiv:2306.00258 are in the other files of this folder.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import torch
 from torch import Tensor
@@ -70,6 +70,11 @@ class SpectralSystem(System):
         return 1 / symbol
 
     @property
+    def is_linear(self) -> bool:
+        """Whether the symbol says all of the equation; not so of an `Evolution` with a rest."""
+        return True
+
+    @property
     def resonances(self) -> tuple[float, ...]:
         """Values of the dial at which the symbol of a mode is zero; none of most equations."""
         return ()
@@ -102,12 +107,15 @@ class SpectralSystem(System):
                 mean is not zero where it must be, or a solution too large for the dtype.
         """
         self.check(source, coefficients)
-        n = source.shape[-1]
         self.check_mean(source)
-        solution = inverse_transform(self.solve_hat(transform(source), coefficients, n), n).to(source.dtype)
+        solution = self._solved(source, coefficients).to(source.dtype)
         if not is_finite(solution):
             raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float64")
         return solution
+
+    def _solved(self, source: Tensor, coefficients: Tensor) -> Tensor:
+        n = source.shape[-1]
+        return inverse_transform(self.solve_hat(transform(source), coefficients, n), n)
 
     def solve_hat(self, source_hat: Tensor, coefficients: Tensor, n: int) -> Tensor:
         """`solve` between Fourier coefficients (..., n, n // 2 + 1), without checks."""
@@ -184,12 +192,12 @@ class SpectralSystem(System):
         self.check(source, coefficients)
         n = source.shape[-1]
         check_grid(solution, "solution")
-        leading = broadcast_shapes(source.shape[:-2], coefficients.shape[:-1])
+        leading = broadcast_shapes(source.shape[: -self.input_axes], coefficients.shape[:-1])
         try:
-            broadcast_shapes(solution.shape[:-2], leading)
+            broadcast_shapes(solution.shape[: -self.output_axes], leading)
         except ValueError:
             raise ValueError(
-                f"solution: leading shape {tuple(solution.shape[:-2])} does not broadcast with {tuple(leading)} of the "
+                f"solution: leading shape {tuple(solution.shape[: -self.output_axes])} does not broadcast with {tuple(leading)} of the "
                 "source and coefficients; pass one solution per source"
             ) from None
         if solution.shape[-2:] != source.shape[-2:]:
@@ -287,38 +295,6 @@ class SpectralSystem(System):
         )
 
 
-class Evolution(SpectralSystem):
-    """A linear evolution ``du/dt + L u = 0`` from ``u(0) = f``; its solution is ``u_hat(T) = exp(-symbol T) f_hat``.
-
-    A subclass declares what a `SpectralSystem` does, and T as the coefficient named ``time``. Nothing is annihilated,
-    and the solution is of the size of the source.
-    """
-
-    def time(self, coefficients: Tensor) -> Tensor:
-        """The time T, shape (...)."""
-        return coefficients[..., self.coefficient_names.index("time")]
-
-    def multiplier(self, symbol, coefficients):
-        return torch.exp(-symbol * self.time(coefficients)[..., None, None])
-
-    def symbol_and_null(self, coefficients, n):
-        symbol = self.symbol(coefficients.double(), n)
-        return symbol, torch.zeros_like(symbol, dtype=torch.bool)
-
-    def residual_hat(self, solution_hat, source_hat, symbol, coefficients):
-        return solution_hat - self.multiplier(symbol, coefficients).to(source_hat.dtype) * source_hat
-
-    def preconditioner(self, coefficients, n):
-        """One: the residual of an evolution is formed with its exact propagator, and so is the error itself.
-
-        To train on it is to train on solutions under another name.
-        """
-        return coefficients.new_ones(*coefficients.shape[:-1], n, n // 2 + 1, dtype=torch.float64)
-
-    def scale(self, coefficients):
-        return torch.ones_like(coefficients[..., 0])
-
-
 def _inherited(system: SpectralSystem, name: str) -> bool:
     """Whether a method is the one of `SpectralSystem`: no subclass, nor the object itself, replaced it."""
     return getattr(type(system), name) is getattr(SpectralSystem, name) and name not in vars(system)
@@ -334,8 +310,13 @@ def spectral(system: System) -> SpectralSystem:
     Raises:
         ValueError: if it has none.
     """
-    if not isinstance(system, SpectralSystem):
+    if not is_spectral(system):
         raise ValueError(
             f"system {system.name}: no Fourier symbol is known of it; ask for what needs only its solutions"
         )
     return system
+
+
+def is_spectral(system: System) -> TypeGuard[SpectralSystem]:
+    """Whether a Fourier symbol solves a system."""
+    return isinstance(system, SpectralSystem) and system.is_linear

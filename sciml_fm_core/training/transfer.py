@@ -31,7 +31,7 @@ from sciml_fm_core.models.normalization import FieldsNormalization, PaperNormali
 from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution
-from sciml_fm_core.physics.spectral_system import SpectralSystem
+from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
@@ -157,7 +157,7 @@ def pretrain(
     systems = [task.system for task in tasks] or [file.system for one in sets if (file := file_of(one)) is not None]
     if not systems:
         raise ValueError("pre-training: expected a task, or data of a file, got neither")
-    recipe = recipe or ("dimensionless" if isinstance(systems[0], SpectralSystem) else "fields")
+    recipe = recipe or ("dimensionless" if is_spectral(systems[0]) else "fields")
     chosen = find_recipe(recipe)
     if sets and not held_out and validation_count:
         parts = [hold_out(one, validation_count, seed=seed) for one in sets]

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.spectral import check_grid, resample, root_mean_square
-from sciml_fm_core.physics.spectral_system import Evolution, SpectralSystem
+from sciml_fm_core.physics.evolution import Evolution
+from sciml_fm_core.physics.spectral_system import SpectralSystem
 
 SHARE = 0.1
 """Largest distance of an answer to the finest one, over its error, at which the grid counts as of no importance."""
@@ -177,8 +178,8 @@ def flow_convergence(
     Raises:
         ValueError: on a system that is no evolution, or numbers below 1; else as `Operator.predict`.
     """
-    if not isinstance(system, Evolution):
-        raise ValueError(f"flow: expected an evolution in time, got {system.name}; use `convergence` for it")
+    if not isinstance(system, Evolution) or not system.is_linear:
+        raise ValueError(f"flow: expected an evolution without a rest, got {system.name}; use `convergence` for it")
     if not numbers or min(numbers) < 1:
         raise ValueError(f"numbers: expected one or more, of at least 1 step, got {tuple(numbers)}")
     exact, once = system.solve(source, coefficients), operator.predict(source, coefficients, system)

@@ -16,7 +16,8 @@ from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import laplacian
-from sciml_fm_core.physics.spectral_system import Evolution, spectral
+from sciml_fm_core.physics.evolution import Evolution
+from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import select, spread, table
 from sciml_fm_core.study.custom import CustomRun, Schedule

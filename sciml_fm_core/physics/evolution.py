@@ -1,0 +1,261 @@
+"""States in time: ``du/dt + L u = N(u)`` on the periodic unit square, for a step, and step after step.
+
+The linear part L is known by its Fourier symbol and is integrated exactly. The rest N is a function of the state, and
+is integrated by the exponential Runge-Kutta method of fourth order, ETDRK4 (Cox and Matthews, 2002), whose coefficients
+are means over a circle around each value of the symbol, in complex128 (Kassam and Trefethen, 2005).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .parameter import Parameter
+from .spectral import check_grid, derivative_wavenumbers, inverse_transform, is_finite, transform, wavenumbers
+from .spectral_system import SpectralSystem
+
+CONTOUR = 32
+"""Points of the circle over which the coefficients of a step are averaged."""
+
+Rest = Callable[[Tensor], Tensor]
+"""From the Fourier coefficients of states to those of N(u)."""
+
+
+class Evolution(SpectralSystem):
+    """A state u that changes by ``du/dt + L u = N(u)``, from ``u(0)`` over a time T, the coefficient named ``time``.
+
+    A subclass declares what a `SpectralSystem` does, and a ``symbol`` of L, shape (..., n, n // 2 + 1), or (..., q, n,
+    n // 2 + 1) of a state of q fields. Without a `rest` the solution is exact, ``u_hat(T) = exp(-symbol T) u_hat(0)``,
+    and the equation is one like every other with a symbol. With one, it is stepped through, and no symbol solves it.
+
+    Products of fields have waves that the grid takes for others: before and after N, waves of `resolved` times the
+    Nyquist wavenumber or more are left out.
+
+    >>> import torch
+    >>> from sciml_fm_core import SYSTEMS
+    >>> burgers = SYSTEMS["burgers"]
+    >>> x = torch.arange(32, dtype=torch.float64) / 32
+    >>> state = torch.sin(2 * torch.pi * x).expand(32, 32)
+    >>> coefficients = torch.tensor([0.01, 1, 0.05], dtype=torch.float64)
+    >>> states = burgers.trajectory(state, coefficients, 3)
+    >>> states.shape, torch.allclose(states[1], burgers.step(state, coefficients))
+    (torch.Size([4, 32, 32]), True)
+    """
+
+    resolved: ClassVar[float] = 2 / 3
+    """Share of the waves that N keeps: 2/3 where it is a product of two fields, 1/2 of three."""
+    largest_step: ClassVar[float] = 0.025
+    """The time that one step of the integrator covers at most."""
+    zero_mean: ClassVar[bool] = False
+
+    # What a subclass says --------------------------------------------------------------------------------------------
+
+    def rest(self, state_hat: Tensor, coefficients: Tensor) -> Tensor:
+        """N(u) between Fourier coefficients, of the shape of the state's; nothing where there is no rest.
+
+        Args:
+            state_hat: (..., n, n // 2 + 1), or (..., q, n, n // 2 + 1), of `resolved` waves.
+            coefficients: (..., c), in the precision of the state.
+        """
+        raise ValueError(f"system {self.name}: it has no rest, only the linear part that its symbol says")
+
+    def time(self, coefficients: Tensor) -> Tensor:
+        """The time T of a step, shape (...)."""
+        return coefficients[..., self.coefficient_names.index("time")]
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether there is no rest, so that the symbol solves the equation exactly."""
+        return type(self).rest is Evolution.rest
+
+    def substeps(self, coefficients: Tensor) -> int:
+        """Steps of the integrator in a step of all these equations; 1 where that is exact."""
+        if self.is_linear or not coefficients.numel():
+            return 1
+        return max(1, int(torch.ceil(self.time(coefficients).double().max() / self.largest_step - 1e-6)))
+
+    # What is computed ------------------------------------------------------------------------------------------------
+
+    def _solved(self, source, coefficients):
+        if self.is_linear:
+            return super()._solved(source, coefficients)
+        return self._trajectory(source, coefficients, 1, None).select(-1 - self.input_axes, 1)
+
+    def step(self, state: Tensor, coefficients: Tensor) -> Tensor:
+        """The state after the time T, as `solve`: exact where there is no rest, else by `trajectory`."""
+        return self.solve(state, coefficients)
+
+    def trajectory(self, state: Tensor, coefficients: Tensor, steps: int, *, substeps: int | None = None) -> Tensor:
+        """States after 0, 1, ... steps, shape (..., steps + 1, n, n), or (..., steps + 1, q, n, n) of q fields.
+
+        Computed in the precision of the state, at least in float32.
+
+        Args:
+            state: u(0), shape (..., n, n) or (..., q, n, n), n even.
+            coefficients: shape (..., c), in the order of `coefficient_names`; leading shapes broadcast.
+            steps: how many.
+            substeps: steps of the integrator in each, `Evolution.substeps` where None.
+
+        Raises:
+            ValueError: as `SpectralSystem.solve`, or if a state stops being finite; it says after which step.
+        """
+        self.check(state, coefficients)
+        self.check_mean(state)
+        return self._trajectory(state, coefficients, steps, substeps)
+
+    def _trajectory(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None) -> Tensor:
+        fields = state.shape[-self.input_axes :]
+        leading = torch.broadcast_shapes(state.shape[: -self.input_axes], coefficients.shape[:-1])
+        rows = coefficients.expand(*leading, -1).reshape(-1, coefficients.shape[-1])
+        batch = state.expand(*leading, *fields).reshape(-1, *fields)
+        states = [batch]
+        for number, each in enumerate(self._states(batch, rows, steps, substeps), start=1):
+            if not is_finite(each):
+                raise ValueError(
+                    f"{self.name}: the state is not finite after step {number}; take a shorter time or more substeps"
+                )
+            states.append(each.to(batch.dtype))
+        return torch.stack(states, dim=1).view(*leading, steps + 1, *fields)
+
+    def _states(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None):
+        state_hat, n = transform(state), state.shape[-1]
+        if self.is_linear:
+            multiplier = self.multiplier(self.symbol(coefficients.double(), n), coefficients.double())
+            multiplier = multiplier.to(state_hat.dtype)
+            for _ in range(steps):
+                state_hat = state_hat * multiplier
+                yield inverse_transform(state_hat, n)
+            return
+        count = substeps or self.substeps(coefficients)
+        stepper = etdrk4(self.linear_symbol(coefficients, n), self.time(coefficients) / count, state_hat.dtype)
+        rest = self.dealiased_rest(coefficients, n, state_hat.real.dtype)
+        for _ in range(steps):
+            for _ in range(count):
+                state_hat = stepper.advance(state_hat, rest)
+            yield inverse_transform(state_hat, n)
+
+    def linear_symbol(self, coefficients: Tensor, n: int) -> Tensor:
+        """The symbol in float64, with an axis of the state's fields where there are several."""
+        return self.symbol(coefficients.double(), n)
+
+    def dealiased_rest(self, coefficients: Tensor, n: int, dtype: torch.dtype) -> Rest:
+        """N between Fourier coefficients of n points, without the waves that the grid does not resolve."""
+        kept = self.resolved_waves(n, coefficients.device).to(dtype)
+        coefficients = coefficients.to(dtype)
+        return lambda state_hat: self.rest(state_hat * kept, coefficients) * kept
+
+    def resolved_waves(self, n: int, device: torch.device | str | None = None) -> Tensor:
+        """Mask (n, n // 2 + 1) of the waves that N keeps."""
+        kx, ky = wavenumbers(n, device=device)
+        limit = self.resolved * n / 2
+        return (kx < limit) & (ky.abs() < limit)
+
+    def tendency(self, state: Tensor, coefficients: Tensor) -> Tensor:
+        """The rest N(u) at a state, in the shape of the state; zero where there is none."""
+        if self.is_linear:
+            return torch.zeros_like(state)
+        n = check_grid(state, "state")
+        found = self.dealiased_rest(coefficients, n, transform(state[..., :1, :]).real.dtype)(transform(state))
+        return inverse_transform(found, n).to(state.dtype)
+
+    # As a system whose symbol solves it, where there is no rest ------------------------------------------------------
+
+    def multiplier(self, symbol, coefficients):
+        return torch.exp(-symbol * self.time(coefficients)[..., None, None])
+
+    def symbol_and_null(self, coefficients, n):
+        symbol = self.symbol(coefficients.double(), n)
+        return symbol, torch.zeros_like(symbol, dtype=torch.bool)
+
+    @property
+    def mode_by_mode(self):
+        return self.is_linear and super().mode_by_mode
+
+    def _residual_modes(self, solution, source, coefficients):
+        if self.is_linear:
+            return super()._residual_modes(solution, source, coefficients)
+        residual_hat = transform(solution - self._solved(source, coefficients))
+        return residual_hat, torch.zeros_like(residual_hat, dtype=torch.bool)
+
+    def residual_hat(self, solution_hat, source_hat, symbol, coefficients):
+        return solution_hat - self.multiplier(symbol, coefficients).to(source_hat.dtype) * source_hat
+
+    def preconditioner(self, coefficients, n):
+        """One: the residual of an evolution is formed with its exact propagator, and so is the error itself.
+
+        To train on it is to train on solutions under another name.
+        """
+        return coefficients.new_ones(*coefficients.shape[:-1], n, n // 2 + 1, dtype=torch.float64)
+
+    def scale(self, coefficients):
+        return torch.ones_like(coefficients[..., 0])
+
+
+class Stepper(NamedTuple):
+    """Coefficients of ETDRK4 for one step, each of the shape of the symbol."""
+
+    whole: Tensor
+    half: Tensor
+    inner: Tensor
+    first: Tensor
+    middle: Tensor
+    last: Tensor
+
+    def advance(self, state_hat: Tensor, rest: Rest) -> Tensor:
+        """Fourier coefficients of the state after the step."""
+        start = rest(state_hat)
+        a = self.half * state_hat + self.inner * start
+        at_a = rest(a)
+        b = self.half * state_hat + self.inner * at_a
+        at_b = rest(b)
+        c = self.half * a + self.inner * (2 * at_b - start)
+        return self.whole * state_hat + self.first * start + 2 * self.middle * (at_a + at_b) + self.last * rest(c)
+
+
+def etdrk4(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> Stepper:
+    """Coefficients of a step of ``du/dt = -symbol u + N(u)``.
+
+    With ``z = -symbol h``: exp(z), exp(z / 2), h (exp(z / 2) - 1) / z and the three of the last line of the method, each
+    the mean over a circle of radius 1 around z, where no difference of nearly equal numbers is divided by a small one.
+
+    Args:
+        symbol: (batch, [q,] n, n // 2 + 1), real or complex.
+        step: h, shape (batch,).
+        dtype: complex type of the states; the coefficients are computed in complex128.
+    """
+    h = step.double().view(-1, *[1] * (symbol.ndim - 1))
+    z = (-symbol * h).to(torch.complex128)
+    angle = 2 * torch.pi * (torch.arange(CONTOUR, dtype=torch.float64, device=symbol.device) + 0.5) / CONTOUR
+    sums = [torch.zeros_like(z) for _ in range(4)]
+    for shift in torch.polar(torch.ones_like(angle), angle):  # one point at a time: memory stays flat
+        r = z + shift
+        e, cube = torch.exp(r), r**3
+        sums[0] += (torch.exp(r / 2) - 1) / r
+        sums[1] += (-4 - r + e * (4 - 3 * r + r**2)) / cube
+        sums[2] += (2 + r + e * (r - 2)) / cube
+        sums[3] += (-4 - 3 * r - r**2 + e * (4 - r)) / cube
+    weights = [h * each / CONTOUR for each in sums]
+    kept = [torch.exp(z), torch.exp(z / 2), *weights]
+    if not symbol.is_complex():  # means over a circle that is symmetric to the real axis are real
+        return Stepper(*(each.real.to(torch.empty(0, dtype=dtype).real.dtype) for each in kept))
+    return Stepper(*(each.to(dtype) for each in kept))
+
+
+def derivatives(state_hat: Tensor) -> tuple[Tensor, Tensor]:
+    """Fourier coefficients of the derivatives along x and y of fields, from theirs (..., n, n // 2 + 1)."""
+    n = state_hat.shape[-2]
+    kx, ky = derivative_wavenumbers(n, dtype=state_hat.real.dtype, device=state_hat.device)
+    return 2j * torch.pi * kx * state_hat, 2j * torch.pi * ky * state_hat
+
+
+def fields_of(*hats: Tensor) -> tuple[Tensor, ...]:
+    """Values on the grid of several fields at once, from their Fourier coefficients (..., n, n // 2 + 1)."""
+    return torch.fft.irfft2(torch.stack(hats), s=(hats[0].shape[-2],) * 2).unbind(0)
+
+
+def step_time(value: float) -> Parameter:
+    """A coefficient ``time`` that the dial of a task may be."""
+    return Parameter("time", value / 4, value * 4, start=value, label="Time of a step", logarithmic=True)

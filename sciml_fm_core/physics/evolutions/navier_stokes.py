@@ -1,0 +1,96 @@
+"""Active scalars, from surface quasi-geostrophy to the Navier-Stokes equations of two dimensions in vorticity.
+
+The velocity is ``v = s rot psi = s (d psi / dy, -d psi / dx)`` with the stream function ``psi = c(a) (-lap)^(-a / 2) u``.
+At a = 1 it is that of surface quasi-geostrophy, at a = 2 u is the vorticity of a fluid. The factor c makes the velocity
+of waves with |k| = 2 the same for every a.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..evolution import Evolution, derivatives, fields_of
+from ..parameter import Parameter
+from ..spectral import laplacian
+from ..symmetries import Geometry
+from .states import smooth_states
+
+SAME = 4 * 4 * torch.pi**2
+"""Laplacian of the waves whose velocity is the same for every exponent: those with |k| = 2."""
+
+VISCOSITY = Parameter("nu", 1e-5, 0.01, start=1e-3, label="Viscosity ν", logarithmic=True, log_uniform=True)
+STRENGTH = Parameter("strength", 0.8, 1.6, label="Strength of the flow")
+
+
+def advected(state_hat: Tensor, strength: Tensor, exponent: Tensor) -> Tensor:
+    """Fourier coefficients of ``-v . grad u`` from those of u (..., n, n // 2 + 1).
+
+    Args:
+        state_hat: of a field u.
+        strength: s, shape (...).
+        exponent: a, shape (...).
+    """
+    n = state_hat.shape[-2]
+    size = laplacian(n, like=state_hat.real)
+    size[0, 0] = 1
+    stream = size ** (-exponent[..., None, None] / 2) * SAME ** (exponent[..., None, None] / 2 - 1)
+    stream[..., 0, 0] = 0
+    along_x, along_y = derivatives(state_hat)
+    u_x, u_y, psi_x, psi_y = fields_of(along_x, along_y, stream * along_x, stream * along_y)
+    return torch.fft.rfft2((psi_x * u_y - psi_y * u_x) * strength[..., None, None])
+
+
+ROTATIONS = (0, 3, 5, 6)
+"""The symmetries of the square that are rotations: a mirror turns the sign of what rotates, see `symmetries`."""
+
+
+class _Flow(Evolution):
+    geometry = Geometry()
+
+    @property
+    def symmetries(self):
+        return torch.tensor(ROTATIONS, device="cpu")
+
+    def symbol(self, coefficients, n):
+        nu = coefficients[..., self.coefficient_names.index("nu"), None, None]
+        return nu * laplacian(n, like=coefficients)
+
+    def draw(self, dial, parameters, grid, generator):
+        return smooth_states(len(dial), grid, generator)
+
+
+class ActiveScalar(_Flow):
+    """``du/dt + v . grad u = nu lap u`` with ``v = s rot (-lap)^(-a / 2) u``; dial: the exponent a."""
+
+    name = "active_scalar"
+    label = "SCALAR"
+    title = "Active scalar"
+    equation = r"\partial_t u + v \cdot \nabla u = \nu\, \Delta u,\quad v = s\, \mathrm{rot}\, (-\Delta)^{-a/2} u"
+    coefficient_names = ("exponent", "nu", "strength", "time")
+    dialled = Parameter(
+        "exponent", 0.5, 2, start=1, label="Exponent a", help="1: surface quasi-geostrophy; 2: a fluid."
+    )
+    parameters = (Parameter("nu", 3e-4, 3e-3, logarithmic=True, log_uniform=True), Parameter("strength", 0.5, 2))
+    constants = {"time": 0.5}
+    shifts = {"pre-training": (0.5, 1.5), "fluids": (1.5, 2)}
+
+    def rest(self, state_hat, coefficients):
+        return advected(state_hat, coefficients[..., 2], coefficients[..., 0])
+
+
+class NavierStokes(_Flow):
+    """``dw/dt + v . grad w = nu lap w`` for the vorticity w of a fluid in two dimensions; dial: the viscosity nu."""
+
+    name = "navier_stokes"
+    label = "NS"
+    title = "Navier-Stokes"
+    equation = r"\partial_t \omega + v \cdot \nabla \omega = \nu\, \Delta \omega,\quad v = s\, \mathrm{rot}\, (-\Delta)^{-1} \omega"
+    coefficient_names = ("nu", "strength", "time")
+    dialled = VISCOSITY
+    parameters = (STRENGTH,)
+    constants = {"time": 0.5}
+    shifts = {"medium": (3e-4, 3e-3), "large": (1e-4, 3e-4)}
+
+    def rest(self, state_hat, coefficients):
+        return advected(state_hat, coefficients[..., 1], torch.full_like(coefficients[..., 0], 2))
