@@ -21,6 +21,7 @@ class Burgers(Evolution):
     dialled = Parameter("nu", 1e-4, 0.01, start=1e-3, label="Viscosity ν", logarithmic=True, log_uniform=True)
     parameters = (Parameter("strength", 0.04, 0.16),)
     constants = {"time": 0.5}
+    keeps_mean = True
     shifts = {"pre-training": (3e-4, 3e-3), "sharper": (1e-4, 3e-4)}
 
     def symbol(self, coefficients, n):
