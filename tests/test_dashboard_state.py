@@ -23,10 +23,10 @@ from sciml_fm_core import SYSTEMS, SpectralSystem, Task, load_operator, new_oper
 from sciml_fm_core.evaluation.errors import error_map
 from sciml_fm_core.experiments.training_range.method import TrainingRange
 from sciml_fm_core.experiments.uncertainty.ensemble import load_ensemble, shipped_ensembles
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers
-from sciml_fm_core.physics.evolution import Evolution
 
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))

@@ -82,7 +82,7 @@ class FreshBatches:
         _check_share("batch size", batch_size, share)
         self.share = share
         self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
-        self.schedule = with_start(resolution)
+        self.schedule: dict[float, Resolution] = with_start(resolution)
 
     def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
         """Examples of one step."""
@@ -181,7 +181,7 @@ class FixedBatches:
         device: torch.device | str = "cpu",
         share: tuple[int, int] = (0, 1),
     ):
-        self.schedule = None if resolution is None else with_start(resolution)
+        self.schedule: dict[float, Resolution] | None = None if resolution is None else with_start(resolution)
         self.sets = [(system, open_data(data, system, labels=False)) for system, data in sets]
         self.seed, self.device = seed, torch.device(device)
         self.count = sum(reader.size for _, reader in self.sets)

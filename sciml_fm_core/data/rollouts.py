@@ -133,7 +133,8 @@ class FreshTrajectories(_Trajectories):
         for task in tasks:
             evolution(task.system)
         self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
-        self.unrolled, self.schedule = unrolled or Unrolled(), with_start(resolution, "resolution")
+        self.unrolled = unrolled or Unrolled()
+        self.schedule: dict[float, Resolution] = with_start(resolution)
         self.pool, self.length, self.renewed = pool, max(length, self.unrolled.most), renewed
         self._drawn: tuple[tuple, list[Trajectories]] = ((), [])
 

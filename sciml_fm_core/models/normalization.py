@@ -664,7 +664,7 @@ class StepNormalization(Normalization):
 
     With s = rms(u), the fields are u / s, the state after the linear part alone, ``exp(-L T) u / s``, and where the
     equation pushes: ``T phi(-L T) N`` over s, with N taken at the state and at `stages` of a cheap solver, see
-    `physics.evolution.stages`; what is large there, as an unstable solver makes it, is bounded by ``x / (1 + |x| / 4)``.
+    `physics.evolution.stages`; what is large there, as an unstable solver makes it, is bounded, ``x / (1 + |x| / 4)``.
     The values on modes are those of the multiplier ``exp(-symbol T)``; the time T is in all of these.
 
     In the ``exponential`` form the output, times the size of the pushes, is added to the state after the linear part:

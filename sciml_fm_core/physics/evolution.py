@@ -195,8 +195,8 @@ class Evolution(SpectralSystem):
 class Stages(NamedTuple):
     """What a cheap step looks at, between Fourier coefficients, each of the shape of the state's.
 
-    ``linear`` is the state after the linear part alone; ``pushes`` are ``h phi(z) N`` with ``phi(z) = (exp(z) - 1) / z``
-    and N taken at the state itself, then at the stages of ETDRK4 for the whole step: the first is an exponential Euler
+    ``linear`` is the state after the linear part alone; ``pushes`` are ``h phi(z) N``, ``phi(z) = (exp(z) - 1) / z``,
+    with N taken at the state itself, then at the stages of ETDRK4 for the whole step: the first is an exponential Euler
     half step. The linear part and the second push together are the exponential midpoint rule.
     """
 
@@ -204,9 +204,7 @@ class Stages(NamedTuple):
     pushes: list[Tensor]
 
 
-def stages(
-    state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest | None, count: int
-) -> Stages:
+def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest | None, count: int) -> Stages:
     """The linear part of a step h, and where the rest pushes, at ``count`` stages of at most 4; none without a rest.
 
     Args:
@@ -264,7 +262,7 @@ class Stepper(NamedTuple):
 def etdrk4(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> Stepper:
     """Coefficients of a step of ``du/dt = -symbol u + N(u)``.
 
-    With ``z = -symbol h``: exp(z), exp(z / 2), h (exp(z / 2) - 1) / z and the three of the last line of the method, each
+    With ``z = -symbol h``: exp(z), exp(z / 2), h (exp(z / 2) - 1) / z and three of the last line of the method, each
     the mean over a circle of radius 1 around z, where no difference of nearly equal numbers is divided by a small one.
 
     Args:

@@ -37,7 +37,7 @@ def describe_training(
     members: Sequence[Member],
     data: Batches,
     config: TrainConfig,
-    validation: Sequence[tuple[System, Examples]],
+    validation: Sequence[tuple[System, Examples | Trajectories]],
 ) -> dict[str, Any]:
     """Describe all that decides the result of `fit_together`; causes come before what follows from them."""
     first, models = members[0].operator, [member.operator.model for member in members]

@@ -192,6 +192,7 @@ def pretrain(
     else:
         batches = FreshBatches(tasks, batch_size, resolution=resolution or 64, seed=seed, device=device, share=share)
     read = [one.take(slice(None)) for one in held_out]
+    validated: list[tuple[System, Examples | Trajectories]]
     if held_out or sets:
         validated = [
             (system, (one if last is None else one.resampled(last)).to(device))
@@ -199,15 +200,17 @@ def pretrain(
         ]
     elif recipe == "step":
         validated = [
-            (task.system, draw_trajectories(task, max(1, validation_count // 16), VALIDATION_STEPS, last or 64, streams))
+            (
+                task.system,
+                draw_trajectories(task, max(1, validation_count // 16), VALIDATION_STEPS, last or 64, streams),
+            )
             for task in (tasks if validation_count else ())
             for streams in [stream(seed, "validation", task.label, device=device)]
         ]
     else:
         drawn = tasks if validation_count else []
-        validated = validation_sets(drawn, validation_count, seed=seed, resolution=last or 64, device=device)
-    if validated and recipe != "step":
-        check_kept(validated, config.validation_loss, "validation")
+        validated = [*validation_sets(drawn, validation_count, seed=seed, resolution=last or 64, device=device)]
+    check_kept([(of, one) for of, one in validated if isinstance(one, Examples)], config.validation_loss, "validation")
     history = fit(
         operator,
         batches,
@@ -376,11 +379,11 @@ def fine_tune(
     config = _completed(config if unlabelled is None else unlabelled_config(config), operator)
     batches: Batches
     held_out: Examples | Trajectories | None
+    said: dict = {}
     if isinstance(data, Trajectories):
         resolved, batches, held_out, about = _of_trajectories(
             operator, data, system, validation, unrolled, batch_size, seed
         )
-        said = {}
     elif data is not None:
         resolved, data = _data_for(operator, data, system, config)
         held_out, said = _validated(validation, resolved, system)
@@ -423,6 +426,7 @@ def train_from_scratch(
     config = _completed(config, operator)
     drawn: Batches
     held_out: Examples | Trajectories | None
+    said: dict = {}
     if isinstance(data, Trajectories):
         resolved, drawn, held_out, about = _of_trajectories(
             operator, data, system, validation, unrolled, batch_size, seed
@@ -436,8 +440,8 @@ def train_from_scratch(
         about = _about_data(data, batches) | said
 
     normalization = operator.normalization
-    fitted = isinstance(normalization, PaperNormalization | FieldsNormalization)
-    if fitted and len(normalization.systems) == 1 and not isinstance(data, Trajectories):
+    of_one = isinstance(normalization, PaperNormalization | FieldsNormalization) and len(normalization.systems) == 1
+    if of_one and not isinstance(data, Trajectories):
         normalization = type(normalization).fit([(resolved, sample(data))])
 
     def fresh() -> Operator:
@@ -503,10 +507,12 @@ def _data_for(
 
 
 def _validated(
-    data: Data | None, system: System, told: System | str | None, *, labels: bool = True
+    data: Data | Trajectories | None, system: System, told: System | str | None, *, labels: bool = True
 ) -> tuple[Examples | None, dict]:
     if data is None:
         return None, {}
+    if isinstance(data, Trajectories):
+        raise ValueError("validation: expected examples, as the data are, got trajectories")
     reader = open_data(with_system(data, told)[0], system, "validation", labels=labels)
     read = reader.take(slice(None))
     return read, {"validation": _about_validation(reader, read)}
