@@ -21,9 +21,9 @@ from .models.conditioning import Conditioning
 from .models.fno import FNO, SIZES, FNOConfig
 from .models.module import operator_of
 from .models.operator import Operator, load_operator, shipped_operators
+from .physics.evolution import Evolution
 from .physics.examples import Examples
 from .physics.parameter import Parameter
-from .physics.evolution import Evolution
 from .physics.spectral_system import SpectralSystem
 from .physics.symmetries import Geometry
 from .physics.system import SYSTEMS, System, find_system

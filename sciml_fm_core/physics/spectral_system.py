@@ -197,8 +197,8 @@ class SpectralSystem(System):
             broadcast_shapes(solution.shape[: -self.output_axes], leading)
         except ValueError:
             raise ValueError(
-                f"solution: leading shape {tuple(solution.shape[: -self.output_axes])} does not broadcast with {tuple(leading)} of the "
-                "source and coefficients; pass one solution per source"
+                f"solution: leading shape {tuple(solution.shape[: -self.output_axes])} does not broadcast with "
+                f"{tuple(leading)} of the source and coefficients; pass one solution per source"
             ) from None
         if solution.shape[-2:] != source.shape[-2:]:
             raise ValueError(

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.models.operator import Operator
-from sciml_fm_core.physics.spectral import check_grid, resample, root_mean_square
 from sciml_fm_core.physics.evolution import Evolution
+from sciml_fm_core.physics.spectral import check_grid, resample, root_mean_square
 from sciml_fm_core.physics.spectral_system import SpectralSystem
 
 SHARE = 0.1

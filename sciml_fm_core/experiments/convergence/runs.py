@@ -14,9 +14,9 @@ from sciml_fm_core.experiments.convergence.method import convergence, flow_conve
 from sciml_fm_core.experiments.shipped import TRAINED_ON
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import load_operator
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import laplacian
-from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import select, spread, table
