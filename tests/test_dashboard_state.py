@@ -27,6 +27,10 @@ from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers
+<<<<<<< HEAD
+=======
+from sciml_fm_core.physics.spectral_system import is_spectral
+>>>>>>> evo-physics
 
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
@@ -43,7 +47,7 @@ from explorer.link import query_of, restore, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
-from explorer.setup import setup_message, ticks
+from explorer.setup import offered_systems, setup_message, ticks
 from explorer.stage import pack
 from explorer.state import ExploreState, default_window
 
@@ -550,7 +554,7 @@ def test_what_is_expected_is_never_against_a_bound_nor_wrong_more_often_than_it_
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if bundle.shipped}
     load = cache(lambda bundle: load_operator(bundle.path))
     promised, off, seen = 0.0, 0, 0
-    for name in (name for name, system in SYSTEMS.items() if isinstance(system, SpectralSystem)):
+    for name in (name for name, system in offered_systems().items() if is_spectral(system)):
         state = ExploreState(bundles, load, system_name=name)
         for bundle in state.bundles_of(state.system):
             state.choose_bundle(bundle.name)

@@ -9,6 +9,7 @@ import torch
 from sciml_fm_core import (
     FNO,
     SYSTEMS,
+    Evolution,
     FixedBatches,
     Operator,
     Parameter,
@@ -22,6 +23,7 @@ from sciml_fm_core import (
 )
 from sciml_fm_core.data.batches import TurnedBatches
 from sciml_fm_core.physics.spectral import laplacian
+from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.symmetries import ELEMENTS, Geometry, inverse, turned_field
 
 ALL = torch.arange(ELEMENTS)
@@ -44,8 +46,9 @@ def compose(first, second):
 
 @pytest.fixture(scope="module")
 def turning_systems():
-    """All systems with a symbol that declare how they turn."""
-    return [each for each in SYSTEMS.values() if isinstance(each, SpectralSystem) and each.geometry is not None]
+    """All systems with a symbol and no time that declare how they turn."""
+    known = [each for each in SYSTEMS.values() if is_spectral(each) and not isinstance(each, Evolution)]
+    return [each for each in known if each.geometry is not None]
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral_system import is_spectral
-from sciml_fm_core.physics.system import SYSTEMS
+from sciml_fm_core.physics.system import SYSTEMS, System
 
 from . import text
 from .predictions import PREDICTIONS
@@ -16,6 +17,18 @@ from .state import ExploreState
 
 DASHES = {"solid": "none", "dashed": "8 4", "dotted": "2 4", "dotdash": "2 4 8 4"}
 """Lines of a cut, as SVG names them."""
+
+
+def offered_systems() -> dict[str, System]:
+    """The systems that the page shows, by name: those that are not stepped through in time.
+
+    An evolution has a page only where it is exact and another's: of those that ship, none is shown yet.
+    """
+    return {name: system for name, system in SYSTEMS.items() if not isinstance(system, Evolution) or _shown(system)}
+
+
+def _shown(evolution: Evolution) -> bool:
+    return evolution.is_linear and not type(evolution).__module__.startswith("sciml_fm_core.")
 
 
 def setup_message(state: ExploreState) -> dict[str, Any]:
@@ -37,7 +50,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
     current = state.current
     return {
         "systems": [
-            {"value": name, "label": one.title or name, "title": one.label} for name, one in SYSTEMS.items()
+            {"value": name, "label": one.title or name, "title": one.label} for name, one in offered_systems().items()
         ],
         "system": state.system_name,
         "models": models,

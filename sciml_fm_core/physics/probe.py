@@ -110,7 +110,8 @@ def _kept(system: System, value: float) -> float | str:
 def _source(system: System, n: int, dial: Tensor) -> Tensor:
     """Input fields (count, ...) for values of the dial: smooth sources, the same function on each grid, or drawn."""
     count = len(dial)
-    if not _has_symbol(system):
+    own = type(system).draw.__module__ != f"{__package__}.system"
+    if own or not _has_symbol(system):
         return system.draw(dial, _parameters(system, count), (n, n), torch.Generator().manual_seed(0)).double()
     random = np.random.default_rng(0)
     source = resample(resample(torch.from_numpy(random.standard_normal((count, 8, 8))), GRIDS[0]), n)
@@ -189,13 +190,14 @@ def _try(system: System, where: list[str]) -> Iterator[str]:
 
 def _try_symbol(system: SpectralSystem, coefficients: Tensor, where: list[str]) -> Iterator[str]:
     n, coarse = GRIDS
+    fields = (len(system.inputs),) if len(system.inputs) > 1 else ()
     where[0] = "symbol"
     symbols = [system.symbol(coefficients, points) for points in GRIDS]
     for symbol, points in zip(symbols, GRIDS, strict=True):
-        yield from _wrong("symbol", symbol, (3, points, points // 2 + 1), (torch.float64, torch.complex128))
+        yield from _wrong("symbol", symbol, (3, *fields, points, points // 2 + 1), (torch.float64, torch.complex128))
         yield from _not_hermitian("symbol", symbol)
-    fine = torch.cat([symbols[0][:, : coarse // 2, : coarse // 2], symbols[0][:, 1 - coarse // 2 :, : coarse // 2]], 1)
-    same = torch.cat([symbols[1][:, : coarse // 2, : coarse // 2], symbols[1][:, 1 - coarse // 2 :, : coarse // 2]], 1)
+    half = coarse // 2
+    fine, same = (torch.cat([each[..., :half, :half], each[..., 1 - half :, :half]], -2) for each in symbols)
     if not _near(fine, same, 1e-9):
         yield f"the symbol of the same mode differs between grids of {n} and {coarse} points"
     null = system.symbol_and_null(coefficients, n)[1]

@@ -440,9 +440,9 @@ def train_from_scratch(
         about = _about_data(data, batches) | said
 
     normalization = operator.normalization
-    of_one = isinstance(normalization, PaperNormalization | FieldsNormalization) and len(normalization.systems) == 1
-    if of_one and not isinstance(data, Trajectories):
-        normalization = type(normalization).fit([(resolved, sample(data))])
+    given = None if isinstance(data, Trajectories) or len(normalization.systems) > 1 else data
+    if isinstance(normalization, PaperNormalization | FieldsNormalization) and given is not None:
+        normalization = type(normalization).fit([(resolved, sample(given))])
 
     def fresh() -> Operator:
         model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)

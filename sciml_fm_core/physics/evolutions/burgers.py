@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
-from ..evolution import Evolution, derivatives
-from ..parameter import Parameter
-from ..spectral import laplacian
+from sciml_fm_core.physics.evolution import Evolution, derivatives
+from sciml_fm_core.physics.parameter import Parameter
+from sciml_fm_core.physics.spectral import laplacian
+
 from .states import smooth_states
 
 
@@ -20,9 +23,14 @@ class Burgers(Evolution):
     coefficient_names = ("nu", "strength", "time")
     dialled = Parameter("nu", 1e-4, 0.01, start=1e-3, label="Viscosity ν", logarithmic=True, log_uniform=True)
     parameters = (Parameter("strength", 0.04, 0.16),)
+<<<<<<< HEAD
     constants = {"time": 0.5}
     keeps_mean = True
     shifts = {"pre-training": (3e-4, 3e-3), "sharper": (1e-4, 3e-4)}
+=======
+    constants: ClassVar = {"time": 0.5}
+    shifts: ClassVar = {"pre-training": (3e-4, 3e-3), "sharper": (1e-4, 3e-4)}
+>>>>>>> evo-physics
 
     def symbol(self, coefficients, n):
         return coefficients[..., 0, None, None] * laplacian(n, like=coefficients)

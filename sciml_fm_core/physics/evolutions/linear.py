@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
-from ..evolution import Evolution
-from ..parameter import Parameter
-from ..spectral import advection_symbol, laplacian
-from ..symmetries import Geometry
+from sciml_fm_core.physics.evolution import Evolution
+from sciml_fm_core.physics.parameter import Parameter
+from sciml_fm_core.physics.spectral import advection_symbol, laplacian
+from sciml_fm_core.physics.symmetries import Geometry
+
 from .states import smooth_states
 
 
@@ -26,8 +29,8 @@ class AdvectionDiffusionInTime(_Exact):
     coefficient_names = ("nu", "cx", "cy", "time")
     dialled = Parameter("nu", 1e-4, 0.03, start=1e-3, label="Viscosity ν", logarithmic=True, log_uniform=True)
     parameters = (Parameter("cx", -0.5, 0.5), Parameter("cy", -0.5, 0.5))
-    constants = {"time": 0.5}
-    shifts = {"pre-training": (3e-4, 3e-3), "faster": (3e-3, 0.03)}
+    constants: ClassVar = {"time": 0.5}
+    shifts: ClassVar = {"pre-training": (3e-4, 3e-3), "faster": (3e-3, 0.03)}
     geometry = Geometry(vectors=(("cx", "cy"),))
 
     def symbol(self, coefficients, n):

@@ -1,19 +1,22 @@
 """Active scalars, from surface quasi-geostrophy to the Navier-Stokes equations of two dimensions in vorticity.
 
-The velocity is ``v = s rot psi = s (d psi / dy, -d psi / dx)`` with the stream function ``psi = c(a) (-lap)^(-a / 2) u``.
-At a = 1 it is that of surface quasi-geostrophy, at a = 2 u is the vorticity of a fluid. The factor c makes the velocity
-of waves with |k| = 2 the same for every a.
+The velocity is ``v = s rot psi = s (d psi / dy, -d psi / dx)`` with the stream function
+``psi = c(a) (-lap)^(-a / 2) u``. At a = 1 it is that of surface quasi-geostrophy, at a = 2 u is the vorticity of a
+fluid. The factor c makes the velocity of waves with |k| = 2 the same for every a.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from ..evolution import Evolution, derivatives, fields_of
-from ..parameter import Parameter
-from ..spectral import laplacian
-from ..symmetries import Geometry
+from sciml_fm_core.physics.evolution import Evolution, derivatives, fields_of
+from sciml_fm_core.physics.parameter import Parameter
+from sciml_fm_core.physics.spectral import laplacian
+from sciml_fm_core.physics.symmetries import Geometry
+
 from .states import smooth_states
 
 SAME = 4 * 4 * torch.pi**2
@@ -73,8 +76,8 @@ class ActiveScalar(_Flow):
         "exponent", 0.5, 2, start=1, label="Exponent a", help="1: surface quasi-geostrophy; 2: a fluid."
     )
     parameters = (Parameter("nu", 3e-4, 3e-3, logarithmic=True, log_uniform=True), Parameter("strength", 0.5, 2))
-    constants = {"time": 0.5}
-    shifts = {"pre-training": (0.5, 1.5), "fluids": (1.5, 2)}
+    constants: ClassVar = {"time": 0.5}
+    shifts: ClassVar = {"pre-training": (0.5, 1.5), "fluids": (1.5, 2)}
 
     def rest(self, state_hat, coefficients):
         return advected(state_hat, coefficients[..., 2], coefficients[..., 0])
@@ -86,12 +89,15 @@ class NavierStokes(_Flow):
     name = "navier_stokes"
     label = "NS"
     title = "Navier-Stokes"
-    equation = r"\partial_t \omega + v \cdot \nabla \omega = \nu\, \Delta \omega,\quad v = s\, \mathrm{rot}\, (-\Delta)^{-1} \omega"
+    equation = (
+        r"\partial_t \omega + v \cdot \nabla \omega = \nu\, \Delta \omega,"
+        r"\quad v = s\, \mathrm{rot}\, (-\Delta)^{-1} \omega"
+    )
     coefficient_names = ("nu", "strength", "time")
     dialled = VISCOSITY
     parameters = (STRENGTH,)
-    constants = {"time": 0.5}
-    shifts = {"medium": (3e-4, 3e-3), "large": (1e-4, 3e-4)}
+    constants: ClassVar = {"time": 0.5}
+    shifts: ClassVar = {"medium": (3e-4, 3e-3), "large": (1e-4, 3e-4)}
 
     def rest(self, state_hat, coefficients):
         return advected(state_hat, coefficients[..., 1], torch.full_like(coefficients[..., 0], 2))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..random_fields import random_field
-from ..spectral import resample
+from sciml_fm_core.physics.random_fields import random_field
+from sciml_fm_core.physics.spectral import resample
 
 POINTS = 64
-"""Points of the grid that initial states are drawn on, whatever grid they are asked for: so they are the same fields."""
+"""Points of the grid that initial states are drawn on, whatever grid they are asked for: they are the same fields."""
 INVERSE_LENGTH = 5.0
 """Below this physical wavenumber waves of all lengths have about the same amplitude."""
 
@@ -23,7 +23,7 @@ def smooth_states(
     exponent: float = 2.5,
     inverse_length: float = INVERSE_LENGTH,
 ) -> Tensor:
-    """Random fields (count, n, n) of zero mean and unit size, in float64, with waves shorter than ``1 / modes`` left out.
+    """Random fields (count, n, n) of zero mean and unit size, in float64, without waves shorter than ``1 / modes``.
 
     A coarser grid gets the waves that it has, a finer one the same field.
 
