@@ -27,10 +27,7 @@ from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.sources import PRESETS
 from sciml_fm_core.physics.spectral import wavenumbers
-<<<<<<< HEAD
-=======
 from sciml_fm_core.physics.spectral_system import is_spectral
->>>>>>> evo-physics
 
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))

@@ -262,13 +262,8 @@ class Stepper(NamedTuple):
 def etdrk4(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> Stepper:
     """Coefficients of a step of ``du/dt = -symbol u + N(u)``.
 
-<<<<<<< HEAD
-    With ``z = -symbol h``: exp(z), exp(z / 2), h (exp(z / 2) - 1) / z and three of the last line of the method, each
-    the mean over a circle of radius 1 around z, where no difference of nearly equal numbers is divided by a small one.
-=======
     With z = -symbol h: exp(z), exp(z / 2), h (exp(z / 2) - 1) / z and the three of the last line of the method. Each
     is the mean over a circle of radius 1 around z: no difference of nearly equal numbers is divided by a small one.
->>>>>>> evo-physics
 
     Args:
         symbol: (batch, [q,] n, n // 2 + 1), real or complex.
