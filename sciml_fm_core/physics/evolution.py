@@ -162,7 +162,8 @@ class Evolution(SpectralSystem):
     # As a system whose symbol solves it, where there is no rest ------------------------------------------------------
 
     def multiplier(self, symbol, coefficients):
-        return torch.exp(-symbol * self.time(coefficients)[..., None, None])
+        time = self.time(coefficients)
+        return torch.exp(-symbol * time.view(*time.shape, *[1] * self.input_axes))
 
     def symbol_and_null(self, coefficients, n):
         symbol = self.symbol(coefficients.double(), n)

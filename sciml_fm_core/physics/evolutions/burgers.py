@@ -9,7 +9,9 @@ import torch
 from sciml_fm_core.physics.evolution import Evolution, derivatives
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import laplacian
+from sciml_fm_core.physics.symmetries import Geometry
 
+from .linear import EXCHANGED
 from .states import smooth_states
 
 
@@ -26,6 +28,12 @@ class Burgers(Evolution):
     keeps_mean = True
     constants: ClassVar = {"time": 0.5}
     shifts: ClassVar = {"pre-training": (3e-4, 3e-3), "sharper": (1e-4, 3e-4)}
+
+    geometry = Geometry()
+
+    @property
+    def symmetries(self):
+        return torch.tensor(EXCHANGED, device="cpu")
 
     def symbol(self, coefficients, n):
         return coefficients[..., 0, None, None] * laplacian(n, like=coefficients)

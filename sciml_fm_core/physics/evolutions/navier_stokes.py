@@ -101,3 +101,41 @@ class NavierStokes(_Flow):
 
     def rest(self, state_hat, coefficients):
         return advected(state_hat, coefficients[..., 1], torch.full_like(coefficients[..., 0], 2))
+
+
+class ForcedNavierStokes(_Flow):
+    """``dw/dt + v . grad w = nu lap w + f`` with ``f = 0.1 (sin 2 pi (x + y) + cos 2 pi (x + y))``; dial: nu.
+
+    States are of a size between that at which Li et al. begin (0.2) and those of their times 10 to 50.
+
+    Li et al. (2021), Fourier neural operator for parametric partial differential equations, arXiv:2010.08895.
+    """
+
+    name = "forced_navier_stokes"
+    label = "NSF"
+    title = "Forced Navier-Stokes"
+    equation = (
+        r"\partial_t \omega + v \cdot \nabla \omega = \nu\, \Delta \omega"
+        r" + a\, (\sin 2 \pi (x + y) + \cos 2 \pi (x + y))"
+    )
+    coefficient_names = ("nu", "forcing", "time")
+    dialled = Parameter("nu", 5e-6, 2e-3, start=1e-3, label="Viscosity ν", logarithmic=True, log_uniform=True)
+    constants: ClassVar = {"forcing": 0.1, "time": 1.0}
+    largest_step = 0.02
+    shifts: ClassVar = {"pre-training": (5e-4, 2e-3), "medium": (5e-5, 2e-4), "large": (5e-6, 2e-5)}
+
+    @property
+    def symmetries(self):
+        return torch.arange(1, device="cpu")  # the forcing has a direction
+
+    def rest(self, state_hat, coefficients):
+        one = torch.ones_like(coefficients[..., 0])
+        change = advected(state_hat, one, 2 * one)
+        n = state_hat.shape[-2]
+        # sin t + cos t = Re((1 - i) exp(i t)), half of which is stored
+        change[..., 1, 1] += coefficients[..., 1] * n**2 * (0.5 - 0.5j)
+        return change
+
+    def draw(self, dial, parameters, grid, generator):
+        size = torch.rand(len(dial), 1, 1, generator=generator, device=generator.device, dtype=torch.float64)
+        return (0.2 + 1.8 * size) * smooth_states(len(dial), grid, generator, inverse_length=7.0)

@@ -40,3 +40,8 @@ def smooth_states(
     noise = torch.randn(count, POINTS, POINTS, generator=generator, device=generator.device, dtype=torch.float64)
     field = random_field(noise, exponent=exponent, inverse_length=inverse_length, modes=modes)
     return resample(field, nx)
+
+
+def shares(field: Tensor) -> Tensor:
+    """Fields of any size made shares between 0 and 1, ``1 / (1 + exp(-g))``."""
+    return torch.sigmoid(field)
