@@ -44,6 +44,11 @@ class Unrolled:
         """Steps when that much of the training is done."""
         return scheduled(with_start(self.steps, "steps"), progress)
 
+    def described(self) -> dict:
+        """What a card says of it."""
+        steps = {str(start): count for start, count in with_start(self.steps, "steps").items()}
+        return {"steps": steps, "push_forward": self.push_forward, "noise": self.noise}
+
     @property
     def most(self) -> int:
         """The most steps that are asked for."""
@@ -108,6 +113,7 @@ class FreshTrajectories(_Trajectories):
         device: where they are made.
         pool: trajectories of each task that are used at a time.
         length: steps in each, but at least those of a roll-out.
+        later: half of the trajectories begin up to so many steps after the initial state.
         renewed: steps of the training after which all are drawn anew.
 
     Raises:
@@ -126,6 +132,7 @@ class FreshTrajectories(_Trajectories):
         device: torch.device | str = "cpu",
         pool: int = 32,
         length: int = 6,
+        later: int = 40,
         renewed: int = 40,
     ):
         if batch_size < len(tasks) or not tasks:
@@ -135,7 +142,8 @@ class FreshTrajectories(_Trajectories):
         self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
         self.unrolled = unrolled or Unrolled()
         self.schedule: dict[float, Resolution] = with_start(resolution)
-        self.pool, self.length, self.renewed = pool, max(length, self.unrolled.most), renewed
+        self.pool, self.length, self.later = pool, max(length, self.unrolled.most), later
+        self.renewed = renewed
         self._drawn: tuple[tuple, list[Trajectories]] = ((), [])
 
     def _chosen(self, step, progress, generator):
@@ -151,7 +159,18 @@ class FreshTrajectories(_Trajectories):
     def _pool(self, number: int, resolution: Resolution) -> list[Trajectories]:
         if self._drawn[0] != (number, resolution):
             generator = stream(self.seed, "pool", number, device=self.device)
-            drawn = [draw_trajectories(task, self.pool, self.length, resolution, generator) for task in self.tasks]
+            halves = self.pool - self.pool // 2, self.pool // 2
+            passed = 0, int(torch.randint(self.later + 1, (), generator=stream(self.seed, "later", number)))
+            drawn = [
+                Trajectories.joined(
+                    [
+                        draw_trajectories(task, count, steps + self.length, resolution, generator).after(steps)
+                        for count, steps in zip(halves, passed, strict=True)
+                        if count
+                    ]
+                )
+                for task in self.tasks
+            ]
             self._drawn = (number, resolution), drawn
         return self._drawn[1]
 

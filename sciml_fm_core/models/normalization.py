@@ -679,7 +679,7 @@ class StepNormalization(Normalization):
     is_fitted = False
     channel_names = ()
 
-    def __init__(self, systems, form: str = "exponential", stages: int = 2, conditioners=()):
+    def __init__(self, systems, form: str = "exponential", stages: int = 4, conditioners=()):
         super().__init__(systems, conditioners)
         if form not in ("exponential", "residual") or stages not in range(5):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,15 @@ class Trajectories(NamedTuple):
     def take(self, index) -> Trajectories:
         """The trajectories at a slice or index tensor."""
         return Trajectories(*(tensor[index] for tensor in self))
+
+    def after(self, steps: int) -> Trajectories:
+        """The same trajectories without their first steps."""
+        return self._replace(states=self.states[:, steps:])
+
+    @staticmethod
+    def joined(parts: Sequence[Trajectories]) -> Trajectories:
+        """Trajectories of one evolution and length together."""
+        return Trajectories(*map(torch.cat, zip(*parts, strict=True)))
 
     def to(self, device: torch.device | str) -> Trajectories:
         """The same trajectories on another device."""

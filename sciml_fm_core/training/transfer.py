@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -232,7 +232,7 @@ def pretrain(
         "learning_rate": config.learning_rate,
         "loss": config.loss,
         "precision": config.precision,
-        **({"unrolled": asdict(batches.unrolled)} if isinstance(batches, FreshTrajectories) else {}),
+        **({"unrolled": batches.unrolled.described()} if isinstance(batches, FreshTrajectories) else {}),
         **training_card(history, operator),
     }
     if processes.world_size > 1:
@@ -490,7 +490,7 @@ def _of_trajectories(
     about = {
         "downstream_task": Task(resolved, data.dial.min().item(), data.dial.max().item()).label,
         "downstream_examples": data.size, "steps_of_each": data.steps, "batch_size": batches.batch_size,
-        "unrolled": asdict(batches.unrolled),
+        "unrolled": batches.unrolled.described(),
     }  # fmt: skip
     return resolved, batches, validation, about
 
