@@ -711,10 +711,13 @@ class StepNormalization(Normalization):
     def _scaled(self, source, coefficients, system, mode_points, variation):
         n, several = source.shape[-1], system.input_axes > 2
         time = system.time(coefficients)
-        rest = None if system.is_linear else system.dealiased_rest(coefficients, n, source.dtype)
-        found = stages(transform(source), system.symbol(coefficients.double(), n), time, rest, self.stages)
-        fields = inverse_transform(torch.stack([found.linear, *found.pushes], dim=1), n).to(source.dtype)
-        linear, pushes = fields[:, 0], fields[:, 1:]
+        # in double precision: over many steps the rounding of one multiplier would add up
+        multiplied = transform(source.double()) * system.linear_multiplier(coefficients, n)
+        linear, pushes = inverse_transform(multiplied, n).to(source.dtype), source[:, None][:, :0]
+        if self.stages and not system.is_linear:
+            rest = system.dealiased_rest(coefficients, n, source.dtype)
+            found = stages(transform(source), system.symbol(coefficients.double(), n), time, rest, self.stages)
+            pushes = inverse_transform(torch.stack(found, dim=1), n).to(source.dtype)
         size = root_mean_square(source.flatten(1, -2), (-2, -1)).view(-1, *[1] * (source.ndim - 1))
         unit = torch.where(size > 0, size, 1)
         pushes = pushes / unit[:, None]

@@ -123,21 +123,25 @@ class Evolution(SpectralSystem):
         return torch.stack(states, dim=1).view(*leading, steps + 1, *fields)
 
     def _states(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None):
-        state_hat, n = transform(state), state.shape[-1]
+        n = state.shape[-1]
         if self.is_linear:
-            multiplier = self.multiplier(self.symbol(coefficients.double(), n), coefficients.double())
-            multiplier = multiplier.to(state_hat.dtype)
+            state_hat, multiplier = transform(state.double()), self.linear_multiplier(coefficients, n)
             for _ in range(steps):
                 state_hat = state_hat * multiplier
                 yield inverse_transform(state_hat, n)
             return
-        count = substeps or self.substeps(coefficients)
+        state_hat, count = transform(state), substeps or self.substeps(coefficients)
         stepper = etdrk4(self.symbol(coefficients.double(), n), self.time(coefficients) / count, state_hat.dtype)
         rest = self.dealiased_rest(coefficients, n, state_hat.real.dtype)
         for _ in range(steps):
             for _ in range(count):
                 state_hat = stepper.advance(state_hat, rest)
             yield inverse_transform(state_hat, n)
+
+    def linear_multiplier(self, coefficients: Tensor, n: int) -> Tensor:
+        """``exp(-symbol T)``, what the linear part alone makes of each mode in a step, in double precision."""
+        coefficients = coefficients.double()
+        return self.multiplier(self.symbol(coefficients, n), coefficients)
 
     def dealiased_rest(self, coefficients: Tensor, n: int, dtype: torch.dtype) -> Rest:
         """N between Fourier coefficients of n points, without the waves that the grid does not resolve."""
@@ -193,36 +197,26 @@ class Evolution(SpectralSystem):
         return torch.ones_like(coefficients[..., 0])
 
 
-class Stages(NamedTuple):
-    """What a cheap step looks at, between Fourier coefficients, each of the shape of the state's.
+def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest, count: int) -> list[Tensor]:
+    """Where the rest pushes: what a cheap step h looks at, between Fourier coefficients of the shape of the state's.
 
-    ``linear`` is the state after the linear part alone; ``pushes`` are ``h phi(z) N``, ``phi(z) = (exp(z) - 1) / z``,
-    with N taken at the state itself, then at the stages of ETDRK4 for the whole step: the first is an exponential Euler
-    half step. The linear part and the second push together are the exponential midpoint rule.
-    """
-
-    linear: Tensor
-    pushes: list[Tensor]
-
-
-def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest | None, count: int) -> Stages:
-    """The linear part of a step h, and where the rest pushes, at ``count`` stages of at most 4; none without a rest.
+    These are ``h phi(z) N`` with ``z = -symbol h``, ``phi(z) = (exp(z) - 1) / z`` and N taken at the state itself, then
+    at the stages of ETDRK4 for the whole step: the first is an exponential Euler half step. What the linear part makes
+    of the state, and the second of these, together are the exponential midpoint rule.
 
     Args:
         state_hat: (batch, [q,] n, n // 2 + 1).
         symbol: of L, as the state.
         step: h, shape (batch,).
         rest: N, see `Evolution.dealiased_rest`.
-        count: how often N is evaluated.
+        count: how often N is evaluated, at most 4 times.
     """
+    if not count:
+        return []
     h = step.double().view(-1, *[1] * (symbol.ndim - 1))
     z = -symbol * h
     kind = state_hat.dtype if z.is_complex() else state_hat.real.dtype
-    whole, half = torch.exp(z).to(kind), torch.exp(z / 2).to(kind)
-    linear = whole * state_hat
-    if rest is None or not count:
-        return Stages(linear, [])
-    inner, weight = (h / 2 * _phi(z / 2)).to(kind), (h * _phi(z)).to(kind)
+    half, inner, weight = (each.to(kind) for each in (torch.exp(z / 2), h / 2 * _phi(z / 2), h * _phi(z)))
     found = [start := rest(state_hat)]
     if count > 1:
         a = half * state_hat + inner * start
@@ -231,7 +225,7 @@ def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest | None, c
         found.append(at_b := rest(half * state_hat + inner * at_a))
     if count > 3:
         found.append(rest(half * a + inner * (2 * at_b - start)))
-    return Stages(linear, [weight * each for each in found])
+    return [weight * each for each in found]
 
 
 def _phi(z: Tensor) -> Tensor:

@@ -30,16 +30,16 @@ class Bilinear(Evolution):
         r"v = s\, (\cos t\, \mathrm{rot} + \sin t\, \nabla)\, (-\Delta)^{-a/2} u"
     )
     coefficient_names = ("exponent", "nu", "strength", "turn", "bx", "by", "cx", "cy", "time")
-    dialled = Parameter("exponent", 0.2, 1.6, start=1, label="Exponent a")
+    dialled = Parameter("exponent", 0.7, 1.6, start=1, label="Exponent a")
     parameters = (
-        Parameter("nu", 3e-4, 3e-3, logarithmic=True, log_uniform=True),
+        Parameter("nu", 6e-4, 4e-3, logarithmic=True, log_uniform=True),
         Parameter("strength", 0, 2.5),
-        Parameter("turn", -0.8, 0.8),
-        *(Parameter(name, -0.1, 0.1) for name in ("bx", "by")),
+        Parameter("turn", -0.25, 0.25),
+        *(Parameter(name, -0.06, 0.06) for name in ("bx", "by")),
         *(Parameter(name, -0.5, 0.5) for name in ("cx", "cy")),
     )
     constants: ClassVar = {"time": 0.5}
-    shifts: ClassVar = {"pre-training": (0.2, 1.6)}
+    shifts: ClassVar = {"pre-training": (0.7, 1.6)}
 
     def symbol(self, coefficients, n):
         diffusion = coefficients[..., 1, None, None] * laplacian(n, like=coefficients)
