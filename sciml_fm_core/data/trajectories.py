@@ -9,6 +9,7 @@ Ohana et al. (2024), The Well, arXiv:2412.00568.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +103,7 @@ def save_trajectories(
     states: Tensor,
     coefficients: Tensor,
     *,
-    attributes: dict[str, str | int | float] | None = None,
+    attributes: Mapping[str, object] | None = None,
 ) -> Path:
     """Write trajectories; the file appears under its name when it is complete.
 
