@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from sciml_fm_core.schema import takes_numpy
 from .given import Data, Reader, open_data
 from .splits import stream
 
+T = TypeVar("T")
+
 
 @runtime_checkable
 class Batches(Protocol):
@@ -28,16 +30,16 @@ class Batches(Protocol):
     def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]: ...
 
 
-def _schedule(resolution: Resolution | Mapping[float, Resolution]) -> dict[float, Resolution]:
-    schedule = dict(resolution) if isinstance(resolution, Mapping) else {0.0: resolution}
+def with_start(value: T | Mapping[float, T], name: str = "resolution") -> dict[float, T]:
+    """A schedule ``{progress: value}`` from one, checked to begin at 0, or from a value that never changes."""
+    schedule = dict(value) if isinstance(value, Mapping) else {0.0: value}
     if min(schedule, default=1) > 0:
-        raise ValueError(
-            f"resolution: expected a schedule that begins at 0, such as {{0: 32, 0.7: 64}}, got {resolution}"
-        )
+        raise ValueError(f"{name}: expected a schedule that begins at 0, such as {{0: 32, 0.7: 64}}, got {value}")
     return schedule
 
 
-def _scheduled(schedule: Mapping[float, Resolution], progress: float) -> Resolution:
+def scheduled(schedule: Mapping[float, T], progress: float) -> T:
+    """The value when that much of the training is done."""
     return schedule[max(start for start in schedule if start <= progress)]
 
 
@@ -80,11 +82,11 @@ class FreshBatches:
         _check_share("batch size", batch_size, share)
         self.share = share
         self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
-        self.schedule = _schedule(resolution)
+        self.schedule: dict[float, Resolution] = with_start(resolution)
 
     def batch(self, step: int, progress: float) -> list[tuple[System, Examples]]:
         """Examples of one step."""
-        n = _scheduled(self.schedule, progress)
+        n = scheduled(self.schedule, progress)
         generator = stream(self.seed, "fresh", step, device=self.device)
         shares = [
             self.batch_size // len(self.tasks) + ((i + step) % len(self.tasks) < self.batch_size % len(self.tasks))
@@ -179,7 +181,7 @@ class FixedBatches:
         device: torch.device | str = "cpu",
         share: tuple[int, int] = (0, 1),
     ):
-        self.schedule = None if resolution is None else _schedule(resolution)
+        self.schedule: dict[float, Resolution] | None = None if resolution is None else with_start(resolution)
         self.sets = [(system, open_data(data, system, labels=False)) for system, data in sets]
         self.seed, self.device = seed, torch.device(device)
         self.count = sum(reader.size for _, reader in self.sets)
@@ -214,7 +216,7 @@ class FixedBatches:
         parts = [(system, examples.to(self.device)) for system, examples in parts]
         if self.schedule is None:
             return parts
-        n = _scheduled(self.schedule, progress)
+        n = scheduled(self.schedule, progress)
         return [(system, examples.resampled(n)) for system, examples in parts]
 
     def _read(self, step: int) -> list[tuple[System, Examples]]:

@@ -79,6 +79,23 @@ def symbol_features(z: Tensor) -> Tensor:
     return torch.stack(features, dim=-1)
 
 
+MULTIPLIER_CHANNELS = 4
+"""Number of `multiplier_features`."""
+
+
+def multiplier_features(z: Tensor) -> Tensor:
+    """What a network is told of a step that multiplies a mode by exp(z), shape (..., 4) for z of shape (...).
+
+    Real and imaginary part of exp(z), where it is bounded, and asinh of those of z.
+
+    >>> multiplier_features(torch.tensor([0.0])).tolist()
+    [[1.0, 0.0, 0.0, 0.0]]
+    """
+    real, imag = (z.real, z.imag) if z.is_complex() else (z, torch.zeros_like(z))
+    size = torch.exp(real.clamp(max=3.0))
+    return torch.stack((size * imag.cos(), size * imag.sin(), real.asinh(), imag.asinh()), dim=-1)
+
+
 class SymbolOnModes(Conditioner):
     """`symbol_features` of the system's symbol over its scale."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core import schema
+from sciml_fm_core.physics.evolution import Evolution, stages
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import (
     filter_modes,
@@ -20,6 +21,7 @@ from sciml_fm_core.physics.spectral import (
     largest_size,
     parseval_weights,
     power_of_two,
+    root_mean_square,
     transform,
     translation_symbol,
     wavenumbers,
@@ -30,7 +32,14 @@ from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.unknown import UnknownSystem
 from sciml_fm_core.physics.variable_system import VariableSystem
 
-from .conditioning import CONDITIONERS, SYMBOL_CHANNELS, Conditioning, symbol_features
+from .conditioning import (
+    CONDITIONERS,
+    MULTIPLIER_CHANNELS,
+    SYMBOL_CHANNELS,
+    Conditioning,
+    multiplier_features,
+    symbol_features,
+)
 
 
 class Encoded(NamedTuple):
@@ -39,7 +48,9 @@ class Encoded(NamedTuple):
     ``field`` (batch, p, ny, nx); ``scalars``, ``modes`` and ``fields`` as in `Conditioning`; ``scale`` (batch,), or
     (batch, q) of several output fields; ``zero_mean`` (batch,) marks the examples whose output has its mean subtracted;
     ``mean`` (batch,), where it is known, is that of the solution, and added. An ``offset``, of the shape of the scale,
-    is added too, and says that the solution need not be zero where the field is.
+    is added too, and says that the solution need not be zero where the field is. Where there is a ``first`` iterate, of
+    the shape of the solution, the network corrects it, in the ``waves`` of a mask (batch, n, n // 2 + 1), with an axis
+    for the output fields where there are several.
     """
 
     field: Tensor
@@ -51,6 +62,7 @@ class Encoded(NamedTuple):
     mean: Tensor | None = None
     offset: Tensor | None = None
     first: Tensor | None = None
+    waves: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Conditioning]:
@@ -70,9 +82,9 @@ class Encoded(NamedTuple):
         Those of q > 1 output fields keep the shape (..., batch, q, ny, nx) of the outputs.
         """
         output = output.squeeze(-3)
-        if self.first is not None and self.modes is not None:
-            correction = long_waves(output, self.modes.shape[1] // 2 - 1)
-            return self.first + correction * self.used_scale[..., None, None]
+        if self.first is not None and self.waves is not None:
+            scale = self.used_scale.view(-1, *[1] * (self.first.ndim - 1))
+            return self.first + of_waves(output, self.waves) * scale
         if self.offset is not None:
             return output * self.scale[..., None, None] + self.offset[..., None, None]
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
@@ -87,12 +99,15 @@ class Encoded(NamedTuple):
         return Encoded(*made)  # type: ignore[arg-type] # only the last five may be None
 
 
-def long_waves(field: Tensor, modes: int) -> Tensor:
-    """A field (..., n, n) without its mean and without waves of wavenumber ``modes`` or more in either direction."""
-    n = field.shape[-1]
-    kx, ky = wavenumbers(n, device=field.device)
-    left_out = (kx >= modes) | (ky.abs() >= modes) | ((kx == 0) & (ky == 0))
-    return inverse_transform(transform(field).masked_fill(left_out, 0), n).to(field.dtype)
+def long_waves(n: int, modes: int, device: torch.device) -> Tensor:
+    """Mask (n, n // 2 + 1) of the waves of wavenumber below ``modes`` in both directions, but not the mean."""
+    kx, ky = wavenumbers(n, device=device)
+    return (kx < modes) & (ky.abs() < modes) & ((kx != 0) | (ky != 0))
+
+
+def of_waves(field: Tensor, waves: Tensor) -> Tensor:
+    """The part of fields (..., n, n) that is in some of the waves, by a mask (..., n, n // 2 + 1)."""
+    return inverse_transform(transform(field) * waves, field.shape[-1]).to(field.dtype)
 
 
 def _root_mean_square(field: Tensor) -> Tensor:
@@ -628,6 +643,7 @@ class CorrectionNormalization(Normalization):
         scale = symbol_scale(symbol)
         z = symbol / scale[:, None, None]
         z[:, 0, 0] = 1
+        waves = long_waves(source.shape[-1], mode_points // 2 - 1, source.device)
         fields = torch.stack([left, system.pushed(source, step)], dim=1) / g[:, None, None, None]
         return Encoded(
             torch.cat([fields, system.told_fields(source)], dim=1),
@@ -635,11 +651,97 @@ class CorrectionNormalization(Normalization):
             g / scale.to(source.dtype),
             torch.ones_like(g),
             symbol_features(z).to(source.dtype),
-            first=first + step - long_waves(step, mode_points // 2 - 1),
+            first=first + of_waves(step, ~waves),
+            waves=waves.expand(len(source), -1, -1),
         )
 
     def _statistics(self):
         return {}
+
+
+class StepNormalization(Normalization):
+    """The network takes a step of an evolution ``du/dt + L u = N(u)``: what it is told is particular to no equation.
+
+    With s = rms(u), the fields are u / s, the state after the linear part alone, ``exp(-L T) u / s``, and where the
+    equation pushes: ``T phi(-L T) N`` over s, with N taken at the state and at `stages` of a cheap solver, see
+    `physics.evolution.stages`; what is large there, as an unstable solver makes it, is bounded, ``x / (1 + |x| / 4)``.
+    The values on modes are those of the multiplier ``exp(-symbol T)``; the time T is in all of these.
+
+    In the ``exponential`` form the output, times the size of the pushes, is added to the state after the linear part:
+    without a rest the prediction is exact, whatever the weights. In the ``residual`` form it is added, times s, to the
+    state itself. Waves that the equation does not resolve get no correction, nor does a mean that the equation keeps.
+
+    An equation for u / s has the tendency N(s u) / s, and is told so: a prediction scales with its state.
+    """
+
+    kind = "step"
+    linear = False
+    is_fitted = False
+    channel_names = ()
+
+    def __init__(self, systems, form: str = "exponential", stages: int = 4, conditioners=()):
+        super().__init__(systems, conditioners)
+        if form not in ("exponential", "residual") or stages not in range(5):
+            raise ValueError(
+                f"step normalization: expected a form exponential or residual and 0 to 4 stages, got {form} {stages}"
+            )
+        other = [system.name for system in systems if not isinstance(system, Evolution)]
+        if other or len({len(system.outputs) for system in systems}) > 1:
+            raise ValueError(
+                "step normalization: expected evolutions of as many fields each, got "
+                f"{', '.join(system.name for system in systems)}; use another recipe"
+            )
+        self.form, self.stages = form, stages
+
+    @classmethod
+    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> StepNormalization:
+        """Nothing is fitted; the examples name the systems."""
+        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners=conditioners)
+
+    def knows(self, system):
+        return isinstance(system, Evolution) and len(system.outputs) == self.out_channels
+
+    @property
+    def in_channels(self):
+        return self.out_channels * (2 + self.stages) + self.channels("fields")
+
+    def channels(self, part):
+        return super().channels(part) + (MULTIPLIER_CHANNELS * self.out_channels if part == "modes" else 0)
+
+    def _scaled(self, source, coefficients, system, mode_points, variation):
+        n, several = source.shape[-1], system.input_axes > 2
+        time = system.time(coefficients)
+        rest = None if system.is_linear else system.dealiased_rest(coefficients, n, source.dtype)
+        found = stages(transform(source), system.symbol(coefficients.double(), n), time, rest, self.stages)
+        fields = inverse_transform(torch.stack([found.linear, *found.pushes], dim=1), n).to(source.dtype)
+        linear, pushes = fields[:, 0], fields[:, 1:]
+        size = root_mean_square(source.flatten(1, -2), (-2, -1)).view(-1, *[1] * (source.ndim - 1))
+        unit = torch.where(size > 0, size, 1)
+        pushes = pushes / unit[:, None]
+        pushes = pushes / (1 + pushes.abs() / 4)
+        missing = self.stages - pushes.shape[1]
+        told = torch.cat([torch.stack([source, linear], dim=1) / unit[:, None], pushes], dim=1)
+        told = torch.nn.functional.pad(told.flatten(2), (0, 0, 0, missing)).unflatten(2, source.shape[1:])
+        pushed = pushes.square().flatten(1).mean(dim=1) if pushes.shape[1] else torch.zeros_like(time)
+        is_pushed = pushed > 0 if self.form == "exponential" else torch.ones_like(pushed, dtype=torch.bool)
+        reach = torch.where(is_pushed, pushed, 1).sqrt() if self.form == "exponential" else 1
+        z = -system.symbol(coefficients.double(), mode_points) * time.double().view(-1, *[1] * (source.ndim - 1))
+        modes = multiplier_features(z).to(source.dtype)
+        waves = system.resolved_waves(n, source.device) & is_pushed.view(-1, *[1] * (source.ndim - 1))
+        if system.keeps_mean:
+            waves[..., 0, 0] = False
+        return Encoded(
+            told.flatten(1, 2) if several else told,
+            source.new_empty(len(source), 0),
+            unit.flatten() * reach,
+            torch.zeros_like(time),
+            modes.movedim(1, -2).flatten(-2) if several else modes,
+            first=linear if self.form == "exponential" else source,
+            waves=waves,
+        )
+
+    def _statistics(self):
+        return {"form": self.form, "stages": self.stages}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -670,9 +772,15 @@ class _PlainFields(_PlainDimensionless):
     scalars: list[str] = dataclasses.field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _PlainStep(_Plain):
+    form: str
+    stages: int
+
+
 _PLAIN = {
     "paper": _PlainPaper, "dimensionless": _PlainDimensionless, "symbol": _Plain, "fields": _PlainFields,
-    "correction": _Plain,
+    "correction": _Plain, "step": _PlainStep,
 }  # fmt: skip
 
 
@@ -702,6 +810,7 @@ KINDS: dict[str, Any] = {
         SymbolNormalization,
         FieldsNormalization,
         CorrectionNormalization,
+        StepNormalization,
     )
 }
 

@@ -50,6 +50,8 @@ class Evolution(SpectralSystem):
     largest_step: ClassVar[float] = 0.025
     """The time that one step of the integrator covers at most."""
     zero_mean: ClassVar[bool] = False
+    keeps_mean: ClassVar[bool] = False
+    """Whether N has no mean, so that the mean of the state changes by the linear part alone."""
 
     # What a subclass says --------------------------------------------------------------------------------------------
 
@@ -130,16 +132,12 @@ class Evolution(SpectralSystem):
                 yield inverse_transform(state_hat, n)
             return
         count = substeps or self.substeps(coefficients)
-        stepper = etdrk4(self.linear_symbol(coefficients, n), self.time(coefficients) / count, state_hat.dtype)
+        stepper = etdrk4(self.symbol(coefficients.double(), n), self.time(coefficients) / count, state_hat.dtype)
         rest = self.dealiased_rest(coefficients, n, state_hat.real.dtype)
         for _ in range(steps):
             for _ in range(count):
                 state_hat = stepper.advance(state_hat, rest)
             yield inverse_transform(state_hat, n)
-
-    def linear_symbol(self, coefficients: Tensor, n: int) -> Tensor:
-        """The symbol in float64, with an axis of the state's fields where there are several."""
-        return self.symbol(coefficients.double(), n)
 
     def dealiased_rest(self, coefficients: Tensor, n: int, dtype: torch.dtype) -> Rest:
         """N between Fourier coefficients of n points, without the waves that the grid does not resolve."""
@@ -193,6 +191,52 @@ class Evolution(SpectralSystem):
 
     def scale(self, coefficients):
         return torch.ones_like(coefficients[..., 0])
+
+
+class Stages(NamedTuple):
+    """What a cheap step looks at, between Fourier coefficients, each of the shape of the state's.
+
+    ``linear`` is the state after the linear part alone; ``pushes`` are ``h phi(z) N``, ``phi(z) = (exp(z) - 1) / z``,
+    with N taken at the state itself, then at the stages of ETDRK4 for the whole step: the first is an exponential Euler
+    half step. The linear part and the second push together are the exponential midpoint rule.
+    """
+
+    linear: Tensor
+    pushes: list[Tensor]
+
+
+def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest | None, count: int) -> Stages:
+    """The linear part of a step h, and where the rest pushes, at ``count`` stages of at most 4; none without a rest.
+
+    Args:
+        state_hat: (batch, [q,] n, n // 2 + 1).
+        symbol: of L, as the state.
+        step: h, shape (batch,).
+        rest: N, see `Evolution.dealiased_rest`.
+        count: how often N is evaluated.
+    """
+    h = step.double().view(-1, *[1] * (symbol.ndim - 1))
+    z = -symbol * h
+    kind = state_hat.dtype if z.is_complex() else state_hat.real.dtype
+    whole, half = torch.exp(z).to(kind), torch.exp(z / 2).to(kind)
+    linear = whole * state_hat
+    if rest is None or not count:
+        return Stages(linear, [])
+    inner, weight = (h / 2 * _phi(z / 2)).to(kind), (h * _phi(z)).to(kind)
+    found = [start := rest(state_hat)]
+    if count > 1:
+        a = half * state_hat + inner * start
+        found.append(at_a := rest(a))
+    if count > 2:
+        found.append(at_b := rest(half * state_hat + inner * at_a))
+    if count > 3:
+        found.append(rest(half * a + inner * (2 * at_b - start)))
+    return Stages(linear, [weight * each for each in found])
+
+
+def _phi(z: Tensor) -> Tensor:
+    small = z.abs() < 1e-4
+    return torch.where(small, 1 + z / 2 + z**2 / 6, (torch.exp(z) - 1) / z.masked_fill(small, 1))
 
 
 class Stepper(NamedTuple):

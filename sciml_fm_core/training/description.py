@@ -21,6 +21,7 @@ from sciml_fm_core.data.batches import Batches, Reader
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.trajectories import Trajectories
 
 from .config import TrainConfig
 from .member import Member
@@ -36,7 +37,7 @@ def describe_training(
     members: Sequence[Member],
     data: Batches,
     config: TrainConfig,
-    validation: Sequence[tuple[System, Examples]],
+    validation: Sequence[tuple[System, Examples | Trajectories]],
 ) -> dict[str, Any]:
     """Describe all that decides the result of `fit_together`; causes come before what follows from them."""
     first, models = members[0].operator, [member.operator.model for member in members]
@@ -76,7 +77,7 @@ def describe(value: Any) -> Any:
         return {"shape": list(value.shape), "values": _sketch(_sums(torch.as_tensor(value)))}
     if isinstance(value, Mapping):
         return {str(key): describe(each) for key, each in value.items()}
-    if isinstance(value, Reader):
+    if isinstance(value, Reader | Trajectories):
         return _examples(value)
     if isinstance(value, list | tuple):
         return [describe(each) for each in value]
@@ -86,9 +87,10 @@ def describe(value: Any) -> Any:
     return type(value).__qualname__
 
 
-def _examples(reader: Reader) -> dict[str, Any]:
+def _examples(reader: Reader | Trajectories) -> dict[str, Any]:
     """Numbers of examples and of grid points, and a number for each field."""
-    totals = {name: torch.zeros(2, dtype=torch.float64) for name in Examples._fields}
+    names = Trajectories._fields if isinstance(reader, Trajectories) else Examples._fields
+    totals = {name: torch.zeros(2, dtype=torch.float64) for name in names}
     for start in range(0, reader.size, CHUNK):
         part = reader.take(slice(start, start + CHUNK))
         for name, total in totals.items():

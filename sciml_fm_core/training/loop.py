@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.batches import Batches
+from sciml_fm_core.data.rollouts import FixedTrajectories, FreshTrajectories
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.files import user_path
 from sciml_fm_core.models.base import apply_together
@@ -20,6 +21,7 @@ from sciml_fm_core.models.normalization import COMPOSITIONS, VARIATIONS, Encoded
 from sciml_fm_core.models.operator import Operator, encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.trajectories import Trajectories
 
 from .checkpoints import load_checkpoint, save_checkpoint
 from .config import Callback, History, Progress, TrainConfig
@@ -31,13 +33,16 @@ from .member import Member
 from .precision import products_in, trained_network
 from .recipes import completed
 
+UNROLLED = (FreshTrajectories, FixedTrajectories)
+"""Batches that say what comes after several steps."""
+
 
 def fit(
     operator: Operator,
     data: Batches,
     config: TrainConfig,
     *,
-    validation: Sequence[tuple[System, Examples]] = (),
+    validation: Sequence[tuple[System, Examples | Trajectories]] = (),
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
@@ -76,7 +81,7 @@ def fit_together(
     data: Batches,
     config: TrainConfig,
     *,
-    validation: Sequence[tuple[System, Examples]] = (),
+    validation: Sequence[tuple[System, Examples | Trajectories]] = (),
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
@@ -120,7 +125,7 @@ class _Training:
     members: Sequence[Member]
     data: Batches
     config: TrainConfig
-    validation: Sequence[tuple[System, Examples]]
+    validation: Sequence[tuple[System, Examples | Trajectories]]
     callback: Callback | None
     checkpoint: Path | None
     processes: Processes
@@ -172,14 +177,21 @@ class _Training:
         for member, group in zip(self.members, self.optimizer.param_groups, strict=True):
             group["lr"] = member.learning_rate * factor
         operators = [member.operator for member in self.active]
-        parts = self.data.batch(self.steps_taken, self.progress)
-        encoded = self._encoded(operators, parts)
+        unrolled = self.data.unrolled if isinstance(self.data, UNROLLED) else None
+        where = self.steps_taken, self.progress
+        steps = self.data.rolled(*where) if isinstance(self.data, UNROLLED) else [self.data.batch(*where)]
+        encoded = self._encoded(operators, steps[0])
         self.optimizer.zero_grad(set_to_none=True)  # who diverged has no gradient: Adam leaves it alone
         with products_in(self.config.precision):
-            models = [operator.model for operator in operators]
-            outputs = apply_together(models, [each.inputs for each in encoded], self.network)
-            predictions = torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
-            losses = training_loss(predictions, parts, cast(str, self.config.loss))
+            models, total = [operator.model for operator in operators], []
+            for number, parts in enumerate(steps, start=1):
+                outputs = apply_together(models, [each.inputs for each in encoded], self.network)
+                predictions = torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
+                total.append(training_loss(predictions, parts, cast(str, self.config.loss)))
+                if number < len(steps):
+                    states = predictions.detach() if unrolled and unrolled.push_forward else predictions
+                    encoded = [from_states(*both, parts) for both in zip(operators, states, strict=True)]
+            losses = torch.stack(total).mean(dim=0)
             losses.sum().backward()
         self.processes.share_gradients(self.parameters)
         self.optimizer.step()
@@ -295,8 +307,17 @@ class _Training:
             member.operator.model.eval()
 
 
-def _not_finite(examples: Examples, loss: str) -> str:
+def from_states(operator: Operator, states: Tensor, parts: Sequence[tuple[System, Examples]]) -> Encoded:
+    """Inputs of a further step from predicted states (batch, ...), one part after the other."""
+    own = states.split([examples.size for _, examples in parts])
+    inputs = [(system, state, each.coefficients) for state, (system, each) in zip(own, parts, strict=True)]
+    return encode_together([operator], inputs)[0]
+
+
+def _not_finite(examples: Examples | Trajectories, loss: str) -> str:
     """Which of the examples' numbers, of those that a loss uses, are not finite, such as ``solution of example 3``."""
+    if isinstance(examples, Trajectories):
+        examples = examples.pairs()
     used = ("source", "coefficients") if loss in LABEL_FREE else ("source", "coefficients", "solution")
     for name in used:
         values = getattr(examples, name)

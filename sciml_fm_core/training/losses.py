@@ -11,11 +11,13 @@ from torch import Tensor
 
 from sciml_fm_core.data.given import Reader
 from sciml_fm_core.evaluation.metrics import has_size, relative_error
+from sciml_fm_core.evaluation.rollouts import rollout
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import check_grid, parseval_weights, relative_size, transform
 from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.trajectories import Trajectories
 
 
 class Batch(NamedTuple):
@@ -158,8 +160,22 @@ def kept(loss: str, examples: Examples) -> Tensor:
     return has_size(getattr(examples, RELATIVE_TO[loss]), batched=True)
 
 
+def _rolled(operator: Operator, system: System, given: Trajectories, function: Loss) -> Tensor:
+    states = rollout(operator, given.states[:, 0], given.coefficients, given.steps, system)
+    steps = [
+        function(
+            torch.nan_to_num(states[None, :, number], nan=1e6),
+            Batch(system, given.states[:, 0], given.coefficients, given.states[:, number], given.dial),
+        )[0]
+        for number in range(1, given.steps + 1)
+    ]
+    return torch.stack(steps).mean(dim=0)
+
+
 def check_kept(sets: Sequence[tuple[System, Reader]], loss: str, name: str) -> None:
     """Raise ValueError where a loss leaves out every example."""
+    if not sets:
+        return
     for _, reader in sets:
         for start in range(0, reader.size, CHUNK):
             if kept(loss, reader.take(slice(start, start + CHUNK))).any():
@@ -169,15 +185,24 @@ def check_kept(sets: Sequence[tuple[System, Reader]], loss: str, name: str) -> N
 
 
 @torch.no_grad()
-def mean_losses(operators: Sequence[Operator], sets: Sequence[tuple[System, Examples]], loss: str) -> list[float]:
+def mean_losses(
+    operators: Sequence[Operator], sets: Sequence[tuple[System, Examples | Trajectories]], loss: str
+) -> list[float]:
     """Mean of a loss of each operator's predictions over the examples of all sets that are `kept`.
+
+    Of trajectories the mean over all steps of roll-outs from their first states, so that what is chosen by it goes far,
+    and does not only take the best single step.
 
     Raises:
         ValueError: if none is.
     """
-    check_kept(sets, loss, "validation")
     function, values = find_loss(loss), []
+    check_kept([(system, each) for system, each in sets if isinstance(each, Examples)], loss, "validation")
     for system, examples in sets:
+        if isinstance(examples, Trajectories):
+            rolled = [_rolled(operator, system, examples, function) for operator in operators]
+            values.append(torch.stack(rolled).cpu())
+            continue
         predictions = predict_together(operators, examples.source, examples.coefficients, system)
         for start in range(0, examples.size, CHUNK):
             part = slice(start, start + CHUNK)

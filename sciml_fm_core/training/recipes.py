@@ -43,12 +43,14 @@ RECIPES = {
     "symbol-composed": Recipe("symbol", 0, "relative", 4e-3, 32, warmup=20, composed=0.5),
     "fields": Recipe("fields", 128, "relative", 3e-3, 32, warmup=20),
     "correction": Recipe("correction", 0, "relative", 1.5e-3, 16, warmup=50),
+    "step": Recipe("step", 0, "relative", 4e-3, 24, warmup=50),
 }
 """``paper`` reproduces the study; ``dimensionless`` is conditioned on the coefficients as scale-free numbers, through
 bounded gates; ``symbol`` on the equation, mode by mode, and takes equations that it was never trained on; for
 ``symbol-composed`` half of them are followed by another operator in pre-training, so that it knows the symbols of flows
 and of waves near a resonance without having seen one; ``fields`` asks for no equation, and
-takes several fields; ``correction`` corrects a solver's first iterate where coefficients are fields."""
+takes several fields; ``correction`` corrects a solver's first iterate where coefficients are fields; ``step`` takes a
+step of an evolution, told its multiplier and where it pushes, and takes evolutions that it was never trained on."""
 
 
 def recipe_of(operator: Operator) -> Recipe:

@@ -22,6 +22,7 @@ from sciml_fm_core.data.given import (
     sample,
     with_system,
 )
+from sciml_fm_core.data.rollouts import FixedTrajectories, FreshTrajectories, Unrolled
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.evaluation.metrics import has_size
@@ -34,6 +35,7 @@ from sciml_fm_core.physics.spectral import Resolution
 from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.physics.trajectories import Trajectories, draw_trajectories
 from sciml_fm_core.schema import takes_numpy
 
 from .cards import training_card
@@ -116,6 +118,7 @@ def pretrain(
     processes: Processes = ALONE,
     inputs_for: Sequence[Task] = (),
     start: Operator | str | Path | None = None,
+    unrolled: Unrolled | None = None,
     **shape: Any,
 ) -> tuple[Operator, History]:
     """Train an operator for one or several tasks, on fresh examples or on given ones, in memory or in files.
@@ -142,6 +145,7 @@ def pretrain(
         inputs_for: further tasks whose coefficients it has inputs for, and none of whose examples it is trained on.
         start: an operator, or the name or file of one, whose weights are where the training begins, see `FNO.widened`;
             random ones where None.
+        unrolled: how many steps evolutions are followed in training, with the recipe ``step``, see `Unrolled`.
         shape: further fields of the network's config, such as ``margin`` of `FNOConfig` for fields that are not
             periodic.
 
@@ -183,19 +187,30 @@ def pretrain(
         pairs = list(zip(systems, sets, strict=True))
         batches = FixedBatches(pairs, batch_size, resolution=resolution, seed=seed, device=device, share=share)
         check_kept(pairs, cast(str, config.loss), "data")
+    elif recipe == "step":
+        batches = FreshTrajectories(tasks, batch_size, unrolled, resolution=resolution or 64, seed=seed, device=device)
     else:
         batches = FreshBatches(tasks, batch_size, resolution=resolution or 64, seed=seed, device=device, share=share)
     read = [one.take(slice(None)) for one in held_out]
+    validated: list[tuple[System, Examples | Trajectories]]
     if held_out or sets:
         validated = [
             (system, (one if last is None else one.resampled(last)).to(device))
             for system, one in zip(systems, read, strict=False)
         ]
+    elif recipe == "step":
+        validated = [
+            (
+                task.system,
+                draw_trajectories(task, max(1, validation_count // 16), VALIDATION_STEPS, last or 64, streams),
+            )
+            for task in (tasks if validation_count else ())
+            for streams in [stream(seed, "validation", task.label, device=device)]
+        ]
     else:
         drawn = tasks if validation_count else []
-        validated = validation_sets(drawn, validation_count, seed=seed, resolution=last or 64, device=device)
-    if validated:
-        check_kept(validated, config.validation_loss, "validation")
+        validated = [*validation_sets(drawn, validation_count, seed=seed, resolution=last or 64, device=device)]
+    check_kept([(of, one) for of, one in validated if isinstance(one, Examples)], config.validation_loss, "validation")
     history = fit(
         operator,
         batches,
@@ -217,6 +232,7 @@ def pretrain(
         "learning_rate": config.learning_rate,
         "loss": config.loss,
         "precision": config.precision,
+        **({"unrolled": batches.unrolled.described()} if isinstance(batches, FreshTrajectories) else {}),
         **training_card(history, operator),
     }
     if processes.world_size > 1:
@@ -292,11 +308,12 @@ class Adaptation:
 @takes_numpy
 def fine_tune(
     operator: Operator,
-    data: Data | None = None,
+    data: Data | Trajectories | None = None,
     *,
     unlabelled: Task | None = None,
+    unrolled: Unrolled | None = None,
     system: System | str | None = None,
-    validation: Data | None = None,
+    validation: Data | Trajectories | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     batch_size: int | None = None,
@@ -332,8 +349,10 @@ def fine_tune(
 
     Args:
         operator: the pre-trained operator.
-        data: downstream examples, in memory or a file, see `open_data`.
+        data: downstream examples, in memory or a file, see `open_data`; or trajectories of an evolution, whose
+            validation is by roll-outs.
         unlabelled: the downstream task, where no solutions are used.
+        unrolled: how many steps trajectories are followed in training, see `Unrolled`.
         system: which system they belong to, for an operator of several, or where a file does not say it.
         validation: examples on which weights and learning rate are chosen, as the data; without them the last weights
             are kept. With ``unlabelled`` their solutions are not used, and some are drawn where none are given.
@@ -359,7 +378,13 @@ def fine_tune(
         raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
     config = _completed(config if unlabelled is None else unlabelled_config(config), operator)
     batches: Batches
-    if data is not None:
+    held_out: Examples | Trajectories | None
+    said: dict = {}
+    if isinstance(data, Trajectories):
+        resolved, batches, held_out, about = _of_trajectories(
+            operator, data, system, validation, unrolled, batch_size, seed
+        )
+    elif data is not None:
         resolved, data = _data_for(operator, data, system, config)
         held_out, said = _validated(validation, resolved, system)
         size = LABELLED_BATCH if batch_size is None else batch_size
@@ -378,10 +403,11 @@ def fine_tune(
 @takes_numpy
 def train_from_scratch(
     operator: Operator,
-    data: Data,
+    data: Data | Trajectories,
     *,
+    unrolled: Unrolled | None = None,
     system: System | str | None = None,
-    validation: Data | None = None,
+    validation: Data | Trajectories | None = None,
     config: TrainConfig | None = None,
     learning_rates: Sequence[float] | None = None,
     batch_size: int | None = None,
@@ -398,28 +424,40 @@ def train_from_scratch(
     keep those of the operator.
     """
     config = _completed(config, operator)
-    resolved, data = _data_for(operator, data, system, config)
-    held_out, said = _validated(validation, resolved, system)
+    drawn: Batches
+    held_out: Examples | Trajectories | None
+    said: dict = {}
+    if isinstance(data, Trajectories):
+        resolved, drawn, held_out, about = _of_trajectories(
+            operator, data, system, validation, unrolled, batch_size, seed
+        )
+    else:
+        resolved, data = _data_for(operator, data, system, config)
+        held_out, said = _validated(validation, resolved, system)
+        size = LABELLED_BATCH if batch_size is None else batch_size
+        batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
+        drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
+        about = _about_data(data, batches) | said
 
     normalization = operator.normalization
-    if isinstance(normalization, PaperNormalization | FieldsNormalization) and len(normalization.systems) == 1:
-        normalization = type(normalization).fit([(resolved, sample(data))])
+    given = None if isinstance(data, Trajectories) or len(normalization.systems) > 1 else data
+    if isinstance(normalization, PaperNormalization | FieldsNormalization) and given is not None:
+        normalization = type(normalization).fit([(resolved, sample(given))])
 
     def fresh() -> Operator:
         model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
         return Operator(model, normalization, operator.card)
 
-    size = LABELLED_BATCH if batch_size is None else batch_size
-    batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
-    drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
     result = _adapt(fresh, resolved, drawn, held_out, config, learning_rates, (), callback, checkpoint)
-    about = _about_data(data, batches) | said
     result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", resolved, about, config)
     return result
 
 
 ADAPT_LEARNING_RATE = 1e-3
 LABELLED_BATCH = 128
+
+VALIDATION_STEPS = 6
+"""Steps of the trajectories that a pre-training on evolutions is validated by."""
 
 LINE = (0.25, 0.5, 0.75)
 """Where between the start and the trained weights of a fine-tuning others are tried. Beyond the trained ones (1.25) was
@@ -431,6 +469,30 @@ def _completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
     config = config or TrainConfig(steps=200, validate_every=10)
     loss = recipe_of(operator).loss
     return config.completed(learning_rate=ADAPT_LEARNING_RATE, loss=loss, warmup=0, composed=0.0)
+
+
+def _of_trajectories(
+    operator: Operator,
+    data: Trajectories,
+    system: System | str | None,
+    validation: Data | Trajectories | None,
+    unrolled: Unrolled | None,
+    batch_size: int | None,
+    seed: int,
+) -> tuple[System, FixedTrajectories, Trajectories | None, dict]:
+    """The evolution of trajectories, batches of them, what they are validated by, and what a card says of them."""
+    if validation is not None and not isinstance(validation, Trajectories):
+        raise ValueError("validation: expected trajectories, as the data are")
+    resolved = operator.normalization.resolve(system)
+    batches = FixedTrajectories(
+        resolved, data, batch_size or find_recipe("step").batch_size, unrolled, seed=seed, device=operator.device
+    )
+    about = {
+        "downstream_task": Task(resolved, data.dial.min().item(), data.dial.max().item()).label,
+        "downstream_examples": data.size, "steps_of_each": data.steps, "batch_size": batches.batch_size,
+        "unrolled": batches.unrolled.described(),
+    }  # fmt: skip
+    return resolved, batches, validation, about
 
 
 def _data_for(
@@ -445,10 +507,12 @@ def _data_for(
 
 
 def _validated(
-    data: Data | None, system: System, told: System | str | None, *, labels: bool = True
+    data: Data | Trajectories | None, system: System, told: System | str | None, *, labels: bool = True
 ) -> tuple[Examples | None, dict]:
     if data is None:
         return None, {}
+    if isinstance(data, Trajectories):
+        raise ValueError("validation: expected examples, as the data are, got trajectories")
     reader = open_data(with_system(data, told)[0], system, "validation", labels=labels)
     read = reader.take(slice(None))
     return read, {"validation": _about_validation(reader, read)}
@@ -464,7 +528,7 @@ def _adapt(
     start: Callable[[], Operator],
     system: System,
     batches: Batches,
-    validation: Examples | None,
+    validation: Examples | Trajectories | None,
     config: TrainConfig,
     learning_rates: Sequence[float] | None,
     line: Sequence[float],
@@ -482,8 +546,8 @@ def _adapt(
     operators = [first, *(start() for _ in rates[1:])]
     members = [Member(operator, rate) for operator, rate in zip(operators, rates, strict=True)]
     held_out = [] if validation is None else [(system, validation.to(first.device))]
-    if held_out:
-        check_kept(held_out, config.validation_loss, "validation")
+    if isinstance(validation, Examples):
+        check_kept([(system, validation)], config.validation_loss, "validation")
     fit_together(
         members,
         batches,
@@ -501,7 +565,7 @@ def _with_best_weights(
     member: Member,
     start: Operator,
     line: Sequence[float],
-    validation: Sequence[tuple[System, Examples]],
+    validation: Sequence[tuple[System, Examples | Trajectories]],
     loss: str,
     tried: dict[float, float | None],
 ) -> Adaptation:

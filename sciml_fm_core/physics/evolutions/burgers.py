@@ -25,6 +25,7 @@ class Burgers(Evolution):
     coefficient_names = ("nu", "strength", "time")
     dialled = Parameter("nu", 1e-4, 0.01, start=1e-3, label="Viscosity ν", logarithmic=True, log_uniform=True)
     parameters = (Parameter("strength", 0.04, 0.16),)
+    keeps_mean = True
     constants: ClassVar = {"time": 0.5}
     shifts: ClassVar = {"pre-training": (3e-4, 3e-3), "sharper": (1e-4, 3e-4)}
 

@@ -50,6 +50,7 @@ ROTATIONS = (0, 3, 5, 6)
 
 class _Flow(Evolution):
     geometry = Geometry()
+    keeps_mean = True
 
     @property
     def symmetries(self):

@@ -1,0 +1,116 @@
+"""Roll-outs: an operator applied to its own states, step after step, and how far it goes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.physics.evolution import Evolution
+from sciml_fm_core.physics.spectral import parseval_weights, relative_size, transform, wavenumbers
+from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.trajectories import evolution
+
+CORRELATED = 0.8
+"""Correlation below which a roll-out has lost the trajectory."""
+
+
+@torch.no_grad()
+def rollout(
+    operator: Operator | Evolution,
+    state: Tensor,
+    coefficients: Tensor,
+    steps: int,
+    system: System | str | None = None,
+) -> Tensor:
+    """States after 0, 1, ... steps that an operator predicts, or an evolution computes, each from the one before.
+
+    A state that stops being finite, or leaves the numbers of the network, is NaN from there on.
+
+    Args:
+        operator: what takes the steps.
+        state: the first, shape (..., n, n), or (..., q, n, n) of q fields.
+        coefficients: shape (..., c), the time of a step included.
+        steps: how many.
+        system: which evolution is meant, for an operator of several.
+
+    Returns:
+        Shape (..., steps + 1, n, n), or (..., steps + 1, q, n, n).
+
+    >>> from sciml_fm_core import SYSTEMS
+    >>> heat = SYSTEMS["advection_diffusion_in_time"]
+    >>> rollout(heat, torch.randn(2, 16, 16), torch.tensor([0.01, 0, 0, 0.5]), 3).shape
+    torch.Size([2, 4, 16, 16])
+
+    Raises:
+        ValueError: as `Operator.predict` and `Evolution.trajectory`.
+    """
+    if isinstance(operator, Evolution):
+        return operator.trajectory(state, coefficients, steps)
+    asked = evolution(operator.normalization.resolve(system))
+    leading = torch.broadcast_shapes(state.shape[: -asked.input_axes], coefficients.shape[:-1])
+    fields = state.shape[-asked.input_axes :]
+    state = state.expand(*leading, *fields).reshape(-1, *fields)
+    rows = coefficients.expand(*leading, -1).reshape(len(state), -1)
+    states = state.new_full((len(state), steps + 1, *fields), torch.nan)
+    states[:, 0] = state
+    going = torch.arange(len(state), device=state.device)
+    for number in range(1, steps + 1):
+        found = operator.predict(states[going, number - 1], rows[going], asked)
+        sound = torch.isfinite(found).flatten(1).all(1) & (found.abs().flatten(1).amax(1) < 1e6)
+        going = going[sound]
+        states[going, number] = found[sound]
+        if not len(going):
+            break
+    return states.view(*leading, steps + 1, *fields)
+
+
+def rollout_errors(found: Tensor, exact: Tensor, field_axes: int = 2) -> Tensor:
+    """Relative errors of states (..., steps + 1, n, n), shape (..., steps + 1); infinite where there is no number."""
+    dim = tuple(range(-field_axes, 0))
+    return relative_size(torch.nan_to_num(found - exact, nan=torch.inf), exact, dim=dim)  # type: ignore[arg-type]
+
+
+def correlations(found: Tensor, exact: Tensor, field_axes: int = 2) -> Tensor:
+    """Correlation of states less their means, shape (..., steps + 1); 0 where there is no number."""
+    dim = tuple(range(-field_axes, 0))
+    one, other = (each - each.mean(dim=(-2, -1), keepdim=True) for each in (torch.nan_to_num(found), exact))
+    size = (one.square().sum(dim) * other.square().sum(dim)).sqrt()
+    return (one * other).sum(dim) / size.masked_fill(size == 0, 1)
+
+
+def steps_correlated(correlation: Tensor) -> Tensor:
+    """Steps, shape (...), until the correlation (..., steps + 1) first falls below `CORRELATED`; all where it does not.
+
+    >>> steps_correlated(torch.tensor([1.0, 0.95, 0.7, 0.9])).item()
+    2
+    """
+    lost = correlation < CORRELATED
+    return torch.where(lost.any(-1), lost.int().argmax(-1), correlation.shape[-1] - 1)
+
+
+def spectrum(field: Tensor) -> Tensor:
+    """Energy in the waves of each length, shape (..., n // 2): of ``|k|`` from 1/2 to 3/2, from 3/2 to 5/2, ...
+
+    >>> x = torch.arange(16) / 16
+    >>> spectrum(torch.cos(2 * torch.pi * 3 * x).expand(16, 16)).argmax().item() + 1
+    3
+    """
+    n = field.shape[-1]
+    kx, ky = wavenumbers(n, device=field.device)
+    shell = torch.hypot(kx, ky).round().long()
+    energy = transform(field).abs().double().square() * parseval_weights(n, device=field.device) / n**4
+    kept = (shell >= 1) & (shell <= n // 2)
+    found = energy.new_zeros(*field.shape[:-2], n // 2 + 1)
+    return found.index_add(-1, shell[kept], energy[..., kept])[..., 1:]
+
+
+def keeps_spectrum(found: Tensor, exact: Tensor, resolved: int, floor: float = 1e-8, factor: float = 2.0) -> Tensor:
+    """Whether the spectrum of states (..., n, n) is within a factor of the exact one's, shape (...).
+
+    In the waves up to half of the resolved ones, where the exact spectrum is above a floor relative to its peak.
+    """
+    one, other = (spectrum(each)[..., : max(1, resolved // 2)] for each in (torch.nan_to_num(found), exact))
+    counted = other > floor * other.amax(-1, keepdim=True)
+    close = (one <= factor * other) & (one * factor >= other)
+    return (close | ~counted).all(-1) & torch.isfinite(found).flatten(-2).all(-1)

@@ -1,0 +1,245 @@
+"""Networks that take a step of an evolution: what they are told, their roll-outs, and how they are trained."""
+
+import pytest
+import torch
+
+from sciml_fm_core import SYSTEMS, Task, TrainConfig, fine_tune, load_operator, pretrain, train_from_scratch
+from sciml_fm_core.data.rollouts import FixedTrajectories, FreshTrajectories, Unrolled
+from sciml_fm_core.evaluation.rollouts import (
+    correlations,
+    keeps_spectrum,
+    rollout,
+    rollout_errors,
+    spectrum,
+    steps_correlated,
+)
+from sciml_fm_core.models.normalization import StepNormalization
+from sciml_fm_core.physics.evolution import stages
+from sciml_fm_core.physics.trajectories import Trajectories, draw_trajectories
+from sciml_fm_core.training.transfer import new_operator
+
+LINEAR, BURGERS, SCALAR, NS = (
+    Task.parse(label) for label in ("ADVDIFF(3e-4,3e-3)", "BURGERS(3e-4,3e-3)", "SCALAR(0.5,1.5)", "NS(3e-4,3e-3)")
+)
+SHAPE = {"width": 8, "modes": 6, "depth": 2}
+
+
+def drawn(task, count=3, steps=3, n=32, seed=0, **options):
+    return draw_trajectories(task, count, steps, n, torch.Generator().manual_seed(seed), **options)
+
+
+def untrained(*tasks, form="exponential", count=4):
+    """An operator with random weights; its normalisation needs no examples."""
+    operator = new_operator(tasks or (BURGERS,), recipe="step", **SHAPE)
+    normalization = StepNormalization(operator.systems, form, count)
+    if count != 4:
+        model = type(operator.model)(
+            type(operator.model.config)(normalization.in_channels, mode_channels=4, **SHAPE),
+            torch.Generator().manual_seed(0),
+        )
+        return type(operator)(model, normalization)
+    return type(operator)(operator.model, normalization, operator.card)
+
+
+def errors(operator, task, trajectories):
+    pairs = trajectories.pairs()
+    return rollout_errors(operator.predict(pairs.source, pairs.coefficients, task.system), pairs.solution)
+
+
+def test_trajectories_are_repeated_steps():
+    found = drawn(NS, dtype=torch.float64)
+    pairs = found.pairs()
+    assert found.steps == 3 and pairs.size == 9
+    stepped = NS.system.step(pairs.source, pairs.coefficients)
+    assert torch.allclose(stepped, pairs.solution, atol=1e-12)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_the_pushes_are_the_stages_of_the_solver(number):
+    """Told of a short step, the pushes nearly are the increments of classical Runge-Kutta: all alike."""
+    system, found = NS.system, drawn(NS, dtype=torch.float64)
+    state, step = torch.fft.rfft2(found.states[:, 0]), torch.full((3,), 1e-4, dtype=torch.float64)
+    rest = system.dealiased_rest(found.coefficients, 32, torch.float64)
+    symbol = system.symbol(found.coefficients, 32)
+    linear, pushes = stages(state, symbol, step, rest, number)
+    assert len(pushes) == number
+    assert torch.allclose(linear, torch.exp(-symbol * 1e-4) * state)
+    for push in pushes:
+        assert torch.allclose(push, 1e-4 * rest(state), rtol=1e-2, atol=1e-2 * push.abs().max())
+
+
+def test_the_exponential_form_is_exact_without_a_rest():
+    found = drawn(Task.parse("ADVDIFF(1e-4,3e-4)"), steps=200)  # so that a third of the state is left in the end
+    operator = untrained(LINEAR)
+    went = rollout(operator, found.states[:, 0], found.coefficients, 200)
+    assert rollout_errors(went, found.states).max() < 1e-5
+    residual = untrained(LINEAR, form="residual")
+    assert errors(residual, LINEAR, found).min() > 1e-2  # random weights
+
+
+@pytest.mark.parametrize("form", ["exponential", "residual"])
+def test_a_prediction_scales_with_its_state(form):
+    """With s u for a state, a rest that is quadratic is that of s times the strength: the network cannot tell them."""
+    found, operator = drawn(BURGERS, n=32), untrained(form=form)
+    scaled = found.coefficients * torch.tensor([1.0, 0.25, 1.0])
+    plain = operator.predict(found.states[:, 0], found.coefficients)
+    assert torch.allclose(operator.predict(4 * found.states[:, 0], scaled), 4 * plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_mean_that_the_equation_keeps_is_kept():
+    found, operator = drawn(NS), untrained(NS)
+    state = found.states[:, 0] + 0.3
+    went = rollout(operator, state, found.coefficients, 5)
+    assert torch.allclose(went.mean((-2, -1)), torch.full((3, 6), 0.3), atol=1e-5)
+
+
+def test_an_operator_takes_evolutions_that_it_was_not_trained_for(tmp_path):
+    operator, found = untrained(LINEAR, BURGERS), drawn(NS)
+    expected = operator.predict(found.states[:, 0], found.coefficients, "NS")
+    kept = load_operator(operator.save(tmp_path / "step.safetensors"))
+    assert torch.equal(kept.predict(found.states[:, 0], found.coefficients, "NS"), expected)
+    assert kept.digest == operator.digest
+    with pytest.raises(ValueError, match="trained for"):
+        operator.predict(found.states[:, 0], found.coefficients[:, :3], "SYS-1")
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_other_numbers_of_stages(number, tmp_path):
+    operator, found = untrained(BURGERS, count=number), drawn(BURGERS)
+    operator.card |= {"recipe": "step"}
+    kept = load_operator(operator.save(tmp_path / "step.safetensors"))
+    assert torch.isfinite(kept.predict(found.states[:, 0], found.coefficients)).all()
+
+
+def test_a_roll_out_that_fails_is_no_number_from_there_on():
+    operator, found = untrained(), drawn(BURGERS, steps=4)
+    with torch.no_grad():
+        operator.model.output.bias.fill_(1e9)
+    operator.model.output.weight.data.mul_(1e9)
+    went = rollout(operator, found.states[:, 0], found.coefficients, 4)
+    assert torch.equal(went[:, 0], found.states[:, 0]) and went[:, 1:].isnan().all()
+    assert rollout_errors(went, found.states)[:, 1:].isinf().all()
+    assert (correlations(went, found.states)[:, 1:] == 0).all()
+    assert (steps_correlated(correlations(went, found.states)) == 1).all()
+
+
+def test_spectra():
+    found = drawn(NS, n=64).states
+    field = found[:, 0] - found[:, 0].mean((-2, -1), keepdim=True)
+    assert torch.allclose(spectrum(field).sum(-1), field.double().square().mean((-2, -1)), rtol=1e-2)
+    assert keeps_spectrum(found, found, 21).all()
+    assert not keeps_spectrum(2 * found, found, 21).any()
+
+
+class TestBatches:
+    def test_steps_follow_each_other(self):
+        batches = FreshTrajectories([NS, BURGERS], 6, Unrolled(3), resolution=32, pool=4, length=5)
+        rolled = batches.rolled(7, 0.0)
+        assert len(rolled) == 3 and [part.size for _, part in rolled[0]] == [3, 3]
+        for i, (system, first) in enumerate(rolled[0]):
+            second, third = rolled[1][i][1], rolled[2][i][1]
+            assert torch.equal(first.source, second.source)
+            stepped = system.step(first.solution, first.coefficients)
+            assert torch.allclose(stepped, second.solution, atol=1e-4)
+            assert torch.allclose(system.step(second.solution, first.coefficients), third.solution, atol=1e-4)
+
+    def test_a_batch_is_a_function_of_seed_and_step(self):
+        make = lambda seed: FreshTrajectories([NS], 4, Unrolled({0: 1, 0.5: 2}), resolution=32, seed=seed, pool=3)  # noqa: E731
+        one, other = make(0), make(0)
+        one.batch(3, 0.1)
+        assert torch.equal(one.batch(50, 0.1)[0][1].source, other.batch(50, 0.1)[0][1].source)
+        assert not torch.equal(one.batch(50, 0.1)[0][1].source, make(1).batch(50, 0.1)[0][1].source)
+        assert len(one.rolled(3, 0.4)) == 1 and len(one.rolled(3, 0.5)) == 2
+
+    def test_noise_is_of_the_size_asked_for(self):
+        found = drawn(NS, 8, 2)
+        plain, noisy = (
+            FixedTrajectories(NS.system, found, 64, Unrolled(1, noise=noise)).batch(0, 0.0)[0][1]
+            for noise in (0.0, 0.1)
+        )
+        assert torch.equal(plain.solution, noisy.solution)
+        size = rollout_errors(noisy.source, plain.source)
+        assert 0.05 < size.mean() < 0.12
+
+    def test_what_cannot_be_is_said(self):
+        with pytest.raises(ValueError, match="no evolution"):
+            FreshTrajectories([Task.parse("SYS-1(1,5)")], 4)
+        with pytest.raises(ValueError, match="at least 4 steps"):
+            FixedTrajectories(NS.system, drawn(NS, 2, 3), 4, Unrolled(4))
+        with pytest.raises(ValueError, match="begins at 0"):
+            Unrolled({0.5: 2})
+        with pytest.raises(ValueError, match="noise"):
+            Unrolled(1, noise=2)
+
+
+class TestTraining:
+    CONFIG = TrainConfig(steps=6, validate_every=3, report_every=2)
+
+    def test_from_pre_training_to_fine_tuning(self, tmp_path):
+        operator, history = pretrain(
+            [LINEAR, BURGERS], self.CONFIG, recipe="step", resolution=32, batch_size=4, validation_count=32,
+            unrolled=Unrolled({0: 1, 0.5: 2}), **SHAPE,
+        )  # fmt: skip
+        assert history.best_error is not None and operator.card["unrolled"]["steps"] == {"0": 1, "0.5": 2}
+        data, validation = drawn(NS, 4, 4), drawn(NS, 2, 4, seed=1)
+        options = {
+            "system": "NS", "validation": validation, "config": self.CONFIG, "unrolled": Unrolled(2), "batch_size": 4,
+            "learning_rates": (1e-3, 3e-3),
+        }  # fmt: skip
+        tuned = fine_tune(operator, data, **options)
+        assert tuned.operator.card["downstream_examples"] == 4 and set(tuned.tried) == {1e-3, 3e-3}
+        before = rollout_errors(
+            rollout(operator, validation.states[:, 0], validation.coefficients, 4, "NS"), validation.states
+        )[:, 1:].mean()
+        assert tuned.validation_error <= before + 1e-6
+        scratch = train_from_scratch(operator, data, **options)
+        assert scratch.operator.card["kind"] == "from scratch"
+        assert load_operator(tuned.operator.save(tmp_path / "tuned.safetensors")).tasks[:2] == [
+            LINEAR.label, BURGERS.label,
+        ]  # fmt: skip
+
+    def test_resumed_training_ends_the_same(self, tmp_path):
+        def trained(stop=None):
+            config = TrainConfig(steps=6, validate_every=3, report_every=1, checkpoint_every=2)
+            return pretrain(
+                [BURGERS], config, recipe="step", resolution=32, batch_size=4, validation_count=16,
+                unrolled=Unrolled(2), checkpoint=tmp_path / f"{bool(stop)}.ckpt", callback=stop, **SHAPE,
+            )[0]  # fmt: skip
+
+        class Stop(Exception):
+            pass
+
+        def stop(progress):
+            if progress.step == 5:
+                raise Stop
+
+        whole = trained()
+        with pytest.raises(Stop):
+            trained(stop)
+        resumed = trained(lambda progress: False)
+        assert all(map(torch.equal, whole.model.state_dict().values(), resumed.model.state_dict().values()))
+
+    def test_push_forward_has_no_gradient_through_the_states(self):
+        found = drawn(BURGERS, 4, 3)
+        ends = []
+        for push_forward in (False, True):
+            result = fine_tune(
+                untrained(), found, config=TrainConfig(steps=1), unrolled=Unrolled(2, push_forward), batch_size=4
+            )
+            ends.append(result.operator.model.lift.weight.detach())
+        assert not torch.equal(*ends)
+
+    def test_an_operator_of_two_fields(self):
+        system = SYSTEMS["gray_scott"]
+        task = Task(system, *next(iter(system.shifts.values())))
+        operator, _ = pretrain(
+            [task], TrainConfig(steps=2), recipe="step", resolution=32, batch_size=2, validation_count=0, **SHAPE
+        )
+        found = drawn(task, 2, 2)
+        assert rollout(operator, found.states[:, 0], found.coefficients, 2).shape == found.states.shape
+
+    def test_trajectories_are_validated_by_trajectories(self):
+        found = drawn(BURGERS, 2, 2)
+        with pytest.raises(ValueError, match="expected trajectories"):
+            fine_tune(untrained(), found, validation=found.pairs(), config=TrainConfig(steps=1))
+        assert isinstance(found.take(slice(1)), Trajectories)
