@@ -13,7 +13,7 @@ from .data.hdf5 import DatasetFile
 from .data.layout import Layout
 from .data.own import open_splits
 from .data.splits import draw_split
-from .data.trajectories import draw_trajectories, load_trajectories, save_trajectories
+from .data.trajectories import load_trajectories, save_trajectories, split_trajectories
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, mean_relative_error, relative_error, relative_residual
 from .experiments import architectures  # noqa: F401 - networks that are known by their names
@@ -83,7 +83,6 @@ __all__ = [
     "__version__",
     "convergence",
     "draw_split",
-    "draw_trajectories",
     "energy_spectrum",
     "error_bounds",
     "error_map",
@@ -112,6 +111,7 @@ __all__ = [
     "save_trajectories",
     "shipped_ensembles",
     "shipped_operators",
+    "split_trajectories",
     "train_from_scratch",
 ]
 

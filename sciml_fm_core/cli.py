@@ -34,7 +34,7 @@ from .data.hdf5 import DatasetFile, is_dataset
 from .data.layout import Layout
 from .data.own import find_layout, open_splits, trained_on
 from .data.splits import draw_split
-from .data.trajectories import draw_trajectories, save_trajectories
+from .data.trajectories import save_trajectories, split_trajectories
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
 from .files import check_folder, check_output, find_file, user_path
@@ -210,9 +210,9 @@ def generate(
     chosen, points = Task.parse(task), parse_resolution(resolution)
     if steps is not None:
         check_output(output)
-        found = draw_trajectories(chosen, split, count, steps, seed=seed, resolution=points, device=device)
+        found = split_trajectories(chosen, split, count, steps, seed=seed, resolution=points, device=device)
         said = {"task": task, "split": split, "seed": seed}
-        path = save_trajectories(output, *found, attributes=said)
+        path = save_trajectories(output, chosen.system, found.states, found.coefficients, attributes=said)
         console.print(
             f"{path}: {count} trajectories of {task}, {steps} steps, {grid_text(points)}, {split}, seed {seed}"
         )

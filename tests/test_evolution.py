@@ -128,7 +128,7 @@ def test_tendency_and_symbol_make_the_derivative(name):
     short[:, -1] = h
     forward = system.trajectory(state, short, 2, substeps=4)
     slope = (-3 * forward[:, 0] + 4 * forward[:, 1] - forward[:, 2]) / (2 * h)
-    symbol = system.linear_symbol(coefficients, 32)
+    symbol = system.symbol(coefficients, 32)
     linear = torch.fft.irfft2(-symbol * torch.fft.rfft2(state), s=(32, 32))
     assert difference(linear + system.tendency(state, coefficients), slope) < 1e-3
 

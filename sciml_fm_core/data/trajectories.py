@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -24,6 +23,7 @@ from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.spectral import Resolution
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.physics.trajectories import Trajectories, draw_trajectories, evolution
 
 from .hdf5 import one_line
 from .splits import check_split, stream
@@ -36,37 +36,12 @@ STATE = "state"
 """Name of the field where there is one."""
 
 
-class Trajectories(NamedTuple):
-    """States in time of one equation.
-
-    Attributes:
-        system: the equation.
-        states: shape (count, steps + 1, n, n), or (count, steps + 1, q, n, n) of q fields.
-        coefficients: shape (count, c).
-    """
-
-    system: Evolution
-    states: Tensor
-    coefficients: Tensor
-
-
-def evolution(system: System) -> Evolution:
-    """A system whose states have a time.
-
-    Raises:
-        ValueError: if they have none.
-    """
-    if not isinstance(system, Evolution):
-        raise ValueError(f"system {system.name}: expected an evolution, such as burgers; its solutions have no time")
-    return system
-
-
-def draw_trajectories(
+def split_trajectories(
     task: Task, split: str, count: int, steps: int, *, seed: int = 0, resolution: Resolution = 64, device=None
 ) -> Trajectories:
-    """Trajectories from random initial states, in float32; more of them begin with fewer.
+    """First trajectories of a split, from random initial states, in float32; more of them begin with fewer.
 
-    >>> found = draw_trajectories(Task.parse("HYPER(1e-6,1e-5)"), "train", 3, 5, resolution=16)
+    >>> found = split_trajectories(Task.parse("HYPER(1e-6,1e-5)"), "train", 3, 5, resolution=16)
     >>> found.states.shape, found.coefficients.shape
     (torch.Size([3, 6, 16, 16]), torch.Size([3, 2]))
 
@@ -82,19 +57,15 @@ def draw_trajectories(
     Raises:
         ValueError: on a system without time, an unknown split, numbers below 1, or a state that stops being finite.
     """
-    system = evolution(task.system)
+    evolution(task.system)
     check_split(split, count)
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    states, coefficients = [], []
+    parts = []
     for start in range(0, count, DRAWN_AT_ONCE):
         generator = stream(seed, task.label, split, "trajectories", start // DRAWN_AT_ONCE)
-        examples = task.sample(DRAWN_AT_ONCE, resolution, generator, device=device).take(
-            slice(min(DRAWN_AT_ONCE, count - start))
-        )
-        states.append(system.trajectory(examples.source, examples.coefficients, steps).cpu())
-        coefficients.append(examples.coefficients.cpu())
-    return Trajectories(system, torch.cat(states), torch.cat(coefficients))
+        parts.append(draw_trajectories(task, DRAWN_AT_ONCE, steps, resolution, generator, device=device).to("cpu"))
+    return Trajectories.joined(parts).take(slice(count))
 
 
 def save_trajectories(
@@ -179,8 +150,8 @@ def _write_dimensions(file: h5py.File, time: Tensor, times: int, n: int) -> None
         dimensions[axis].attrs.update({"sample_varying": False, "time_varying": False})
 
 
-def load_trajectories(path: str | Path) -> Trajectories:
-    """Read what `save_trajectories` wrote.
+def load_trajectories(path: str | Path) -> tuple[Evolution, Trajectories]:
+    """Read what `save_trajectories` wrote: the equation and its trajectories.
 
     Raises:
         ValueError: if the file is no such file, is damaged, or its system is not known here.
@@ -198,4 +169,5 @@ def load_trajectories(path: str | Path) -> Trajectories:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
     states = torch.stack(fields, dim=2) if len(fields) > 1 else fields[0]
-    return Trajectories(system, states.contiguous(), torch.stack(columns, dim=-1))
+    states, coefficients = states.contiguous(), torch.stack(columns, dim=-1)
+    return system, Trajectories(states, coefficients, system.dial(states[:, 0], coefficients))
