@@ -13,6 +13,7 @@ from .data.hdf5 import DatasetFile
 from .data.layout import Layout
 from .data.own import open_splits
 from .data.splits import draw_split
+from .data.trajectories import load_trajectories, save_trajectories, split_trajectories
 from .evaluation.errors import error_map, evaluate, evaluate_shifts
 from .evaluation.metrics import energy_spectrum, mean_relative_error, relative_error, relative_residual
 from .experiments import architectures  # noqa: F401 - networks that are known by their names
@@ -96,6 +97,7 @@ __all__ = [
     "learned_symbol",
     "load_ensemble",
     "load_operator",
+    "load_trajectories",
     "mean_relative_error",
     "new_operator",
     "open_splits",
@@ -106,8 +108,10 @@ __all__ = [
     "register_loss",
     "relative_error",
     "relative_residual",
+    "save_trajectories",
     "shipped_ensembles",
     "shipped_operators",
+    "split_trajectories",
     "train_from_scratch",
 ]
 

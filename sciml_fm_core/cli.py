@@ -34,6 +34,7 @@ from .data.hdf5 import DatasetFile, is_dataset
 from .data.layout import Layout
 from .data.own import find_layout, open_splits, trained_on
 from .data.splits import draw_split
+from .data.trajectories import save_trajectories, split_trajectories
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
 from .files import check_folder, check_output, find_file, user_path
@@ -197,13 +198,26 @@ def generate(
     output: Annotated[Path, _option("HDF5 file to write.")] = Path("dataset.h5"),
     split: Annotated[str, _option("train, validation or test.")] = "train",
     resolution: Annotated[str, _option("Points in each direction, or such as 48x40.")] = "128",
+    steps: Annotated[
+        int | None, _option("Of an evolution: steps of trajectories to write, in the Well's layout.", least=1)
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
     wait: Wait = False,
 ) -> None:
     """Write a dataset in the paper's HDF5 layout; resumes where an interrupted call stopped."""
-    chosen, points, bar = Task.parse(task), parse_resolution(resolution), bar_on_errors(TimeRemainingColumn())
+    chosen, points = Task.parse(task), parse_resolution(resolution)
+    if steps is not None:
+        check_output(output)
+        found = split_trajectories(chosen, split, count, steps, seed=seed, resolution=points, device=device)
+        said = {"task": task, "split": split, "seed": seed}
+        path = save_trajectories(output, chosen.system, found.states, found.coefficients, attributes=said)
+        console.print(
+            f"{path}: {count} trajectories of {task}, {steps} steps, {grid_text(points)}, {split}, seed {seed}"
+        )
+        return
+    bar = bar_on_errors(TimeRemainingColumn())
     line = bar.add_task(task, total=count)
 
     def callback(done: int, _: int) -> None:

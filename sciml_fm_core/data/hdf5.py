@@ -20,6 +20,7 @@ import torch
 
 from sciml_fm_core import schema
 from sciml_fm_core.files import atomic_path, user_path
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID, resolution_of
 from sciml_fm_core.physics.spectral_system import SpectralSystem
@@ -171,7 +172,9 @@ class DatasetFile:
         return self.take(index)
 
     def _fitting(self) -> list[System]:
-        return [each for each in SYSTEMS.values() if len(each.coefficient_names) == self._tensor.shape[1]]
+        """What a file that does not say it may be of: the released code, whose layout it is, has no evolutions."""
+        stationary = [each for each in SYSTEMS.values() if not isinstance(each, Evolution)]
+        return [each for each in stationary if len(each.coefficient_names) == self._tensor.shape[1]]
 
     @property
     def system(self) -> System:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sciml_fm_core.data.given import Data, Reader, check_task, described, open_data, rows_of, with_system
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.models.operator import Operator, predict_together
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.spectral import Resolution, check_finite
 from sciml_fm_core.physics.system import SYSTEMS, System
 from sciml_fm_core.physics.tasks import Task, tasks_of
@@ -116,9 +117,13 @@ def evaluate(
 
 @takes_numpy
 def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
-    """Measure the mean relative error on an operator's own tasks and on each named shift of every system it takes."""
+    """Measure the mean relative error on an operator's own tasks and on each named shift of every system it takes.
+
+    Evolutions are measured where the operator was trained on them.
+    """
     labels = operator.tasks
-    others = (system for system in SYSTEMS.values() if operator.normalization.knows(system))
+    stationary = (system for system in SYSTEMS.values() if not isinstance(system, Evolution))
+    others = (system for system in stationary if operator.normalization.knows(system))
     for system in dict.fromkeys([*operator.systems, *others]):
         labels += tasks_of(system).values()
     return {

@@ -35,6 +35,7 @@ class KuramotoSivashinsky(Evolution):
     constants: ClassVar = {"time": 1.0}
     shifts: ClassVar = {"pre-training": (16, 28), "larger": (28, 48)}
     geometry = Geometry()
+    keeps_mean = True
 
     def symbol(self, coefficients, n):
         waves = laplacian(n, like=coefficients) / coefficients[..., 0, None, None] ** 2

@@ -31,7 +31,8 @@ class _PorousMedium(Evolution):
     """``du/dt = div(k(u) grad u)``; the linear part is diffusion at k of u = 1/2, the rest is what is left of it."""
 
     geometry = Geometry()
-    resolved = 1.0
+    keeps_mean = True
+    resolved = math.inf  # differences of neighbours keep all waves
 
     @abstractmethod
     def potential(self, state: Tensor, coefficients: Tensor) -> Tensor:
