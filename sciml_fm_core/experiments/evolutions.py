@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core.data.rollouts import Unrolled
-from sciml_fm_core.data.splits import stream
+from sciml_fm_core.data.trajectories import split_trajectories
 from sciml_fm_core.evaluation.rollouts import (
+    SHOWN,
     correlations,
     keeps_spectrum,
     rollout,
@@ -27,32 +28,15 @@ from sciml_fm_core.evaluation.rollouts import (
 from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.spectral import resample
 from sciml_fm_core.physics.tasks import Task
-from sciml_fm_core.physics.trajectories import Trajectories, draw_trajectories, evolution
+from sciml_fm_core.physics.trajectories import Trajectories, evolution
 from sciml_fm_core.study.analysis import percent, select, spread, table
 from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.transfer import fine_tune, train_from_scratch
 
-SHOWN = (1, 5, 10, 50, 200)
-"""Steps at which roll-outs are shown."""
 LONGER = 2
 """Times as many steps as a fine-tuning takes, for a training from random weights."""
-
-
-def trajectories_of(task: Task, split: str, count: int, steps: int, resolution: int, seed: int = 0) -> Trajectories:
-    """Trajectories of a split: always the same ones, of which fewer are the first of more.
-
-    >>> task = Task.parse("BURGERS(3e-4,3e-3)")
-    >>> few, more = (trajectories_of(task, "train", count, 2, 32).states for count in (1, 2))
-    >>> torch.equal(few[0], more[0])
-    True
-    """
-    each = [
-        draw_trajectories(task, 1, steps, resolution, stream(seed, "trajectories", split, task.label, number))
-        for number in range(count)
-    ]
-    return Trajectories.joined(each)
 
 
 def milliseconds_of(step: Any, examples: int) -> float:
@@ -85,10 +69,10 @@ class RolloutRun(CustomRun):
     kind: ClassVar[str] = "rollout"
 
     def measure(self, device):
-        """Errors at the `SHOWN` steps; steps until the correlation is lost; what stays finite, and with its spectrum."""
+        """Errors at the `SHOWN` steps; steps that stay correlated; what stays finite, and with its spectrum."""
         task, operator = Task.parse(self.task), load_operator(self.parent, device)
         system = evolution(task.system)
-        exact = trajectories_of(task, "test", self.count, self.steps, self.resolution, self.seed)
+        exact = split_trajectories(task, "test", self.count, self.steps, seed=self.seed, resolution=self.resolution)
         state, coefficients = exact.states[:, 0].to(device), exact.coefficients.to(device)
         found = rollout(operator, state, coefficients, self.steps, system).cpu()
         axes = system.input_axes
@@ -135,7 +119,7 @@ class CoarseSolverRun(CustomRun):
         """A list of ``[points, substeps, error after one step, after all, milliseconds of a step]``."""
         task = Task.parse(self.task)
         system = evolution(task.system)
-        exact = trajectories_of(task, "test", self.count, self.steps, self.resolution, self.seed)
+        exact = split_trajectories(task, "test", self.count, self.steps, seed=self.seed, resolution=self.resolution)
         rows = []
         for points in self.points:
             state, coefficients = resample(exact.states[:, 0], points), exact.coefficients
@@ -187,17 +171,17 @@ class FewTrajectoriesRun(CustomRun):
             raise ValueError(f"start: expected pre-trained or scratch, got {self.start!r}")
 
     def measure(self, device):
-        """Errors after a single step and of roll-outs after 1, 5 and 10, before and after; seconds of labels and training."""
+        """Errors of a single step and of roll-outs after 1, 5 and 10, before and after; seconds of labels, training."""
         task, operator = Task.parse(self.task), load_operator(self.parent, device)
-        drawn = partial(trajectories_of, task, steps=self.length, resolution=self.resolution, seed=self.seed)
-        test = drawn("test", count=self.test)
+        drawn = partial(split_trajectories, task, steps=self.length, resolution=self.resolution, seed=self.seed)
+        test = drawn(split="test", count=self.test)
         drawing = time.process_time()
-        few = drawn("train", count=self.trajectories)
+        few = drawn(split="train", count=self.trajectories)
         drawing = time.process_time() - drawing
         fresh, training = self.start == "scratch", time.process_time()
         steps = self.steps * (LONGER if fresh else 1)
         adapted = (train_from_scratch if fresh else fine_tune)(
-            operator, few, system=task.system, validation=drawn("validation", count=self.validation), seed=self.seed,
+            operator, few, system=task.system, validation=drawn(split="validation", count=self.validation), seed=self.seed,
             unrolled=Unrolled({0: 1, 0.5: self.unrolled}), batch_size=self.batch_size,
             learning_rates=self.learning_rates, config=TrainConfig(steps=steps, validate_every=max(1, steps // 6)),
         )  # fmt: skip
@@ -291,7 +275,7 @@ def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
 def rollout_table(records: Sequence[dict]) -> str:
     """How far roll-outs go: median errors at the shown steps, what stays finite, and the time of a step."""
     runs = select(records, kind="rollout")
-    shown = max((record["shown"] for record in runs), key=len, default=[])
+    shown: list[int] = max((record["shown"] for record in runs), key=len, default=[])
     rows = []
     for record in runs:
         errors = [percent(error) if error < 1e3 else "-" for error in record["errors"]]
