@@ -639,8 +639,9 @@ def adapt(
         before = evaluate_operator(pretrained, chosen, **measured)["error"]
         with training_bar(label) as callback:
             result = start(
-                pretrained, **given, **rolled, resolution=schedule, batch_size=batch_size, validation=held_out, config=config,
-                seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
+                pretrained, **given, **rolled, resolution=schedule, batch_size=batch_size, validation=held_out,
+                config=config, seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries,
+                callback=callback,
             )  # fmt: skip
         made, form = result.operator, cast(dict[str, Any], {})
         if packed and output is not None:  # what is measured is what is written

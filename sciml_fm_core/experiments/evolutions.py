@@ -181,8 +181,8 @@ class FewTrajectoriesRun(CustomRun):
         fresh, training = self.start == "scratch", time.process_time()
         steps = self.steps * (LONGER if fresh else 1)
         adapted = (train_from_scratch if fresh else fine_tune)(
-            operator, few, system=task.system, validation=drawn(split="validation", count=self.validation), seed=self.seed,
-            unrolled=Unrolled({0: 1, 0.5: self.unrolled}), batch_size=self.batch_size,
+            operator, few, system=task.system, validation=drawn(split="validation", count=self.validation),
+            seed=self.seed, unrolled=Unrolled({0: 1, 0.5: self.unrolled}), batch_size=self.batch_size,
             learning_rates=self.learning_rates, config=TrainConfig(steps=steps, validate_every=max(1, steps // 6)),
         )  # fmt: skip
         training = time.process_time() - training
