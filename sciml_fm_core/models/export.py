@@ -27,7 +27,6 @@ from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
-from .normalization import FieldsNormalization
 from .real_parts import RealParts, trace
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def export_operator(
     weights: str = "float32",
 ) -> Exported:
     """Write an operator for one of its systems, on one grid, for any number of examples; see `Operator.export`."""
-    from .operator import Operator, apply_operators, halved_names
+    from .operator import apply_operators, halved_names
 
     path, known = _checked_path(path), operator.normalization.resolve(system)
     if weights not in ("float32", "float16"):
@@ -99,10 +98,11 @@ def export_operator(
     resolution = 128 if resolution is None else resolution
     if min(grid_shape(resolution)) < (least := operator.model.smallest_grid):
         raise ValueError(
-            f"resolution: this operator expects at least {least} points in each direction, got {grid_text(resolution)}; "
-            "choose a finer grid"
+            f"resolution: this operator expects at least {least} points in each direction, got "
+            f"{grid_text(resolution)}; choose a finer grid"
         )
-    plain = Operator(operator.model.plain().cpu().float(), operator.normalization, operator.card)
+    plain, rounded = operator.copy().to("cpu"), operator.copy()
+    plain.model, rounded.model = plain.model.plain().float(), rounded.model.plain()
     net = _Net(plain, known, apply_operators)
     state = {key: value.detach() for key, value in net.named_parameters()}
     halved = halved_names(state, f"export {path}") if weights == "float16" else []
@@ -114,13 +114,11 @@ def export_operator(
     about = {
         "what": "operator", "card": operator.card, "weights": weights, "operator_digest": operator.digest,
     }  # fmt: skip
-    rounded = operator.copy()
-    rounded.model = rounded.model.plain()
     with torch.no_grad():
         for key in halved:
             parameter = rounded.model.get_parameter(key.removeprefix("model."))
             parameter.copy_(parameter.half())
-    expected = [each.predict(*examples, known) for each in (rounded, operator)]
+    expected = [each.predict(examples[0], examples[1], known) for each in (rounded, operator)]
     return _written(path, function, state, halved, known, examples, expected, about)
 
 
@@ -138,10 +136,14 @@ def export_solver(system: System, path: str | Path, resolution: Resolution | Non
     """
     path, resolution = _checked_path(path), 128 if resolution is None else resolution
     if not (is_spectral(system) and system.mode_by_mode):
-        raise ValueError(f"export: expected a system that a Fourier symbol solves, got {system.name}; export an operator")
+        raise ValueError(
+            f"export: expected a system that a Fourier symbol solves, got {system.name}; export an operator"
+        )
     ny, nx = grid_shape(resolution)
     if ny != nx or ny % 2 or ny < 4:
-        raise ValueError(f"resolution: expected an even number of points from 4 on, such as 128, got {grid_text(resolution)}")
+        raise ValueError(
+            f"resolution: expected an even number of points from 4 on, such as 128, got {grid_text(resolution)}"
+        )
 
     def function(_: dict[str, Tensor], source: Tensor, coefficients: Tensor) -> Tensor:
         return inverse_transform(system.solve_hat(transform(source), coefficients, ny), ny)
@@ -171,13 +173,15 @@ def _examples(operator: Operator | None, system: System, resolution: Resolution)
         low, high = next(iter(system.shifts.values()), (system.dialled.low, system.dialled.high))
         drawn = Task(system, low, high).sample(CHECKED, resolution, generator)
         return [drawn.source.float(), drawn.coefficients.float()]
-    assert operator is not None and isinstance(operator.normalization, FieldsNormalization)
-    known, fields = operator.normalization, len(system.inputs)
+    known: Any = operator and operator.normalization
+    fields = len(system.inputs)
     centre, spread = torch.tensor(known.centre), torch.tensor(known.spread)
     shape = (CHECKED, fields, *grid_shape(resolution))
     source = torch.randn(shape, generator=generator) * spread[:fields, None, None] + centre[:fields, None, None]
     count = len(system.coefficient_names)
-    scalars = torch.randn(CHECKED, count, generator=generator) * spread[len(spread) - count :] + centre[len(spread) - count :]
+    scalars = (
+        torch.randn(CHECKED, count, generator=generator) * spread[len(spread) - count :] + centre[len(spread) - count :]
+    )
     return [source if fields > 1 else source[:, 0], scalars]
 
 
@@ -188,11 +192,15 @@ def _written(path, function, state, halved, system, examples, expected, about) -
     names = ["source", "coefficients"][: len(inputs)]
     batch = torch.export.Dim("batch", min=1)
     with _quiet(), torch.no_grad():
-        program = torch.export.export(graph, tuple(inputs), dynamic_shapes=(tuple({0: batch} for _ in inputs),), strict=False)
+        program = torch.export.export(
+            graph, tuple(inputs), dynamic_shapes=(tuple({0: batch} for _ in inputs),), strict=False
+        )
         if path.suffix == ".onnx":
             translated: Any = torch.onnx.export(
-                program, dynamo=True, opset_version=OPSET, input_names=names, output_names=["solution"], verbose=False
-            )
+                program, dynamo=True, opset_version=OPSET, input_names=names, output_names=["solution"], verbose=False,
+                optimize=False,
+            )  # fmt: skip
+            _simplify(translated.model)
             run = _session(_bytes_of_onnx(translated, {}), names)
         else:
             run = program.module()
@@ -202,8 +210,8 @@ def _written(path, function, state, halved, system, examples, expected, about) -
     difference = max(difference, _difference(alone, expected[0][:1]))
     if not difference <= LARGEST_DIFFERENCE:
         raise ValueError(
-            f"export {path}: expected solutions within {LARGEST_DIFFERENCE:g} of PyTorch's, got {difference:.2g}; nothing "
-            "was written; try another grid, and report it"
+            f"export {path}: expected solutions within {LARGEST_DIFFERENCE:g} of PyTorch's, got {difference:.2g}; "
+            "nothing was written; try another grid, and report it"
         )
     said = {key: json.dumps(value) for key, value in (_about(system, examples, names) | about).items()}
     said["difference"] = json.dumps(difference)
@@ -235,9 +243,8 @@ def _about(system: System, examples: list[Tensor], names: list[str]) -> dict[str
         if len(names) > 1
         else {"source": f"float32 (batch, {fields}{grid[0]}, {grid[1]}): {', '.join(system.inputs)}"},
         "outputs": {"solution": f"float32, on the grid of the source: {', '.join(system.outputs)}"},
-        "units": "those of the equation on the periodic unit square: value [i, j] of a field is at y = i / ny, x = j / nx; "
-        "normalisation is part of the graph"
-        + ("; the source must have zero mean" if system.zero_mean else ""),
+        "units": "those of the equation on the periodic unit square; value [i, j] of a field is at y = i / ny, "
+        f"x = j / nx; normalisation is part of the graph{'; a source has zero mean' if system.zero_mean else ''}",
         "fields": list(system.inputs),
         "coefficients": list(system.coefficient_names),
         "solutions": list(system.outputs),
@@ -261,6 +268,13 @@ def _bytes_of_onnx(translated: Any, said: dict[str, str]) -> bytes:
     return translated.model_proto.SerializeToString()
 
 
+def _simplify(model: Any) -> None:
+    """Compute what is constant, unless it would take room: one matrix for each row of a grid, say."""
+    from onnxscript.optimizer import optimize
+
+    optimize(model, input_size_limit=8192, output_size_limit=8192)
+
+
 def _session(content: bytes, names: list[str]) -> Callable[..., Any]:
     import onnxruntime
 
@@ -273,7 +287,9 @@ def _session(content: bytes, names: list[str]) -> Callable[..., Any]:
 def _checked_path(path: str | Path) -> Path:
     path = user_path(path)
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"export {path}: expected a file name that ends in {' or '.join(SUFFIXES)}; choose another name")
+        raise ValueError(
+            f"export {path}: expected a file name that ends in {' or '.join(SUFFIXES)}; choose another name"
+        )
     check_output(path, new=False)
     if path.suffix == ".onnx":
         for package in PACKAGES:

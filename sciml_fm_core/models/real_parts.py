@@ -1,9 +1,8 @@
 """A computation as a graph of real operations: no transform, no complex number, any batch.
 
-What PyTorch computes with complex numbers and `torch.fft` is traced, operation by operation, and run again with a pair of
-real tensors in place of each complex one, and products with real matrices in place of transforms. So whatever the package
-computes, an equation of somebody's own included, has a form for programs that know neither (ONNX, a browser), and is
-written down once.
+What PyTorch computes with complex numbers and `torch.fft` is traced, operation by operation, and run again with a pair
+of real tensors in place of each complex one, and products with real matrices in place of transforms. So whatever the
+package computes, an equation of somebody's own included, has a form for programs that know neither (ONNX, a browser).
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -51,7 +51,9 @@ def trace(function: Callable[..., Tensor], examples: Sequence[Sequence[Tensor]],
         batch = first.graph.call_function(aten.sym_size.int, (nodes[whole], 0))
     for node, other in zip(nodes, others, strict=True):
         if node.op == "get_attr" and getattr(first, node.target).shape != getattr(second, other.target).shape:
-            raise ValueError("export: a tensor has the size of the batch and is made without it; use new_ones and alike")
+            raise ValueError(
+                "export: a tensor has the size of the batch and is made without it; use new_ones and alike"
+            )
         ours, form = tree_flatten((node.args, node.kwargs))
         theirs, _ = tree_flatten((other.args, other.kwargs))
         with first.graph.inserting_before(node):
@@ -67,22 +69,10 @@ def trace(function: Callable[..., Tensor], examples: Sequence[Sequence[Tensor]],
     return first
 
 
-class Matrix(NamedTuple):
-    """Cosines and sines, (n, m), of a transform of n numbers."""
-
-    cosine: Tensor
-    sine: Tensor
-
-
-def fourier_matrix(n: int, m: int, dtype: torch.dtype) -> Matrix:
-    """``cos`` and ``sin`` of ``2 pi j k / n`` for j < n and k < m; computed in float64.
-
-    >>> round(fourier_matrix(4, 3, torch.float32).cosine[1, 2].item(), 6)
-    -1.0
-    """
-    turns = torch.outer(torch.arange(n), torch.arange(m)) % n
-    angle = 2 * torch.pi * turns.double() / n
-    return Matrix(angle.cos().to(dtype), angle.sin().to(dtype))
+def fourier_matrix(n: int, m: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of ``2 pi j k / n``, (n, m), for j < n and k < m; computed in float64."""
+    angle = 2 * torch.pi * (torch.outer(torch.arange(n), torch.arange(m)) % n).double() / n
+    return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 class RealParts(fx.Interpreter):
@@ -126,7 +116,7 @@ class RealParts(fx.Interpreter):
             return _TRANSFORMS[name](self, *args)
         args = tuple(_parts(each) if isinstance(each, complex) else each for each in args)
         flat = tree_flatten((args, kwargs))[0]
-        if not any(isinstance(each, Pair) for each in flat):
+        if target is operator.getitem or not any(isinstance(each, Pair) for each in flat):
             if name in _OF_REAL:
                 return _OF_REAL[name](*args, **kwargs)
             if name in _WITH_NUMBERS:
@@ -136,8 +126,11 @@ class RealParts(fx.Interpreter):
         if name in _OF_PAIRS:
             return _OF_PAIRS[name](*args, **kwargs)
         if name not in _BY_PARTS:
-            raise ValueError(f"export: {name or target} of complex numbers has no real form here; write it with real ones")
-        return Pair(*(target(*_take(args, part), **_take(kwargs, part)) for part in ("real", "imag")))
+            raise ValueError(f"export: {name or target} of complex numbers has no real form; write it with real ones")
+        parts = [target(*_take(args, part), **_take(kwargs, part)) for part in ("real", "imag")]
+        if isinstance(parts[0], Tensor):
+            return Pair(*parts)
+        return [Pair(*each) for each in zip(*parts, strict=True)]
 
     def _in_double(self, args: Any, kwargs: Any) -> tuple:
         """Numbers beside tensors of float64 as tensors: ONNX would round them to float32, and 1e-300 to 0."""
@@ -145,57 +138,53 @@ class RealParts(fx.Interpreter):
         if any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in flat):
             for place, each in enumerate(flat):
                 if isinstance(each, float):
-                    flat[place] = self._once(("number", each), lambda each=each: torch.tensor(each, dtype=torch.float64))
+                    flat[place] = self._once(each, partial(torch.tensor, each, dtype=torch.float64))
         return tree_unflatten(flat, form)
 
     # Transforms ------------------------------------------------------------------------------------------------------
 
-    def matrix(self, n: int, m: int, like: Tensor) -> Matrix:
-        """`fourier_matrix`, made once."""
-        dtype = like.dtype
-        return self._once((n, m, dtype), lambda: fourier_matrix(n, m, dtype))
-
     def along(self, value: Any, dim: int, forward: bool) -> Pair:
-        """Complex transform along a dimension, unscaled."""
-        n = value.real.shape[dim]
-        matrix = self.matrix(n, n, value.real)
-        (rc, rs), (ic, js) = ([_product(part, each, dim) for each in matrix] for part in (value.real, value.imag))
-        return Pair(rc + js, ic - rs) if forward else Pair(rc - js, ic + rs)
+        """Complex transform along a dimension, unscaled, of a pair or a real tensor."""
+        real, imag = _pair(value).real, _pair(value).imag
+        n, sign = real.shape[dim], 1 if forward else -1
+        cosine, sine = self._once((n, n, real.dtype), lambda: fourier_matrix(n, n, real.dtype))
+        found = Pair(_product(real, cosine, dim), -sign * _product(real, sine, dim))
+        if not isinstance(value, Pair):
+            return found
+        turned = Pair(sign * _product(imag, sine, dim), _product(imag, cosine, dim))
+        return Pair(found.real + turned.real, found.imag + turned.imag)
 
     def real_to_complex(self, value: Tensor, dims: list[int], scaling: int, onesided: bool) -> Pair:
         """``rfft`` along the last of some dimensions, complex transforms along the others."""
-        n, last = value.shape[dims[-1]], dims[-1]
-        matrix = self.matrix(n, n // 2 + 1 if onesided else n, value)
-        found = Pair(_product(value, matrix.cosine, last), -_product(value, matrix.sine, last))
+        last, sizes = dims[-1], [value.shape[dim] for dim in dims]
+        n, waves = sizes[-1], sizes[-1] // 2 + 1 if onesided else sizes[-1]
+        cosine, sine = self._once((n, waves, value.dtype), lambda: fourier_matrix(n, waves, value.dtype))
+        found = Pair(_product(value, cosine, last), -_product(value, sine, last))
         for dim in dims[:-1]:
             found = self.along(found, dim, forward=True)
-        return _scaled(found, scaling, [value.shape[dim] for dim in dims])
+        return _times(found, _factor(scaling, sizes))
 
     def complex_to_complex(self, value: Pair, dims: list[int], scaling: int, forward: bool) -> Pair:
         """``fft`` or ``ifft`` along some dimensions."""
-        sizes = [value.real.shape[dim] for dim in dims]
+        factor = _factor(scaling, [value.real.shape[dim] for dim in dims])
         for dim in dims:
             value = self.along(value, dim, forward)
-        return _scaled(value, scaling, sizes)
+        return _times(value, factor)
 
     def complex_to_real(self, value: Any, dims: list[int], scaling: int, n: int) -> Tensor:
-        """``irfft`` along the last of some dimensions; a wave stands for its conjugate, too."""
-        value = _parts(value) if isinstance(value, Pair) else Pair(value, torch.zeros_like(value))
-        sizes = [*(value.real.shape[dim] for dim in dims[:-1]), n]
+        """``irfft`` along the last of some dimensions, where a wave stands for its conjugate, too."""
+        last, dtype = dims[-1], value.real.dtype
+        factor = _factor(scaling, [*(value.real.shape[dim] for dim in dims[:-1]), n])
         for dim in dims[:-1]:
             value = self.along(value, dim, forward=False)
-        waves, last = n // 2 + 1, dims[-1]
 
-        def back() -> Matrix:
-            twice = torch.full((waves, 1), 2.0, dtype=torch.float64)
-            twice[0] = 1
-            if n % 2 == 0:
-                twice[-1] = 1
-            return Matrix(*((twice * each.T).to(value.real.dtype) for each in fourier_matrix(n, waves, torch.float64)))
+        def back() -> list[Tensor]:
+            waves = torch.arange(n // 2 + 1)
+            twice = torch.where((waves == 0) | (2 * waves == n), 1, 2)[:, None] * factor
+            return [(twice * each.T).to(dtype) for each in fourier_matrix(n, len(waves), torch.float64)]
 
-        matrix = self._once(("back", n, value.real.dtype), back)
-        found = _product(value.real, matrix.cosine, last) - _product(value.imag, matrix.sine, last)
-        return _scaled(found, scaling, sizes)
+        cosine, sine = self._once(("back", n, factor, dtype), back)
+        return _product(_pair(value).real, cosine, last) - _product(_pair(value).imag, sine, last)
 
 
 def _product(value: Tensor, matrix: Tensor, dim: int) -> Tensor:
@@ -207,12 +196,13 @@ def _product(value: Tensor, matrix: Tensor, dim: int) -> Tensor:
     return (value.movedim(dim, -1) @ matrix).movedim(-1, dim)
 
 
-def _scaled(value: Any, scaling: int, sizes: list[int]) -> Any:
-    """PyTorch's 0: as it is; 1: over the root of the number of points; 2: over that number."""
-    factor = (1, 1 / math.sqrt(math.prod(sizes)), 1 / math.prod(sizes))[scaling]
-    if factor == 1:
-        return value
-    return Pair(value.real * factor, value.imag * factor) if isinstance(value, Pair) else value * factor
+def _factor(scaling: int, sizes: list[int]) -> float:
+    """By which PyTorch multiplies a transform: 1 for 0, over the root of its points for 1, over their number for 2."""
+    return math.prod(sizes) ** (-scaling / 2)
+
+
+def _times(value: Pair, factor: float) -> Pair:
+    return value if factor == 1 else Pair(value.real * factor, value.imag * factor)
 
 
 def _parts(value: Any) -> Any:
@@ -237,8 +227,10 @@ def _frexp(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _asinh(x: Tensor) -> Tensor:
     """ONNX Runtime has it in float32 only."""
+    if x.dtype != torch.float64:
+        return x.asinh()
     size = x.abs()
-    return torch.where(x < 0, -1, 1) * torch.log(size + torch.sqrt(size * size + 1)) if x.dtype == torch.float64 else x.asinh()
+    return torch.where(x < 0, -1, 1) * torch.log(size + torch.sqrt(size * size + 1))
 
 
 _OF_REAL: dict[str, Callable[..., Any]] = {
@@ -253,20 +245,15 @@ _OF_REAL: dict[str, Callable[..., Any]] = {
 
 
 def _pair(value: Any) -> Pair:
-    return value if isinstance(value, Pair) else Pair(value, 0)
+    """What may be real as a pair."""
+    if isinstance(value, Pair):
+        return value
+    return Pair(value, torch.zeros_like(value) if isinstance(value, Tensor) else 0)
 
 
 def _add(a: Any, b: Any, *, alpha: Any = 1) -> Pair:
-    if not isinstance(b, Pair):
-        return Pair(a.real + alpha * b, a.imag + _nothing(b))
-    if not isinstance(a, Pair):
-        return Pair(a + alpha * b.real, alpha * b.imag + _nothing(a))
+    a, b = _pair(a), _pair(b)
     return Pair(a.real + alpha * b.real, a.imag + alpha * b.imag)
-
-
-def _nothing(value: Any) -> Any:
-    """Zero of the shape of a number or tensor, which may be larger than what it is added to."""
-    return torch.zeros_like(value) if isinstance(value, Tensor) else 0
 
 
 def _multiply(a: Any, b: Any) -> Pair:
@@ -304,7 +291,7 @@ def _divide(a: Any, b: Any) -> Pair:
 
 def _power(a: Pair, exponent: int) -> Pair:
     if not isinstance(exponent, int) or exponent < 1:
-        raise ValueError(f"export: expected whole powers of complex numbers from 1 on, got {exponent}; write it otherwise")
+        raise ValueError(f"export: expected a whole power of complex numbers, got {exponent}; use exp and log")
     found = a
     for _ in range(exponent - 1):
         found = _multiply(found, a)
@@ -332,7 +319,7 @@ def _to_copy(a: Pair, *, dtype: torch.dtype | None = None, **_: Any) -> Pair:
 
 def _put(scatter: Callable) -> Callable[..., Pair]:
     def put(a: Any, b: Any, *where: Any) -> Pair:
-        a, b = (each if isinstance(each, Pair) else Pair(each, torch.zeros_like(each)) for each in (a, b))
+        a, b = _pair(a), _pair(b)
         return Pair(scatter(a.real, b.real, *where), scatter(a.imag, b.imag, *where))
 
     return put
@@ -340,7 +327,7 @@ def _put(scatter: Callable) -> Callable[..., Pair]:
 
 _OF_PAIRS: dict[str, Callable[..., Any]] = {
     "add": _add,
-    "sub": lambda a, b, *, alpha=1: _add(a, b, alpha=-alpha) if isinstance(b, Pair) else _add(a, -alpha * b),
+    "sub": lambda a, b, *, alpha=1: _add(a, b, alpha=-alpha),
     "rsub": lambda a, b: _add(b, a, alpha=-1),
     "mul": _multiply,
     "div": _divide,
@@ -369,13 +356,18 @@ _OF_PAIRS: dict[str, Callable[..., Any]] = {
     "_assert_tensor_metadata": lambda *_, **__: None,
 }
 """Operations on complex numbers."""
-_WITH_NUMBERS = frozenset("add sub mul div clamp masked_fill where lt gt le ge eq ne pow".split())
+_WITH_NUMBERS = frozenset(
+    ("add", "sub", "mul", "div", "clamp", "masked_fill", "where", "lt", "gt", "le", "ge", "eq", "ne", "pow")
+)
 """Operations of real tensors and numbers in which a number may be a tensor."""
 _BY_PARTS = frozenset(
-    "alias cat clone constant_pad_nd detach expand flip index index_select lift_fresh_copy mean movedim narrow neg "
-    "new_zeros pad permute reshape roll select slice split split_with_sizes squeeze stack sum t transpose unbind unsqueeze "
-    "view zeros_like _unsafe_view _reshape_alias".split()
-)
+    (
+        "alias", "cat", "clone", "constant_pad_nd", "detach", "expand", "flip", "index", "index_select", "mean", "neg",
+        "lift_fresh_copy", "movedim", "narrow", "new_zeros", "pad", "permute", "reshape", "roll", "select", "slice",
+        "split", "split_with_sizes", "squeeze", "stack", "sum", "t", "transpose", "unbind", "unsqueeze", "view", "zeros_like",
+        "_reshape_alias", "_unsafe_view",
+    )
+)  # fmt: skip
 """Operations that do to a complex tensor what they do to both of its parts."""
 _TRANSFORMS: dict[str, Callable[..., Any]] = {
     "_fft_r2c": RealParts.real_to_complex,
