@@ -364,8 +364,8 @@ _BY_PARTS = frozenset(
     (
         "alias", "cat", "clone", "constant_pad_nd", "detach", "expand", "flip", "index", "index_select", "mean", "neg",
         "lift_fresh_copy", "movedim", "narrow", "new_zeros", "pad", "permute", "reshape", "roll", "select", "slice",
-        "split", "split_with_sizes", "squeeze", "stack", "sum", "t", "transpose", "unbind", "unsqueeze", "view", "zeros_like",
-        "_reshape_alias", "_unsafe_view",
+        "split", "split_with_sizes", "squeeze", "stack", "sum", "t", "transpose", "unbind", "unsqueeze", "view",
+        "zeros_like",        "_reshape_alias", "_unsafe_view",
     )
 )  # fmt: skip
 """Operations that do to a complex tensor what they do to both of its parts."""
