@@ -249,9 +249,8 @@ class ToldRun(CustomRun):
         )
         training = time.process_time()
         fit(operator, batches, TrainConfig(steps=self.steps))
-        drawn = partial(
-            split_trajectories, split="test", count=self.test, steps=self.length, resolution=self.resolution
-        )
+        sizes = {"count": self.test, "steps": self.length, "resolution": self.resolution}
+        drawn = partial(split_trajectories, split="test", **sizes)
         seen = [errors_of(operator, task, drawn(task))["single_step"] for task in tasks]
         return {
             "training_seconds": round(time.process_time() - training, 1),

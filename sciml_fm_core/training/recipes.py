@@ -53,9 +53,9 @@ RECIPES = {
 """``paper`` reproduces the study; ``dimensionless`` is conditioned on the coefficients as scale-free numbers, through
 bounded gates; ``symbol`` on the equation, mode by mode, and takes equations that it was never trained on; for
 ``symbol-composed`` half of them are followed by another operator in pre-training, so that it knows the symbols of flows
-and of waves near a resonance without having seen one; ``fields`` asks for no equation, and
-takes several fields; ``correction`` corrects a solver's first iterate where coefficients are fields; ``step`` takes a
-step of an evolution, told its multiplier and where it pushes, and takes evolutions that it was never trained on; ``step-residual`` is told
+and of waves near a resonance without having seen one; ``fields`` asks for no equation, and takes several fields;
+``correction`` corrects a solver's first iterate where coefficients are fields; ``step`` takes a step of an evolution,
+told its multiplier and where it pushes, and takes evolutions that it was never trained on; ``step-residual`` is told
 the multiplier alone, and adds to the state itself: what most networks for roll-outs do."""
 
 
