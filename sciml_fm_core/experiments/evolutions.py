@@ -84,7 +84,7 @@ class RolloutRun(CustomRun):
         one = operator.predict(exact.pairs().source, exact.pairs().coefficients, system)
         single = rollout_errors(one, exact.pairs().solution, axes)
         shown = [number for number in SHOWN if number <= self.steps]
-        resolved = int(system.resolved * self.resolution / 2)
+        resolved = int(min(system.resolved, 1) * self.resolution / 2)
         kept = keeps_spectrum(found[:, -1], exact.states[:, -1], resolved)
         return {
             "single_step": single.mean().item(),
@@ -249,13 +249,13 @@ class ToldRun(CustomRun):
         )
         training = time.process_time()
         fit(operator, batches, TrainConfig(steps=self.steps))
-        sizes = {"count": self.test, "steps": self.length, "resolution": self.resolution}
-        drawn = partial(split_trajectories, split="test", **sizes)
-        seen = [errors_of(operator, task, drawn(task))["single_step"] for task in tasks]
+        sizes = {"steps": self.length, "resolution": self.resolution}
+        test = {each: split_trajectories(each, "test", self.test, **sizes) for each in [*tasks, Task.parse(self.task)]}
+        errors = [errors_of(operator, *each) for each in test.items()]
         return {
             "training_seconds": round(time.process_time() - training, 1),
-            **errors_of(operator, Task.parse(self.task), drawn(Task.parse(self.task))),
-            "seen_single_step": seen,
+            **errors[-1],
+            "seen_single_step": [each["single_step"] for each in errors[:-1]],
             "parameters": model.parameter_count,
         }
 
