@@ -285,7 +285,7 @@ def _median(values: Tensor) -> float:
 
 
 PARENT = "evolutions"
-SEEN = ("BURGERS(0.0003,0.003)", "SCALAR(0.5,1.5)", "AC(0.5,1.5)", "KS(16,28)")
+SEEN = ("BURGERS(0.001,0.005)", "SCALAR(0.5,1.5)", "AC(0.5,1.5)", "KS(16,28)")
 UNSEEN = ("NS(0.0003,0.003)", "NS(0.0001,0.0003)", "FKPP(0.4,1)", "SH(0.2,0.6)")
 ROLLOUTS: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": (SEEN[0], UNSEEN[0]), "run": {"steps": 2, "count": 2, "resolution": 32},
@@ -336,9 +336,9 @@ def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
 
 
 FAR, NEAR, BROAD = (
-    "BURGERS(0.0003,0.003)+AC(0.5,1.5)",
-    "BURGERS(0.0003,0.003)+AC(0.5,1.5)+SCALAR(0.5,1.5)",
-    "BURGERS(0.0003,0.003)+AC(0.5,1.5)+SCALAR(0.5,1.5)+BILINEAR(0.7,1.6)",
+    "BURGERS(0.001,0.005)+AC(0.5,1.5)",
+    "BURGERS(0.001,0.005)+AC(0.5,1.5)+SCALAR(0.5,1.5)",
+    "BURGERS(0.001,0.005)+AC(0.5,1.5)+SCALAR(0.5,1.5)+BILINEAR(0.7,1.6)",
 )
 TOLD: dict[str, dict[str, Any]] = {
     "multiplier alone, residual form": {"tasks": NEAR, "form": "residual", "stages": 0},
