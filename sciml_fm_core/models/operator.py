@@ -67,7 +67,7 @@ class Card:
 class Packed:
     """How the weights of a bundle are packed: the operator they are the difference to, its digest, and the block."""
 
-    parent: str | None
+    parent: str | None = None
     digest: str | None = None
     block: int = BLOCK
 

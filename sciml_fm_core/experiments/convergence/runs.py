@@ -207,9 +207,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def convergence_runs(budget: str = "laptop") -> list[CustomRun]:
     """Every operator that ships, other architectures, an FNO that saw one coarse grid alone, and steps of time.
 
-    Of those that ship, the smoke budget has one.
     Steps of time: operators of the heat equation that were trained on one step, and on a range of them, each told the
-    time as a coefficient, or through the symbol.
+    time as a coefficient, or through the symbol. Of the operators that ship, the smoke budget has one.
 
     Raises:
         ValueError: on an unknown budget.
