@@ -549,7 +549,7 @@ def adapt(
     ] = 128,
     symmetries: Annotated[bool, _option("Train on turned and mirrored examples, where the PDE allows.")] = True,
     packed: Annotated[
-        bool, _option("Write eight bits a weight, of the difference to a shipped operator.", "--packed")
+        bool, _option("Write at most eight bits a weight, of the difference to a shipped operator.", "--packed")
     ] = False,
     as_json: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
     seed: Seed = 0,
@@ -643,17 +643,18 @@ def adapt(
                 config=config, seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries,
                 callback=callback,
             )  # fmt: skip
-        made, form = result.operator, cast(dict[str, Any], {})
+        made = written = result.operator
+        form: dict[str, Any] = {}
         if packed and output is not None:  # what is measured is what is written
             form = {"packed": True, "parent": operator if operator in shipped_operators() and not scratch else None}
             with TemporaryDirectory() as folder:
-                made = load_operator(made.save(Path(folder, "packed.safetensors"), **form), device)
-        after = evaluate_operator(made, chosen, **measured)["error"]
+                written = load_operator(made.save(Path(folder, "packed.safetensors"), **form), device)
+        after = evaluate_operator(written, chosen, **measured)["error"]
         card = made.card
         card |= {"adapted_from": operator, "downstream_task": chosen and chosen.label, "steps": steps}
         card |= {"command": command_line(), "errors": {label: after}}
         if parts and data is not None:
-            card |= _measured(made, data, parts | {"validation": held_out}, 0) | {
+            card |= _measured(written, data, parts | {"validation": held_out}, 0) | {
                 "errors": {f"{data.name}, test": after}
             }
         if output is not None:
