@@ -10,6 +10,7 @@ from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
+from .compute import further_fields
 from .predictions import PREDICTIONS
 from .settings import Adapted
 from .state import ExploreState
@@ -52,6 +53,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "resonances": system.resonances if isinstance(system, SpectralSystem) else (),
         "training": state.window if state.training else None,
         "window": (current.settings.task.low, current.settings.task.high) if current else None,
+        "further": [{"key": name, "name": name[:1].upper() + name[1:]} for name in further_fields(system)],
         "predictors": [
             {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash], "empty": one.empty,
              "adapted": one.adapted}
