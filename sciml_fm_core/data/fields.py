@@ -1,7 +1,8 @@
 """Fields of anybody's file as examples: inputs, targets and scalars are named, and no equation is asked for.
 
 An array of one field is (N, ny, nx), N the number of examples; of several, (N, C, ny, nx) or (N, ny, nx, C), and
-channel 1 of ``u`` is the field ``u_1``. Trajectories have an axis of times besides, see `Times`.
+channel 1 of ``u`` is the field ``u_1``. Trajectories have an axis of times besides, and one alone is (T, ny, nx), see
+`Times`.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class _Part:
 
 def has_times(array: FileArray, axis: str, fields: list[FileArray]) -> bool:
     """Whether an array among those of trajectories has an axis of times: those with most axes do, and their like."""
-    longest, place = max(fields, key=lambda each: len(each.shape)), 1 if axis == "first" else -1
+    longest, place = max(fields, key=lambda each: len(each.shape)), -1 if axis == "last" else 1
     alike = len(array.shape) == len(longest.shape) or array.shape[place] == longest.shape[place]
     return len(array.shape) > 3 and alike
 
@@ -152,6 +153,7 @@ class FieldsFile:
     def __init__(self, path: str | Path, layout: Layout | None = None, group: str = ""):
         self.path, self.layout, self.group = user_path(path), layout or layout_beside(path), group
         self._file, self._process = ArrayFile(self.path), os.getpid()
+        self._series: dict[str, FileArray] = {}  # by name, of a file of one trajectory
         self._where = self._file.where
         try:
             self._fit()
@@ -212,6 +214,8 @@ class FieldsFile:
         array = self._file[inside]
         if array.problem:
             raise ValueError(f"{array.where}: {array.problem}")
+        if self.layout.time is not None and self.layout.time.axis == "only" and len(array.shape) >= 3:
+            array = self._series.setdefault(array.name, array.as_series())
         return called or name, array, channel
 
     def _check_apart(self) -> None:
