@@ -193,7 +193,7 @@ class ArrayFile:
             )
         if head.startswith((b"CDF\x01", b"CDF\x02", b"CDF\x05")):
             raise ValueError(
-                f"{self.where}: NetCDF of the classic kind, expected NetCDF 4; convert it by nccopy -k nc4 FILE NEW.nc, "
+                f"{self.where}: NetCDF of the classic kind, expected NetCDF 4; convert it by nccopy -k nc4 FILE NEW.nc "
                 "or in Python by xarray.open_dataset(FILE).to_netcdf(NEW, format='NETCDF4')"
             )
         if h5py.is_hdf5(self.path):
