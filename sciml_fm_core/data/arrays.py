@@ -37,6 +37,11 @@ def printable(value: Any) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(value))
 
 
+def with_gaps(values: np.ndarray) -> np.ndarray:
+    """Numbers of the entries of the first axis in which there are values that are not finite."""
+    return np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+
+
 @dataclass(frozen=True)
 class FileArray:
     """An array of a file, of which parts are read.
@@ -58,6 +63,20 @@ class FileArray:
     where: str
     problem: str | None = None
     of_matlab: bool = False
+
+    @property
+    def last(self) -> str:
+        """The last part of the name."""
+        return self.name.split("/")[-1]
+
+    @property
+    def group(self) -> str:
+        """The part of the name before the last, or the name itself where it has one part only."""
+        return self.name.split("/")[-2:][0]
+
+    def shape_of(self, count: int) -> tuple[int, ...]:
+        """Its shape as that of numbers of so many examples, which MATLAB may hold as a row."""
+        return self.shape[::-1] if self.of_matlab and self.shape == (1, count) else self.shape
 
     @cached_property
     def _values(self) -> Any:

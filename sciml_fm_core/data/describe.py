@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import ArrayFile, FileArray, printable
+from .arrays import ArrayFile, FileArray, printable, with_gaps
 from .fields import WELL, FieldsFile, has_times
 from .layout import Layout, Times
 
@@ -116,8 +116,7 @@ def describe(path: str | Path) -> Description:
             said, note=f"{why}numpy.nan_to_num(values), and where they are as an input of its own, (N, ny, nx)."
         )
     fields = whole
-    last = fields[0].name.split("/")[-1]
-    if len(groups := [each.name.rpartition("/")[0] for each in fields if each.name.endswith(f"/{last}")]) > 1:
+    if len(groups := [each.name.rpartition("/")[0] for each in fields if each.name.endswith(f"/{fields[0].last}")]) > 1:
         why = f"Arrays of the same names are in {', '.join(groups[:4])}: stack them into one array each, (N, ...)."
         return replace(said, note=why)
     layout, why = _fitting(path, fields, arrays, scalars, splits)
@@ -154,7 +153,7 @@ def _fitting(
                 fitting.append((layout, file.shape))
         except ValueError as error:
             notes.append(str(error).removeprefix(f"file {path}: "))
-        of_well = any(each.name.split("/")[-2:][0] in WELL for each in fields)
+        of_well = any(each.group in WELL for each in fields)
         if (fitting and (time is None or of_well)) or "expected other targets" in notes[0]:
             break
     if only or (not fitting and len(fields) == 1 and len(fields[0].shape) == 3):
@@ -189,7 +188,7 @@ def _look(array: FileArray) -> Described:
         rows = np.unique(np.linspace(0, count - 1, some).round().astype(int))
         try:
             values = array.rows(rows) if array.shape else array.at([()])
-            bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+            bad = with_gaps(values)
             note = f"{GAPS} in example {rows[bad[0]]}" if len(bad) else ""
             values = values[np.isfinite(values)]
             found = f"{values.min():.4g} to {values.max():.4g}" if values.size else ""
@@ -208,7 +207,7 @@ def _examples(arrays: list[FileArray]) -> int:
 
 def _by_role(fields: list[FileArray], arrays: list[FileArray], time: Times | None) -> tuple[list[str], list[str]]:
     """Guessed names of inputs and targets; of trajectories, all that vary are states, and the next ones targets."""
-    targets = [each for each in fields if _TARGET.fullmatch(each.name.split("/")[-1])]
+    targets = [each for each in fields if _TARGET.fullmatch(each.last)]
     if time is not None:
         targets = [each for each in fields if has_times(each, time.axis, fields)]
     elif not targets or len(targets) == len(fields):
@@ -219,13 +218,12 @@ def _by_role(fields: list[FileArray], arrays: list[FileArray], time: Times | Non
 
 def _short(array: FileArray, arrays: list[FileArray]) -> str:
     """The last part of a name, if it is of one array."""
-    end = array.name.split("/")[-1]
-    return end if sum(each.name.split("/")[-1] == end for each in arrays) == 1 else array.name
+    return array.last if sum(each.last == array.last for each in arrays) == 1 else array.name
 
 
 def _is_clock(array: FileArray, fields: list[FileArray]) -> bool:
     """Whether an array numbers the first axis of fields on a plane as times, as in the files of climate models."""
-    return _CLOCK.fullmatch(array.name.split("/")[-1]) is not None and all(
+    return _CLOCK.fullmatch(array.last) is not None and all(
         array.shape == each.shape[:1] and len(each.shape) == 3 for each in fields
     )
 
@@ -239,7 +237,7 @@ def _is_on_line(array: FileArray, fields: list[FileArray]) -> bool:
 
 
 def _is_scalar(array: FileArray, count: int) -> bool:
-    shape = array.shape[::-1] if array.of_matlab and array.shape == (1, count) else array.shape
-    if _COORDINATE.fullmatch(array.name.split("/")[-1]):
+    shape = array.shape_of(count)
+    if _COORDINATE.fullmatch(array.last):
         return False
     return shape[:1] == (count,) and (len(shape) == 1 or (len(shape) == 2 and shape[1] <= MOST_COLUMNS))

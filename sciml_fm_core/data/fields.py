@@ -20,7 +20,7 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution, resolution_of
 from sciml_fm_core.physics.unknown import UnknownSystem
 
-from .arrays import ArrayFile, FileArray, printable
+from .arrays import ArrayFile, FileArray, printable, with_gaps
 from .hdf5 import chosen_numbers
 from .layout import SAY_TIMES, Layout, Times, layout_beside
 
@@ -86,8 +86,8 @@ def _part(
     Raises:
         ValueError: if that is not sure, or it has others.
     """
-    group, time, shape = array.name.split("/")[-2:][0], layout.time, array.shape[1:]
-    rank = WELL.index(group) if group in WELL else None
+    time, shape = layout.time, array.shape[1:]
+    rank = WELL.index(array.group) if array.group in WELL else None
     timed = timed if rank is None else len(shape) >= 3 + rank
     where, times = f"{array.where}: {array.shape}", 0
     times_last = timed and rank is None and time is not None and time.axis == "last"
@@ -238,7 +238,7 @@ class FieldsFile:
     def _scalar(self, said: str, count: int) -> tuple[str, np.ndarray]:
         """Name and values (count, c) of a scalar; one number is that of all examples."""
         name, array, channel = self._find(said)
-        shape = array.shape[::-1] if array.of_matlab and array.shape == (1, count) else array.shape
+        shape = array.shape_of(count)
         if (len(shape) not in (1, 2) or shape[0] != count) and not (np.prod(shape) == 1 and len(shape) <= 2):
             raise ValueError(f"{array.where}: expected a scalar ({count},) or ({count}, c), or one number, got {shape}")
         values = array.at([()]).reshape(1 if np.prod(shape) == 1 else count, -1)
@@ -300,8 +300,7 @@ class FieldsFile:
 
 
 def _check_finite(values: np.ndarray, array: FileArray, rows: np.ndarray) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    if len(bad):
+    if len(bad := with_gaps(values)):
         raise ValueError(
             f"{array.where}: expected finite values in float32, got NaN or infinity in example {rows[bad[0]]}; leave "
             "it out or mend it"
