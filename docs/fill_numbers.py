@@ -61,11 +61,9 @@ def shown(experiment: str, *tables: Callable[[list[dict]], str], about: str = ""
     def section() -> str:
         records = recorded(experiment)
         hours, one = sum(record["total_seconds"] for record in records) / 3600, records[0]
-        tested = (
-            "; errors on {test} test examples at {test_resolution} x {test_resolution}"
-            if {"test", "test_resolution"} <= set(one)
-            else ""
-        )
+        tested = ""
+        if {"test", "test_resolution"} <= set(one):
+            tested = "; errors on {test} test examples at {test_resolution} x {test_resolution}"
         origin = (
             f"{len(records)} runs, {hours:.1f} process hours on {one['hardware']}, torch {one['versions']['torch']}, "
             f"seed 0 unless said{tested.format(**one)}. "
