@@ -4,7 +4,7 @@ python benchmarks/evolutions.py scalar  FOLDER      # about an hour on one core
 python benchmarks/evolutions.py tunings FOLDER      # ten minutes, of the operator that ships
 python benchmarks/evolutions.py gray-scott FOLDER   # a quarter of an hour
 
-The first begins at 32 x 32, where a step is four times cheaper, and goes on at 64 x 64 with roll-outs of 2, then 4 steps.
+The first begins at 32 x 32, where a step is four times cheaper, and goes on at 64 x 64 with roll-outs of 2 to 4 steps.
 Trainings go on from their checkpoints; those that are limited by time depend on the machine.
 """
 
@@ -92,9 +92,17 @@ def gray_scott(folder: Path) -> None:
     """An operator for the two fields of Gray-Scott."""
     operator, _ = pretrain(
         tasks(("GS(0.035,0.05)",)),
-        TrainConfig(steps=100_000, time_limit=900, learning_rate=3e-3, validate_every=200), recipe="step", resolution=64, batch_size=8, unrolled=Unrolled({0: 1, 0.4: 3}), validation_count=64,
-        callback=show, checkpoint=folder / "gray-scott.checkpoint", width=14, modes=12,
-    )  # fmt: skip
+        TrainConfig(steps=100_000, time_limit=900, learning_rate=3e-3, validate_every=200),
+        recipe="step",
+        resolution=64,
+        batch_size=8,
+        unrolled=Unrolled({0: 1, 0.4: 3}),
+        validation_count=64,
+        callback=show,
+        checkpoint=folder / "gray-scott.checkpoint",
+        width=14,
+        modes=12,
+    )
     finished(operator, folder / "gray-scott.safetensors", "gray-scott")
 
 

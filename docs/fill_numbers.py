@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from sciml_fm_core.experiments import import_all, variable_coefficients
+from sciml_fm_core.experiments import evolutions, import_all, variable_coefficients
 from sciml_fm_core.experiments.convergence import runs as convergence
 from sciml_fm_core.experiments.darcy import runs as darcy
 from sciml_fm_core.experiments.low_precision import runs as low_precision
