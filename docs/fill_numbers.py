@@ -422,8 +422,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "few": shown(
             "evolution_transfer",
             evolutions.few_trajectories_table,
-            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}; from random weights "
-            "with twice the steps.",
+            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}; from random "
+            "weights with twice the steps.",
         ),
     },
     "dashboard.md": {"page": page},
