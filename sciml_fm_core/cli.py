@@ -17,6 +17,7 @@ from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, cast
+from urllib.parse import urlencode
 
 import torch
 import typer
@@ -821,6 +822,12 @@ def batch(
 
 @_command()
 def explore(
+    operators: Annotated[
+        list[Path] | None, typer.Argument(help="Bundles to show besides those in the folder runs.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, _option("Files of fields to show operators of given fields on, where not beside them.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Port of the server on this machine.", min=1, max=65535)] = 5006,
     browser: Annotated[bool, _option("Open the page in a browser.")] = True,
     origin: Annotated[list[str] | None, _option("Behind a proxy: host by which browsers know it, '*' for any.")] = None,
@@ -831,12 +838,23 @@ def explore(
     address: Annotated[str | None, _option("Listen on this address alone; if public, 127.0.0.1.")] = None,
     threads: Threads = None,
 ) -> None:
-    """Serve the dashboard on this machine until Ctrl-C: /explore and /studies."""
+    """Serve the dashboard on this machine until Ctrl-C: /explore and /studies.
+
+    Of an operator of given fields the test examples of its file are shown: /explore?page=data.
+    """
     if threads:  # the pages ask for the threads once more
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    pages = f"http://localhost:{port}{'/' + prefix.strip('/') if prefix else ''}/explore"
-    console.print(f"{pages} and /studies (Ctrl-C stops it)", highlight=False)
-    serve_dashboard(port, browser, origin or [], public=public, prefix=prefix, address=address)
+    given = [read_header(path) for path in operators or []]
+    if missing := [path for path in data or [] if not path.exists()]:
+        raise ValueError(f"explore: no file {missing[0]}")
+    own = any(header.normalization.get("inputs") is not None for header in given)  # that name their fields themselves
+    opens = f"explore?{urlencode({'page': 'data', 'operator': operators[0].stem})}" if own and operators else "explore"
+    pages = f"http://localhost:{port}{'/' + prefix.strip('/') if prefix else ''}/{opens}"
+    console.print(f"{pages} and /studies (Ctrl-C stops it)", highlight=False, soft_wrap=True)
+    serve_dashboard(
+        port, browser, origin or [], public=public, prefix=prefix, address=address, operators=operators or [],
+        data=data or [], opens=opens,
+    )  # fmt: skip
 
 
 @_command()

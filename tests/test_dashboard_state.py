@@ -679,6 +679,23 @@ def test_the_program_makes_the_fields_again(state, operators, drawn, capsys):
     assert "sciml-fm adapt" in text
 
 
+@pytest.mark.parametrize("drawn", [False, True])
+def test_coefficients_that_are_fields_are_shown_and_kept(drawn, capsys):
+    state = ExploreState(find_bundles()[0], lambda bundle: load_operator(bundle.path))
+    state.choose_system("variable_advection")
+    if drawn:
+        state.place_gaussians([(0.25, 0.5, 1.0), (0.6, 0.4, -0.5)])
+    frame = compute(state.query())
+    assert setup_message(state)["further"] == [{"key": "v1", "name": "V1"}, {"key": "v2", "name": "V2"}]
+    _, arrays = frame_message(frame)
+    assert {"v1", "v2"} < set(arrays)
+    with np.load(io.BytesIO(as_npz(frame, "here").content)) as file:
+        assert np.array_equal(file["v1"], frame.further["v1"])
+    exec(compile(program(state, query_of(state)).content.decode(), "page.py", "exec"), {})
+    error = float(capsys.readouterr().out.split()[1].removesuffix("%"))
+    assert error == pytest.approx(100 * frame.predictions["zero_shot"].relative_error, rel=1e-2)
+
+
 # Links --------------------------------------------------------------------------------------------------------------
 
 

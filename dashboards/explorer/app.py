@@ -165,11 +165,18 @@ class Explorer:
 
     # Layout ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def _has_own_data(self) -> bool:
+        return any(not bundle.is_known for bundle in self.state.bundles.values())
+
     def page(self) -> pmui.Page:
         """The whole page: the stage, below it the training, and a drawer for what is set seldom."""
         page = dashboard_page(
             title=TITLE,
-            header=[pn.pane.HTML(text.page_link("studies", address_of("studies")), margin=(0, 10))],
+            header=[
+                pn.pane.HTML(text.page_link(name, address_of(name)), margin=(0, 10))
+                for name in (["data", "studies"] if self._has_own_data else ["studies"])
+            ],
             sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
             sidebar_open=False,
             sx={

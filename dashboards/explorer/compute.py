@@ -106,6 +106,12 @@ def drawn_field(system: System) -> int:
     return system.inputs.index("source") if "source" in system.inputs else len(system.inputs) - 1
 
 
+def further_fields(system: System) -> list[str]:
+    """Names of the fields that are shown beside the one that is drawn by hand and the first output field."""
+    shown = system.inputs[drawn_field(system)], system.outputs[0]
+    return [name for name in (*system.inputs, *system.outputs) if name not in shown]
+
+
 def make_source(query: Query) -> Tensor:
     """Source of a query, shape (n, n), or its input fields, (p, n, n).
 
@@ -154,7 +160,7 @@ def compute(query: Query) -> Frame:
         source=fields[shown[0]],
         solution=fields[shown[1]],
         solution_residual=residual.item(),
-        further={name: values for name, values in fields.items() if name not in shown},
+        further={name: fields[name] for name in further_fields(system)},
         coefficients=dict(zip(system.coefficient_names, given.tolist(), strict=True)),
         predictions={key: measured.get(key) for key in query.operators},
     )
@@ -237,6 +243,7 @@ def frame_message(frame: Frame, mean: float | None = None) -> Message:
     query = frame.query
     shown = {key: prediction for key, prediction in frame.predictions.items() if prediction is not None}
     arrays = {"source": frame.source, "solution": frame.solution} | {key: p.error for key, p in shown.items()}
+    arrays |= frame.further
     header = {
         "system": query.system.name,
         "dial": query.dial,

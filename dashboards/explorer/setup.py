@@ -11,6 +11,7 @@ from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import SYSTEMS, System
 
 from . import text
+from .compute import further_fields
 from .predictions import PREDICTIONS
 from .settings import Adapted
 from .state import ExploreState
@@ -65,6 +66,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "resonances": system.resonances if is_spectral(system) else (),
         "training": state.window if state.training else None,
         "window": (current.settings.task.low, current.settings.task.high) if current else None,
+        "further": [{"key": name, "name": name[:1].upper() + name[1:]} for name in further_fields(system)],
         "predictors": [
             {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash], "empty": one.empty,
              "adapted": one.adapted}

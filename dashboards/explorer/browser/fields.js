@@ -87,9 +87,13 @@ class Fields {
     this.pointed = null // x and y on the unit square, while something is
   }
 
-  // Build the columns for a list of predictors, which changes with the page's plug-ins only.
-  build(predictors) {
+  // Build the columns for a list of predictors, which changes with the page's plug-ins only, and for what further fields
+  // an equation has, such as coefficients that vary in space.
+  build(predictors, further) {
     this.predictors = predictors
+    this.further = further
+    this.columns.style.setProperty('--fields', 5 + further.length)
+    this.columns.style.setProperty('--cut', 2 + further.length)
     this.fields = {}
     this.errors = {}
     this.parts = {}
@@ -98,7 +102,7 @@ class Fields {
     this.pair.replaceChildren()
     this.switch.replaceChildren()
     this.below.replaceChildren(this.below.firstChild)
-    for (const one of [{key: 'source', name: 'Source f', color: this.colours.exact}, {key: 'solution', name: 'Exact u', color: this.colours.exact}])
+    for (const one of [...further.map(each => ({...each, color: this.colours.exact})), {key: 'source', name: 'Source f', color: this.colours.exact}, {key: 'solution', name: 'Exact u', color: this.colours.exact}])
       this.column(this.columns, one)
     this.columns.append(this.pair, this.switch, this.middle, this.below, this.panel)
     this.middle.append(this.readout)
@@ -173,7 +177,8 @@ class Fields {
       high = Math.max(high, Math.min(b, limits[1]))
     }
     frame.limits = [low, high]
-    this.fields.source.paint(arrays.source, points, linear(...extent(arrays.source), solution))
+    for (const key of ['source', ...this.further.map(each => each.key)])
+      this.fields[key].paint(arrays[key], points, linear(...extent(arrays[key]), solution))
     this.fields.solution.paint(exact, points, linear(low, high, solution))
     for (const one of this.predictors) {
       this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), one.empty)
@@ -231,7 +236,7 @@ class Fields {
     const [x, y] = pointed, {points, arrays} = frame
     const i = Math.floor(y * points) * points + Math.floor(x * points)
     for (const {cross} of this.all) Object.assign(cross.style, {left: `${100 * x}%`, bottom: `${100 * y}%`})
-    const says = [`x ${x.toFixed(2)}, y ${y.toFixed(2)}`, `f ${number(arrays.source[i])}`, `u ${number(arrays.solution[i])}`]
+    const says = [`x ${x.toFixed(2)}, y ${y.toFixed(2)}`, ...this.further.map(({key, name}) => `${name.toLowerCase()} ${number(arrays[key][i])}`), `f ${number(arrays.source[i])}`, `u ${number(arrays.solution[i])}`]
     for (const one of this.predictors) if (frame.shown[one.key]) says.push(`${one.name.toLowerCase()} ${number(frame.shown[one.key][i])}`)
     if (arrays.spread) says.push(`spread ${number(arrays.spread[i])}`)
     this.readout.textContent = says.join('   ')

@@ -73,7 +73,7 @@ export function render({model, el}) {
   }
 
   function configure(next) {
-    const first = !setup || JSON.stringify(setup.predictors) !== JSON.stringify(next.predictors)
+    const first = !setup || JSON.stringify([setup.predictors, setup.further]) !== JSON.stringify([next.predictors, next.further])
     if (setup?.system !== next.system) frame = null
     setup = next
     radios(systems, 'system', setup.systems, setup.system, 'system')
@@ -83,7 +83,7 @@ export function render({model, el}) {
     equation.innerHTML = setup.equation
     radios(examples, 'examples', setup.results, setup.shown, 'result')
     if (first) {
-      fields.build(setup.predictors)
+      fields.build(setup.predictors, setup.further)
       drawing = new Drawing(fields.parts.source.head, fields.fields.source, {
         change: rows => move({gaussians: rows}),
         random: () => move({random: true}),
