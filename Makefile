@@ -80,7 +80,7 @@ release-check: install
 OPERATORS := symbol sys-1-symbol sys-1 sys-2 sys-3 mixed sys-1-paper sys-4 sys-5
 
 # They ship in float16, which changes their errors by less than 0.5 %; those of `symbol` it would change by 5 %. `sys-5` ships
-# in eight bits, which change its error by 2 %.
+# packed, which changes its error by 3 %.
 weights: $(OPERATORS:%=runs/weights/%.safetensors)
 	$(BIN)/python -c "import sys; from sciml_fm_core import load_operator; \
 	[load_operator(f'runs/weights/{name}.safetensors').save(f'sciml_fm_core/weights/{name}.safetensors', \

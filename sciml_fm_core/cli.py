@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, cast
@@ -34,16 +34,21 @@ from .data.given import File, Reader, Rows, few_of, file_of, rows_of, split_file
 from .data.hdf5 import DatasetFile, is_dataset
 from .data.layout import Layout
 from .data.own import find_layout, open_splits, trained_on
+from .data.rollouts import Unrolled
 from .data.splits import draw_split
 from .data.trajectories import save_trajectories, split_trajectories
 from .evaluation.errors import evaluate as evaluate_operator
 from .evaluation.errors import evaluate_shifts
+from .evaluation.rollouts import SHOWN, rollout_errors
+from .evaluation.rollouts import rollout as rollout_of
 from .files import check_folder, check_output, find_file, user_path
 from .locks import command_line, lock_output
 from .messages import one_line
 from .models.base import AUTO, MODELS, find_model
 from .models.fno import SIZES
+from .models.normalization import StepNormalization
 from .models.operator import Operator, load_operator, read_header, shipped_adaptations, shipped_operators
+from .physics.evolution import Evolution
 from .physics.sampling import check_resolution
 from .physics.spectral import Resolution, grid_shape, grid_text, parse_resolution
 from .physics.system import System
@@ -89,6 +94,8 @@ def _command(**settings: Any) -> Callable:
     return register
 
 
+LENGTH = 10
+"""Steps of the trajectories that an operator is adapted to."""
 LARGEST_NUMBER = 2**31 - 1
 """Largest number on the command line: more is a slip of the keyboard, and no tensor has as many rows."""
 
@@ -145,6 +152,11 @@ Scalars = Annotated[str | None, _option("Arrays of one number, or a few, for eac
 Channels = Annotated[
     str | None, _option("Axis of the channels after the examples: first or last; else it is guessed.", "--channels")
 ]
+Rollout = Annotated[
+    str | None, _option("Of an evolution: steps followed in training, or a schedule such as '0:1,0.5:4'.")
+]
+Noise = Annotated[float | None, _option("Of an evolution: size of random waves added to first states.", least=0)]
+PushForward = Annotated[bool, _option("Of an evolution: no gradient through the states between.", "--push-forward")]
 Wait = Annotated[bool, _option("Where another process works on the same output, wait for it.", "--wait")]
 
 
@@ -287,6 +299,9 @@ def pretrain(
     start: Annotated[
         str | None, _option("Shipped name or bundle to begin from; random weights where not given.")
     ] = None,
+    rollout: Rollout = None,
+    noise: Noise = None,
+    push_forward: PushForward = False,
     time_limit: Annotated[float | None, _option("Seconds by which the training ends.", above=0)] = None,
     checkpoint: Annotated[Path | None, _option("File to keep the state in, to resume from.")] = None,
     compile: Annotated[bool | None, _option("Use torch.compile; by rule: long runs on a GPU.")] = None,
@@ -339,6 +354,9 @@ def pretrain(
     known = chosen[0].system if chosen else cast(File, file_of(sets[0])).system
     for grid in [schedule or 64] if schedule or not sets else grids:
         _check_grids(smallest_grid, grid, known)
+    if recipe is None and chosen and isinstance(known, Evolution) and not known.is_linear:
+        recipe = "step"
+    unrolled = _unrolled(rollout, noise, push_forward, recipe == "step")
     about = " + ".join(task.label for task in chosen) or str(paths[0])
     first = os.environ.get("RANK", "0") == "0"  # the process that writes, of those that torchrun started
     with (
@@ -351,7 +369,8 @@ def pretrain(
         operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, architecture=architecture, size=size, seed=seed, batch_size=batch_size,
             resolution=schedule, data=sets, validation=held_out, device=own_device, callback=callback,
-            checkpoint=checkpoint, processes=processes, start=start, validation_count=validation_count, **shape,
+            checkpoint=checkpoint, processes=processes, start=start, validation_count=validation_count,
+            unrolled=unrolled, **shape,
         )  # fmt: skip
         if not processes.first:
             return
@@ -379,6 +398,18 @@ def _schedule(text: str) -> Resolution | dict[float, Resolution]:
         return schedule
     except ValueError:
         raise ValueError(f"resolution: expected points or a schedule such as '0:32,0.7:64', got {text!r}") from None
+
+
+def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, asked: bool) -> Unrolled | None:
+    """How many steps evolutions are followed in training; an error where no operator takes steps."""
+    if not asked:
+        if rollout is not None or noise is not None or push_forward:
+            raise ValueError("--rollout, --noise and --push-forward belong to evolutions and the recipe step")
+        return None
+    steps: Any = _schedule(rollout or "1")
+    if any(isinstance(each, tuple) for each in (steps.values() if isinstance(steps, dict) else [steps])):
+        raise ValueError(f"rollout: expected steps or a schedule such as '0:1,0.5:4', got {rollout!r}")
+    return Unrolled(steps, push_forward, noise or 0.0)
 
 
 def _smallest_grid(architecture: str, size: str, grids: list[Resolution]) -> int:
@@ -493,6 +524,9 @@ def adapt(
     ] = None,
     test: Annotated[Path | None, _option("File to measure on; else some of --data are held out.")] = None,
     system: GivenSystem = None,
+    rollout: Rollout = None,
+    noise: Noise = None,
+    push_forward: PushForward = False,
     output: Annotated[Path | None, _option("Bundle to write.")] = None,
     scratch: Annotated[bool, _option("Start from random weights instead.", "--scratch")] = False,
     physics: Annotated[bool, _option("Use no labels: fresh sources and the equation.", "--physics")] = False,
@@ -516,7 +550,7 @@ def adapt(
     ] = 128,
     symmetries: Annotated[bool, _option("Train on turned and mirrored examples, where the PDE allows.")] = True,
     packed: Annotated[
-        bool, _option("Write eight bits a weight, of the difference to a shipped operator.", "--packed")
+        bool, _option("Write at most eight bits a weight, of the difference to a shipped operator.", "--packed")
     ] = False,
     as_json: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
     seed: Seed = 0,
@@ -525,6 +559,9 @@ def adapt(
     wait: Wait = False,
 ) -> None:
     """Fine-tune an operator (or train its twin from scratch) on a few examples and measure it before and after.
+
+    Of an evolution the examples are trajectories, of 10 steps or those of a roll-out, and weights are chosen by
+    roll-outs.
 
     With --physics it sees no solved example: the residual of the equation is made small on fresh sources, and the
     weights are chosen by it too. The test examples alone are solved.
@@ -558,6 +595,9 @@ def adapt(
     config = TrainConfig(steps=steps, learning_rate=learning_rate, loss=loss, validate_every=max(1, steps // 20))
     if physics:
         unlabelled_config(config)
+    steps_taken = chosen is not None and data is None and isinstance(pretrained.normalization, StepNormalization)
+    unrolled = _unrolled(rollout, noise, push_forward, steps_taken and not physics)
+    rolled: dict[str, Any] = {} if unrolled is None else {"unrolled": unrolled}
     start = train_from_scratch if scratch else fine_tune
     with _locked(output, wait=wait) as to_do:
         if not to_do:
@@ -585,29 +625,37 @@ def adapt(
             _check_grids(pretrained.model.smallest_grid, grids, pretrained.systems[0])
             given, measured = {"data": train}, {"data": tested}
         elif chosen is not None:
-            held_out = draw_split(chosen, "validation", validation_count or 64, seed=seed, resolution=points)
             measured = {"count": test_count or 256, "seed": seed, "resolution": test_resolution}
-            few = None if physics else draw_split(chosen, "train", examples or 64, seed=seed, resolution=points)
+            few: Any
+            if unrolled is not None:  # whole trajectories, of at least as many steps as a roll-out
+                drawn = partial(split_trajectories, chosen, steps=max(LENGTH, unrolled.most), seed=seed)
+                held_out = drawn("validation", count=validation_count or 8, resolution=points)
+                few = drawn("train", count=examples or 16, resolution=points)
+            else:
+                held_out = draw_split(chosen, "validation", validation_count or 64, seed=seed, resolution=points)
+                few = None if physics else draw_split(chosen, "train", examples or 64, seed=seed, resolution=points)
             given = {"unlabelled": chosen} if physics else {"data": few, "system": chosen.system}
         count = 0 if physics else given["data"].size
         label = chosen.label if chosen is not None else str(data)
         before = evaluate_operator(pretrained, chosen, **measured)["error"]
         with training_bar(label) as callback:
             result = start(
-                pretrained, **given, resolution=schedule, batch_size=batch_size, validation=held_out, config=config,
-                seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries, callback=callback,
+                pretrained, **given, **rolled, resolution=schedule, batch_size=batch_size, validation=held_out,
+                config=config, seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries,
+                callback=callback,
             )  # fmt: skip
-        made, form = result.operator, cast(dict[str, Any], {})
+        made = written = result.operator
+        form: dict[str, Any] = {}
         if packed and output is not None:  # what is measured is what is written
             form = {"packed": True, "parent": operator if operator in shipped_operators() and not scratch else None}
             with TemporaryDirectory() as folder:
-                made = load_operator(made.save(Path(folder, "packed.safetensors"), **form), device)
-        after = evaluate_operator(made, chosen, **measured)["error"]
+                written = load_operator(made.save(Path(folder, "packed.safetensors"), **form), device)
+        after = evaluate_operator(written, chosen, **measured)["error"]
         card = made.card
         card |= {"adapted_from": operator, "downstream_task": chosen and chosen.label, "steps": steps}
         card |= {"command": command_line(), "errors": {label: after}}
         if parts and data is not None:
-            card |= _measured(made, data, parts | {"validation": held_out}, 0) | {
+            card |= _measured(written, data, parts | {"validation": held_out}, 0) | {
                 "errors": {f"{data.name}, test": after}
             }
         if output is not None:
@@ -620,7 +668,8 @@ def adapt(
     if as_json:
         print(json.dumps(summary))
         return
-    shown = f"0 labels, {card['loss']} loss" if physics else f"{count} examples"
+    labels = "examples" if unrolled is None else "trajectories"
+    shown = f"0 labels, {card['loss']} loss" if physics else f"{count} {labels}"
     console.print(
         f"{label}, {shown}: zero-shot {before:.2%}, {summary['start']} {after:.2%} "
         f"(learning rate {result.learning_rate:g}, {summary['seconds']:.0f} s)"
@@ -649,6 +698,7 @@ def evaluate(
     symmetries: Annotated[
         bool, _option("Average predictions over turned and mirrored inputs: 8 times the cost.", "--symmetries")
     ] = False,
+    steps: Annotated[int | None, _option("Of an evolution: roll out so many steps.", least=1)] = None,
     as_json: Annotated[bool, _option("Print as JSON.", "--json")] = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -671,6 +721,27 @@ def evaluate(
             given, where = open_splits(data, layout)["test"], "the test split of a file that it was trained on"
     points = parse_resolution(resolution) if resolution else None
     _check_grids(loaded.model.smallest_grid, points or (128 if given is None else given.resolution), loaded.systems[0])
+    if steps is not None:
+        if chosen is None or given is not None:
+            raise ValueError("--steps rolls out an operator on a TASK of an evolution; name it, without --data")
+        drawn = split_trajectories(
+            chosen, "test", count or 32, steps, seed=seed, resolution=points or 64, device=device
+        )
+        found = rollout_of(loaded, drawn.states[:, 0], drawn.coefficients, steps, chosen.system)
+        errors = rollout_errors(found, drawn.states, chosen.system.input_axes).mean(0)
+        rolled = {str(number): errors[number].item() for number in SHOWN if number < steps} | {
+            str(steps): errors[-1].item()
+        }
+        if as_json:
+            print(
+                json.dumps({"operator": operator, "task": chosen.label, "trajectories": drawn.size, "errors": rolled})
+            )
+            return
+        shown = ", ".join(f"{error:.2%} after {number}" for number, error in rolled.items())
+        console.print(
+            f"{operator} on {task}: mean relative error {shown} steps ({drawn.size} trajectories, seed {seed})"
+        )
+        return
     result = evaluate_operator(
         loaded, chosen, data=given, count=count, resolution=points, seed=seed, symmetries=symmetries
     )

@@ -40,7 +40,7 @@ from explorer.controls import ParameterControls
 from explorer.error_curves import along, coarse_to_fine, mean_at, sweep_sources
 from explorer.exports import as_hdf5, as_npz, program
 from explorer.jobs import AdaptJob, JobQueue
-from explorer.link import query_of, restore, settings_of
+from explorer.link import _system, query_of, restore, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
@@ -432,6 +432,25 @@ def test_a_moving_slider_is_not_sent_back(state):
     slider.value = 33.300000000000004
     assert state.parameters["principal axis"] == pytest.approx(math.radians(33.3))
     assert slider.value == 33.300000000000004
+
+
+def test_the_page_offers_what_has_no_time_and_evolutions_of_others_that_are_exact(registry):
+    offered = list(offered_systems())
+    assert len(offered) == 8
+    assert [each["value"] for each in setup_message(ExploreState({}, None))["systems"]] == offered
+
+    class Cooling(Evolution):
+        """Somebody's own."""
+
+        name, label, equation, coefficient_names = "cooling", "COOLING", "u_t = -u", ("time",)
+        dialled = Parameter("time", 0.1, 1)
+
+        def symbol(self, coefficients, n):
+            return torch.ones(*coefficients.shape[:-1], n, n // 2 + 1, dtype=torch.float64)
+
+    assert list(offered_systems()) == [*offered, "cooling"]
+    with pytest.raises(Exception, match="there is no such equation here"):
+        _system("navier_stokes")
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -144,6 +144,10 @@ def test_the_rest_of_finite_volumes_is_what_diffusion_leaves(name):
 # What is known of each ------------------------------------------------------------------------------------------------
 
 
+def test_who_keeps_the_mean_says_so():
+    assert {name for name in EVOLUTIONS if SYSTEMS[name].keeps_mean} == {*KEEP_THE_MEAN, *VOLUMES} - {*EXACT}
+
+
 @pytest.mark.parametrize("name", [*KEEP_THE_MEAN, *VOLUMES])
 def test_the_mean_stays(name):
     state, coefficients = drawn(name)

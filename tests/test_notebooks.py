@@ -302,8 +302,27 @@ def test_variable_coefficients(computed):
     for record in records:
         if record["kind"] == "few_labels":
             assert percent(record["error"]) in shown, "computed, not canned"
-    assert "labels are worth" in shown
+    assert "no winner is named" in shown
     assert pictures(notebook) == 2
+
+
+def test_rollout(computed):
+    notebook, records = computed("rollout")
+    shown = text(notebook)
+    for record in records:
+        if record["kind"] == "rollout":
+            assert percent(record["single_step"]) in shown, "computed, not canned"
+    assert "The solver wins" in shown or "The solver loses" in shown or "slower settings" in shown
+    assert pictures(notebook) == 2
+
+
+def test_evolution_transfer(computed):
+    notebook, records = computed("evolution_transfer")
+    shown = text(notebook)
+    for record in records:
+        assert percent(record["after_10"]) in shown, "computed, not canned"
+    assert "from scratch" in shown
+    assert pictures(notebook) == 1
 
 
 def test_training_range(computed):

@@ -49,7 +49,8 @@ def errors(operator, task, trajectories):
 def test_trajectories_are_repeated_steps():
     found = drawn(NS, dtype=torch.float64)
     pairs = found.pairs()
-    assert found.steps == 3 and pairs.size == 9
+    assert found.steps == 3
+    assert pairs.size == 9
     stepped = NS.system.step(pairs.source, pairs.coefficients)
     assert torch.allclose(stepped, pairs.solution, atol=1e-12)
 
@@ -116,7 +117,8 @@ def test_a_roll_out_that_fails_is_no_number_from_there_on():
         operator.model.output.bias.fill_(1e9)
     operator.model.output.weight.data.mul_(1e9)
     went = rollout(operator, found.states[:, 0], found.coefficients, 4)
-    assert torch.equal(went[:, 0], found.states[:, 0]) and went[:, 1:].isnan().all()
+    assert torch.equal(went[:, 0], found.states[:, 0])
+    assert went[:, 1:].isnan().all()
     assert rollout_errors(went, found.states)[:, 1:].isinf().all()
     assert (correlations(went, found.states)[:, 1:] == 0).all()
     assert (steps_correlated(correlations(went, found.states)) == 1).all()
@@ -134,7 +136,8 @@ class TestBatches:
     def test_steps_follow_each_other(self):
         batches = FreshTrajectories([NS, BURGERS], 6, Unrolled(3), resolution=32, pool=4, length=5)
         rolled = batches.rolled(7, 0.0)
-        assert len(rolled) == 3 and [part.size for _, part in rolled[0]] == [3, 3]
+        assert len(rolled) == 3
+        assert [part.size for _, part in rolled[0]] == [3, 3]
         for i, (system, first) in enumerate(rolled[0]):
             second, third = rolled[1][i][1], rolled[2][i][1]
             assert torch.equal(first.source, second.source)
@@ -148,7 +151,8 @@ class TestBatches:
         one.batch(3, 0.1)
         assert torch.equal(one.batch(50, 0.1)[0][1].source, other.batch(50, 0.1)[0][1].source)
         assert not torch.equal(one.batch(50, 0.1)[0][1].source, make(1).batch(50, 0.1)[0][1].source)
-        assert len(one.rolled(3, 0.4)) == 1 and len(one.rolled(3, 0.5)) == 2
+        assert len(one.rolled(3, 0.4)) == 1
+        assert len(one.rolled(3, 0.5)) == 2
 
     def test_noise_is_of_the_size_asked_for(self):
         found = drawn(NS, 8, 2)
@@ -179,14 +183,16 @@ class TestTraining:
             [LINEAR, BURGERS], self.CONFIG, recipe="step", resolution=32, batch_size=4, validation_count=32,
             unrolled=Unrolled({0: 1, 0.5: 2}), **SHAPE,
         )  # fmt: skip
-        assert history.best_error is not None and operator.card["unrolled"]["steps"] == {"0": 1, "0.5": 2}
+        assert history.best_error is not None
+        assert operator.card["unrolled"]["steps"] == {"0": 1, "0.5": 2}
         data, validation = drawn(NS, 4, 4), drawn(NS, 2, 4, seed=1)
         options = {
             "system": "NS", "validation": validation, "config": self.CONFIG, "unrolled": Unrolled(2), "batch_size": 4,
             "learning_rates": (1e-3, 3e-3),
         }  # fmt: skip
         tuned = fine_tune(operator, data, **options)
-        assert tuned.operator.card["downstream_examples"] == 4 and set(tuned.tried) == {1e-3, 3e-3}
+        assert tuned.operator.card["downstream_examples"] == 4
+        assert set(tuned.tried) == {1e-3, 3e-3}
         before = rollout_errors(
             rollout(operator, validation.states[:, 0], validation.coefficients, 4, "NS"), validation.states
         )[:, 1:].mean()

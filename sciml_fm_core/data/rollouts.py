@@ -132,8 +132,8 @@ class FreshTrajectories(_Trajectories):
         device: torch.device | str = "cpu",
         pool: int = 32,
         length: int = 6,
-        later: int = 40,
-        renewed: int = 40,
+        later: int = 30,
+        renewed: int = 160,
     ):
         if batch_size < len(tasks) or not tasks:
             raise ValueError(f"fresh trajectories: expected at least one state for each of {len(tasks)} tasks")

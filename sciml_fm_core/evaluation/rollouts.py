@@ -11,6 +11,8 @@ from sciml_fm_core.physics.spectral import parseval_weights, relative_size, tran
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.trajectories import evolution
 
+SHOWN = (1, 5, 10, 50, 200)
+"""Steps at which roll-outs are shown."""
 CORRELATED = 0.8
 """Correlation below which a roll-out has lost the trajectory."""
 

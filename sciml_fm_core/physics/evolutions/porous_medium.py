@@ -28,7 +28,10 @@ MOST_STEPS = 100_000
 
 
 class _PorousMedium(Evolution):
-    """``du/dt = div(k(u) grad u)``; the linear part is diffusion at k of u = 1/2, the rest is what is left of it."""
+    """``du/dt = div(k(u) grad u)``; the linear part is diffusion at k of u = 1/2, the rest is what is left of it.
+
+    How many substeps a step takes depends on the grid and on the largest k of the states, not on `largest_step`.
+    """
 
     geometry = Geometry()
     keeps_mean = True

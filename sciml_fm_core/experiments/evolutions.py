@@ -1,0 +1,442 @@
+"""How far an operator that takes steps goes, and what a few trajectories of a new equation are worth to it.
+
+Beside the networks stands the solver that makes the labels, on coarser grids and with longer steps: at equal error its
+time is the honest comparison (McGreivy and Hakim, 2024).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sciml_fm_core.data.rollouts import FreshTrajectories, Unrolled
+from sciml_fm_core.data.splits import stream
+from sciml_fm_core.data.trajectories import split_trajectories
+from sciml_fm_core.evaluation.rollouts import (
+    SHOWN,
+    correlations,
+    keeps_spectrum,
+    rollout,
+    rollout_errors,
+    steps_correlated,
+)
+from sciml_fm_core.models.fno import FNO, FNOConfig
+from sciml_fm_core.models.normalization import StepNormalization
+from sciml_fm_core.models.operator import Operator, load_operator
+from sciml_fm_core.physics.spectral import resample
+from sciml_fm_core.physics.tasks import Task, parse_mixture
+from sciml_fm_core.physics.trajectories import Trajectories, evolution
+from sciml_fm_core.study.analysis import percent, select, spread, table
+from sciml_fm_core.study.custom import CustomRun
+from sciml_fm_core.study.registry import experiment, for_budget
+from sciml_fm_core.training.config import TrainConfig
+from sciml_fm_core.training.loop import fit
+from sciml_fm_core.training.transfer import fine_tune, train_from_scratch
+
+LONGER = 2
+"""Times as many steps as a fine-tuning takes, for a training from random weights."""
+
+
+def milliseconds_of(step: Any, examples: int) -> float:
+    """Time of this process for an example, of one call that makes the step of all of them; the best of three."""
+    took = []
+    for _ in range(3):
+        began = time.process_time()
+        step()
+        took.append(time.process_time() - began)
+    return round(1000 * min(took) / examples, 3)
+
+
+@dataclass(frozen=True)
+class RolloutRun(CustomRun):
+    """An operator applied to its own states for many steps of a task.
+
+    Attributes:
+        task: of an evolution.
+        parent: shipped operator, or the path of a bundle.
+        steps: how many; errors are noted at those of `SHOWN`.
+        count, resolution, seed: of the test trajectories.
+    """
+
+    task: str
+    parent: str
+    steps: int = 200
+    count: int = 32
+    resolution: int = 64
+    seed: int = 0
+    kind: ClassVar[str] = "rollout"
+
+    def measure(self, device):
+        """Errors at the `SHOWN` steps; steps that stay correlated; what stays finite, and with its spectrum."""
+        task, operator = Task.parse(self.task), load_operator(self.parent, device)
+        system = evolution(task.system)
+        exact = split_trajectories(task, "test", self.count, self.steps, seed=self.seed, resolution=self.resolution)
+        state, coefficients = exact.states[:, 0].to(device), exact.coefficients.to(device)
+        found = rollout(operator, state, coefficients, self.steps, system).cpu()
+        axes = system.input_axes
+        errors = rollout_errors(found, exact.states, axes)
+        one = operator.predict(exact.pairs().source, exact.pairs().coefficients, system)
+        single = rollout_errors(one, exact.pairs().solution, axes)
+        shown = [number for number in SHOWN if number <= self.steps]
+        resolved = int(min(system.resolved, 1) * self.resolution / 2)
+        kept = keeps_spectrum(found[:, -1], exact.states[:, -1], resolved)
+        return {
+            "single_step": single.mean().item(),
+            "shown": shown,
+            "errors": [_median(errors[:, number]) for number in shown],
+            "mean_errors": [_finite(errors[:, number].mean()) for number in shown],
+            "correlated": steps_correlated(correlations(found, exact.states, axes)).double().mean().item(),
+            "finite": torch.isfinite(found[:, -1]).flatten(1).all(1).double().mean().item(),
+            "kept_spectrum": kept.double().reshape(self.count, -1).amin(1).mean().item(),
+            "milliseconds": milliseconds_of(partial(operator.predict, state, coefficients, system), self.count),
+            "parameters": operator.model.parameter_count,
+        }
+
+
+@dataclass(frozen=True)
+class CoarseSolverRun(CustomRun):
+    """The solver of the labels on coarser grids and with longer steps.
+
+    Attributes:
+        task, count, resolution, seed: the trajectories, as in `RolloutRun`.
+        steps: how many.
+        points: grids.
+        substeps: steps of the integrator in each.
+    """
+
+    task: str
+    steps: int = 10
+    count: int = 32
+    resolution: int = 64
+    points: tuple[int, ...] = (24, 32, 48, 64)
+    substeps: tuple[int, ...] = (2, 4, 6, 8, 12)
+    seed: int = 0
+    kind: ClassVar[str] = "coarse_solver"
+
+    def measure(self, device):
+        """A list of ``[points, substeps, error after one step, after all, milliseconds of a step]``."""
+        task = Task.parse(self.task)
+        system = evolution(task.system)
+        exact = split_trajectories(task, "test", self.count, self.steps, seed=self.seed, resolution=self.resolution)
+        rows = []
+        for points in self.points:
+            state, coefficients = resample(exact.states[:, 0], points), exact.coefficients
+            for substeps in self.substeps:
+                try:
+                    found = system.trajectory(state, coefficients, self.steps, substeps=substeps)
+                except ValueError:  # it was unstable
+                    continue
+                errors = rollout_errors(resample(found, self.resolution), exact.states, system.input_axes).mean(0)
+                step = partial(system.trajectory, state, coefficients, 1, substeps=substeps)
+                rows.append([points, substeps, errors[1].item(), errors[-1].item(), milliseconds_of(step, self.count)])
+        return {"settings": rows}
+
+
+@dataclass(frozen=True)
+class FewTrajectoriesRun(CustomRun):
+    """A network for a step, trained on a few trajectories of an evolution.
+
+    Attributes:
+        task: the evolution, unseen by the start.
+        start: ``pre-trained``, or ``scratch`` for random weights, with `LONGER` times the steps.
+        parent: the operator that is tuned, or whose network is trained from random weights.
+        trajectories: labelled ones, of `length` steps each.
+        seed: of the trajectories and weights.
+        steps: of the training.
+        unrolled: steps that each state is followed in training; half of the training takes one at a time.
+        learning_rates: tried, and the best on validation roll-outs kept.
+        resolution, validation, test, length: points, numbers of trajectories, and their steps.
+    """
+
+    task: str
+    start: str
+    parent: str
+    trajectories: int
+    seed: int = 0
+    steps: int = 150
+    unrolled: int = 4
+    batch_size: int = 12
+    learning_rates: tuple[float, ...] = (1e-3, 4e-3)
+    resolution: int = 32
+    validation: int = 8
+    test: int = 32
+    length: int = 10
+    kind: ClassVar[str] = "few_trajectories"
+
+    def __post_init__(self):
+        evolution(Task.parse(self.task).system)
+        if self.start not in ("pre-trained", "scratch"):
+            raise ValueError(f"start: expected pre-trained or scratch, got {self.start!r}")
+
+    def measure(self, device):
+        """Errors of a single step and of roll-outs after 1, 5 and 10, before and after; seconds of labels, training."""
+        task, operator = Task.parse(self.task), load_operator(self.parent, device)
+        drawn = partial(split_trajectories, task, steps=self.length, resolution=self.resolution, seed=self.seed)
+        test = drawn(split="test", count=self.test)
+        drawing = time.process_time()
+        few = drawn(split="train", count=self.trajectories)
+        drawing = time.process_time() - drawing
+        fresh, training = self.start == "scratch", time.process_time()
+        steps = self.steps * (LONGER if fresh else 1)
+        adapted = (train_from_scratch if fresh else fine_tune)(
+            operator, few, system=task.system, validation=drawn(split="validation", count=self.validation),
+            seed=self.seed, unrolled=Unrolled({0: 1, 0.5: self.unrolled}), batch_size=self.batch_size,
+            learning_rates=self.learning_rates, config=TrainConfig(steps=steps, validate_every=max(1, steps // 6)),
+        )  # fmt: skip
+        training = time.process_time() - training
+        before = {} if fresh else {f"{name}_before": value for name, value in errors_of(operator, task, test).items()}
+        return {
+            **errors_of(adapted.operator, task, test),
+            **before,
+            "learning_rate": adapted.learning_rate,
+            "interpolation": adapted.interpolation,
+            "label_seconds": round(drawing, 2),
+            "training_seconds": round(training, 1),
+        }
+
+
+@dataclass(frozen=True)
+class ToldRun(CustomRun):
+    """A small pre-training, and what it makes of an evolution that it has not seen: to find what decides.
+
+    Attributes:
+        name: what is varied.
+        tasks: trained on, joined by ``+``.
+        form, stages: what the network is told, see `StepNormalization`.
+        task: the evolution that is not among them.
+        unrolled, push_forward, noise: see `Unrolled`; half of the training takes one step at a time.
+        steps, batch_size, resolution, seed: of the training.
+        test, length: test trajectories, and their steps.
+    """
+
+    name: str
+    tasks: str
+    form: str = "exponential"
+    stages: int = 4
+    task: str = "NS(0.0003,0.003)"
+    unrolled: int = 3
+    push_forward: bool = False
+    noise: float = 0.0
+    steps: int = 400
+    batch_size: int = 24
+    resolution: int = 32
+    width: int = 20
+    modes: int = 10
+    test: int = 32
+    length: int = 10
+    seed: int = 0
+    kind: ClassVar[str] = "told"
+
+    def measure(self, device):
+        """Errors on the unseen task, as `errors_of`, and of single steps on those of the training."""
+        tasks = parse_mixture(self.tasks)
+        systems = tuple(dict.fromkeys(task.system for task in tasks))
+        normalization = StepNormalization(systems, self.form, self.stages)
+        config = FNOConfig(
+            normalization.in_channels, mode_channels=normalization.channels("modes"), width=self.width, modes=self.modes
+        )
+        model = FNO.create(config, stream(self.seed, "weights"))
+        operator = Operator(model, normalization, {"recipe": "step"}).to(device)
+        unrolled = Unrolled({0: 1, 0.5: self.unrolled}, self.push_forward, self.noise)
+        batches = FreshTrajectories(
+            tasks, self.batch_size, unrolled, resolution=self.resolution, seed=self.seed, device=device
+        )
+        training = time.process_time()
+        fit(operator, batches, TrainConfig(steps=self.steps))
+        sizes = {"steps": self.length, "resolution": self.resolution}
+        test = {each: split_trajectories(each, "test", self.test, **sizes) for each in [*tasks, Task.parse(self.task)]}
+        errors = [errors_of(operator, *each) for each in test.items()]
+        return {
+            "training_seconds": round(time.process_time() - training, 1),
+            **errors[-1],
+            "seen_single_step": [each["single_step"] for each in errors[:-1]],
+            "parameters": model.parameter_count,
+        }
+
+
+def errors_of(operator: Operator, task: Task, test: Trajectories) -> dict[str, float]:
+    """Mean relative errors of single steps, and of roll-outs after 1, 5 and all steps."""
+    system = evolution(task.system)
+    pairs = test.pairs()
+    one = operator.predict(pairs.source, pairs.coefficients, system)
+    found = rollout(operator, test.states[:, 0], test.coefficients, test.steps, system)
+    errors = rollout_errors(found, test.states, system.input_axes).mean(0)
+    single = rollout_errors(one, pairs.solution, system.input_axes).mean()
+    return {
+        "single_step": single.item(),
+        "after_1": _finite(errors[1]),
+        "after_5": _finite(errors[min(5, test.steps)]),
+        "after_10": _finite(errors[-1]),
+    }
+
+
+def _finite(value: Tensor) -> float:
+    return min(value.item(), 1e6)
+
+
+def _median(values: Tensor) -> float:
+    return min(values.median().item(), 1e6)
+
+
+PARENT = "evolutions"
+SEEN = ("BURGERS(0.001,0.005)", "SCALAR(0.5,1.5)", "AC(0.5,1.5)", "KS(16,28)")
+UNSEEN = ("NS(0.0003,0.003)", "NS(0.0001,0.0003)", "FKPP(0.4,1)", "SH(0.2,0.6)")
+ROLLOUTS: dict[str, dict[str, Any]] = {
+    "smoke": {"tasks": (SEEN[0], UNSEEN[0]), "run": {"steps": 2, "count": 2, "resolution": 32},
+              "solver": {"steps": 1, "count": 2, "resolution": 32, "points": (24,), "substeps": (8,)}},
+    "laptop": {"tasks": SEEN + UNSEEN, "run": {}, "solver": {}},
+    "gpu": {"tasks": SEEN + UNSEEN, "run": {"count": 256}, "solver": {"count": 256}},
+    "paper": {"tasks": SEEN + UNSEEN, "run": {"count": 256, "resolution": 128}, "solver": {"resolution": 128}},
+}  # fmt: skip
+FEW: dict[str, dict[str, Any]] = {
+    "smoke": {"tasks": UNSEEN[:1], "counts": (2,), "seeds": 1,
+              "run": {"steps": 2, "validation": 1, "test": 2, "length": 4, "batch_size": 2, "learning_rates": (1e-3,)}},
+    "laptop": {"tasks": UNSEEN[:1], "counts": (2, 16), "seeds": 3, "run": {}},
+    "gpu": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 3,
+            "run": {"steps": 2000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
+    "paper": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 5,
+              "run": {"steps": 8000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
+}  # fmt: skip
+"""How much of the experiments to run, by budget."""
+
+
+@experiment("rollout")
+def rollouts(budget: str = "laptop") -> list[CustomRun]:
+    """Roll-outs of the shipped operator on evolutions that it was trained on and on others; and the coarser solver.
+
+    Raises:
+        ValueError: on an unknown budget.
+    """
+    chosen = for_budget(ROLLOUTS, budget)
+    runs: list[CustomRun] = [RolloutRun(task, PARENT, **chosen["run"]) for task in chosen["tasks"]]
+    return runs + [CoarseSolverRun(task, **chosen["solver"]) for task in chosen["tasks"]]
+
+
+@experiment("evolution_transfer")
+def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
+    """A few trajectories of Navier-Stokes, unseen in pre-training: fine-tuned, and from random weights.
+
+    Raises:
+        ValueError: on an unknown budget.
+    """
+    chosen = for_budget(FEW, budget)
+    return [
+        FewTrajectoriesRun(task, start, PARENT, count, seed, **chosen["run"])
+        for task in chosen["tasks"]
+        for seed in range(chosen["seeds"])
+        for count in chosen["counts"]
+        for start in ("pre-trained", "scratch")
+    ]
+
+
+FAR, NEAR, BROAD = (
+    "BURGERS(0.001,0.005)+AC(0.5,1.5)",
+    "BURGERS(0.001,0.005)+AC(0.5,1.5)+SCALAR(0.5,1.5)",
+    "BURGERS(0.001,0.005)+AC(0.5,1.5)+SCALAR(0.5,1.5)+BILINEAR(0.7,1.6)",
+)
+TOLD: dict[str, dict[str, Any]] = {
+    "multiplier alone, residual form": {"tasks": NEAR, "form": "residual", "stages": 0},
+    "and two stages, residual form": {"tasks": NEAR, "form": "residual", "stages": 2},
+    "two stages, exponential form": {"tasks": NEAR, "stages": 2},
+    "four stages": {"tasks": NEAR},
+    "four stages, no relatives": {"tasks": FAR},
+    "four stages, random bilinear ones too": {"tasks": BROAD},
+    "four stages, one step at a time": {"tasks": NEAR, "unrolled": 1},
+    "four stages, push-forward": {"tasks": NEAR, "push_forward": True},
+    "four stages, noise of 1 %": {"tasks": NEAR, "noise": 0.01},
+}
+"""What is varied in small pre-trainings, by name."""
+
+
+@experiment("told")
+def told(budget: str = "laptop") -> list[CustomRun]:
+    """Small pre-trainings that are told more or less, on narrower and broader families, asked for Navier-Stokes.
+
+    Raises:
+        ValueError: on an unknown budget.
+    """
+    settings: dict[str, dict[str, Any]]
+    settings = {"smoke": {"steps": 2, "test": 2, "length": 2, "batch_size": 4}, "laptop": {},
+                "gpu": {"steps": 4000, "resolution": 64}, "paper": {"steps": 20000, "resolution": 64}}  # fmt: skip
+    chosen, names = for_budget(settings, budget), list(TOLD)[: 2 if budget == "smoke" else None]
+    return [ToldRun(name, **TOLD[name], **chosen) for name in names]
+
+
+def told_table(records: Sequence[dict]) -> str:
+    """What small pre-trainings make of an evolution that they have not seen."""
+    rows = [
+        [r["name"], *(percent(r[name]) if r[name] < 1e3 else "-" for name in ("single_step", "after_5", "after_10"))]
+        for r in select(records, kind="told")
+    ]
+    return table(["told, and trained on", "one step", "after 5", "after 10"], rows)
+
+
+def rollout_table(records: Sequence[dict]) -> str:
+    """How far roll-outs go: median errors at the shown steps, what stays finite, and the time of a step."""
+    runs = select(records, kind="rollout")
+    shown: list[int] = max((record["shown"] for record in runs), key=len, default=[])
+    rows = []
+    for record in runs:
+        errors = [percent(error) if error < 1e3 else "-" for error in record["errors"]]
+        rows.append(
+            [
+                record["task"],
+                "seen" if record["task"] in SEEN else "never seen",
+                percent(record["single_step"]),
+                *errors,
+                *[""] * (len(shown) - len(errors)),
+                f"{record['correlated']:.0f}",
+                percent(record["finite"]),
+                percent(record["kept_spectrum"]),
+                f"{record['milliseconds']:.2g} ms",
+            ]
+        )
+    heads = ["task", "in pre-training", "one step", *(f"after {number}" for number in shown)]
+    return table([*heads, "steps correlated", "finite", "spectrum kept", "a step"], rows)
+
+
+def solver_at(records: Sequence[dict], task: str, error: float, after: int = 0) -> dict[str, Any] | None:
+    """The fastest setting of the coarser solver whose error, after one step or all, is at most a network's; or None."""
+    column = 3 if after else 2
+    for record in select(records, kind="coarse_solver", task=task):
+        good = [row for row in record["settings"] if row[column] <= error]
+        if good:
+            points, substeps, _, _, took = min(good, key=lambda row: row[4])
+            return {"points": points, "substeps": substeps, "milliseconds": took}
+    return None
+
+
+def equal_error_table(records: Sequence[dict]) -> str:
+    """The solver's time for a step at the error that the network has after one."""
+    rows = []
+    for record in select(records, kind="rollout"):
+        error = record["mean_errors"][0]
+        found = solver_at(records, record["task"], error)
+        solver = (
+            f"{found['milliseconds']:.2g} ms ({found['points']} points, {found['substeps']} substeps)"
+            if found
+            else "slower settings than were tried"
+        )
+        rows.append([record["task"], percent(error), f"{record['milliseconds']:.2g} ms", solver])
+    return table(["task", "error after one step", "network", "the solver at that error"], rows)
+
+
+def few_trajectories_table(records: Sequence[dict]) -> str:
+    """Errors after one and ten steps by start and number of trajectories."""
+    few, rows = select(records, kind="few_trajectories"), []
+    for task in dict.fromkeys(record["task"] for record in few):
+        for count in sorted({record["trajectories"] for record in few}):
+            for start in ("pre-trained", "scratch"):
+                runs = select(few, task=task, trajectories=count, start=start)
+                cells = [spread([r[name] for r in runs]) if runs else "" for name in ("single_step", "after_10")]
+                rows.append([task, str(count), start, *cells])
+        before = [r for r in select(few, task=task, start="pre-trained") if "after_10_before" in r]
+        cells = [spread([r[f"{name}_before"] for r in before]) for name in ("single_step", "after_10")]
+        rows.append([task, "0", "pre-trained", *cells])
+    return table(["task", "trajectories", "start", "one step", "after 10 steps"], rows)
