@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,17 +24,21 @@ from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.spectral import resample
-from sciml_fm_core.physics.spectral_system import is_spectral
+from sciml_fm_core.physics.spectral_system import SpectralSystem, is_spectral
 from sciml_fm_core.physics.system import System
 
 from . import text
 
 RESOLUTION = 128
+EVOLUTION_RESOLUTION = 64
+"""Points of what is stepped through in time, as its operators were trained."""
 SPREAD_RESOLUTION = 64
 """Points for the members of an ensemble: as fine as they were trained, and a quarter of the work."""
 
 Message = tuple[dict[str, Any], dict[str, np.ndarray]]
 """A header that JSON can hold, and fields by name; row i of a field is at y = i / n."""
+
+Found = TypeVar("Found")
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +116,11 @@ def further_fields(system: System) -> list[str]:
     return [name for name in (*system.inputs, *system.outputs) if name not in shown]
 
 
+def is_drawn_as_gaussians(system: System) -> bool:
+    """Whether its random sources are those of the paper, whose sparsity can be set."""
+    return isinstance(system, SpectralSystem) and type(system).draw is System.draw
+
+
 def make_source(query: Query) -> Tensor:
     """Source of a query, shape (n, n), or its input fields, (p, n, n).
 
@@ -124,7 +133,7 @@ def make_source(query: Query) -> Tensor:
         if not query.gaussians:
             raise ValueError("The source is empty: click on its field to place a Gaussian, or choose a preset.")
         placed = place(query.gaussians, n, zero_mean=system.zero_mean)
-    if is_spectral(system):
+    if is_drawn_as_gaussians(system):
         if placed is not None:
             return placed
         amplitudes = draw_amplitudes(torch.tensor([query.sparsity], dtype=torch.float32, device="cpu"), generator)
@@ -166,10 +175,10 @@ def compute(query: Query) -> Frame:
     )
 
 
-def attempt(query: Query) -> Frame | str:
-    """Compute a frame, or say why there is none."""
+def attempt(make: Callable[..., Found], *arguments: Any) -> Found | str:
+    """Compute fields, or say why there are none."""
     try:
-        return compute(query)
+        return make(*arguments)
     except (ValueError, ArithmeticError) as error:
         return str(error)
     except Exception:

@@ -12,9 +12,8 @@ import h5py
 import numpy as np
 
 from sciml_fm_core import __version__
-from sciml_fm_core.physics.spectral_system import SpectralSystem
 
-from .compute import Frame, compute, drawn_field
+from .compute import Frame, compute, drawn_field, is_drawn_as_gaussians
 from .settings import AdaptSettings
 from .state import ExploreState
 
@@ -72,7 +71,7 @@ def program(state: ExploreState, address: str) -> File:
     """A Python program that makes the fields on the page again, and the command of the notebook on the same window."""
     query, system, current = state.query(), state.system, state.current
     parameters = ", ".join(f"{value!r}" for value in query.parameters)
-    if not isinstance(system, SpectralSystem):
+    if not is_drawn_as_gaussians(system):
         source = (
             f"fields = system.draw(dial[None], parameters[None], ({query.resolution}, {query.resolution}), "
             f'stream({query.seed}, "explore"))[0].float()'

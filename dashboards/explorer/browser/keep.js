@@ -31,7 +31,7 @@ function picture(dial, fields, sentence, style) {
   Object.entries(fields.fields).forEach(([key, field], i) =>
     image(field, fields.parts[key].column.getAttribute('aria-label'), fields.parts[key].big.textContent, column(i), 190))
   draw('text', svg, {x: 0, y: 414, class: 'title'}, fields.where.parentElement.textContent)
-  inner(fields.cut, 0, 420, first * (side + gap) - gap, side)
+  inner(fields.timed ? fields.course : fields.cut, 0, 420, first * (side + gap) - gap, side)
   Object.values(fields.errors).forEach((field, i) => image(field, 'Error, 0.1 to 100 %', '', column(i + first), 420))
   draw('text', svg, {x: 0, y: 640, class: 'tick'}, location.href)
   return new XMLSerializer().serializeToString(svg)
