@@ -57,7 +57,7 @@ def main() -> None:
             feeds = {key.name: value.numpy() for key, value in zip(session.get_inputs(), given, strict=False)}
             ours, theirs = milliseconds(lambda: session.run(None, feeds)), milliseconds(lambda: predict(*given))  # noqa: B023
             print(
-                f"| {each} | {made.bytes / 1e6:.1f} | {loaded:.0f} | {ours:.1f} | {theirs:.1f} | {made.difference:.0e} |"
+                f"| {each} | {made.bytes / 1e6:.1f} | {loaded:.0f} | {ours:.1f} | {theirs:.1f} | {made.difference:.0e}|"
             )
 
 

@@ -17,6 +17,7 @@ from functools import partial, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, cast
+from urllib.parse import urlencode
 
 import torch
 import typer
@@ -59,7 +60,7 @@ from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.registry import find_experiment, results
-from .terminal import bar_on_errors, console, progress_bar, run_program, stopping, training_bar
+from .terminal import bar_on_errors, console, measuring_bar, progress_bar, run_program, stopping, training_bar
 from .training.config import PRECISIONS, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.interrupts import Interrupts
@@ -379,7 +380,10 @@ def pretrain(
             operator.card |= _measured(operator, paths[0], parts, test_count)
         elif test_count is None or test_count:
             count = 512 if test_count is None else test_count
-            operator.card["errors"] = evaluate_shifts(operator, count=count, resolution=test_resolution)
+            with measuring_bar() as measured:
+                operator.card["errors"] = evaluate_shifts(
+                    operator, count=count, resolution=test_resolution, callback=measured
+                )
             tested = f"{count} test examples at {test_resolution} x {test_resolution}"
             operator.card["errors_measured_on"] = f"{tested} per task, seed 0"
         operator.save(output)
@@ -550,7 +554,7 @@ def adapt(
     ] = 128,
     symmetries: Annotated[bool, _option("Train on turned and mirrored examples, where the PDE allows.")] = True,
     packed: Annotated[
-        bool, _option("Write eight bits a weight, of the difference to a shipped operator.", "--packed")
+        bool, _option("Write at most eight bits a weight, of the difference to a shipped operator.", "--packed")
     ] = False,
     as_json: Annotated[bool, _option("Print the result as JSON.", "--json")] = False,
     seed: Seed = 0,
@@ -644,17 +648,18 @@ def adapt(
                 config=config, seed=seed, learning_rates=LEARNING_RATES if grid else None, symmetries=symmetries,
                 callback=callback,
             )  # fmt: skip
-        made, form = result.operator, cast(dict[str, Any], {})
+        made = written = result.operator
+        form: dict[str, Any] = {}
         if packed and output is not None:  # what is measured is what is written
             form = {"packed": True, "parent": operator if operator in shipped_operators() and not scratch else None}
             with TemporaryDirectory() as folder:
-                made = load_operator(made.save(Path(folder, "packed.safetensors"), **form), device)
-        after = evaluate_operator(made, chosen, **measured)["error"]
+                written = load_operator(made.save(Path(folder, "packed.safetensors"), **form), device)
+        after = evaluate_operator(written, chosen, **measured)["error"]
         card = made.card
         card |= {"adapted_from": operator, "downstream_task": chosen and chosen.label, "steps": steps}
         card |= {"command": command_line(), "errors": {label: after}}
         if parts and data is not None:
-            card |= _measured(made, data, parts | {"validation": held_out}, 0) | {
+            card |= _measured(written, data, parts | {"validation": held_out}, 0) | {
                 "errors": {f"{data.name}, test": after}
             }
         if output is not None:
@@ -741,9 +746,11 @@ def evaluate(
             f"{operator} on {task}: mean relative error {shown} steps ({drawn.size} trajectories, seed {seed})"
         )
         return
-    result = evaluate_operator(
-        loaded, chosen, data=given, count=count, resolution=points, seed=seed, symmetries=symmetries
-    )
+    with measuring_bar() as measured:
+        result = evaluate_operator(
+            loaded, chosen, data=given, count=count, resolution=points, seed=seed, symmetries=symmetries,
+            callback=measured,
+        )  # fmt: skip
     if band:
         from .experiments.uncertainty.bands import band_of
 
@@ -920,6 +927,12 @@ def batch(
 
 @_command()
 def explore(
+    operators: Annotated[
+        list[Path] | None, typer.Argument(help="Bundles to show besides those in the folder runs.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, _option("Files of fields to show operators of given fields on, where not beside them.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Port of the server on this machine.", min=1, max=65535)] = 5006,
     browser: Annotated[bool, _option("Open the page in a browser.")] = True,
     origin: Annotated[list[str] | None, _option("Behind a proxy: host by which browsers know it, '*' for any.")] = None,
@@ -930,12 +943,23 @@ def explore(
     address: Annotated[str | None, _option("Listen on this address alone; if public, 127.0.0.1.")] = None,
     threads: Threads = None,
 ) -> None:
-    """Serve the dashboard on this machine until Ctrl-C: /explore and /studies."""
+    """Serve the dashboard on this machine until Ctrl-C: /explore and /studies.
+
+    Of an operator of given fields the test examples of its file are shown: /explore?page=data.
+    """
     if threads:  # the pages ask for the threads once more
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    pages = f"http://localhost:{port}{'/' + prefix.strip('/') if prefix else ''}/explore"
-    console.print(f"{pages} and /studies (Ctrl-C stops it)", highlight=False)
-    serve_dashboard(port, browser, origin or [], public=public, prefix=prefix, address=address)
+    given = [read_header(path) for path in operators or []]
+    if missing := [path for path in data or [] if not path.exists()]:
+        raise ValueError(f"explore: no file {missing[0]}")
+    own = any(header.normalization.get("inputs") is not None for header in given)  # that name their fields themselves
+    opens = f"explore?{urlencode({'page': 'data', 'operator': operators[0].stem})}" if own and operators else "explore"
+    pages = f"http://localhost:{port}{'/' + prefix.strip('/') if prefix else ''}/{opens}"
+    console.print(f"{pages} and /studies (Ctrl-C stops it)", highlight=False, soft_wrap=True)
+    serve_dashboard(
+        port, browser, origin or [], public=public, prefix=prefix, address=address, operators=operators or [],
+        data=data or [], opens=opens,
+    )  # fmt: skip
 
 
 @_command()

@@ -67,6 +67,9 @@ def serve_dashboard(
     public: bool = False,
     prefix: str = "",
     address: str | None = None,
+    operators: Sequence[Path] = (),
+    data: Sequence[Path] = (),
+    opens: str = "explore",
 ) -> None:
     """Serve the pages on this machine until interrupted, and open the first where a browser is asked for.
 
@@ -82,13 +85,19 @@ def serve_dashboard(
         prefix: path below which the pages are.
         address: on which the server listens; where it is not given, that of this machine alone if the pages are public,
             all if not.
+        operators: bundles to show besides those of the user's folder.
+        data: files of fields in which to look for the examples of operators of given fields.
+        opens: the page that the browser opens, with its query.
 
     Raises:
         ValueError: if the port is taken, the dashboard's packages are not installed, a bound in the environment makes
             no sense, or public pages have no origin.
     """
     server = _dashboard("explore", "explorer.server")
-    server.serve(port, browser, origins, public=public, prefix=prefix, address=address)
+    server.serve(
+        port, browser, origins, public=public, prefix=prefix, address=address, operators=operators, data=data,
+        opens=opens,
+    )  # fmt: skip
 
 
 def copy_notebooks(folder: str | Path) -> list[Path]:

@@ -40,7 +40,7 @@ from explorer.controls import ParameterControls
 from explorer.error_curves import along, coarse_to_fine, mean_at, sweep_sources
 from explorer.exports import as_hdf5, as_npz, program
 from explorer.jobs import AdaptJob, JobQueue
-from explorer.link import query_of, restore, settings_of
+from explorer.link import _system, query_of, restore, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
@@ -434,6 +434,25 @@ def test_a_moving_slider_is_not_sent_back(state):
     assert slider.value == 33.300000000000004
 
 
+def test_the_page_offers_what_has_no_time_and_evolutions_of_others_that_are_exact(registry):
+    offered = list(offered_systems())
+    assert len(offered) == 8
+    assert [each["value"] for each in setup_message(ExploreState({}, None))["systems"]] == offered
+
+    class Cooling(Evolution):
+        """Somebody's own."""
+
+        name, label, equation, coefficient_names = "cooling", "COOLING", "u_t = -u", ("time",)
+        dialled = Parameter("time", 0.1, 1)
+
+        def symbol(self, coefficients, n):
+            return torch.ones(*coefficients.shape[:-1], n, n // 2 + 1, dtype=torch.float64)
+
+    assert list(offered_systems()) == [*offered, "cooling"]
+    with pytest.raises(Exception, match="there is no such equation here"):
+        _system("navier_stokes")
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_ticks_are_round_and_not_too_many(name):
     dial = SYSTEMS[name].dialled
@@ -677,6 +696,23 @@ def test_the_program_makes_the_fields_again(state, operators, drawn, capsys):
     assert float(error[:-1]) == pytest.approx(100 * frame.predictions["zero_shot"].relative_error, rel=1e-3)
     assert "this trains its like:" in text
     assert "sciml-fm adapt" in text
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_coefficients_that_are_fields_are_shown_and_kept(drawn, capsys):
+    state = ExploreState(find_bundles()[0], lambda bundle: load_operator(bundle.path))
+    state.choose_system("variable_advection")
+    if drawn:
+        state.place_gaussians([(0.25, 0.5, 1.0), (0.6, 0.4, -0.5)])
+    frame = compute(state.query())
+    assert setup_message(state)["further"] == [{"key": "v1", "name": "V1"}, {"key": "v2", "name": "V2"}]
+    _, arrays = frame_message(frame)
+    assert {"v1", "v2"} < set(arrays)
+    with np.load(io.BytesIO(as_npz(frame, "here").content)) as file:
+        assert np.array_equal(file["v1"], frame.further["v1"])
+    exec(compile(program(state, query_of(state)).content.decode(), "page.py", "exec"), {})
+    error = float(capsys.readouterr().out.split()[1].removesuffix("%"))
+    assert error == pytest.approx(100 * frame.predictions["zero_shot"].relative_error, rel=1e-2)
 
 
 # Links --------------------------------------------------------------------------------------------------------------

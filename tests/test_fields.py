@@ -552,3 +552,55 @@ def test_groups_in_a_circle_end(tmp_path):
 def test_what_is_not_finite_is_told(tmp_path):
     path = npz(tmp_path / "own.npz", a=with_values(np.inf), u=U)
     assert describe(path).arrays[0].note == "NaN or infinity in example 3"
+
+
+# Layouts that were found in files of others -------------------------------------------------------------------------
+
+
+def write_climate(path, times=20):
+    """A field by time, latitude and longitude, as NetCDF 4 holds it."""
+    values = np.random.default_rng(0).normal(size=(times, 9, 12)).astype("f4")
+    with h5py.File(path, "w") as file:
+        file["uwnd"], file["time"], file["latitude"] = values, np.arange(times), np.linspace(-90, 90, 9)
+    return values
+
+
+def test_one_trajectory_is_a_series_whose_last_times_are_held_out(tmp_path):
+    path = tmp_path / "wind.nc"
+    values = write_climate(path)
+    said = describe(path)
+    assert said.layout == Layout("uwnd", "uwnd", time=Times("only", slide=True))
+    assert (said.examples, "times of one trajectory" in said.note) == (19, True)
+    (tmp_path / "wind.nc.yaml").write_text(said.yaml)
+    parts = open_splits(path)
+    assert [parts[name].rows.tolist() for name in ("train", "validation", "test")] == [
+        list(range(13)), [13, 14, 15], [16, 17, 18]
+    ]  # fmt: skip
+    found = parts["test"].take(slice(None))
+    assert np.array_equal(found.source.numpy(), values[16:19])
+    assert np.array_equal(found.solution.numpy(), values[17:20])
+
+
+@pytest.mark.parametrize(("arrays", "says"), [
+    ({"input": np.ones((6, 8)), "output": np.ones((6, 5, 8))}, "input seems to be a field on a line"),
+    ({"sst": np.full((6, 8, 8), np.nan), "x": np.full((6, 8, 8), np.inf)}, "NaN or infinity in every array of fields"),
+])  # fmt: skip
+def test_what_cannot_be_learned_from_is_said(tmp_path, arrays, says):
+    np.savez(tmp_path / "own.npz", **arrays)
+    said = describe(tmp_path / "own.npz")
+    assert (said.layout, said.note[: len(says)]) == (None, says)
+
+
+def test_fields_with_gaps_are_not_suggested(tmp_path):
+    np.savez(tmp_path / "own.npz", a=np.ones((6, 8, 8)), gaps=np.full((6, 8, 8), np.nan), u=np.ones((6, 8, 8)))
+    assert describe(tmp_path / "own.npz").layout == Layout("a", "u")
+
+
+def test_containers_that_are_to_be_converted(tmp_path):
+    (tmp_path / "old.nc").write_bytes(b"CDF\x01" + bytes(64))
+    with pytest.raises(ValueError, match="NetCDF of the classic kind, expected NetCDF 4; convert it by nccopy"):
+        describe(tmp_path / "old.nc")
+    with h5py.File(tmp_path / "cells.mat", "w") as file:
+        file["one"] = np.ones((4, 4))
+        file.create_dataset("cells", data=[[file["one"].ref]], dtype=h5py.ref_dtype)
+    assert "a cell or struct array of MATLAB" in str(describe(tmp_path / "cells.mat"))

@@ -302,7 +302,7 @@ def test_variable_coefficients(computed):
     for record in records:
         if record["kind"] == "few_labels":
             assert percent(record["error"]) in shown, "computed, not canned"
-    assert "labels are worth" in shown
+    assert "no winner is named" in shown
     assert pictures(notebook) == 2
 
 

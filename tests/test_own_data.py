@@ -38,15 +38,22 @@ def own(tmp_path):
     return ("--data", "own.npz", "--inputs", "a", "--targets", "u", "--scalars", "nu")
 
 
-def test_commands_of_the_page(run, own):
+def test_commands_of_the_page(run, own, monkeypatch):
     """As an engineer types them, in a folder with two files; and the ensemble."""
     page = (Path(__file__).parent.parent / "docs" / "own_data.md").read_text(encoding="utf-8")
     small = {"pretrain": FEW, "adapt": FEW}
     commands = re.findall(r"^sciml-fm (.+)$", page, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 7
+    served = []
+    monkeypatch.setattr("sciml_fm_core.cli.serve_dashboard", lambda *_, **options: served.append(options))
+    printed = []
     for verb, *arguments in map(shlex.split, commands):
         code, out, err = run(verb, *arguments, *small.get(verb, ()))
         assert code == 0, err
+        printed.append(out)
+    assert served[0]["operators"] == [Path("own.safetensors")]
+    assert served[0]["opens"] == "explore?page=data&operator=own"
+    out = next(text for text in reversed(printed) if "band" in text)
     assert "The band holds 90% of the points" in out
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(code.replace("members=4", "members=2, batch_size=4, config=sciml_fm.TrainConfig(steps=2)"), {})

@@ -386,3 +386,19 @@ def test_own_losses_may_be_label_free(monkeypatch):
     register_loss(smooth)
     assert TrainConfig(loss="smooth").validation_loss == "relative"
     del LOSSES["smooth"]
+
+
+@pytest.mark.parametrize("label", ["SYS-4(0.3,0.6)", "SYS-5(0.4,1.6)"])
+@pytest.mark.parametrize("name", ["residual", "physics"])
+def test_residuals_where_coefficients_are_fields(label, name):
+    task, loss = Task.parse(label), LOSSES[name]
+    examples = task.sample(4, 16, torch.Generator().manual_seed(0), dtype=torch.float64)
+    batch = Batch(task.system, *examples)
+    assert loss(examples.solution, batch).max() < 1e-6
+    assert torch.allclose(loss(torch.zeros_like(examples.solution), batch), torch.ones(4, dtype=torch.float64))
+    several = torch.stack([0.5 * examples.solution, examples.solution]).requires_grad_()
+    found = loss(several, batch)
+    assert torch.allclose(found[0], torch.full((4,), 0.5, dtype=torch.float64), rtol=1e-6)
+    found[0].sum().backward()
+    assert torch.isfinite(several.grad).all()
+    assert several.grad[0].abs().max() > 0

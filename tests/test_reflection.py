@@ -8,7 +8,7 @@ from torch import pi
 
 from sciml_fm_core import System, Task, find_system, generate
 from sciml_fm_core.data.hdf5 import DatasetFile
-from sciml_fm_core.physics import reflection, variable_diffusion
+from sciml_fm_core.physics import five_point, reflection, variable_diffusion
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.reflection import even, even_between, odd, reflected
 from sciml_fm_core.physics.symmetries import Geometry
@@ -136,3 +136,54 @@ def test_what_does_not_reflect_is_refused():
     with pytest.raises(ValueError, match="system: expected one of poisson"):
         find_system("SYS-1-ROBIN")
     assert reflection.BOUNDARIES == ("dirichlet", "no-flux")
+
+
+VARYING = torch.zeros(1, 0, dtype=torch.float64)
+
+
+def test_heterogeneous_diffusion_has_boundaries():
+    """SYS-4 with solutions by hand; a is no finite sum of waves."""
+    x, y = points(24)
+    a = torch.exp(0.5 * torch.cos(pi * x) * torch.cos(pi * y))
+    slope_x, slope_y = (-0.5 * pi * torch.sin(pi * p) * torch.cos(pi * q) for p, q in ((x, y), (y, x)))
+    u = torch.sin(pi * x) * torch.sin(2 * pi * y)
+    u_x, u_y = pi * torch.cos(pi * x) * torch.sin(2 * pi * y), 2 * pi * torch.sin(pi * x) * torch.cos(2 * pi * y)
+    source = a * (5 * pi**2 * u - slope_x * u_x - slope_y * u_y)
+    found = find_system("SYS-4-DIRICHLET").solve(torch.stack([a, source])[None], VARYING)
+    assert torch.allclose(found[0], u, atol=1e-8)
+    x, y = points(24, 0.5)
+    a = torch.exp(0.5 * torch.cos(pi * x) * torch.cos(pi * y))
+    slope_x, slope_y = (-0.5 * pi * torch.sin(pi * p) * torch.cos(pi * q) for p, q in ((x, y), (y, x)))
+    u = torch.cos(pi * x) * torch.cos(2 * pi * y)
+    u_x, u_y = -pi * torch.sin(pi * x) * torch.cos(2 * pi * y), -2 * pi * torch.cos(pi * x) * torch.sin(2 * pi * y)
+    source = a * (5 * pi**2 * u - slope_x * u_x - slope_y * u_y)
+    found = find_system("SYS-4-NO-FLUX").solve(torch.stack([a, source])[None], VARYING)
+    assert torch.allclose(found[0], u, atol=1e-8)
+
+
+def test_heterogeneous_diffusion_is_of_second_order_where_the_source_jumps():
+    """f = 1 against five points on a fine grid."""
+
+    def smooth(n):
+        x, y = points(n)
+        return torch.exp(0.8 * torch.cos(pi * x) * torch.cos(2 * pi * y)), torch.ones(n, n, dtype=torch.float64)
+
+    fine = five_point.solve(*(each[None] for each in smooth(256)))[0]
+    errors = []
+    for n in (16, 32, 64):
+        found = find_system("SYS-4-DIRICHLET").solve(torch.stack(smooth(n))[None], VARYING)[0]
+        exact = fine[:: 256 // n, :: 256 // n]
+        errors.append(((found - exact).norm() / exact.norm()).item())
+    assert errors[0] == pytest.approx(0.008, rel=0.1)
+    orders = [torch.tensor(first / second).log2().item() for first, second in pairwise(errors)]
+    assert orders == pytest.approx([2, 2], abs=0.15)
+
+
+@pytest.mark.parametrize("boundary", ["DIRICHLET", "NO-FLUX"])
+def test_tasks_of_heterogeneous_diffusion_with_boundaries(boundary):
+    """Rough coefficients, whose continuation by waves alone would be negative at the edge."""
+    task = Task.parse(f"SYS-4-{boundary}(0.9,1.2)")
+    examples = task.sample(8, 16, torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.allclose(task.system.dial(examples.source, examples.coefficients), examples.dial, rtol=2e-3)
+    again = task.system.varied(examples.source, examples.dial / 2)
+    assert torch.allclose(task.system.dial(again, examples.coefficients), examples.dial / 2, rtol=2e-3)

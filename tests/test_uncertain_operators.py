@@ -132,4 +132,4 @@ def test_an_ensemble_of_heads_is_a_small_file(operator, tmp_path):
     heads = diverse_heads(operator, data, members=4, steps=1)
     assert all(isinstance(member, Operator) for member in heads.members)
     path = heads.save(tmp_path / "heads.safetensors", packed=True)
-    assert path.stat().st_size < 1.1 * operator.save(tmp_path / "one.safetensors", packed=True).stat().st_size
+    assert path.stat().st_size < 0.6 * operator.save(tmp_path / "one.safetensors", half=True).stat().st_size

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sciml_fm_core.experiments import variable_coefficients as study
 from sciml_fm_core.physics import variable_advection, variable_diffusion
 from sciml_fm_core.physics.krylov import NotConverged, conjugate_gradients, conjugate_residuals
 from sciml_fm_core.physics.random_fields import random_field
@@ -217,3 +218,21 @@ def test_both_methods_on_small_matrices():
     positive = matrices @ matrices.mT + torch.eye(12, dtype=torch.float64)
     found = conjugate_gradients(Matrices(positive), source, tolerance=1e-12)
     assert torch.allclose(found.solution, torch.linalg.solve(positive, source))
+
+
+def test_a_winner_is_named_of_three_seeds_that_agree():
+    def runs(seeds, **errors):
+        common = {"kind": "few_labels", "task": "SYS-4(0.3,0.6)", "examples": 64}
+        return [
+            common | {"start": start, "seed": seed, "error": values[seed]}
+            for start, values in errors.items()
+            for seed in range(seeds)
+        ]
+
+    errors = {"scratch": [0.02, 0.04, 0.03], "constant": [0.3] * 3, "mild": [0.01, 0.03, 0.02], "own": [0.001] * 3}
+    (agreed,) = study.winners(runs(3, **errors))
+    assert agreed.startswith("**SYS-4(0.3,0.6), 64 labels.** From mild heterogeneity (cheap) it is the most accurate")
+    assert "2 %; random weights 3 %, constant coefficients (free) 30 %, the target's own range 0.1 %" in agreed
+    (split,) = study.winners(runs(3, **errors | {"scratch": [0.02, 0.025, 0.03]}))
+    assert "No start is the best with every seed, random weights and mild heterogeneity (cheap) share it" in split
+    assert "no winner is named" in study.winners(runs(2, **errors))[0]

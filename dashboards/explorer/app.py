@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from functools import partial
 from threading import Event
-from typing import Any
+from typing import Any, TypeGuard
 
+import numpy as np
 import panel as pn
 import panel_material_ui as pmui
+
+from sciml_fm_core.physics.evolution import Evolution
 
 from . import text
 from .adapt import AdaptView
 from .bundles import find_bundles
-from .compute import Frame, attempt, frame_message, sentence_of, spread_message
+from .compute import Frame, attempt, compute, frame_message, sentence_of, spread_message
 from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves, mean_of
+from .films import Film
 from .frame_loop import FrameLoop
 from .gone import GoneView
 from .lesson_card import LessonCard
@@ -53,9 +58,7 @@ class Explorer:
         arguments = {name: values[-1].decode("utf-8", "replace") for name, values in pn.state.session_args.items()}
         left_out = restore(self.state, arguments)
         self.loop = SessionLoop()
-        self.frames: FrameLoop[Frame | str] = FrameLoop(
-            lambda: FRAMES.submit(attempt, self.state.query()), self._paint, self._rest
-        )
+        self.frames: FrameLoop[Frame | Film | str] = FrameLoop(self._begin_frame, self._paint, self._rest)
         self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4), styles=AS_HIGH_AS_IT_IS)
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
@@ -69,7 +72,8 @@ class Explorer:
         )
         self.choices = Allowance(CHOICES_PER_SECOND)
         self._spreads = Background(SPREADS, self.loop.call)
-        self._last: Frame | None = None
+        self._steps = Background(FRAMES, self.loop.call)
+        self._last: Frame | Film | None = None
         self._drawer_open = False
         self._watch()
 
@@ -89,6 +93,7 @@ class Explorer:
         for part in (self.loop, self.curves, self.tabs, self.frames):
             part.close()
         self._spreads.end()
+        self._steps.end()
         self.adapt.stop()
 
     # The stage ------------------------------------------------------------------------------------------------------
@@ -114,7 +119,7 @@ class Explorer:
             self.stage.tell("window", ends=self.state.window)
 
     def _curves_changed(self) -> None:
-        if self._here(self._last):
+        if self._here(self._last) and isinstance(self._last, Frame):
             self.stage.tell("sentence", text=sentence_of(self._last, mean_of(self._last.query)))
 
     def _tell_address(self) -> None:
@@ -126,27 +131,49 @@ class Explorer:
     def request_frame(self) -> None:
         """Compute the fields anew."""
         self._spreads.end()
+        self._steps.end()
         self.frames.request()
 
-    def _paint(self, outcome: Frame | str, number: int, turn: int) -> None:
-        self._last = outcome if isinstance(outcome, Frame) else None
-        if isinstance(outcome, Frame):
-            header, arrays = frame_message(outcome, mean_of(outcome.query))
-            self.stage.tell("frame", arrays, id=number, turn=turn, **header)
-        else:
-            self.notice(outcome, id=number)
+    def _begin_frame(self) -> Future[Frame | Film | str]:
+        query = self.state.query()
+        return FRAMES.submit(attempt, Film if isinstance(query.system, Evolution) else compute, query)
 
-    def _rest(self, number: int, outcome: Frame | str) -> None:
+    def _paint(self, outcome: Frame | Film | str, number: int, turn: int) -> None:
+        self._last = None if isinstance(outcome, str) else outcome
+        if isinstance(outcome, str):
+            self.notice(outcome, id=number)
+            return
+        film = isinstance(outcome, Film)
+        header, arrays = outcome.message() if film else frame_message(outcome, mean_of(outcome.query))
+        self.stage.tell("frame", arrays, id=number, turn=turn, **header)
+        if film:
+            self._step_on(outcome, number)
+
+    def _step_on(self, film: Film, number: int) -> None:
+        """One step at a time, between the frames of others; none once another frame is asked for."""
+        if not film.is_over and self.frames.rests_at(number):
+            self._steps.begin(self._take_step, film, number)
+
+    def _take_step(self, film: Film, number: int, stop: Event) -> None:
+        film.advance()
+        header, arrays = film.message()
+        self._steps.show(stop, self._show_step, film, number, header, arrays)
+
+    def _show_step(self, film: Film, number: int, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.stage.tell("step", arrays, film=number, **header)
+        self._step_on(film, number)
+
+    def _rest(self, number: int, outcome: Frame | Film | str) -> None:
         self.loop.call(partial(self._settled, number, outcome))
 
-    def _settled(self, number: int, outcome: Frame | str) -> None:
+    def _settled(self, number: int, outcome: Frame | Film | str) -> None:
         """The dial rests: what would slow it down follows, and what is not on the stage, where it can be seen."""
         if not self.frames.rests_at(number):
             return  # another frame is on its way, and will settle
         self._tell_address()
         if not self._here(outcome):
             return
-        if self.state.ensemble is not None:
+        if self.state.ensemble is not None and isinstance(outcome, Frame):
             self._spreads.begin(self._find_spread, outcome, self.state.ensemble, number)
         if self._drawer_open:
             self.parameters.show_values(outcome.coefficients)
@@ -159,17 +186,24 @@ class Explorer:
         header, arrays = spread_message(frame, shared_ensemble(ensemble), number)
         self._spreads.show(stop, self.stage.tell, "spread", arrays, **header)
 
-    def _here(self, outcome: Frame | str | None) -> bool:
+    def _here(self, outcome: Frame | Film | str | None) -> TypeGuard[Frame | Film]:
         """Whether it is a frame, and of the equation that the page is set to."""
-        return isinstance(outcome, Frame) and outcome.query.system is self.state.system
+        return isinstance(outcome, Frame | Film) and outcome.query.system is self.state.system
 
     # Layout ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _has_own_data(self) -> bool:
+        return any(not bundle.is_known for bundle in self.state.bundles.values())
 
     def page(self) -> pmui.Page:
         """The whole page: the stage, below it the training, and a drawer for what is set seldom."""
         page = dashboard_page(
             title=TITLE,
-            header=[pn.pane.HTML(text.page_link("studies", address_of("studies")), margin=(0, 10))],
+            header=[
+                pn.pane.HTML(text.page_link(name, address_of(name)), margin=(0, 10))
+                for name in (["data", "studies"] if self._has_own_data else ["studies"])
+            ],
             sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
             sidebar_open=False,
             sx={

@@ -1,4 +1,4 @@
-"""Which trained operators there are: the shipped ones, and those in the user's folder."""
+"""Which trained operators there are: the shipped ones, those in the user's folder, and those opened by name."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ from .text import RECIPE_NAMES
 
 FOLDER_VARIABLE = "SCIML_FM_OPERATORS"
 """Environment variable that names the folder of the user's own bundles."""
+OPENED_VARIABLE = "SCIML_FM_OPENED"
+"""Environment variable that names further bundles, as ``sciml-fm explore FILE`` does."""
+DATA_VARIABLE = "SCIML_FM_DATA"
+"""Environment variable that names files of fields, as ``sciml-fm explore --data FILE`` does."""
 DEFAULT_FOLDER = "runs"
 SCRATCH = "from scratch"
 
@@ -29,7 +33,8 @@ class Bundle:
     """A trained operator on disk and what its card says; the weights are not read.
 
     ``tasks`` and ``examples_seen`` are those of the pre-training. An operator that was adapted (``kind`` is not
-    "pre-trained") has the ``downstream`` task too, where its card names it.
+    "pre-trained") has the ``downstream`` task too, where its card names it. Where no equation is known (``is_known`` is
+    False) the names of the files are ``data`` and ``downstream_data``.
     """
 
     name: str
@@ -45,6 +50,9 @@ class Bundle:
     downstream: Task | None = None
     downstream_examples: int = 0
     normalization: str = "dimensionless"
+    is_known: bool = True
+    data: str = ""
+    downstream_data: str = ""
 
     def knows(self, system: System) -> bool:
         """Whether it can be applied to a system: it has the inputs for it, or is conditioned on the symbol."""
@@ -66,7 +74,7 @@ class Bundle:
         """How it was trained, as a sentence without its full stop."""
         if self.kind == SCRATCH:
             return f"Trained {self._adaptation}"
-        tasks = ", ".join(task.label for task in self.tasks) or "unknown tasks"
+        tasks = ", ".join(task.label for task in self.tasks) or self.data or "unknown tasks"
         history = f"pre-trained on {tasks}, {self.examples_seen:,} examples seen"
         if self.kind != "pre-trained":
             history = f"{self._adaptation}; {history}"
@@ -74,7 +82,8 @@ class Bundle:
 
     @property
     def _adaptation(self) -> str:
-        task = f" of {self.downstream.label}" if self.downstream else ""
+        of = self.downstream.label if self.downstream else self.downstream_data
+        task = f" of {of}" if of else ""
         return f"{self.kind} on {self.downstream_examples:,} examples{task}"
 
     @property
@@ -134,6 +143,9 @@ def find_bundles() -> tuple[dict[str, Bundle], list[str]]:
         # Notebooks leave theirs in folders of their own: those are named by folder and file.
         found = sorted(folder.rglob("*.safetensors"))
         paths += [(path.relative_to(folder).with_suffix("").as_posix(), path) for path in found]
+    named = os.environ.get(OPENED_VARIABLE, "").split(os.pathsep)
+    there = {path.resolve() for _, path in paths}
+    paths += [(path.stem, path) for path in map(user_path, filter(None, named)) if path.resolve() not in there]
     bundles: dict[str, Bundle] = {}
     problems = []
     for name, path in paths:
@@ -157,6 +169,7 @@ def _read(name: str, path: Path, *, shipped: bool) -> Bundle:
     # What was trained from scratch knows its downstream task alone.
     tasks = origin.get("tasks", ()) if kind != SCRATCH else [downstream] if downstream else ()
     normalization = normalization_from_dict(header.normalization)
+    data = origin["data"] if isinstance(origin.get("data"), list) else []
     return Bundle(
         name=name,
         path=path,
@@ -171,4 +184,7 @@ def _read(name: str, path: Path, *, shipped: bool) -> Bundle:
         architecture=card.get("architecture") or header.architecture,
         downstream=Task.parse(downstream) if downstream else None,
         downstream_examples=card.get("downstream_examples") or 0,
+        is_known=all(system.is_known for system in normalization.systems),
+        data=", ".join(str(one.get("file", "")) for one in data if isinstance(one, dict)),
+        downstream_data=str((card.get("downstream_data") or {}).get("file", "")),
     )

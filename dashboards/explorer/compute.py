@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,17 +24,21 @@ from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.spectral import resample
-from sciml_fm_core.physics.spectral_system import is_spectral
+from sciml_fm_core.physics.spectral_system import SpectralSystem, is_spectral
 from sciml_fm_core.physics.system import System
 
 from . import text
 
 RESOLUTION = 128
+EVOLUTION_RESOLUTION = 64
+"""Points of what is stepped through in time, as its operators were trained."""
 SPREAD_RESOLUTION = 64
 """Points for the members of an ensemble: as fine as they were trained, and a quarter of the work."""
 
 Message = tuple[dict[str, Any], dict[str, np.ndarray]]
 """A header that JSON can hold, and fields by name; row i of a field is at y = i / n."""
+
+Found = TypeVar("Found")
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +110,17 @@ def drawn_field(system: System) -> int:
     return system.inputs.index("source") if "source" in system.inputs else len(system.inputs) - 1
 
 
+def further_fields(system: System) -> list[str]:
+    """Names of the fields that are shown beside the one that is drawn by hand and the first output field."""
+    shown = system.inputs[drawn_field(system)], system.outputs[0]
+    return [name for name in (*system.inputs, *system.outputs) if name not in shown]
+
+
+def is_drawn_as_gaussians(system: System) -> bool:
+    """Whether its random sources are those of the paper, whose sparsity can be set."""
+    return isinstance(system, SpectralSystem) and type(system).draw is System.draw
+
+
 def make_source(query: Query) -> Tensor:
     """Source of a query, shape (n, n), or its input fields, (p, n, n).
 
@@ -118,7 +133,7 @@ def make_source(query: Query) -> Tensor:
         if not query.gaussians:
             raise ValueError("The source is empty: click on its field to place a Gaussian, or choose a preset.")
         placed = place(query.gaussians, n, zero_mean=system.zero_mean)
-    if is_spectral(system):
+    if is_drawn_as_gaussians(system):
         if placed is not None:
             return placed
         amplitudes = draw_amplitudes(torch.tensor([query.sparsity], dtype=torch.float32, device="cpu"), generator)
@@ -154,16 +169,16 @@ def compute(query: Query) -> Frame:
         source=fields[shown[0]],
         solution=fields[shown[1]],
         solution_residual=residual.item(),
-        further={name: values for name, values in fields.items() if name not in shown},
+        further={name: fields[name] for name in further_fields(system)},
         coefficients=dict(zip(system.coefficient_names, given.tolist(), strict=True)),
         predictions={key: measured.get(key) for key in query.operators},
     )
 
 
-def attempt(query: Query) -> Frame | str:
-    """Compute a frame, or say why there is none."""
+def attempt(make: Callable[..., Found], *arguments: Any) -> Found | str:
+    """Compute fields, or say why there are none."""
     try:
-        return compute(query)
+        return make(*arguments)
     except (ValueError, ArithmeticError) as error:
         return str(error)
     except Exception:
@@ -237,6 +252,7 @@ def frame_message(frame: Frame, mean: float | None = None) -> Message:
     query = frame.query
     shown = {key: prediction for key, prediction in frame.predictions.items() if prediction is not None}
     arrays = {"source": frame.source, "solution": frame.solution} | {key: p.error for key, p in shown.items()}
+    arrays |= frame.further
     header = {
         "system": query.system.name,
         "dial": query.dial,

@@ -20,7 +20,7 @@ from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import SPARSITIES
 
-from .compute import Query
+from .compute import Query, is_drawn_as_gaussians
 from .state import ExploreState
 from .workers import SWEEPS, Background
 
@@ -151,7 +151,7 @@ def sweep_sources(system: System, count: int = SOURCES) -> tuple[Tensor, Tensor]
     low = torch.tensor([p.low for p in system.parameters], dtype=torch.float64)
     high = torch.tensor([p.high for p in system.parameters], dtype=torch.float64)
     parameters = low + uniform * (high - low)
-    if not is_spectral(system):
+    if not is_drawn_as_gaussians(system):
         dial = torch.full((count,), system.dialled.default, dtype=torch.float64)
         return system.draw(dial, parameters, (RESOLUTION, RESOLUTION), generator).float(), parameters
     return normalize(render(amplitudes, RESOLUTION), zero_mean=system.zero_mean), parameters

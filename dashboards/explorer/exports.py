@@ -13,7 +13,7 @@ import numpy as np
 
 from sciml_fm_core import __version__
 
-from .compute import Frame, compute
+from .compute import Frame, compute, drawn_field, is_drawn_as_gaussians
 from .settings import AdaptSettings
 from .state import ExploreState
 
@@ -28,9 +28,9 @@ class File:
 
 
 def arrays_of(frame: Frame) -> dict[str, np.ndarray]:
-    """Fields by name, float32, row i at y = i / n: ``source``, ``solution``, predictions by their keys."""
+    """Fields by name, float32, row i at y = i / n: ``source``, ``solution``, others, predictions by their keys."""
     shown = {key: found.values for key, found in frame.predictions.items() if found is not None}
-    return {"source": frame.source, "solution": frame.solution} | shown
+    return {"source": frame.source, "solution": frame.solution} | frame.further | shown
 
 
 def facts_of(frame: Frame, address: str) -> dict[str, str | float]:
@@ -71,7 +71,18 @@ def program(state: ExploreState, address: str) -> File:
     """A Python program that makes the fields on the page again, and the command of the notebook on the same window."""
     query, system, current = state.query(), state.system, state.current
     parameters = ", ".join(f"{value!r}" for value in query.parameters)
-    if query.gaussians is None:
+    if not is_drawn_as_gaussians(system):
+        source = (
+            f"fields = system.draw(dial[None], parameters[None], ({query.resolution}, {query.resolution}), "
+            f'stream({query.seed}, "explore"))[0].float()'
+        )
+        if query.gaussians is not None:
+            source += (
+                f"\nfields.view(-1, *fields.shape[-2:])[{drawn_field(system)}] = place({list(query.gaussians)!r}, "
+                f"{query.resolution}, zero_mean=system.zero_mean)"
+            )
+        source += "\nsource = fields"
+    elif query.gaussians is None:
         source = (
             f'amplitudes = draw_amplitudes(torch.tensor([{query.sparsity!r}]), stream({query.seed}, "explore"))\n'
             f"source = normalize(render(amplitudes, {query.resolution}), zero_mean=system.zero_mean)[0]"
@@ -100,8 +111,8 @@ from sciml_fm_core.data.splits import stream
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 
 system = sciml_fm.SYSTEMS["{system.name}"]
-{source}
 dial, parameters = torch.tensor({query.dial!r}, dtype=torch.float64), torch.tensor([{parameters}], dtype=torch.float64)
+{source}
 coefficients = system.coefficients(dial, source.double(), parameters)
 solution = system.solve(source.double(), coefficients)
 for key, name in {operators!r}.items():

@@ -19,11 +19,11 @@ from sciml_fm_core.evaluation.errors import error_map, evaluate
 from sciml_fm_core.evaluation.metrics import energy_spectrum
 from sciml_fm_core.experiments.learned_symbol import at_wavevectors, half_plane, learned_symbol
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, render
-from sciml_fm_core.physics.spectral_system import SpectralSystem, is_spectral, spectral
+from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
-from .compute import Query, compute, finite, make_source
+from .compute import Query, compute, finite, is_drawn_as_gaussians, make_source
 from .error_curves import RESOLUTION, SOURCES, coarse_to_fine
 from .state import ExploreState
 
@@ -207,7 +207,7 @@ def _sources_at(query: Query, value: float) -> tuple[Tensor, Tensor]:
     fewer of them where they are sparse, so that neighbours differ by the equation and not by chance."""
     system, rest = query.system, query.parameters[1:]
     parameters = torch.tensor((value, *rest) if system.parameters else (), dtype=torch.float64)
-    if not is_spectral(system):
+    if not is_drawn_as_gaussians(system):
         dial, generator = (
             torch.full((SOURCES,), system.dialled.default, dtype=torch.float64),
             stream(0, "explore", "atlas"),

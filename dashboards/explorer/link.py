@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from sciml_fm_core.physics.parameter import Parameter
+from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task
 
 from .settings import Adapted, AdaptSettings
-from .setup import offered_systems
 from .state import GRID, ExploreState
 
 
@@ -101,8 +101,8 @@ def _is_own(name: str) -> bool:
 
 
 def _system(text: str) -> str:
-    if text not in offered_systems():
-        known = ", ".join(offered_systems())
+    if text not in SYSTEMS:
+        known = ", ".join(SYSTEMS)
         raise Gone(f"there is no such equation here; expected one of {known}, or the plug-in that has it.")
     return text
 

@@ -1,4 +1,4 @@
-"""The two pages: how one is found from the other, and the bar, drawer and theme that both have."""
+"""The pages: how one is found from the other, and the bar, drawer and theme that all have."""
 
 from __future__ import annotations
 
@@ -83,8 +83,12 @@ def dashboard_page(*, sx: dict[str, Any] | None = None, **options: Any) -> pmui.
 
 # Where a page is ------------------------------------------------------------------------------------------------------
 
-PAGES = {"explore": ("explorer.app", "Explorer"), "studies": ("explorer.studies.page", "Studies")}
-"""Module and class of each."""
+PAGES = {
+    "explore": ("explorer.app", "Explorer"),
+    "studies": ("explorer.studies.page", "Studies"),
+    "data": ("explorer.own_data", "OwnData"),
+}
+"""Module and class of each; the last has no file of its own, and is asked for at the address of another."""
 
 
 def asked_page() -> str | None:

@@ -19,7 +19,18 @@ KEEP_ALIVE_MILLISECONDS = 25_000
 """Between two signs of life on a connection that nobody uses; proxies close those that are silent for a minute."""
 
 
-def serve(port: int, browser: bool, origins: Sequence[str], *, public: bool, prefix: str, address: str | None) -> None:
+def serve(
+    port: int,
+    browser: bool,
+    origins: Sequence[str],
+    *,
+    public: bool,
+    prefix: str,
+    address: str | None,
+    operators: Sequence[Path],
+    data: Sequence[Path],
+    opens: str,
+) -> None:
     """Serve the pages until interrupted, see `sciml_fm_core.companions.serve_dashboard`.
 
     Raises:
@@ -48,8 +59,13 @@ def serve(port: int, browser: bool, origins: Sequence[str], *, public: bool, pre
     from .serving.limits import LIMITS  # which are read when they are imported
 
     options += LIMITS.server_options()
+    from .bundles import DATA_VARIABLE, OPENED_VARIABLE
+
+    for variable, files in ((OPENED_VARIABLE, operators), (DATA_VARIABLE, data)):
+        if files:
+            os.environ[variable] = os.pathsep.join(str(file.absolute()) for file in files)
     if browser and not public:
-        threading.Thread(target=_open_when_ready, args=(port,), daemon=True).start()
+        threading.Thread(target=_open_when_ready, args=(port, opens), daemon=True).start()
     sys.argv = ["panel", "serve", *pages, "--index", "explore", "--port", str(port), *options]
     runpy.run_module("panel", run_name="__main__", alter_sys=True)
 
@@ -60,10 +76,10 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _open_when_ready(port: int) -> None:
+def _open_when_ready(port: int, opens: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not _answers(port):
         if time.monotonic() > deadline:
             return
         time.sleep(0.3)
-    webbrowser.open(f"http://localhost:{port}/explore")
+    webbrowser.open(f"http://localhost:{port}/{opens}")

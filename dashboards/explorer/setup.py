@@ -11,24 +11,14 @@ from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import SYSTEMS, System
 
 from . import text
+from .compute import drawn_field, further_fields
+from .films import STEPS
 from .predictions import PREDICTIONS
 from .settings import Adapted
 from .state import ExploreState
 
 DASHES = {"solid": "none", "dashed": "8 4", "dotted": "2 4", "dotdash": "2 4 8 4"}
 """Lines of a cut, as SVG names them."""
-
-
-def offered_systems() -> dict[str, System]:
-    """The systems that the page shows, by name: those that are not stepped through in time.
-
-    An evolution has a page only where it is exact and another's: of those that ship, none is shown yet.
-    """
-    return {name: system for name, system in SYSTEMS.items() if not isinstance(system, Evolution) or _shown(system)}
-
-
-def _shown(evolution: Evolution) -> bool:
-    return evolution.is_linear and not type(evolution).__module__.startswith("sciml_fm_core.")
 
 
 def setup_message(state: ExploreState) -> dict[str, Any]:
@@ -50,7 +40,8 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
     current = state.current
     return {
         "systems": [
-            {"value": name, "label": one.title or name, "title": one.label} for name, one in offered_systems().items()
+            {"value": name, "label": one.title or name, "title": one.label, "in_time": isinstance(one, Evolution)}
+            for name, one in SYSTEMS.items()
         ],
         "system": state.system_name,
         "models": models,
@@ -65,6 +56,9 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "resonances": system.resonances if is_spectral(system) else (),
         "training": state.window if state.training else None,
         "window": (current.settings.task.low, current.settings.task.high) if current else None,
+        "names": names_of(system),
+        "steps": STEPS if isinstance(system, Evolution) else 0,
+        "further": [{"key": name, "name": name[:1].upper() + name[1:]} for name in further_fields(system)],
         "predictors": [
             {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash], "empty": one.empty,
              "adapted": one.adapted}
@@ -75,6 +69,14 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "drawn": state.drawn,
         "gaussians": state.gaussians,
     }  # fmt: skip
+
+
+def names_of(system: System) -> tuple[str, str]:
+    """Headings of the field that is given and of the one that is sought; each ends with its symbol."""
+    if not isinstance(system, Evolution):
+        return "Source f", "Exact u"
+    symbol = system.inputs[drawn_field(system)] if len(system.inputs) > 1 else "u"
+    return f"Initial {symbol}(0)", f"Solver {symbol}"
 
 
 def _button(adapted: Adapted) -> str:

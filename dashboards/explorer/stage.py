@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .app import Explorer
 
 BROWSER = Path(__file__).parent / "browser"
-SCRIPTS = ("parts", "dial", "fields", "drawing", "lesson", "insight", "keep", "stage")
+SCRIPTS = ("parts", "dial", "fields", "drawing", "player", "lesson", "insight", "keep", "stage")
 LEVELS = 32766
 
 log = logging.getLogger(__name__)

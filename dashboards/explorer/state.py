@@ -9,6 +9,7 @@ from typing import Any
 import param
 
 from sciml_fm_core.models.operator import Operator, load_operator
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
 from sciml_fm_core.physics.tasks import UNSEEN, Task, shift_of
@@ -16,7 +17,7 @@ from sciml_fm_core.training.recipes import LEARNING_RATES
 from sciml_fm_core.training.unlabelled import UNLABELLED
 
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
-from .compute import Query
+from .compute import EVOLUTION_RESOLUTION, RESOLUTION, Query
 from .predictions import PREDICTIONS
 from .serving import LIMITS, TooMuch
 from .settings import Adapted, AdaptSettings
@@ -327,6 +328,7 @@ class ExploreState(param.Parameterized):
             sparsity=self.sparsity,
             gaussians=tuple(self.gaussians) if self.drawn else None,
             operators={key: predictor.loader(self) for key, predictor in PREDICTIONS.items()},
+            resolution=EVOLUTION_RESOLUTION if isinstance(self.system, Evolution) else RESOLUTION,
             trained=self.trained_range,
             given=self.current.settings.given if self.current and not self.live else "",
             learning=tuple(self.live),

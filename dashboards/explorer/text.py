@@ -8,6 +8,7 @@ from html import escape
 
 from latex2mathml.converter import convert
 
+from sciml_fm_core.evaluation.rollouts import CORRELATED
 from sciml_fm_core.experiments.training_range.method import LEVEL, ErrorForecast
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import shift_of
@@ -91,6 +92,45 @@ def sentence(
     if forecast is not None:
         parts.append(expectation(system, forecast, bounds))
     return " ".join(filter(None, parts))
+
+
+def film_sentence(
+    errors: dict[str, list[float]], lost: dict[str, int], seconds: dict[str, float], names: dict[str, str], over: bool
+) -> str:
+    """Say how far roll-outs follow a trajectory, and how long a step takes.
+
+    Args:
+        errors: relative errors after 1, 2, ... steps, infinite where there is no number, by key of the prediction.
+        lost: the step at which a prediction lost the trajectory, by key; none where it did not yet.
+        seconds: that a step takes, of the ``solver`` and by key.
+        names: of the predictions, by key, the one that the sentence begins with first.
+        over: whether there is no further step.
+
+    >>> said = film_sentence({"a": [0.02] * 40}, {"a": 33}, {"solver": 0.2, "a": 0.008}, {"a": "Zero-shot"}, True)
+    >>> said[:47], said[-49:]
+    ('Zero-shot: 2 % off after 1 step, 2 % after 10; ', 'A step takes the solver 200 ms, the network 8 ms.')
+    """
+    solver = f"A step takes the solver {_duration(seconds['solver'])}"
+    if not errors:
+        return f"No operator is chosen. {solver}."
+    first, *others = errors
+    after_10 = f", {percent(errors[first][9], 2)} after 10" if len(errors[first]) >= 10 else ""
+
+    def ends(key: str) -> str:
+        when = f"at step {lost[key]}" if key in lost else "never" if over else "not yet"
+        finite = [math.isfinite(error) for error in errors[key]]
+        return when if all(finite) else f"{when} (blows up at {1 + finite.index(False)})"
+
+    said = ", ".join([ends(first), *(f"{names[key].lower()} {ends(key)}" for key in others)])
+    return (
+        f"{names[first]}: {percent(errors[first][0], 2)} off after 1 step{after_10}; "
+        f"trajectory lost (correlation below {CORRELATED:g}): {said}. "
+        f"{solver}, the network {_duration(seconds[first])}."
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{1000 * seconds:.2g} ms" if seconds < 0.1 else f"{1000 * seconds:.0f} ms"
 
 
 def _distance(system: System, dial: float, trained: tuple[float, float] | None) -> str:

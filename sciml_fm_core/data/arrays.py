@@ -37,6 +37,11 @@ def printable(value: Any) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(value))
 
 
+def with_gaps(values: np.ndarray) -> np.ndarray:
+    """Numbers of the entries of the first axis in which there are values that are not finite."""
+    return np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+
+
 @dataclass(frozen=True)
 class FileArray:
     """An array of a file, of which parts are read.
@@ -59,9 +64,27 @@ class FileArray:
     problem: str | None = None
     of_matlab: bool = False
 
+    @property
+    def last(self) -> str:
+        """The last part of the name."""
+        return self.name.split("/")[-1]
+
+    @property
+    def group(self) -> str:
+        """The part of the name before the last, or the name itself where it has one part only."""
+        return self.name.split("/")[-2:][0]
+
+    def shape_of(self, count: int) -> tuple[int, ...]:
+        """Its shape as that of numbers of so many examples, which MATLAB may hold as a row."""
+        return self.shape[::-1] if self.of_matlab and self.shape == (1, count) else self.shape
+
     @cached_property
     def _values(self) -> Any:
         return self.open()
+
+    def as_series(self) -> FileArray:
+        """The array with an axis of examples before that of times, for a file of one trajectory."""
+        return replace(self, shape=(1, *self.shape), open=partial(_Series, self.open))
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
         """Entries of the first axis, by ascending numbers, as float32; ValueError as `at`."""
@@ -82,6 +105,16 @@ class FileArray:
                 return np.stack([np.asarray(self._values[place]).astype("f4") for place in places])
         except Exception as error:  # what damage leads HDF5, zlib and others to is not foreseen
             raise ValueError(f"{self.where}: not readable, the file is damaged there ({one_line(error)})") from error
+
+
+class _Series:
+    """An array of one trajectory, (T, ...), as the only one of many, (1, T, ...)."""
+
+    def __init__(self, open: Callable[[], Any]):
+        self._times = open()
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        return np.asarray(self._times)[None][place] if isinstance(place, slice) else self._times[tuple(place[1:])]
 
 
 class ArrayFile:
@@ -176,6 +209,11 @@ class ArrayFile:
             raise ValueError(
                 f"{self.where}: a MAT-file of version 7 or older, expected 7.3; load it in MATLAB and save it by "
                 "save(FILE, '-v7.3'), or in Python read it by scipy.io.loadmat and save its arrays by numpy.savez"
+            )
+        if head.startswith((b"CDF\x01", b"CDF\x02", b"CDF\x05")):
+            raise ValueError(
+                f"{self.where}: NetCDF of the classic kind, expected NetCDF 4; convert it by nccopy -k nc4 FILE NEW.nc "
+                "or in Python by xarray.open_dataset(FILE).to_netcdf(NEW, format='NETCDF4')"
             )
         if h5py.is_hdf5(self.path):
             self._read_hdf5(of_matlab=head.startswith(b"MATLAB"))
@@ -280,8 +318,10 @@ def _opened(one: h5py.Dataset, reverse: bool) -> h5py.Dataset | np.ndarray:
 def _hdf5_problem(one: h5py.Dataset, where: str) -> str | None:
     if one.shape is None or "MATLAB_empty" in one.attrs:
         return "it holds nothing"
-    if plain_attribute(one.attrs.get("MATLAB_class")) in ("char", "cell"):
-        return "expected an array of numbers, got text or a cell array"
+    if plain_attribute(one.attrs.get("MATLAB_class")) == "char":
+        return "expected an array of numbers, got text"
+    if h5py.check_ref_dtype(one.dtype) is not None:
+        return "a cell or struct array of MATLAB; save its fields as one array, permute(cat(3, C{:}), [3 1 2])"
     if {"scale_factor", "add_offset"} & set(one.attrs):
         return "packed by scale_factor and add_offset; save the values themselves"
     if one.external:

@@ -11,18 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import ArrayFile, FileArray, printable
+from .arrays import ArrayFile, FileArray, printable, with_gaps
 from .fields import WELL, FieldsFile, has_times
 from .layout import Layout, Times
 
 MOST_NUMBERS = 2**24
 """Numbers of an array that are looked at for its range; of larger ones, examples spread evenly."""
+GAPS = "NaN or infinity"
 MOST_COLUMNS = 16
 """An array (N, c) of more columns is no list of scalars."""
 _TARGET = re.compile(
     r"(?i)(u|y|s|p|sol|solution|output|target|label|pressure|result|tensor|velocity)s?(_?(train|test|\d+))*"
 )
 _COORDINATE = re.compile(r"(?i).*(coord|grid|mesh|index|idx).*|[xyzt]|time|mask|split")
+_CLOCK = re.compile(r"(?i)t|times?")
 _SPLIT = {
     "train": re.compile(r"(?i)train(ing)?"),
     "validation": re.compile(r"(?i)val(id|idation)?"),
@@ -104,14 +106,27 @@ def describe(path: str | Path) -> Description:
         why = "No array of fields was found: expected axes of examples, y and x, (N, ny, nx), and perhaps of channels."
         return replace(said, note=why)
     said = replace(said, examples=count)
-    last = fields[0].name.split("/")[-1]
-    if len(groups := [each.name.rpartition("/")[0] for each in fields if each.name.endswith(f"/{last}")]) > 1:
+    if on_line := [each for each in arrays if _is_on_line(each, fields)]:
+        why = f"{on_line[0].name} seems to be a field on a line, (N, nx), with {fields[0].name} at several times; those"
+        return replace(said, note=f"{why} are not read.")
+    gaps = {one.name for one in said.arrays if one.note.startswith(GAPS)}
+    if not (whole := [each for each in fields if not any(name.endswith(each.name) for name in gaps)]):
+        why = f"{GAPS} in every array of fields. Where there are no values, as of the sea on land, save "
+        return replace(
+            said, note=f"{why}numpy.nan_to_num(values), and where they are as an input of its own, (N, ny, nx)."
+        )
+    fields = whole
+    if len(groups := [each.name.rpartition("/")[0] for each in fields if each.name.endswith(f"/{fields[0].last}")]) > 1:
         why = f"Arrays of the same names are in {', '.join(groups[:4])}: stack them into one array each, (N, ...)."
         return replace(said, note=why)
     layout, why = _fitting(path, fields, arrays, scalars, splits)
     if layout is None:
         return replace(said, note=why)
-    named = {"inputs": layout.inputs, "targets": layout.targets} | ({"scalars": scalars} if scalars else {})
+    if layout.time is not None and layout.time.axis == "only":
+        said = replace(said, examples=count - 1, note="The first axis is taken for the times of one trajectory.")
+    named = {"inputs": layout.inputs, "targets": layout.targets} | (
+        {"scalars": layout.scalars} if layout.scalars else {}
+    )
     plain = layout.time is None and not splits and not any("," in name for names in named.values() for name in names)
     if plain:
         command += "".join(f" --{role} {shlex.quote(','.join(names))}" for role, names in named.items())
@@ -128,8 +143,9 @@ def _fitting(
 ) -> tuple[Layout | None, str]:
     """A layout that the file fits, or why there is none or more than one."""
     fitting: list[tuple[Layout, tuple[int, ...]]] = []
-    notes = []
-    for time in (None, Times("first", slide=True), Times("last", slide=True)):
+    notes: list[str] = []
+    only = any(_is_clock(each, fields) for each in arrays)
+    for time in (None, Times("first", slide=True), Times("last", slide=True))[: 0 if only else 3]:
         inputs, targets = _by_role(fields, arrays, time)
         try:
             layout = Layout(inputs, targets, scalars, time=time, splits=dict(splits))
@@ -137,9 +153,14 @@ def _fitting(
                 fitting.append((layout, file.shape))
         except ValueError as error:
             notes.append(str(error).removeprefix(f"file {path}: "))
-        of_well = any(each.name.split("/")[-2:][0] in WELL for each in fields)
+        of_well = any(each.group in WELL for each in fields)
         if (fitting and (time is None or of_well)) or "expected other targets" in notes[0]:
             break
+    if only or (not fitting and len(fields) == 1 and len(fields[0].shape) == 3):
+        names = [_short(each, arrays) for each in fields]
+        layout = Layout(names, names, time=Times("only", slide=True))
+        with FieldsFile(path, layout) as file:
+            return layout, ""
     if len(fitting) > 1:  # times first or last: planes are square more often than not
         fitting = [(layout, shape) for layout, shape in fitting if shape[0] == shape[1]]
     return (fitting[0][0], "") if len(fitting) == 1 else (None, notes[0])
@@ -167,8 +188,8 @@ def _look(array: FileArray) -> Described:
         rows = np.unique(np.linspace(0, count - 1, some).round().astype(int))
         try:
             values = array.rows(rows) if array.shape else array.at([()])
-            bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-            note = f"NaN or infinity in example {rows[bad[0]]}" if len(bad) else ""
+            bad = with_gaps(values)
+            note = f"{GAPS} in example {rows[bad[0]]}" if len(bad) else ""
             values = values[np.isfinite(values)]
             found = f"{values.min():.4g} to {values.max():.4g}" if values.size else ""
         except ValueError as error:
@@ -186,7 +207,7 @@ def _examples(arrays: list[FileArray]) -> int:
 
 def _by_role(fields: list[FileArray], arrays: list[FileArray], time: Times | None) -> tuple[list[str], list[str]]:
     """Guessed names of inputs and targets; of trajectories, all that vary are states, and the next ones targets."""
-    targets = [each for each in fields if _TARGET.fullmatch(each.name.split("/")[-1])]
+    targets = [each for each in fields if _TARGET.fullmatch(each.last)]
     if time is not None:
         targets = [each for each in fields if has_times(each, time.axis, fields)]
     elif not targets or len(targets) == len(fields):
@@ -197,12 +218,26 @@ def _by_role(fields: list[FileArray], arrays: list[FileArray], time: Times | Non
 
 def _short(array: FileArray, arrays: list[FileArray]) -> str:
     """The last part of a name, if it is of one array."""
-    end = array.name.split("/")[-1]
-    return end if sum(each.name.split("/")[-1] == end for each in arrays) == 1 else array.name
+    return array.last if sum(each.last == array.last for each in arrays) == 1 else array.name
+
+
+def _is_clock(array: FileArray, fields: list[FileArray]) -> bool:
+    """Whether an array numbers the first axis of fields on a plane as times, as in the files of climate models."""
+    return _CLOCK.fullmatch(array.last) is not None and all(
+        array.shape == each.shape[:1] and len(each.shape) == 3 for each in fields
+    )
+
+
+def _is_on_line(array: FileArray, fields: list[FileArray]) -> bool:
+    """Whether an array (N, nx) is what the only array of fields, (N, nt, nx) or (N, nx, nt), begins with."""
+    (count, *plane), alone = fields[0].shape, len(fields) == 1
+    return alone and len(plane) == 2 and len(array.shape) == 2 and array.shape[1] > 1 and (
+        array.shape[0] == count and array.shape[1] in plane
+    )  # fmt: skip
 
 
 def _is_scalar(array: FileArray, count: int) -> bool:
-    shape = array.shape[::-1] if array.of_matlab and array.shape == (1, count) else array.shape
-    if _COORDINATE.fullmatch(array.name.split("/")[-1]):
+    shape = array.shape_of(count)
+    if _COORDINATE.fullmatch(array.last):
         return False
     return shape[:1] == (count,) and (len(shape) == 1 or (len(shape) == 2 and shape[1] <= MOST_COLUMNS))

@@ -1,7 +1,8 @@
 """Fields of anybody's file as examples: inputs, targets and scalars are named, and no equation is asked for.
 
 An array of one field is (N, ny, nx), N the number of examples; of several, (N, C, ny, nx) or (N, ny, nx, C), and
-channel 1 of ``u`` is the field ``u_1``. Trajectories have an axis of times besides, see `Times`.
+channel 1 of ``u`` is the field ``u_1``. Trajectories have an axis of times besides, and one alone is (T, ny, nx), see
+`Times`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution, resolution_of
 from sciml_fm_core.physics.unknown import UnknownSystem
 
-from .arrays import ArrayFile, FileArray, printable
+from .arrays import ArrayFile, FileArray, printable, with_gaps
 from .hdf5 import chosen_numbers
 from .layout import SAY_TIMES, Layout, Times, layout_beside
 
@@ -72,7 +73,7 @@ class _Part:
 
 def has_times(array: FileArray, axis: str, fields: list[FileArray]) -> bool:
     """Whether an array among those of trajectories has an axis of times: those with most axes do, and their like."""
-    longest, place = max(fields, key=lambda each: len(each.shape)), 1 if axis == "first" else -1
+    longest, place = max(fields, key=lambda each: len(each.shape)), -1 if axis == "last" else 1
     alike = len(array.shape) == len(longest.shape) or array.shape[place] == longest.shape[place]
     return len(array.shape) > 3 and alike
 
@@ -85,8 +86,8 @@ def _part(
     Raises:
         ValueError: if that is not sure, or it has others.
     """
-    group, time, shape = array.name.split("/")[-2:][0], layout.time, array.shape[1:]
-    rank = WELL.index(group) if group in WELL else None
+    time, shape = layout.time, array.shape[1:]
+    rank = WELL.index(array.group) if array.group in WELL else None
     timed = timed if rank is None else len(shape) >= 3 + rank
     where, times = f"{array.where}: {array.shape}", 0
     times_last = timed and rank is None and time is not None and time.axis == "last"
@@ -152,6 +153,7 @@ class FieldsFile:
     def __init__(self, path: str | Path, layout: Layout | None = None, group: str = ""):
         self.path, self.layout, self.group = user_path(path), layout or layout_beside(path), group
         self._file, self._process = ArrayFile(self.path), os.getpid()
+        self._series: dict[str, FileArray] = {}  # by name, of a file of one trajectory
         self._where = self._file.where
         try:
             self._fit()
@@ -212,6 +214,8 @@ class FieldsFile:
         array = self._file[inside]
         if array.problem:
             raise ValueError(f"{array.where}: {array.problem}")
+        if self.layout.time is not None and self.layout.time.axis == "only" and len(array.shape) >= 3:
+            array = self._series.setdefault(array.name, array.as_series())
         return called or name, array, channel
 
     def _check_apart(self) -> None:
@@ -234,7 +238,7 @@ class FieldsFile:
     def _scalar(self, said: str, count: int) -> tuple[str, np.ndarray]:
         """Name and values (count, c) of a scalar; one number is that of all examples."""
         name, array, channel = self._find(said)
-        shape = array.shape[::-1] if array.of_matlab and array.shape == (1, count) else array.shape
+        shape = array.shape_of(count)
         if (len(shape) not in (1, 2) or shape[0] != count) and not (np.prod(shape) == 1 and len(shape) <= 2):
             raise ValueError(f"{array.where}: expected a scalar ({count},) or ({count}, c), or one number, got {shape}")
         values = array.at([()]).reshape(1 if np.prod(shape) == 1 else count, -1)
@@ -296,8 +300,7 @@ class FieldsFile:
 
 
 def _check_finite(values: np.ndarray, array: FileArray, rows: np.ndarray) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    if len(bad):
+    if len(bad := with_gaps(values)):
         raise ValueError(
             f"{array.where}: expected finite values in float32, got NaN or infinity in example {rows[bad[0]]}; leave "
             "it out or mend it"

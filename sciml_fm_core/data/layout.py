@@ -21,7 +21,7 @@ class Times:
     """Which times of a trajectory are inputs and targets; the arrays with most axes have one of times then.
 
     Args:
-        axis: ``first``, (N, T, ny, nx), or ``last``, (N, ny, nx, T).
+        axis: ``first``, (N, T, ny, nx), or ``last``, (N, ny, nx, T); or ``only``, (T, ny, nx), of one trajectory.
         inputs, targets: number or numbers of times; the first is 0, the last -1.
         slide: whether they count from every time of a trajectory, so that it gives as many examples as fit.
 
@@ -35,7 +35,7 @@ class Times:
     slide: bool = False
 
     def __post_init__(self):
-        _check_end("axis", self.axis)
+        _check_end("axis", self.axis, "only")
         if not all(self.steps):
             raise ValueError("expected at least one time of inputs and one of targets, got none")
         if self.slide and min(self.steps[0] + self.steps[1]) < 0:
@@ -97,9 +97,9 @@ class Layout:
         object.__setattr__(self, "splits", splits)
 
 
-def _check_end(what: str, value: str) -> None:
-    if value not in ("first", "last"):
-        raise ValueError(f"{what}: expected first or last, got {value!r}")
+def _check_end(what: str, value: str, *others: str) -> None:
+    if value not in (known := ("first", "last", *others)):
+        raise ValueError(f"{what}: expected {' or '.join(known)}, got {value!r}")
 
 
 def _beside(path: str | Path) -> Path | None:

@@ -31,7 +31,7 @@ def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Row
     """Fields to train, to validate and to test on: as the layout says, or drawn once with its seed.
 
     What is not said is drawn from those to train on, a tenth of them each, or more of a few, see `LEAST_HELD_OUT`; of
-    trajectories, whole ones are drawn.
+    trajectories, whole ones are drawn, and of a file of one its last times are held out.
 
     >>> import tempfile
     >>> import numpy as np
@@ -53,13 +53,18 @@ def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Row
     found = {name: Rows(one, torch.arange(one.size), name) for name, one in named.items()}
     file = named["train"] if "train" in named else FieldsFile(path, layout)
     count, share = file.size // file.windows, layout.splits.get("train")
-    order = torch.randperm(count, generator=stream(layout.seed, "held out"))
+    alone = layout.time is not None and layout.time.axis == "only"  # of one trajectory the last times are held out
+    if alone:
+        order, block = torch.arange(file.size).flip(0), 1
+    else:
+        order, block = torch.randperm(count, generator=stream(layout.seed, "held out")), file.windows
+    count = len(order)
 
     def rows(chosen: Tensor) -> Tensor:
-        return (chosen.sort().values[:, None] * file.windows + torch.arange(file.windows)).flatten()
+        return (chosen.sort().values[:, None] * block + torch.arange(block)).flatten()
 
     default = max(1, round(count * HELD_OUT), min(LEAST_HELD_OUT, count // 5))
-    for name in SPLITS[1:]:
+    for name in reversed(SPLITS[1:]) if alone else SPLITS[1:]:
         if name not in found:
             own = layout.splits.get(name)
             size = max(1, round(count * own) if isinstance(own, float) else default)

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sciml_fm_core.data.rollouts import Unrolled
+from sciml_fm_core.data.rollouts import FreshTrajectories, Unrolled
+from sciml_fm_core.data.splits import stream
 from sciml_fm_core.data.trajectories import split_trajectories
 from sciml_fm_core.evaluation.rollouts import (
     SHOWN,
@@ -25,14 +26,17 @@ from sciml_fm_core.evaluation.rollouts import (
     rollout_errors,
     steps_correlated,
 )
+from sciml_fm_core.models.fno import FNO, FNOConfig
+from sciml_fm_core.models.normalization import StepNormalization
 from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.spectral import resample
-from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.physics.tasks import Task, parse_mixture
 from sciml_fm_core.physics.trajectories import Trajectories, evolution
 from sciml_fm_core.study.analysis import percent, select, spread, table
 from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
+from sciml_fm_core.training.loop import fit
 from sciml_fm_core.training.transfer import fine_tune, train_from_scratch
 
 LONGER = 2
@@ -80,7 +84,7 @@ class RolloutRun(CustomRun):
         one = operator.predict(exact.pairs().source, exact.pairs().coefficients, system)
         single = rollout_errors(one, exact.pairs().solution, axes)
         shown = [number for number in SHOWN if number <= self.steps]
-        resolved = int(system.resolved * self.resolution / 2)
+        resolved = int(min(system.resolved, 1) * self.resolution / 2)
         kept = keeps_spectrum(found[:, -1], exact.states[:, -1], resolved)
         return {
             "single_step": single.mean().item(),
@@ -197,6 +201,65 @@ class FewTrajectoriesRun(CustomRun):
         }
 
 
+@dataclass(frozen=True)
+class ToldRun(CustomRun):
+    """A small pre-training, and what it makes of an evolution that it has not seen: to find what decides.
+
+    Attributes:
+        name: what is varied.
+        tasks: trained on, joined by ``+``.
+        form, stages: what the network is told, see `StepNormalization`.
+        task: the evolution that is not among them.
+        unrolled, push_forward, noise: see `Unrolled`; half of the training takes one step at a time.
+        steps, batch_size, resolution, seed: of the training.
+        test, length: test trajectories, and their steps.
+    """
+
+    name: str
+    tasks: str
+    form: str = "exponential"
+    stages: int = 4
+    task: str = "NS(0.0003,0.003)"
+    unrolled: int = 3
+    push_forward: bool = False
+    noise: float = 0.0
+    steps: int = 250
+    batch_size: int = 24
+    resolution: int = 32
+    width: int = 20
+    modes: int = 10
+    test: int = 32
+    length: int = 10
+    seed: int = 0
+    kind: ClassVar[str] = "told"
+
+    def measure(self, device):
+        """Errors on the unseen task, as `errors_of`, and of single steps on those of the training."""
+        tasks = parse_mixture(self.tasks)
+        systems = tuple(dict.fromkeys(task.system for task in tasks))
+        normalization = StepNormalization(systems, self.form, self.stages)
+        config = FNOConfig(
+            normalization.in_channels, mode_channels=normalization.channels("modes"), width=self.width, modes=self.modes
+        )
+        model = FNO.create(config, stream(self.seed, "weights"))
+        operator = Operator(model, normalization, {"recipe": "step"}).to(device)
+        unrolled = Unrolled({0: 1, 0.5: self.unrolled}, self.push_forward, self.noise)
+        batches = FreshTrajectories(
+            tasks, self.batch_size, unrolled, resolution=self.resolution, seed=self.seed, device=device
+        )
+        training = time.process_time()
+        fit(operator, batches, TrainConfig(steps=self.steps))
+        sizes = {"steps": self.length, "resolution": self.resolution}
+        test = {each: split_trajectories(each, "test", self.test, **sizes) for each in [*tasks, Task.parse(self.task)]}
+        errors = [errors_of(operator, *each) for each in test.items()]
+        return {
+            "training_seconds": round(time.process_time() - training, 1),
+            **errors[-1],
+            "seen_single_step": [each["single_step"] for each in errors[:-1]],
+            "parameters": model.parameter_count,
+        }
+
+
 def errors_of(operator: Operator, task: Task, test: Trajectories) -> dict[str, float]:
     """Mean relative errors of single steps, and of roll-outs after 1, 5 and all steps."""
     system = evolution(task.system)
@@ -222,12 +285,12 @@ def _median(values: Tensor) -> float:
 
 
 PARENT = "evolutions"
-SEEN = ("BURGERS(0.0003,0.003)", "SCALAR(0.5,1.5)", "AC(0.5,1.5)", "KS(16,28)")
+SEEN = ("BURGERS(0.001,0.005)", "SCALAR(0.5,1.5)", "AC(0.5,1.5)", "KS(16,28)")
 UNSEEN = ("NS(0.0003,0.003)", "NS(0.0001,0.0003)", "FKPP(0.4,1)", "SH(0.2,0.6)")
 ROLLOUTS: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": (SEEN[0], UNSEEN[0]), "run": {"steps": 2, "count": 2, "resolution": 32},
               "solver": {"steps": 1, "count": 2, "resolution": 32, "points": (24,), "substeps": (8,)}},
-    "laptop": {"tasks": SEEN + UNSEEN, "run": {}, "solver": {}},
+    "laptop": {"tasks": SEEN + UNSEEN, "run": {"count": 20}, "solver": {"count": 20}},
     "gpu": {"tasks": SEEN + UNSEEN, "run": {"count": 256}, "solver": {"count": 256}},
     "paper": {"tasks": SEEN + UNSEEN, "run": {"count": 256, "resolution": 128}, "solver": {"resolution": 128}},
 }  # fmt: skip
@@ -270,6 +333,48 @@ def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
         for count in chosen["counts"]
         for start in ("pre-trained", "scratch")
     ]
+
+
+FAR, NEAR, BROAD = (
+    "BURGERS(0.001,0.005)+AC(0.5,1.5)",
+    "BURGERS(0.001,0.005)+AC(0.5,1.5)+SCALAR(0.5,1.5)",
+    "BURGERS(0.001,0.005)+AC(0.5,1.5)+SCALAR(0.5,1.5)+BILINEAR(0.7,1.6)",
+)
+TOLD: dict[str, dict[str, Any]] = {
+    "multiplier alone, residual form": {"tasks": NEAR, "form": "residual", "stages": 0},
+    "and two stages, residual form": {"tasks": NEAR, "form": "residual", "stages": 2},
+    "two stages, exponential form": {"tasks": NEAR, "stages": 2},
+    "four stages": {"tasks": NEAR},
+    "four stages, no relatives": {"tasks": FAR},
+    "four stages, random bilinear ones too": {"tasks": BROAD},
+    "four stages, one step at a time": {"tasks": NEAR, "unrolled": 1},
+    "four stages, push-forward": {"tasks": NEAR, "push_forward": True},
+    "four stages, noise of 1 %": {"tasks": NEAR, "noise": 0.01},
+}
+"""What is varied in small pre-trainings, by name."""
+
+
+@experiment("told")
+def told(budget: str = "laptop") -> list[CustomRun]:
+    """Small pre-trainings that are told more or less, on narrower and broader families, asked for Navier-Stokes.
+
+    Raises:
+        ValueError: on an unknown budget.
+    """
+    settings: dict[str, dict[str, Any]]
+    settings = {"smoke": {"steps": 2, "test": 2, "length": 2, "batch_size": 4}, "laptop": {},
+                "gpu": {"steps": 4000, "resolution": 64}, "paper": {"steps": 20000, "resolution": 64}}  # fmt: skip
+    chosen, names = for_budget(settings, budget), list(TOLD)[: 2 if budget == "smoke" else None]
+    return [ToldRun(name, **TOLD[name], **chosen) for name in names]
+
+
+def told_table(records: Sequence[dict]) -> str:
+    """What small pre-trainings make of an evolution that they have not seen."""
+    rows = [
+        [r["name"], *(percent(r[name]) if r[name] < 1e3 else "-" for name in ("single_step", "after_5", "after_10"))]
+        for r in select(records, kind="told")
+    ]
+    return table(["told, and trained on", "one step", "after 5", "after 10"], rows)
 
 
 def rollout_table(records: Sequence[dict]) -> str:

@@ -132,12 +132,8 @@ class Model(nn.Module):
         Raises:
             ValueError: if it has others, or the weights are not finite numbers.
         """
-        try:
-            with torch.device("meta"), _at_most(len(state)):
-                model = cls(config)
-            declared = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-        except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # larger than PyTorch can count
-            raise ValueError(f"weights and configuration do not fit each other ({_first_line(error)})") from error
+        model = cls._declared(config, len(state))
+        declared = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         found = {key: tuple(value.shape) for key, value in state.items()}
         for key in [*declared, *found]:
             if declared.get(key) != found.get(key):
@@ -156,6 +152,28 @@ class Model(nn.Module):
                 model = cls.create(config, torch.Generator())
                 model.load_state_dict(weights)
             return model
+
+    @classmethod
+    def _declared(cls, config: ModelConfig, most: int) -> Model:
+        """The network that a config declares, of at most so many tensors, without their numbers."""
+        try:
+            with torch.device("meta"), _at_most(most):
+                return cls(config)
+        except (RuntimeError, TypeError, OverflowError, MemoryError) as error:  # larger than PyTorch can count
+            raise ValueError(f"weights and configuration do not fit each other ({_first_line(error)})") from error
+
+    @classmethod
+    def declared_shapes(cls, config: ModelConfig, most: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights of the network that a config declares; nothing is allocated.
+
+        Raises:
+            ValueError: if it has more than so many tensors, or more numbers than PyTorch counts.
+        """
+        return {key: tuple(value.shape) for key, value in cls._declared(config, most).state_dict().items()}
+
+    def coarseness(self) -> dict[str, Tensor]:
+        """How much of their root mean square weights may be off by in packed bundles; by name, see `packed.pack`."""
+        return {}
 
     def forward(self, fields: Tensor, conditioning: Conditioning) -> Tensor:
         """Apply the network.

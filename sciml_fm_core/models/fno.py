@@ -195,6 +195,13 @@ class FNO(Model):
         """One more mode than it keeps: the Nyquist mode of a grid, where odd derivatives are zero, is none of them."""
         return 2 * self.config.modes + 2
 
+    def coarseness(self):
+        """It grows with the fourth power of |k|: fields are smooth, so the matrices of short waves act on little."""
+        m = self.config.modes
+        ky, kx = torch.cat((torch.arange(m), torch.arange(-m, 0)))[:, None], torch.arange(m)
+        off = 0.25 * ((1 + (ky**2 + kx**2).sqrt()) / (1 + m)) ** 4
+        return {f"spectral.{layer}.weight": off.reshape(-1, 1, 1) for layer in range(self.config.depth)}
+
     def forward(self, fields: Tensor, conditioning: Conditioning | None = None) -> Tensor:
         """As `Model.forward`; scalars may also be given as further fields that are constant in space.
 

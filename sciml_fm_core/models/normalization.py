@@ -695,9 +695,11 @@ class StepNormalization(Normalization):
         self.form, self.stages = form, stages
 
     @classmethod
-    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> StepNormalization:
-        """Nothing is fitted; the examples name the systems."""
-        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners=conditioners)
+    def fit(
+        cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = (), **options: Any
+    ) -> StepNormalization:
+        """Nothing is fitted; the examples name the systems, and the options are those of the constructor."""
+        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners=conditioners, **options)
 
     def knows(self, system):
         return isinstance(system, Evolution) and len(system.outputs) == self.out_channels
@@ -827,8 +829,11 @@ def fit_normalization(
     seed: int = 0,
     count: int = 4096,
     examples: Sequence[tuple[System, Examples]] = (),
+    **options: Any,
 ) -> Normalization:
     """Normalisation of a kind, with its statistics taken over examples, and over freshly drawn ones of the tasks.
+
+    Further options are those of the kind's constructor.
 
     Raises:
         ValueError: on an unknown kind.
@@ -838,4 +843,4 @@ def fit_normalization(
     generator = torch.Generator().manual_seed(seed)
     count = count if KINDS[kind].is_fitted else 1
     drawn = [(task.system, task.sample(count, 32, generator)) for task in tasks]
-    return KINDS[kind].fit([*examples, *drawn], conditioners)
+    return KINDS[kind].fit([*examples, *drawn], conditioners, **options)

@@ -30,10 +30,10 @@ from sciml_fm_core.physics.system import System
 from .base import MODELS, Model, apply_together, find_model
 from .export import Exported, export_operator
 from .normalization import Encoded, Normalization, normalization_from_dict
-from .packed import BLOCK, COARSE_BLOCK, State, check_block, pack, unpack
+from .packed import BLOCK, State, check_block, pack, unpack
 
 FORMAT = "sciml-fm operator"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Version of packed bundles; plain ones are still written as `PLAIN_VERSION`, which earlier releases read."""
 PLAIN_VERSION = 2
 SMALL_SHARE = 256
@@ -68,7 +68,7 @@ class Card:
 class Packed:
     """How the weights of a bundle are packed: the operator they are the difference to, its digest, and the block."""
 
-    parent: str | None
+    parent: str | None = None
     digest: str | None = None
     block: int = BLOCK
 
@@ -206,9 +206,9 @@ class Operator:
             path: file to write, usually ``*.safetensors``.
             half: store the weights as float16 (half the size, about three digits of the largest of each tensor), small
                 tensors excepted, which matter most and take next to no room.
-            packed: store them in eight bits (a third of the size), see `models.packed`.
+            packed: store them in at most eight bits (a quarter of the size), see `models.packed`.
             parent: name of the shipped operator that it was tuned from: packed is then the difference to it, which is
-                small, and so what eight bits leave of it is exact enough. Without the parent it cannot be loaded.
+                small, and so what a few bits leave of it is exact enough. Without the parent it cannot be loaded.
 
         Raises:
             ValueError: if the folder does not exist, the parent does not ship or has another network, weights are not
@@ -232,9 +232,8 @@ class Operator:
             origin = _parent_of(Packed(parent), f"operator {path}") if parent else None
             if origin is not None and origin.model.config != self.model.config:
                 raise ValueError(f"packed: expected a parent with the same network, {parent} has another one")
-            block = COARSE_BLOCK if origin else BLOCK
-            state = pack(state, origin.model.state_dict() if origin else None, block=block)
-            header["packed"] = {"parent": parent, "digest": origin and origin.digest, "block": block}
+            state = pack(state, origin.model.state_dict() if origin else None, coarseness=self.model.coarseness())
+            header["packed"] = {"parent": parent, "digest": origin and origin.digest, "block": BLOCK}
         elif half:
             state |= {key: state[key].half() for key in halved_names(state, f"operator {path}")}
         return write_tensors(path, "operator", header, state, _restored)
@@ -499,7 +498,10 @@ def _restored(stored: dict, state: State, where: str) -> Operator:
         normalization = normalization_from_dict(header.normalization)
         if header.packed is not None:
             origin = _parent_of(header.packed, where)
-            state = unpack(state, origin.model.state_dict() if origin else None, block=header.packed.block)
+            shapes = model_type.declared_shapes(config, len(state))
+            state = unpack(
+                state, origin.model.state_dict() if origin else None, block=header.packed.block, shapes=shapes
+            )
         return Operator(model_type.with_weights(config, state), normalization, header.card)
     except ValueError as error:
         raise error if where in str(error) else ValueError(f"{where}: {error}") from error

@@ -7,7 +7,7 @@ are means over a circle around each value of the symbol, in complex128 (Kassam a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -108,19 +108,30 @@ class Evolution(SpectralSystem):
         self.check_mean(state)
         return self._trajectory(state, coefficients, steps, substeps)
 
+    def states(
+        self, state: Tensor, coefficients: Tensor, steps: int, *, substeps: int | None = None
+    ) -> Iterator[Tensor]:
+        """The states of `trajectory` after 1, 2, ... steps, each computed when it is asked for."""
+        self.check(state, coefficients)
+        self.check_mean(state)
+        return self._each(state, coefficients, steps, substeps)
+
     def _trajectory(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None) -> Tensor:
+        leading = torch.broadcast_shapes(state.shape[: -self.input_axes], coefficients.shape[:-1])
+        first = state.expand(*leading, *state.shape[-self.input_axes :])
+        return torch.stack([first, *self._each(state, coefficients, steps, substeps)], dim=len(leading))
+
+    def _each(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None) -> Iterator[Tensor]:
         fields = state.shape[-self.input_axes :]
         leading = torch.broadcast_shapes(state.shape[: -self.input_axes], coefficients.shape[:-1])
         rows = coefficients.expand(*leading, -1).reshape(-1, coefficients.shape[-1])
         batch = state.expand(*leading, *fields).reshape(-1, *fields)
-        states = [batch]
         for number, each in enumerate(self._states(batch, rows, steps, substeps), start=1):
             if not is_finite(each):
                 raise ValueError(
                     f"{self.name}: the state is not finite after step {number}; take a shorter time or more substeps"
                 )
-            states.append(each.to(batch.dtype))
-        return torch.stack(states, dim=1).view(*leading, steps + 1, *fields)
+            yield each.to(batch.dtype).view(*leading, *fields)
 
     def _states(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None):
         n = state.shape[-1]

@@ -107,8 +107,14 @@ class Reflected(System):
         if self.is_odd:
             return self.base.draw(dial, parameters, grid, generator)
         ny, nx = grid
-        source = self.base.draw(dial, parameters, (2 * ny, 2 * nx), generator)[..., 1::2, 1::2]
-        return source - source.mean((-2, -1), keepdim=True) if self.zero_mean else source
+        fields = self.base.draw(dial, parameters, (2 * ny, 2 * nx), generator)[..., 1::2, 1::2]
+        source = fields if len(self.inputs) == 1 else fields[..., -1:, :, :]
+        if self.zero_mean:
+            source = source - source.mean((-2, -1), keepdim=True)
+        return source if len(self.inputs) == 1 else torch.cat([fields[..., :-1, :, :], source], dim=-3)
+
+    def varied(self, source, dial):
+        return self.base.varied(source, dial)
 
     def solve(self, source, coefficients):
         """Solve on the doubled torus, and give the quarter that is the square.
@@ -127,7 +133,10 @@ class Reflected(System):
             return even_between(source)
         if len(self.inputs) == 1:
             return odd(source)
-        return torch.cat([even(source[..., :-1, :, :]), odd(source[..., -1:, :, :])], dim=-3)
+        fields = source[..., :-1, :, :]
+        # The value that is missing at j = n stays positive where all others are, by their logarithms.
+        fields = even(fields.log()).exp() if (fields > 0).all() else even(fields)
+        return torch.cat([fields, odd(source[..., -1:, :, :])], dim=-3)
 
     def coefficients(self, dial, source, parameters):
         """As without a boundary, at an angle 0 of the axes; no other parameter is drawn."""
@@ -138,6 +147,8 @@ class Reflected(System):
 
     def check_coefficients(self, coefficients):
         self.base.check_coefficients(coefficients)
+        if not self.coefficient_names:
+            return
         for mirror in (2, 4):  # of `symmetries`: x to -x, y to -y
             turned = self.base.turned(coefficients, torch.full(coefficients.shape[:-1], mirror))
             if (changed := (turned != coefficients).reshape(-1, coefficients.shape[-1]).any(0)).any():

@@ -212,6 +212,9 @@ class VariableDiffusion(VariableSystem):
         a = diffusivity(dial.to(a), field)
         return torch.stack([a, f.expand_as(a)], dim=-3)
 
+    def on_square(self, source, coefficients, side):
+        return torch.cat([source[..., :1, :, :] / side**2, source[..., 1:, :, :]], dim=-3), coefficients
+
     def told_fields(self, source):
         """The logarithm of a, less its mean."""
         logarithm = source[:, :1].log()

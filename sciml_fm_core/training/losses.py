@@ -18,6 +18,7 @@ from sciml_fm_core.physics.spectral import check_grid, parseval_weights, relativ
 from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.trajectories import Trajectories
+from sciml_fm_core.physics.variable_system import VariableSystem
 
 
 class Batch(NamedTuple):
@@ -106,6 +107,8 @@ def physics(prediction: Tensor, batch: Batch) -> Tensor:
 
 
 def _residual(prediction: Tensor, batch: Batch, *, preconditioned: bool) -> Tensor:
+    if isinstance(batch.system, VariableSystem):
+        return _residual_of_fields(prediction, batch, batch.system, preconditioned)
     system, n = spectral(batch.system), check_grid(prediction, "prediction")
     residual_hat, null = system.residual_modes(prediction, batch.source, batch.coefficients)
     source_hat, coefficients = transform(batch.source), batch.coefficients.double()
@@ -116,6 +119,19 @@ def _residual(prediction: Tensor, batch: Batch, *, preconditioned: bool) -> Tens
     weights = weights.masked_fill(null, 0).to(source_hat.real.dtype)
     residual, given = (torch.view_as_real(weights * each) for each in (residual_hat, source_hat))
     return relative_size(residual, given, dim=(-3, -2, -1))
+
+
+def _residual_of_fields(prediction: Tensor, batch: Batch, system: VariableSystem, preconditioned: bool) -> Tensor:
+    """As `_residual` where coefficients are fields; P is the symbol with the fields frozen at their means."""
+    n = check_grid(prediction, "prediction")
+    left, given = system.residual(prediction, batch.source, batch.coefficients), batch.source[..., -1, :, :]
+    weights = parseval_weights(n, device=prediction.device).sqrt()
+    if preconditioned:
+        size = system.frozen_symbol(batch.source, n).abs()
+        weights = weights * torch.where(size > 0, size[..., 0, 1, None, None] / size, 0)
+    weights = weights.to(given.dtype)
+    residual, source = (torch.view_as_real(weights * transform(each)) for each in (left, given))
+    return relative_size(residual, source, dim=(-3, -2, -1))
 
 
 def find_loss(name: str) -> Loss:

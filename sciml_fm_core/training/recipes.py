@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from sciml_fm_core.models.operator import Operator
 
@@ -23,6 +25,7 @@ class Recipe:
         gate_width: hidden width of the network that modulates hidden channels by the scalars; 0 for none.
         loss, learning_rate, warmup, composed: what `TrainConfig` leaves open.
         batch_size: examples in a batch.
+        options: what the normalisation is built with beside the systems.
         conditioners: kinds of what the network is conditioned on beside scalars, see `models.conditioning`.
     """
 
@@ -34,6 +37,7 @@ class Recipe:
     warmup: int = 0
     conditioners: tuple[str, ...] = ()
     composed: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 RECIPES = {
@@ -44,13 +48,15 @@ RECIPES = {
     "fields": Recipe("fields", 128, "relative", 3e-3, 32, warmup=20),
     "correction": Recipe("correction", 0, "relative", 1.5e-3, 16, warmup=50),
     "step": Recipe("step", 0, "relative", 4e-3, 24, warmup=50),
+    "step-residual": Recipe("step", 0, "relative", 4e-3, 24, warmup=50, options={"form": "residual", "stages": 0}),
 }
 """``paper`` reproduces the study; ``dimensionless`` is conditioned on the coefficients as scale-free numbers, through
 bounded gates; ``symbol`` on the equation, mode by mode, and takes equations that it was never trained on; for
 ``symbol-composed`` half of them are followed by another operator in pre-training, so that it knows the symbols of flows
-and of waves near a resonance without having seen one; ``fields`` asks for no equation, and
-takes several fields; ``correction`` corrects a solver's first iterate where coefficients are fields; ``step`` takes a
-step of an evolution, told its multiplier and where it pushes, and takes evolutions that it was never trained on."""
+and of waves near a resonance without having seen one; ``fields`` asks for no equation, and takes several fields;
+``correction`` corrects a solver's first iterate where coefficients are fields; ``step`` takes a step of an evolution,
+told its multiplier and where it pushes, and takes evolutions that it was never trained on; ``step-residual`` is told
+the multiplier alone, and adds to the state itself: what most networks for roll-outs do."""
 
 
 def recipe_of(operator: Operator) -> Recipe:

@@ -28,7 +28,12 @@ from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.evaluation.metrics import has_size
 from sciml_fm_core.models.base import AUTO, find_model
 from sciml_fm_core.models.fno import FNO, FNOConfig
-from sciml_fm_core.models.normalization import FieldsNormalization, PaperNormalization, fit_normalization
+from sciml_fm_core.models.normalization import (
+    FieldsNormalization,
+    PaperNormalization,
+    StepNormalization,
+    fit_normalization,
+)
 from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution
@@ -81,7 +86,7 @@ def new_operator(
     sized = model.sizes[size] if size != AUTO else model.fitted([given.resolution for _, given in examples])
     drawn = [*(() if examples else tasks), *inputs_for]
     normalization = fit_normalization(
-        chosen.normalization, drawn, conditioners=chosen.conditioners, seed=seed, examples=examples
+        chosen.normalization, drawn, conditioners=chosen.conditioners, seed=seed, examples=examples, **chosen.options
     )
     if unknown := [name for name in shape if name not in {each.name for each in fields(model.config_type)}]:
         raise ValueError(f"{unknown[0]}: the architecture {architecture} has none; leave it out, or use fno")
@@ -163,6 +168,7 @@ def pretrain(
         raise ValueError("pre-training: expected a task, or data of a file, got neither")
     recipe = recipe or ("dimensionless" if is_spectral(systems[0]) else "fields")
     chosen = find_recipe(recipe)
+    takes_steps = chosen.normalization == StepNormalization.kind
     if sets and not held_out and validation_count:
         parts = [hold_out(one, validation_count, seed=seed) for one in sets]
         held_out, sets = [part for part, _ in parts], [rest for _, rest in parts]
@@ -187,7 +193,7 @@ def pretrain(
         pairs = list(zip(systems, sets, strict=True))
         batches = FixedBatches(pairs, batch_size, resolution=resolution, seed=seed, device=device, share=share)
         check_kept(pairs, cast(str, config.loss), "data")
-    elif recipe == "step":
+    elif takes_steps:
         batches = FreshTrajectories(tasks, batch_size, unrolled, resolution=resolution or 64, seed=seed, device=device)
     else:
         batches = FreshBatches(tasks, batch_size, resolution=resolution or 64, seed=seed, device=device, share=share)
@@ -198,7 +204,7 @@ def pretrain(
             (system, (one if last is None else one.resampled(last)).to(device))
             for system, one in zip(systems, read, strict=False)
         ]
-    elif recipe == "step":
+    elif takes_steps:
         validated = [
             (
                 task.system,

@@ -87,9 +87,14 @@ class Fields {
     this.pointed = null // x and y on the unit square, while something is
   }
 
-  // Build the columns for a list of predictors, which changes with the page's plug-ins only.
-  build(predictors) {
+  // Build the columns for a list of predictors, which changes with the page's plug-ins only, and for what further fields
+  // an equation has, such as coefficients that vary in space. Headings end with the symbol of their field.
+  build(predictors, further, [source, solution]) {
     this.predictors = predictors
+    this.symbols = [source, solution].map(name => name.split(' ').at(-1))
+    this.further = further
+    this.columns.style.setProperty('--fields', 5 + further.length)
+    this.columns.style.setProperty('--cut', 2 + further.length)
     this.fields = {}
     this.errors = {}
     this.parts = {}
@@ -98,7 +103,7 @@ class Fields {
     this.pair.replaceChildren()
     this.switch.replaceChildren()
     this.below.replaceChildren(this.below.firstChild)
-    for (const one of [{key: 'source', name: 'Source f', color: this.colours.exact}, {key: 'solution', name: 'Exact u', color: this.colours.exact}])
+    for (const one of [...further.map(each => ({...each, color: this.colours.exact})), {key: 'source', name: source, color: this.colours.exact}, {key: 'solution', name: solution, color: this.colours.exact}])
       this.column(this.columns, one)
     this.columns.append(this.pair, this.switch, this.middle, this.below, this.panel)
     this.middle.append(this.readout)
@@ -107,10 +112,11 @@ class Fields {
       button(this.switch, one.name, () => this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
     }
     const box = make('section', this.below, {className: 'cut'})
-    box.setAttribute('aria-label', 'Cut through the fields')
+    box.setAttribute('aria-label', this.timed ? 'Errors over time' : 'Cut through the fields')
     const graph = make('div', box, {className: 'graph'})
-    this.where = make('small', make('h3', graph, {}, 'Cut '), {className: 'where'})
-    this.cut = draw('svg', graph, {viewBox: `0 0 ${CUT_WIDTH} ${CUT_HEIGHT}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': 'Exact and predicted solutions along the cut'})
+    this.where = make('small', make('h3', graph, {}, this.timed ? 'Error over time ' : 'Cut '), {className: 'where'})
+    this.cut = draw('svg', graph, {viewBox: `0 0 ${CUT_WIDTH} ${CUT_HEIGHT}`, preserveAspectRatio: 'none', role: 'img', class: 'through', 'aria-label': 'Exact and predicted solutions along the cut'})
+    this.course = draw('svg', graph, {class: 'course', role: 'img', 'aria-label': 'Errors over time'}) // of an evolution, in its place
     this.lines.solution = draw('path', this.cut, {class: 'line exact'})
     for (const one of predictors) {
       if (one.key === UNSURE) this.lines.band = draw('path', this.cut, {fill: one.color, class: 'band'})
@@ -157,9 +163,9 @@ class Fields {
     this.drawCut()
   }
 
-  paint(frame) {
-    this.frame = frame
-    const {points, arrays} = frame, exact = arrays.solution, {solution, error} = this.tables
+  // The predicted fields and the range of colours.
+  prepare(frame) {
+    const {arrays} = frame, exact = arrays.solution
     let [low, high] = extent(exact)
     const span = high - low || 1, limits = [low - span / 2, high + span / 2]
     const shown = frame.shown = {}
@@ -173,14 +179,19 @@ class Fields {
       high = Math.max(high, Math.min(b, limits[1]))
     }
     frame.limits = [low, high]
-    this.fields.source.paint(arrays.source, points, linear(...extent(arrays.source), solution))
+  }
+  paint(frame) { // one that was prepared
+    this.frame = frame
+    const {points, arrays, shown, limits: [low, high]} = frame, exact = arrays.solution, {solution, error} = this.tables
+    for (const key of ['source', ...this.further.map(each => each.key)])
+      this.fields[key].paint(arrays[key], points, linear(...extent(arrays[key]), solution))
     this.fields.solution.paint(exact, points, linear(low, high, solution))
     for (const one of this.predictors) {
-      this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), one.empty)
+      this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), frame.empty?.[one.key] ?? one.empty)
       this.errors[one.key].paint(arrays[one.key], points, logarithmic(frame.rms, error))
       const numbers = frame.numbers[one.key], {big, bounds, head, column} = this.parts[one.key]
       set(big, numbers ? percent(numbers.error) : '–')
-      set(bounds, numbers ? between(numbers.bounds, this.resonant) : '')
+      set(bounds, !numbers ? '' : this.timed ? `correlation ${numbers.correlation.toFixed(2)}` : between(numbers.bounds, this.resonant))
       head.title = numbers ? `residual of the equation ${percent(numbers.residual)}${one.adapted ? `, ${frame.given}` : ''}` : ''
       column.classList.toggle('bad', Boolean(numbers && numbers.error > 0.05))
       column.classList.toggle('learning', frame.learning.includes(one.key))
@@ -202,7 +213,8 @@ class Fields {
 
   drawCut() {
     const {frame, lines} = this
-    if (!frame) return
+    if (this.pointed) this.read()
+    if (!frame || this.timed) return
     const {points, limits: [low, high], shown} = frame, row = Math.min(points - 1, Math.round(this.cutRow * points))
     const y = value => CUT_HEIGHT - 6 - (value - low) / (high - low || 1) * (CUT_HEIGHT - 12)
     const x = i => i / (points - 1) * CUT_WIDTH
@@ -219,7 +231,6 @@ class Fields {
       band = `${through([...upper, ...lower.toReversed()])}Z`
     }
     lines.band.setAttribute('d', band)
-    if (this.pointed) this.read()
     set(this.where, ` at y = ${(row / points).toFixed(2)}; grey: exact`)
     for (const field of this.all) field.row.style.bottom = `${100 * this.cutRow}%`
   }
@@ -231,7 +242,7 @@ class Fields {
     const [x, y] = pointed, {points, arrays} = frame
     const i = Math.floor(y * points) * points + Math.floor(x * points)
     for (const {cross} of this.all) Object.assign(cross.style, {left: `${100 * x}%`, bottom: `${100 * y}%`})
-    const says = [`x ${x.toFixed(2)}, y ${y.toFixed(2)}`, `f ${number(arrays.source[i])}`, `u ${number(arrays.solution[i])}`]
+    const says = [`x ${x.toFixed(2)}, y ${y.toFixed(2)}`, ...this.further.map(({key, name}) => `${name.toLowerCase()} ${number(arrays[key][i])}`), `${this.symbols[0]} ${number(arrays.source[i])}`, `${this.symbols[1]} ${number(arrays.solution[i])}`]
     for (const one of this.predictors) if (frame.shown[one.key]) says.push(`${one.name.toLowerCase()} ${number(frame.shown[one.key][i])}`)
     if (arrays.spread) says.push(`spread ${number(arrays.spread[i])}`)
     this.readout.textContent = says.join('   ')

@@ -10,7 +10,8 @@ function save(name, type, bytes) {
 
 // The dial, the fields, the errors and the cut as one picture; fields are embedded as they are painted.
 function picture(dial, fields, sentence, style) {
-  const side = 190, gap = 12, width = 5 * side + 4 * gap, svg = draw('svg', null, {xmlns: SVG, width, height: 660, viewBox: `0 0 ${width} 660`})
+  const side = 190, gap = 12, count = Object.keys(fields.fields).length, first = count - Object.keys(fields.errors).length
+  const width = count * (side + gap) - gap, svg = draw('svg', null, {xmlns: SVG, width, height: 660, viewBox: `0 0 ${width} 660`})
   draw('style', svg, {}, ON_WHITE + style)
   draw('rect', svg, {width, height: 660, fill: '#fff'})
   const inner = (node, x, y, w, h) => {
@@ -30,8 +31,8 @@ function picture(dial, fields, sentence, style) {
   Object.entries(fields.fields).forEach(([key, field], i) =>
     image(field, fields.parts[key].column.getAttribute('aria-label'), fields.parts[key].big.textContent, column(i), 190))
   draw('text', svg, {x: 0, y: 414, class: 'title'}, fields.where.parentElement.textContent)
-  inner(fields.cut, 0, 420, 2 * side + gap, side)
-  Object.values(fields.errors).forEach((field, i) => image(field, 'Error, 0.1 to 100 %', '', column(i + 2), 420))
+  inner(fields.timed ? fields.course : fields.cut, 0, 420, first * (side + gap) - gap, side)
+  Object.values(fields.errors).forEach((field, i) => image(field, 'Error, 0.1 to 100 %', '', column(i + first), 420))
   draw('text', svg, {x: 0, y: 640, class: 'tick'}, location.href)
   return new XMLSerializer().serializeToString(svg)
 }

@@ -25,6 +25,9 @@ export function render({model, el}) {
 
   const bar = make('div', root, {className: 'bar'})
   const systems = make('fieldset', bar, {className: 'choice systems'}, make('legend', null, {}, 'Equation'))
+  const inTime = make('select', make('label', null, {className: 'model'}), {title: 'Evolutions, step by step'})
+  inTime.setAttribute('aria-label', 'In time')
+  inTime.addEventListener('change', () => send({system: inTime.value}))
   const menu = (name, message) => {
     const select = make('select', make('label', bar, {className: 'model'}, `${name} `), {})
     select.addEventListener('change', () => send({[message]: select.value}))
@@ -46,6 +49,10 @@ export function render({model, el}) {
   sentence.dataset.test = 'sentence'
   const body = make('div', root, {className: 'body'})
   const fields = new Fields(make('div', body, {className: 'main'}), model)
+  const player = new Player(dial.box, fields, step => {
+    root.dataset.step = step.step
+    root.dispatchEvent(new CustomEvent('step-painted', {detail: step.step}))
+  })
   const insight = new Insight(fields, send)
   const lesson = new Lesson(body, send, model.texts)
   const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent, model.style))
@@ -73,17 +80,22 @@ export function render({model, el}) {
   }
 
   function configure(next) {
-    const first = !setup || JSON.stringify(setup.predictors) !== JSON.stringify(next.predictors)
+    const first = !setup || ['predictors', 'further', 'names'].some(name => JSON.stringify(setup[name]) !== JSON.stringify(next[name]))
     if (setup?.system !== next.system) frame = null
     setup = next
-    radios(systems, 'system', setup.systems, setup.system, 'system')
+    fields.timed = setup.steps > 0
+    radios(systems, 'system', setup.systems.filter(one => !one.in_time), setup.system, 'system')
+    const evolutions = setup.systems.filter(one => one.in_time)
+    if (evolutions.length) systems.append(inTime.parentElement)
+    offer(inTime, [{value: '', label: 'In time …'}, ...evolutions], setup.steps ? setup.system : '')
+    inTime.classList.toggle('chosen-one', setup.steps > 0)
     offer(models, setup.models, setup.model)
     offer(lessons, setup.lessons, setup.lesson)
     lessons.parentElement.hidden = setup.lessons.length < 2
     equation.innerHTML = setup.equation
     radios(examples, 'examples', setup.results, setup.shown, 'result')
     if (first) {
-      fields.build(setup.predictors)
+      fields.build(setup.predictors, setup.further, setup.names)
       drawing = new Drawing(fields.parts.source.head, fields.fields.source, {
         change: rows => move({gaussians: rows}),
         random: () => move({random: true}),
@@ -94,12 +106,14 @@ export function render({model, el}) {
     fields.doubt.hidden = !setup.ensemble
     fields.resonant = setup.resonances.length > 0
     insight.configure(setup)
+    player.configure(setup)
   }
 
   function paint(message) {
     frame = message
     notice.textContent = ''
-    fields.paint(frame)
+    if (setup.steps) player.begin(frame)
+    else { fields.prepare(frame); fields.paint(frame) }
     insight.painted()
     dial.mark(frame)
     set(sentence, frame.sentence)
@@ -112,12 +126,14 @@ export function render({model, el}) {
   const hear = {
     setup: configure,
     frame: message => { if (setup && message.system === setup.system) paint(message) },
+    step: message => { if (frame && message.film === frame.id) { player.receive(message); set(sentence, message.sentence) } },
     spread: message => fields.paintSpread(message),
     notice: message => {
       set(notice, message.text)
       if (message.id == null || !setup) return
       frame = null
       fields.blank()
+      player.clear()
       dial.mark(null)
       set(sentence, '')
     },
@@ -134,6 +150,13 @@ export function render({model, el}) {
     const message = unpack(event.data ?? event)
     hear[message.kind]?.(message)
     if (message.id != null) send({painted: message.id})
+  })
+  document.addEventListener('keydown', event => { // space plays, where it means nothing else
+    const at = event.composedPath()[0]
+    if (event.key !== ' ' || !setup?.steps || !(at === document.body || root.contains(at))) return
+    if (at.closest('button, select, summary, a, input:not([type=range])')) return
+    event.preventDefault()
+    player.toggle()
   })
   send({ready: true})
 }

@@ -209,7 +209,7 @@ def convergence_runs(budget: str = "laptop") -> list[CustomRun]:
     """Every operator that ships, other architectures, an FNO that saw one coarse grid alone, and steps of time.
 
     Steps of time: operators of the heat equation that were trained on one step, and on a range of them, each told the
-    time as a coefficient, or through the symbol.
+    time as a coefficient, or through the symbol. Of the operators that ship, the smoke budget has one.
 
     Raises:
         ValueError: on an unknown budget.
@@ -218,7 +218,7 @@ def convergence_runs(budget: str = "laptop") -> list[CustomRun]:
     seeds, grids = chosen["seeds"], chosen["grids"]
     runs: list[CustomRun] = [
         ConvergenceRun(task, parent, seed=seed, **grids)
-        for parent, tasks in TRAINED_ON.items()
+        for parent, tasks in list(TRAINED_ON.items())[: 1 if budget == "smoke" else None]
         for task in tasks
         for seed in seeds
     ]

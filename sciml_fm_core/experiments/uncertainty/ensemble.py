@@ -22,8 +22,8 @@ from sciml_fm_core.digests import read_stored_header, read_tensors, write_tensor
 from sciml_fm_core.files import find_file, user_path
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.normalization import Normalization, normalization_from_dict
-from sciml_fm_core.models.operator import Card, Operator, check_version, predict_together
-from sciml_fm_core.models.packed import COARSE_BLOCK, State, check_block, pack, unpack
+from sciml_fm_core.models.operator import Card, Operator, Packed, check_version, predict_together
+from sciml_fm_core.models.packed import COARSE_BLOCK, State, pack, unpack
 from sciml_fm_core.physics.spectral import relative_size
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
@@ -52,16 +52,6 @@ class MemberHeader:
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """Packing of the weights of an ensemble: how many numbers share one scale."""
-
-    block: int
-
-    def __post_init__(self):
-        check_block(self.block)
-
-
-@dataclass(frozen=True)
 class EnsembleHeader:
     """Header of an ensemble."""
 
@@ -71,7 +61,7 @@ class EnsembleHeader:
     config: dict
     members: list[MemberHeader]
     card: dict
-    packed: Blocks | None = None
+    packed: Packed | None = None
     digest: str | None = None
 
     def __post_init__(self):
@@ -249,17 +239,7 @@ def ensemble_of(operators: Sequence[Operator], **card) -> Ensemble:
     """Join operators that were pre-trained apart, with a card made from theirs; their learning curves are left out."""
     cards = [operator.card for operator in operators]
     first = cards[0]
-    common = (
-        "tasks",
-        "recipe",
-        "architecture",
-        "size",
-        "batch_size",
-        "resolution",
-        "learning_rate",
-        "loss",
-        "hardware",
-    )
+    common = "tasks", "recipe", "architecture", "size", "batch_size", "resolution", "learning_rate", "loss", "hardware"
     seen = first.get("examples_seen", 0)
     made = {key: first[key] for key in common if key in first} | {
         "kind": "deep ensemble",

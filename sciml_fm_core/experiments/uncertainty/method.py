@@ -154,14 +154,9 @@ def log_correlation(first: Tensor, second: Tensor) -> Correlation:
         )
     if not ((first > 0) & (second > 0)).all():
         raise ValueError("correlation: expected values above 0, as their logarithms are compared")
-    logs = first.double().log(), second.double().log()
-    return Correlation(round(_pearson(*logs), 12), round(_pearson(*map(ranks, logs)), 12))
-
-
-def _pearson(first: Tensor, second: Tensor) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    size = torch.linalg.vector_norm(first) * torch.linalg.vector_norm(second)
-    return 0.0 if size == 0 else float((first * second).sum() / size)
+    logs = torch.stack([first, second]).double().log()
+    found = (torch.corrcoef(pairs)[0, 1].nan_to_num().item() for pairs in (logs, torch.stack([*map(ranks, logs)])))
+    return Correlation(*(round(each, 12) for each in found))
 
 
 def preconditioned_step(solution: Tensor, source: Tensor, coefficients: Tensor, system: System) -> Tensor:

@@ -27,7 +27,7 @@ class Burgers(Evolution):
     parameters = (Parameter("strength", 0.04, 0.16),)
     keeps_mean = True
     constants: ClassVar = {"time": 0.5}
-    shifts: ClassVar = {"pre-training": (3e-4, 3e-3), "sharper": (1e-4, 3e-4)}
+    shifts: ClassVar = {"pre-training": (1e-3, 5e-3), "sharper": (5e-4, 1e-3)}
 
     geometry = Geometry()
 
