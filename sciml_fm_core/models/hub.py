@@ -45,14 +45,13 @@ def model_card(operator: Operator) -> str:
         f"| {label} | {error:.2%} | {'in range' if label in trained else 'out of range'} |"
         for label, error in (card.get("errors") or {}).items()
     ]
-    said = {key: card.get(key) or "unknown" for key in ("recipe", "architecture", "command")}
     return _CARD.format(
         title=" and ".join(system.title or system.name for system in operator.systems),
         equations=", ".join(f"${system.equation}$" for system in operator.systems),
         seen=card.get("examples_seen") or "an unknown number of",
         tasks=", ".join(trained) or "unknown tasks",
         errors="\n".join(rows) or "| none measured | | |",
-        **said,
+        **{key: card.get(key) or "unknown" for key in ("recipe", "architecture", "command")},
     )
 
 
@@ -72,10 +71,9 @@ def _hub_class() -> Any:
 
         @classmethod
         def _from_pretrained(cls, *, model_id: str, **options: Any):
-            folder = Path(model_id)
             used = {key: options[key] for key in _DOWNLOAD if key in options}
-            path = folder / FILE if folder.is_dir() else Path(hf_hub_download(model_id, FILE, **used))
-            return cls(load_operator(path))
+            own = Path(model_id) / FILE
+            return cls(load_operator(own if own.parent.is_dir() else Path(hf_hub_download(model_id, FILE, **used))))
 
         def generate_model_card(self, *_: Any, **__: Any):
             return ModelCard(model_card(self.operator))
