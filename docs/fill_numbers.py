@@ -61,7 +61,11 @@ def shown(experiment: str, *tables: Callable[[list[dict]], str], about: str = ""
     def section() -> str:
         records = recorded(experiment)
         hours, one = sum(record["total_seconds"] for record in records) / 3600, records[0]
-        tested = "; errors on {test} test examples at {test_resolution} x {test_resolution}" if {"test", "test_resolution"} <= set(one) else ""
+        tested = (
+            "; errors on {test} test examples at {test_resolution} x {test_resolution}"
+            if {"test", "test_resolution"} <= set(one)
+            else ""
+        )
         origin = (
             f"{len(records)} runs, {hours:.1f} process hours on {one['hardware']}, torch {one['versions']['torch']}, "
             f"seed 0 unless said{tested.format(**one)}. "
@@ -268,6 +272,17 @@ def page() -> str:
             "held key",
             f"{held['frames_per_s']:.0f} frames a second, the last one {'right' if held['last_right'] else 'wrong'}",
         ],
+        *(
+            [
+                [
+                    f"an evolution played, 64 x 64, {film['predictions']} predictions, 50 steps a second asked for",
+                    f"{film['played_per_s']:.0f} steps a second",
+                ],
+                ["its dial to the first frame of another trajectory", f"{film['first_frame']['median_ms']:.0f} ms"],
+            ]
+            if (film := PAGE.get("evolution"))
+            else []
+        ),
         ["first painted page", f"{PAGE['first_page_s']:.1f} s after the server is up"],
         *(
             [
