@@ -6,7 +6,7 @@ PORT ?= 5006
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install explore explore-public docs test lint fuzz chaos weights adaptations ensembles darcy bench bench-page release-check clean
+.PHONY: install explore explore-public docs test lint fuzz chaos weights adaptations evolutions ensembles darcy bench bench-page release-check clean
 
 install: $(STAMP)
 
@@ -116,6 +116,16 @@ adaptations: install
 	    $(BIN)/sciml-fm adapt $$1 "$$2" --examples $$3 --steps $$4 $(ADAPT_FIELDS) \
 	        --output runs/adapted/$$1-$$3.safetensors; done
 	cp runs/adapted/*.safetensors sciml_fm_core/weights/adapted/
+
+# One operator for the evolutions of one field, its fine-tunings to Navier-Stokes, and one for Gray-Scott.
+evolutions: install
+	mkdir -p runs/weights runs/adapted
+	$(BIN)/python benchmarks/evolutions.py scalar runs/weights
+	cp runs/weights/evolutions.safetensors sciml_fm_core/weights/
+	$(BIN)/python benchmarks/evolutions.py tunings runs/adapted
+	$(BIN)/python benchmarks/evolutions.py gray-scott runs/weights
+	cp runs/weights/gray-scott.safetensors sciml_fm_core/weights/
+	cp runs/adapted/evolutions-*.safetensors sciml_fm_core/weights/adapted/
 
 # Four small operators for each of the paper's systems, which differ in their seeds alone; about forty minutes on one core.
 ensembles: install

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from sciml_fm_core.experiments import import_all, variable_coefficients
+from sciml_fm_core.experiments import evolutions, import_all, variable_coefficients
 from sciml_fm_core.experiments.convergence import runs as convergence
 from sciml_fm_core.experiments.darcy import runs as darcy
 from sciml_fm_core.experiments.low_precision import runs as low_precision
@@ -61,11 +61,9 @@ def shown(experiment: str, *tables: Callable[[list[dict]], str], about: str = ""
     def section() -> str:
         records = recorded(experiment)
         hours, one = sum(record["total_seconds"] for record in records) / 3600, records[0]
-        tested = (
-            "; errors on {test} test examples at {test_resolution} x {test_resolution}"
-            if {"test", "test_resolution"} <= set(one)
-            else ""
-        )
+        tested = ""
+        if {"test", "test_resolution"} <= set(one):
+            tested = "; errors on {test} test examples at {test_resolution} x {test_resolution}"
         origin = (
             f"{len(records)} runs, {hours:.1f} process hours on {one['hardware']}, torch {one['versions']['torch']}, "
             f"seed 0 unless said{tested.format(**one)}. "
@@ -415,6 +413,28 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             variable_coefficients.costs_table,
             lambda records: "\n".join(f"- {said}" for said in variable_coefficients.winners(records)),
             about="Errors on {test} test examples at {resolution} x {resolution}.",
+        ),
+    },
+    "evolutions.md": {
+        "told": shown(
+            "told",
+            evolutions.told_table,
+            about="Relative errors on {task} at {resolution} x {resolution}, which none of these small pre-trainings "
+            "has seen, of single steps and of roll-outs; {steps} steps of training each.",
+        ),
+        "rolled": shown(
+            "rollout",
+            evolutions.rollout_table,
+            evolutions.equal_error_table,
+            about="Medians of roll-outs on {count} test trajectories at {resolution} x {resolution}. Steps until the "
+            "correlation falls below 0.8; the share of roll-outs whose spectrum stays within a factor of two of the "
+            "trajectory's up to half of the resolved waves.",
+        ),
+        "few": shown(
+            "evolution_transfer",
+            evolutions.few_trajectories_table,
+            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}; from random "
+            "weights with twice the steps.",
         ),
     },
     "dashboard.md": {"page": page},

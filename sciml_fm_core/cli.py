@@ -59,7 +59,7 @@ from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.registry import find_experiment, results
-from .terminal import bar_on_errors, console, progress_bar, run_program, stopping, training_bar
+from .terminal import bar_on_errors, console, measuring_bar, progress_bar, run_program, stopping, training_bar
 from .training.config import PRECISIONS, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.interrupts import Interrupts
@@ -379,7 +379,10 @@ def pretrain(
             operator.card |= _measured(operator, paths[0], parts, test_count)
         elif test_count is None or test_count:
             count = 512 if test_count is None else test_count
-            operator.card["errors"] = evaluate_shifts(operator, count=count, resolution=test_resolution)
+            with measuring_bar() as measured:
+                operator.card["errors"] = evaluate_shifts(
+                    operator, count=count, resolution=test_resolution, callback=measured
+                )
             tested = f"{count} test examples at {test_resolution} x {test_resolution}"
             operator.card["errors_measured_on"] = f"{tested} per task, seed 0"
         operator.save(output)
@@ -742,9 +745,11 @@ def evaluate(
             f"{operator} on {task}: mean relative error {shown} steps ({drawn.size} trajectories, seed {seed})"
         )
         return
-    result = evaluate_operator(
-        loaded, chosen, data=given, count=count, resolution=points, seed=seed, symmetries=symmetries
-    )
+    with measuring_bar() as measured:
+        result = evaluate_operator(
+            loaded, chosen, data=given, count=count, resolution=points, seed=seed, symmetries=symmetries,
+            callback=measured,
+        )  # fmt: skip
     if band:
         from .experiments.uncertainty.bands import band_of
 

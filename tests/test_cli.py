@@ -548,7 +548,8 @@ def test_wrong_systems_and_names(run, bundle, tmp_path):
     refused(run("pretrain", "SYS-1(1,5)", "--data", "data.h5", "--size", "tiny"), "examples of poisson, got helmholtz")
     refused(
         run("pretrain", "SYS-1(1,5)", "--recipe", "theirs"),
-        "recipe: expected one of dimensionless, symbol, paper, symbol-composed, fields, correction, step, step-residual, got 'theirs'",
+        "recipe: expected one of dimensionless, symbol, paper, symbol-composed, fields, correction, step, "
+        "step-residual, got 'theirs'",
     )
     refused(run("pretrain", "SYS-1(1,5)", "--size", "2M"), "size: expected one of")
     refused(run("pretrain", "SYS-1(1,5)", "--steps", 0), "expected steps and intervals of at least 1")

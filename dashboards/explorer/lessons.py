@@ -15,7 +15,8 @@ A lesson is a YAML file in the folder ``lessons`` beside the pages, or in the on
 
 In an answer ``{zero_shot}``, ``{fine_tuned}`` and ``{from_scratch}`` are errors of the example on the page, with
 ``mean_`` before them those over eight random sources (``{mean}`` is that of zero-shot), ``{largest}`` is the largest
-|u|, and ``@3`` asks for another value of the dial.
+|u|, and ``@3`` asks for another value of the dial. Of an evolution ``{zero_shot_after_10}`` is the error of a roll-out
+after ten steps.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from sciml_fm_core.yaml_values import parse_yaml
 from . import text
 from .compute import Query, compute
 from .error_curves import mean_errors
+from .films import Film
 from .link import restore
 from .state import ExploreState
 
@@ -55,7 +57,7 @@ LARGEST_FILE = 2**16
 """Bytes of a lesson."""
 LONGEST_LINE = 300
 ERRORS = "(?:mean_)?(?:zero_shot|fine_tuned|from_scratch)"
-PLACEHOLDER = re.compile(rf"\{{(mean|largest|{ERRORS})(?:@(\d+\.?\d*|\.\d+))?\}}")
+PLACEHOLDER = re.compile(rf"\{{(mean|largest|{ERRORS})(?:_after_(\d+))?(?:@(\d+\.?\d*|\.\d+))?\}}")
 
 log = logging.getLogger(__name__)
 
@@ -158,12 +160,18 @@ def filled(answer: str, asked: Query) -> str:
     """
 
     def number(match: re.Match) -> str:
-        name, dial = match.groups()
+        name, steps, dial = match.groups()
         query, scale = asked, asked.system.dialled
         if dial:
             query = replace(query, dial=float(dial))
             if not scale.low <= query.dial <= scale.high:
                 raise ValueError(f"@{dial} is not on the dial, which goes from {scale.low:g} to {scale.high:g}")
+        if steps is not None:
+            film = Film(query)
+            while film.number < int(steps) and not film.is_over:
+                film.advance()
+            errors = film.errors.get(name, [])
+            return text.percent(errors[int(steps) - 1] if len(errors) >= int(steps) else None)
         if name == "largest":
             return f"{np.abs(compute(query).solution).max():.3g}"
         if not name.startswith("mean"):

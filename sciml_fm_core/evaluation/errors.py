@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from sciml_fm_core.schema import takes_numpy
 
 from .metrics import has_size, measured_errors, relative_error
 
+Measured = Callable[[str, int, int], None]
+"""Called before a part of the examples is measured, with what it is of, how many are done, and how many there are."""
 PART = 4096
 """Examples that `evaluate` holds at once."""
 MAP_POINTS = 2**21
@@ -44,6 +46,7 @@ def evaluate(
     resolution: Resolution | None = None,
     seed: int = 0,
     symmetries: bool = False,
+    callback: Measured | None = None,
 ) -> dict[str, Any]:
     """Measure errors on freshly drawn test examples, or on given ones (zero-shot on a task not trained on).
 
@@ -65,6 +68,7 @@ def evaluate(
             resampled.
         seed: of the examples that are drawn.
         symmetries: measure predictions averaged over the symmetries of the square, see `Operator.predict`.
+        callback: called with what is measured, and how many examples of how many are.
 
     Returns:
         ``error`` (the mean relative error mu), ``median``, ``percentile_90``, ``worst``, and what was tested;
@@ -93,9 +97,12 @@ def evaluate(
         about = {"seed": seed}
     else:
         raise ValueError("evaluate: expected a task to draw examples of, or data=...")
+    label = about.get("data", {}).get("task") if task is None else task.label
 
     def parts() -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, reader.size, PART):
+            if callback is not None:
+                callback(label or resolved.name, start, reader.size)
             examples = reader.take(slice(start, start + PART))
             examples = examples if resolution is None else examples.resampled(resolution)
             found = operator.predict(examples.source, examples.coefficients, resolved, symmetries=symmetries)
@@ -103,7 +110,7 @@ def evaluate(
 
     error = measured_errors(parts())
     return {
-        "task": about.get("data", {}).get("task") if task is None else task.label,
+        "task": label,
         "error": error.mean().item(),
         "median": error.median().item(),
         "percentile_90": error.quantile(0.9).item(),
@@ -116,20 +123,20 @@ def evaluate(
 
 
 @takes_numpy
-def evaluate_shifts(operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0) -> dict[str, float]:
+def evaluate_shifts(
+    operator: Operator, *, count: int = 512, resolution: int = 128, seed: int = 0, callback: Measured | None = None
+) -> dict[str, float]:
     """Measure the mean relative error on an operator's own tasks and on each named shift of every system it takes.
 
-    Evolutions are measured where the operator was trained on them.
+    Evolutions are measured where the operator was trained on them. The callback is that of `evaluate`.
     """
     labels = operator.tasks
     stationary = (system for system in SYSTEMS.values() if not isinstance(system, Evolution))
     others = (system for system in stationary if operator.normalization.knows(system))
     for system in dict.fromkeys([*operator.systems, *others]):
         labels += tasks_of(system).values()
-    return {
-        label: evaluate(operator, Task.parse(label), count=count, resolution=resolution, seed=seed)["error"]
-        for label in dict.fromkeys(labels)
-    }
+    options: dict[str, Any] = {"count": count, "resolution": resolution, "seed": seed, "callback": callback}
+    return {label: evaluate(operator, Task.parse(label), **options)["error"] for label in dict.fromkeys(labels)}
 
 
 @torch.no_grad()

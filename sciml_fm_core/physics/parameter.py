@@ -56,7 +56,7 @@ class Parameter:
     @property
     def title(self) -> str:
         """Name for a reader."""
-        return self.label or self.name[:1].upper() + self.name[1:]
+        return self.label or (self.name if len(self.name) == 1 else self.name[:1].upper() + self.name[1:])
 
     @property
     def default(self) -> float:
