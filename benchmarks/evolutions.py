@@ -74,16 +74,18 @@ def tunings(folder: Path) -> None:
     }
     for count, start in ((2, "tuned"), (16, "tuned"), (16, "scratch")):
         fresh = start == "scratch"
+        config = TrainConfig(steps=300, validate_every=25)
         result = (train_from_scratch if fresh else fine_tune)(
             operator, drawn["train"].take(slice(count)), system=UNSEEN.system, validation=drawn["validation"],
             unrolled=Unrolled({0: 1, 0.5: 4}), batch_size=12, learning_rates=(4e-3,) if fresh else (1e-3,),
-            config=TrainConfig(steps=300 if fresh else 150, validate_every=25), callback=show,
+            config=config, callback=show,
         )  # fmt: skip
         found = errors_of(result.operator, UNSEEN, drawn["test"])
-        print(count, start, found)
+        print(count, start, found, flush=True)
         card = result.operator.card
+        card |= {"adapted_from": "evolutions", "downstream_task": UNSEEN.label, "steps": config.steps}
         card |= {"errors": {UNSEEN.label: found["after_1"]}, "errors_of_roll_outs": found}
-        card["command"] = "python benchmarks/evolutions.py tunings"
+        card["command"] = "python benchmarks/evolutions.py tunings runs/adapted"
         name = f"evolutions-{count}{'-scratch' if fresh else ''}.safetensors"
         result.operator.save(folder / name, packed=True, parent=None if fresh else "evolutions")
 

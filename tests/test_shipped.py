@@ -22,6 +22,14 @@ from sciml_fm_core.study.runs import identity
 PRETRAINED = {"poisson": (2, 1.5, 0.3), "advection_diffusion": (1.2, 0.9, 0.2, 7, -5), "helmholtz": (1, 4)}
 DOWNSTREAM = {"poisson": (8, 1.2, 1.5), "advection_diffusion": (1.2, 0.9, 0.2, 28, -20), "helmholtz": (1, 11.5)}
 """Coefficients inside of what operators were trained on, and of what they were tuned to."""
+EVOLUTIONS = {
+    "bilinear": (1, 1e-3, 1, 0.1, 0.03, -0.02, 0.2, -0.1, 0.5),
+    "active_scalar": (1, 1e-3, 1, 0.5),
+    "burgers": (2e-3, 0.1, 0.5),
+    "allen_cahn": (1, 1.5e-3, 0.5),
+    "kuramoto_sivashinsky": (20, 1),
+}
+"""Coefficients of evolutions, the time of a step included."""
 FIELDS = {
     "variable_diffusion": (lambda x, y: torch.exp(0.3 * torch.sin(x + y) * torch.cos(2 * y)),),
     "variable_advection": (lambda x, y: 2 + torch.cos(y), lambda x, y: 3 * torch.sin(2 * x)),
@@ -43,7 +51,7 @@ def numbers_of(predictor, coefficients):
             given = torch.stack(
                 [*(field(x, x[:, None]).expand(32, 32).float() for field in FIELDS[system.name]), given]
             )
-        predicted = predictor.predict(given, torch.tensor(coefficients.get(system.name, ())).float(), system)
+        predicted = predictor.predict(given, torch.tensor((coefficients | EVOLUTIONS).get(system.name, ())).float(), system)
         field = predicted if isinstance(predicted, torch.Tensor) else predicted.mean
         found += [field.norm(), field[3, 5], field[16, 9], field[29, 30]]
     return [float(f"{number:.7g}") for number in map(float, found)]
