@@ -55,7 +55,7 @@ def test_steps_are_shown_and_played_by_space(page):
             r"^Zero-shot: \S+ % off after 1 step, \S+ % after 10; trajectory lost \(correlation below 0.8\): never\."
         )
     )
-    expect(shown(page, "sentence")).to_contain_text(re.compile(r"solver \S+ ms, the network \S+ ms\.$"))
+    expect(shown(page, "sentence")).to_contain_text(re.compile(r"A step: solver \S+ ms, network \S+ ms\.$"))
     time = page.get_by_role("slider", name="Step in time")
     time.press("End")
     expect(page.locator(".operator-stage")).to_have_attribute("data-step", "40")
