@@ -11,8 +11,6 @@ import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 
-from sciml_fm_core.physics.evolution import Evolution
-
 from . import text
 from .adapt import AdaptView
 from .bundles import find_bundles
@@ -135,8 +133,7 @@ class Explorer:
         self.frames.request()
 
     def _begin_frame(self) -> Future[Frame | Film | str]:
-        query = self.state.query()
-        return FRAMES.submit(attempt, Film if isinstance(query.system, Evolution) else compute, query)
+        return FRAMES.submit(attempt, Film if self.state.is_in_time else compute, self.state.query())
 
     def _paint(self, outcome: Frame | Film | str, number: int, turn: int) -> None:
         self._last = None if isinstance(outcome, str) else outcome

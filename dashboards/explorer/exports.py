@@ -12,8 +12,10 @@ import h5py
 import numpy as np
 
 from sciml_fm_core import __version__
+from sciml_fm_core.physics.evolution import Evolution
 
 from .compute import Frame, compute, drawn_field, is_drawn_as_gaussians
+from .films import STEPS, whole_film
 from .settings import AdaptSettings
 from .state import ExploreState
 
@@ -28,7 +30,10 @@ class File:
 
 
 def arrays_of(frame: Frame) -> dict[str, np.ndarray]:
-    """Fields by name, float32, row i at y = i / n: ``source``, ``solution``, others, predictions by their keys."""
+    """Fields by name, float32, row i at y = i / n: ``source``, ``solution``, others, predictions by their keys.
+
+    Of an evolution there is an axis for 0, 1, 2, ... steps before those of the others.
+    """
     shown = {key: found.values for key, found in frame.predictions.items() if found is not None}
     return {"source": frame.source, "solution": frame.solution} | frame.further | shown
 
@@ -102,23 +107,33 @@ def program(state: ExploreState, address: str) -> File:
             "# Error against the number of examples on this window, as a notebook:",
             f"# papermill notebooks/02_adapt.ipynb adapted.ipynb -p operator {_quoted(_name(state))} -p task '{task}'",
         ]
+    measured = """
+solution = system.solve(source.double(), coefficients)
+for key, name in OPERATORS.items():
+    prediction = sciml_fm.load_operator(name).predict(source, coefficients.to(source.dtype), system)
+    print(key, f"{sciml_fm.relative_error(prediction.double(), solution):.4%}")
+"""
+    if isinstance(system, Evolution):
+        measured = f"""
+states = system.trajectory(source.double(), coefficients, {STEPS})
+for key, name in OPERATORS.items():
+    predicted = rollout(sciml_fm.load_operator(name), source, coefficients.to(source.dtype), {STEPS}, system)
+    print(key, *(f"{{error:.4%}}" for error in rollout_errors(predicted.double(), states, {system.output_axes})))
+"""
     text = f'''"""{system.title or system.name} at {query.dial:g}, as it was on the explore page: ?{address}"""
 
 import torch
 
 import sciml_fm_core as sciml_fm
 from sciml_fm_core.data.splits import stream
+from sciml_fm_core.evaluation.rollouts import rollout, rollout_errors
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 
 system = sciml_fm.SYSTEMS["{system.name}"]
 dial, parameters = torch.tensor({query.dial!r}, dtype=torch.float64), torch.tensor([{parameters}], dtype=torch.float64)
 {source}
 coefficients = system.coefficients(dial, source.double(), parameters)
-solution = system.solve(source.double(), coefficients)
-for key, name in {operators!r}.items():
-    operator = sciml_fm.load_operator(name)
-    prediction = operator.predict(source, coefficients.to(source.dtype), system)
-    print(key, f"{{sciml_fm.relative_error(prediction.double(), solution):.4%}}")
+{measured.strip().replace("OPERATORS", repr(operators))}
 '''
     return File("sciml_fm_page.py", "text/x-python", "\n".join([text, *notes, ""] if notes else [text]).encode())
 
@@ -141,7 +156,7 @@ def _training(operator: str, settings: AdaptSettings) -> str:
 
 def _fields(save: Callable[[Frame, str], File], state: ExploreState, address: str) -> Callable[[], File]:
     query = state.query()
-    return lambda: save(compute(query), address)
+    return lambda: save((whole_film if isinstance(query.system, Evolution) else compute)(query), address)
 
 
 def _program(state: ExploreState, address: str) -> Callable[[], File]:

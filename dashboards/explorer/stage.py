@@ -154,11 +154,11 @@ def _guess(page: Explorer, number: int) -> None:
 
 
 def _save(page: Explorer, what: str) -> None:
-    # As the page is now. Frames are short, and nobody's waits behind a sheet.
+    # As the page is now. Frames are short, and nobody's waits behind a sheet or a whole trajectory.
     if what == "sheet":
         make, executor = page.lesson.sheet(), INSIGHTS
     else:
-        make, executor = SAVES[what](page.state, query_of(page.state)), FRAMES
+        make, executor = SAVES[what](page.state, query_of(page.state)), INSIGHTS if page.state.is_in_time else FRAMES
     page.loop.one_at_a_time("save", partial(_send_file, page, make, executor))
 
 

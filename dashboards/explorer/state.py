@@ -102,6 +102,11 @@ class ExploreState(param.Parameterized):
         return SYSTEMS[self.system_name]
 
     @property
+    def is_in_time(self) -> bool:
+        """Whether it is an evolution, which is shown step by step."""
+        return isinstance(self.system, Evolution)
+
+    @property
     def scale(self) -> Parameter:
         """Scale of the dial."""
         return self.system.dialled
@@ -328,7 +333,7 @@ class ExploreState(param.Parameterized):
             sparsity=self.sparsity,
             gaussians=tuple(self.gaussians) if self.drawn else None,
             operators={key: predictor.loader(self) for key, predictor in PREDICTIONS.items()},
-            resolution=EVOLUTION_RESOLUTION if isinstance(self.system, Evolution) else RESOLUTION,
+            resolution=EVOLUTION_RESOLUTION if self.is_in_time else RESOLUTION,
             trained=self.trained_range,
             given=self.current.settings.given if self.current and not self.live else "",
             learning=tuple(self.live),

@@ -258,7 +258,7 @@ class Fields {
       this.pointed = null
       this.read()
     })
-    if (!cuts) return
+    if (!cuts || this.timed) return
     field.frame.addEventListener('click', event => { this.cutRow = field.place(event)[1]; this.drawCut() })
     field.frame.tabIndex = 0 // by keyboard, the cut moves up and down
     field.frame.setAttribute('role', 'group')
