@@ -45,13 +45,14 @@ from .files import check_folder, check_output, find_file, user_path
 from .locks import command_line, lock_output
 from .messages import one_line
 from .models.base import AUTO, MODELS, find_model
+from .models.export import export_solver
 from .models.fno import SIZES
 from .models.normalization import StepNormalization
 from .models.operator import Operator, load_operator, read_header, shipped_adaptations, shipped_operators
 from .physics.evolution import Evolution
 from .physics.sampling import check_resolution
 from .physics.spectral import Resolution, grid_shape, grid_text, parse_resolution
-from .physics.system import System
+from .physics.system import System, find_system
 from .physics.tasks import Task
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
@@ -814,6 +815,34 @@ def operators() -> None:
         tasks, counts = " + ".join(card["tasks"]), (f"{card[key]:,}" for key in ("parameters", "examples_seen"))
         table.add_row(name, tasks, card["recipe"], *counts, own)
     console.print(table)
+
+
+@_command()
+def export(
+    name: Annotated[str, typer.Argument(help="Shipped operator or bundle; or a system, for its exact solver.")],
+    output: Annotated[Path, _option("File to write, .onnx; or .pt2 with --program.")],
+    system: Annotated[str | None, _option("Which system is meant, of an operator for several.")] = None,
+    resolution: Annotated[str, _option("Points in each direction, or such as 48x40.")] = "128",
+    half: Annotated[bool, _option("Store the weights as float16.")] = False,
+    program: Annotated[bool, _option("Write a program of torch.export (.pt2) instead of ONNX.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Write an operator, or the solver of a system, as a file that runs without this package; see docs/export.md."""
+    wanted, points = ".pt2" if program else ".onnx", parse_resolution(resolution)
+    if output.suffix != wanted:
+        raise ValueError(f"--output: expected a name that ends in {wanted}, got {output}; choose another, or --program")
+    file = find_file(name, shipped_operators() | shipped_adaptations(), "operator")
+    with _locked(output):
+        if file.is_file() or file.suffix:
+            found = load_operator(name).export(output, system, points, "float16" if half else "float32")
+        elif system is not None or half:
+            raise ValueError(f"export: --system and --half are for operators, and {name} is none; leave them out")
+        else:
+            found = export_solver(find_system(name), output, points)
+    console.print(
+        f"{found.path}: {found.bytes / 1e6:.1f} MB, largest relative difference to PyTorch {found.difference:.1e}"
+        + (f", by rounding weights {found.rounding:.1e}" if half else "")
+    )
 
 
 @_command()

@@ -225,7 +225,7 @@ class Model(nn.Module):
         """
         check_tensor(fields, "inputs")
         if conditioning is None:
-            conditioning = Conditioning(fields.new_empty(len(fields), 0))
+            conditioning = Conditioning(fields.new_empty(fields.shape[0], 0))
         told = conditioning.scalars.shape[-1] + (0 if conditioning.fields is None else conditioning.fields.shape[-3])
         if fields.ndim != 4 or fields.shape[1] + told != self.config.in_channels:
             raise ValueError(
@@ -450,7 +450,7 @@ def apply_together(
         used = call_module if changed else network or first.network()
         solutions = [used(model, *own) for model, own in zip(models, checked, strict=True)]
     for solution, (fields, _) in zip(solutions, checked, strict=True):
-        expected = (len(fields), first.config.out_channels, *fields.shape[-2:])
+        expected = (fields.shape[0], first.config.out_channels, *fields.shape[-2:])
         if changed and solution.shape != expected:
             raise ValueError(
                 f"network: expected solutions {expected} of one whose layers were exchanged, got "

@@ -509,7 +509,7 @@ class SymbolNormalization(Normalization):
         z[:, 0, 0] = 1  # a network that is told what it has no use for may be led astray by it
         return Encoded(
             (field / g[:, None, None])[:, None],
-            source.new_empty(len(source), 0),
+            source.new_empty(source.shape[0], 0),
             g / scale,
             torch.ones_like(g),
             symbol_features(z).to(source.dtype),
@@ -571,12 +571,13 @@ class FieldsNormalization(Normalization):
             source.new_tensor(values).split(sizes) for values in (self.centre, self.spread)
         )
         fields = source if system.input_axes > 2 else source[:, None]
-        shape = (len(source),) if len(solution) == 1 else (len(source), len(solution))
+        batch = source.shape[0]  # not len(), which fixes the size of a batch that is exported
+        shape = (batch,) if len(solution) == 1 else (batch, len(solution))
         return Encoded(
             (fields - field[:, None, None]) / spread[:, None, None],
             ((coefficients - scalars) / width).to(source.dtype),
             scale.expand(shape),
-            source.new_zeros(len(source)),
+            source.new_zeros(batch),
             offset=solution.expand(shape),
         )
 
@@ -647,12 +648,12 @@ class CorrectionNormalization(Normalization):
         fields = torch.stack([left, system.pushed(source, step)], dim=1) / g[:, None, None, None]
         return Encoded(
             torch.cat([fields, system.told_fields(source)], dim=1),
-            source.new_empty(len(source), 0),
+            source.new_empty(source.shape[0], 0),
             g / scale.to(source.dtype),
             torch.ones_like(g),
             symbol_features(z).to(source.dtype),
             first=first + of_waves(step, ~waves),
-            waves=waves.expand(len(source), -1, -1),
+            waves=waves.expand(source.shape[0], -1, -1),
         )
 
     def _statistics(self):
@@ -737,7 +738,7 @@ class StepNormalization(Normalization):
             waves[..., 0, 0] = False
         return Encoded(
             told.flatten(1, 2) if several else told,
-            source.new_empty(len(source), 0),
+            source.new_empty(source.shape[0], 0),
             unit.flatten() * reach,
             torch.zeros_like(time),
             modes.movedim(1, -2).flatten(-2) if several else modes,

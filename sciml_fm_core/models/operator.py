@@ -23,11 +23,12 @@ from sciml_fm_core import schema
 from sciml_fm_core.digests import digest_of, read_stored_header, read_tensors, write_tensors
 from sciml_fm_core.eager import graph_where_needed, known_values
 from sciml_fm_core.files import find_file
-from sciml_fm_core.physics.spectral import broadcast_shapes, is_finite, largest_size
+from sciml_fm_core.physics.spectral import Resolution, broadcast_shapes, is_finite, largest_size
 from sciml_fm_core.physics.symmetries import inverse
 from sciml_fm_core.physics.system import System
 
 from .base import MODELS, Model, apply_together, find_model
+from .export import Exported, export_operator
 from .normalization import Encoded, Normalization, normalization_from_dict
 from .packed import BLOCK, State, check_block, pack, unpack
 
@@ -234,13 +235,34 @@ class Operator:
             state = pack(state, origin.model.state_dict() if origin else None, coarseness=self.model.coarseness())
             header["packed"] = {"parent": parent, "digest": origin and origin.digest, "block": BLOCK}
         elif half:
-            total = sum(value.numel() for value in state.values())
-            state |= {
-                key: _halved(value, f"operator {path}: {key!r}")
-                for key, value in state.items()
-                if SMALL_SHARE * value.numel() >= total
-            }
+            state |= {key: state[key].half() for key in halved_names(state, f"operator {path}")}
         return write_tensors(path, "operator", header, state, _restored)
+
+    def export(
+        self,
+        path: str | Path,
+        system: System | str | None = None,
+        resolution: Resolution | None = None,
+        weights: str = "float32",
+    ) -> Exported:
+        """Write `predict` for one system, on one grid, as a file that runs without this package, see docs/export.md.
+
+        It is checked against PyTorch before it is written.
+
+        Args:
+            path: file to write, ``*.onnx`` (needs the extra ``export``) or ``*.pt2``, a program of `torch.export`.
+            system: which one, for an operator that takes several.
+            resolution: points n in each direction, or (ny, nx); 128 where None. The number of examples is free.
+            weights: float32, or float16 for a file of half the size; it computes in float32 all the same.
+
+        Returns:
+            The path, the largest relative difference to PyTorch, and what rounding the weights changes.
+
+        Raises:
+            ValueError: on a name, system or grid that does not fit, missing packages, weights that float16 does not
+                hold, or a file that differs from PyTorch by more than 1e-5.
+        """
+        return export_operator(self, path, system, resolution, weights)
 
     @property
     def digest(self) -> str:
@@ -266,15 +288,18 @@ class Operator:
         return digest_of(schema.plain(about), {key: value.float() for key, value in _weights_of(self.model).items()})
 
 
-def _halved(value: Tensor, where: str) -> Tensor:
-    """Weights in float16, checked to keep three digits of the largest."""
-    kept, largest = value.half(), value.abs().max()
-    if not (kept.float() - value.float()).abs().max() <= largest / 1000:
-        raise ValueError(
-            f"{where}: expected weights that float16 holds, whose numbers go from 6e-5 to 65,504, got a largest one of "
-            f"{largest:.3g}; save it without half=True; nothing was written"
-        )
-    return kept
+def halved_names(state: State, where: str) -> list[str]:
+    """Weights to be kept in float16, all but small ones, checked to keep three digits of the largest."""
+    total = sum(value.numel() for value in state.values())
+    names = [key for key, value in state.items() if SMALL_SHARE * value.numel() >= total]
+    for key in names:
+        value, largest = state[key], state[key].abs().max()
+        if not (value.half().float() - value.float()).abs().max() <= largest / 1000:
+            raise ValueError(
+                f"{where}: {key!r}: expected weights that float16 holds, whose numbers go from 6e-5 to 65,504, got a "
+                f"largest one of {largest:.3g}; save it without half=True; nothing was written"
+            )
+    return names
 
 
 def _weights_of(model: Model) -> State:
@@ -311,11 +336,7 @@ def predict_together(
 
     def solutions(part: slice) -> Tensor:
         inputs = sources[part].to(device, dtype), rows[part].to(device, dtype)
-        encoded = encode_together(operators, [(system, *inputs)])
-        for each in encoded:
-            _check_size(each.scale.masked_fill(each.scale == 0, torch.nan), "solution")
-        outputs = apply_together([operator.model for operator in operators], [each.inputs for each in encoded])
-        found = torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
+        found = apply_operators(operators, system, *inputs)
         solution = found.to(source.device, source.dtype)
         if is_finite(solution) or not is_finite(found):  # what blew up is for the caller to see
             return solution
@@ -331,6 +352,19 @@ def predict_together(
             for part in parts:
                 solved[:, part] = solutions(part)
     return solved.reshape(len(operators), *leading, *shape)
+
+
+def apply_operators(operators: Sequence[Operator], system: System, source: Tensor, coefficients: Tensor) -> Tensor:
+    """`predict_together` of one batch, without checks of what is given, so that `torch.export` can follow it.
+
+    Args:
+        source, coefficients: (batch, [p,] ny, nx) and (batch, c), in the precision and on the device of the weights.
+    """
+    encoded = encode_together(operators, [(system, source, coefficients)])
+    for each in encoded:
+        _check_size(each.scale.masked_fill(each.scale == 0, torch.nan), "solution")
+    outputs = apply_together([operator.model for operator in operators], [each.inputs for each in encoded])
+    return torch.stack([each.decode(output) for each, output in zip(encoded, outputs, strict=True)])
 
 
 def _check_size(values: Tensor, name: str) -> None:
@@ -367,7 +401,7 @@ def encode_together(
     `Normalization.encode`.
     """
     points = operators[0].model.mode_points
-    sizes = [len(source) for _, source, _ in parts]
+    sizes = [source.shape[0] for _, source, _ in parts]
     variations = [None] * len(parts) if variation is None else variation.split(sizes)
     encoded = {
         normalization: Encoded.joined(
