@@ -44,10 +44,12 @@ from explorer.link import _system, query_of, restore, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
-from explorer.setup import offered_systems, setup_message, ticks
+from explorer.setup import setup_message, ticks
+from explorer.shared import shipped_results
 from explorer.stage import pack
 from explorer.state import ExploreState, default_window
 
+STATIONARY = [name for name, system in SYSTEMS.items() if not isinstance(system, Evolution)]
 PATIENCE = 300
 """Seconds after which a background job counts as hung; test machines share their cores."""
 TASKS = {
@@ -434,23 +436,12 @@ def test_a_moving_slider_is_not_sent_back(state):
     assert slider.value == 33.300000000000004
 
 
-def test_the_page_offers_what_has_no_time_and_evolutions_of_others_that_are_exact(registry):
-    offered = list(offered_systems())
-    assert len(offered) == 8
-    assert [each["value"] for each in setup_message(ExploreState({}, None))["systems"]] == offered
-
-    class Cooling(Evolution):
-        """Somebody's own."""
-
-        name, label, equation, coefficient_names = "cooling", "COOLING", "u_t = -u", ("time",)
-        dialled = Parameter("time", 0.1, 1)
-
-        def symbol(self, coefficients, n):
-            return torch.ones(*coefficients.shape[:-1], n, n // 2 + 1, dtype=torch.float64)
-
-    assert list(offered_systems()) == [*offered, "cooling"]
+def test_the_page_offers_every_equation_and_those_in_time_apart():
+    offered = setup_message(ExploreState({}, None))["systems"]
+    assert [each["value"] for each in offered] == list(SYSTEMS)
+    assert [each["in_time"] for each in offered] == [isinstance(system, Evolution) for system in SYSTEMS.values()]
     with pytest.raises(Exception, match="there is no such equation here"):
-        _system("navier_stokes")
+        _system("phlogiston")
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -570,7 +561,7 @@ def test_what_is_expected_is_never_against_a_bound_nor_wrong_more_often_than_it_
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if bundle.shipped}
     load = cache(lambda bundle: load_operator(bundle.path))
     promised, off, seen = 0.0, 0, 0
-    for name in (name for name, system in offered_systems().items() if is_spectral(system)):
+    for name in (name for name in STATIONARY if is_spectral(SYSTEMS[name])):
         state = ExploreState(bundles, load, system_name=name)
         for bundle in state.bundles_of(state.system):
             state.choose_bundle(bundle.name)
@@ -917,6 +908,24 @@ def test_a_mixed_operator_stays_chosen_where_it_knows_the_system(state):
     state.choose_system("helmholtz")
     assert state.bundle_name == "all"
     assert state.trained_range == (1, 10)
+
+
+def test_another_equation_has_a_model_that_fits_all_columns_unless_one_was_chosen():
+    """Like reports of two empty columns: a mixed model that the page chose itself stayed."""
+    state = ExploreState(find_bundles()[0], kept=shipped_results(), system_name="fractional_laplacian")
+    assert state.bundle_name == "symbol"
+    state.choose_system("poisson")
+    assert (state.bundle_name, len(state.current.operators)) == ("sys-1", 2)
+    state.choose_bundle("mixed")
+    state.choose_system("helmholtz")
+    assert state.bundle_name == "mixed"
+    state.choose_system("fractional_laplacian")  # which it does not know
+    assert state.bundle_name == "symbol"
+    state.choose_system("helmholtz")
+    assert state.bundle_name == "mixed"
+    state.choose_bundle("sys-3")  # what the page would choose: no choice against it
+    state.choose_system("poisson")
+    assert state.bundle_name == "sys-1"
 
 
 def test_specialists_stand_before_mixed_operators(state, system):
