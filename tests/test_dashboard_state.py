@@ -33,8 +33,8 @@ pytest.importorskip("panel_material_ui", reason="the dashboard extra is not inst
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer import text
-from explorer.app import Explorer
-from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
+from explorer.app import Explorer, opening_state
+from explorer.bundles import FOLDER_VARIABLE, OPENED_VARIABLE, Bundle, find_bundles
 from explorer.compute import RESOLUTION, Query, compute, expected, frame_message, sentence_of, spread_message
 from explorer.controls import ParameterControls
 from explorer.error_curves import along, coarse_to_fine, mean_at, sweep_sources
@@ -926,6 +926,20 @@ def test_another_equation_has_a_model_that_fits_all_columns_unless_one_was_chose
     state.choose_bundle("sys-3")  # what the page would choose: no choice against it
     state.choose_system("poisson")
     assert state.bundle_name == "sys-1"
+
+
+def test_the_page_opens_on_the_operator_that_is_opened_by_name(monkeypatch, tmp_path, small_operator):
+    """Like reports that a page opened on an own operator shows another one."""
+    path = small_operator("BIHARM(0,5)").save(tmp_path / "own.safetensors")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))  # beside the others of the folder, and named
+    monkeypatch.setenv(OPENED_VARIABLE, str(path))
+    state, _ = opening_state()
+    assert (state.system_name, state.bundle_name) == ("biharmonic_advection", "own")
+    monkeypatch.delenv(OPENED_VARIABLE)
+    state, _ = opening_state()
+    assert (state.system_name, state.bundle_name) == ("poisson", "sys-1")
+    state.choose_system("biharmonic_advection")  # one that was trained on it before others
+    assert state.bundle_name == "own"
 
 
 def test_specialists_stand_before_mixed_operators(state, system):

@@ -15,7 +15,7 @@ from sciml_fm_core.physics.evolution import Evolution
 
 from . import text
 from .adapt import AdaptView
-from .bundles import find_bundles
+from .bundles import find_bundles, opened
 from .compute import Frame, attempt, compute, frame_message, sentence_of, spread_message
 from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves, mean_of
@@ -47,7 +47,11 @@ AS_HIGH_AS_IT_IS = {"max-height": "none"}
 def opening_state() -> tuple[ExploreState, list[str]]:
     """A fresh page on the operators that there are, and what is wrong with those that could not be read."""
     bundles, problems = find_bundles()
-    return ExploreState(bundles, shared_operator, kept=shipped_results()), problems
+    state, own = ExploreState(bundles, shared_operator, kept=shipped_results()), opened(bundles)
+    if own is not None and own.is_known:  # of given fields the page of own data shows the examples
+        state.choose_system(own.downstream.system.name if own.downstream else own.systems[0])
+        state.choose_bundle(own.name)
+    return state, problems
 
 
 class Explorer:
