@@ -23,7 +23,7 @@ from .films import Film
 from .frame_loop import FrameLoop
 from .gone import GoneView
 from .lesson_card import LessonCard
-from .link import query_of, restore
+from .link import choices_of, query_of, restore, revisit
 from .pages import address_of, dashboard_page, own_query
 from .serving import Allowance
 from .session_loop import SessionLoop
@@ -78,6 +78,7 @@ class Explorer:
         self._spreads = Background(SPREADS, self.loop.call)
         self._steps = Background(FRAMES, self.loop.call)
         self._last: Frame | Film | None = None
+        self._chosen: tuple | None = None
         self._drawer_open = False
         self._watch()
 
@@ -128,7 +129,14 @@ class Explorer:
 
     def _tell_address(self) -> None:
         if self.loop.document is not None:  # a notebook keeps its own address
-            self.stage.tell("address", query=own_query(query_of(self.state)))
+            chosen, before = choices_of(self.state), self._chosen
+            self.stage.tell("address", query=own_query(query_of(self.state)), push=before not in (None, chosen))
+            self._chosen = chosen
+
+    def revisit(self, query: dict[str, str]) -> None:
+        """Show what an address says that a browser went back to."""
+        revisit(self.state, query)
+        self._chosen = choices_of(self.state)
 
     # Frames ---------------------------------------------------------------------------------------------------------
 
