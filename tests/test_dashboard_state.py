@@ -33,6 +33,7 @@ pytest.importorskip("panel_material_ui", reason="the dashboard extra is not inst
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer import text
+from explorer.adapt import AdaptView
 from explorer.app import Explorer, opening_state
 from explorer.bundles import FOLDER_VARIABLE, OPENED_VARIABLE, Bundle, find_bundles
 from explorer.compute import RESOLUTION, Query, compute, expected, frame_message, sentence_of, spread_message
@@ -40,7 +41,7 @@ from explorer.controls import ParameterControls
 from explorer.error_curves import along, coarse_to_fine, mean_at, sweep_sources
 from explorer.exports import as_hdf5, as_npz, program
 from explorer.jobs import AdaptJob, JobQueue
-from explorer.link import _system, query_of, restore, settings_of
+from explorer.link import _system, choices_of, query_of, restore, revisit, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
@@ -739,6 +740,22 @@ def test_a_link_opens_the_page_as_it_was(bundles, operators, values):
     assert again.parameters == pytest.approx(state.parameters, abs=1e-4)
 
 
+def test_an_address_that_a_browser_goes_back_to_is_shown_as_it_was(state):
+    """Like reports that Back leaves the page in place of undoing a choice."""
+    state.set_dial(7)
+    before, chosen = query_of(state), choices_of(state)
+    state.set_parameter("principal axis", 1.0)
+    assert choices_of(state) == chosen  # a move
+    turned = query_of(state)
+    state.choose_system("helmholtz")
+    state.place_gaussians([(0.5, 0.5, 1.0)])
+    assert choices_of(state) != chosen
+    for address in (turned, before):
+        revisit(state, dict(parse_qsl(address)))
+        assert query_of(state) == address
+        assert choices_of(state) == chosen
+
+
 def test_what_a_link_says_wrongly_is_named_and_left_out(bundles):
     wrong = "system=helmholtz&model=none&dial=99&seed=-1&sparsity=2&draw=1,2;3&p.axis=7&result=8:1:2&other=1"
     state, problems = opened_at(bundles, wrong)
@@ -1331,6 +1348,30 @@ def test_what_a_job_gives_is_kept_and_shown(state):
     state.keep((state.system_name, state.bundle_name), final.result)
     frame = compute(state.query())
     assert all(frame.predictions[name] is not None for name in PREDICTIONS)
+
+
+def test_an_operator_that_was_trained_live_is_downloaded_and_saved(state, operators, monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "runs"))
+    sent = []
+    view = AdaptView(state, lambda act: act(), sent.append)
+    assert view.download.disabled
+    assert view.store.disabled
+    trained = adapted(operators["poisson"], examples=8, finished=1.0)
+    state.keep(("poisson", state.bundle_name), trained)
+    assert not view.download.disabled
+    view.download.clicks += 1
+    view.store.clicks += 1
+    view.store.clicks += 1  # the same operator again is the same file
+    (path,) = (tmp_path / "runs").iterdir()
+    assert path.name == sent[0].name == "poisson-8-examples-SYS-1(5,10)-3-steps.safetensors"
+    assert path.read_bytes() == sent[0].content
+    assert load_operator(path).digest == trained.operators["fine_tuned"].digest
+    assert "Saved as" in view.status.object
+    assert path.stem in find_bundles()[0]
+    path.write_bytes(b"something else")
+    view.store.clicks += 1
+    assert path.read_bytes() == b"something else"
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 # Error along the dial -----------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Explorer:
         self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4), styles=AS_HIGH_AS_IT_IS)
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
-        self.adapt = AdaptView(self.state, self.loop.call)
+        self.adapt = AdaptView(self.state, self.loop.call, self.stage.send_file)
         self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
         self.curves = ErrorCurves(self.state, self.stage.tell, self.loop.call, self._curves_changed)
         self.tabs = Tabs(self.state, self.stage.tell, self.loop.call)

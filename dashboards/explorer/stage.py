@@ -86,6 +86,10 @@ class Stage(JSComponent):
         """Send a message to every browser that shows the component."""
         self._send_msg(pack({"kind": kind} | header, arrays or {}, file))
 
+    def send_file(self, file: File) -> None:
+        """Give a file to the browser, which saves it."""
+        self.tell("file", file=file.content, name=file.name, type=file.type)
+
 
 # What the browser says ------------------------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ async def _send_file(page: Explorer, make: Callable[[], File], executor: Executo
     except (ValueError, ArithmeticError) as error:
         page.notice(str(error))
     else:
-        page.stage.tell("file", file=file.content, name=file.name, type=file.type)
+        page.stage.send_file(file)
 
 
 class Message(NamedTuple):
