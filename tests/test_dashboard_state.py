@@ -34,23 +34,25 @@ pytest.importorskip("panel_material_ui", reason="the dashboard extra is not inst
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer import text
-from explorer.app import Explorer
-from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
+from explorer.adapt import AdaptView
+from explorer.app import Explorer, opening_state
+from explorer.bundles import FOLDER_VARIABLE, OPENED_VARIABLE, Bundle, find_bundles
 from explorer.compute import RESOLUTION, Query, compute, expected, frame_message, sentence_of, spread_message
 from explorer.controls import ParameterControls
 from explorer.error_curves import along, coarse_to_fine, mean_at, sweep_sources
 from explorer.exports import as_hdf5, as_npz, program
 from explorer.films import STEPS, Film, whole_film
 from explorer.jobs import AdaptJob, JobQueue
-from explorer.link import query_of, restore, settings_of
+from explorer.link import _system, choices_of, query_of, restore, revisit, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
 from explorer.setup import setup_message, ticks
-from explorer.shared import shared_operator
+from explorer.shared import shared_operator, shipped_results
 from explorer.stage import pack
 from explorer.state import ExploreState, default_window
 
+STATIONARY = [name for name, system in SYSTEMS.items() if not isinstance(system, Evolution)]
 PATIENCE = 300
 """Seconds after which a background job counts as hung; test machines share their cores."""
 TASKS = {
@@ -521,6 +523,14 @@ def test_evolutions_are_told_apart_and_have_steps(state):
     assert (message["steps"], message["names"]) == (STEPS, ("Initial v(0)", "Solver v"))
 
 
+def test_the_page_offers_every_equation_and_those_in_time_apart():
+    offered = setup_message(ExploreState({}, None))["systems"]
+    assert [each["value"] for each in offered] == list(SYSTEMS)
+    assert [each["in_time"] for each in offered] == [isinstance(system, Evolution) for system in SYSTEMS.values()]
+    with pytest.raises(Exception, match="there is no such equation here"):
+        _system("phlogiston")
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_ticks_are_round_and_not_too_many(name):
     dial = SYSTEMS[name].dialled
@@ -638,7 +648,7 @@ def test_what_is_expected_is_never_against_a_bound_nor_wrong_more_often_than_it_
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if bundle.shipped}
     load = cache(lambda bundle: load_operator(bundle.path))
     promised, off, seen = 0.0, 0, 0
-    for name in (name for name, one in SYSTEMS.items() if is_spectral(one) and not isinstance(one, Evolution)):
+    for name in (name for name in STATIONARY if is_spectral(SYSTEMS[name])):
         state = ExploreState(bundles, load, system_name=name)
         for bundle in state.bundles_of(state.system):
             state.choose_bundle(bundle.name)
@@ -816,6 +826,22 @@ def test_a_link_opens_the_page_as_it_was(bundles, operators, values):
     assert again.parameters == pytest.approx(state.parameters, abs=1e-4)
 
 
+def test_an_address_that_a_browser_goes_back_to_is_shown_as_it_was(state):
+    """Like reports that Back leaves the page in place of undoing a choice."""
+    state.set_dial(7)
+    before, chosen = query_of(state), choices_of(state)
+    state.set_parameter("principal axis", 1.0)
+    assert choices_of(state) == chosen  # a move
+    turned = query_of(state)
+    state.choose_system("helmholtz")
+    state.place_gaussians([(0.5, 0.5, 1.0)])
+    assert choices_of(state) != chosen
+    for address in (turned, before):
+        revisit(state, dict(parse_qsl(address)))
+        assert query_of(state) == address
+        assert choices_of(state) == chosen
+
+
 def test_what_a_link_says_wrongly_is_named_and_left_out(bundles):
     wrong = "system=helmholtz&model=none&dial=99&seed=-1&sparsity=2&draw=1,2;3&p.axis=7&result=8:1:2&other=1"
     state, problems = opened_at(bundles, wrong)
@@ -985,6 +1011,38 @@ def test_a_mixed_operator_stays_chosen_where_it_knows_the_system(state):
     state.choose_system("helmholtz")
     assert state.bundle_name == "all"
     assert state.trained_range == (1, 10)
+
+
+def test_another_equation_has_a_model_that_fits_all_columns_unless_one_was_chosen():
+    """Like reports of two empty columns: a mixed model that the page chose itself stayed."""
+    state = ExploreState(find_bundles()[0], kept=shipped_results(), system_name="fractional_laplacian")
+    assert state.bundle_name == "symbol"
+    state.choose_system("poisson")
+    assert (state.bundle_name, len(state.current.operators)) == ("sys-1", 2)
+    state.choose_bundle("mixed")
+    state.choose_system("helmholtz")
+    assert state.bundle_name == "mixed"
+    state.choose_system("fractional_laplacian")  # which it does not know
+    assert state.bundle_name == "symbol"
+    state.choose_system("helmholtz")
+    assert state.bundle_name == "mixed"
+    state.choose_bundle("sys-3")  # what the page would choose: no choice against it
+    state.choose_system("poisson")
+    assert state.bundle_name == "sys-1"
+
+
+def test_the_page_opens_on_the_operator_that_is_opened_by_name(monkeypatch, tmp_path, small_operator):
+    """Like reports that a page opened on an own operator shows another one."""
+    path = small_operator("BIHARM(0,5)").save(tmp_path / "own.safetensors")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))  # beside the others of the folder, and named
+    monkeypatch.setenv(OPENED_VARIABLE, str(path))
+    state, _ = opening_state()
+    assert (state.system_name, state.bundle_name) == ("biharmonic_advection", "own")
+    monkeypatch.delenv(OPENED_VARIABLE)
+    state, _ = opening_state()
+    assert (state.system_name, state.bundle_name) == ("poisson", "sys-1")
+    state.choose_system("biharmonic_advection")  # one that was trained on it before others
+    assert state.bundle_name == "own"
 
 
 def test_specialists_stand_before_mixed_operators(state, system):
@@ -1376,6 +1434,30 @@ def test_what_a_job_gives_is_kept_and_shown(state):
     state.keep((state.system_name, state.bundle_name), final.result)
     frame = compute(state.query())
     assert all(frame.predictions[name] is not None for name in PREDICTIONS)
+
+
+def test_an_operator_that_was_trained_live_is_downloaded_and_saved(state, operators, monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "runs"))
+    sent = []
+    view = AdaptView(state, lambda act: act(), sent.append)
+    assert view.download.disabled
+    assert view.store.disabled
+    trained = adapted(operators["poisson"], examples=8, finished=1.0)
+    state.keep(("poisson", state.bundle_name), trained)
+    assert not view.download.disabled
+    view.download.clicks += 1
+    view.store.clicks += 1
+    view.store.clicks += 1  # the same operator again is the same file
+    (path,) = (tmp_path / "runs").iterdir()
+    assert path.name == sent[0].name == "poisson-8-examples-SYS-1(5,10)-3-steps.safetensors"
+    assert path.read_bytes() == sent[0].content
+    assert load_operator(path).digest == trained.operators["fine_tuned"].digest
+    assert "Saved as" in view.status.object
+    assert path.stem in find_bundles()[0]
+    path.write_bytes(b"something else")
+    view.store.clicks += 1
+    assert path.read_bytes() == b"something else"
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 # Error along the dial -----------------------------------------------------------------------------------------------

@@ -159,6 +159,13 @@ def find_bundles() -> tuple[dict[str, Bundle], list[str]]:
     return bundles, problems
 
 
+def opened(bundles: dict[str, Bundle]) -> Bundle | None:
+    """The first that was opened by name, None where none was."""
+    first = os.environ.get(OPENED_VARIABLE, "").split(os.pathsep)[0]
+    path = user_path(first).resolve() if first else None
+    return next((bundle for bundle in bundles.values() if bundle.path.resolve() == path), None)
+
+
 def _read(name: str, path: Path, *, shipped: bool) -> Bundle:
     header = read_header(path)
     card = origin = header.card

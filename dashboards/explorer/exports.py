@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
 
 from sciml_fm_core import __version__
+from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.evolution import Evolution
 
 from .compute import Frame, compute, drawn_field, is_drawn_as_gaussians
 from .films import STEPS, whole_film
-from .settings import AdaptSettings
+from .settings import Adapted, AdaptSettings
 from .state import ExploreState
 
 
@@ -52,6 +55,26 @@ def facts_of(frame: Frame, address: str) -> dict[str, str | float]:
     taken = {*facts, *arrays_of(frame), "file"}  # the last by numpy.savez
     named = {query.system.dialled.title: query.dial} | frame.coefficients
     return facts | {f"coefficient {name}" if name in taken else name: value for name, value in named.items()}
+
+
+def file_name(adapted: Adapted, origin: str) -> str:
+    """Name of the file of an operator that was trained live, by what was trained from which operator.
+
+    >>> from sciml_fm_core import Task
+    >>> from explorer.settings import AdaptSettings
+    >>> trained = Adapted(AdaptSettings(Task.parse("SYS-1(8,12)"), 32, 60, 1e-3), {}, {}, {}, 0.0)
+    >>> file_name(trained, "sys-1")
+    'sys-1-32-examples-SYS-1(8,12)-60-steps.safetensors'
+    """
+    given = "no-labels" if adapted.settings.physics else f"{adapted.settings.examples}-examples"
+    name = f"{origin}-{given}-{adapted.settings.task.label}-{adapted.settings.steps}-steps.safetensors"
+    return re.sub(r"[^\w.(),-]+", "-", name)
+
+
+def as_bundle(operator: Operator, name: str) -> File:
+    """An operator as its bundle: what `load_operator` and ``sciml-fm explore`` read."""
+    with tempfile.TemporaryDirectory() as folder:
+        return File(name, "application/octet-stream", operator.save(Path(folder) / name).read_bytes())
 
 
 def as_hdf5(frame: Frame, address: str) -> File:
