@@ -12,7 +12,6 @@ from typing import Any
 from .operator import Operator, load_operator
 
 FILE = "operator.safetensors"
-"""Name of the bundle in its folder."""
 _DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 _CARD = """---
@@ -23,9 +22,8 @@ tags: [neural-operator, partial-differential-equations, scientific-machine-learn
 
 # {title}
 
-A neural operator that solves {equations} on the periodic unit square, in physical units.
-
-    sciml_fm_core.models.hub.from_pretrained("this folder or name").predict(source, coefficients)
+A neural operator that solves {equations} on the periodic unit square, in physical units:
+`sciml_fm_core.models.hub.from_pretrained("this folder or name").predict(source, coefficients)`
 
 - Data: {seen} examples of {tasks}, made by the solvers of sciml-fm; recipe {recipe}, architecture {architecture}.
 - Command: `{command}`
@@ -36,17 +34,12 @@ A neural operator that solves {equations} on the periodic unit square, in physic
 
 Errors are means of the relative L2 error over test examples. Beyond these ranges compare with the solver.
 
-MIT licence. To cite: Subramanian et al., Towards Foundation Models for Scientific Machine Learning, arXiv:2306.00258,
-and sciml-fm, as its CITATION.cff says.
+MIT licence. To cite: Subramanian et al., arXiv:2306.00258, and sciml-fm, as its CITATION.cff says.
 """
 
 
 def model_card(operator: Operator) -> str:
-    """What README.md of its folder says.
-
-    >>> "| SYS-1(1,5) |" in model_card(load_operator("sys-1"))
-    True
-    """
+    """What README.md of its folder says."""
     card, trained = operator.card, operator.tasks
     rows = [
         f"| {label} | {error:.2%} | {'in range' if label in trained else 'out of range'} |"
