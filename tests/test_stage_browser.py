@@ -67,7 +67,7 @@ def kept(page, name) -> bytes:
 
 # Where everything is --------------------------------------------------------------------------------------------------
 
-PLACES = f"""() => Array.from(({STAGE})().querySelectorAll('*')).filter(each => each.closest('div, p') === each).map(each => {{
+PLACES = f"""() => Array.from(({STAGE})().querySelectorAll('div, p, section, canvas')).map(each => {{
   const {{x, y, width, height}} = each.getBoundingClientRect()
   return [each.className, x, y, width, height] }})"""
 

@@ -60,9 +60,8 @@ class AdaptView:
         self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
         self.cancel = pmui.Button(label="Cancel", color="error", variant="outlined", icon="stop", disabled=True)
         self.download = pmui.Button(label="Download the operator", variant="outlined", icon="download", disabled=True)
-        self.store = pmui.Button(
-            label=f"Save it in {user_folder().name}", variant="outlined", icon="save", disabled=True
-        )
+        folder = user_folder().name
+        self.store = pmui.Button(label=f"Save it in {folder}", variant="outlined", icon="save", disabled=True)
         self.store.visible = not PUBLIC_SERVER  # there the folder is that of somebody else
         self.bar = Html()
         self.status = Html()

@@ -77,6 +77,7 @@ class Explorer:
         self._steps = Background(FRAMES, self.loop.call)
         self._last: Frame | Film | None = None
         self._chosen: tuple | None = None
+        self._revisits = False
         self._drawer_open = False
         self._watch()
 
@@ -126,14 +127,18 @@ class Explorer:
             self.stage.tell("sentence", text=sentence_of(self._last, mean_of(self._last.query)))
 
     def _tell_address(self) -> None:
-        if self.loop.document is not None:  # a notebook keeps its own address
+        if self.loop.document is not None and not self._revisits:  # a notebook keeps its own address
             chosen, before = choices_of(self.state), self._chosen
             self.stage.tell("address", query=own_query(query_of(self.state)), push=before not in (None, chosen))
             self._chosen = chosen
 
     def revisit(self, query: dict[str, str]) -> None:
         """Show what an address says that a browser went back to."""
-        revisit(self.state, query)
+        self._revisits = True
+        try:
+            revisit(self.state, query)
+        finally:
+            self._revisits = False
         self._chosen = choices_of(self.state)
 
     # Frames ---------------------------------------------------------------------------------------------------------
