@@ -117,14 +117,12 @@ adaptations: install
 	        --output runs/adapted/$$1-$$3.safetensors; done
 	cp runs/adapted/*.safetensors sciml_fm_core/weights/adapted/
 
-# One operator for the evolutions of one field, its fine-tunings to Navier-Stokes, and one for Gray-Scott.
+# One operator for the evolutions of one field, and its fine-tunings to Navier-Stokes; an hour and a half on one core.
 evolutions: install
 	mkdir -p runs/weights runs/adapted
 	$(BIN)/python benchmarks/evolutions.py scalar runs/weights
 	cp runs/weights/evolutions.safetensors sciml_fm_core/weights/
 	$(BIN)/python benchmarks/evolutions.py tunings runs/adapted
-	$(BIN)/python benchmarks/evolutions.py gray-scott runs/weights
-	cp runs/weights/gray-scott.safetensors sciml_fm_core/weights/
 	cp runs/adapted/evolutions-*.safetensors sciml_fm_core/weights/adapted/
 
 # Four small operators for each of the paper's systems, which differ in their seeds alone; about forty minutes on one core.

@@ -1,8 +1,7 @@
-"""Train the operators for evolutions that ship: for scalar states, with fine-tunings to Navier-Stokes, and Gray-Scott.
+"""Train the operator for the evolutions of one field that ships, and its fine-tunings to Navier-Stokes.
 
 python benchmarks/evolutions.py scalar  FOLDER      # about an hour on one core
 python benchmarks/evolutions.py tunings FOLDER      # ten minutes, of the operator that ships
-python benchmarks/evolutions.py gray-scott FOLDER   # a quarter of an hour
 
 The first begins at 32 x 32, where a step is four times cheaper, and goes on at 64 x 64 with roll-outs of 2 to 4 steps.
 Trainings go on from their checkpoints; those that are limited by time depend on the machine.
@@ -90,25 +89,7 @@ def tunings(folder: Path) -> None:
         result.operator.save(folder / name, packed=True, parent=None if fresh else "evolutions")
 
 
-def gray_scott(folder: Path) -> None:
-    """An operator for the two fields of Gray-Scott."""
-    operator, _ = pretrain(
-        tasks(("GS(0.035,0.05)",)),
-        TrainConfig(steps=100_000, time_limit=900, learning_rate=3e-3, validate_every=200),
-        recipe="step",
-        resolution=64,
-        batch_size=8,
-        unrolled=Unrolled({0: 1, 0.4: 3}),
-        validation_count=64,
-        callback=show,
-        checkpoint=folder / "gray-scott.checkpoint",
-        width=14,
-        modes=12,
-    )
-    finished(operator, folder / "gray-scott.safetensors", "gray-scott")
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    programs = {"scalar": scalar, "tunings": tunings, "gray-scott": gray_scott}
+    programs = {"scalar": scalar, "tunings": tunings}
     programs[sys.argv[1]](Path(sys.argv[2]))

@@ -1,4 +1,5 @@
-"""How fast the explore page answers, in a real browser: dial moves, a held arrow key, the first page, many sessions.
+"""How fast the explore page answers, in a real browser: dial moves, a held arrow key, the first page, many sessions,
+and an evolution: steps that are painted in a second, and the first frame after a move of its dial.
 
     python benchmarks/page.py                    # about two minutes; results/page.json
     python benchmarks/page.py --moves 5 --sessions 2 --seconds 1 --json page.json   # only shows that it runs
@@ -26,6 +27,7 @@ import torch
 from playwright.sync_api import Page, sync_playwright
 
 from sciml_fm_core.files import write_json
+from sciml_fm_core.models.operator import shipped_operators
 from sciml_fm_core.training.cards import hardware
 
 RESULTS = Path(__file__).resolve().parent / "results" / "page.json"
@@ -87,6 +89,23 @@ HELD = """async seconds => {
 }"""
 
 
+# Steps painted in a second at 50 asked for, with how many predictions.
+PLAYED = """async seconds => {
+  let painted = 0
+  const count = () => painted++
+  stage.querySelector('.player select').value = 50
+  stage.addEventListener('step-painted', count)
+  stage.querySelector('.play').click()
+  await new Promise(done => setTimeout(done, 1000 * seconds))
+  stage.querySelector('.play').click()
+  stage.removeEventListener('step-painted', count)
+  return {steps: painted, predictions: stage.querySelectorAll('.course [data-course]').length}
+}"""
+EVOLUTION = f"system={'navier_stokes' if 'evolutions' in shipped_operators() else 'advection_diffusion_in_time'}"
+"""One that a shipped operator takes steps of."""
+COMPLETE = """() => [...stage.querySelectorAll('.course [data-course]')].some(line => line.dataset.points === '40')"""
+
+
 PACES = {"a_second_apart": 1000, "without_rest": 300}
 """Milliseconds between the moves of one of many sessions. Their browsers share the cores with the server here, and take
 twice its time: the second pace asks for more than two cores have."""
@@ -144,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moves", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=5, help="of the held key")
+    parser.add_argument("--evolution", default=EVOLUTION, help="address of the page of one that is played")
     parser.add_argument("--sessions", type=int, default=20, help="that dial at once")
     parser.add_argument("--opened", type=int, default=200, help="sessions opened and closed for the memory")
     parser.add_argument("--json", type=Path, default=RESULTS)
@@ -160,6 +180,18 @@ def main() -> None:
         result["held_key"] = {"frames_per_s": round(held["frames"] / arguments.seconds, 1), "last_right": held["right"]}
         page.close()
         print(json.dumps(result, indent=1), flush=True)
+        page, _ = opened(browser, f"{url}?{arguments.evolution}")
+        page.wait_for_function(COMPLETE, polling=200, timeout=120_000)
+        page.wait_for_timeout(4000)
+        played = page.evaluate(PLAYED, arguments.seconds)
+        result["evolution"] = {
+            "address": arguments.evolution,
+            "predictions": played["predictions"],
+            "played_per_s": round(played["steps"] / arguments.seconds, 1),
+            "first_frame": summary(page.evaluate(MOVES, {"moves": max(5, arguments.moves // 5), "pause": 300})),
+        }
+        page.close()
+        print(json.dumps(result["evolution"], indent=1), flush=True)
         if arguments.sessions:
             pages = [opened(browser, url)[0] for _ in range(arguments.sessions)]
             pages[0].wait_for_timeout(5000)

@@ -270,6 +270,17 @@ def page() -> str:
             "held key",
             f"{held['frames_per_s']:.0f} frames a second, the last one {'right' if held['last_right'] else 'wrong'}",
         ],
+        *(
+            [
+                [
+                    f"an evolution played, 64 x 64, {film['predictions']} predictions, 50 steps a second asked for",
+                    f"{film['played_per_s']:.0f} steps a second",
+                ],
+                ["its dial to the first frame of another trajectory", f"{film['first_frame']['median_ms']:.0f} ms"],
+            ]
+            if (film := PAGE.get("evolution"))
+            else []
+        ),
         ["first painted page", f"{PAGE['first_page_s']:.1f} s after the server is up"],
         *(
             [

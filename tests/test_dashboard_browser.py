@@ -177,7 +177,7 @@ def wait_for(page, name, condition):
 
 def dial(page):
     """The slider under the error curve."""
-    return page.locator(".dial input[type=range]")
+    return page.locator(".dial > input[type=range]")
 
 
 def train(page, *, steps, examples=None):

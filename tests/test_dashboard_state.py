@@ -21,6 +21,7 @@ import torch
 
 from sciml_fm_core import SYSTEMS, SpectralSystem, Task, load_operator, new_operator
 from sciml_fm_core.evaluation.errors import error_map
+from sciml_fm_core.evaluation.rollouts import rollout, rollout_errors
 from sciml_fm_core.experiments.training_range.method import TrainingRange
 from sciml_fm_core.experiments.uncertainty.ensemble import load_ensemble, shipped_ensembles
 from sciml_fm_core.physics.evolution import Evolution
@@ -33,21 +34,25 @@ pytest.importorskip("panel_material_ui", reason="the dashboard extra is not inst
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from explorer import text
-from explorer.app import Explorer
-from explorer.bundles import FOLDER_VARIABLE, Bundle, find_bundles
+from explorer.adapt import AdaptView
+from explorer.app import Explorer, opening_state
+from explorer.bundles import FOLDER_VARIABLE, OPENED_VARIABLE, Bundle, find_bundles
 from explorer.compute import RESOLUTION, Query, compute, expected, frame_message, sentence_of, spread_message
 from explorer.controls import ParameterControls
 from explorer.error_curves import along, coarse_to_fine, mean_at, sweep_sources
 from explorer.exports import as_hdf5, as_npz, program
+from explorer.films import STEPS, Film, whole_film
 from explorer.jobs import AdaptJob, JobQueue
-from explorer.link import _system, query_of, restore, settings_of
+from explorer.link import _system, choices_of, query_of, restore, revisit, settings_of
 from explorer.pages import address_of
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
-from explorer.setup import offered_systems, setup_message, ticks
+from explorer.setup import setup_message, ticks
+from explorer.shared import shared_operator, shipped_results
 from explorer.stage import pack
 from explorer.state import ExploreState, default_window
 
+STATIONARY = [name for name, system in SYSTEMS.items() if not isinstance(system, Evolution)]
 PATIENCE = 300
 """Seconds after which a background job counts as hung; test machines share their cores."""
 TASKS = {
@@ -403,10 +408,22 @@ def test_an_evolution_is_solved_and_predicted(state, heat, small_operator):
     )
     state = ExploreState({"own": bundle}, lambda _: operator, system_name="heat")
     frame = compute(state.query())
-    decay = np.exp(-0.015 * 0.1 * 4 * np.pi**2 * (np.fft.fftfreq(128, 1 / 128)[:, None] ** 2 + np.arange(65) ** 2))
-    exact = np.fft.irfft2(decay * np.fft.rfft2(frame.source.astype(float)), s=(128, 128))
+    decay = np.exp(-0.015 * 0.1 * 4 * np.pi**2 * (np.fft.fftfreq(64, 1 / 64)[:, None] ** 2 + np.arange(33) ** 2))
+    exact = np.fft.irfft2(decay * np.fft.rfft2(frame.source.astype(float)), s=(64, 64))
     np.testing.assert_allclose(frame.solution, exact, atol=1e-6)
-    assert frame.predictions["zero_shot"].values.shape == (128, 128)
+    assert frame.predictions["zero_shot"].values.shape == (64, 64)
+    film = Film(state.query())
+    film.advance()
+    header, arrays = film.message()
+    twice = np.fft.irfft2(decay**2 * np.fft.rfft2(frame.source.astype(float)), s=(64, 64))
+    np.testing.assert_allclose(arrays["solution"], twice, atol=1e-6)
+    source = torch.from_numpy(frame.source)
+    given = torch.tensor(list(film.coefficients.values()))
+    found = rollout(operator, source, given, 2, "heat")
+    np.testing.assert_allclose(arrays["zero_shot"], found[2].numpy() - twice, atol=1e-5)
+    off = rollout_errors(found[2].double(), torch.from_numpy(twice)).item()
+    assert (header["step"], header["time"], header["numbers"]["zero_shot"]["error"]) == (2, 0.1, pytest.approx(off))
+    assert "source" not in arrays
     dial = setup_message(state)["dial"]
     assert dial["logarithmic"]
     assert dial["ticks"] == [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
@@ -416,6 +433,68 @@ def test_an_evolution_is_solved_and_predicted(state, heat, small_operator):
     assert any("Of nothing." in str(part.object) for part in controls.box if hasattr(part, "object"))
     tilt.value = 60
     assert state.parameters["tilt"] == pytest.approx(math.radians(60))
+
+
+@pytest.fixture
+def film_of(small_operator):
+    """Function making the query of a film of an evolution, on 32 x 32, with an operator that grows without end."""
+    operator = small_operator("ADVDIFF(1e-4,1e-2)", kind="step")
+    operator.predict = lambda state, coefficients, system: 1e3 * state
+    operator.normalization.resolve = lambda system: system
+
+    def make(system, *, gaussians=None):
+        parameters = tuple(parameter.default for parameter in system.parameters)
+        return Query(system, system.dialled.default, parameters, 3, 0.6, gaussians, {"zero_shot": lambda: operator}, 32)
+
+    return make
+
+
+def test_a_roll_out_that_blows_up_is_blank_and_said(film_of):
+    film = Film(film_of(SYSTEMS["advection_diffusion_in_time"]))
+    assert film.message()[1].keys() == {"solution", "zero_shot", "source"}
+    while film.number < 3:
+        film.advance()
+    header, arrays = film.message()
+    assert arrays.keys() == {"solution"}
+    assert header["numbers"]["zero_shot"] == {"error": None, "correlation": 0}
+    assert "lost (correlation below 0.8): step 2 (blows up at 2)" in header["sentence"]
+    assert pack(header, arrays), "all of it can be sent"
+
+
+def test_a_film_ends_where_the_solver_does(film_of):
+    query = film_of(SYSTEMS["fisher_kpp"], gaussians=((0.5, 0.5, -1.0),))
+    film = Film(query)
+    while not film.is_over:
+        film.advance()
+    assert 1 < film.number < STEPS
+    assert f"the state is not finite after step {film.number + 1}" in film.message()[0]["sentence"]
+    assert whole_film(query).solution.shape == (film.number + 1, 32, 32)
+
+
+def test_of_two_fields_the_one_that_is_drawn_is_shown_and_both_are_kept(film_of):
+    query = film_of(SYSTEMS["gray_scott"], gaussians=((0.5, 0.5, 1.0),))
+    film = Film(query)
+    header, arrays = film.message()
+    assert arrays["source"][16, 16] == pytest.approx(1)
+    assert header["time"] == 20
+    np.testing.assert_allclose(arrays["zero_shot"] + arrays["solution"], 1e3 * arrays["source"], atol=1e-4)
+    frame = whole_film(query)
+    assert frame.solution.shape == frame.predictions["zero_shot"].values.shape == (STEPS + 1, 2, 32, 32)
+    np.testing.assert_allclose(frame.solution[1, 1], arrays["solution"], atol=1e-6)
+    with h5py.File(io.BytesIO(as_hdf5(frame, "").content)) as file:
+        assert file["zero_shot"].shape == (STEPS + 1, 2, 32, 32)
+
+
+def test_the_program_of_an_evolution_rolls_out(capsys):
+    bundles, _ = find_bundles()
+    state = ExploreState(bundles, shared_operator, system_name="advection_diffusion_in_time")
+    state.choose_bundle("symbol")
+    film = Film(state.query())
+    film.advance()
+    exec(compile(program(state, query_of(state)).content.decode(), "page.py", "exec"), {})
+    key, at_once, *after = capsys.readouterr().out.replace("%", "").split()
+    assert (key, float(at_once), len(after)) == ("zero_shot", 0, STEPS)
+    assert [float(each) / 100 for each in after[:2]] == pytest.approx(film.errors["zero_shot"], rel=1e-2)
 
 
 def test_half_a_turn_is_all_of_an_axis_and_a_whole_one_of_a_direction(state_of):
@@ -434,23 +513,22 @@ def test_a_moving_slider_is_not_sent_back(state):
     assert slider.value == 33.300000000000004
 
 
-def test_the_page_offers_what_has_no_time_and_evolutions_of_others_that_are_exact(registry):
-    offered = list(offered_systems())
-    assert len(offered) == 8
-    assert [each["value"] for each in setup_message(ExploreState({}, None))["systems"]] == offered
+def test_evolutions_are_told_apart_and_have_steps(state):
+    message = setup_message(state)
+    assert message["steps"] == 0
+    assert sum(not each["in_time"] for each in message["systems"]) == 8
+    assert {each["value"] for each in message["systems"] if each["in_time"]} >= {"burgers", "gray_scott"}
+    state.choose_system("gray_scott")
+    message = setup_message(state)
+    assert (message["steps"], message["names"]) == (STEPS, ("Initial v(0)", "Solver v"))
 
-    class Cooling(Evolution):
-        """Somebody's own."""
 
-        name, label, equation, coefficient_names = "cooling", "COOLING", "u_t = -u", ("time",)
-        dialled = Parameter("time", 0.1, 1)
-
-        def symbol(self, coefficients, n):
-            return torch.ones(*coefficients.shape[:-1], n, n // 2 + 1, dtype=torch.float64)
-
-    assert list(offered_systems()) == [*offered, "cooling"]
+def test_the_page_offers_every_equation_and_those_in_time_apart():
+    offered = setup_message(ExploreState({}, None))["systems"]
+    assert [each["value"] for each in offered] == list(SYSTEMS)
+    assert [each["in_time"] for each in offered] == [isinstance(system, Evolution) for system in SYSTEMS.values()]
     with pytest.raises(Exception, match="there is no such equation here"):
-        _system("navier_stokes")
+        _system("phlogiston")
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -570,7 +648,7 @@ def test_what_is_expected_is_never_against_a_bound_nor_wrong_more_often_than_it_
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if bundle.shipped}
     load = cache(lambda bundle: load_operator(bundle.path))
     promised, off, seen = 0.0, 0, 0
-    for name in (name for name, system in offered_systems().items() if is_spectral(system)):
+    for name in (name for name in STATIONARY if is_spectral(SYSTEMS[name])):
         state = ExploreState(bundles, load, system_name=name)
         for bundle in state.bundles_of(state.system):
             state.choose_bundle(bundle.name)
@@ -748,6 +826,22 @@ def test_a_link_opens_the_page_as_it_was(bundles, operators, values):
     assert again.parameters == pytest.approx(state.parameters, abs=1e-4)
 
 
+def test_an_address_that_a_browser_goes_back_to_is_shown_as_it_was(state):
+    """Like reports that Back leaves the page in place of undoing a choice."""
+    state.set_dial(7)
+    before, chosen = query_of(state), choices_of(state)
+    state.set_parameter("principal axis", 1.0)
+    assert choices_of(state) == chosen  # a move
+    turned = query_of(state)
+    state.choose_system("helmholtz")
+    state.place_gaussians([(0.5, 0.5, 1.0)])
+    assert choices_of(state) != chosen
+    for address in (turned, before):
+        revisit(state, dict(parse_qsl(address)))
+        assert query_of(state) == address
+        assert choices_of(state) == chosen
+
+
 def test_what_a_link_says_wrongly_is_named_and_left_out(bundles):
     wrong = "system=helmholtz&model=none&dial=99&seed=-1&sparsity=2&draw=1,2;3&p.axis=7&result=8:1:2&other=1"
     state, problems = opened_at(bundles, wrong)
@@ -917,6 +1011,38 @@ def test_a_mixed_operator_stays_chosen_where_it_knows_the_system(state):
     state.choose_system("helmholtz")
     assert state.bundle_name == "all"
     assert state.trained_range == (1, 10)
+
+
+def test_another_equation_has_a_model_that_fits_all_columns_unless_one_was_chosen():
+    """Like reports of two empty columns: a mixed model that the page chose itself stayed."""
+    state = ExploreState(find_bundles()[0], kept=shipped_results(), system_name="fractional_laplacian")
+    assert state.bundle_name == "symbol"
+    state.choose_system("poisson")
+    assert (state.bundle_name, len(state.current.operators)) == ("sys-1", 2)
+    state.choose_bundle("mixed")
+    state.choose_system("helmholtz")
+    assert state.bundle_name == "mixed"
+    state.choose_system("fractional_laplacian")  # which it does not know
+    assert state.bundle_name == "symbol"
+    state.choose_system("helmholtz")
+    assert state.bundle_name == "mixed"
+    state.choose_bundle("sys-3")  # what the page would choose: no choice against it
+    state.choose_system("poisson")
+    assert state.bundle_name == "sys-1"
+
+
+def test_the_page_opens_on_the_operator_that_is_opened_by_name(monkeypatch, tmp_path, small_operator):
+    """Like reports that a page opened on an own operator shows another one."""
+    path = small_operator("BIHARM(0,5)").save(tmp_path / "own.safetensors")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))  # beside the others of the folder, and named
+    monkeypatch.setenv(OPENED_VARIABLE, str(path))
+    state, _ = opening_state()
+    assert (state.system_name, state.bundle_name) == ("biharmonic_advection", "own")
+    monkeypatch.delenv(OPENED_VARIABLE)
+    state, _ = opening_state()
+    assert (state.system_name, state.bundle_name) == ("poisson", "sys-1")
+    state.choose_system("biharmonic_advection")  # one that was trained on it before others
+    assert state.bundle_name == "own"
 
 
 def test_specialists_stand_before_mixed_operators(state, system):
@@ -1308,6 +1434,30 @@ def test_what_a_job_gives_is_kept_and_shown(state):
     state.keep((state.system_name, state.bundle_name), final.result)
     frame = compute(state.query())
     assert all(frame.predictions[name] is not None for name in PREDICTIONS)
+
+
+def test_an_operator_that_was_trained_live_is_downloaded_and_saved(state, operators, monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "runs"))
+    sent = []
+    view = AdaptView(state, lambda act: act(), sent.append)
+    assert view.download.disabled
+    assert view.store.disabled
+    trained = adapted(operators["poisson"], examples=8, finished=1.0)
+    state.keep(("poisson", state.bundle_name), trained)
+    assert not view.download.disabled
+    view.download.clicks += 1
+    view.store.clicks += 1
+    view.store.clicks += 1  # the same operator again is the same file
+    (path,) = (tmp_path / "runs").iterdir()
+    assert path.name == sent[0].name == "poisson-8-examples-SYS-1(5,10)-3-steps.safetensors"
+    assert path.read_bytes() == sent[0].content
+    assert load_operator(path).digest == trained.operators["fine_tuned"].digest
+    assert "Saved as" in view.status.object
+    assert path.stem in find_bundles()[0]
+    path.write_bytes(b"something else")
+    view.store.clicks += 1
+    assert path.read_bytes() == b"something else"
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 # Error along the dial -----------------------------------------------------------------------------------------------

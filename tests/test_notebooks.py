@@ -432,7 +432,7 @@ def test_the_stage_in_jupyterlab(jupyterlab):
         expect(here).to_have_attribute("data-dial", "10", timeout=TIMEOUT)
         expect(page.locator("[data-test=zero_shot-error]")).to_have_text(re.compile(r"%$"), timeout=TIMEOUT)
         address = page.url
-        page.locator(".dial input[type=range]").press("Home")
+        page.locator(".dial > input[type=range]").press("Home")
         expect(here).to_have_attribute("data-dial", "1", timeout=TIMEOUT)
         curve = page.locator("[data-curve=zero_shot]")
         expect(curve).to_have_attribute("data-points", re.compile(r"^2\d$"), timeout=TIMEOUT)

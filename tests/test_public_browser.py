@@ -62,7 +62,7 @@ def test_beyond_the_cap_the_page_is_kind_and_a_freed_place_is_given_to_the_next(
                     break
                 assert not sockets  # who waits is not connected
             expect(shown(second, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-            expect(second.locator(".dial input")).to_have_attribute("aria-valuetext", "4")  # the link was kept
+            expect(second.locator(".dial > input")).to_have_attribute("aria-valuetext", "4")  # the link was kept
 
 
 def test_a_training_that_is_too_much_is_told_so(browser, address):

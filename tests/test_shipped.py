@@ -51,7 +51,9 @@ def numbers_of(predictor, coefficients):
             given = torch.stack(
                 [*(field(x, x[:, None]).expand(32, 32).float() for field in FIELDS[system.name]), given]
             )
-        predicted = predictor.predict(given, torch.tensor((coefficients | EVOLUTIONS).get(system.name, ())).float(), system)
+        predicted = predictor.predict(
+            given, torch.tensor((coefficients | EVOLUTIONS).get(system.name, ())).float(), system
+        )
         field = predicted if isinstance(predicted, torch.Tensor) else predicted.mean
         found += [field.norm(), field[3, 5], field[16, 9], field[29, 30]]
     return [float(f"{number:.7g}") for number in map(float, found)]

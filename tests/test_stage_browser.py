@@ -17,6 +17,7 @@ from axe import serious_findings
 from explorer.lessons import FOLDER, read_lesson
 from playwright.sync_api import expect
 from test_dashboard_browser import (  # noqa: F401 # browser is a fixture
+    STAGE,
     TIMEOUT,
     browser,
     dial,
@@ -62,6 +63,70 @@ def kept(page, name) -> bytes:
     with page.expect_download() as download:
         page.get_by_role("button", name=name, exact=True).click()
     return Path(download.value.path()).read_bytes()
+
+
+# Where everything is --------------------------------------------------------------------------------------------------
+
+PLACES = f"""() => Array.from(({STAGE})().querySelectorAll('div, p, section, canvas')).map(each => {{
+  const {{x, y, width, height}} = each.getBoundingClientRect()
+  return [each.className, x, y, width, height] }})"""
+
+
+def test_nothing_moves_by_itself(browser, address):  # noqa: F811
+    """Like reports of a sentence that becomes longer seconds later, and moves the page under the pointer."""
+    with watched(browser, address.removesuffix("/explore"), size=(1366, 768)) as page:
+        page.goto(address + CONTRAST)
+        expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
+        before = page.evaluate(PLACES)
+        page.wait_for_timeout(12_000)
+        expect(shown(page, "sentence")).to_contain_text("we expected")
+        after = page.evaluate(PLACES)
+        assert [each[0] for each in after] == [each[0] for each in before]
+        for (name, *was), (_, *now) in zip(before, after, strict=True):
+            assert now == pytest.approx(was, abs=1), name
+
+
+def test_a_tab_has_its_place_while_it_measures(page):
+    def height():
+        return page.evaluate(f"() => ({STAGE})().offsetHeight")
+
+    errors = height()
+    for name in ("Spectrum", "Atlas"):
+        page.get_by_role("tab", name=name).click()
+        measuring = height()
+        assert measuring >= errors - 1
+        expect(page.locator(".panel")).to_have_attribute("data-shown", name.lower())
+        assert height() == pytest.approx(measuring, abs=1)
+    assert page.locator(".panel .cell").count() == 3 * 200, "an atlas that grows has no holes"
+
+
+def test_back_undoes_a_choice_and_not_a_move(page):
+    page.wait_for_url(re.compile("result=32:8:12"))
+    dial(page).press("PageUp")
+    page.wait_for_url(re.compile("dial=11.9"))
+    page.get_by_label("Model").select_option("symbol")
+    page.wait_for_url(re.compile("model=symbol"))
+    page.locator(".systems label", has_text="Helmholtz").click()
+    page.wait_for_url(re.compile("system=helmholtz"))
+    tab(page, "Atlas")
+    page.go_back()
+    expect(page.get_by_role("tab", name="Errors")).to_have_attribute("aria-selected", "true")
+    page.go_back()
+    expect(page.locator(".systems input:checked + span")).to_have_text("Poisson")
+    expect(page.get_by_label("Model")).to_have_value("symbol")
+    page.go_back()
+    expect(page.get_by_label("Model")).to_have_value("sys-1")
+    expect(page.locator(".operator-stage")).to_have_attribute("data-dial", "11.9")
+    expect(shown(page, "fine_tuned-error")).to_have_text(re.compile(r"%$"))
+    page.go_forward()
+    expect(page.get_by_label("Model")).to_have_value("symbol")
+
+
+def test_escape_leaves_the_full_screen(page):
+    page.get_by_role("button", name="Present", exact=True).click()
+    expect(page.get_by_role("button", name="Leave", exact=True)).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Present", exact=True)).to_be_visible()
 
 
 # Tabs ---------------------------------------------------------------------------------------------------------------
@@ -132,6 +197,12 @@ def test_files_hold_what_is_on_the_page(page, tmp_path):
     drawing = kept(page, "Picture, SVG").decode()
     assert drawing.count("<image") == 8
     assert "end of the training range" in drawing
+    assert "+100 %" in drawing, "a bar of colours"
+    width = float(re.search(r'<svg [^>]*?width="([\d.]+)"', drawing)[1])
+    for image in re.findall("<image [^>]*>", drawing):
+        x, across, high = (float(re.search(rf' {name}="([\d.]+)"', image)[1]) for name in ("x", "width", "height"))
+        assert across == high
+        assert x + across < width
     assert kept(page, "Picture, PNG").startswith(b"\x89PNG")
     page.locator(".menu summary").click()
     page.get_by_role("button", name="Python", exact=True).click()

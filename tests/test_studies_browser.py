@@ -175,3 +175,13 @@ def test_nothing_stands_in_the_way_in_either_theme(browser, address, scheme):
         page.goto(f"{address}/explore")
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
         assert page.evaluate(THEME) == other, "what was chosen holds for both pages"
+
+
+def test_the_menus_of_a_phone_are_closed_at_first(browser, address):
+    """Like reports of a drawer that lies over the page."""
+    with watched(browser, address, size=(390, 844)) as page:
+        page.goto(f"{address}/studies")
+        expect(page.get_by_text("Click a point").first).to_be_visible()
+        expect(page.get_by_label("Figure")).to_be_hidden()
+        page.locator(".MuiAppBar-root button").first.click()
+        expect(page.get_by_label("Figure")).to_be_visible()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from html import escape
@@ -12,14 +13,18 @@ import panel_material_ui as pmui
 from bokeh.models import ColumnDataSource, NumeralTickFormatter
 from bokeh.plotting import figure
 
+from sciml_fm_core.files import atomic_path
+from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.system import SYSTEMS
 
 from . import text
+from .bundles import user_folder
 from .colours import COLOURS
+from .exports import File, as_bundle, file_name
 from .jobs import AdaptJob, JobState
 from .parts import WIDE, Html, NumberInput, Select, WholeInput, plain
 from .predictions import PREDICTIONS
-from .serving import LIMITS
+from .serving import LIMITS, PUBLIC_SERVER
 from .settings import Adapted, AdaptSettings
 from .state import EQUATION, GRID, ExploreState
 
@@ -33,10 +38,16 @@ class AdaptView:
     Args:
         state: where settings and kept results live.
         on_loop: runs a function on the session's event loop; called from the training thread.
+        send: gives a file to the browser.
     """
 
-    def __init__(self, state: ExploreState, on_loop: Callable[[Callable[[], None]], None]):
-        self.state, self._on_loop = state, on_loop
+    def __init__(
+        self,
+        state: ExploreState,
+        on_loop: Callable[[Callable[[], None]], None],
+        send: Callable[[File], None] = lambda file: None,
+    ):
+        self.state, self._on_loop, self._send = state, on_loop, send
         self.job: AdaptJob | None = None
         self._following = self._pending = False
         self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
@@ -48,6 +59,10 @@ class AdaptView:
         self.follows = pmui.Checkbox.from_param(state.param.window_follows, size="small")
         self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
         self.cancel = pmui.Button(label="Cancel", color="error", variant="outlined", icon="stop", disabled=True)
+        self.download = pmui.Button(label="Download the operator", variant="outlined", icon="download", disabled=True)
+        folder = user_folder().name
+        self.store = pmui.Button(label=f"Save it in {folder}", variant="outlined", icon="save", disabled=True)
+        self.store.visible = not PUBLIC_SERVER  # there the folder is that of somebody else
         self.bar = Html()
         self.status = Html()
         self.curves = LearningCurves()
@@ -58,6 +73,8 @@ class AdaptView:
             end.param.watch(lambda _: self._window_edited(), "value")
         self.run.on_click(lambda _: self.start())
         self.cancel.on_click(lambda _: self.stop())
+        self.download.on_click(lambda _: self._keep(self._send))
+        self.store.on_click(lambda _: self._keep(self._store))
         state.param.watch(lambda *_: self.refresh(), ["kept", "shown", "system_name", "bundle_name"])
         # One that follows the dial is shown when that rests, see `follow_window`.
         state.param.watch(
@@ -80,6 +97,7 @@ class AdaptView:
         """Follow the state."""
         state = self.state
         self.follow_window()
+        self.download.disabled = self.store.disabled = self._own is None
         if self.job is None or self.job.state.over:
             current = state.current
             if current:
@@ -128,6 +146,32 @@ class AdaptView:
             self._show_status(str(error), "error")
         else:
             self.start()
+
+    @property
+    def _own(self) -> Operator | None:
+        """The fine-tuned operator shown, if it was trained live: those that ship are there already."""
+        found = self.state.current.operators.get("fine_tuned") if self.state.current else None
+        return found if isinstance(found, Operator) else None
+
+    def _keep(self, give: Callable[[File], None]) -> None:
+        operator, state = self._own, self.state
+        if operator is None:  # a browser can press what is disabled
+            return
+        try:
+            give(as_bundle(operator, file_name(state.current, state.bundle_name)))
+        except (OSError, ValueError) as error:
+            self._show_status(f"Not saved: {error}", "error")
+
+    def _store(self, file: File) -> None:
+        if PUBLIC_SERVER:
+            return
+        path = user_folder() / file.name
+        if path.exists() and path.read_bytes() != file.content:
+            path = path.with_name(f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}.safetensors")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as unfinished:
+            unfinished.write_bytes(file.content)
+        self._show_status(f"Saved as {path}; the menu Model has it when the page is loaded again.")
 
     def stop(self) -> None:
         """Cancel what runs."""
@@ -201,7 +245,7 @@ class AdaptView:
                 align_items="center",
                 margin=0,
             ),
-            pn.Row(self.run, self.cancel, margin=0),
+            pn.FlexBox(self.run, self.cancel, self.download, self.store, margin=0),
             self.bar,
             self.status,
             self.curves.pane,

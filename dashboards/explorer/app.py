@@ -11,11 +11,9 @@ import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 
-from sciml_fm_core.physics.evolution import Evolution
-
 from . import text
 from .adapt import AdaptView
-from .bundles import find_bundles
+from .bundles import find_bundles, opened
 from .compute import Frame, attempt, compute, frame_message, sentence_of, spread_message
 from .controls import ParameterControls, SourceControls
 from .error_curves import ErrorCurves, mean_of
@@ -23,7 +21,7 @@ from .films import Film
 from .frame_loop import FrameLoop
 from .gone import GoneView
 from .lesson_card import LessonCard
-from .link import query_of, restore
+from .link import choices_of, query_of, restore, revisit
 from .pages import address_of, dashboard_page, own_query
 from .serving import Allowance
 from .session_loop import SessionLoop
@@ -47,7 +45,11 @@ AS_HIGH_AS_IT_IS = {"max-height": "none"}
 def opening_state() -> tuple[ExploreState, list[str]]:
     """A fresh page on the operators that there are, and what is wrong with those that could not be read."""
     bundles, problems = find_bundles()
-    return ExploreState(bundles, shared_operator, kept=shipped_results()), problems
+    state, own = ExploreState(bundles, shared_operator, kept=shipped_results()), opened(bundles)
+    if own is not None and own.is_known:  # of given fields the page of own data shows the examples
+        state.choose_system(own.downstream.system.name if own.downstream else own.systems[0])
+        state.choose_bundle(own.name)
+    return state, problems
 
 
 class Explorer:
@@ -62,7 +64,7 @@ class Explorer:
         self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4), styles=AS_HIGH_AS_IT_IS)
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
-        self.adapt = AdaptView(self.state, self.loop.call)
+        self.adapt = AdaptView(self.state, self.loop.call, self.stage.send_file)
         self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
         self.curves = ErrorCurves(self.state, self.stage.tell, self.loop.call, self._curves_changed)
         self.tabs = Tabs(self.state, self.stage.tell, self.loop.call)
@@ -74,6 +76,8 @@ class Explorer:
         self._spreads = Background(SPREADS, self.loop.call)
         self._steps = Background(FRAMES, self.loop.call)
         self._last: Frame | Film | None = None
+        self._chosen: tuple | None = None
+        self._revisits = False
         self._drawer_open = False
         self._watch()
 
@@ -123,8 +127,19 @@ class Explorer:
             self.stage.tell("sentence", text=sentence_of(self._last, mean_of(self._last.query)))
 
     def _tell_address(self) -> None:
-        if self.loop.document is not None:  # a notebook keeps its own address
-            self.stage.tell("address", query=own_query(query_of(self.state)))
+        if self.loop.document is not None and not self._revisits:  # a notebook keeps its own address
+            chosen, before = choices_of(self.state), self._chosen
+            self.stage.tell("address", query=own_query(query_of(self.state)), push=before not in (None, chosen))
+            self._chosen = chosen
+
+    def revisit(self, query: dict[str, str]) -> None:
+        """Show what an address says that a browser went back to."""
+        self._revisits = True
+        try:
+            revisit(self.state, query)
+        finally:
+            self._revisits = False
+        self._chosen = choices_of(self.state)
 
     # Frames ---------------------------------------------------------------------------------------------------------
 
@@ -135,8 +150,7 @@ class Explorer:
         self.frames.request()
 
     def _begin_frame(self) -> Future[Frame | Film | str]:
-        query = self.state.query()
-        return FRAMES.submit(attempt, Film if isinstance(query.system, Evolution) else compute, query)
+        return FRAMES.submit(attempt, Film if self.state.is_in_time else compute, self.state.query())
 
     def _paint(self, outcome: Frame | Film | str, number: int, turn: int) -> None:
         self._last = None if isinstance(outcome, str) else outcome

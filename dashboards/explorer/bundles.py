@@ -9,10 +9,11 @@ from pathlib import Path
 from sciml_fm_core.digests import stored_format
 from sciml_fm_core.experiments.uncertainty.ensemble import ENSEMBLE_FORMAT, ensemble_like
 from sciml_fm_core.files import user_path
-from sciml_fm_core.models.normalization import normalization_from_dict
+from sciml_fm_core.models.normalization import StepNormalization, normalization_from_dict
 from sciml_fm_core.models.operator import read_header, shipped_operators
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.spectral_system import is_spectral
-from sciml_fm_core.physics.system import PRETRAINING, System
+from sciml_fm_core.physics.system import PRETRAINING, System, find_system
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.training.checkpoints import CHECKPOINT_FORMAT
 
@@ -55,9 +56,10 @@ class Bundle:
     downstream_data: str = ""
 
     def knows(self, system: System) -> bool:
-        """Whether it can be applied to a system: it has the inputs for it, or is conditioned on the symbol."""
-        takes_all = self.normalization == "symbol" and is_spectral(system)
-        return takes_all or system.name in self.systems
+        """Whether it can be applied to a system: it has the inputs for it, or is told the equation itself."""
+        if self.normalization == StepNormalization.kind:
+            return isinstance(system, Evolution) and len(system.outputs) == len(find_system(self.systems[0]).outputs)
+        return system.name in self.systems or (self.normalization == "symbol" and is_spectral(system))
 
     @property
     def label(self) -> str:
@@ -157,6 +159,13 @@ def find_bundles() -> tuple[dict[str, Bundle], list[str]]:
             if stored_format(path) not in (ENSEMBLE_FORMAT, CHECKPOINT_FORMAT):
                 problems.append(str(error) if path.name in str(error) else f"{path}: {error}")
     return bundles, problems
+
+
+def opened(bundles: dict[str, Bundle]) -> Bundle | None:
+    """The first that was opened by name, None where none was."""
+    first = os.environ.get(OPENED_VARIABLE, "").split(os.pathsep)[0]
+    path = user_path(first).resolve() if first else None
+    return next((bundle for bundle in bundles.values() if bundle.path.resolve() == path), None)
 
 
 def _read(name: str, path: Path, *, shipped: bool) -> Bundle:

@@ -163,11 +163,10 @@ def compute(query: Query) -> Frame:
     measured = _measured(found, solution, system, exact_source, coefficients) if found else {}
     inputs, outputs = source.view(-1, *source.shape[-2:]), solution.view(-1, *source.shape[-2:])
     fields = dict(zip((*system.inputs, *system.outputs), torch.cat([inputs, outputs]).numpy(), strict=True))
-    shown = system.inputs[drawn_field(system)], system.outputs[0]
     return Frame(
         query=query,
-        source=fields[shown[0]],
-        solution=fields[shown[1]],
+        source=inputs[drawn_field(system)].numpy(),
+        solution=outputs[0].numpy(),
         solution_residual=residual.item(),
         further={name: fields[name] for name in further_fields(system)},
         coefficients=dict(zip(system.coefficient_names, given.tolist(), strict=True)),

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
 
 from sciml_fm_core import __version__
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.physics.evolution import Evolution
 
 from .compute import Frame, compute, drawn_field, is_drawn_as_gaussians
-from .settings import AdaptSettings
+from .films import STEPS, whole_film
+from .settings import Adapted, AdaptSettings
 from .state import ExploreState
 
 
@@ -28,7 +33,10 @@ class File:
 
 
 def arrays_of(frame: Frame) -> dict[str, np.ndarray]:
-    """Fields by name, float32, row i at y = i / n: ``source``, ``solution``, others, predictions by their keys."""
+    """Fields by name, float32, row i at y = i / n: ``source``, ``solution``, others, predictions by their keys.
+
+    Of an evolution there is an axis for 0, 1, 2, ... steps before those of the others.
+    """
     shown = {key: found.values for key, found in frame.predictions.items() if found is not None}
     return {"source": frame.source, "solution": frame.solution} | frame.further | shown
 
@@ -47,6 +55,26 @@ def facts_of(frame: Frame, address: str) -> dict[str, str | float]:
     taken = {*facts, *arrays_of(frame), "file"}  # the last by numpy.savez
     named = {query.system.dialled.title: query.dial} | frame.coefficients
     return facts | {f"coefficient {name}" if name in taken else name: value for name, value in named.items()}
+
+
+def file_name(adapted: Adapted, origin: str) -> str:
+    """Name of the file of an operator that was trained live, by what was trained from which operator.
+
+    >>> from sciml_fm_core import Task
+    >>> from explorer.settings import AdaptSettings
+    >>> trained = Adapted(AdaptSettings(Task.parse("SYS-1(8,12)"), 32, 60, 1e-3), {}, {}, {}, 0.0)
+    >>> file_name(trained, "sys-1")
+    'sys-1-32-examples-SYS-1(8,12)-60-steps.safetensors'
+    """
+    given = "no-labels" if adapted.settings.physics else f"{adapted.settings.examples}-examples"
+    name = f"{origin}-{given}-{adapted.settings.task.label}-{adapted.settings.steps}-steps.safetensors"
+    return re.sub(r"[^\w.(),-]+", "-", name)
+
+
+def as_bundle(operator: Operator, name: str) -> File:
+    """An operator as its bundle: what `load_operator` and ``sciml-fm explore`` read."""
+    with tempfile.TemporaryDirectory() as folder:
+        return File(name, "application/octet-stream", operator.save(Path(folder) / name).read_bytes())
 
 
 def as_hdf5(frame: Frame, address: str) -> File:
@@ -102,23 +130,33 @@ def program(state: ExploreState, address: str) -> File:
             "# Error against the number of examples on this window, as a notebook:",
             f"# papermill notebooks/02_adapt.ipynb adapted.ipynb -p operator {_quoted(_name(state))} -p task '{task}'",
         ]
+    measured = """
+solution = system.solve(source.double(), coefficients)
+for key, name in OPERATORS.items():
+    prediction = sciml_fm.load_operator(name).predict(source, coefficients.to(source.dtype), system)
+    print(key, f"{sciml_fm.relative_error(prediction.double(), solution):.4%}")
+"""
+    if isinstance(system, Evolution):
+        measured = f"""
+states = system.trajectory(source.double(), coefficients, {STEPS})
+for key, name in OPERATORS.items():
+    predicted = rollout(sciml_fm.load_operator(name), source, coefficients.to(source.dtype), {STEPS}, system)
+    print(key, *(f"{{error:.4%}}" for error in rollout_errors(predicted.double(), states, {system.output_axes})))
+"""
     text = f'''"""{system.title or system.name} at {query.dial:g}, as it was on the explore page: ?{address}"""
 
 import torch
 
 import sciml_fm_core as sciml_fm
 from sciml_fm_core.data.splits import stream
+from sciml_fm_core.evaluation.rollouts import rollout, rollout_errors
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 
 system = sciml_fm.SYSTEMS["{system.name}"]
 dial, parameters = torch.tensor({query.dial!r}, dtype=torch.float64), torch.tensor([{parameters}], dtype=torch.float64)
 {source}
 coefficients = system.coefficients(dial, source.double(), parameters)
-solution = system.solve(source.double(), coefficients)
-for key, name in {operators!r}.items():
-    operator = sciml_fm.load_operator(name)
-    prediction = operator.predict(source, coefficients.to(source.dtype), system)
-    print(key, f"{{sciml_fm.relative_error(prediction.double(), solution):.4%}}")
+{measured.strip().replace("OPERATORS", repr(operators))}
 '''
     return File("sciml_fm_page.py", "text/x-python", "\n".join([text, *notes, ""] if notes else [text]).encode())
 
@@ -141,7 +179,7 @@ def _training(operator: str, settings: AdaptSettings) -> str:
 
 def _fields(save: Callable[[Frame, str], File], state: ExploreState, address: str) -> Callable[[], File]:
     query = state.query()
-    return lambda: save(compute(query), address)
+    return lambda: save((whole_film if isinstance(query.system, Evolution) else compute)(query), address)
 
 
 def _program(state: ExploreState, address: str) -> Callable[[], File]:

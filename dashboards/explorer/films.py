@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -14,11 +15,31 @@ from sciml_fm_core.evaluation.rollouts import CORRELATED, correlations, rollout,
 from sciml_fm_core.physics.trajectories import evolution
 
 from . import text
-from .compute import Message, Query, drawn_field, finite, make_source
+from .compute import Frame, Message, Prediction, Query, drawn_field, finite, make_source
 from .predictions import PREDICTIONS
 
 STEPS = 40
 """Steps of a film."""
+
+
+def whole_film(query: Query) -> Frame:
+    """All steps as one frame, with an axis for 0, 1, 2, ... steps before those of the fields; errors are of the last.
+
+    Raises:
+        ValueError: as `Film`.
+    """
+    film = Film(query)
+    states = [dict.fromkeys(film.states(), film.source), film.states()]
+    while not film.is_over:
+        film.advance()
+        if not film.ended:
+            states.append(film.states())
+    solution, *found = (torch.stack([state[key] for state in states]).numpy() for key in states[0])
+    predictions = {
+        key: Prediction(values, values - solution, errors[-1], math.nan)
+        for (key, errors), values in zip(film.errors.items(), found, strict=True)
+    }
+    return Frame(query, film.source.numpy(), solution, math.nan, film.coefficients, predictions)
 
 
 class Film:
@@ -27,6 +48,7 @@ class Film:
     Of a state of several fields, errors are means over the fields, and the one drawn by hand is shown.
 
     Attributes:
+        source: the initial state, of all fields.
         number: of the last step taken, 1 at first.
         errors: relative errors after 1, 2, ... steps, by key of the prediction; infinite where there is no number.
         lost: the step at which the correlation fell below `CORRELATED`, by key, where it did.
@@ -44,7 +66,7 @@ class Film:
         self._given = coefficients.to(source.dtype)
         self.coefficients = dict(zip(self._system.coefficient_names, self._given.tolist(), strict=True))
         self._time = float(self._system.time(coefficients))
-        self._first = source
+        self.source = source
         self._solver = self._system.states(source.double(), coefficients, STEPS)
         self._operators = {key: load() for key, load in query.operators.items() if load}
         self._found = dict.fromkeys(self._operators, source)
@@ -79,7 +101,7 @@ class Film:
     @torch.inference_mode()
     def _predict(self) -> None:
         self.number += 1
-        exact = self._exact.to(self._first.dtype)
+        exact = self._exact.to(self.source.dtype)
         for key, operator in self._operators.items():
             last = self._found[key]
             if torch.isfinite(last).all():  # else it has blown up before
@@ -98,7 +120,7 @@ class Film:
             key: values - exact for key, values in field.items() if torch.isfinite(values).all()
         }
         if self.number == 1:
-            arrays["source"] = self._first.view(-1, *exact.shape)[shown]
+            arrays["source"] = self.source.view(-1, *exact.shape)[shown]
         header = {
             "system": query.system.name,
             "dial": query.dial,
@@ -117,6 +139,10 @@ class Film:
             },
         }
         return header, {name: values.numpy() for name, values in arrays.items()}
+
+    def states(self) -> dict[str, Tensor]:
+        """The exact ``solution`` after the step taken last, and by key what is predicted, with all fields."""
+        return {"solution": self._exact.to(self.source.dtype), **self._found}
 
     def sentence(self) -> str:
         """How far the operators follow, and how long a step takes."""

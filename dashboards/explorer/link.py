@@ -88,6 +88,19 @@ def restore(state: ExploreState, query: Mapping[str, str]) -> list[str]:
     return problems
 
 
+def choices_of(state: ExploreState) -> tuple:
+    """What is chosen rather than moved: where it differs, a browser's Back leads from one address to the other."""
+    return state.system_name, state.bundle_name, state.shown, state.drawn, state.seed, bool(state.gone)
+
+
+def revisit(state: ExploreState, query: Mapping[str, str]) -> None:
+    """Set a state to an address that it had before; parameters that this does not say stood at their defaults."""
+    restore(state, {name: text for name, text in query.items() if _is_own(name)})
+    for parameter in state.system.parameters:
+        if f"p.{parameter.name}" not in query:
+            state.set_parameter(parameter.name, parameter.default)
+
+
 ELSEWHERE = {
     "lesson": "a lesson is opened from the menu",
     "ensemble": "an ensemble belongs to its model",

@@ -48,12 +48,15 @@ NAMELESS = {".MuiAppBar-root .MuiLinearProgress-root": {"display": "none"}}
 
 
 class Address(JSComponent):
-    """Keeps the address of a page at what it shows; nothing is to be seen of it."""
+    """Keeps the address of a page at what it shows, and its drawer closed at first where it would lie over the page."""
 
     query = param.String()
 
     _esm = """
-export function render({model}) {
+export function render({model, view}) {
+  if (matchMedia("(max-width: 599.95px)").matches)
+    for (const root of view.model.document.roots())
+      if (root.data?.sidebar_open) root.data.sidebar_open = false
   const show = () => history.replaceState(null, "", `?${model.query}`)
   model.on("query", show)
   show()

@@ -17,11 +17,11 @@ from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import numpy as np
 import param
-from bokeh.palettes import Viridis256
-from holoviews.plotting.util import process_cmap
+from bokeh.palettes import Viridis256, interp_palette
 from panel.custom import JSComponent
 
 from .colours import COLOURS, coloured
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 BROWSER = Path(__file__).parent / "browser"
 SCRIPTS = ("parts", "dial", "fields", "drawing", "player", "lesson", "insight", "keep", "stage")
 LEVELS = 32766
+ERRORS = ("#06123d", "#2166ac", "#9fd4ea", "#f7f7f7", "#fbd678", "#d6451f", "#4d0010")
+"""Colours of signed errors at -100 %, -10 %, -1 %, 0.1 % and less, 1 %, 10 % and 100 %: another hue for each decade."""
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class Stage(JSComponent):
     style = param.String(default=coloured((BROWSER / "stage.css").read_text(encoding="utf-8")))
     colours = param.Dict(default=COLOURS)
     scales = param.Dict(
-        default={"solution": list(Viridis256), "error": list(process_cmap("RdBu_r", 256))},
+        default={"solution": list(Viridis256), "error": list(interp_palette(ERRORS, 256))},
         doc="colours of the values of a field, from the lowest to the highest",
     )
     texts = param.Dict(default=STAGE)
@@ -83,6 +85,10 @@ class Stage(JSComponent):
     def tell(self, kind: str, arrays: dict[str, np.ndarray] | None = None, file: bytes = b"", **header: Any) -> None:
         """Send a message to every browser that shows the component."""
         self._send_msg(pack({"kind": kind} | header, arrays or {}, file))
+
+    def send_file(self, file: File) -> None:
+        """Give a file to the browser, which saves it."""
+        self.tell("file", file=file.content, name=file.name, type=file.type)
 
 
 # What the browser says ------------------------------------------------------------------------------------------------
@@ -113,6 +119,15 @@ def number(value: Any) -> float:
     if not math.isfinite(found := float(value)):
         raise ValueError(f"expected a finite number, got {value}")
     return found
+
+
+def query(value: Any) -> dict[str, str]:
+    """Read the query of an address.
+
+    >>> query("?system=poisson&dial=3")
+    {'system': 'poisson', 'dial': '3'}
+    """
+    return dict(parse_qsl(name(value).removeprefix("?"), keep_blank_values=True))
 
 
 def numbers(values: Any) -> tuple[float, ...]:
@@ -154,11 +169,11 @@ def _guess(page: Explorer, number: int) -> None:
 
 
 def _save(page: Explorer, what: str) -> None:
-    # As the page is now. Frames are short, and nobody's waits behind a sheet.
+    # As the page is now. Frames are short, and nobody's waits behind a sheet or a whole trajectory.
     if what == "sheet":
         make, executor = page.lesson.sheet(), INSIGHTS
     else:
-        make, executor = SAVES[what](page.state, query_of(page.state)), FRAMES
+        make, executor = SAVES[what](page.state, query_of(page.state)), INSIGHTS if page.state.is_in_time else FRAMES
     page.loop.one_at_a_time("save", partial(_send_file, page, make, executor))
 
 
@@ -168,7 +183,7 @@ async def _send_file(page: Explorer, make: Callable[[], File], executor: Executo
     except (ValueError, ArithmeticError) as error:
         page.notice(str(error))
     else:
-        page.stage.tell("file", file=file.content, name=file.name, type=file.type)
+        page.stage.send_file(file)
 
 
 class Message(NamedTuple):
@@ -193,6 +208,7 @@ MESSAGES = {
     "gaussians": Message(list, lambda page, rows: page.state.place_gaussians(rows)),
     "random": Message(bool, lambda page, _: page.state.draw_random(page.state.seed)),
     "ready": Message(bool, _ready, is_choice=True),
+    "address": Message(query, lambda page, query: page.revisit(query), is_choice=True),
     "system": Message(name, lambda page, name: page.state.choose_system(name), is_choice=True),
     "model": Message(name, lambda page, name: page.state.choose_bundle(name), is_choice=True),
     "result": Message(name, _result, is_choice=True),

@@ -83,6 +83,7 @@ class ExploreState(param.Parameterized):
         self.bundles = bundles
         self.load = load or (lambda bundle: load_operator(bundle.path))
         self._parameters_of: dict[str, dict[str, float]] = {}
+        self._preferred: str | None = None  # model that the visitor chose, rather than the page
         self._training_with: dict[bool, dict[str, Any]] = {
             True: {"steps": min(UNLABELLED.steps, LIMITS.steps), "learning_rate": UNLABELLED.learning_rate}
         }
@@ -100,6 +101,11 @@ class ExploreState(param.Parameterized):
     def system(self) -> System:
         """The PDE chosen."""
         return SYSTEMS[self.system_name]
+
+    @property
+    def is_in_time(self) -> bool:
+        """Whether it is an evolution, which is shown step by step."""
+        return isinstance(self.system, Evolution)
 
     @property
     def scale(self) -> Parameter:
@@ -135,12 +141,9 @@ class ExploreState(param.Parameterized):
         self._parameters_of[self.system_name] = dict(self.parameters)
         system = SYSTEMS[name]
         parameters = {p.name: p.default for p in system.parameters} | self._parameters_of.get(name, {})
-        bundles = self.bundles_of(system)
-        if self.bundle is not None and self.bundle in bundles and len(self.bundle.systems) > 1:
-            chosen = self.bundle.name  # a mixed operator stays chosen
-        else:  # one with something to show beside it, where there is one
-            first = [bundle for bundle in bundles if (name, bundle.name) in self.kept] or bundles
-            chosen = first[0].name if first else None
+        chosen = self._model_for(system)
+        if self._preferred in [bundle.name for bundle in self.bundles_of(system)]:
+            chosen = self._preferred
         shown = self._latest(name, chosen)
         dial = opening_dial(system, self.bundles.get(chosen))
         if shown is not None:
@@ -156,6 +159,17 @@ class ExploreState(param.Parameterized):
             live={},
         )
 
+    def _model_for(self, system: System) -> str | None:
+        """Choose a model for an equation: with most to show beside it, and trained on it, where there is one."""
+
+        def merit(bundle: Bundle) -> tuple[int, bool]:
+            results = self.kept.get((system.name, bundle.name), {}).values()
+            beside = max((len(result.operators) for result in results), default=0)
+            return beside, bundle.trained_range(system) is not None
+
+        best = max(self.bundles_of(system), key=merit, default=None)  # of several the first
+        return best.name if best else None
+
     def choose_bundle(self, name: str) -> None:
         """Change the pre-trained operator; its latest adapted results come back with it.
 
@@ -165,6 +179,7 @@ class ExploreState(param.Parameterized):
             KeyError: if there is none of this name.
         """
         bundle = self.bundles[name]
+        self._preferred = name if name != self._model_for(self.system) else None
         updates: dict[str, Any] = {"bundle_name": name, "shown": self._latest(self.system_name, name), "live": {}}
         if self.dial == opening_dial(self.system, self.bundle):
             updates |= self._at(opening_dial(self.system, bundle))
@@ -328,7 +343,7 @@ class ExploreState(param.Parameterized):
             sparsity=self.sparsity,
             gaussians=tuple(self.gaussians) if self.drawn else None,
             operators={key: predictor.loader(self) for key, predictor in PREDICTIONS.items()},
-            resolution=EVOLUTION_RESOLUTION if isinstance(self.system, Evolution) else RESOLUTION,
+            resolution=EVOLUTION_RESOLUTION if self.is_in_time else RESOLUTION,
             trained=self.trained_range,
             given=self.current.settings.given if self.current and not self.live else "",
             learning=tuple(self.live),

@@ -107,17 +107,17 @@ def film_sentence(
         over: whether there is no further step.
 
     >>> said = film_sentence({"a": [0.02] * 40}, {"a": 33}, {"solver": 0.2, "a": 0.008}, {"a": "Zero-shot"}, True)
-    >>> said[:47], said[-49:]
-    ('Zero-shot: 2 % off after 1 step, 2 % after 10; ', 'A step takes the solver 200 ms, the network 8 ms.')
+    >>> said[:47], said[-36:]
+    ('Zero-shot: 2 % off after 1 step, 2 % after 10; ', 'A step: solver 200 ms, network 8 ms.')
     """
-    solver = f"A step takes the solver {_duration(seconds['solver'])}"
+    solver = f"A step: solver {_duration(seconds['solver'])}"
     if not errors:
         return f"No operator is chosen. {solver}."
     first, *others = errors
     after_10 = f", {percent(errors[first][9], 2)} after 10" if len(errors[first]) >= 10 else ""
 
     def ends(key: str) -> str:
-        when = f"at step {lost[key]}" if key in lost else "never" if over else "not yet"
+        when = f"step {lost[key]}" if key in lost else "never" if over else "not yet"
         finite = [math.isfinite(error) for error in errors[key]]
         return when if all(finite) else f"{when} (blows up at {1 + finite.index(False)})"
 
@@ -125,12 +125,12 @@ def film_sentence(
     return (
         f"{names[first]}: {percent(errors[first][0], 2)} off after 1 step{after_10}; "
         f"trajectory lost (correlation below {CORRELATED:g}): {said}. "
-        f"{solver}, the network {_duration(seconds[first])}."
+        f"{solver}, network {_duration(seconds[first])}."
     )
 
 
 def _duration(seconds: float) -> str:
-    return f"{1000 * seconds:.2g} ms" if seconds < 0.1 else f"{1000 * seconds:.0f} ms"
+    return f"{1000 * seconds:.2g} ms" if seconds < 0.01 else f"{1000 * seconds:.0f} ms"
 
 
 def _distance(system: System, dial: float, trained: tuple[float, float] | None) -> str:

@@ -7,7 +7,7 @@ class Dial {
   constructor(parent, told) {
     this.told = told
     this.box = make('div', parent, {className: 'dial'})
-    this.chart = draw('svg', this.box, {preserveAspectRatio: 'none', 'aria-hidden': 'true'})
+    this.chart = draw('svg', this.box, {'aria-hidden': 'true'})
     this.slider = make('input', this.box, {type: 'range', min: 0, step: 1})
     this.size = {width: 1000, height: 130, left: 46, right: 14, top: 8, bottom: 22}
     this.curves = {}

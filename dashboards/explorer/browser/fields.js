@@ -40,6 +40,25 @@ function extent(values) {
   return [low, high]
 }
 
+class Scale { // the colours of fields with their values, beside them
+  constructor(parent, name, colours) {
+    this.colours = colours
+    const section = make('section', parent, {className: 'column scaled'}, make('div', null, {className: 'head'}, make('h3', null, {}, name)))
+    section.setAttribute('aria-label', `Colours of ${name}`)
+    this.bar = make('div', section, {className: 'scale', style: `background: linear-gradient(to top, ${colours.filter((_, i) => i % 5 === 0)})`})
+  }
+  show(ticks) { // [share of the height, text]
+    this.ticks = ticks
+    this.bar.replaceChildren(...ticks.map(([share, text]) => make('span', null, {style: `bottom: ${100 * share}%`}, text)))
+  }
+  draw(svg, x, y, height) { // in a picture
+    const step = height / this.colours.length
+    this.colours.forEach((fill, i) => draw('rect', svg, {x, y: y + height - (i + 1) * step, width: 12, height: 1.5 * step, fill}))
+    for (const [share, text] of this.ticks) tick(svg, x + 16, y + (1 - share) * height + 4, text, 'start')
+  }
+}
+const DECADES = [-100, -10, -1, 0.1, 1, 10, 100].map((value, i) => [i / 6, `${value > 0.1 ? '+' : i === 3 ? '±' : '−'}${Math.abs(value)} %`])
+
 class Field { // one canvas, its crosshair, and what is said where there is nothing to paint
   constructor(parent, label) {
     this.frame = make('div', parent, {className: 'field'})
@@ -105,7 +124,9 @@ class Fields {
     this.below.replaceChildren(this.below.firstChild)
     for (const one of [...further.map(each => ({...each, color: this.colours.exact})), {key: 'source', name: source, color: this.colours.exact}, {key: 'solution', name: solution, color: this.colours.exact}])
       this.column(this.columns, one)
-    this.columns.append(this.pair, this.switch, this.middle, this.below, this.panel)
+    this.columns.append(this.pair)
+    this.values = new Scale(this.columns, this.symbols[1], this.scales.solution)
+    this.columns.append(this.switch, this.middle, this.below, this.panel)
     this.middle.append(this.readout)
     for (const one of predictors) {
       this.column(this.pair, one)
@@ -131,10 +152,12 @@ class Fields {
     for (const one of predictors) {
       const section = make('section', this.below, {className: 'misfit'})
       section.setAttribute('aria-label', `Error of ${one.name}`)
-      make('h3', section, {title: this.texts.error_scale}, 'Error ', make('small', null, {}, '0.1 to 100 %'))
+      make('h3', section, {title: this.texts.error_scale}, 'Error')
       this.errors[one.key] = new Field(section, `Error of ${one.name}`)
       this.watch(this.errors[one.key])
     }
+    this.shares = new Scale(this.below, 'of rms u', this.scales.error)
+    this.shares.show(DECADES)
   }
   column(parent, {key, name, color}) {
     const column = make('section', parent, {className: 'column', style: `border-color: ${color}`})
@@ -145,7 +168,7 @@ class Fields {
     const big = make('div', head, {className: 'big'})
     big.dataset.test = `${key}-error`
     this.fields[key] = new Field(column, name)
-    const bounds = make('small', parent === this.pair ? column : null, {className: 'bounds', title: this.texts.bounds})
+    const bounds = make('small', column, {className: 'bounds', title: parent === this.pair ? this.texts.bounds : ''})
     bounds.dataset.test = `${key}-bounds`
     this.parts[key] = {column, head, big, bounds}
     this.watch(this.fields[key], key !== 'source')
@@ -183,8 +206,12 @@ class Fields {
   paint(frame) { // one that was prepared
     this.frame = frame
     const {points, arrays, shown, limits: [low, high]} = frame, exact = arrays.solution, {solution, error} = this.tables
-    for (const key of ['source', ...this.further.map(each => each.key)])
-      this.fields[key].paint(arrays[key], points, linear(...extent(arrays[key]), solution))
+    for (const key of ['source', ...this.further.map(each => each.key)]) {
+      const ends = extent(arrays[key])
+      this.fields[key].paint(arrays[key], points, linear(...ends, solution))
+      set(this.parts[key].bounds, `colours from ${ends.map(brief).join(' to ')}`)
+    }
+    this.values.show([0, 0.5, 1].map(share => [share, brief(low + share * (high - low))]))
     this.fields.solution.paint(exact, points, linear(low, high, solution))
     for (const one of this.predictors) {
       this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), frame.empty?.[one.key] ?? one.empty)
@@ -258,7 +285,7 @@ class Fields {
       this.pointed = null
       this.read()
     })
-    if (!cuts) return
+    if (!cuts || this.timed) return
     field.frame.addEventListener('click', event => { this.cutRow = field.place(event)[1]; this.drawCut() })
     field.frame.tabIndex = 0 // by keyboard, the cut moves up and down
     field.frame.setAttribute('role', 'group')

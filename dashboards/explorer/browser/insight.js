@@ -36,15 +36,16 @@ function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [],
   }
 }
 
+const apart = ([j, i], [b, a]) => Math.hypot(2 * (j - b), i - a) // an atlas has twice as many columns as rows
+
 class Insight {
-  constructor(fields, send) {
-    this.fields = fields
-    this.send = send
+  constructor(fields, send, chosen) { // `chosen()` is called when a visitor has opened another tab
+    Object.assign(this, {fields, send, chosen})
     this.shown = 'errors'
     this.list = make('div', fields.middle, {className: 'tabs', role: 'tablist'})
     this.list.setAttribute('aria-label', 'Below the fields')
     this.tabs = Object.entries(TABS).map(([key, label]) => {
-      const tab = button(this.list, label, () => this.open(key), {role: 'tab', id: `tab-${key}`})
+      const tab = button(this.list, label, () => this.choose(key), {role: 'tab', id: `tab-${key}`})
       tab.setAttribute('aria-controls', key === 'errors' ? 'errors' : 'insight')
       tab.dataset.tab = key
       return tab
@@ -53,7 +54,7 @@ class Insight {
       const step = {ArrowRight: 1, ArrowLeft: -1}[event.key]
       if (!step) return
       const keys = Object.keys(TABS), next = keys[(keys.indexOf(this.shown) + step + keys.length) % keys.length]
-      this.open(next)
+      this.choose(next)
       this.tabs[keys.indexOf(next)].focus()
     })
     fields.panel.id = 'insight'
@@ -63,18 +64,32 @@ class Insight {
   configure(setup) {
     const other = this.setup && ['system', 'model', 'shown'].some(name => (this.setup[name] || 'none') !== (setup[name] || 'none'))
     this.setup = setup
-    if (other && this.shown !== 'errors') this.fields.panel.replaceChildren('Measuring …') // what is there is of another operator
+    if (other && this.shown !== 'errors') this.measure() // what is there is of another operator
   }
   painted() { // another example: what is told of waves is still of the last one
     if (this.shown === 'spectrum') this.fields.panel.classList.add('stale')
   }
+  choose(key) {
+    if (key === this.shown) return
+    this.open(key)
+    this.chosen()
+  }
   open(key) {
     if (key === this.shown) return
+    const {columns, middle} = this.fields
+    if (this.shown === 'errors') this.room = columns.getBoundingClientRect().bottom - middle.getBoundingClientRect().bottom
     this.shown = key
-    this.fields.panel.replaceChildren(key === 'errors' ? '' : 'Measuring …')
-    this.fields.panel.classList.remove('stale')
     this.mark()
+    this.measure()
     this.send({insight: key})
+  }
+  measure() { // the page is meanwhile as high as it will be
+    const {panel} = this.fields, count = {atlas: Object.keys(this.fields.frame?.numbers ?? {}).length, spectrum: 4}[this.shown] ?? 1
+    panel.replaceChildren(this.shown === 'errors' ? '' : 'Measuring …')
+    panel.classList.remove('stale')
+    const {width, height} = this.size(this.shown === 'spectrum' ? 4 : 3), title = 1.5 * parseFloat(getComputedStyle(panel).fontSize)
+    const rows = Math.ceil(count / Math.max(1, Math.floor((panel.clientWidth + 12) / (width + 12))))
+    panel.style.minHeight = `${Math.max(this.room, rows * (height + title + 4) - 4)}px`
   }
   mark() {
     for (const tab of this.tabs) {
@@ -100,18 +115,23 @@ class Insight {
   }
   known(values) { return this.setup.predictors.filter(one => values[one.key]) }
 
-  atlas(parent, {dial, across, errors, at}) {
+  atlas(parent, {dial, across, errors, measured, at}) {
+    const known = measured.flatMap((row, j) => row.flatMap((there, i) => there ? [[j, i]] : []))
+    // From coarse to fine: a point that is not measured yet looks as the nearest that is.
+    const nearby = measured.map((row, j) => row.map((there, i) => there ? [j, i] : known.reduce((best, one) =>
+      apart(one, [j, i]) < apart(best, [j, i]) ? one : best)))
     const size = this.size(3), colours = this.fields.scales.error.slice(N_COLOURS / 2), degrees = across.angle ? 180 / Math.PI : 1
     const name = value => number(value * degrees) + (across.angle ? '°' : '')
     for (const one of this.known(errors)) {
       const svg = chart(parent, one.name, size, `Mean error of ${one.name} over ${dial.title} and ${across.title}`)
       const w = (size.width - size.left - size.right) / dial.values.length, h = (size.height - size.top - size.bottom) / across.values.length
       const left = i => size.left + i * w, top = j => size.height - size.bottom - (j + 1) * h
-      errors[one.key].forEach((row, j) => row.forEach((error, i) => {
+      nearby.forEach((row, j) => row.forEach(([from, to], i) => {
+        const error = errors[one.key][from][to]
         if (error == null) return
         const shade = Math.min(1, Math.max(0, Math.log10(error / 1e-3) / 3))
         const cell = draw('rect', svg, {x: left(i), y: top(j), width: w + 0.3, height: h + 0.3, fill: colours[Math.round(shade * (colours.length - 1))], class: 'cell'})
-        draw('title', cell, {}, `${dial.title} ${number(dial.values[i])}, ${across.title} ${name(across.values[j])}: ${percent(error)}`)
+        draw('title', cell, {}, `${dial.title} ${number(dial.values[i])}, ${across.title} ${name(across.values[j])}: ${measured[j][i] ? percent(error) : 'not measured yet'}`)
         cell.addEventListener('click', () => this.send({dial: dial.values[i], across: across.values[j]}))
       }))
       const nearest = (values, value) => values.reduce((best, other, i) => Math.abs(other - value) < Math.abs(values[best] - value) ? i : best, 0)

@@ -10,30 +10,39 @@ function save(name, type, bytes) {
 
 // The dial, the fields, the errors and the cut as one picture; fields are embedded as they are painted.
 function picture(dial, fields, sentence, style) {
-  const side = 190, gap = 12, count = Object.keys(fields.fields).length, first = count - Object.keys(fields.errors).length
-  const width = count * (side + gap) - gap, svg = draw('svg', null, {xmlns: SVG, width, height: 660, viewBox: `0 0 ${width} 660`})
+  const count = Object.keys(fields.fields).length, first = count - Object.keys(fields.errors).length
+  const gap = 12, scale = 64, width = Math.max(1000, dial.size.width), side = (width - scale) / count - gap
+  const lines = sentence.match(new RegExp(`.{1,${Math.floor(width / 7)}}(\\s|$)`, 'g')) ?? []
+  const dialHeight = dial.size.height * width / dial.size.width
+  const upper = dialHeight + 20 * lines.length + 34, lower = upper + side + 44, height = lower + side + 30
+  const svg = draw('svg', null, {xmlns: SVG, width: width + 16, height: height + 8, viewBox: `-8 -8 ${width + 16} ${height + 8}`})
   draw('style', svg, {}, ON_WHITE + style)
-  draw('rect', svg, {width, height: 660, fill: '#fff'})
+  draw('rect', svg, {x: -8, y: -8, width: '100%', height: '100%', fill: '#fff'})
   const inner = (node, x, y, w, h) => {
     const copy = node.cloneNode(true)
     for (const [name, value] of Object.entries({x, y, width: w, height: h, xmlns: SVG})) copy.setAttribute(name, value)
     svg.append(copy)
   }
-  inner(dial.chart, 0, 0, width, 130)
-  draw('text', svg, {x: 0, y: 150}, sentence)
-  const image = (field, title, note, x, y) => {
+  inner(dial.chart, 0, 0, width, dialHeight)
+  lines.forEach((line, i) => draw('text', svg, {x: 0, y: dialHeight + 20 * (i + 1)}, line))
+  const image = (field, title, note, below, x, y) => {
     draw('text', svg, {x, y: y - 6, class: 'title'}, title)
-    if (note) draw('text', svg, {x: x + side, y: y - 6, 'text-anchor': 'end', class: 'title'}, note)
+    draw('text', svg, {x: x + side, y: y - 6, 'text-anchor': 'end', class: 'title'}, note)
+    draw('text', svg, {x, y: y + side + 14, class: 'tick'}, below)
     if (field.painted) draw('image', svg, {x, y, width: side, height: side, href: field.canvas.toDataURL()})
     else draw('text', svg, {x: x + side / 2, y: y + side / 2, 'text-anchor': 'middle'}, field.empty.textContent)
   }
   const column = i => i * (side + gap)
-  Object.entries(fields.fields).forEach(([key, field], i) =>
-    image(field, fields.parts[key].column.getAttribute('aria-label'), fields.parts[key].big.textContent, column(i), 190))
-  draw('text', svg, {x: 0, y: 414, class: 'title'}, fields.where.parentElement.textContent)
-  inner(fields.timed ? fields.course : fields.cut, 0, 420, first * (side + gap) - gap, side)
-  Object.values(fields.errors).forEach((field, i) => image(field, 'Error, 0.1 to 100 %', '', column(i + first), 420))
-  draw('text', svg, {x: 0, y: 640, class: 'tick'}, location.href)
+  Object.entries(fields.fields).forEach(([key, field], i) => {
+    const {column: section, big, bounds} = fields.parts[key]
+    image(field, section.getAttribute('aria-label'), big.textContent, bounds.textContent, column(i), upper)
+  })
+  draw('text', svg, {x: 0, y: lower - 6, class: 'title'}, fields.where.parentElement.textContent)
+  inner(fields.timed ? fields.course : fields.cut, 0, lower, column(first) - gap, side)
+  Object.values(fields.errors).forEach((field, i) => image(field, 'Error, of rms u', '', '', column(i + first), lower))
+  if (fields.frame) fields.values.draw(svg, column(count), upper, side)
+  fields.shares.draw(svg, column(count), lower, side)
+  draw('text', svg, {x: 0, y: height - 8, class: 'tick'}, location.href)
   return new XMLSerializer().serializeToString(svg)
 }
 

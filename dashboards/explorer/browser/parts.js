@@ -50,6 +50,8 @@ const between = ([lower, upper], resonant) => {
 }
 const number = value => Number(value.toPrecision(4)).toString().replace('-', '−')
 
+const brief = value => number(Number(value.toPrecision(2)))
+
 // A message: length of the header, the header as JSON, then one int16 array a field, or the bytes of a file.
 function unpack(data) {
   const bytes = data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array(data.buffer, data.byteOffset, data.byteLength)

@@ -70,7 +70,7 @@ class Player {
     const frame = this.frames[Math.min(step, this.frames.length - 1)]
     if (!frame) return
     this.at = frame.step
-    this.slider.value = step
+    this.slider.value = this.frames.at(-1).over ? frame.step : step
     const says = `step ${frame.step} of ${this.steps}, t = ${number(frame.time * frame.step)}`
     set(this.says, says)
     this.slider.setAttribute('aria-valuetext', says)

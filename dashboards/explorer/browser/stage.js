@@ -37,26 +37,42 @@ export function render({model, el}) {
   const equation = make('div', bar, {className: 'equation'})
   const examples = make('fieldset', bar, {className: 'choice examples'}, make('legend', null, {}, 'Fine-tuned on'))
   const tools = make('div', bar, {className: 'keep'})
-  const notice = make('div', root, {className: 'notice', role: 'alert'})
-  notice.dataset.test = 'notice'
 
   const dial = new Dial(root, {
     turn: value => move({dial: value}),
     window: (low, high) => soon({window: [low, high]}),
   })
   const under = make('div', root, {className: 'under'})
+  const notice = make('div', under, {className: 'notice', role: 'alert'}) // in place of the sentence
+  notice.dataset.test = 'notice'
   const sentence = make('p', under, {className: 'sentence', role: 'status'})
   sentence.dataset.test = 'sentence'
+  const say = (line, text) => { set(line, text); line.title = text }
+  under.addEventListener('click', () => under.classList.toggle('whole')) // its line is cut where it is long
   const body = make('div', root, {className: 'body'})
   const fields = new Fields(make('div', body, {className: 'main'}), model)
   const player = new Player(dial.box, fields, step => {
     root.dataset.step = step.step
     root.dispatchEvent(new CustomEvent('step-painted', {detail: step.step}))
   })
-  const insight = new Insight(fields, send)
+  // What is chosen can be undone by Back: the server says what is an entry of its own. A notebook tells no address.
+  let address = null
+  const enter = (push, query = address) => {
+    address = query
+    history[push ? 'pushState' : 'replaceState']({tab: insight.shown}, '', query)
+  }
+  window.addEventListener('popstate', event => {
+    if (address == null) return
+    if (location.search !== address) send({address: address = location.search})
+    insight.open(event.state?.tab ?? 'errors')
+  })
+  const insight = new Insight(fields, send, () => address != null && enter(true))
   const lesson = new Lesson(body, send, model.texts)
   const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent, model.style))
   const present = button(tools, 'Present', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen(), {className: 'present'})
+  document.addEventListener('keydown', event => { // where the browser itself does not, as one without a window
+    if (event.key === 'Escape' && document.fullscreenElement) document.exitFullscreen()
+  })
   root.addEventListener('fullscreenchange', () => set(present, document.fullscreenElement ? 'Leave' : 'Present'))
   let drawing = null
   new ResizeObserver(() => { // on a phone the examples stick to the bottom with the dial
@@ -111,12 +127,12 @@ export function render({model, el}) {
 
   function paint(message) {
     frame = message
-    notice.textContent = ''
+    say(notice, '')
     if (setup.steps) player.begin(frame)
     else { fields.prepare(frame); fields.paint(frame) }
     insight.painted()
     dial.mark(frame)
-    set(sentence, frame.sentence)
+    say(sentence, frame.sentence)
     // A frame asked for before the last turn of the dial does not turn it back.
     if (dial.held === null && frame.turn >= turns) dial.place(frame.dial)
     root.dispatchEvent(new CustomEvent('stage-painted', {bubbles: true, composed: true, detail: {dial: frame.dial, index: setup.dial.values.indexOf(frame.dial), id: frame.id}}))
@@ -126,25 +142,25 @@ export function render({model, el}) {
   const hear = {
     setup: configure,
     frame: message => { if (setup && message.system === setup.system) paint(message) },
-    step: message => { if (frame && message.film === frame.id) { player.receive(message); set(sentence, message.sentence) } },
+    step: message => { if (frame && message.film === frame.id) { player.receive(message); say(sentence, message.sentence) } },
     spread: message => fields.paintSpread(message),
     notice: message => {
-      set(notice, message.text)
+      say(notice, message.text)
       if (message.id == null || !setup) return
       frame = null
       fields.blank()
       player.clear()
       dial.mark(null)
-      set(sentence, '')
+      say(sentence, '')
     },
-    sentence: message => set(sentence, message.text),
+    sentence: message => say(sentence, message.text),
     window: message => dial.train(message.ends),
     curves: message => dial.show(message.curves, message.reset),
     lesson: message => { lesson.show(message); root.classList.toggle('teaching', Boolean(message.title)) },
     answer: message => lesson.reveal(message),
     insight: message => insight.show(message),
     file: message => keep.receive(message),
-    address: message => history.replaceState(null, '', `?${message.query}`),
+    address: message => enter(message.push, `?${message.query}`),
   }
   model.on('msg:custom', event => {
     const message = unpack(event.data ?? event)

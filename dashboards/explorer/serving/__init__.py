@@ -4,6 +4,6 @@ The pages' two scripts alone take a further thing from here, a slot for their se
 """
 
 from .fairness import Allowance, lower_priority
-from .limits import LATER, LIMITS, TooMuch
+from .limits import LATER, LIMITS, PUBLIC_SERVER, TooMuch
 
-__all__ = ["LATER", "LIMITS", "Allowance", "TooMuch", "lower_priority"]
+__all__ = ["LATER", "LIMITS", "PUBLIC_SERVER", "Allowance", "TooMuch", "lower_priority"]

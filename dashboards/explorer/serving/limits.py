@@ -69,7 +69,7 @@ class Limits:
         Raises:
             ValueError: if a variable names no bound, or is not a whole number from 1.
         """
-        limits = PUBLIC if environment.get(PUBLIC_VARIABLE, "0") not in ("", "0") else cls()
+        limits = PUBLIC if is_public(environment) else cls()
         known = {PREFIX + field.name.upper(): field.name for field in fields(cls)}
         changed = {}
         for variable, text in environment.items():
@@ -108,6 +108,11 @@ class Limits:
         ]
 
 
+def is_public(environment: Mapping[str, str]) -> bool:
+    """Whether strangers come."""
+    return environment.get(PUBLIC_VARIABLE, "0") not in ("", "0")
+
+
 PUBLIC = Limits(
     sessions=24,
     steps=300,
@@ -123,3 +128,5 @@ PUBLIC = Limits(
 """The bounds for strangers on two cores; docs/public.md says how the number of sessions was found."""
 LIMITS = Limits.read(os.environ)
 """The bounds of this process."""
+PUBLIC_SERVER = is_public(os.environ)
+"""Whether this process serves strangers."""
