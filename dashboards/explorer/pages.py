@@ -54,9 +54,11 @@ class Address(JSComponent):
 
     _esm = """
 export function render({model, view}) {
-  if (matchMedia("(max-width: 599.95px)").matches)
-    for (const root of view.model.document.roots())
+  const close = () => { // once the page has been drawn, which does not hear of it before
+    for (const root of view?.model?.document?.roots() ?? [])
       if (root.data?.sidebar_open) root.data.sidebar_open = false
+  }
+  if (matchMedia("(max-width: 599.95px)").matches) setTimeout(close, 100)
   const show = () => history.replaceState(null, "", `?${model.query}`)
   model.on("query", show)
   show()

@@ -310,7 +310,7 @@ class Studies:
             title=TITLE,
             header=[pn.pane.HTML(text.page_link("explore", address_of("explore")), margin=(0, 10))],
             sidebar=self.menus.layout() if self.state.sources else [],
-            sidebar_open=bool(self.state.sources),
+            sidebar_open=bool(self.state.sources) and "Mobi" not in pn.state.headers.get("User-Agent", ""),
             sidebar_width=320,
             main=[
                 pn.Column(
