@@ -290,7 +290,7 @@ UNSEEN = ("NS(0.0003,0.003)", "NS(0.0001,0.0003)", "FKPP(0.4,1)", "SH(0.2,0.6)")
 ROLLOUTS: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": (SEEN[0], UNSEEN[0]), "run": {"steps": 2, "count": 2, "resolution": 32},
               "solver": {"steps": 1, "count": 2, "resolution": 32, "points": (24,), "substeps": (8,)}},
-    "laptop": {"tasks": SEEN + UNSEEN, "run": {"count": 20}, "solver": {"count": 20}},
+    "laptop": {"tasks": (*SEEN, UNSEEN[0], UNSEEN[2]), "run": {"count": 20}, "solver": {"count": 20}},
     "gpu": {"tasks": SEEN + UNSEEN, "run": {"count": 256}, "solver": {"count": 256}},
     "paper": {"tasks": SEEN + UNSEEN, "run": {"count": 256, "resolution": 128}, "solver": {"resolution": 128}},
 }  # fmt: skip
