@@ -427,8 +427,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             evolutions.rollout_table,
             evolutions.equal_error_table,
             about="Medians of roll-outs on {count} test trajectories at {resolution} x {resolution}. Steps until the "
-            "correlation falls below 0.8; the share of roll-outs whose spectrum stays within a factor of two of the "
-            "trajectory's up to half of the resolved waves.",
+            "correlation falls below 0.8; the share of roll-outs whose spectrum, a mean over the last quarter of the "
+            "steps, is within a factor of two of the trajectory's, up to half of the resolved waves.",
         ),
         "few": shown(
             "evolution_transfer",

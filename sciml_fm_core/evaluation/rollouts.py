@@ -108,11 +108,12 @@ def spectrum(field: Tensor) -> Tensor:
 
 
 def keeps_spectrum(found: Tensor, exact: Tensor, resolved: int, floor: float = 1e-8, factor: float = 2.0) -> Tensor:
-    """Whether the spectrum of states (..., n, n) is within a factor of the exact one's, shape (...).
+    """Whether the spectrum of states (..., steps, n, n), a mean over their steps, is within a factor of the exact one's.
 
-    In the waves up to half of the resolved ones, where the exact spectrum is above a floor relative to its peak.
+    In the waves up to half of the resolved ones, where the exact spectrum is above a floor relative to its peak. That of
+    a single state of a chaotic flow differs by more from that of another one; so the mean is compared, shape (...).
     """
-    one, other = (spectrum(each)[..., : max(1, resolved // 2)] for each in (torch.nan_to_num(found), exact))
+    one, other = (spectrum(each).mean(-2)[..., : max(1, resolved // 2)] for each in (torch.nan_to_num(found), exact))
     counted = other > floor * other.amax(-1, keepdim=True)
     close = (one <= factor * other) & (one * factor >= other)
-    return (close | ~counted).all(-1) & torch.isfinite(found).flatten(-2).all(-1)
+    return (close | ~counted).all(-1) & torch.isfinite(found).flatten(-3).all(-1)

@@ -85,7 +85,9 @@ class RolloutRun(CustomRun):
         single = rollout_errors(one, exact.pairs().solution, axes)
         shown = [number for number in SHOWN if number <= self.steps]
         resolved = int(min(system.resolved, 1) * self.resolution / 2)
-        kept = keeps_spectrum(found[:, -1], exact.states[:, -1], resolved)
+        last = slice(-max(1, self.steps // 4), None)
+        ends = (each[:, last] if axes == 2 else each[:, last].transpose(1, 2) for each in (found, exact.states))
+        kept = keeps_spectrum(*ends, resolved)
         return {
             "single_step": single.mean().item(),
             "shown": shown,
