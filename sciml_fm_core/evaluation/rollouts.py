@@ -108,10 +108,10 @@ def spectrum(field: Tensor) -> Tensor:
 
 
 def keeps_spectrum(found: Tensor, exact: Tensor, resolved: int, floor: float = 1e-8, factor: float = 2.0) -> Tensor:
-    """Whether the spectrum of states (..., steps, n, n), a mean over their steps, is within a factor of the exact one's.
+    """Whether the spectrum of states (..., steps, n, n), a mean over their steps, is within a factor of the exact one.
 
-    In the waves up to half of the resolved ones, where the exact spectrum is above a floor relative to its peak. That of
-    a single state of a chaotic flow differs by more from that of another one; so the mean is compared, shape (...).
+    In the waves up to half of the resolved ones, where the exact one is above a floor relative to its peak. A single
+    state of a chaotic flow differs by more from another one, so the mean is compared; shape (...).
     """
     one, other = (spectrum(each).mean(-2)[..., : max(1, resolved // 2)] for each in (torch.nan_to_num(found), exact))
     counted = other > floor * other.amax(-1, keepdim=True)

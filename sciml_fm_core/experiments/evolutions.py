@@ -86,8 +86,8 @@ class RolloutRun(CustomRun):
         shown = [number for number in SHOWN if number <= self.steps]
         resolved = int(min(system.resolved, 1) * self.resolution / 2)
         last = slice(-max(1, self.steps // 4), None)
-        ends = (each[:, last] if axes == 2 else each[:, last].transpose(1, 2) for each in (found, exact.states))
-        kept = keeps_spectrum(*ends, resolved)
+        one, other = (each[:, last] if axes == 2 else each[:, last].transpose(1, 2) for each in (found, exact.states))
+        kept = keeps_spectrum(one, other, resolved)
         return {
             "single_step": single.mean().item(),
             "shown": shown,
