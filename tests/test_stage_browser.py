@@ -69,7 +69,7 @@ def kept(page, name) -> bytes:
 
 PLACES = f"""() => Array.from(({STAGE})().querySelectorAll('div, p, section, canvas')).map(each => {{
   const {{x, y, width, height}} = each.getBoundingClientRect()
-  return [each.className, x, y, width, height] }})"""
+  return [String(each.className).split(' ')[0], x, y, width, height] }})"""
 
 
 def test_nothing_moves_by_itself(browser, address):  # noqa: F811
