@@ -380,7 +380,7 @@ def pretrain(
             operator.card |= _measured(operator, paths[0], parts, test_count)
         elif test_count is None or test_count:
             count = 512 if test_count is None else test_count
-            with measuring_bar() as measured:
+            with measuring_bar(lines=True) as measured:
                 operator.card["errors"] = evaluate_shifts(
                     operator, count=count, resolution=test_resolution, callback=measured
                 )

@@ -71,15 +71,15 @@ def training_bar(title: str) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def measuring_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """The callback of `evaluate` that shows what is measured; in a log file a line for each task."""
+def measuring_bar(*, lines: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """The callback of `evaluate` that shows what is measured; in a log file, where asked for, a line for each task."""
     with bar_on_errors(TextColumn("{task.completed} of {task.total} test examples")) as bar:
         line, told = bar.add_task("measuring", total=None), ""
 
         def callback(label: str, done: int, count: int) -> None:
             nonlocal told
             bar.update(line, description=f"measuring {label}", completed=done, total=count)
-            if bar.disable and label != told:
+            if bar.disable and lines and label != told:
                 print(f"measuring {label}: {count} test examples", file=sys.stderr, flush=True)
             told = label
 

@@ -524,7 +524,7 @@ def test_newer_formats(run, small_operator, tmp_path):
         small_operator().save(tmp_path / "newer.safetensors")
         generate(Task.parse("SYS-1(1,5)"), tmp_path / "newer.h5", 4, resolution=8)
     before = contents(tmp_path)
-    refused(run("info", "newer.safetensors"), "format version 99, this package reads up to 4; upgrade sciml-fm")
+    refused(run("info", "newer.safetensors"), "format version 99, this package reads up to 5; upgrade sciml-fm")
     refused(run("evaluate", "newer.safetensors", "SYS-1(1,5)"), "format version 99")
     refused(run("info", "newer.h5"), "layout version 99, this package reads up to 1; upgrade sciml-fm")
     assert contents(tmp_path) == before

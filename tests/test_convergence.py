@@ -217,7 +217,7 @@ def test_errors_of_a_wrong_rate_do_not_depend_on_the_steps():
 
 
 def test_steps_that_are_refused():
-    with pytest.raises(ValueError, match="expected an evolution in time, got helmholtz"):
+    with pytest.raises(ValueError, match="expected an evolution without a rest, got helmholtz"):
         flow_convergence(Known(HEAT.solve), HELMHOLTZ, STATE, COEFFICIENTS, table_step=0.2)
     for numbers in ((), (1, 0)):
         with pytest.raises(ValueError, match="numbers: expected one or more, of at least 1 step"):
