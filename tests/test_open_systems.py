@@ -125,7 +125,7 @@ def test_the_page_computes_its_frames_and_curves(mixing, tmp_path, monkeypatch):
     header, arrays = frame_message(frame)
     assert header["residual"] is None
     assert header["numbers"]["zero_shot"]["bounds"] == [0.0, None]
-    assert set(arrays) == {"source", "solution", "zero_shot"}
+    assert set(arrays) == {"source", "solution", "zero_shot", "a", "v"}
     errors = mean_errors([operator], [1.0, 1.5, 2.5], mixing, 2)
     assert all(0 < error < 10 for error in errors[0])
     with pytest.raises(ValueError, match="no Fourier symbol is known"):
