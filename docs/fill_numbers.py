@@ -101,14 +101,15 @@ def operators() -> str:
         errors = ", ".join(f"{label} {percent(error)}" for label, error in card["errors"].items())
         cost = [f"{card['examples_seen']:,}", f"{card['seconds'] / 60:.0f} min"]
         rows.append([f"`{name}`", " + ".join(card["tasks"]), card["recipe"], *cost, errors])
-    measured = f"Mean relative errors on {CARDS['symbol']['errors_measured_on']}, of SYS-4 and SYS-5 at 64 x 64"
+    measured = f"Mean relative errors on {CARDS['symbol']['errors_measured_on']}, of SYS-4 and SYS-5 at 64 x 64, of one step of "
+    measured += "evolutions from 128 initial states at 64 x 64"
     trained = " or ".join(dict.fromkeys(card["hardware"] for card in CARDS.values()))
     return f"{measured}; trained on {trained}, seed {card['seed']}.\n\n{table(header, rows)}"
 
 
 def reach() -> str:
     """Zero-shot errors of the operators that are conditioned on the symbol, and of those that are told coefficients."""
-    names = [name for name, card in CARDS.items() if card["recipe"] not in ("paper", "correction")]
+    names = [name for name, card in CARDS.items() if card["recipe"] not in ("paper", "correction", "step")]
     labels = list(dict.fromkeys(label for name in names for label in CARDS[name]["errors"]))
     rows = [
         [label, *(percent(CARDS[name]["errors"][label]) if label in CARDS[name]["errors"] else "" for name in names)]
@@ -239,7 +240,8 @@ def repeat() -> str:
 
 def adapted() -> str:
     """What was fine-tuned beforehand, and its twins from scratch, from their cards."""
-    cards = [read_header(path).card for path in shipped_adaptations().values()]
+    read = (read_header(path).card for path in shipped_adaptations().values())
+    cards = [card for card in read if card["adapted_from"] != "evolutions"]  # those have a page of their own
     tasks = list(dict.fromkeys((card["adapted_from"], card["downstream_task"]) for card in cards))
     counts = sorted({card["downstream_examples"] for card in cards})
     rows = []
