@@ -101,8 +101,10 @@ def operators() -> str:
         errors = ", ".join(f"{label} {percent(error)}" for label, error in card["errors"].items())
         cost = [f"{card['examples_seen']:,}", f"{card['seconds'] / 60:.0f} min"]
         rows.append([f"`{name}`", " + ".join(card["tasks"]), card["recipe"], *cost, errors])
-    measured = f"Mean relative errors on {CARDS['symbol']['errors_measured_on']}, of SYS-4 and SYS-5 at 64 x 64, of one step of "
-    measured += "evolutions from 128 initial states at 64 x 64"
+    measured = (
+        f"Mean relative errors on {CARDS['symbol']['errors_measured_on']}, of SYS-4 and SYS-5 at 64 x 64, of one "
+    )
+    measured += "step of evolutions from 128 initial states at 64 x 64"
     trained = " or ".join(dict.fromkeys(card["hardware"] for card in CARDS.values()))
     return f"{measured}; trained on {trained}, seed {card['seed']}.\n\n{table(header, rows)}"
 
