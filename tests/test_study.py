@@ -528,7 +528,7 @@ def test_runs_that_make_no_sense(quick, changes, message):
 def test_pretraining_that_makes_no_sense():
     with pytest.raises(
         ValueError,
-        match=r"recipe: expected one of dimensionless, symbol, .*, fields, correction, step, step-residual, got 'theirs'",
+        match=r"recipe: expected one of dimensionless, symbol, .*, correction, step, step-residual, got 'theirs'",
     ):
         PretrainingRun("SYS-1(1,5)", recipe="theirs")
     with pytest.raises(ValueError, match=r"expected SYSTEM\(low,high\)"):
