@@ -65,7 +65,7 @@ from .training.config import PRECISIONS, TrainConfig
 from .training.distributed import started_by_torchrun
 from .training.interrupts import Interrupts
 from .training.losses import LOSSES
-from .training.recipes import LEARNING_RATES, RECIPES
+from .training.recipes import LEARNING_RATES, RECIPES, find_recipe
 from .training.transfer import fine_tune, train_from_scratch
 from .training.transfer import pretrain as pretrain_operator
 from .training.unlabelled import UNLABELLED, unlabelled_config
@@ -357,7 +357,8 @@ def pretrain(
         _check_grids(smallest_grid, grid, known)
     if recipe is None and chosen and isinstance(known, Evolution) and not known.is_linear:
         recipe = "step"
-    unrolled = _unrolled(rollout, noise, push_forward, recipe == "step")
+    takes_steps = recipe is not None and find_recipe(recipe).normalization == StepNormalization.kind
+    unrolled = _unrolled(rollout, noise, push_forward, takes_steps)
     about = " + ".join(task.label for task in chosen) or str(paths[0])
     first = os.environ.get("RANK", "0") == "0"  # the process that writes, of those that torchrun started
     with (

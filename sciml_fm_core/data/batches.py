@@ -43,6 +43,15 @@ def scheduled(schedule: Mapping[float, T], progress: float) -> T:
     return schedule[max(start for start in schedule if start <= progress)]
 
 
+def equal_shares(batch_size: int, tasks: int, step: int) -> list[int]:
+    """How many examples of a batch each task has: as many each, and what is left over to other tasks at each step.
+
+    >>> equal_shares(8, 3, 0), equal_shares(8, 3, 1)
+    ([3, 3, 2], [3, 2, 3])
+    """
+    return [batch_size // tasks + ((i + step) % tasks < batch_size % tasks) for i in range(tasks)]
+
+
 def _check_share(what: str, number: int, share: tuple[int, int]) -> None:
     """Equal shares only: the mean of the processes' mean losses is then the mean over the batch."""
     if number % share[1]:
@@ -88,10 +97,7 @@ class FreshBatches:
         """Examples of one step."""
         n = scheduled(self.schedule, progress)
         generator = stream(self.seed, "fresh", step, device=self.device)
-        shares = [
-            self.batch_size // len(self.tasks) + ((i + step) % len(self.tasks) < self.batch_size % len(self.tasks))
-            for i in range(len(self.tasks))
-        ]
+        shares = equal_shares(self.batch_size, len(self.tasks), step)
         parts, dealt = [], 0
         rank, processes = self.share
         for task, count in zip(self.tasks_at(progress), shares, strict=True):

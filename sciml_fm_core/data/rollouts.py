@@ -15,7 +15,7 @@ from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.trajectories import Trajectories, draw_trajectories, evolution
 
-from .batches import scheduled, with_start
+from .batches import equal_shares, scheduled, with_start
 from .splits import stream
 
 Part = tuple[System, Examples]
@@ -149,9 +149,8 @@ class FreshTrajectories(_Trajectories):
     def _chosen(self, step, progress, generator):
         pool = self._pool(step // self.renewed, scheduled(self.schedule, progress))
         chosen = []
-        for i, (task, drawn) in enumerate(zip(self.tasks, pool, strict=True)):
-            share, more = divmod(self.batch_size, len(self.tasks))
-            count = share + ((i + step) % len(self.tasks) < more)
+        shares = equal_shares(self.batch_size, len(self.tasks), step)
+        for task, drawn, count in zip(self.tasks, pool, shares, strict=True):
             rows = torch.randint(drawn.size, (count,), generator=generator, device="cpu")
             chosen.append((evolution(task.system), drawn.take(rows.to(drawn.states.device))))
         return chosen

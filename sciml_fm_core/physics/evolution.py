@@ -13,7 +13,6 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .parameter import Parameter
 from .spectral import check_grid, derivative_wavenumbers, inverse_transform, is_finite, transform, wavenumbers
 from .spectral_system import SpectralSystem
 
@@ -228,6 +227,11 @@ def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest, count: i
     z = -symbol * h
     kind = state_hat.dtype if z.is_complex() else state_hat.real.dtype
     half, inner, weight = (each.to(kind) for each in (torch.exp(z / 2), h / 2 * _phi(z / 2), h * _phi(z)))
+    return [weight * each for each in _tendencies(state_hat, half, inner, rest, count)]
+
+
+def _tendencies(state_hat: Tensor, half: Tensor, inner: Tensor, rest: Rest, count: int = 4) -> list[Tensor]:
+    """N at the first stages of ETDRK4, with ``half = exp(z / 2)`` and ``inner = h / 2 phi(z / 2)``."""
     found = [start := rest(state_hat)]
     if count > 1:
         a = half * state_hat + inner * start
@@ -236,7 +240,7 @@ def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest, count: i
         found.append(at_b := rest(half * state_hat + inner * at_a))
     if count > 3:
         found.append(rest(half * a + inner * (2 * at_b - start)))
-    return [weight * each for each in found]
+    return found
 
 
 def _phi(z: Tensor) -> Tensor:
@@ -256,13 +260,8 @@ class Stepper(NamedTuple):
 
     def advance(self, state_hat: Tensor, rest: Rest) -> Tensor:
         """Fourier coefficients of the state after the step."""
-        start = rest(state_hat)
-        a = self.half * state_hat + self.inner * start
-        at_a = rest(a)
-        b = self.half * state_hat + self.inner * at_a
-        at_b = rest(b)
-        c = self.half * a + self.inner * (2 * at_b - start)
-        return self.whole * state_hat + self.first * start + 2 * self.middle * (at_a + at_b) + self.last * rest(c)
+        start, at_a, at_b, at_c = _tendencies(state_hat, self.half, self.inner, rest)
+        return self.whole * state_hat + self.first * start + 2 * self.middle * (at_a + at_b) + self.last * at_c
 
 
 def etdrk4(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> Stepper:
@@ -304,8 +303,3 @@ def derivatives(state_hat: Tensor) -> tuple[Tensor, Tensor]:
 def fields_of(*hats: Tensor) -> tuple[Tensor, ...]:
     """Values on the grid of several fields at once, from their Fourier coefficients (..., n, n // 2 + 1)."""
     return torch.fft.irfft2(torch.stack(hats), s=(hats[0].shape[-2],) * 2).unbind(0)
-
-
-def step_time(value: float) -> Parameter:
-    """A coefficient ``time`` that the dial of a task may be."""
-    return Parameter("time", value / 4, value * 4, start=value, label="Time of a step", logarithmic=True)
