@@ -19,9 +19,8 @@ from sciml_fm_core.evaluation.errors import evaluate_shifts
 from sciml_fm_core.experiments.evolutions import errors_of
 from sciml_fm_core.training.config import Progress
 
-SHAPE = {"width": 20, "modes": 12}
-EASY = "BILINEAR(0.7,1.6)", "SCALAR(0.5,1.5)", "BURGERS(0.0003,0.003)", "AC(0.5,1.5)", "KS(16,28)"
-FINER = "BILINEAR(0.7,1.6)", "SCALAR(0.5,1.6)", "BURGERS(0.001,0.005)", "AC(0.5,1.5)", "KS(16,28)"
+FIELD = "BILINEAR(0.7,1.6)", "SCALAR(0.5,1.6)", "BURGERS(0.001,0.005)", "AC(0.5,1.5)", "KS(16,28)"
+FIELDS = ("GS(0.035,0.05)",)
 UNSEEN = Task.parse("NS(0.0003,0.003)")
 
 
@@ -36,11 +35,6 @@ def show(progress: Progress) -> None:
         print(progress.step, f"{progress.loss:.4f}", progress.validation_error, flush=True)
 
 
-def until(step: int):
-    """A callback that ends a training after some steps."""
-    return lambda progress: show(progress) or progress.step >= step
-
-
 def finished(operator: Operator, path: Path, name: str) -> None:
     """Measure an operator, and write its bundle."""
     operator.card["command"] = f"python benchmarks/evolutions.py {name}"
@@ -51,17 +45,24 @@ def finished(operator: Operator, path: Path, name: str) -> None:
 
 def scalar(folder: Path) -> None:
     """One operator for evolutions of one field."""
-    options = {"recipe": "step", "validation_count": 64, **SHAPE}
-    first, _ = pretrain(
-        tasks(EASY), TrainConfig(steps=12_000, learning_rate=4e-3, validate_every=20_000), resolution=32, batch_size=30,
-        callback=until(2750), checkpoint=folder / "first.checkpoint", **options,
-    )  # fmt: skip
     operator, _ = pretrain(
-        tasks(FINER), TrainConfig(steps=100_000, time_limit=2400, learning_rate=3e-3, validate_every=400),
-        resolution=64, batch_size=25, unrolled=Unrolled({0: 2, 0.4: 4}), start=first, callback=show,
-        checkpoint=folder / "finer.checkpoint", **options,
+        tasks(FIELD), recipe="step", validation_count=48,
+        config=TrainConfig(steps=100_000, time_limit=2400, learning_rate=3e-3, loss="logarithmic", validate_every=200),
+        width=20, modes=12, resolution={0: 32, 0.5: 64}, batch_size=20,
+        unrolled=Unrolled({0: 1, 0.3: 2, 0.7: 4}), callback=show, checkpoint=folder / "scalar.checkpoint",
     )  # fmt: skip
     finished(operator, folder / "evolutions.safetensors", "scalar")
+
+
+def gray_scott(folder: Path) -> None:
+    """One operator for the two fields of Gray and Scott."""
+    operator, _ = pretrain(
+        tasks(FIELDS), recipe="step", validation_count=32,
+        config=TrainConfig(steps=100_000, time_limit=1200, learning_rate=3e-3, loss="logarithmic", validate_every=100),
+        width=14, modes=12, resolution=64, batch_size=12,
+        unrolled=Unrolled({0: 1, 0.25: 2, 0.5: 4}), callback=show, checkpoint=folder / "gray-scott.checkpoint",
+    )  # fmt: skip
+    finished(operator, folder / "gray-scott.safetensors", "gray-scott")
 
 
 def tunings(folder: Path) -> None:
@@ -91,5 +92,5 @@ def tunings(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    programs = {"scalar": scalar, "tunings": tunings}
+    programs = {"scalar": scalar, "gray-scott": gray_scott, "tunings": tunings}
     programs[sys.argv[1]](Path(sys.argv[2]))

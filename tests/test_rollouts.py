@@ -28,16 +28,16 @@ def drawn(task, count=3, steps=3, n=32, seed=0, **options):
     return draw_trajectories(task, count, steps, n, torch.Generator().manual_seed(seed), **options)
 
 
-def untrained(*tasks, form="exponential", count=4):
+def untrained(*tasks, form="corrected", count=4):
     """An operator with random weights; its normalisation needs no examples."""
     operator = new_operator(tasks or (BURGERS,), recipe="step", **SHAPE)
     normalization = StepNormalization(operator.systems, form, count)
-    if count != 4:
+    if form != "corrected":
         model = type(operator.model)(
             type(operator.model.config)(normalization.in_channels, mode_channels=4, **SHAPE),
             torch.Generator().manual_seed(0),
         )
-        return type(operator)(model, normalization)
+        return type(operator)(model, normalization, {"recipe": "step"})
     return type(operator)(operator.model, normalization, operator.card)
 
 
@@ -68,16 +68,29 @@ def test_the_pushes_are_the_stages_of_the_solver(number):
         assert torch.allclose(push, 1e-4 * rest(state), rtol=1e-2, atol=1e-2 * push.abs().max())
 
 
-def test_the_exponential_form_is_exact_without_a_rest():
+@pytest.mark.parametrize("form", ["corrected", "exponential"])
+def test_without_a_rest_a_step_is_exact(form):
     found = drawn(Task.parse("ADVDIFF(1e-4,3e-4)"), steps=200)  # so that a third of the state is left in the end
-    operator = untrained(LINEAR)
+    operator = untrained(LINEAR, form=form)
     went = rollout(operator, found.states[:, 0], found.coefficients, 200)
     assert rollout_errors(went, found.states).max() < 1e-5
     residual = untrained(LINEAR, form="residual")
     assert errors(residual, LINEAR, found).min() > 1e-2  # random weights
 
 
-@pytest.mark.parametrize("form", ["exponential", "residual"])
+@pytest.mark.parametrize("task", [NS, BURGERS])
+def test_waves_that_decay_keep_their_spectrum_whatever_the_weights(task):
+    found = drawn(task, 4, 60)
+    start, coefficients = found.states[:, 20], found.coefficients
+    kept = {}
+    for form in ("corrected", "exponential"):
+        went = rollout(untrained(task, form=form), start, coefficients, 40, task.system)
+        kept[form] = keeps_spectrum(went[:, -10:], found.states[:, -10:], 10).double().mean().item()
+    assert kept["corrected"] == 1
+    assert kept["exponential"] == 0
+
+
+@pytest.mark.parametrize("form", ["corrected", "exponential", "residual"])
 def test_a_prediction_scales_with_its_state(form):
     """With s u for a state, a rest that is quadratic is that of s times the strength: the network cannot tell them."""
     found, operator = drawn(BURGERS, n=32), untrained(form=form)
@@ -105,8 +118,7 @@ def test_an_operator_takes_evolutions_that_it_was_not_trained_for(tmp_path):
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_other_numbers_of_stages(number, tmp_path):
-    operator, found = untrained(BURGERS, count=number), drawn(BURGERS)
-    operator.card |= {"recipe": "step"}
+    operator, found = untrained(BURGERS, form="exponential", count=number), drawn(BURGERS)
     kept = load_operator(operator.save(tmp_path / "step.safetensors"))
     assert torch.isfinite(kept.predict(found.states[:, 0], found.coefficients)).all()
 
