@@ -43,7 +43,7 @@ class LessonCard:
         return [{"value": name, "label": title} for name, title in titles.items()]
 
     def restore(self, query: Mapping[str, str]) -> list[str]:
-        """Open the lesson that an address names, as ``lesson=1-leaving-home&step=3``, and say what is wrong with that."""
+        """Open the lesson that an address names, as ``lesson=1-leaving-home&step=3``; what is wrong, if anything."""
         name, step = query.get("lesson", NONE), query.get("step", "1")
         if name != NONE and name not in self.lessons:
             return [f"lesson={name[:60]} in the address is left out: there is no such lesson here"]
