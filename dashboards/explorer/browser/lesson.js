@@ -35,12 +35,13 @@ class Lesson {
     this.end = make('div', this.card, {className: 'answer'})
     button(this.card, 'Printable sheet', () => this.send({save: 'sheet'}))
   }
-  reveal({text, score, next}) {
+  reveal(lesson) {
     if (!this.answer) return
     this.cover([])
-    this.answer.innerHTML = text
+    this.answer.innerHTML = lesson.text
     set(this.next, 'Next')
     this.end.replaceChildren()
+    const {score, next} = lesson
     if (score) make('p', this.end, {}, score).dataset.test = 'score'
     if (next) button(this.end, `Next lesson: ${next.label}`, () => this.send({lesson: next.value}))
   }
