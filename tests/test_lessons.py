@@ -62,6 +62,30 @@ def test_a_lesson_that_ships_is_of_4_to_8_steps_and_goes_to_its_end(path, state)
     assert not any("lesson-notice" in text for text in said)
 
 
+def test_a_question_is_covered_until_it_is_answered_and_the_first_choices_count(state):
+    """An address opens a lesson at a step; going back to what was answered covers nothing."""
+    told = []
+    card = LessonCard(state, lambda kind, **header: told.append(header), ThreadPoolExecutor(1))
+    assert card.restore({"lesson": "1-leaving-home", "step": "4"}) == []
+    assert (told[-1]["number"], told[-1]["covers"], state.dial) == (3, ("errors",), 20)
+    card.open("1-leaving-home")
+    last = len(card.lesson.steps) - 1
+    for number, step in enumerate(card.lesson.steps):
+        card.show(number)
+        assert told[-1]["covers"]
+        wrong = [guess for guess in range(len(step.choices)) if guess != step.right - 1]
+        for guess in (wrong[0], step.right - 1) if number == 0 else (step.right - 1,):
+            asyncio.run(card.check(guess))
+            assert ("score" in told[-1]) == (number == last)
+    assert told[-1]["score"] == f"You answered {last} of {last + 1} questions right at the first try."
+    assert told[-1]["next"]["value"] == "2-a-few-examples"
+    card.show(0)
+    assert (told[-1]["covers"], told[-1]["guess"]) == ((), wrong[0])
+    card.open("1-leaving-home")
+    assert told[-1]["covers"], "it begins anew"
+    assert "lesson=x in the address is left out" in card.restore({"lesson": "x"})[0]
+
+
 def test_what_the_lessons_claim_is_what_comes_out(state):
     """Leaving home: the numbers of the answers are those that the questions have as choices."""
     lesson = read_lesson(FOLDER / "1-leaving-home.yaml")
@@ -130,6 +154,7 @@ BAD = {
     "another encoding": OWN.replace("Look", "Schön").encode("latin-1"),
     "long": OWN + 70_000 * "#",
     "none": OWN,
+    "covers what": OWN.replace("right: 1", "right: 1\n    covers: [answers]"),
 }  # fmt: skip
 
 

@@ -66,6 +66,7 @@ class Explorer:
         self.source = SourceControls(self.state)
         self.adapt = AdaptView(self.state, self.loop.call, self.stage.send_file)
         self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
+        left_out += self.lesson.restore(arguments)
         self.curves = ErrorCurves(self.state, self.stage.tell, self.loop.call, self._curves_changed)
         self.tabs = Tabs(self.state, self.stage.tell, self.loop.call)
         self.gone = GoneView(self.state, left_out, [*problems, *self.lesson.problems], self._train_again)
