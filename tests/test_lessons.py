@@ -8,7 +8,9 @@ import os
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -20,6 +22,7 @@ from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
 from explorer.shared import shared_operator, shipped_results
 from explorer.state import ExploreState
+from explorer.teach import as_html
 
 LESSONS = sorted(FOLDER.glob("*.yaml"))
 OWN = """
@@ -106,6 +109,19 @@ def test_a_sheet_has_the_questions_before_the_answers(state):
     assert all(step.ask in questions for step in lesson.steps)
     assert percents(answers)
     assert not percents(re.sub("<li>.*?</li>", "", questions))
+
+
+def test_the_teachers_sheet_is_a_path_of_20_minutes_with_numbers_and_links(state):
+    page = as_html(state)
+    links = [dict(parse_qsl(unescape(query))) for query in re.findall(r"href='.*?[?]([^']*)'", page)]
+    expected = re.findall("data-test='expected'>(.*?)</div>", page, flags=re.S)
+    assert re.findall(r"Minutes \d+ to (\d+)", page)[-1] == "20"
+    assert len(links) == len(expected) == 7
+    assert all(map(percents, expected))
+    card = LessonCard(state, lambda kind, **header: None, ThreadPoolExecutor(1))
+    for link in links:
+        assert card.restore(link) == []
+        assert card.number == int(link["step"]) - 1
 
 
 def test_own_lessons_come_beside_those_that_ship_and_broken_ones_are_named(tmp_path, monkeypatch):
