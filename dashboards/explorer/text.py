@@ -44,6 +44,9 @@ SENTENCE = {
 """Parts of `sentence` that follow the dial, for whoever fills them in."""
 
 
+SCORE = "You answered {right} of {count} questions right at the first try."
+
+
 def percent(value: float | None, digits: int = 3) -> str:
     """Write a relative size as percent, with so many significant digits.
 

@@ -176,7 +176,8 @@ def _fixed_point(step: Callable[[Tensor], Tensor], ratio: Tensor) -> Tensor:
     """Extreme ratio of two sums over modes (Dinkelbach 1967, On Nonlinear Fractional Programming).
 
     Given a ratio, a step finds in each mode for itself what is best against it; the ratio of that is a better one, from
-    the second step on without fail, and after a few steps nothing is left to change. What is traced takes `TRACED_STEPS`.
+    the second step on without fail, and after a few steps nothing is left to change. What is traced takes as
+    many steps as `TRACED_STEPS` says.
     """
     for steps in itertools.count(1):
         found = step(ratio)

@@ -13,22 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from .. import text
-from ..bundles import find_bundles, pretraining_range
-from ..compute import compute, frame_message, is_drawn_as_gaussians
-from ..error_curves import along, mean_at, mean_errors
-from ..insight import examples_curve
-from ..lesson_card import LessonCard
-from ..link import result_name, query_of
-from ..setup import setup_message
-from ..shared import shared_operator, shipped_results
-from ..stage import BROWSER, SCRIPTS, Stage, pack
-from ..state import ExploreState, midpoint, opening_dial
-
+from explorer import text
+from explorer.bundles import find_bundles, pretraining_range
+from explorer.compute import compute, frame_message, is_drawn_as_gaussians
+from explorer.error_curves import along, mean_at, mean_errors
+from explorer.insight import examples_curve
+from explorer.lesson_card import LessonCard
+from explorer.link import query_of, result_name
+from explorer.setup import setup_message
+from explorer.shared import shared_operator, shipped_results
+from explorer.stage import BROWSER, SCRIPTS, Stage, pack
+from explorer.state import ExploreState, midpoint, opening_dial
 from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.files import atomic_path
@@ -114,7 +112,9 @@ class Site:
         for system in self.systems:
             self.add_system(system)
         amplitudes = [
-            draw_amplitudes(torch.tensor([sparsity]), stream(seed, "explore")) for seed in SEEDS for sparsity in SPARSITIES
+            draw_amplitudes(torch.tensor([sparsity]), stream(seed, "explore"))
+            for seed in SEEDS
+            for sparsity in SPARSITIES
         ]
         self.binary("amplitudes", torch.cat(amplitudes).numpy().astype("<f4").tobytes())
         self.state.choose_system(self.systems[0].name)
@@ -199,9 +199,7 @@ class Site:
         bundle, trained = state.bundles[name], state.trained_range
         message = setup_message(state)
         own = {key: value for key, value in message.items() if key not in (*COMMON, *OF_SYSTEM)}
-        heads = [
-            text.sentence(system, dial, trained, None, None, 0.0, None) for dial in system.dialled.values()
-        ]
+        heads = [text.sentence(system, dial, trained, None, None, 0.0, None) for dial in system.dialled.values()]
         shown = state.latest(system.name, name)
         results = list(state.adapted.items())
         self.weights(system, name, shared_operator(bundle))
@@ -217,7 +215,7 @@ class Site:
             "history": bundle.history_on(system),
             "examples": examples_curve(state),
         }
-        for number, (key, result) in enumerate(results):
+        for number, result in enumerate(result for _, result in results):
             for kind, adapted in result.names.items():
                 self.weights(system, adapted, result.operators[kind]())
             entry["results"][str(number)] = {
@@ -232,7 +230,7 @@ class Site:
         """Write the weights of an operator, once; its graph for a system, once for all of its kind; and its curve."""
         function, weights = graphs.network(operator, system)
         form = json.dumps([system.name, operator.normalization.kind, operator.model.config.to_dict(), sorted(weights)])
-        if not form in self.networks:
+        if form not in self.networks:
             self.networks[form] = f"network-{len(self.networks)}"
             low, high = pretraining_range(system)
             for n in (MOVING, RESTING):
@@ -260,27 +258,27 @@ class Site:
     def lessons(self) -> dict[str, Any]:
         """What the card says at each step, where the page is then, and the answer to each guess."""
         told: list[dict[str, Any]] = []
-        with ThreadPoolExecutor(1) as executor:
-            card = LessonCard(self.state, lambda kind, **header: told.append({"kind": kind} | header), executor)
-            found: dict[str, Any] = {"offered": [card.offered[0]], "steps": {}}
-            for offered in card.offered[1:]:
-                name, steps = offered["value"], []
+        found: dict[str, Any] = {"steps": {}, "score": text.SCORE}
+        with ThreadPoolExecutor(1) as numbers, ThreadPoolExecutor(1) as loop:
+            card = LessonCard(self.state, lambda kind, **header: told.append({"kind": kind} | header), numbers)
+            found["none"] = card.offered[0]
+            for name, lesson in card.lessons.items():
                 self.tell(f"lesson {name}")
                 card.open(name)
-                for number in range(len(card.lessons[name].steps)):
+                steps = []
+                for number, step in enumerate(lesson.steps):
                     card.show(number)
-                    if self.state.system not in self.systems or self.state.bundle is None:
+                    if self.state.gone or self.state.system not in self.systems:
                         break
-                    message, at = told[-1], query_of(self.state)
-                    choices = range(len(message["choices"]))
-                    answers = []
-                    for guess in choices:
+                    message, at, answers = told[-1], query_of(self.state), []
+                    for guess in range(len(step.choices)):
+                        card.guesses.clear()
                         card.show(number)
-                        asyncio.run(card.check(guess))
-                        answers.append(told[-1])
-                    steps.append({"message": message, "at": at, "answers": answers, "then": query_of(self.state)})
-                else:
-                    found["offered"].append(offered)
+                        loop.submit(asyncio.run, card.check(guess)).result()
+                        answers.append(told[-1]["text"])
+                    right, then = step.right - 1, query_of(self.state)
+                    steps.append({"message": message, "at": at, "right": right, "answers": answers, "then": then})
+                if len(steps) == len(lesson.steps):
                     found["steps"][name] = steps
         return found
 
@@ -294,7 +292,10 @@ def stored(name: str, weights: dict[str, torch.Tensor]) -> tuple[bytes, dict[str
     path, shares, about = shipped_adaptations().get(name), {}, {}
     if path and (packed := read_header(path).packed):
         shapes = {key.removeprefix("model."): tuple(value.shape) for key, value in weights.items()}
-        shares, about = unzipped(load_file(path), shapes, packed.block), {"parent": packed.parent, "block": packed.block}
+        shares, about = (
+            unzipped(load_file(path), shapes, packed.block),
+            {"parent": packed.parent, "block": packed.block},
+        )
     parts, said = [], []
     for key, value in weights.items():
         own = key.removeprefix("model.")

@@ -4,14 +4,12 @@
 import {render} from './stage.js'
 
 const RESTS_AFTER = 60 // ms without a move: then the frame of full resolution follows
-const READY = 'loading the networks …'
 
 const unpacked = async name => {
   const answer = await fetch(new URL(name, import.meta.url))
   return new Response(answer.body.pipeThrough(new DecompressionStream('gzip'))).arrayBuffer()
 }
 const page = JSON.parse(new TextDecoder().decode(await unpacked('page.json.gz')))
-const started = performance.now()
 
 // Workers -------------------------------------------------------------------------------------------------------------
 
@@ -128,7 +126,9 @@ const choices = () => JSON.stringify([state.system, state.model, state.result, s
 
 // What the stage is told ------------------------------------------------------------------------------------------------
 
-let hears = null, turn = 0, chosen = null, lesson = {name: 'none', number: 0}
+let hears = null, turn = 0, chosen = null
+let lesson = {name: 'none', number: 0, guesses: {}}
+const offered = [page.lessons.none, ...Object.entries(page.lessons.steps).map(([value, [{message}]]) => ({value, label: message.title}))]
 const model = {...page.component, id: 'stage', send_msg: message => hear(message), on: (_, act) => { hears = act }}
 const tell = message => hears({data: message})
 const notice = (text, more = {}) => tell({kind: 'notice', text: text[0].toUpperCase() + text.slice(1), ...more})
@@ -138,7 +138,7 @@ function setUp() {
   tell({
     kind: 'setup', ...page.common, ...own.setup, ...modelOf().setup, window: resultOf().window, shown: state.result,
     system: state.system, model: state.model, drawn: state.drawn, gaussians: state.gaussians, training: null,
-    dial: {...own.setup.dial, value: state.dial}, lessons: page.lessons.offered, lesson: lesson.name, turn,
+    dial: {...own.setup.dial, value: state.dial}, lessons: offered, lesson: lesson.name, turn,
   })
   const curves = {}
   for (const [key, name] of Object.entries(operators())) curves[key] = page.curves[state.system][name]
@@ -221,7 +221,7 @@ async function loop() {
   running = true
   while (wanted) {
     wanted = false
-    if (!await show(page.points[0])) break
+    await show(page.points[0])
   }
   running = false
   resting = setTimeout(rest, RESTS_AFTER)
@@ -232,18 +232,17 @@ async function rest() {
   await show(page.points[1], () => !wanted)
   running = false
   if (wanted) loop()
+  else document.documentElement.dataset.rests = number
 }
 async function show(n, still = () => true) {
   const chosenNow = choices()
   try {
     const frame = await compute(n)
-    if (!still() || choices() !== chosenNow) return true
+    if (!still() || choices() !== chosenNow) return
     tell({...frame, id: ++number, sentence: sentence(frame)})
-    if (n === page.points[1]) document.documentElement.dataset.rests = number
   } catch (error) {
     notice(error.message, {id: ++number})
   }
-  return true
 }
 
 // What the stage says -----------------------------------------------------------------------------------------------------
@@ -265,12 +264,9 @@ const MESSAGES = {
   system: name => { chooseSystem(name); setUp(); opening() },
   model: name => { chooseModel(name); setUp() },
   result: value => { state.result = value; setUp() },
-  lesson: name => { lesson = {name, number: 0}; setUp(); showStep(0) },
+  lesson: name => { lesson = {name, number: 0, guesses: {}}; setUp(); showStep(0) },
   step: value => showStep(value),
-  guess: value => {
-    const step = page.lessons.steps[lesson.name]?.[lesson.number]
-    if (step) { restore(step.then); setUp(); tell(step.answers[value]) }
-  },
+  guess: value => answer(value),
   insight: tab => { showTab(tab); return false },
   save: () => { notice(SERVED); return false },
 }
@@ -284,11 +280,28 @@ function hear(message) {
 }
 function showStep(value) {
   const steps = page.lessons.steps[lesson.name]
-  if (!steps) { tell({kind: 'lesson', title: ''}); return }
+  if (!steps) { tell({kind: 'lesson', name: 'none', title: '', covers: []}); return }
   lesson.number = clamp(value, 0, steps.length - 1)
   restore(steps[lesson.number].at)
   setUp()
-  tell(steps[lesson.number].message)
+  tellStep()
+}
+function tellStep() {
+  const step = page.lessons.steps[lesson.name]?.[lesson.number], guess = lesson.guesses[lesson.number]
+  if (step) tell({...step.message, guess: guess ?? null, covers: guess == null ? step.message.covers : []})
+}
+function answer(guess) {
+  const steps = page.lessons.steps[lesson.name], step = steps?.[lesson.number]
+  if (!step) return
+  lesson.guesses[lesson.number] ??= guess
+  restore(step.then)
+  setUp()
+  const ends = {}
+  if (step === steps.at(-1)) {
+    ends.score = fill(page.lessons.score, {right: steps.filter(({right}, i) => lesson.guesses[i] === right).length, count: steps.length})
+    ends.next = offered[offered.findIndex(one => one.value === lesson.name) + 1] ?? null
+  }
+  tell({kind: 'answer', text: step.answers[guess], ...ends})
 }
 function showTab(tab) {
   if (tab === 'examples') tell({kind: 'insight', tab, ...modelOf().examples})
@@ -336,5 +349,11 @@ document.getElementById('theme').addEventListener('click', () => {
 chooseSystem(page.opens)
 const problems = restore(location.search)
 render({model, el: document.getElementById('stage')})
+const asks = new URLSearchParams(location.search)
+if (page.lessons.steps[asks.get('lesson')]) {
+  lesson.name = asks.get('lesson')
+  showStep(Number(asks.get('step') ?? 1) - 1 || 0)
+  request()
+}
 opening()
 if (problems.length) notice(problems.join(' '))

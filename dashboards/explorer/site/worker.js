@@ -21,10 +21,8 @@ async function readWeights(name) { // as build.py stores them
   const [bytes, base] = await Promise.all([unpacked(`weights/${name}.gz`), parent && once(weights, parent, () => readWeights(parent))])
   const found = new Float32Array(parts.reduce((sum, [count]) => sum + count, 0))
   let from = 0, to = 0
-  const take = (Type, count) => { // a copy, which begins at a multiple of its size
-    const part = new Type(bytes.slice(from, from += count * Type.BYTES_PER_ELEMENT).buffer)
-    return part
-  }
+  // a copy, which begins at a multiple of its size
+  const take = (Type, count) => new Type(bytes.slice(from, from += count * Type.BYTES_PER_ELEMENT).buffer)
   for (const [count, kind] of parts) {
     if (kind === 'float') found.set(take(Float32Array, count), to)
     if (kind === 'half') { const bits = take(Uint16Array, count); for (let i = 0; i < count; i++) found[to + i] = HALF[bits[i]] }
@@ -37,10 +35,12 @@ async function readWeights(name) { // as build.py stores them
   return found
 }
 
+let last = null // one session after another: while it makes one, the runtime knows of no other's weights
 async function begin(graph, name) {
   const [model, own] = await Promise.all([unpacked(`graphs/${graph}.onnx.gz`), name && once(weights, name, () => readWeights(name))])
   const externalData = own ? [{path: 'weights', data: new Uint8Array(own.buffer)}] : []
-  return ort.InferenceSession.create(model, {externalData, executionProviders: ['wasm'], logSeverityLevel: 3})
+  const make = () => ort.InferenceSession.create(model, {externalData, executionProviders: ['wasm'], logSeverityLevel: 3})
+  return last = last ? last.then(make, make) : make()
 }
 const session = (graph, name) => once(sessions, `${graph} ${name ?? ''}`, () => begin(graph, name))
 
@@ -51,29 +51,28 @@ async function run({values, steps, wanted}) {
   for (const {graph, weights, takes, gives} of steps) {
     const feeds = Object.fromEntries(Object.entries(takes).map(([input, name]) => [input, known[name]]))
     const own = await session(graph, weights)
-    const found = await own.run(feeds, Object.values(gives).length ? Object.keys(gives) : undefined)
+    const found = await own.run(feeds, Object.keys(gives))
     for (const [output, name] of Object.entries(gives)) known[name] = found[output]
   }
   return Object.fromEntries(wanted.map(name => [name, {type: known[name].type, data: known[name].data, dims: known[name].dims}]))
 }
 
-const ready = new Promise(resolve => {
-  self.onmessage = async ({data}) => {
-    if (data.begin) {
-      page = data.begin
-      ort = await import(new URL(`runtime/${page.files[0]}`, import.meta.url))
-      ort.env.wasm.numThreads = 1
-      ort.env.wasm.wasmPaths = {mjs: new URL(`runtime/${page.files[1]}`, import.meta.url).href}
-      ort.env.wasm.wasmBinary = (await unpacked(`runtime/${page.files[2]}.gz`)).buffer
-      resolve()
-      return
-    }
-    await ready
-    try {
-      if (data.load) await Promise.all(data.load.map(([graph, name]) => session(graph, name)))
-      postMessage({id: data.id, found: data.load ? {} : await run(data)})
-    } catch (error) {
-      postMessage({id: data.id, error: `${error.message ?? error}`})
-    }
+async function start(given) {
+  page = given
+  const [runtime, files, wasm] = page.files
+  ort = await import(new URL(`runtime/${runtime}`, import.meta.url))
+  ort.env.wasm.numThreads = 1 // more would need headers that few hosts set
+  ort.env.wasm.wasmPaths = {mjs: new URL(`runtime/${files}`, import.meta.url).href}
+  ort.env.wasm.wasmBinary = (await unpacked(`runtime/${wasm}.gz`)).buffer
+}
+
+let started = null
+self.onmessage = async ({data}) => {
+  if (data.begin) { started = start(data.begin); started.catch(() => {}); return }
+  try {
+    await started
+    postMessage({id: data.id, found: await run(data)})
+  } catch (error) {
+    postMessage({id: data.id, error: `${error.message ?? error}`})
   }
-})
+}
