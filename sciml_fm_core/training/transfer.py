@@ -383,6 +383,8 @@ def fine_tune(
     if (data is None) == (unlabelled is None):
         raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
     config = _completed(config if unlabelled is None else unlabelled_config(config), operator)
+    batches: Batches
+    held_out: Examples | Trajectories | None
     if unlabelled is not None:
         resolved = operator.normalization.resolve(unlabelled.system)
         given, said = _validated(validation, resolved, system, labels=False)
