@@ -643,9 +643,7 @@ def test_shipped_operator_is_as_good_as_its_card(name):
     operator = load_operator(name)
     for label in operator.card["tasks"]:
         task = Task.parse(label)
-        count, resolution = (
-            (16, 64) if isinstance(task.system, Evolution) else (64, 128)
-        )  # a card's
+        count, resolution = (16, 64) if isinstance(task.system, Evolution) else (64, 128)  # a card's
         measured = evaluate(operator, task, count=count, resolution=resolution)["error"]
         assert measured < 1.5 * operator.card["errors"][label]
 
