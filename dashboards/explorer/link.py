@@ -35,7 +35,7 @@ def query_of(state: ExploreState) -> str:
         values["draw"] = rows or "none"  # a value that is empty would be left out of a query
     else:
         values |= {"seed": state.seed, "sparsity": f"{state.sparsity:g}"}
-    values["result"] = _result_name(state.current) if state.current else "none"
+    values["result"] = result_name(state.current) if state.current else "none"
     return _encoded(values | state.gone)
 
 
@@ -102,7 +102,6 @@ def revisit(state: ExploreState, query: Mapping[str, str]) -> None:
 
 
 ELSEWHERE = {
-    "lesson": "a lesson is opened from the menu",
     "ensemble": "an ensemble belongs to its model",
     **dict.fromkeys(("results", "figure", "task", "run"), "it belongs to the studies page"),
 }
@@ -148,7 +147,7 @@ def _number(text: str, low: float, high: float) -> float:
     return value
 
 
-def _result_name(adapted: Adapted) -> str:
+def result_name(adapted: Adapted) -> str:
     """Name of a result in a link: of those that ship there is one for each number of examples and window."""
     settings = adapted.settings
     name = f"{'physics' if settings.physics else settings.examples}:{settings.task.low:g}:{settings.task.high:g}"
@@ -157,7 +156,7 @@ def _result_name(adapted: Adapted) -> str:
 
 
 def _show_result(state: ExploreState, text: str) -> None:
-    known = {_result_name(adapted): key for key, adapted in state.adapted.items()} | {"none": None}
+    known = {result_name(adapted): key for key, adapted in state.adapted.items()} | {"none": None}
     if text not in known:
         text = next((name for name in known if name.startswith(f"{text}:")), text)  # as links were written before
     state.shown = known.get(text)
