@@ -201,7 +201,7 @@ def shells(n: int, device: torch.device) -> Tensor:
 @cached_tensors(maxsize=16)
 def _shell_means(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     shell = shells(n, device).flatten()
-    lengths = torch.arange(int(shell.max()) + 1, device=device)
+    lengths = torch.arange(round(n / math.sqrt(2)) + 1, device=device)
     near = (3 - (shell[:, None] - lengths).abs()).clamp(min=0) * parseval_weights(n, device=device).repeat(n, 1).view(
         -1, 1
     )
