@@ -23,6 +23,8 @@ FIELD = "BILINEAR(0.7,1.6)", "SCALAR(0.5,1.6)", "BURGERS(0.001,0.005)", "AC(0.5,
 FIELDS = ("GS(0.035,0.05)",)
 UNSEEN = {"evolutions": Task.parse("NS(0.0003,0.003)"), "gray-scott": Task.parse("GS(0.02,0.035)")}
 """What each is tuned to: an equation never seen, and patterns never seen."""
+STEPS = {"evolutions": 100, "gray-scott": 150}
+"""Of the fine-tunings."""
 
 
 def tasks(labels: tuple[str, ...]) -> list[Task]:
@@ -79,7 +81,7 @@ def tunings(parent: str, folder: Path) -> None:
     }
     for count, start in ((2, "tuned"), (16, "tuned"), (16, "scratch")):
         fresh = start == "scratch"
-        config = TrainConfig(steps=150, validate_every=25)
+        config = TrainConfig(steps=STEPS[parent], validate_every=25)
         result = (train_from_scratch if fresh else fine_tune)(
             operator, drawn["train"].take(slice(count)), system=unseen.system, validation=drawn["validation"],
             unrolled=Unrolled({0: 1, 0.5: 4}), batch_size=12, learning_rates=(4e-3,) if fresh else (1e-3,),

@@ -52,7 +52,8 @@ class Encoded(NamedTuple):
     ``mean`` (batch,), where it is known, is that of the solution, and added. An ``offset``, of the shape of the scale,
     is added too, and says that the solution need not be zero where the field is. Where there is a ``first`` iterate, of
     the shape of the solution, the network corrects it, in the ``waves`` of a mask (batch, n, n // 2 + 1), with an axis
-    for the output fields where there are several.
+    for the output fields where there are several; its output is cut, on waves of each length, to a root mean square of
+    ``largest`` (batch,), where that is said.
     """
 
     field: Tensor
@@ -65,6 +66,7 @@ class Encoded(NamedTuple):
     offset: Tensor | None = None
     first: Tensor | None = None
     waves: Tensor | None = None
+    largest: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Conditioning]:
@@ -85,8 +87,12 @@ class Encoded(NamedTuple):
         """
         output = output.squeeze(-3)
         if self.first is not None and self.waves is not None:
-            scale = self.used_scale.view(-1, *[1] * (self.first.ndim - 1))
-            return self.first + of_waves(output, self.waves) * scale
+            scale, n = self.used_scale.view(-1, *[1] * (self.first.ndim - 1)), output.shape[-1]
+            output_hat = transform(output)
+            if self.largest is not None:
+                size = shell_sizes(output_hat) / (n * self.largest.view(-1, *[1] * (self.first.ndim - 2)))
+                output_hat = output_hat / on_shells(size.clamp(min=1), n)
+            return self.first + inverse_transform(output_hat * self.waves, n).to(output.dtype) * scale
         if self.offset is not None:
             return output * self.scale[..., None, None] + self.offset[..., None, None]
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
@@ -98,7 +104,7 @@ class Encoded(NamedTuple):
         """Parts of one batch concatenated, tensor by tensor; what none of them has stays None."""
         columns = zip(*parts, strict=True)
         made = [None if column[0] is None else torch.cat(list(column)) for column in columns]
-        return Encoded(*made)  # type: ignore[arg-type] # only the last five may be None
+        return Encoded(*made)  # type: ignore[arg-type] # only the last seven may be None
 
 
 def long_waves(n: int, modes: int, device: torch.device) -> Tensor:
@@ -662,6 +668,14 @@ class CorrectionNormalization(Normalization):
         return {}
 
 
+LARGEST_CORRECTION = 2.0
+"""How many times the doubt in a cheap step a correction of it is at most, on waves of each length.
+
+Without this bound one of 32 roll-outs of Navier-Stokes, at the smallest viscosity, was 388 % off after ten steps; with
+it 27 %. In the others the errors are the same or smaller, by up to a half.
+"""
+
+
 class StepNormalization(Normalization):
     """The network takes a step of an evolution ``du/dt + L u = N(u)``: what it is told is particular to no equation.
 
@@ -669,9 +683,9 @@ class StepNormalization(Normalization):
     s = rms(u), the fields are u / s, the state after the linear part alone, ``exp(-L T) u / s``, the three increments
     of that step over s, and these once more with waves of each length divided by their size. The values on modes are
     those of the multiplier ``exp(-symbol T)``, how long the step is for waves of this length, and how much it is in
-    doubt there; the time T is in all of these. The output is multiplied by this doubt, wave by wave, and added to the
-    cheap step. So the network says least where the solver is right: a wave that has all but decayed keeps its size, and
-    without a rest the prediction is exact, whatever the weights.
+    doubt there; the time T is in all of these. The output is multiplied by this doubt, wave by wave, held to
+    `LARGEST_CORRECTION`, and added to the cheap step. So the network says least where the solver is right: a wave that
+    has all but decayed keeps its size, and without a rest the prediction is exact, whatever the weights.
 
     The ``exponential`` and the ``residual`` form are told another thing of where the equation pushes:
     ``T phi(-L T) N`` over s, with N at the state and at `stages` of a cheap step that nothing holds back, see
@@ -745,6 +759,7 @@ class StepNormalization(Normalization):
             modes.movedim(1, -2).flatten(-2) if several else modes,
             first=first,
             waves=waves * known,
+            largest=torch.full_like(unit, LARGEST_CORRECTION) if self.form == "corrected" else None,
         )
 
     def _corrected(self, source, coefficients, system, unit, mode_points):
