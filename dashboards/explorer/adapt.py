@@ -30,6 +30,10 @@ from .state import EQUATION, GRID, ExploreState
 
 STAGES = {"testing": "Testing on held-out examples", "cancelled": "Cancelled, nothing kept"}
 """Stages of a job for which its own word is not enough."""
+SHEET = """:host { flex: 0 0 360px !important; width: 360px; box-sizing: border-box; border-left: 1px solid #8886; padding-left: 8px }
+@media (max-width: 700px) { :host { position: fixed !important; inset: 48px 0 0 auto !important; z-index: 9;
+  max-width: 100vw; overflow: auto; background: var(--mui-palette-background-default, Canvas) } }"""
+"""It stands beside the stage, and on a phone over it."""
 
 
 class AdaptView:
@@ -232,9 +236,11 @@ class AdaptView:
     # Layout ---------------------------------------------------------------------------------------------------------
 
     def layout(self) -> pn.viewable.Viewable:
-        """The card."""
+        """The sheet, which is closed at first."""
+        close = pmui.IconButton(icon="close", label="Close", description="Close", size="small", margin=0)
+        close.on_click(lambda _: self.state.param.update(training=False))
         return pn.Column(
-            Html(text.title("Fine-tune on few examples or none", "beside a twin from scratch")),
+            pn.Row(Html(text.title("Fine-tune on few examples or none", "beside a twin from scratch")), close, **WIDE),
             pn.FlexBox(
                 self.examples,
                 self.low,
@@ -249,7 +255,8 @@ class AdaptView:
             self.bar,
             self.status,
             self.curves.pane,
-            **WIDE,
+            visible=False,
+            stylesheets=[SHEET],
         )
 
 

@@ -32,6 +32,16 @@ STAGE = {
     "spectrum": "What each network makes of single waves, by their number |k|: its learned symbol and the exact one.",
     "examples": "Error on held-out examples of the window, by the number of examples given. Click a point to show it.",
     "nothing_tuned": "Nothing was fine-tuned from this operator yet. Open “Train live” to do so.",
+    "paint": "press to paint",
+    "paint_keys": "Enter places a Gaussian, Ctrl and Z take it back",
+    "random": "The random field again",
+    "drag_out": "drag me out of the blue band",
+    "drag_in": "drag me into the blue band",
+    "next_choose": "This is the network as it was pre-trained. Fine-tuned on a few examples of the physics between the "
+    "green brackets, it gets better there. How many examples?",
+    "next_train": "This is the network as it was pre-trained; nothing was fine-tuned from it for this equation yet. "
+    "Show it a few examples, and watch it learn.",
+    "next_none": "No trained operator knows this equation. You can still turn the dial and paint the source.",
     "choose_first": "Choose first: a prediction that fails teaches more than none.",
 }
 """Explanations that the stage shows, by their names there."""
