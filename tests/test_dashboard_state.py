@@ -930,7 +930,7 @@ def test_what_is_gone_is_offered_to_be_trained(with_a_result, monkeypatch):
     explorer.gone.train_again()
     (asked,) = started
     assert (asked.task.label, asked.examples, asked.steps, asked.learning_rate) == ("SYS-1(8.2,13)", 16, 70, 3e-4)
-    assert (explorer.adapt.examples.value, explorer.live.active) == (16, [0])
+    assert (explorer.adapt.examples.value, explorer.sheet.visible) == (16, True)
     state.choose_bundle("all")
     assert not explorer.gone.again.visible
     assert not explorer.gone.notice.object

@@ -220,10 +220,6 @@ class Explorer:
             ],
             sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
             sidebar_open=False,
-            sx={
-                "& .MuiToolbar-root": {"minHeight": "40px !important", "height": "40px"},
-                "& h3": {"fontSize": "1.2rem"},
-            },
             sidebar_width=320,
             main=[
                 pn.Column(

@@ -140,8 +140,9 @@ class Dial {
     this.mark(this.frame)
     if (!trained || visited('dialled')) return
     const x = this.across(this.value), out = x >= trained[0] && x <= trained[1], left_of = !out && x > trained[1]
-    const says = out ? `${this.texts.drag_out} →` : left_of ? `← ${this.texts.drag_in}` : `${this.texts.drag_in} →`, leftwards = left_of && x > 0.65 * says.length * em
-    this.caption = draw('text', chart, {x: x + (leftwards ? -10 : 10), y: floor - 1.9 * em, 'text-anchor': leftwards ? 'end' : 'start', class: 'tick caption'}, says)
+    const says = out ? `${this.texts.drag_out} →` : left_of ? `← ${this.texts.drag_in}` : `${this.texts.drag_in} →`, long = 0.6 * says.length * em
+    const leftwards = left_of && x > long + 10
+    this.caption = draw('text', chart, {x: leftwards ? x - 10 : Math.min(x + 10, width - long), y: floor - (leftwards ? 1.9 : 0.6) * em, 'text-anchor': leftwards ? 'end' : 'start', class: 'tick caption'}, says)
   }
   brackets([low, high], name) {
     const bottom = this.size.height - this.size.bottom, {top} = this.size, a = this.across(low), b = this.across(high)

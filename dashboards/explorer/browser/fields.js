@@ -119,7 +119,7 @@ class Fields {
   // Build the columns for a list of predictors, which changes with the page's plug-ins only, and for what further fields
   // an equation has, such as coefficients that vary in space. Headings end with the symbol of their field.
   build(predictors, further, [source, solution]) {
-    Object.assign(this, {predictors, further, alone: null})
+    Object.assign(this, {predictors, further, alone: null, frame: null})
     this.symbols = [source, solution].map(name => name.split(' ').at(-1))
     this.columns.classList.toggle('varying', further.length > 0)
     this.fields = {}

@@ -25,7 +25,7 @@ export function render({model, el}) {
 
   const bar = make('div', root, {className: 'bar'})
   const menu = (name, message) => {
-    const select = make('select', make('label', bar, {className: 'model'}, `${name} `), {})
+    const select = make('select', make('label', bar, {className: 'model'}, `${name} `), {ariaLabel: name})
     select.addEventListener('change', () => send({[message]: select.value}))
     return select
   }
@@ -109,7 +109,7 @@ export function render({model, el}) {
     lessons.parentElement.hidden = setup.lessons.length < 2
     equation.innerHTML = setup.equation
     radios(examples, 'examples', setup.results, setup.shown, 'result')
-    examples.append('examples')
+    examples.append('\u00a0examples')
     trains.hidden = !setup.trains
     trains.ariaExpanded = String(Boolean(setup.training))
     if (first) {
