@@ -391,7 +391,9 @@ def pretrain(
     console.print(_card_table(operator.card, str(output)))
 
 
-def _schedule(text: str) -> Resolution | dict[float, Resolution]:
+def _schedule(
+    text: str, name: str = "resolution", example: str = "points or a schedule such as '0:32,0.7:64'"
+) -> Resolution | dict[float, Resolution]:
     """Read points, or points by the share of the training that is done, which begin at the share 0."""
     try:
         if ":" not in text:
@@ -402,7 +404,7 @@ def _schedule(text: str) -> Resolution | dict[float, Resolution]:
             raise ValueError
         return schedule
     except ValueError:
-        raise ValueError(f"resolution: expected points or a schedule such as '0:32,0.7:64', got {text!r}") from None
+        raise ValueError(f"{name}: expected {example}, got {text!r}") from None
 
 
 def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, asked: bool) -> Unrolled | None:
@@ -411,9 +413,10 @@ def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, aske
         if rollout is not None or noise is not None or push_forward:
             raise ValueError("--rollout, --noise and --push-forward belong to evolutions and the recipe step")
         return None
-    steps: Any = _schedule(rollout or "1")
+    expected = "steps or a schedule such as '0:1,0.5:4'"
+    steps: Any = _schedule(rollout or "1", "rollout", expected)
     if any(isinstance(each, tuple) for each in (steps.values() if isinstance(steps, dict) else [steps])):
-        raise ValueError(f"rollout: expected steps or a schedule such as '0:1,0.5:4', got {rollout!r}")
+        raise ValueError(f"rollout: expected {expected}, got {rollout!r}")
     return Unrolled(steps, push_forward, noise or 0.0)
 
 

@@ -8,7 +8,9 @@ import os
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -20,6 +22,7 @@ from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
 from explorer.shared import shared_operator, shipped_results
 from explorer.state import ExploreState
+from explorer.teach import as_html
 
 LESSONS = sorted(FOLDER.glob("*.yaml"))
 OWN = """
@@ -62,6 +65,30 @@ def test_a_lesson_that_ships_is_of_4_to_8_steps_and_goes_to_its_end(path, state)
     assert not any("lesson-notice" in text for text in said)
 
 
+def test_a_question_is_covered_until_it_is_answered_and_the_first_choices_count(state):
+    """An address opens a lesson at a step; going back to what was answered covers nothing."""
+    told = []
+    card = LessonCard(state, lambda kind, **header: told.append(header), ThreadPoolExecutor(1))
+    assert card.restore({"lesson": "1-leaving-home", "step": "4"}) == []
+    assert (told[-1]["number"], told[-1]["covers"], state.dial) == (3, ("errors",), 20)
+    card.open("1-leaving-home")
+    last = len(card.lesson.steps) - 1
+    for number, step in enumerate(card.lesson.steps):
+        card.show(number)
+        assert told[-1]["covers"]
+        wrong = [guess for guess in range(len(step.choices)) if guess != step.right - 1]
+        for guess in (wrong[0], step.right - 1) if number == 0 else (step.right - 1,):
+            asyncio.run(card.check(guess))
+            assert ("score" in told[-1]) == (number == last)
+    assert told[-1]["score"] == f"You answered {last} of {last + 1} questions right at the first try."
+    assert told[-1]["next"]["value"] == "2-a-few-examples"
+    card.show(0)
+    assert (told[-1]["covers"], told[-1]["guess"]) == ((), wrong[0])
+    card.open("1-leaving-home")
+    assert told[-1]["covers"], "it begins anew"
+    assert "lesson=x in the address is left out" in card.restore({"lesson": "x"})[0]
+
+
 def test_what_the_lessons_claim_is_what_comes_out(state):
     """Leaving home: the numbers of the answers are those that the questions have as choices."""
     lesson = read_lesson(FOLDER / "1-leaving-home.yaml")
@@ -82,6 +109,19 @@ def test_a_sheet_has_the_questions_before_the_answers(state):
     assert all(step.ask in questions for step in lesson.steps)
     assert percents(answers)
     assert not percents(re.sub("<li>.*?</li>", "", questions))
+
+
+def test_the_teachers_sheet_is_a_path_of_20_minutes_with_numbers_and_links(state):
+    page = as_html(state)
+    links = [dict(parse_qsl(unescape(query))) for query in re.findall(r"href='.*?[?]([^']*)'", page)]
+    expected = re.findall("data-test='expected'>(.*?)</div>", page, flags=re.S)
+    assert re.findall(r"Minutes \d+ to (\d+)", page)[-1] == "20"
+    assert len(links) == len(expected) == 7
+    assert all(map(percents, expected))
+    card = LessonCard(state, lambda kind, **header: None, ThreadPoolExecutor(1))
+    for link in links:
+        assert card.restore(link) == []
+        assert card.number == int(link["step"]) - 1
 
 
 def test_own_lessons_come_beside_those_that_ship_and_broken_ones_are_named(tmp_path, monkeypatch):
@@ -130,6 +170,7 @@ BAD = {
     "another encoding": OWN.replace("Look", "Schön").encode("latin-1"),
     "long": OWN + 70_000 * "#",
     "none": OWN,
+    "covers what": OWN.replace("right: 1", "right: 1\n    covers: [answers]"),
 }  # fmt: skip
 
 

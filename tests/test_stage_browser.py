@@ -246,14 +246,20 @@ def test_fields_mend_while_a_training_runs_and_the_window_is_dragged(page):
 
 
 def test_a_lesson_to_its_end(page):
+    """What gives an answer away is seen and read by nobody before one has chosen."""
+    error, curve = shown(page, "zero_shot-error"), page.locator("[data-curve=zero_shot]")
     lesson = read_lesson(FOLDER / "1-leaving-home.yaml")
     page.get_by_label("Lesson").select_option("1-leaving-home")
     for number, step in enumerate(lesson.steps, 1):
         card = page.locator(".lesson")
         expect(card).to_contain_text(f"step {number} of {len(lesson.steps)}")
+        expect(error).to_be_visible(visible="numbers" not in step.covers)
+        expect(curve).to_have_css("visibility", "hidden" if "curves" in step.covers else "visible")
         page.get_by_role("radio", name=step.choices[step.right - 1], exact=True).check()
         page.get_by_role("button", name="Check", exact=True).click()
         expect(card).to_contain_text("Right.")
+        expect(error).to_be_visible()
+        expect(curve).to_have_css("visibility", "visible")
         there = re.search(r"dial=([\d.]+)", step.then or step.at)[1]
         expect(page.locator(".operator-stage")).to_have_attribute("data-dial", there)
         if number < len(lesson.steps):
@@ -261,6 +267,11 @@ def test_a_lesson_to_its_end(page):
     with page.expect_download() as download:
         page.get_by_text("Printable sheet").click()
     assert "Answers" in Path(download.value.path()).read_text(encoding="utf-8")
+    expect(shown(page, "score")).to_contain_text("5 of 5")
+    page.get_by_role("button", name="Next lesson: A few examples").click()
+    expect(shown(page, "lesson")).to_have_text("A few examples")
+    expect(page.get_by_label("Lesson")).to_have_value("2-a-few-examples")
+    expect(error).to_be_hidden()
 
 
 # Anybody, anywhere --------------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "s
 """What a frame is of, by the names of `ExploreState`."""
 CHOICES_PER_SECOND = 10
 """Messages of a stage that change the whole page and are heard in a second, on average."""
+NO_ROOM = {"teach": ["@media (max-width: 700px) { :host { display: none } }"]}
+"""Links of the bar that a phone has no room for."""
 AS_HIGH_AS_IT_IS = {"max-height": "none"}
 """Bokeh allows no more than the window has, and what is higher would lie over what follows it."""
 
@@ -66,6 +68,7 @@ class Explorer:
         self.source = SourceControls(self.state)
         self.adapt = AdaptView(self.state, self.loop.call, self.stage.send_file)
         self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
+        left_out += self.lesson.restore(arguments)
         self.curves = ErrorCurves(self.state, self.stage.tell, self.loop.call, self._curves_changed)
         self.tabs = Tabs(self.state, self.stage.tell, self.loop.call)
         self.gone = GoneView(self.state, left_out, [*problems, *self.lesson.problems], self._train_again)
@@ -215,8 +218,8 @@ class Explorer:
         page = dashboard_page(
             title=TITLE,
             header=[
-                pn.pane.HTML(text.page_link(name, address_of(name)), margin=(0, 10))
-                for name in (["data", "studies"] if self._has_own_data else ["studies"])
+                pn.pane.HTML(text.page_link(name, address_of(name)), margin=(0, 10), stylesheets=NO_ROOM.get(name, []))
+                for name in [*(["data"] if self._has_own_data else []), "studies", "teach"]
             ],
             sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
             sidebar_open=False,

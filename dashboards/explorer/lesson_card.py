@@ -1,10 +1,11 @@
-"""The lesson that is open: which step, what the stage shows of it, and the answer with its numbers."""
+"""The lesson that is open: which step, what the stage shows of it and covers, and the answer with its numbers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from typing import Any
 
 from . import text
 from .exports import File
@@ -13,7 +14,7 @@ from .state import ExploreState
 
 
 class LessonCard:
-    """Walks a visitor through a lesson; each step sets the page.
+    """Walks a visitor through a lesson; each step sets the page, and covers what would give its answer away.
 
     Args:
         state: of the page.
@@ -26,6 +27,9 @@ class LessonCard:
         self.lessons, self.problems = find_lessons()
         self.name = NONE
         self.number = 0
+        self.guesses: dict[int, int] = {}
+        """The first choice at each step that was answered, both counted from 0."""
+        self._missing = ""
 
     @property
     def lesson(self) -> Lesson | None:
@@ -38,29 +42,44 @@ class LessonCard:
         titles = {NONE: "none"} | {name: lesson.title for name, lesson in self.lessons.items()}
         return [{"value": name, "label": title} for name, title in titles.items()]
 
-    def open(self, name: str) -> None:
-        """Begin a lesson, or leave it by the name `NONE`.
+    def restore(self, query: Mapping[str, str]) -> list[str]:
+        """Open the lesson that an address names, as ``lesson=1-leaving-home&step=3``; what is wrong, if anything."""
+        name, step = query.get("lesson", NONE), query.get("step", "1")
+        if name != NONE and name not in self.lessons:
+            return [f"lesson={name[:60]} in the address is left out: there is no such lesson here"]
+        if name != NONE:
+            self.open(name, int(step) - 1 if step.isdecimal() and len(step) < 4 else 0)
+        return []
+
+    def open(self, name: str, number: int = 0) -> None:
+        """Begin a lesson at a step, or leave it by the name `NONE`.
 
         Raises:
             KeyError: if there is none of this name.
         """
         if name != NONE:
             _ = self.lessons[name]
-        self.name = name
-        self.show(0)
+        self.name, self.guesses = name, {}
+        self.show(number)
 
     def show(self, number: int) -> None:
         """Go to a step of the lesson, and set the page to it."""
+        if lesson := self.lesson:
+            self.number = max(0, min(int(number), len(lesson.steps) - 1))
+            self._missing = self._open_at(lesson.steps[self.number].at)
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the stage the step of the lesson, and what it covers until the step is answered."""
         lesson = self.lesson
         if lesson is None:
-            self._tell("lesson", title="")
+            self._tell("lesson", name=NONE, title="", covers=())
             return
-        self.number = max(0, min(int(number), len(lesson.steps) - 1))
-        step = lesson.steps[self.number]
-        missing = self._open_at(step.at)
+        step, guess = lesson.steps[self.number], self.guesses.get(self.number)
         self._tell(
-            "lesson", title=lesson.title, number=self.number, count=len(lesson.steps),
-            text=markdown(step.text) + missing, ask=markdown(step.ask), choices=step.choices,
+            "lesson", name=self.name, title=lesson.title, number=self.number, count=len(lesson.steps),
+            text=markdown(step.text) + self._missing, ask=markdown(step.ask), choices=step.choices,
+            guess=guess, covers=step.covers if guess is None else (),
         )  # fmt: skip
 
     def _open_at(self, query: str) -> str:
@@ -72,13 +91,25 @@ class LessonCard:
         lesson = self.lesson
         if lesson is None:
             return
-        step = lesson.steps[self.number]
+        step, number = lesson.steps[self.number], self.number
+        self.guesses.setdefault(number, guess)
         missing = self._open_at(step.then) if step.then else ""
         query = self.state.query()  # as it is now: the dial may be turned while the numbers are computed
         words = await asyncio.get_running_loop().run_in_executor(self._executor, told, step.answer, query)
         verdict = "Right." if guess == step.right - 1 else f"Not so: {step.choices[step.right - 1]}."
-        if lesson is self.lesson and step is lesson.steps[self.number]:
-            self._tell("answer", text=markdown(f"**{verdict}** {words}") + missing)
+        if lesson is self.lesson and number == self.number:
+            ended = self._ended(lesson) if number == len(lesson.steps) - 1 else {}
+            self._tell("answer", text=markdown(f"**{verdict}** {words}") + missing, **ended)
+
+    def _ended(self, lesson: Lesson) -> dict[str, Any]:
+        """What is said behind the last answer: how many first choices were right, and which lesson comes next."""
+        right = sum(lesson.steps[number].right - 1 == guess for number, guess in self.guesses.items())
+        names = [*self.lessons, None]
+        after = names[names.index(self.name) + 1]
+        return {
+            "score": f"You answered {right} of {len(lesson.steps)} questions right at the first try.",
+            "next": after and {"value": after, "label": self.lessons[after].title},
+        }
 
     def sheet(self) -> Callable[[], File]:
         """A function that makes the lesson to print, as HTML."""

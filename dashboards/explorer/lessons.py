@@ -10,13 +10,14 @@ A lesson is a YAML file in the folder ``lessons`` beside the pages, or in the on
         ask: How large is the error?
         choices: [about 20 %, about 0.2 %]
         right: 2                                  # number of the right choice
+        covers: [numbers, curves, errors]         # what the page hides until one has chosen; these where it is left out
         then: system=poisson&model=sys-1&dial=10  # the state when the answer is shown; `at` where it is left out
         answer: "It is {zero_shot}, and was {zero_shot@3} at 3."
 
 In an answer ``{zero_shot}``, ``{fine_tuned}`` and ``{from_scratch}`` are errors of the example on the page, with
 ``mean_`` before them those over eight random sources (``{mean}`` is that of zero-shot), ``{largest}`` is the largest
 |u|, and ``@3`` asks for another value of the dial. Of an evolution ``{zero_shot_after_10}`` is the error of a roll-out
-after ten steps.
+after ten steps. What a question can cover is in `COVERS`.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ NONE = "none"
 LARGEST_FILE = 2**16
 """Bytes of a lesson."""
 LONGEST_LINE = 300
+COVERS = ("numbers", "curves", "errors", "predictions")
+"""What can be covered while a question is open: errors as numbers, curves of errors, fields of errors with the cut and
+the tabs, and the fields of predictions."""
 ERRORS = "(?:mean_)?(?:zero_shot|fine_tuned|from_scratch)"
 PLACEHOLDER = re.compile(rf"\{{(mean|largest|{ERRORS})(?:_after_(\d+))?(?:@(\d+\.?\d*|\.\d+))?\}}")
 
@@ -73,11 +77,14 @@ class Step:
     right: int
     answer: str
     then: str = ""
+    covers: tuple[str, ...] = COVERS[:3]
 
     def __post_init__(self):
         object.__setattr__(self, "choices", tuple(map(str, self.choices)))
         if not 1 <= self.right <= len(self.choices):
             raise ValueError(f"right is {self.right} of {len(self.choices)} choices")
+        if unknown := [name for name in self.covers if name not in COVERS]:
+            raise ValueError(f"covers has {reprlib.repr(unknown[0])}; expected some of {', '.join(COVERS)}")
         if "{" in PLACEHOLDER.sub("", self.answer):
             raise ValueError(f"{reprlib.repr(self.answer)} asks for a number that is not known")
 

@@ -114,7 +114,6 @@ def revisit(state: ExploreState, query: Mapping[str, str]) -> None:
 
 
 ELSEWHERE = {
-    "lesson": "a lesson is opened from the menu",
     "ensemble": "an ensemble belongs to its model",
     **dict.fromkeys(("results", "figure", "task", "run"), "it belongs to the studies page"),
 }

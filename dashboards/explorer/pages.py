@@ -97,8 +97,9 @@ PAGES = {
     "explore": ("explorer.app", "Explorer"),
     "studies": ("explorer.studies.page", "Studies"),
     "data": ("explorer.own_data", "OwnData"),
+    "teach": ("explorer.teach", "Teach"),
 }
-"""Module and class of each; the last has no file of its own, and is asked for at the address of another."""
+"""Module and class of each; the last two have no file of their own, and are asked for at the address of another."""
 
 
 def asked_page() -> str | None:

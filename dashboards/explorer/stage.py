@@ -148,6 +148,7 @@ def name(value: Any) -> str:
 
 def _ready(page: Explorer, _: Any) -> None:
     page.set_up()
+    page.lesson.tell()
     page.request_frame()
     page.curves.request()
 

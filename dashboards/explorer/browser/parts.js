@@ -46,7 +46,11 @@ function nameEnds(svg, ends, low, high) { // {name, color, x, y}, none over anot
   const step = 1.05 * textSize(svg)
   ends.sort((a, b) => a.y - b.y).forEach((end, i) => { end.y = Math.max(end.y, i ? ends[i - 1].y + step : high) })
   ends.toReversed().forEach((end, i, list) => { end.y = Math.min(end.y, i ? list[i - 1].y - step : low) })
-  for (const {name, color, x, y} of ends) tick(svg, x + 5, y + 0.35 * textSize(svg), name, 'start').setAttribute('style', `--curve: ${color}`)
+  for (const {name, color, x, y} of ends) {
+    const text = tick(svg, x + 5, y + 0.35 * textSize(svg), name, 'start')
+    text.setAttribute('style', `--curve: ${color}`)
+    text.classList.add('end')
+  }
 }
 
 const set = (element, text) => { if (element.textContent !== text) element.textContent = text }

@@ -162,7 +162,7 @@ export function render({model, el}) {
     sentence: message => say(sentence, message.text),
     window: message => dial.train(message.ends),
     curves: message => dial.show(message.curves, message.reset),
-    lesson: message => { lesson.show(message); root.classList.toggle('teaching', Boolean(message.title)) },
+    lesson: message => { lessons.value = message.name; lesson.show(message); root.classList.toggle('teaching', Boolean(message.title)) },
     answer: message => lesson.reveal(message),
     insight: message => insight.show(message),
     file: message => keep.receive(message),
