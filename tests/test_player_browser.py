@@ -52,7 +52,7 @@ def test_steps_are_shown_and_played_by_space(page):
     first, error = field(page, "Solver u"), percent(shown(page, "zero_shot-error").inner_text())
     expect(shown(page, "sentence")).to_have_text(
         re.compile(
-            r"^Zero-shot: \S+ % off after 1 step, \S+ % after 10; trajectory lost \(correlation below 0.8\): never\."
+            r"^Zero-shot: error \S+ % after 1 step, \S+ % after 10\. Correlation with the solver below 0.8: never\."
         )
     )
     expect(shown(page, "sentence")).to_contain_text(re.compile(r"A step: solver \S+ ms, network \S+ ms\.$"))

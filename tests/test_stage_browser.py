@@ -330,7 +330,7 @@ def test_a_touch_screen(browser, address):  # noqa: F811
         expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
         expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^2\d$"))
         box = page.locator(".dial svg").bounding_box()
-        page.touchscreen.tap(box["x"] + 0.9 * box["width"], box["y"] + 50)
+        page.touchscreen.tap(box["x"] + 0.7 * box["width"], box["y"] + 50)
         expect(dial(page)).to_have_attribute("aria-valuetext", re.compile(r"^1[6789]"))
         picture = page.locator("canvas[aria-label='Zero-shot']")
         place = picture.bounding_box()

@@ -117,8 +117,8 @@ def film_sentence(
         over: whether there is no further step.
 
     >>> said = film_sentence({"a": [0.02] * 40}, {"a": 33}, {"solver": 0.2, "a": 0.008}, {"a": "Zero-shot"}, True)
-    >>> said[:47], said[-36:]
-    ('Zero-shot: 2 % off after 1 step, 2 % after 10; ', 'A step: solver 200 ms, network 8 ms.')
+    >>> said[:49], said[-36:]
+    ('Zero-shot: error 2 % after 1 step, 2 % after 10. ', 'A step: solver 200 ms, network 8 ms.')
     """
     solver = f"A step: solver {_duration(seconds['solver'])}"
     if not errors:
@@ -127,15 +127,14 @@ def film_sentence(
     after_10 = f", {percent(errors[first][9], 2)} after 10" if len(errors[first]) >= 10 else ""
 
     def ends(key: str) -> str:
-        when = f"step {lost[key]}" if key in lost else "never" if over else "not yet"
+        when = f"from step {lost[key]}" if key in lost else "never" if over else "not yet"
         finite = [math.isfinite(error) for error in errors[key]]
         return when if all(finite) else f"{when} (blows up at {1 + finite.index(False)})"
 
     said = ", ".join([ends(first), *(f"{names[key].lower()} {ends(key)}" for key in others)])
     return (
-        f"{names[first]}: {percent(errors[first][0], 2)} off after 1 step{after_10}; "
-        f"trajectory lost (correlation below {CORRELATED:g}): {said}. "
-        f"{solver}, network {_duration(seconds[first])}."
+        f"{names[first]}: error {percent(errors[first][0], 2)} after 1 step{after_10}. "
+        f"Correlation with the solver below {CORRELATED:g}: {said}. {solver}, network {_duration(seconds[first])}."
     )
 
 
