@@ -25,7 +25,7 @@ from rich.progress import TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ._version import __version__
-from .companions import copy_notebooks, serve_dashboard
+from .companions import copy_notebooks, serve_dashboard, write_site
 from .cpu import use_threads
 from .data.describe import describe
 from .data.fields import FieldsFile
@@ -964,6 +964,23 @@ def explore(
         port, browser, origin or [], public=public, prefix=prefix, address=address, operators=operators or [],
         data=data or [], opens=opens,
     )  # fmt: skip
+
+
+@_command()
+def site(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; made where it is missing.")],
+    system: Annotated[
+        list[str] | None, _option("Equation that the page has, such as poisson; all that it can compute if none.")
+    ] = None,
+    runtime: Annotated[
+        Path | None, _option("Folder with the files of onnxruntime-web; if none, npm fetches them.")
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Write the explore page as files that need no server: everything is computed in the browser; see docs/site.md."""
+    names = [find_system(name).name for name in system or []]
+    size = write_site(folder, runtime, names, lambda what: console.print(what, highlight=False))
+    console.print(f"{folder}: {size / 1e6:.1f} MB; open it with: python -m http.server -d {folder}", highlight=False)
 
 
 @_command()

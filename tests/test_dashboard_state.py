@@ -1397,7 +1397,7 @@ def test_a_job_that_fails_says_why(operators):
 
 def test_the_queue_lets_one_job_through_at_a_time_in_order(operators):
     queue, order, running = JobQueue(), [], []
-    release = threading.Event()
+    release, first_is_in = threading.Event(), threading.Event()
     waiting = {1: threading.Event(), 2: threading.Event()}
 
     def load(number):
@@ -1405,6 +1405,7 @@ def test_the_queue_lets_one_job_through_at_a_time_in_order(operators):
             running.append(number)
             order.append((number, len(running)))
             if number == 0:
+                first_is_in.set()
                 assert release.wait(PATIENCE)
             return operators["poisson"]
 
@@ -1421,6 +1422,7 @@ def test_the_queue_lets_one_job_through_at_a_time_in_order(operators):
 
     jobs = [AdaptJob(load(n), settings(examples=0), on_state(n), queue) for n in range(3)]
     jobs[0].start()
+    assert first_is_in.wait(PATIENCE)
     for number in (1, 2):
         jobs[number].start()
         assert waiting[number].wait(PATIENCE)  # told how many are before it

@@ -37,7 +37,7 @@ def query_of(state: ExploreState) -> str:
     else:
         values |= {"seed": state.seed, "sparsity": f"{state.sparsity:g}"}
     values |= {f"paint.{name}": _as_text(state.painted.get(name, [])) or None for name in painted_fields(state.system)}
-    values["result"] = _result_name(state.current) if state.current else "none"
+    values["result"] = result_name(state.current) if state.current else "none"
     return _encoded(values | state.gone)
 
 
@@ -160,7 +160,7 @@ def _number(text: str, low: float, high: float) -> float:
     return value
 
 
-def _result_name(adapted: Adapted) -> str:
+def result_name(adapted: Adapted) -> str:
     """Name of a result in a link: of those that ship there is one for each number of examples and window."""
     settings = adapted.settings
     name = f"{'physics' if settings.physics else settings.examples}:{settings.task.low:g}:{settings.task.high:g}"
@@ -169,7 +169,7 @@ def _result_name(adapted: Adapted) -> str:
 
 
 def _show_result(state: ExploreState, text: str) -> None:
-    known = {_result_name(adapted): key for key, adapted in state.adapted.items()} | {"none": None}
+    known = {result_name(adapted): key for key, adapted in state.adapted.items()} | {"none": None}
     if text not in known:
         text = next((name for name in known if name.startswith(f"{text}:")), text)  # as links were written before
     state.shown = known.get(text)

@@ -145,7 +145,7 @@ class ExploreState(param.Parameterized):
         chosen = self._model_for(system)
         if self._preferred in [bundle.name for bundle in self.bundles_of(system)]:
             chosen = self._preferred
-        shown = self._latest(name, chosen)
+        shown = self.latest(name, chosen)
         dial = opening_dial(system, self.bundles.get(chosen))
         if shown is not None:
             dial = midpoint(self.kept[name, chosen][shown].settings.task)
@@ -181,7 +181,7 @@ class ExploreState(param.Parameterized):
         """
         bundle = self.bundles[name]
         self._preferred = name if name != self._model_for(self.system) else None
-        updates: dict[str, Any] = {"bundle_name": name, "shown": self._latest(self.system_name, name), "live": {}}
+        updates: dict[str, Any] = {"bundle_name": name, "shown": self.latest(self.system_name, name), "live": {}}
         if self.dial == opening_dial(self.system, self.bundle):
             updates |= self._at(opening_dial(self.system, bundle))
         self.param.update(**updates)
@@ -333,7 +333,8 @@ class ExploreState(param.Parameterized):
         if "live" in updates:
             self.show(adapted.key)
 
-    def _latest(self, system_name: str, bundle_name: str | None) -> tuple | None:
+    def latest(self, system_name: str, bundle_name: str | None) -> tuple | None:
+        """Key of the result that is shown first."""
         results = self.kept.get((system_name, bundle_name), {})
         # Of those that ship, which have no time, that of about thirty examples: few, and yet they help.
         return max(results, key=lambda k: (results[k].finished, -abs(results[k].settings.examples - 32)), default=None)

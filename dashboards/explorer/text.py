@@ -45,6 +45,16 @@ STAGE = {
     "choose_first": "Choose first: a prediction that fails teaches more than none.",
 }
 """Explanations that the stage shows, by their names there."""
+SENTENCE = {
+    "error": "Error here {error}{average}.",
+    "average": "; average over eight random sources {mean}",
+    "largest": "The solution reaches {largest}; training had none above {limit}.",
+    "drawn": "You drew this source.",
+}
+"""Parts of `sentence` that follow the dial, for whoever fills them in."""
+
+
+SCORE = "You answered {right} of {count} questions right at the first try."
 
 
 def percent(value: float | None, digits: int = 3) -> str:
@@ -92,13 +102,13 @@ def sentence(
     """
     parts = [f"{system.dialled.title} = {dial:g}{_distance(system, dial, trained)}."]
     if error is not None:
-        average = "" if mean is None else f"; average over eight random sources {percent(mean, 2)}"
-        parts.append(f"Error here {percent(error, 2)}{average}.")
+        average = "" if mean is None else SENTENCE["average"].format(mean=percent(mean, 2))
+        parts.append(SENTENCE["error"].format(error=percent(error, 2), average=average))
     limit = system.max_solution
     if limit is not None and largest > limit and trained is not None:
-        parts.append(f"The solution reaches {largest:.3g}; training had none above {limit:g}.")
+        parts.append(SENTENCE["largest"].format(largest=f"{largest:.3g}", limit=f"{limit:g}"))
     if gaussians is not None:
-        parts.append("You drew this source.")
+        parts.append(SENTENCE["drawn"])
     if forecast is not None:
         parts.append(expectation(system, forecast, bounds))
     return " ".join(filter(None, parts))

@@ -74,6 +74,7 @@ const brief = value => number(Number(value.toPrecision(2)))
 
 // A message: length of the header, the header as JSON, then one int16 array a field, or the bytes of a file.
 function unpack(data) {
+  if (data.kind) return data // the static page makes messages here
   const bytes = data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
   const length = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true)
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)))
