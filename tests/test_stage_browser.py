@@ -332,6 +332,7 @@ def test_a_touch_screen(browser, address):  # noqa: F811
         box = page.locator(".dial svg").bounding_box()
         page.touchscreen.tap(box["x"] + 0.7 * box["width"], box["y"] + 50)
         expect(dial(page)).to_have_attribute("aria-valuetext", re.compile(r"^1[6789]"))
+        page.get_by_role("button", name="Errors and cut").tap()  # else there is nothing to scroll to
         picture = page.locator("canvas[aria-label='Zero-shot']")
         place = picture.bounding_box()
         swipe(context.new_cdp_session(page), place["x"] + 120, place["y"] + 100, 0, -90)

@@ -106,11 +106,11 @@ def place(
         raise ValueError(
             f"gaussians: expected at least one row of finite (x, y, amplitude) with amplitude not 0, got {gaussians!r}"
         )
-    source = placed(rows, n)
+    source = placed(rows, n, width)
     return (source - source.mean() if zero_mean else source).to(dtype)
 
 
-def placed(rows: Tensor, n: int) -> Tensor:
+def placed(rows: Tensor, n: int, width: float = SIGMA) -> Tensor:
     """`place` of rows (gaussians, 3) in float64, without checks, and without a mean of zero; shape (n, n)."""
     points = torch.arange(n, dtype=torch.float64, device="cpu") / n
 
