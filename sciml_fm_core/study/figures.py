@@ -8,6 +8,7 @@ package imports this one, which alone needs HoloViews.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +29,36 @@ HOVER = ("start", "recipe", "size", "task", "seed", "learning_rate", "steps", "s
 """What a point tells of its record beside examples and error."""
 WIDTH = 820
 GREY = "#777777"
+NAMES = 8.0
+"""Size of the names of curves, in points."""
+MARKERS = {
+    "circle": ("o", 8, 30), "star": ("*", 16, 160), "triangle": ("^", 11, 60), "square": ("s", 12, 60),
+    "diamond": ("D", 14, 60),
+}  # fmt: skip
+"""Marks by name: Matplotlib's symbol, and the sizes in both backends."""
 X, Y = hv.Dimension("examples", label="downstream examples"), hv.Dimension("error", label="mean relative error (test)")
+
+
+@dataclass(frozen=True)
+class CurveStyle:
+    """How a curve is drawn: its colour, whether it is dashed, and whether it has a line at all, not a star alone."""
+
+    colour: str
+    dashed: bool
+    joined: bool
+
+
+def curve_styles(
+    records: Sequence[dict], label: Callable[[dict], str], colour: Callable[[dict], str] | None = None
+) -> dict[str, CurveStyle]:
+    """The style of each curve of `error_curves`, by its label."""
+    colours, styles = colours_of(map(colour or label, records)), {}
+    for name in dict.fromkeys(label(record) for record in records):
+        own = [record for record in records if label(record) == name]
+        tint, joined = colours[(colour or label)(own[0])], any(record["examples"] for record in own)
+        scratch = all(record["start"] == "from scratch" for record in own)
+        styles[name] = CurveStyle(tint if joined else without_examples(tint), scratch, joined)
+    return styles
 
 
 def error_curves(
@@ -39,31 +69,82 @@ def error_curves(
     *,
     colour: Callable[[dict], str] | None = None,
     ylim: tuple[float, float] | None = None,
-    legend: str = "right",
+    named: bool = True,
     levels: Mapping[str, float] = MappingProxyType({}),
+    printed: Mapping[str, tuple[int, float]] = MappingProxyType({}),
 ) -> hv.Overlay:
     """Error against examples on logarithmic axes, one curve for each label; no examples is a star at the left.
 
     Several seeds of a point are drawn as their median and the band between their quartiles (between the extremes where
     there are fewer than four). Curves that train from scratch are dashed. Curves share a colour where `colour` says the
     same of them, else each has its own, by `colours_of`. A width of None is that of the page. Levels are errors that no
-    examples stand behind: dotted lines with a name.
+    examples stand behind: dotted lines with a name. Points that a paper printed are hollow squares, by their start.
+    Records that say ``own`` are diamonds.
     """
-    parts, colours = [], colours_of(map(colour or label, records))
-    counts = sorted({record["examples"] for record in records if record["examples"]}) or [1]
+    styles = curve_styles(records, label, colour)
+    counts = sorted({record["examples"] for record in records} | {count for count, _ in printed.values()})
+    counts = [count for count in counts if count] or [1]
     origin = counts[0] / 2  # where 0 is drawn on a logarithmic axis
-    for name in dict.fromkeys(label(record) for record in records):
+    parts: list = []
+    names: list[EndName] = []
+    for name, style in styles.items():
         own = [record for record in records if label(record) == name]
-        dashed = all(record["start"] == "from scratch" for record in own)
-        parts += _curve(own, name, colours[(colour or label)(own[0])], dashed, origin)
+        parts += _curve(own, name, style, origin)
+        last = max(record["examples"] for record in own)
+        error = float(np.median([record["error"] for record in own if record["examples"] == last]))
+        names.append(EndName(name, error, style.colour, "dashed" if style.dashed else "solid", style.joined))
     ends = origin / 1.3, counts[-1] * 1.4
     for (name, error), tint in zip(levels.items(), reversed(OTHERS), strict=False):
         parts.append(_line([(end, error) for end in ends], (X, Y), tint, name, dash="dotted"))
+        names.append(EndName(name, error, tint, "dotted"))
+    for start, point in printed.items():
+        parts.append(_dots([point], (X, Y), MEANING[start][0], marker="square"))
     ticks = [(origin, "0"), *((count, f"{count:,}") for count in counts)]
-    low, high = ylim or _error_range([*records, *({"error": error} for error in levels.values())])
-    common = dict(logx=True, logy=True, title=title, xticks=ticks, legend_position=legend, xlim=ends, ylim=(low, high))
-    plain = dict(fig_size=200, aspect=1.7, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
+    beside = [*levels.values(), *(error for _, error in printed.values())]
+    low, high = ylim or _error_range([*records, *({"error": error} for error in beside)])
+    common = dict(logx=True, logy=True, title=title, xticks=ticks, show_legend=False, xlim=ends, ylim=(low, high))
+    plain = dict(
+        fig_size=200, aspect=1.7, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks, *_named(names, named)]
+    )
     return _overlay(parts, common, dict(_across(width), height=420), plain)
+
+
+@dataclass(frozen=True)
+class EndName:
+    """The name of a curve, beside the axes where the curve ends: at an error, with a sample of how it is drawn."""
+
+    name: str
+    error: float
+    colour: str
+    dash: str = "solid"
+    joined: bool = True
+
+
+def _named(names: Sequence[EndName], wanted: bool = True) -> list[Callable]:
+    """A hook for Matplotlib that writes names at the right of the axes, each as near to its curve as the others let it.
+
+    A legend within the axes would lie over points.
+    """
+
+    def write(plot, element) -> None:
+        axis = plot.handles["axis"]
+        gap = 1.25 * NAMES / 72 / (axis.get_position().height * axis.figure.get_figheight())
+        order = sorted(names, key=lambda one: one.error)
+        heights: list[float] = []
+        for one in order:
+            (_, y) = axis.transAxes.inverted().transform(axis.transData.transform((axis.get_xlim()[0], one.error)))
+            heights.append(max(float(np.clip(y, 0, 1)), heights[-1] + gap if heights else 0))
+        for i in reversed(range(len(heights))):
+            heights[i] = min(
+                heights[i], heights[i + 1] - gap if i + 1 < len(heights) else max(1, gap * (len(order) - 1))
+            )
+        for one, y in zip(order, heights, strict=True):
+            how = dict(linestyle=one.dash) if one.joined else dict(linestyle="none", marker="*", markersize=9)
+            axis.plot([1.02, 1.07] if one.joined else [1.045], [y] * (1 + one.joined), color=one.colour, **how,
+                      transform=axis.transAxes, clip_on=False)  # fmt: skip
+            axis.text(1.085, y, one.name, transform=axis.transAxes, va="center", fontsize=NAMES)
+
+    return [write] if wanted and names else []
 
 
 def error_lines(
@@ -126,7 +207,8 @@ def error_panels(
             WIDTH // columns + (300 if name == names[-1] else 40),
             ylim=ylim,
             colour=colour,
-        ).opts(show_legend=name == names[-1])
+            named=name == names[-1],
+        )
         for name in names
     ]
     return panels(drawn, columns, fig_size=130, hspace=0.25, vspace=0.4)
@@ -217,9 +299,14 @@ def _line(points, axes: Sequence, colour: str = GREY, label: str = "", *, dash: 
 
 def _dots(rows, axes: Sequence, colour: str, label: str = "", *, marker: str = "circle") -> hv.Scatter:
     """Points that tell their values where the pointer is on them."""
-    symbol, size, area = {"circle": ("o", 8, 30), "star": ("*", 16, 160), "triangle": ("^", 11, 60)}[marker]
+    symbol, size, area = MARKERS[marker]
     bokeh = dict(color=colour, marker=marker, size=size, tools=["hover"])
-    return _styled(hv.Scatter(rows, *axes, label=label), bokeh, dict(color=colour, marker=symbol, s=area))
+    plain = dict(color=colour, marker=symbol, s=area)
+    if marker == "square":  # hollow
+        bokeh, plain = bokeh | dict(fill_alpha=0, line_width=2), plain | dict(color="none", edgecolors=colour)
+    if marker == "diamond":  # seen on a curve of the same colour
+        bokeh, plain = bokeh | dict(line_color="#ffffff"), plain | dict(edgecolors="white")
+    return _styled(hv.Scatter(rows, *axes, label=label), bokeh, plain)
 
 
 def _no_minor_ticks(plot, element):
@@ -227,27 +314,32 @@ def _no_minor_ticks(plot, element):
     plot.handles["axis"].minorticks_off()
 
 
-def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: float) -> list:
+def _curve(records: list[dict], name: str, style: CurveStyle, origin: float) -> list:
     middle, low, high = _over_seeds(records)
-    counts = [count for count in middle if count]
+    counts, colour = [count for count in middle if count], style.colour
     parts: list = []
     if any(low[count] < high[count] for count in counts):
         band = hv.Area([(count, low[count], high[count]) for count in counts], X, [Y, "upper"])
         bokeh = dict(fill_color=colour, fill_alpha=0.2, line_alpha=0)
         parts.append(_styled(band, bokeh, dict(color=colour, facecolor=colour, alpha=0.2, linewidth=0)))
+    bars = [(count or origin, low[count], count or origin, high[count]) for count in middle if low[count] < high[count]]
+    if bars:
+        drawn = hv.Segments(bars, [X, Y, "x1", "upper"])
+        parts.append(_styled(drawn, dict(color=colour, line_width=2), dict(color=colour, linewidth=1.2)))
     if counts:
-        dash = "dashed" if dashed else "solid"
+        dash = "dashed" if style.dashed else "solid"
         parts.append(_line([(count, middle[count]) for count in counts], (X, Y), colour, name, dash=dash))
 
     def rows(own: list[dict]) -> list[tuple]:
         return [(r["examples"] or origin, r["error"], r["examples"], *map(r.get, HOVER)) for r in own]
 
     axes = X, [Y, "number", *HOVER]
-    if counts:
-        parts.append(_dots(rows([record for record in records if record["examples"]]), axes, colour))
+    for marker in ("circle", "diamond"):
+        if with_examples := [r for r in records if r["examples"] and bool(r.get("own")) == (marker == "diamond")]:
+            parts.append(_dots(rows(with_examples), axes, colour, marker=marker))
     if without := [record for record in records if not record["examples"]]:
-        named = "" if counts else name  # a star alone needs the legend
-        parts.append(_dots(rows(without), axes, without_examples(colour), named, marker="star"))
+        star = without_examples(colour) if counts else colour
+        parts.append(_dots(rows(without), axes, star, "" if counts else name, marker="star"))
     return parts
 
 
@@ -262,29 +354,32 @@ def _over_seeds(records: list[dict]) -> tuple[dict, dict, dict]:
 
 
 def strip(pretraining: str, downstream: Sequence[str], count: int = 2000, width: int | None = WIDTH) -> hv.Overlay:
-    """How the dial is distributed in pre-training and downstream, as measured on drawn examples.
+    """How the dial is distributed in pre-training and downstream, as measured on drawn examples: a row for each task.
 
-    No bin straddles an end of a range; a dial of whole numbers has a bin around each.
+    The bars of a row are as high as they are frequent in that row; a dial of whole numbers has one for each.
     """
     tasks = [Task.parse(label) for label in (pretraining, *downstream)]
-    whole = 0.5 if tasks[0].system.dialled.whole else 0.0
-    ends = sorted({end for task in tasks for end in (task.low - whole, task.high + whole)})
-    width_of_bin = 1.0 if whole else (ends[-1] - ends[0]) / 60
-    bins = [max(1, round((high - low) / width_of_bin)) for low, high in pairwise(ends)]
-    edges = np.concatenate(
-        [np.linspace(low, high, n, endpoint=False) for (low, high), n in zip(pairwise(ends), bins, strict=True)]
-        + [ends[-1:]]
-    )
+    low, high = min(task.low for task in tasks), max(task.high for task in tasks)
     alone = MEANING["fine-tuned"] if len(downstream) == 1 else OTHERS
     colours, parts = [MEANING["zero-shot"][0], *(alone[n % len(alone)] for n in range(len(downstream)))], []
-    for task, colour in zip(tasks, colours, strict=True):
+    for row, (task, colour) in enumerate(zip(tasks, colours, strict=True)):
         dial = draw_split(task, "train", count, resolution=16).dial.double()
-        density, _ = np.histogram(dial.clamp(task.low, task.high - (not whole) * 1e-9), edges, density=True)
-        histogram = hv.Histogram((edges, density), kdims=task.system.dial_name, label=task.label)
-        bokeh = dict(fill_color=colour, fill_alpha=0.6, line_alpha=0)
-        parts.append(_styled(histogram, bokeh, dict(facecolor=colour, alpha=0.6, edgecolor="none")))
-    common = dict(yaxis=None, legend_position="right", show_grid=False)
-    return _overlay(parts, common, dict(_across(width), height=130), dict(fig_size=200, aspect=7))
+        if task.system.dialled.whole:
+            edges = np.arange(task.low - 0.5, task.high + 1)
+        else:
+            edges = np.linspace(task.low, task.high, 2 + round(30 * (task.high - task.low) / ((high - low) or 1)))
+        frequent, _ = np.histogram(dial, edges)
+        tops = -row + 0.75 * frequent / frequent.max()
+        bars = hv.Rectangles(
+            [(a, -row, b, top) for (a, b), top in zip(pairwise(edges), tops, strict=True)],
+            [hv.Dimension(task.system.dial_name), "row", "end", "top"],
+        )
+        bokeh = dict(fill_color=colour, line_color=colour, fill_alpha=0.85, line_alpha=0)
+        parts.append(_styled(bars, bokeh, dict(facecolor=colour, edgecolor="none")))
+    ticks = [(0.35 - row, task.label) for row, task in enumerate(tasks)]
+    common = dict(yticks=ticks, ylabel="", show_grid=False, show_legend=False, ylim=(-len(tasks) + 0.9, 0.9))
+    size = dict(_across(width), height=60 + 28 * len(tasks))
+    return _overlay(parts, common, size, dict(fig_size=200, aspect=24 / (2 + len(tasks))))
 
 
 def savings_figure(

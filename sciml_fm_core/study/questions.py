@@ -21,6 +21,8 @@ Records = Sequence[dict[str, Any]]
 Figures = dict[str, Any]
 """Figures by the names of their files."""
 
+PRINTED = {"SYS-1(5,10)": {"fine-tuned": (64, 0.01), "from scratch": (8000, 0.01)}}
+"""Points that the paper prints in its text, by task and start: about how many examples an error takes."""
 LEVELS = (0.05, 0.02, 0.01)
 """Errors that the examples are counted for."""
 SHIFTS = ("none", "mild", "medium", "large")
@@ -64,7 +66,9 @@ def downstream_figures(records: Records) -> Figures:
     for name, system in (("sys-1", "poisson"), ("sys-2", "advection_diffusion")):
         trained, task = PAPER_TASKS[system][PRETRAINING], PAPER_TASKS[system]["medium"]
         own = select(records, task=task)
-        figures[name] = error_curves(own, lambda r: f"{r['start']}, {TOLD[r['recipe']]}", f"{trained} to {task}")
+        figures[name] = error_curves(
+            own, lambda r: f"{r['start']}, {TOLD[r['recipe']]}", f"{trained} to {task}", printed=PRINTED.get(task, {})
+        )
         figures[f"{name}_dial"] = strip(trained, [task])
     return figures
 
