@@ -22,8 +22,7 @@ import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 import torch
-from bokeh.palettes import Viridis256
-from holoviews.plotting.util import process_cmap
+from bokeh.palettes import RdBu11, Viridis256, interp_palette
 from PIL import Image
 
 from sciml_fm_core.data.fields import FieldsFile
@@ -48,7 +47,7 @@ MOST_COLUMNS = 4
 PART = 64
 """Examples that are predicted at once."""
 FIELD = Viridis256
-ERROR = process_cmap("RdBu_r", 256)
+ERROR = interp_palette(RdBu11, 256)
 COLOUR_OF = {"pre-trained": COLOURS["pretrained"], "fine-tuned": COLOURS["finetuned"], SCRATCH: COLOURS["scratch"]}
 HOW_TO_START = """<p>No operator of your own data is here. From a file of fields, such as <b>own.npz</b>:</p>
 <pre>sciml-fm info own.npz

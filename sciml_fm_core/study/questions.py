@@ -1,7 +1,7 @@
 """What the records of the paper's questions, and of their like, show: the figures of each experiment, and its table.
 
-For notebooks and the docs: as `figures`, which needs HoloViews, no other module of the package imports this one. Tables
-are Markdown, whose numbers `form` writes.
+For notebooks and the docs: as of `figures`, which needs Matplotlib, no other module of the package imports it.
+Tables are Markdown, whose numbers `form` writes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from sciml_fm_core.physics.system import PRETRAINING
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 
 from .analysis import Form, examples_to_reach, median_errors, percent, select, spread, table
-from .experiments import PATIENCE, UNSEEN
-from .figures import error_curves, error_panels, savings_figure, strip
+from .experiments import PATIENCE, PRINTED, UNSEEN
+from .figures import Drawing, error_curves, error_panels, savings_figure, strip
 
 Records = Sequence[dict[str, Any]]
-Figures = dict[str, Any]
+Figures = dict[str, Drawing]
 """Figures by the names of their files."""
 
-PRINTED = {"SYS-1(5,10)": {"fine-tuned": (64, 0.01), "from scratch": (8000, 0.01)}}
-"""Points that the paper prints in its text, by task and start: about how many examples an error takes."""
 LEVELS = (0.05, 0.02, 0.01)
 """Errors that the examples are counted for."""
 SHIFTS = ("none", "mild", "medium", "large")
@@ -257,7 +255,7 @@ def unseen_figures(records: Records) -> Figures:
     def told(record: dict) -> str:
         return TOLD[record["recipe"]]
 
-    def panelled(own: Records, title: Callable[[dict], str]) -> Any:
+    def panelled(own: Records, title: Callable[[dict], str]) -> Drawing:
         return error_panels(own, title, lambda r: f"{told(r)}, {r['start']}", columns=2, colour=told)
 
     return {

@@ -17,16 +17,20 @@ export function render({model, el}) {
     const head = table.createTHead(), body = document.createElement('tbody')
     head.replaceChildren()
     const line = head.insertRow()
-    model.columns.forEach((name, i) => {
-      const cell = document.createElement('th'), button = document.createElement('button')
+    // What is the same in all runs tells none from another.
+    const shown = model.columns.map((_, i) => i).filter(i => !i || new Set(model.rows.map(row => row[i + 1])).size > 1)
+    const kind = i => model.rows.some(row => typeof row[i + 1] === 'number') ? 'number' : ''
+    shown.forEach((i, at) => {
+      const name = model.columns[i], cell = document.createElement('th'), button = document.createElement('button')
       cell.scope = 'col'
+      cell.className = kind(i)
       cell.ariaSort = i !== by ? 'none' : sign > 0 ? 'ascending' : 'descending'
       button.textContent = name
       button.addEventListener('click', () => {
         sign = i === by ? -sign : 1
         by = i
         paint()
-        table.tHead.rows[0].cells[i].firstChild.focus()
+        table.tHead.rows[0].cells[at].firstChild.focus()
       })
       cell.append(button)
       line.append(cell)
@@ -35,9 +39,9 @@ export function render({model, el}) {
       const row = body.insertRow()
       row.dataset.run = identity
       row.addEventListener('click', () => model.send_msg({open: identity}))
-      values.forEach((value, i) => {
-        const cell = row.insertCell(), said = text(value, model.columns[i])
-        if (typeof value === 'number') cell.className = 'number'
+      shown.forEach(i => {
+        const cell = row.insertCell(), said = text(values[i], model.columns[i])
+        cell.className = kind(i)
         if (i) { cell.textContent = said; return }
         const button = document.createElement('button')
         button.textContent = said

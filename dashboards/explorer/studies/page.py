@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import tempfile
-from functools import cached_property, lru_cache, partial
+from collections.abc import Mapping
+from functools import cached_property, partial
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-from weakref import WeakMethod
 
-import holoviews as hv
-import holoviews.plotting.bokeh
 import panel as pn
 import param
-from bokeh.models import ColumnDataSource, NumeralTickFormatter
+from bokeh.models import ColumnDataSource
 from panel.custom import JSComponent
 
 from explorer import text
 from explorer.bundles import find_bundles
 from explorer.colours import COLOURS, coloured
 from explorer.pages import Address, address_of, dashboard_page, own_query
-from explorer.parts import WIDE, Html, Select, column, plain
+from explorer.parts import WIDE, Html, Select, column
 from explorer.serving import LIMITS, Allowance
 from explorer.shared import shipped_results
 from sciml_fm_core.study.colours import MEANING
-from sciml_fm_core.study.figures import curve_styles, error_curves, savings_figure, strip
-from sciml_fm_core.study.questions import PRINTED
+from sciml_fm_core.study.curves import curves_of
+from sciml_fm_core.study.experiments import PRINTED
 from sciml_fm_core.study.records import write_table
 
 from .charts import Chart
 from .figures import FIGURES
 from .link import explore_query, query_of, restore
+from .plots import curves_chart, dial_chart, savings_chart, validation_chart
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
 from .runs import COLUMNS, Details, rows_of
 from .said import said
@@ -38,52 +38,30 @@ from .state import StudiesState
 
 TITLE = "Studies"
 INTRODUCTION = (
-    "Every point is one run: an operator that was fine-tuned on so many examples, or the same network trained from scratch "
-    "on them, measured on test examples that no training saw. Click a point, or a line of the table below, to open its run."
+    "Every point is one run: an operator that was fine-tuned on so many examples, or the same network trained from "
+    "scratch on them, measured on test examples that no training saw. Click a point or a line of the table."
 )
-ALL_WIDE = {"flex-wrap": "wrap", "gap": "16px"}
+ALL_WIDE = {"flex-wrap": "wrap", "gap": "16px", "max-height": "none"}
 BROWSER = Path(__file__).parent.parent / "browser"
 TABLE = """
 :host { margin: 16px 0; }
 .runs { overflow-x: auto; max-height: 480px; overflow-y: auto; margin-top: 6px; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
-th { position: sticky; top: 0; background: var(--mui-palette-background-default, Canvas); text-align: left; }
-th, td { padding: 3px 10px 3px 0; border-bottom: 1px solid var(--edge); }
-td.number { text-align: right; }
+th { position: sticky; top: 0; background: var(--mui-palette-background-default, Canvas); }
+th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid var(--edge); }
+.number { text-align: right; white-space: nowrap; }
 button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; }
 th button { font-weight: 600; }
 th[aria-sort=ascending] button::after { content: " ▲"; }
 th[aria-sort=descending] button::after { content: " ▼"; }
 :host > button, :not(th, td) > button { border: 1px solid var(--edge); border-radius: 4px; padding: 3px 10px; }
 tr { cursor: pointer; }
+@media (max-width: 700px) { .runs { max-height: none; } }
 tr[aria-selected=true] { background: var(--ground); font-weight: 600; }
 button:focus-visible { outline: 3px solid var(--handle); }
 """
-HOVER = [
-    ("downstream examples", "@number"),
-    ("error", "@error{0.000%}"),
-    ("start", "@start"),
-    ("recipe, size", "@recipe, @size"),
-    ("task", "@task"),
-    ("seed", "@seed"),
-    ("learning rate", "@learning_rate"),
-    ("steps", "@steps"),
-]
 MOST_CHARTS = 2
 HOW_TO_START = "papermill notebooks/q1_downstream_data.ipynb out.ipynb -p rerun True"
-
-hv.Store.set_current_backend("bokeh")
-
-
-def _plain(plot, _element) -> None:
-    """Let a figure look like the charts of the explore page."""
-    plain(plot.state)
-
-
-@lru_cache(maxsize=64)
-def _strip(pretraining: str, downstream: tuple[str, ...]) -> hv.Overlay:
-    """The dials of tasks, drawn the same every time."""
-    return strip(pretraining, downstream, width=None).opts(hooks=[_plain], toolbar=None)
 
 
 def _colour(chart: Chart, record: dict) -> str:
@@ -93,21 +71,21 @@ def _colour(chart: Chart, record: dict) -> str:
 
 def _printed(chart: Chart) -> dict[str, tuple[int, float]]:
     """What the paper prints of both starts on a chart's one task."""
-    starts, tasks = ({record[key] for record in chart.records} for key in ("start", "task"))
-    return PRINTED.get(min(tasks), {}) if len(starts) > len(tasks) == 1 else {}
+    starts, *same = ({record[key] for record in chart.records} for key in ("start", "task", "architecture"))
+    return PRINTED.get(min(same[0]), {}) if len(starts) == 2 and all(len(one) == 1 for one in same) else {}
 
 
-def _legend(chart: Chart, printed: bool = False) -> str:
+def _legend(chart: Chart, printed: Mapping = MappingProxyType({})) -> str:
     """The names of the curves, above them: a legend in the plot would lie over points."""
     marks = [
         (
-            f"<path d='M0 6h26' stroke='{style.colour}' stroke-width='2.5' "
-            f"stroke-dasharray='{'5 4' if style.dashed else 'none'}'/>"
-            if style.joined
-            else f"<text x='8' y='12' font-size='17' fill='{style.colour}'>★</text>",
-            name,
+            f"<path d='M0 6h26' stroke='{curve.colour}' stroke-width='2.5' "
+            f"stroke-dasharray='{'5 4' if curve.dashed else 'none'}'/>"
+            if curve.counts
+            else f"<text x='8' y='12' font-size='17' fill='{curve.star}'>★</text>",
+            curve.name,
         )
-        for name, style in curve_styles(chart.records, chart.label, partial(_colour, chart)).items()
+        for curve in curves_of(chart.records, chart.label, partial(_colour, chart))
     ]
     if printed:
         marks.append(("<path d='M8 1h10v10h-10z' fill='none' stroke='currentColor'/>", "printed in the paper"))
@@ -124,15 +102,12 @@ class StudyCharts:
 
     def __init__(self, state: StudiesState):
         self.state = state
-        pane = partial(pn.pane.HoloViews, linked_axes=False, **WIDE)
-        self.strip = pane()
-        self.charts = [pane(height=400) for _ in range(MOST_CHARTS)]
-        self.saved = pane(height=340)
+        pane = partial(pn.pane.Bokeh, **WIDE)
+        self.strip, self.charts, self.saved = pane(), [pane() for _ in range(MOST_CHARTS)], pane()
         self._headings = [Html(margin=0) for _ in range(MOST_CHARTS + 2)]
         # Columns are hidden, not panes: Panel fails to hide or show the pane of a drawn figure.
         panes = self.strip, *self.charts, self.saved
         self._parts = [pn.Column(*pair, **WIDE) for pair in zip(self._headings, panes, strict=True)]
-        self._selections: list[hv.streams.Selection1D] = []
         self._drawn: list[ColumnDataSource] = []
         self.column = column(*self._parts, share="3 1 420px")
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task"])
@@ -142,7 +117,6 @@ class StudyCharts:
     def paint(self) -> None:
         """Draw what is chosen."""
         picture = self.state.picture
-        self._selections.clear()
         self._drawn.clear()
         self.column.visible = picture is not None
         if picture is None:
@@ -150,63 +124,28 @@ class StudyCharts:
         dial, *headings, saved = self._headings
         _, *parts, saved_part = self._parts
         dial.object = text.title("The dial", "examples drawn at each value, in pre-training and downstream")
-        self.strip.object = _strip(picture.pretraining, picture.downstream)
+        self.strip.object = dial_chart(picture.pretraining, picture.downstream)
         charts = picture.charts + (None,) * (MOST_CHARTS - len(picture.charts))
         for part, heading, pane, chart in zip(parts, headings, self.charts, charts, strict=True):
             part.visible = chart is not None
             if chart is not None:
-                heading.object = text.title(escape(chart.title), "star: no example at all") + _legend(
-                    chart, bool(_printed(chart))
-                )
-                pane.object = self._curves(chart)
+                printed = _printed(chart)
+                heading.object = text.title(escape(chart.title), "star: no example at all") + _legend(chart, printed)
+                curves = curves_of(chart.records, chart.label, partial(_colour, chart))
+                pane.object, points = curves_chart(curves, printed, self.state.open)
+                self._drawn.append(points)
         saved_part.visible = picture.saved is not None
         if picture.saved is not None:
-            saved.object = text.title(
-                "Examples saved", "from scratch, for the same error; triangle: more than were tried"
-            ) + _legend(picture.saved)
-            figure = savings_figure(picture.saved.records, picture.saved.label, width=None)
-            self.saved.object = figure.opts(height=340, hooks=[_plain], show_legend=False)
-
-    def close(self) -> None:
-        """The session is over: let go of the figures, which HoloViews keeps for the clicks that may come."""
-        self._selections.clear()
-        for pane in (self.strip, *self.charts, self.saved):
-            for plot, _ in pane._plots.values():
-                plot.cleanup()
-
-    def _curves(self, chart: Chart) -> hv.Overlay:
-        overlay = error_curves(
-            chart.records, chart.label, width=None, colour=partial(_colour, chart), printed=_printed(chart)
-        )
-        # HoloViews keeps the options of an element until it is gone: one that held the page would be held by it.
-        remember = WeakMethod(self._remember)
-        for points in overlay.traverse(lambda element: element, [hv.Scatter]):
-            if "identity" not in points:  # printed by the paper
-                continue
-            points.opts(
-                tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_width=3,
-                selection_line_color=COLOURS["exact"], hooks=[lambda plot, element: remember()(plot, element)],
-            )  # fmt: skip
-            stream = hv.streams.Selection1D(source=points)
-            stream.add_subscriber(partial(self._picked, points))
-            self._selections.append(stream)
-        return overlay.opts(
-            height=400, hooks=[_plain], show_legend=False,
-            yformatter=NumeralTickFormatter(format="0.[0000]%"), active_tools=[],
-        )  # fmt: skip
-
-    def _remember(self, plot, _element) -> None:
-        self._drawn.append(plot.handles["source"])
+            note = "from scratch, for the same error; triangle: more than were tried"
+            saved.object = text.title("Examples saved", note) + _legend(picture.saved)
+            self.saved.object = savings_chart(picture.saved.records, picture.saved.label)
         self._mark()
 
     def _mark(self) -> None:
         """Show which point is opened, however it was chosen."""
         for source in self._drawn:
-            source.selected.indices = [i for i, name in enumerate(source.data["identity"]) if name == self.state.chosen]
-
-    def _picked(self, points: hv.Scatter, index: list[int]) -> None:
-        if index:
-            self.state.open(str(points.dimension_values("identity")[index[0]]))
+            names, chosen = source.data["identity"], self.state.chosen
+            source.selected.indices = [names.index(chosen)] if chosen in names else []
 
 
 class RunDetails:
@@ -215,7 +154,7 @@ class RunDetails:
     def __init__(self, state: StudiesState):
         self.state = state
         self.head, self.body = Html(margin=0), Html(margin=0)
-        self.curve = pn.pane.HoloViews(height=190, linked_axes=False, **WIDE)
+        self.curve = pn.pane.Bokeh(**WIDE)
         self._curve_part = pn.Column(self.curve, visible=False, **WIDE)
         self.column = column(self.head, self._curve_part, self.body, share="1.3 1 280px")
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task", "chosen"])
@@ -237,7 +176,7 @@ class RunDetails:
         )
         self._curve_part.visible = bool(details.curve)
         if details.curve:
-            self.curve.object = _validation_curve(details.curve, color)
+            self.curve.object = validation_chart(details.curve, color)
         self.body.object = "".join(
             f"<div style='margin-top:10px;font-size:13px;font-weight:600'>{escape(title)}</div>{_rows(rows)}"
             for title, rows in details.sections.items()
@@ -264,8 +203,7 @@ def _made_by(details: Details) -> str:
     return (
         f"<div style='font-size:13px;margin:4px 0'>{notebook}To repeat the run:</div><pre data-test='command' "
         "style='font-size:11.5px;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 6px;padding:6px 8px;"
-        "border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
-        f"{escape(details.command)}</pre>"
+        f"border-radius:4px;background:{COLOURS['ground']};user-select:all'>{escape(details.command)}</pre>"
     )
 
 
@@ -277,15 +215,6 @@ def _rows(rows: list[tuple[str, str]]) -> str:
         for name, value in rows
     )
     return f"<div style='font-size:12px;line-height:1.5;font-variant-numeric:tabular-nums'>{lines}</div>"
-
-
-def _validation_curve(points: tuple[tuple[int, float], ...], color: str) -> hv.Overlay:
-    """Validation error by step."""
-    table = list(points), "step", hv.Dimension("validation", label="validation error")
-    curve, dots = hv.Curve(*table), hv.Scatter(*table)
-    overlay = curve.opts(color=color, line_width=2) * dots.opts(color=color, size=5, tools=["hover"])
-    percent = NumeralTickFormatter(format="0.[000]%")
-    return overlay.opts(responsive=True, height=190, logy=True, hooks=[_plain], toolbar=None, yformatter=percent)
 
 
 class RunTable(JSComponent):
@@ -392,7 +321,6 @@ class Studies:
         state.param.watch(lambda *_: self._say(), ["source", "figure", "task"])
         self._say()
         self.notice = Html("".join(map(text.message, problems)))
-        pn.state.on_session_destroyed(lambda _: self.charts.close())
 
     def _say(self) -> None:
         picture = self.state.picture
@@ -424,6 +352,7 @@ class Studies:
                     self.table,
                     sizing_mode="stretch_width",
                     margin=(4, 14),
+                    styles={"max-height": "none"},
                 )
             ],
         )
@@ -433,7 +362,7 @@ def _no_records() -> str:
     return (
         "<div data-test='empty' style='font-size:14px;line-height:1.6'><b>There are no results yet.</b> This makes "
         "those of Question 1, in minutes on two cores; they appear here when the page is loaded again:"
-        "<pre style='padding:8px 10px;border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
+        f"<pre style='padding:8px 10px;border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
         f"{escape(HOW_TO_START)}</pre>Records are looked for in <code>{DEFAULT_RECORDS}</code>, or in the folder that "
         f"<code>{RECORDS_VARIABLE}</code> names, and tables in <code>runs/*/records.csv</code>.</div>"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import median
 
 from explorer.text import percent
@@ -19,9 +20,8 @@ def said(picture: Picture) -> str:
     groups: dict[tuple, list[dict]] = {}
     for record in picture.records.values():
         groups.setdefault((operator_of(record), record["task"], record.get("own")), []).append(record)
-    pairs = [starts for own in groups.values() if all(starts := _by_start(own))]
-    counts = sorted(set.intersection(*(tuned.keys() & scratch.keys() for tuned, scratch in pairs))) if pairs else []
-    return " ".join(filter(None, [_compared(pairs, counts), _saved(groups, counts), _lowest(picture)]))
+    pairs = [own for own in groups.values() if all(_by_start(own))]
+    return " ".join(filter(None, [_compared(pairs), _lowest(picture)]))
 
 
 def _by_start(records: list[dict]) -> tuple[dict[int, list[float]], ...]:
@@ -32,55 +32,46 @@ def _by_start(records: list[dict]) -> tuple[dict[int, list[float]], ...]:
     )
 
 
-def _compared(pairs: list, counts: list[int]) -> str:
+def _compared(pairs: list[list[dict]]) -> str:
+    starts = [_by_start(own) for own in pairs]
+    counts = sorted(set.intersection(*(tuned.keys() & scratch.keys() for tuned, scratch in starts))) if pairs else []
     if not counts:
         return ""
-    most = counts[-1]
-    errors = [(tuned[most], scratch[most]) for tuned, scratch in pairs]
-    factors = sorted(median(scratch) / median(tuned) for tuned, scratch in errors)
-    hedge = _hedge([len(own) for pair in errors for own in pair], [max(a) >= min(b) for a, b in errors])
-    if len(errors) == 1:
-        ((tuned, scratch),) = errors
-        return (
-            f"With {most:,} examples the error is {percent(median(tuned), 2)} fine-tuned and "
-            f"{percent(median(scratch), 2)} from scratch ({hedge})."
-        )
-    ahead = sum(factor > 1 for factor in factors)
+    most, few = counts[-1], counts[len(counts) // 2]
+    errors = [(tuned[most], scratch[most]) for tuned, scratch in starts]
+    saved = [saving for own in pairs for saving in savings(own) if saving.examples == few]
+    least = "at least " if any(saving.beyond for saving in saved) else ""
     return (
-        f"With {most:,} examples fine-tuning has the lower error in {ahead} of {len(errors)} comparisons; from scratch it "
-        f"is {factors[0]:.2g} to {factors[-1]:.2g} times as large ({hedge})."
+        f"With {most:,} examples, training from scratch has {_ends(median(b) / median(a) for a, b in errors)} times "
+        f"the error of fine-tuning, and for the error that fine-tuning has with {few:,} it takes {least}"
+        f"{_ends(saving.from_scratch / saving.examples for saving in saved)} times as many "
+        f"({_hedge([len(own) for pair in errors for own in pair], [max(a) >= min(b) for a, b in errors])})."
     )
+
+
+def _ends(values: Iterable[float]) -> str:
+    ends = sorted({f"{value:.2g}": value for value in values}.items(), key=lambda one: one[1])
+    return " to ".join(dict.fromkeys([ends[0][0], ends[-1][0]]))
 
 
 def _hedge(seeds: list[int], overlap: list[bool]) -> str:
+    """How many seeds stand behind a comparison of medians, and whether their ranges overlap."""
+    many = f"{len(overlap)} comparisons, " if len(overlap) > 1 else ""
     if max(seeds) == 1:
-        return "one seed each, so that small differences may be chance"
-    few = (
-        f"medians of {min(seeds)} to {max(seeds)} seeds" if min(seeds) < max(seeds) else f"medians of {seeds[0]} seeds"
-    )
+        return f"{many}one seed each: small differences may be chance"
+    few = f"{many}medians of {' to '.join(dict.fromkeys([str(min(seeds)), str(max(seeds))]))} seeds"
     if min(seeds) == 1:
-        return f"{few}; where there is one, small differences may be chance"
-    return few + (f", whose ranges overlap in {sum(overlap)} of {len(overlap)}" if any(overlap) else ", apart in each")
-
-
-def _saved(groups: dict[tuple, list[dict]], counts: list[int]) -> str:
-    if not counts:
-        return ""
-    few = counts[len(counts) // 2 - (len(counts) > 2)] if len(counts) < 3 else counts[len(counts) // 2]
-    found = [s for own in groups.values() if all(_by_start(own)) for s in savings(own) if s.examples == few]
-    times = sorted(s.from_scratch / s.examples for s in found)
-    ends = f"{times[0]:.2g} to {times[-1]:.2g}" if len(times) > 1 else f"{times[0]:.2g}"
-    more = " or more" if any(s.beyond for s in found) else ""
-    return f"For the error of {few:,} fine-tuning examples, training from scratch takes {ends} times as many{more}."
+        return f"{few}: small differences may be chance"
+    return few + (f", whose ranges overlap in {sum(overlap)}" if any(overlap) else ", whose ranges do not overlap")
 
 
 def _lowest(picture: Picture) -> str:
     names = {r["identity"]: chart.full_name(r) for chart in picture.charts for r in chart.records}
     if len(set(names.values())) < 3:
         return ""
-    by_curve: dict[tuple[str, int], list[float]] = {}
+    errors: dict[tuple[str, int], list[float]] = {}
     for record in picture.records.values():
-        by_curve.setdefault((names[record["identity"]], record["examples"]), []).append(record["error"])
-    (name, count), errors = min(by_curve.items(), key=lambda item: (round(median(item[1]), 5), item[0][1]))
+        errors.setdefault((names[record["identity"]], record["examples"]), []).append(record["error"])
+    (name, count), lowest = min(errors.items(), key=lambda item: median(item[1]))
     given = f"{count:,} examples" if count else "no example"
-    return f"The lowest error of all is {percent(median(errors), 2)}, with {given}: {name}."
+    return f"The lowest error is {percent(median(lowest), 2)}: {name}, with {given}."
