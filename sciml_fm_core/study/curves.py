@@ -59,10 +59,17 @@ class Curve:
 
 
 def curves_of(
-    records: Sequence[dict], label: Callable[[dict], str], colour: Callable[[dict], str] | None = None
+    records: Sequence[dict],
+    label: Callable[[dict], str],
+    colour: Callable[[dict], str] | None = None,
+    among: Sequence[dict] = (),
 ) -> list[Curve]:
-    """The curves of records by their labels; they share a colour where `colour` says the same of them."""
-    colours, same = colours_of(map(colour or label, records)), colour or label
+    """The curves of records by their labels; they share a colour where `colour` says the same of them.
+
+    Panels beside each other are given all of their records as `among`, so that colours mean the same in each.
+    """
+    same = colour or label
+    colours = colours_of(map(same, among or records))
     found: dict[str, list[dict]] = {}
     for record in records:
         found.setdefault(label(record), []).append(record)
@@ -88,14 +95,16 @@ def error_range(errors: Iterable[float]) -> tuple[float, float]:
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-    """Values at which a logarithmic axis is labelled: 1, 2 and 5 in each power of ten, or 1 alone on a long axis.
+    """Values at which a logarithmic axis is labelled: 1, 2 and 5 in each power of ten, 1 alone on a long axis.
 
     >>> round_ticks(0.004, 0.03)
     [0.005, 0.01, 0.02]
     """
-    digits = (1, 2, 5) if high / low < 300 else (1,)
-    values = [float(f"{digit}e{power}") for power in range(-8, 9) for digit in digits]
-    return [value for value in values if low <= value <= high] or [float(f"{math.sqrt(low * high):.1g}")]
+    for digits in ((1,), (1, 2, 5)) if high / low >= 300 else ((1, 2, 5), (1, 2, 3, 4, 5, 7)):
+        values = [float(f"{digit}e{power}") for power in range(-8, 9) for digit in digits]
+        if len(found := [value for value in values if low <= value <= high]) > 1:
+            return found
+    return [float(f"{math.sqrt(low * high):.2g}")]
 
 
 @dataclass(frozen=True)

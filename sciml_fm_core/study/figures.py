@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -170,6 +171,7 @@ def error_curves(
     title: str = "",
     *,
     colour: Callable[[dict], str] | None = None,
+    among: Sequence[dict] = (),
     ylim: tuple[float, float] | None = None,
     levels: Mapping[str, float] = MappingProxyType({}),
     printed: Mapping[str, tuple[int, float]] = MappingProxyType({}),
@@ -181,7 +183,7 @@ def error_curves(
     are dashed. Curves share a colour where `colour` says the same of them. Levels are errors that no examples stand
     behind: dotted lines with a name. Points that a paper printed are hollow squares, by their start.
     """
-    curves = curves_of(records, label, colour)
+    curves = curves_of(records, label, colour, among)
     counts = example_axis(records, [count for count, _ in printed.values()])
     origin, beside = counts[0] / 2, [*levels.values(), *(error for _, error in printed.values())]
     low, high = ylim or error_range([*(record["error"] for record in records), *beside])
@@ -222,8 +224,8 @@ def error_panels(
     ylim = error_range(record["error"] for record in records)
     names = list(dict.fromkeys(panel(record) for record in records))
     groups = {name: [record for record in records if panel(record) == name] for name in names}
-    drawn = [error_curves(own, label, name, ylim=ylim, colour=colour, height=2.2) for name, own in groups.items()]
-    return panels(drawn, columns)
+    common: dict[str, Any] = dict(ylim=ylim, colour=colour, among=records, height=2.2)
+    return panels([error_curves(own, label, name, **common) for name, own in groups.items()], columns)
 
 
 def error_lines(
@@ -233,6 +235,7 @@ def error_lines(
     label: Callable[[dict], str],
     title: str = "",
     *,
+    among: Sequence[dict] = (),
     level: float | None = None,
     ticks: Sequence[tuple[float, str]] | None = None,
     even: bool = False,
@@ -240,11 +243,12 @@ def error_lines(
     ylabel: str = "mean relative error",
     height: float = 2.5,
 ) -> Drawing:
-    """Error against any number of a record, a line for each label; one point alone is a star.
+    """Error against any number of a record, a line for each label through the medians; one point alone is a star.
 
     The error has a logarithmic axis, and so has the number unless it is `even`. A dotted line marks a level, such as
     the error that a training starts from. Ticks are positions and what they say. Points that are not `joined` have no
-    line. A label that is empty is not named: the title says all.
+    line. Panels beside each other are given all of their records as `among`, so that colours mean the same in each.
+    A label that is empty is not named: the title says all.
     """
     low, high = error_range([*(record["error"] for record in records), *([] if level is None else [level])])
     positions = sorted({x(record) for record in records})
@@ -252,14 +256,21 @@ def error_lines(
     ends = (positions[0] - margin, positions[-1] + margin) if even else (positions[0] / 1.3, positions[-1] * 1.3)
 
     lines: list[tuple[Name, list[tuple[float, float]]]] = []
-    for name, colour in colours_of(map(label, records)).items():
+    colours = colours_of(map(label, among or records))
+    for name in dict.fromkeys(map(label, records)):
         own = sorted((x(record), record["error"]) for record in records if label(record) == name)
-        line = "-" if joined and len(own) > 1 else ""
-        lines.append((Name(name, own[-1][1], colour, line, "*" if joined and len(own) == 1 else "o"), own))
+        several = joined and len({at for at, _ in own}) > 1
+        marker = "o" if several or not joined else "*"
+        lines.append((Name(name, own[-1][1], colours[name], "-" if several else "", marker), own))
+    if not ticks and not even and len(positions) <= 6 and all(position == int(position) for position in positions):
+        ticks = [(value, f"{value:,g}") for value in positions]
 
     def draw(axes: Axes) -> None:
         for name, points in lines:
-            axes.plot(*zip(*points, strict=True), **name.sample())
+            axes.plot(*zip(*points, strict=True), **name.sample() | {"linestyle": ""})
+            if name.line:
+                middle = [(at, float(np.median([y for x, y in points if x == at]))) for at in dict(points)]
+                axes.plot(*zip(*middle, strict=True), color=name.colour)
         if level is not None:
             axes.axhline(level, color=GREY, linestyle=":")
         axes.set_xscale("linear" if even else "log")
@@ -376,7 +387,7 @@ def image(field: Tensor, title: str, limit: float | None = None, name: str = "u"
             field.numpy(), origin="lower", cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest"
         )
         axes.set_axis_off()
-        axes.set_title(title)
+        axes.set_title(title, fontsize=7, fontweight="normal")
         bar = axes.figure.colorbar(shown, ax=axes, ticks=[-most, 0, most], shrink=0.8, aspect=14, pad=0.03)
         bar.ax.set_yticklabels([f"{-most:.2g}", f"{name} = 0" if name != "u" else "0", f"{most:.2g}"])
         bar.outline.set_visible(False)
