@@ -42,6 +42,8 @@ INTRODUCTION = (
     "scratch on them, measured on test examples that no training saw. Click a point or a line of the table."
 )
 ALL_WIDE = {"flex-wrap": "wrap", "gap": "16px", "max-height": "none"}
+STAYS = {"position": "sticky", "top": "0", "align-self": "flex-start", "max-height": "92vh", "overflow-y": "auto"}
+"""The run that is opened stays in sight beside the table."""
 BROWSER = Path(__file__).parent.parent / "browser"
 TABLE = """
 :host { margin: 16px 0; }
@@ -109,7 +111,7 @@ class StudyCharts:
         panes = self.strip, *self.charts, self.saved
         self._parts = [pn.Column(*pair, **WIDE) for pair in zip(self._headings, panes, strict=True)]
         self._drawn: list[ColumnDataSource] = []
-        self.column = column(*self._parts, share="3 1 420px")
+        self.column = column(*self._parts, share="none")
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task"])
         state.param.watch(lambda *_: self._mark(), "chosen")
         self.paint()
@@ -157,6 +159,7 @@ class RunDetails:
         self.curve = pn.pane.Bokeh(**WIDE)
         self._curve_part = pn.Column(self.curve, visible=False, **WIDE)
         self.column = column(self.head, self._curve_part, self.body, share="1.3 1 280px")
+        self.column.styles = self.column.styles | STAYS
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task", "chosen"])
         self.paint()
 
@@ -348,8 +351,12 @@ class Studies:
                     self.said,
                     Html(f"<div style='font-size:13px;opacity:.85'>{INTRODUCTION}</div>", margin=0),
                     empty,
-                    pn.Row(self.charts.column, self.details.column, styles=ALL_WIDE, **WIDE),
-                    self.table,
+                    pn.Row(
+                        column(self.charts.column, self.table, share="3 1 420px"),
+                        self.details.column,
+                        styles=ALL_WIDE,
+                        **WIDE,
+                    ),
                     sizing_mode="stretch_width",
                     margin=(4, 14),
                     styles={"max-height": "none"},
