@@ -1,8 +1,8 @@
 """Figures of the studies with Matplotlib, for notebooks and for print: a column is 3.4 inches wide, a page 7.
 
 Each function takes records (see `study`) or fields, and returns a `Drawing`, which a notebook shows and `export` writes
-as PNG and SVG; `panels` puts several on one page. Fonts and lines are in ``paper.mplstyle``, colours in `colours`. No
-other module of the package but `questions` and `display` imports this one, which alone needs Matplotlib.
+as PNG and SVG; `panels` puts several on one page. Fonts and lines are in ``paper.mplstyle``, colours in `colours`. What
+notebooks show is drawn with it, by `questions` and `experiments.reports`; nothing else needs Matplotlib.
 """
 
 from __future__ import annotations

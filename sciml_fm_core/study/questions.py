@@ -1,7 +1,6 @@
 """What the records of the paper's questions, and of their like, show: the figures of each experiment, and its table.
 
-For notebooks and the docs: as of `figures`, which needs Matplotlib, no other module of the package imports it.
-Tables are Markdown, whose numbers `form` writes.
+For notebooks and the docs, as `figures`, which needs Matplotlib. Tables are Markdown, whose numbers `form` writes.
 """
 
 from __future__ import annotations

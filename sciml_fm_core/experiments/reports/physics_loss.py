@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import sqrt
 
-from sciml_fm_core import Task
+from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import error_of, select, table
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 

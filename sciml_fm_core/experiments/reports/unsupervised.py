@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import exp, log
 from statistics import fmean
 
-from sciml_fm_core import Task
 from sciml_fm_core.experiments.unsupervised.runs import CHOSEN, SETTINGS, WAYS, few_shot_table, in_context_table
+from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import median_errors, savings, select
 from sciml_fm_core.study.figures import Drawing, error_curves, panels
 
