@@ -25,7 +25,7 @@ from rich.progress import TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ._version import __version__
-from .companions import copy_notebooks, serve_dashboard
+from .companions import copy_notebooks, serve_dashboard, write_site
 from .cpu import use_threads
 from .data.describe import describe
 from .data.fields import FieldsFile
@@ -391,7 +391,9 @@ def pretrain(
     console.print(_card_table(operator.card, str(output)))
 
 
-def _schedule(text: str) -> Resolution | dict[float, Resolution]:
+def _schedule(
+    text: str, name: str = "resolution", example: str = "points or a schedule such as '0:32,0.7:64'"
+) -> Resolution | dict[float, Resolution]:
     """Read points, or points by the share of the training that is done, which begin at the share 0."""
     try:
         if ":" not in text:
@@ -402,7 +404,7 @@ def _schedule(text: str) -> Resolution | dict[float, Resolution]:
             raise ValueError
         return schedule
     except ValueError:
-        raise ValueError(f"resolution: expected points or a schedule such as '0:32,0.7:64', got {text!r}") from None
+        raise ValueError(f"{name}: expected {example}, got {text!r}") from None
 
 
 def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, asked: bool) -> Unrolled | None:
@@ -411,9 +413,10 @@ def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, aske
         if rollout is not None or noise is not None or push_forward:
             raise ValueError("--rollout, --noise and --push-forward belong to evolutions and the recipe step")
         return None
-    steps: Any = _schedule(rollout or "1")
+    expected = "steps or a schedule such as '0:1,0.5:4'"
+    steps: Any = _schedule(rollout or "1", "rollout", expected)
     if any(isinstance(each, tuple) for each in (steps.values() if isinstance(steps, dict) else [steps])):
-        raise ValueError(f"rollout: expected steps or a schedule such as '0:1,0.5:4', got {rollout!r}")
+        raise ValueError(f"rollout: expected {expected}, got {rollout!r}")
     return Unrolled(steps, push_forward, noise or 0.0)
 
 
@@ -961,6 +964,23 @@ def explore(
         port, browser, origin or [], public=public, prefix=prefix, address=address, operators=operators or [],
         data=data or [], opens=opens,
     )  # fmt: skip
+
+
+@_command()
+def site(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; made where it is missing.")],
+    system: Annotated[
+        list[str] | None, _option("Equation that the page has, such as poisson; all that it can compute if none.")
+    ] = None,
+    runtime: Annotated[
+        Path | None, _option("Folder with the files of onnxruntime-web; if none, npm fetches them.")
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Write the explore page as files that need no server: everything is computed in the browser; see docs/site.md."""
+    names = [find_system(name).name for name in system or []]
+    size = write_site(folder, runtime, names, lambda what: console.print(what, highlight=False))
+    console.print(f"{folder}: {size / 1e6:.1f} MB; open it with: python -m http.server -d {folder}", highlight=False)
 
 
 @_command()

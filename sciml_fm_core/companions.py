@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,23 @@ def serve_dashboard(
         port, browser, origins, public=public, prefix=prefix, address=address, operators=operators, data=data,
         opens=opens,
     )  # fmt: skip
+
+
+def write_site(
+    folder: Path, runtime: Path | None = None, systems: Sequence[str] = (), tell: Callable[[str], None] = print
+) -> int:
+    """Write the explore page as a folder of files that any host can serve, and give its size in bytes.
+
+    Args:
+        folder: where to.
+        runtime: a folder with the files of onnxruntime-web; npm fetches them where None.
+        systems: names of those that it has; all that it can compute where there are none.
+        tell: called with what is done next.
+
+    Raises:
+        ValueError: if packages or the runtime are missing, or a system cannot be computed in a browser.
+    """
+    return _dashboard("site", "explorer.site.build").write_site(folder, runtime, systems, tell)
 
 
 def copy_notebooks(folder: str | Path) -> list[Path]:

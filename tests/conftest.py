@@ -1,6 +1,7 @@
 """Fixtures shared by the tests of the core: small, deterministic, on one thread."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,14 +18,21 @@ DATA = Path(__file__).parent / "data"
 def pytest_configure(config):
     torch.set_num_threads(1)  # the tensors are small, and test machines share their cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the kernels and commands that tests start
+    # A shell starts what is to run in its background with SIGINT ignored, and so would be all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST = (
     "test_notebooks.py",
     "test_package.py",
-    "test_stage_browser.py",
     "test_dashboard_browser.py",
+    "test_stage_browser.py",
+    "test_extending.py",
+    "test_studies_browser.py",
+    "test_dashboard_state.py",
+    "test_study.py",
     "test_batch.py",
+    "test_docs.py",
 )
 """Begun first, so that no process works alone at the end."""
 

@@ -400,7 +400,9 @@ def test_eight_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
         assert len(halfway) <= 2
         assert left_over(tmp_path) == []
         summary = run_batch(runs, scheduler=cluster.scheduler_address, processes=2, callback=kill_a_worker)
-    assert (summary.done, summary.failed, summary.executed) == (8, 0, 8 - len(interrupted))
+    # A run whose worker was lost after it had ended, and before it was heard of, is found done and not counted.
+    assert (summary.done, summary.failed) == (8, 0)
+    assert 8 - len(interrupted) - 1 <= summary.executed <= 8 - len(interrupted)
     times = [executed(tmp_path).count(number) for number in range(8)]
     assert all(times), "nothing is lost"
     assert sum(times) <= 8 + 2 + 1, "only what was in progress is begun again"

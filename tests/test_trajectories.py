@@ -36,7 +36,7 @@ def test_more_trajectories_begin_with_fewer():
 
 
 def test_the_wells_own_loader_reads_them(tmp_path):
-    data = pytest.importorskip("the_well.data", reason="pip install the_well")
+    data = pytest.importorskip("the_well.data", reason="the extra well is not installed")
     for label in ("GS(0.03,0.04)", "NS(0.001,0.003)"):
         folder = tmp_path / label[:2]
         folder.mkdir()

@@ -107,7 +107,7 @@ class LessonCard:
         names = [*self.lessons, None]
         after = names[names.index(self.name) + 1]
         return {
-            "score": f"You answered {right} of {len(lesson.steps)} questions right at the first try.",
+            "score": text.SCORE.format(right=right, count=len(lesson.steps)),
             "next": after and {"value": after, "label": self.lessons[after].title},
         }
 

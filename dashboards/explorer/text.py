@@ -32,9 +32,29 @@ STAGE = {
     "spectrum": "What each network makes of single waves, by their number |k|: its learned symbol and the exact one.",
     "examples": "Error on held-out examples of the window, by the number of examples given. Click a point to show it.",
     "nothing_tuned": "Nothing was fine-tuned from this operator yet. Open “Train live” to do so.",
+    "paint": "press to paint",
+    "paint_keys": "Enter places a Gaussian, Ctrl and Z take it back",
+    "random": "The random field again",
+    "drag_out": "drag me out of the blue band",
+    "drag_in": "drag me into the blue band",
+    "next_choose": "This is the network as it was pre-trained. Fine-tuned on a few examples of the physics between the "
+    "green brackets, it gets better there. How many examples?",
+    "next_train": "This is the network as it was pre-trained; nothing was fine-tuned from it for this equation yet. "
+    "Show it a few examples, and watch it learn.",
+    "next_none": "No trained operator knows this equation. You can still turn the dial and paint the source.",
     "choose_first": "Choose first: a prediction that fails teaches more than none.",
 }
 """Explanations that the stage shows, by their names there."""
+SENTENCE = {
+    "error": "Error here {error}{average}.",
+    "average": "; average over eight random sources {mean}",
+    "largest": "The solution reaches {largest}; training had none above {limit}.",
+    "drawn": "You drew this source.",
+}
+"""Parts of `sentence` that follow the dial, for whoever fills them in."""
+
+
+SCORE = "You answered {right} of {count} questions right at the first try."
 
 
 def percent(value: float | None, digits: int = 3) -> str:
@@ -82,13 +102,13 @@ def sentence(
     """
     parts = [f"{system.dialled.title} = {dial:g}{_distance(system, dial, trained)}."]
     if error is not None:
-        average = "" if mean is None else f"; average over eight random sources {percent(mean, 2)}"
-        parts.append(f"Error here {percent(error, 2)}{average}.")
+        average = "" if mean is None else SENTENCE["average"].format(mean=percent(mean, 2))
+        parts.append(SENTENCE["error"].format(error=percent(error, 2), average=average))
     limit = system.max_solution
     if limit is not None and largest > limit and trained is not None:
-        parts.append(f"The solution reaches {largest:.3g}; training had none above {limit:g}.")
+        parts.append(SENTENCE["largest"].format(largest=f"{largest:.3g}", limit=f"{limit:g}"))
     if gaussians is not None:
-        parts.append("You drew this source.")
+        parts.append(SENTENCE["drawn"])
     if forecast is not None:
         parts.append(expectation(system, forecast, bounds))
     return " ".join(filter(None, parts))
@@ -107,8 +127,8 @@ def film_sentence(
         over: whether there is no further step.
 
     >>> said = film_sentence({"a": [0.02] * 40}, {"a": 33}, {"solver": 0.2, "a": 0.008}, {"a": "Zero-shot"}, True)
-    >>> said[:47], said[-36:]
-    ('Zero-shot: 2 % off after 1 step, 2 % after 10; ', 'A step: solver 200 ms, network 8 ms.')
+    >>> said[:49], said[-36:]
+    ('Zero-shot: error 2 % after 1 step, 2 % after 10. ', 'A step: solver 200 ms, network 8 ms.')
     """
     solver = f"A step: solver {_duration(seconds['solver'])}"
     if not errors:
@@ -117,15 +137,14 @@ def film_sentence(
     after_10 = f", {percent(errors[first][9], 2)} after 10" if len(errors[first]) >= 10 else ""
 
     def ends(key: str) -> str:
-        when = f"step {lost[key]}" if key in lost else "never" if over else "not yet"
+        when = f"from step {lost[key]}" if key in lost else "never" if over else "not yet"
         finite = [math.isfinite(error) for error in errors[key]]
         return when if all(finite) else f"{when} (blows up at {1 + finite.index(False)})"
 
     said = ", ".join([ends(first), *(f"{names[key].lower()} {ends(key)}" for key in others)])
     return (
-        f"{names[first]}: {percent(errors[first][0], 2)} off after 1 step{after_10}; "
-        f"trajectory lost (correlation below {CORRELATED:g}): {said}. "
-        f"{solver}, network {_duration(seconds[first])}."
+        f"{names[first]}: error {percent(errors[first][0], 2)} after 1 step{after_10}. "
+        f"Correlation with the solver below {CORRELATED:g}: {said}. {solver}, network {_duration(seconds[first])}."
     )
 
 

@@ -10,12 +10,14 @@ residual is formed with it, and nothing is divided by it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sciml_fm_core.eager import known_values
 from sciml_fm_core.physics.spectral import broadcast_shapes, check_finite, parseval_weights, power_of_two, transform
 from sciml_fm_core.physics.spectral_system import SpectralSystem, spectral
 from sciml_fm_core.physics.system import System, find_system
@@ -23,6 +25,8 @@ from sciml_fm_core.physics.system import System, find_system
 ROUNDING = 1e-12
 """Margin for rounding, as a share of the solution and of the bound: the symbol that a residual is multiplied by is the
 one that a solution is divided by, so an error is off by a few rounding errors of prediction and solution, no more."""
+TRACED_STEPS = 8
+"""Steps of `_fixed_point` where nobody can look whether it has arrived."""
 SMALLEST = 1e-50
 """Symbols below it count as this: infinity times a residual of zero would be no number."""
 
@@ -172,10 +176,13 @@ def _fixed_point(step: Callable[[Tensor], Tensor], ratio: Tensor) -> Tensor:
     """Extreme ratio of two sums over modes (Dinkelbach 1967, On Nonlinear Fractional Programming).
 
     Given a ratio, a step finds in each mode for itself what is best against it; the ratio of that is a better one, from
-    the second step on without fail, and after a few steps nothing is left to change.
+    the second step on without fail, and after a few steps nothing is left to change. What is traced takes as
+    many steps as `TRACED_STEPS` says.
     """
-    while True:
+    for steps in itertools.count(1):
         found = step(ratio)
-        if not ((found - ratio).abs() > 1e-13 * ratio).any():
+        changed = known_values((found - ratio).abs() > 1e-13 * ratio)
+        if steps == TRACED_STEPS if changed is None else not changed.any():
             return found
         ratio = found
+    raise AssertionError("unreachable")

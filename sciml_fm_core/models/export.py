@@ -11,8 +11,9 @@ import importlib
 import io
 import json
 import logging
+import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,8 @@ OPSET = 20
 """Version of ONNX's operators that is written; the first with a GELU."""
 LARGEST_DIFFERENCE = 1e-5
 """Relative difference to PyTorch above which nothing is written."""
+SMALLEST = 1e-6
+"""Sizes below it, such as that of the residual of an exact solution, are rounding."""
 CHECKED = 5
 """Random examples that a file is checked with."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -62,14 +65,14 @@ class Exported(NamedTuple):
 class _Graph(nn.Module):
     """A traced computation with its weights as buffers."""
 
-    def __init__(self, function: Callable[..., Tensor], weights: dict[str, Tensor], halved: Sequence[str], examples):
+    def __init__(self, function: Callable[..., Any], weights: Mapping[str, Tensor], halved: Sequence[str], examples):
         super().__init__()
         self.names = {key: key.replace(".", "_") for key in weights}
         values = [value.half().float() if key in halved else value for key, value in weights.items()]
         for key, value in zip(weights, values, strict=True):
             self.register_buffer(self.names[key], value.half() if key in halved else value)
 
-        def computed(*given: Tensor) -> Tensor:
+        def computed(*given: Tensor) -> Any:
             with torch.no_grad():
                 return function(dict(zip(weights, given, strict=False)), *given[len(weights) :])
 
@@ -77,7 +80,7 @@ class _Graph(nn.Module):
         self.interpreter = [RealParts(graph)]  # in a list: it is no part of the module
         self(*examples)  # see RealParts
 
-    def forward(self, *given: Tensor) -> Tensor:
+    def forward(self, *given: Tensor) -> Any:
         weights = [getattr(self, name).float() for name in self.names.values()]
         return self.interpreter[0].run(*weights, *given, enable_io_processing=False)
 
@@ -90,7 +93,7 @@ def export_operator(
     weights: str = "float32",
 ) -> Exported:
     """Write an operator for one of its systems, on one grid, for any number of examples; see `Operator.export`."""
-    from .operator import apply_operators, halved_names
+    from .operator import halved_names
 
     path, known = _checked_path(path), operator.normalization.resolve(system)
     if weights not in ("float32", "float16"):
@@ -101,15 +104,10 @@ def export_operator(
             f"resolution: this operator expects at least {least} points in each direction, got "
             f"{grid_text(resolution)}; choose a finer grid"
         )
-    plain, rounded = operator.copy().to("cpu"), operator.copy()
-    plain.model, rounded.model = plain.model.plain().float(), rounded.model.plain()
-    net = _Net(plain, known, apply_operators)
-    state = {key: value.detach() for key, value in net.named_parameters()}
+    rounded = operator.copy()
+    rounded.model = rounded.model.plain()
+    function, state = network_of(operator, known)
     halved = halved_names(state, f"export {path}") if weights == "float16" else []
-
-    def function(given: dict[str, Tensor], *inputs: Tensor) -> Tensor:
-        return torch.func.functional_call(net, given, inputs)
-
     examples = _examples(operator, known, resolution)
     about = {
         "what": "operator", "card": operator.card, "weights": weights, "operator_digest": operator.digest,
@@ -120,6 +118,20 @@ def export_operator(
             parameter.copy_(parameter.half())
     expected = [each.predict(examples[0], examples[1], known) for each in (rounded, operator)]
     return _written(path, function, state, halved, known, examples, expected, about)
+
+
+def network_of(operator: Operator, system: System) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
+    """`predict` without its checks, as a function of weights, source and coefficients; and the weights, in float32."""
+    from .operator import apply_operators
+
+    plain = operator.copy().to("cpu")
+    plain.model = plain.model.plain().float()
+    net = _Net(plain, system, apply_operators)
+
+    def function(given: dict[str, Tensor], *inputs: Tensor) -> Tensor:
+        return torch.func.functional_call(net, given, inputs)
+
+    return function, {key: value.detach() for key, value in net.named_parameters()}
 
 
 def export_solver(system: System, path: str | Path, resolution: Resolution | None = None) -> Exported:
@@ -190,29 +202,18 @@ def _written(path, function, state, halved, system, examples, expected, about) -
     inputs = examples if system.coefficient_names else examples[:1]
     graph = _Graph(function, state, halved, inputs).eval()
     names = ["source", "coefficients"][: len(inputs)]
-    batch = torch.export.Dim("batch", min=1)
-    with _quiet(), torch.no_grad():
-        program = torch.export.export(
-            graph, tuple(inputs), dynamic_shapes=(tuple({0: batch} for _ in inputs),), strict=False
-        )
-        if path.suffix == ".onnx":
-            translated: Any = torch.onnx.export(
-                program, dynamo=True, opset_version=OPSET, input_names=names, output_names=["solution"], verbose=False,
-                optimize=False,
-            )  # fmt: skip
-            _simplify(translated.model)
-            run = _session(_bytes_of_onnx(translated, {}), names)
-        else:
-            run = program.module()
-        found = run(*inputs)
-        alone = run(*(each[:1] for each in inputs))
+    program = _program(graph, inputs)
+    if path.suffix == ".onnx":
+        translated = _translated(program, names, ["solution"])
+        _simplify(translated.model)
+        run = _session(_bytes_of_onnx(translated, {}), names)
+    else:
+        run = lambda *given: [program.module()(*given)]  # noqa: E731
+    with torch.no_grad():
+        (found,), (alone,) = run(*inputs), run(*(each[:1] for each in inputs))
     difference, rounding = (_difference(found, each) for each in expected)
     difference = max(difference, _difference(alone, expected[0][:1]))
-    if not difference <= LARGEST_DIFFERENCE:
-        raise ValueError(
-            f"export {path}: expected solutions within {LARGEST_DIFFERENCE:g} of PyTorch's, got {difference:.2g}; "
-            "nothing was written; try another grid, and report it"
-        )
+    _check_difference(path, difference)
     said = {key: json.dumps(value) for key, value in (_about(system, examples, names) | about).items()}
     said["difference"] = json.dumps(difference)
     if path.suffix == ".onnx":
@@ -225,6 +226,71 @@ def _written(path, function, state, halved, system, examples, expected, about) -
     with atomic_path(path) as partial:
         partial.write_bytes(content)
     return Exported(path, difference, rounding, len(content))
+
+
+def export_function(
+    function: Callable[..., Sequence[Tensor]],
+    path: str | Path,
+    given: Mapping[str, Tensor],
+    results: Sequence[str],
+    weights: Mapping[str, Tensor] | None = None,
+) -> float:
+    """Write a computation as ONNX whose weights are in a file of their own, so that others can take their place.
+
+    Args:
+        function: of a dictionary of weights and of the inputs; it gives the results. Of each of these the first axis is
+            that of the examples, whose number is free.
+        path: file to write, ``*.onnx``.
+        given: inputs to trace and to check with, by name, of at least three examples.
+        results: names of what the function gives.
+        weights: float32, by name. They are looked for in a file called ``weights``, one after another in this order.
+
+    Returns:
+        The largest relative difference to PyTorch, of the examples and the results that are floating-point numbers.
+
+    Raises:
+        ValueError: as `Operator.export`.
+    """
+    path, weights, inputs = _checked_path(path), dict(weights or {}), list(given.values())
+    graph = _Graph(function, weights, [], inputs).eval()
+    translated = _translated(_program(graph, inputs), list(given), list(results))
+    outer = [translated.model.graph.initializers[name] for name in graph.names.values()]
+    for value in outer:  # as inputs they are left alone where constants are computed
+        del translated.model.graph.initializers[value.name]
+        translated.model.graph.inputs.append(value)
+    _simplify(translated.model)
+    run = _session(_bytes_of_onnx(translated, {}), [*given, *graph.names.values()])
+    with torch.no_grad():
+        found, expected = run(*inputs, *weights.values()), function(weights, *inputs)
+    difference = max(_difference(a, b) for a, b in zip(found, expected, strict=True))
+    _check_difference(path, difference)
+    content = _bytes_of_onnx(translated, {}, {graph.names[key]: value.shape for key, value in weights.items()})
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+    return difference
+
+
+def _program(graph: _Graph, inputs: Sequence[Tensor]) -> Any:
+    batch = torch.export.Dim("batch", min=1)
+    shapes = (tuple({0: batch} for _ in inputs),)
+    with _quiet(), torch.no_grad():
+        return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes, strict=False)
+
+
+def _translated(program: Any, names: list[str], results: list[str]) -> Any:
+    with _quiet(), torch.no_grad():
+        return torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, input_names=names, output_names=results, verbose=False,
+            optimize=False,
+        )  # fmt: skip
+
+
+def _check_difference(path: Path, difference: float) -> None:
+    if not difference <= LARGEST_DIFFERENCE:
+        raise ValueError(
+            f"export {path}: expected solutions within {LARGEST_DIFFERENCE:g} of PyTorch's, got {difference:.2g}; "
+            "nothing was written; try another grid, and report it"
+        )
 
 
 def _about(system: System, examples: list[Tensor], names: list[str]) -> dict[str, Any]:
@@ -254,18 +320,30 @@ def _about(system: System, examples: list[Tensor], names: list[str]) -> dict[str
 
 def _difference(found: Any, expected: Tensor) -> float:
     """Largest relative difference over examples."""
-    found, expected = torch.as_tensor(found).double().flatten(1), expected.double().flatten(1)
-    return float(((found - expected).norm(dim=1) / expected.norm(dim=1)).max())
+    found, expected = (torch.as_tensor(each).double().reshape(len(expected), -1) for each in (found, expected))
+    off = (found - expected).masked_fill(found == expected, 0)  # infinity is infinity
+    return float((off.norm(dim=1) / expected.norm(dim=1).clamp(min=SMALLEST)).max())
 
 
-def _bytes_of_onnx(translated: Any, said: dict[str, str]) -> bytes:
+def _bytes_of_onnx(translated: Any, said: dict[str, str], outer: Mapping[str, Sequence[int]] | None = None) -> bytes:
+    """The file; the inputs named in ``outer`` are weights of these shapes in a file of their own."""
     model = translated.model
     for node in model.graph:  # where in whose files an operation was traced is for nobody to know
         node.metadata_props.clear()
     model.metadata_props.clear()
     model.metadata_props.update(said)
     model.producer_name, model.producer_version = "sciml-fm", __version__
-    return translated.model_proto.SerializeToString()
+    proto, at = translated.model_proto, 0
+    kept = [each for each in proto.graph.input if each.name not in (outer or {})]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    for name, shape in (outer or {}).items():
+        size = 4 * math.prod(shape)
+        weight = proto.graph.initializer.add(name=name, dims=shape, data_type=1, data_location=1)  # float32, external
+        for key, value in {"location": "weights", "offset": at, "length": size}.items():
+            weight.external_data.add(key=key, value=str(value))
+        at += size
+    return proto.SerializeToString()
 
 
 def _simplify(model: Any) -> None:
@@ -281,7 +359,7 @@ def _session(content: bytes, names: list[str]) -> Callable[..., Any]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda *given: session.run(None, {name: each.numpy() for name, each in zip(names, given, strict=True)})[0]
+    return lambda *given: session.run(None, {name: each.numpy() for name, each in zip(names, given, strict=True)})
 
 
 def _checked_path(path: str | Path) -> Path:

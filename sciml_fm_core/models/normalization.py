@@ -381,7 +381,7 @@ class DimensionlessNormalization(Normalization):
     def _scaled(self, source, coefficients, system, mode_points, variation):
         g = _root_mean_square(source)
         features = self._arrange(system.features(coefficients), system.feature_names).to(source.dtype)
-        centre, spread = features.new_tensor(self.centre), features.new_tensor(self.spread)
+        centre, spread = (torch.as_tensor(each).to(features) for each in (self.centre, self.spread))
         return Encoded(
             (source / g[:, None, None])[:, None],
             torch.asinh((features - centre) / spread),

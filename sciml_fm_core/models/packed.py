@@ -78,6 +78,20 @@ def _in_blocks(numbers: Tensor, size: int) -> Tensor:
     return torch.nn.functional.pad(numbers.flatten(), (0, -numbers.numel() % size)).unflatten(0, (-1, size))
 
 
+def unzipped(packed: State, shapes: Mapping[str, tuple[int, ...]], block: int = BLOCK) -> State:
+    """What `pack` gave, with the largest numbers and shares of those that were compressed.
+
+    Raises:
+        ValueError: if what is compressed is no weight of one of the shapes.
+    """
+    zipped = [key for key in packed if key.endswith(":zipped") and packed[key].dtype == torch.uint8]
+    return {key: value for key, value in packed.items() if key not in zipped} | {
+        part: value
+        for name in (key.removesuffix(":zipped") for key in zipped)
+        for part, value in _unzipped(name, packed[f"{name}:zipped"], shapes.get(name), block).items()
+    }
+
+
 def _unzipped(name: str, zipped: Tensor, shape: tuple[int, ...] | None, block: int) -> State:
     """Largest numbers and shares of a compressed tensor, of which the network knows the shape."""
     count = 0 if shape is None else math.prod(shape)
@@ -116,13 +130,7 @@ def unpack(
     Raises:
         ValueError: if these are no packed weights, or have other shapes than the parent's.
     """
-    zipped = [key for key in packed if key.endswith(":zipped") and packed[key].dtype == torch.uint8]
-    packed = {key: value for key, value in packed.items() if key not in zipped} | {
-        part: value
-        for name in (key.removesuffix(":zipped") for key in zipped)
-        for part, value in _unzipped(name, packed[f"{name}:zipped"], (shapes or {}).get(name), block).items()
-    }
-    state = {}
+    packed, state = unzipped(packed, shapes or {}, block), {}
     for key, numbers in packed.items():
         name, _, part = key.rpartition(":")
         if part in ("largest", "scale"):

@@ -236,6 +236,7 @@ def _asinh(x: Tensor) -> Tensor:
 _OF_REAL: dict[str, Callable[..., Any]] = {
     "frexp": _frexp,
     "asinh": _asinh,
+    "hypot": lambda a, b: _size(Pair(a, b)),
     "complex": Pair,
     "polar": lambda size, angle: Pair(size * angle.cos(), size * angle.sin()),
     "view_as_complex": lambda x: Pair(x.select(-1, 0), x.select(-1, 1)),

@@ -7,6 +7,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from sciml_fm_core.eager import known_values
+
 from .diffusion import (
     DIFFUSION_FEATURES,
     FLOW_DIRECTION,
@@ -20,11 +22,12 @@ from .diffusion import (
     tensor_in_latex,
 )
 from .parameter import Parameter
-from .spectral import advection_symbol, laplacian, parseval_weights, power_of_two, transform, vector_norm
+from .spectral import advection_symbol, is_finite, laplacian, parseval_weights, power_of_two, transform, vector_norm
 from .spectral_system import SpectralSystem
 from .symmetries import Geometry
 
 _ROOT_ITERATIONS = 60
+_TRACED_ITERATIONS = 12  # where nobody can look whether the last step was small
 _LAST_STEP = 1e-5  # in log speed: Newton's method squares it
 
 
@@ -120,8 +123,8 @@ class AdvectionDiffusion(SpectralSystem):
                 flow are never advected, so Psi has a limit).
         """
         ratio = ratio.double()
-        if not (ratio > 0).all():
-            raise ValueError(f"advection ratio: expected values above 0, got {ratio.min():.3g}")
+        if (known := known_values(ratio)) is not None and not (known > 0).all():
+            raise ValueError(f"advection ratio: expected values above 0, got {known.min():.3g}")
         n = source.shape[-1]
         size = power_of_two(diffusion.double()[..., :2].amax(dim=-1))
         diffusion = diffusion.double() / size[..., None]
@@ -129,7 +132,7 @@ class AdvectionDiffusion(SpectralSystem):
         target = ratio**2 / (1 + ratio**2)  # the share N of the energy that must be advected
         energy = self._energy(source)
         largest = energy.reshape(-1, n, n // 2 + 1).amax(0)
-        if not torch.isfinite(largest).all():
+        if not is_finite(largest):
             raise ValueError(
                 "advection ratio: expected a source that is finite and not zero; it has no ratio otherwise"
             )
@@ -137,7 +140,8 @@ class AdvectionDiffusion(SpectralSystem):
         rows, half = largest.sum(1), n // 2
         shells = largest.sum(0) + rows[: half + 1] + rows.roll(-1).flip(0)[: half + 1]  # by |kx|, ky and -ky
         rounding = 0.1 * torch.finfo(source.dtype).eps * torch.minimum(target, 1 / (1 + ratio**2)).min()
-        half = min(max(int((shells.flip(0).cumsum(0) > rounding).sum()), 2), half)
+        if (needed := known_values((shells.flip(0).cumsum(0) > rounding).sum())) is not None:
+            half = min(max(int(needed), 2), half)
         energy = torch.cat([energy[..., :half, : half + 1], energy[..., -half:, : half + 1]], dim=-2)
         direction = torch.stack([torch.cos(angle.double()), torch.sin(angle.double())], dim=-1)
         unit_advection = advection_symbol(direction, 2 * half)
@@ -145,10 +149,11 @@ class AdvectionDiffusion(SpectralSystem):
         unit_advection.masked_fill_(unit_advection.abs() < 1e-12 * torch.pi * n, 0)
         diffused_symbol = diffusion_symbol(diffusion, 2 * half)
         diffused_symbol[..., 0, 0] = 1  # the mean carries no energy
-        squared_ratio = (unit_advection / diffused_symbol).square_().flatten(-2)  # (A / D)^2
+        squared_ratio = (unit_advection / diffused_symbol).square().flatten(-2)  # (A / D)^2
         energy = energy.flatten(-2)
         reachable = (energy * (squared_ratio > 0)).sum(-1)
-        if (target >= reachable).any():
+        beyond = target >= reachable
+        if (known := known_values(beyond)) is not None and known.any():
             limit = (reachable / (1 - reachable).clamp(min=1e-300)).sqrt().min()
             raise ValueError(
                 f"advection ratio: expected at most {limit:.3g} for this source and flow direction, got "
@@ -158,7 +163,7 @@ class AdvectionDiffusion(SpectralSystem):
         log_high = torch.full_like(target, 30.0)
         # Start where the mode of average diffusivity over advection would have the asked ratio.
         log_speed = torch.log(ratio) - 0.5 * torch.log((energy * squared_ratio).sum(-1))
-        for _ in range(_ROOT_ITERATIONS):
+        for step in range(1, _ROOT_ITERATIONS + 1):
             squared_speed = torch.exp(2 * log_speed)
             diffused_share = (squared_speed[..., None] * squared_ratio).add_(1).reciprocal_()
             # Both shares are summed from their own terms: as 1 - N, the smaller would be lost to rounding.
@@ -170,8 +175,9 @@ class AdvectionDiffusion(SpectralSystem):
             slope = 2 * overlap * (1 / advected + 1 / diffused)
             error = torch.log(advected) - torch.log(diffused) - 2 * torch.log(ratio)
             newton = log_speed - error / slope
-            if ((newton - log_speed).abs() < _LAST_STEP).all():
-                return torch.exp(newton) * size
+            moved = known_values((newton - log_speed).abs())
+            if step == _TRACED_ITERATIONS if moved is None else (moved < _LAST_STEP).all():
+                return (torch.exp(newton) * size).masked_fill(beyond, torch.nan)
             log_low = torch.where(error < 0, log_speed, log_low)
             log_high = torch.where(error > 0, log_speed, log_high)
             inside = (newton >= log_low) & (newton <= log_high)  # at an end: a root that rounding has reached stays

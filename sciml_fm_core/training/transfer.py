@@ -385,24 +385,18 @@ def fine_tune(
     config = _completed(config if unlabelled is None else unlabelled_config(config), operator)
     batches: Batches
     held_out: Examples | Trajectories | None
-    said: dict = {}
-    if isinstance(data, Trajectories):
-        resolved, batches, held_out, about = _of_trajectories(
-            operator, data, system, validation, unrolled, batch_size, seed
-        )
-    elif data is not None:
-        resolved, data = _data_for(operator, data, system, config)
-        held_out, said = _validated(validation, resolved, system)
-        size = LABELLED_BATCH if batch_size is None else batch_size
-        batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
-        about = _about_data(data, batches)
-        batches = TurnedBatches(batches, seed=seed) if symmetries else batches
-    elif unlabelled is not None:
+    if unlabelled is not None:
         resolved = operator.normalization.resolve(unlabelled.system)
         given, said = _validated(validation, resolved, system, labels=False)
         batches, held_out, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, given)
+        about = about | said
+    else:
+        resolved, batches, held_out, about = _downstream(
+            operator, cast(Data | Trajectories, data), system, validation, config, unrolled, batch_size, resolution,
+            seed, symmetries,
+        )  # fmt: skip
     result = _adapt(operator.copy, resolved, batches, held_out, config, learning_rates, LINE, callback, checkpoint)
-    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", resolved, about | said, config)
+    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", resolved, about, config)
     return result
 
 
@@ -430,31 +424,21 @@ def train_from_scratch(
     keep those of the operator.
     """
     config = _completed(config, operator)
-    drawn: Batches
-    held_out: Examples | Trajectories | None
-    said: dict = {}
-    if isinstance(data, Trajectories):
-        resolved, drawn, held_out, about = _of_trajectories(
-            operator, data, system, validation, unrolled, batch_size, seed
-        )
-    else:
-        resolved, data = _data_for(operator, data, system, config)
-        held_out, said = _validated(validation, resolved, system)
-        size = LABELLED_BATCH if batch_size is None else batch_size
-        batches = FixedBatches([(resolved, data)], size, resolution=resolution, seed=seed, device=operator.device)
-        drawn = TurnedBatches(batches, seed=seed) if symmetries else batches
-        about = _about_data(data, batches) | said
-
+    if not isinstance(data, Trajectories):
+        data, system = with_system(data, system)  # a file is opened once
+    resolved, batches, held_out, about = _downstream(
+        operator, data, system, validation, config, unrolled, batch_size, resolution, seed, symmetries
+    )
     normalization = operator.normalization
-    given = None if isinstance(data, Trajectories) or len(normalization.systems) > 1 else data
-    if isinstance(normalization, PaperNormalization | FieldsNormalization) and given is not None:
-        normalization = type(normalization).fit([(resolved, sample(given))])
+    one_system = len(normalization.systems) == 1 and not isinstance(data, Trajectories)
+    if isinstance(normalization, PaperNormalization | FieldsNormalization) and one_system:
+        normalization = type(normalization).fit([(resolved, sample(open_data(data, resolved, "data")))])
 
     def fresh() -> Operator:
         model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
         return Operator(model, normalization, operator.card)
 
-    result = _adapt(fresh, resolved, drawn, held_out, config, learning_rates, (), callback, checkpoint)
+    result = _adapt(fresh, resolved, batches, held_out, config, learning_rates, (), callback, checkpoint)
     result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", resolved, about, config)
     return result
 
@@ -477,39 +461,41 @@ def _completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
     return config.completed(learning_rate=ADAPT_LEARNING_RATE, loss=loss, warmup=0, composed=0.0)
 
 
-def _of_trajectories(
+def _downstream(
     operator: Operator,
-    data: Trajectories,
+    data: Data | Trajectories,
     system: System | str | None,
     validation: Data | Trajectories | None,
+    config: TrainConfig,
     unrolled: Unrolled | None,
     batch_size: int | None,
+    resolution: Resolution | Mapping[float, Resolution] | None,
     seed: int,
-) -> tuple[System, FixedTrajectories, Trajectories | None, dict]:
-    """The evolution of trajectories, batches of them, what they are validated by, and what a card says of them."""
-    if validation is not None and not isinstance(validation, Trajectories):
-        raise ValueError("validation: expected trajectories, as the data are")
-    resolved = operator.normalization.resolve(system)
-    batches = FixedTrajectories(
-        resolved, data, batch_size or find_recipe("step").batch_size, unrolled, seed=seed, device=operator.device
-    )
-    about = {
-        "downstream_task": Task(resolved, data.dial.min().item(), data.dial.max().item()).label,
-        "downstream_examples": data.size, "steps_of_each": data.steps, "batch_size": batches.batch_size,
-        "unrolled": batches.unrolled.described(),
-    }  # fmt: skip
-    return resolved, batches, validation, about
-
-
-def _data_for(
-    operator: Operator, data: Data, system: System | str | None, config: TrainConfig
-) -> tuple[System, Reader]:
-    """The system of examples to train on, which the operator knows, and a reader of them."""
-    data, system = with_system(data, system)
-    resolved = operator.normalization.resolve(system)
+    symmetries: bool,
+) -> tuple[System, Batches, Examples | Trajectories | None, dict]:
+    """The system of labelled data, batches of them, what they are validated by, and what a card says of them."""
+    device = operator.device
+    if isinstance(data, Trajectories):
+        if validation is not None and not isinstance(validation, Trajectories):
+            raise ValueError("validation: expected trajectories, as the data are")
+        resolved = operator.normalization.resolve(system)
+        size = batch_size or find_recipe("step").batch_size
+        steps = FixedTrajectories(resolved, data, size, unrolled, seed=seed, device=device)
+        about = {
+            "downstream_task": Task(resolved, data.dial.min().item(), data.dial.max().item()).label,
+            "downstream_examples": data.size, "steps_of_each": data.steps, "batch_size": steps.batch_size,
+            "unrolled": steps.unrolled.described(),
+        }  # fmt: skip
+        return resolved, steps, validation, about
+    data, named = with_system(data, system)
+    resolved = operator.normalization.resolve(named)
     reader = open_data(data, resolved, "data")
     check_kept([(resolved, reader)], cast(str, config.loss), "data")
-    return resolved, reader
+    held_out, said = _validated(validation, resolved, system)
+    size = LABELLED_BATCH if batch_size is None else batch_size
+    batches = FixedBatches([(resolved, reader)], size, resolution=resolution, seed=seed, device=device)
+    about = _about_data(reader, batches) | said
+    return resolved, TurnedBatches(batches, seed=seed) if symmetries else batches, held_out, about
 
 
 def _validated(

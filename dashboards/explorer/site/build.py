@@ -1,0 +1,310 @@
+"""The folder of the static page: graphs, weights, first frames, and all words and numbers that do not follow a hand."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from explorer import text
+from explorer.bundles import find_bundles, pretraining_range
+from explorer.compute import compute, frame_message, is_drawn_as_gaussians
+from explorer.error_curves import along, mean_at, mean_errors
+from explorer.insight import examples_curve
+from explorer.lesson_card import LessonCard
+from explorer.link import query_of, result_name
+from explorer.setup import setup_message
+from explorer.shared import shared_operator, shipped_results
+from explorer.stage import BROWSER, SCRIPTS, Stage, pack
+from explorer.state import ExploreState, midpoint, opening_dial
+from sciml_fm_core._version import __version__
+from sciml_fm_core.data.splits import stream
+from sciml_fm_core.files import atomic_path
+from sciml_fm_core.models.export import export_function
+from sciml_fm_core.models.operator import Operator, read_header, shipped_adaptations
+from sciml_fm_core.models.packed import unzipped
+from sciml_fm_core.physics.sources import PRESETS, draw_amplitudes
+from sciml_fm_core.physics.system import SYSTEMS, System
+
+from . import graphs
+from .runtime import RUNTIME, copy_runtime
+
+HERE = Path(__file__).parent
+PAGES = ("index.html", "feeder.js", "worker.js")
+MOVING, RESTING = 64, 128
+"""Points of a frame while the dial moves, and at rest."""
+SEEDS, SPARSITIES = range(24), tuple(round(0.05 * i, 2) for i in range(20))
+"""Of the random sources that the page has: their amplitudes are drawn here."""
+SIZES = (8, 32)
+"""Numbers of examples whose fine-tunings the page has."""
+EXAMPLES = 3
+"""Examples that each graph is traced and checked with."""
+COMMON, OF_SYSTEM = ("systems", "predictors"), ("equation", "dial", "resonances", "names", "steps", "further")
+"""Entries of the message of the controls that are the same for all systems, and for all models of a system."""
+
+
+def write_site(
+    folder: Path, runtime: Path | None = None, systems: Sequence[str] = (), tell: Callable[[str], None] = print
+) -> int:
+    """Write the folder, and give its size in bytes.
+
+    Args:
+        folder: where; it is made, and files of the same names are replaced.
+        runtime: a folder with the files `RUNTIME` of onnxruntime-web; of npm's package where None.
+        systems: names of those to have; all that can be computed in a browser where there are none.
+        tell: called with what is done next.
+
+    Raises:
+        ValueError: if a system is not there or cannot be computed in a browser, or the runtime is not to be had.
+    """
+    chosen = [SYSTEMS[name] for name in systems or SYSTEMS if systems or is_drawn_as_gaussians(SYSTEMS[name])]
+    if bad := [each.name for each in chosen if not is_drawn_as_gaussians(each)]:
+        raise ValueError(f"site: expected systems that a symbol solves, got {', '.join(bad)}; leave them out")
+    for part in ("runtime", "graphs", "weights", "frames"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    copy_runtime(folder / "runtime", runtime)
+    site = Site(folder, chosen, tell)
+    site.write()
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+class Site:
+    """One folder in the making.
+
+    Args:
+        folder, systems, tell: as those of `write_site`.
+    """
+
+    def __init__(self, folder: Path, systems: Sequence[System], tell: Callable[[str], None]):
+        self.folder, self.systems, self.tell = folder, systems, tell
+        bundles, _ = find_bundles()
+        shipped = {name: bundle for name, bundle in bundles.items() if bundle.shipped}
+        kept = {
+            owner: {key: result for key, result in results.items() if result.settings.examples in SIZES}
+            for owner, results in shipped_results().items()
+        }
+        self.state = ExploreState(shipped, shared_operator, kept=kept)
+        self.operators: dict[str, Operator] = {}
+        self.networks: dict[str, str] = {}  # graph by what it is made of
+        self.page: dict[str, Any] = {"weights": {}, "networks": {}, "systems": {}, "curves": {}}
+
+    def write(self) -> None:
+        """Write all files."""
+        for name in PAGES:
+            shutil.copyfile(HERE / name, self.folder / name)
+        script = "\n".join((BROWSER / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+        (self.folder / "stage.js").write_text(script, encoding="utf-8")
+        for n in (MOVING, RESTING):
+            amplitudes = torch.rand(EXAMPLES, 12, 12, generator=torch.Generator().manual_seed(0))
+            self.graph(f"random-{n}", graphs.random_source(n), {"amplitudes": amplitudes}, graphs.SOURCES)
+            rows = amplitudes[:, 0, :3].double()
+            self.graph(f"drawn-{n}", graphs.drawn_source(n), {"rows": rows}, graphs.SOURCES)
+        for system in self.systems:
+            self.add_system(system)
+        amplitudes = [
+            draw_amplitudes(torch.tensor([sparsity]), stream(seed, "explore"))
+            for seed in SEEDS
+            for sparsity in SPARSITIES
+        ]
+        self.binary("amplitudes", torch.cat(amplitudes).numpy().astype("<f4").tobytes())
+        self.state.choose_system(self.systems[0].name)
+        parameters = {name: Stage.param[name].default for name in ("style", "colours", "scales", "texts")}
+        message = setup_message(self.state)
+        known = {system.name for system in self.systems}
+        self.page |= {
+            "component": parameters,
+            "common": {name: message[name] for name in COMMON},
+            "opens": self.systems[0].name,
+            "version": __version__,
+            "sentence": text.SENTENCE,
+            "points": [MOVING, RESTING],
+            "seeds": [*SEEDS],
+            "sparsities": SPARSITIES,
+            "presets": PRESETS,
+            "files": list(RUNTIME),
+            "lessons": self.lessons(),
+        }
+        self.page["common"]["systems"] = [each for each in message["systems"] if each["value"] in known]
+        self.binary("page.json", json.dumps(self.page, allow_nan=False, ensure_ascii=False).encode())
+
+    def binary(self, name: str, content: bytes) -> None:
+        """Write a compressed file."""
+        with atomic_path(self.folder / f"{name}.gz") as partial:
+            partial.write_bytes(gzip.compress(content, 9, mtime=0))
+
+    def graph(self, name: str, function: graphs.Function, given: dict, results: Sequence[str], weights=None) -> None:
+        """Write a graph, compressed."""
+        self.tell(name)
+        path = self.folder / "graphs" / f"{name}.onnx"
+        export_function(function, path, given, results, weights)
+        self.binary(f"graphs/{path.name}", path.read_bytes())
+        path.unlink()
+
+    # Systems and operators ------------------------------------------------------------------------------------------
+
+    def add_system(self, system: System) -> None:
+        """Write what one system needs, and a frame to begin with."""
+        state = self.state
+        state.choose_system(system.name)
+        dial, parameters = (torch.tensor(each, dtype=torch.float64) for each in (state.dial, state.query().parameters))
+        for n in (MOVING, RESTING):
+            amplitudes = draw_amplitudes(torch.full((EXAMPLES,), 0.5), stream(0, "explore"))
+            source = graphs.random_source(n)({}, amplitudes)[system.zero_mean]
+            given = {"source": source, "dial": dial.repeat(EXAMPLES), "parameters": parameters.repeat(EXAMPLES, 1)}
+            solve = graphs.solver(system, n)
+            self.graph(f"solve-{system.name}-{n}", solve, given, graphs.SOLVED)
+            coefficients, solution = solve({}, *given.values())[:2]
+            given = {"prediction": 1.1 * solution + 1e-3, "solution": solution, "source": source}
+            measured = given | {"coefficients": coefficients}
+            self.graph(f"measure-{system.name}-{n}", graphs.measure(system), measured, graphs.MEASURED)
+        message = setup_message(state)
+        entry = self.page["systems"][system.name] = {
+            "setup": {name: message[name] for name in OF_SYSTEM},
+            "model": state.bundle_name,
+            "zero_mean": system.zero_mean,
+            "limit": system.max_solution,
+            "parameters": [
+                {
+                    "name": each.name, "title": each.title, "help": each.help, "angle": each.angle, "low": each.low,
+                    "high": each.high, "most": max(each.high, each.period) if each.angle else each.high,
+                    "step": each.step, "default": each.default,
+                }
+                for each in system.parameters
+            ],
+            "models": {bundle.name: self.model(system, bundle.name) for bundle in state.bundles_of(system)},
+        }  # fmt: skip
+        state.choose_system(system.name)
+        frame = compute(replace(state.query(), resolution=RESTING))
+        chosen = entry["models"][state.bundle_name]
+        mean = mean_at(state.dial, self.page["curves"][system.name][chosen["operators"]["zero_shot"]])
+        header, arrays = frame_message(frame, mean)
+        self.binary(f"frames/{system.name}", pack({"kind": "frame", **header}, arrays))
+
+    def model(self, system: System, name: str) -> dict[str, Any]:
+        """What the page says and needs of a model and its fine-tunings."""
+        state = self.state
+        state.choose_system(system.name)
+        state.choose_bundle(name)
+        state.show(None)
+        bundle, trained = state.bundles[name], state.trained_range
+        message = setup_message(state)
+        own = {key: value for key, value in message.items() if key not in (*COMMON, *OF_SYSTEM)}
+        heads = [text.sentence(system, dial, trained, None, None, 0.0, None) for dial in system.dialled.values()]
+        shown = state.latest(system.name, name)
+        results = list(state.adapted.items())
+        self.weights(system, name, shared_operator(bundle))
+        entry = {
+            "setup": own | {"ensemble": False},
+            "operators": {"zero_shot": name},
+            "heads": heads,
+            "trained": trained is not None,
+            "opening": opening_dial(system, bundle),
+            "start": opening_dial(system, bundle) if shown is None else midpoint(state.adapted[shown].settings.task),
+            "result": "none" if shown is None else str([key for key, _ in results].index(shown)),
+            "results": {"none": {"name": "none", "operators": {}, "window": None, "given": ""}},
+            "history": bundle.history_on(system),
+            "examples": examples_curve(state),
+        }
+        for number, result in enumerate(result for _, result in results):
+            for kind, adapted in result.names.items():
+                self.weights(system, adapted, result.operators[kind]())
+            entry["results"][str(number)] = {
+                "name": result_name(result),
+                "operators": result.names,
+                "window": (result.settings.task.low, result.settings.task.high),
+                "given": result.settings.given,
+            }
+        return entry
+
+    def weights(self, system: System, name: str, operator: Operator) -> None:
+        """Write the weights of an operator, once; its graph for a system, once for all of its kind; and its curve."""
+        function, weights = graphs.network(operator, system)
+        form = json.dumps([system.name, operator.normalization.kind, operator.model.config.to_dict(), sorted(weights)])
+        if form not in self.networks:
+            self.networks[form] = f"network-{len(self.networks)}"
+            low, high = pretraining_range(system)
+            for n in (MOVING, RESTING):
+                amplitudes = draw_amplitudes(torch.full((EXAMPLES,), 0.5), stream(0, "explore"))
+                source = graphs.random_source(n)({}, amplitudes)[system.zero_mean]
+                parameters = torch.tensor([[each.default for each in system.parameters]], dtype=torch.float64)
+                dial = torch.linspace(low, high, EXAMPLES, dtype=torch.float64)
+                coefficients = system.coefficients(dial, source.double(), parameters.expand(EXAMPLES, -1)).float()
+                given = {"source": source, "coefficients": coefficients}
+                self.graph(f"{self.networks[form]}-{n}", function, given, ["prediction"], weights)
+        self.page["networks"].setdefault(system.name, {})[name] = self.networks[form]
+        if name not in self.page["weights"]:
+            content, self.page["weights"][name] = stored(name, weights)
+            self.binary(f"weights/{name}", content)
+        curve = self.page["curves"].setdefault(system.name, {})
+        if name not in curve:
+            self.tell(f"curve of {name} for {system.name}")
+            values = along(system)
+            (errors,) = mean_errors([operator], values, system)
+            pairs = zip(values, errors, strict=True)
+            curve[name] = [(value, float(f"{error:.4g}")) for value, error in pairs if math.isfinite(error)]
+
+    # Lessons --------------------------------------------------------------------------------------------------------
+
+    def lessons(self) -> dict[str, Any]:
+        """What the card says at each step, where the page is then, and the answer to each guess."""
+        told: list[dict[str, Any]] = []
+        found: dict[str, Any] = {"steps": {}, "score": text.SCORE}
+        with ThreadPoolExecutor(1) as numbers, ThreadPoolExecutor(1) as loop:
+            card = LessonCard(self.state, lambda kind, **header: told.append({"kind": kind} | header), numbers)
+            found["none"] = card.offered[0]
+            for name, lesson in card.lessons.items():
+                self.tell(f"lesson {name}")
+                card.open(name)
+                steps = []
+                for number, step in enumerate(lesson.steps):
+                    card.show(number)
+                    if self.state.gone or self.state.system not in self.systems:
+                        break
+                    message, at, answers = told[-1], query_of(self.state), []
+                    for guess in range(len(step.choices)):
+                        card.guesses.clear()
+                        card.show(number)
+                        loop.submit(asyncio.run, card.check(guess)).result()
+                        answers.append(told[-1]["text"])
+                    right, then = step.right - 1, query_of(self.state)
+                    steps.append({"message": message, "at": at, "right": right, "answers": answers, "then": then})
+                if len(steps) == len(lesson.steps):
+                    found["steps"][name] = steps
+        return found
+
+
+def stored(name: str, weights: dict[str, torch.Tensor]) -> tuple[bytes, dict[str, Any]]:
+    """Weights as bytes, one after another, and how they are to be read.
+
+    Each is float32, or float16 where that holds it exactly; or, of an operator whose bundle is packed, the float32
+    largest number of each block and shares of it in int8, of what the weight differs by from that of the ``parent``.
+    """
+    path, shares, about = shipped_adaptations().get(name), {}, {}
+    if path and (packed := read_header(path).packed):
+        shapes = {key.removeprefix("model."): tuple(value.shape) for key, value in weights.items()}
+        shares, about = (
+            unzipped(load_file(path), shapes, packed.block),
+            {"parent": packed.parent, "block": packed.block},
+        )
+    parts, said = [], []
+    for key, value in weights.items():
+        own = key.removeprefix("model.")
+        if f"{own}:shares" in shares and shares[f"{own}:shares"].dtype == torch.int8:
+            kind, found = "shares", (shares[f"{own}:largest"].numpy().astype("<f4"), shares[f"{own}:shares"].numpy())
+        elif bool((value.half().float() == value).all()):
+            kind, found = "half", (value.numpy().astype("<f2"),)
+        else:
+            kind, found = "float", (value.numpy().astype("<f4"),)
+        parts += [each.tobytes() for each in found]
+        said.append([value.numel(), kind])
+    return b"".join(parts), {"parts": said} | about

@@ -1,0 +1,359 @@
+// Stands where the server stands for the served page: hears what the stage says, keeps the state, and tells it of frames.
+// All sentences, ranges and curves are those that Python wrote into page.json; all numbers of a frame come of its graphs.
+
+import {render} from './stage.js'
+
+const RESTS_AFTER = 60 // ms without a move: then the frame of full resolution follows
+
+const unpacked = async name => {
+  const answer = await fetch(new URL(name, import.meta.url))
+  return new Response(answer.body.pipeThrough(new DecompressionStream('gzip'))).arrayBuffer()
+}
+const page = JSON.parse(new TextDecoder().decode(await unpacked('page.json.gz')))
+
+// Workers -------------------------------------------------------------------------------------------------------------
+
+const workers = [], answers = new Map()
+let asked = 0
+for (let i = 0; i < Math.min(3, Math.max(1, navigator.hardwareConcurrency ?? 2)); i++) {
+  const worker = new Worker(new URL('worker.js', import.meta.url), {type: 'module'})
+  worker.onmessage = ({data: {id, found, error}}) => {
+    const {resolve, reject} = answers.get(id)
+    answers.delete(id)
+    if (error) reject(new Error(error))
+    else resolve(found)
+  }
+  worker.postMessage({begin: page})
+  workers.push(worker)
+}
+const ask = (number, message) => new Promise((resolve, reject) => {
+  const id = ++asked
+  answers.set(id, {resolve, reject})
+  workers[number % workers.length].postMessage({id, ...message})
+})
+
+// State ---------------------------------------------------------------------------------------------------------------
+
+const systemOf = () => page.systems[state.system], modelOf = () => systemOf().models[state.model], resultOf = () => modelOf().results[state.result]
+const radians = Math.PI / 180
+const kept = {} // parameters by system
+let preferred = null
+const state = {system: '', model: '', result: 'none', dial: 0, parameters: {}, drawn: false, gaussians: [], seed: 3, sparsity: 0.6}
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high)
+const nearest = (values, value) => values.reduce((best, each) => Math.abs(each - value) < Math.abs(best - value) ? each : best)
+function setDial(value) {
+  const {values, logarithmic} = systemOf().setup.dial
+  state.dial = values.includes(value) ? value
+    : logarithmic ? values[nearest(values.map((_, i) => i), 0)] && nearest(values, value) : nearest(values, value)
+}
+function chooseSystem(name) {
+  kept[state.system] = state.parameters
+  const next = page.systems[name]
+  if (!next) throw new Error(`there is no such equation here; expected one of ${Object.keys(page.systems).join(', ')}`)
+  state.system = name
+  state.model = preferred in next.models ? preferred : next.model
+  state.parameters = {...Object.fromEntries(next.parameters.map(one => [one.name, one.default])), ...kept[name]}
+  state.result = modelOf().result
+  state.dial = modelOf().start
+}
+function chooseModel(name) {
+  if (!(name in systemOf().models)) throw new Error(`there is no such operator here; choose one of ${Object.keys(systemOf().models).join(', ')}`)
+  const moved = state.dial !== modelOf().opening
+  preferred = name === systemOf().model ? null : name
+  state.model = name
+  state.result = modelOf().result
+  if (!moved) state.dial = modelOf().opening
+}
+const setParameter = (one, value) => { state.parameters = {...state.parameters, [one.name]: clamp(value, one.low, one.most)} }
+function placeGaussians(rows) {
+  const placed = rows.map(row => row.map(Number))
+  if (!placed.every(row => row.length === 3 && row.every(Number.isFinite))) throw new Error('expected x, y and an amplitude for each Gaussian, all finite')
+  state.drawn = true
+  state.gaussians = placed.map(([x, y, size]) => [((x % 1) + 1) % 1, ((y % 1) + 1) % 1, clamp(size, -1, 1)])
+}
+const drawRandom = seed => { state.drawn = false; state.seed = nearest(page.seeds, seed) }
+
+// Addresses are those of the served page, see link.py -------------------------------------------------------------------
+
+const short = (value, digits) => `${Number(value.toPrecision(digits))}`
+function query() {
+  const values = {system: state.system, model: state.model, dial: short(state.dial, 6)}
+  for (const one of systemOf().parameters) {
+    const value = state.parameters[one.name]
+    if (Math.abs(value - one.default) > 1e-9 * Math.max(Math.abs(value), Math.abs(one.default))) values[`p.${one.name}`] = short(one.angle ? value / radians : value, 4)
+  }
+  if (state.drawn) values.draw = state.gaussians.map(row => row.map(value => short(value, 3)).join()).join(';') || 'none'
+  else Object.assign(values, {seed: state.seed, sparsity: state.sparsity})
+  values.result = resultOf().name
+  return `${new URLSearchParams(values)}`.replaceAll('%3A', ':').replaceAll('%2C', ',').replaceAll('%3B', ';')
+}
+function restore(text) { // gives what of it makes no sense
+  const given = new URLSearchParams(text), problems = []
+  const attempt = (name, act) => {
+    const value = given.get(name)
+    if (value == null) return
+    try { act(value) } catch (error) { problems.push(`${name}=${value.slice(0, 60)} in the address is left out: ${error.message}`) }
+  }
+  const between = (text, low, high) => {
+    const value = Number(text)
+    if (text === '' || !(value >= low && value <= high)) throw new Error(`expected a number from ${low} to ${high}`)
+    return value
+  }
+  const among = (values, value, what) => {
+    if (!values.includes(value)) throw new Error(`this page has ${what}; all others are where the page has a server`)
+    return value
+  }
+  attempt('system', chooseSystem)
+  if (problems.length) return problems
+  attempt('model', chooseModel)
+  attempt('dial', value => { const {low, high} = systemOf().setup.dial; setDial(between(value, low, high)) })
+  for (const one of systemOf().parameters) attempt(`p.${one.name}`, value => {
+    const unit = one.angle ? radians : 1
+    setParameter(one, unit * between(value, one.low / unit, one.most / unit + 1e-6))
+  })
+  attempt('sparsity', value => { state.drawn = false; state.sparsity = among(page.sparsities, between(value, 0, 1), 'sparsities in steps of 0.05 up to 0.95') })
+  attempt('seed', value => drawRandom(among(page.seeds, between(value, 0, 2 ** 31 - 1), `the seeds 0 to ${page.seeds.at(-1)}`)))
+  attempt('draw', value => placeGaussians(value === 'none' ? [] : value.split(';').filter(Boolean).map(row => row.split(','))))
+  attempt('result', value => {
+    const known = Object.entries(modelOf().results).find(([, one]) => one.name === value || one.name.startsWith(`${value}:`))
+    if (!known) throw new Error('there is no such fine-tuning here')
+    state.result = known[0]
+  })
+  return problems
+}
+const choices = () => JSON.stringify([state.system, state.model, state.result, state.drawn, state.seed])
+
+// What the stage is told ------------------------------------------------------------------------------------------------
+
+let hears = null, turn = 0, chosen = null
+let lesson = {name: 'none', number: 0, guesses: {}}
+const offered = [page.lessons.none, ...Object.entries(page.lessons.steps).map(([value, [{message}]]) => ({value, label: message.title}))]
+const model = {...page.component, id: 'stage', send_msg: message => hear(message), on: (_, act) => { hears = act }}
+const tell = message => hears({data: message})
+const notice = (text, more = {}) => tell({kind: 'notice', text: text[0].toUpperCase() + text.slice(1), ...more})
+
+function setUp() {
+  const own = systemOf()
+  tell({
+    kind: 'setup', ...page.common, ...own.setup, ...modelOf().setup, window: resultOf().window, shown: state.result,
+    system: state.system, model: state.model, drawn: state.drawn, gaussians: state.gaussians, training: null,
+    dial: {...own.setup.dial, value: state.dial}, lessons: offered, lesson: lesson.name, turn,
+  })
+  const curves = {}
+  for (const [key, name] of Object.entries(operators())) curves[key] = page.curves[state.system][name]
+  tell({kind: 'curves', reset: true, curves})
+  settings()
+}
+const operators = () => ({...modelOf().operators, ...resultOf().operators})
+function tellAddress() {
+  const now = choices(), text = query()
+  tell({kind: 'address', query: text, push: chosen !== null && chosen !== now})
+  chosen = now
+  document.getElementById('local').href = `http://localhost:5006/explore?${text}`
+}
+
+const fill = (template, values) => template.replace(/\{(\w+)\}/g, (_, name) => values[name])
+const percent = value => value == null || !isFinite(value) ? '–' : value >= 0.995 ? `${Math.round(100 * value).toLocaleString('en')} %`
+  : value >= 1e-4 ? `${Number((100 * value).toPrecision(2))} %` : `${(100 * value).toExponential(0)} %`
+function sentence({dial, numbers, largest}) {
+  const own = modelOf(), {limit} = systemOf(), {error, average, largest: above, drawn} = page.sentence
+  const parts = [own.heads[systemOf().setup.dial.values.indexOf(dial)]]
+  if (numbers.zero_shot) {
+    const known = page.curves[state.system][state.model].find(([value]) => value === dial)
+    parts.push(fill(error, {error: percent(numbers.zero_shot.error), average: known ? fill(average, {mean: percent(known[1])}) : ''}))
+  }
+  if (limit != null && largest > limit && own.trained) parts.push(fill(above, {largest: short(largest, 3), limit}))
+  if (state.drawn) parts.push(drawn)
+  return parts.join(' ')
+}
+
+// Frames ----------------------------------------------------------------------------------------------------------------
+
+const amplitudes = unpacked('amplitudes.gz').then(buffer => new Float32Array(buffer))
+const finite = value => Number.isFinite(value) ? value : null
+
+async function compute(n) {
+  const {system, dial} = state, {parameters, zero_mean} = systemOf(), shown = operators(), at = turn, {given} = resultOf()
+  const kind = zero_mean ? 'centred' : 'plain'
+  const values = {
+    dial: {type: 'float64', data: [dial], dims: [1]},
+    parameters: {type: 'float64', data: parameters.map(one => state.parameters[one.name]), dims: [1, parameters.length]},
+  }
+  if (state.drawn) {
+    if (!state.gaussians.some(([, , size]) => size)) throw new Error('The source is empty: click on its field to place a Gaussian, or choose a preset.')
+    values.given = {type: 'float64', data: state.gaussians.flat(), dims: [state.gaussians.length, 3]}
+  } else {
+    const from = 144 * (page.seeds.indexOf(state.seed) * page.sparsities.length + page.sparsities.indexOf(state.sparsity))
+    values.given = {type: 'float32', data: (await amplitudes).slice(from, from + 144), dims: [1, 12, 12]}
+  }
+  for (const one of Object.values(values)) if (one.type === 'float64') one.data = Float64Array.from(one.data)
+  const takes = {source: 'source', dial: 'dial', ...(parameters.length ? {parameters: 'parameters'} : {})}
+  const solved = await ask(0, {values, wanted: ['source', 'coefficients', 'solution', 'residual', 'rms', 'largest'], steps: [
+    {graph: state.drawn ? `drawn-${n}` : `random-${n}`, takes: {[state.drawn ? 'rows' : 'amplitudes']: 'given'}, gives: {[kind]: 'source'}},
+    {graph: `solve-${system}-${n}`, takes, gives: {coefficients: 'coefficients', solution: 'solution', residual: 'residual', rms: 'rms', largest: 'largest'}},
+  ]})
+  if (![...solved.coefficients.data].every(Number.isFinite)) throw new Error('The dial cannot be set so far with this source and flow direction: turn the flow or lower the ratio.')
+  const known = {source: solved.source, solution: solved.solution, exact: solved.coefficients,
+    coefficients: {...solved.coefficients, type: 'float32', data: Float32Array.from(solved.coefficients.data)}}
+  const measured = await Promise.all(Object.values(shown).map((name, i) => ask(i, {values: known, wanted: ['error', 'relative', 'residual', 'lower', 'upper'], steps: [
+    {graph: `${page.networks[system][name]}-${n}`, weights: name, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}},
+    {graph: `measure-${system}-${n}`, takes: {prediction: 'prediction', solution: 'solution', source: 'source', coefficients: 'exact'},
+      gives: {error: 'error', relative: 'relative', residual: 'residual', lower: 'lower', upper: 'upper'}},
+  ]})))
+  const arrays = {source: solved.source.data, solution: solved.solution.data}, numbers = {}
+  Object.keys(shown).forEach((key, i) => {
+    const {error, relative, residual, lower, upper} = measured[i]
+    arrays[key] = error.data
+    numbers[key] = {error: finite(relative.data[0]), residual: finite(residual.data[0]), bounds: [lower.data[0], finite(upper.data[0])]}
+  })
+  return {kind: 'frame', system, dial, points: n, given, rms: solved.rms.data[0] || 1, residual: solved.residual.data[0],
+    largest: solved.largest.data[0], learning: [], numbers, arrays, turn: at}
+}
+
+let wanted = false, running = false, number = 0, resting = 0
+function request() {
+  wanted = true
+  clearTimeout(resting)
+  if (!running) loop()
+}
+async function loop() {
+  running = true
+  while (wanted) {
+    wanted = false
+    await show(page.points[0])
+  }
+  running = false
+  resting = setTimeout(rest, RESTS_AFTER)
+}
+async function rest() {
+  running = true
+  tellAddress()
+  await show(page.points[1], () => !wanted)
+  running = false
+  if (wanted) loop()
+  else document.documentElement.dataset.rests = number
+}
+async function show(n, still = () => true) {
+  const chosenNow = choices()
+  try {
+    const frame = await compute(n)
+    if (!still() || choices() !== chosenNow) return
+    tell({...frame, id: ++number, sentence: sentence(frame)})
+  } catch (error) {
+    notice(error.message, {id: ++number})
+  }
+}
+
+// What the stage says -----------------------------------------------------------------------------------------------------
+
+const parameterAcross = value => {
+  const [first] = systemOf().parameters
+  if (first) setParameter(first, value)
+  else { state.drawn = false; state.sparsity = nearest(page.sparsities, value) }
+}
+const SERVED = 'This needs the page that has a server: `sciml-fm explore` on your machine opens it.'
+const MESSAGES = {
+  turn: value => { turn = value; return false },
+  dial: value => setDial(value),
+  across: parameterAcross,
+  gaussians: rows => { const before = state.drawn; placeGaussians(rows); if (!before) setUp() },
+  random: () => { drawRandom(state.seed); setUp() },
+  ready: () => setUp(),
+  address: value => { restore(value); chosen = choices(); setUp() },
+  system: name => { chooseSystem(name); setUp(); opening() },
+  model: name => { chooseModel(name); setUp() },
+  result: value => { state.result = value; setUp() },
+  lesson: name => { lesson = {name, number: 0, guesses: {}}; setUp(); showStep(0) },
+  step: value => showStep(value),
+  guess: value => answer(value),
+  insight: tab => { showTab(tab); return false },
+  save: () => { notice(SERVED); return false },
+}
+function hear(message) {
+  let changed = false
+  for (const [name, act] of Object.entries(MESSAGES)) {
+    if (!(name in message)) continue
+    try { if (act(message[name]) !== false) changed = true } catch (error) { notice(error.message) }
+  }
+  if (changed) request()
+}
+function showStep(value) {
+  const steps = page.lessons.steps[lesson.name]
+  if (!steps) { tell({kind: 'lesson', name: 'none', title: '', covers: []}); return }
+  lesson.number = clamp(value, 0, steps.length - 1)
+  restore(steps[lesson.number].at)
+  setUp()
+  tellStep()
+}
+function tellStep() {
+  const step = page.lessons.steps[lesson.name]?.[lesson.number], guess = lesson.guesses[lesson.number]
+  if (step) tell({...step.message, guess: guess ?? null, covers: guess == null ? step.message.covers : []})
+}
+function answer(guess) {
+  const steps = page.lessons.steps[lesson.name], step = steps?.[lesson.number]
+  if (!step) return
+  lesson.guesses[lesson.number] ??= guess
+  restore(step.then)
+  setUp()
+  const ends = {}
+  if (step === steps.at(-1)) {
+    ends.score = fill(page.lessons.score, {right: steps.filter(({right}, i) => lesson.guesses[i] === right).length, count: steps.length})
+    ends.next = offered[offered.findIndex(one => one.value === lesson.name) + 1] ?? null
+  }
+  tell({kind: 'answer', text: step.answers[guess], ...ends})
+}
+function showTab(tab) {
+  if (tab === 'examples') tell({kind: 'insight', tab, ...modelOf().examples})
+  else if (tab === 'atlas' || tab === 'spectrum') notice(SERVED)
+}
+
+// The frame that a system opens with, as Python computed it: it is there before the networks are.
+async function opening() {
+  const at = `${state.system} ${state.model} ${state.dial}`, before = number
+  const buffer = await unpacked(`frames/${state.system}.gz`)
+  if (number !== before || `${state.system} ${state.model} ${state.dial}` !== at || state.drawn || state.seed !== 3 || state.model !== systemOf().model || state.dial !== modelOf().start) return
+  hears({data: buffer})
+}
+
+// Parameters beside the dial, and the source -------------------------------------------------------------------------------
+
+function settings() {
+  const box = document.querySelector('#settings div')
+  if (box.contains(document.activeElement)) return
+  box.replaceChildren()
+  const input = (title, options, act) => {
+    const label = document.createElement('label'), field = Object.assign(document.createElement('input'), options)
+    field.addEventListener('input', () => { act(Number(field.value)); request() })
+    label.append(`${title} `, field)
+    box.append(label)
+  }
+  for (const one of systemOf().parameters) {
+    const unit = one.angle ? radians : 1, step = one.step ? one.step / unit : one.angle ? 5 : (one.high - one.low) / 100
+    input(`${one.title}${one.angle ? ' (°)' : ''}`, {type: 'range', min: one.low / unit, max: one.high / unit, step, value: state.parameters[one.name] / unit, title: one.help},
+      value => setParameter(one, unit * value))
+  }
+  input('Seed of the source', {type: 'number', min: page.seeds[0], max: page.seeds.at(-1), value: state.seed}, value => { drawRandom(value); setUp() })
+  input('Sparsity', {type: 'range', min: 0, max: page.sparsities.at(-1), step: 0.05, value: state.sparsity}, value => { state.drawn = false; state.sparsity = nearest(page.sparsities, value) })
+  for (const [name, rows] of Object.entries(page.presets)) {
+    const button = Object.assign(document.createElement('button'), {type: 'button', textContent: name})
+    button.addEventListener('click', () => { placeGaussians(rows); setUp(); request() })
+    box.append(button)
+  }
+}
+document.getElementById('theme').addEventListener('click', () => {
+  const {dataset} = document.documentElement
+  dataset.theme = localStorage.theme = dataset.theme === 'dark' ? 'light' : 'dark'
+})
+
+chooseSystem(page.opens)
+const problems = restore(location.search)
+render({model, el: document.getElementById('stage')})
+const asks = new URLSearchParams(location.search)
+if (page.lessons.steps[asks.get('lesson')]) {
+  lesson.name = asks.get('lesson')
+  showStep(Number(asks.get('step') ?? 1) - 1 || 0)
+  request()
+}
+opening()
+if (problems.length) notice(problems.join(' '))

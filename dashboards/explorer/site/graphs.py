@@ -1,0 +1,100 @@
+"""What the static page computes, as functions that `export_function` writes: the very ones of the served page.
+
+Each function takes a dictionary of weights and tensors, whose first axis is that of the examples.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
+from sciml_fm_core.experiments.error_bounds import error_bounds
+from sciml_fm_core.models.export import network_of
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.physics.sources import normalize, placed, render
+from sciml_fm_core.physics.spectral import inverse_transform, transform
+from sciml_fm_core.physics.spectral_system import SpectralSystem
+from sciml_fm_core.physics.system import System
+
+Function = Callable[..., Sequence[Tensor]]
+
+SOURCES = ("plain", "centred")
+"""Results of `random_source` and `drawn_source`: for systems that take any source, and for those of zero mean."""
+SOLVED = ("coefficients", "solution", "residual", "rms", "largest")
+"""Results of `solver`."""
+MEASURED = ("error", "relative", "residual", "lower", "upper")
+"""Results of `measure`."""
+FITTED = ("centre", "spread")
+"""Numbers of a normalisation that are its own, and stand among the weights."""
+
+
+def random_source(n: int) -> Function:
+    """Random sources of amplitudes (batch, 12, 12)."""
+
+    def function(_: dict[str, Tensor], amplitudes: Tensor) -> list[Tensor]:
+        drawn = render(amplitudes, n)
+        return [normalize(drawn, zero_mean=zero_mean) for zero_mean in (False, True)]
+
+    return function
+
+
+def drawn_source(n: int) -> Function:
+    """A source of Gaussians by hand, rows (gaussians, 3) in float64."""
+
+    def function(_: dict[str, Tensor], rows: Tensor) -> list[Tensor]:
+        source = placed(rows, n)
+        return [each.float()[None] for each in (source, source - source.mean())]
+
+    return function
+
+
+def solver(system: SpectralSystem, n: int) -> Function:
+    """Exact solutions, from sources (batch, n, n), the dial (batch,) and parameters (batch, p)."""
+
+    def function(_: dict[str, Tensor], source: Tensor, dial: Tensor, parameters: Tensor) -> list[Tensor]:
+        exact = source.double()
+        coefficients = system.coefficients(dial, exact, parameters)
+        solution = inverse_transform(system.solve_hat(transform(exact), coefficients, n), n)
+        residual = _residual(system, solution, exact, coefficients)
+        shown = solution.to(source.dtype)
+        rms, largest = shown.square().mean(dim=(-2, -1)).sqrt(), shown.abs().amax(dim=(-2, -1))
+        return [coefficients, shown, residual.float(), rms, largest]
+
+    return function
+
+
+def measure(system: SpectralSystem) -> Function:
+    """Errors of predictions (batch, n, n) with their solutions, sources and coefficients, which are in float64."""
+
+    def function(
+        _: dict[str, Tensor], prediction: Tensor, solution: Tensor, source: Tensor, coefficients: Tensor
+    ) -> list[Tensor]:
+        residual = _residual(system, prediction.double(), source.double(), coefficients)
+        bounds = error_bounds(prediction, source.double(), coefficients, system)
+        measured = [relative_error(prediction, solution), residual, *bounds]
+        return [prediction - solution, *(each.float() for each in measured)]
+
+    return function
+
+
+def _residual(system: SpectralSystem, solution: Tensor, source: Tensor, coefficients: Tensor) -> Tensor:
+    modes = system.residual_modes(solution, source, coefficients)[0]
+    return relative_residual(inverse_transform(modes, source.shape[-1]).to(solution.dtype), source)
+
+
+def network(operator: Operator, system: System) -> tuple[Function, dict[str, Tensor]]:
+    """`predict`, and its weights by name, with those that the normalisation has fitted to its examples."""
+    own = Operator(operator.model, copy.copy(operator.normalization), operator.card)
+    predict, weights = network_of(own, system)
+    fitted = {name: torch.tensor(vars(own.normalization)[name]) for name in FITTED if name in vars(own.normalization)}
+
+    def function(given: dict[str, Tensor], source: Tensor, coefficients: Tensor) -> list[Tensor]:
+        for name in fitted:
+            setattr(own.normalization, name, given[name])
+        return [predict({name: given[name] for name in weights}, source, coefficients)]
+
+    return function, weights | fitted

@@ -1,0 +1,78 @@
+// Runs graphs of ONNX, one job after another. A job is a list of steps over named tensors: what one gives, another takes.
+
+let ort = null, page = null
+const sessions = new Map(), weights = new Map()
+
+// A file of this site that is compressed, whatever the host makes of it.
+const unpacked = async name => {
+  const answer = await fetch(new URL(name, import.meta.url))
+  if (!answer.ok) throw new Error(`${name}: ${answer.status}`)
+  return new Uint8Array(await new Response(answer.body.pipeThrough(new DecompressionStream('gzip'))).arrayBuffer())
+}
+const once = (map, key, make) => { if (!map.has(key)) map.set(key, make()); return map.get(key) }
+
+// float16 by its bits
+const HALF = Float32Array.from({length: 65536}, (_, bits) => {
+  const power = bits >> 10 & 31, fraction = bits & 1023
+  return (bits & 32768 ? -1 : 1) * (power ? 2 ** (power - 25) * (1024 + fraction) : 2 ** -24 * fraction)
+})
+async function readWeights(name) { // as build.py stores them
+  const {parts, parent, block} = page.weights[name]
+  const [bytes, base] = await Promise.all([unpacked(`weights/${name}.gz`), parent && once(weights, parent, () => readWeights(parent))])
+  const found = new Float32Array(parts.reduce((sum, [count]) => sum + count, 0))
+  let from = 0, to = 0
+  // a copy, which begins at a multiple of its size
+  const take = (Type, count) => new Type(bytes.slice(from, from += count * Type.BYTES_PER_ELEMENT).buffer)
+  for (const [count, kind] of parts) {
+    if (kind === 'float') found.set(take(Float32Array, count), to)
+    if (kind === 'half') { const bits = take(Uint16Array, count); for (let i = 0; i < count; i++) found[to + i] = HALF[bits[i]] }
+    if (kind === 'shares') {
+      const largest = take(Float32Array, Math.ceil(count / block)), shares = take(Int8Array, count)
+      for (let i = 0; i < count; i++) found[to + i] = Math.fround(shares[i] / 127) * largest[Math.floor(i / block)] + (base ? base[to + i] : 0)
+    }
+    to += count
+  }
+  return found
+}
+
+let last = null // one session after another: while it makes one, the runtime knows of no other's weights
+async function begin(graph, name) {
+  const [model, own] = await Promise.all([unpacked(`graphs/${graph}.onnx.gz`), name && once(weights, name, () => readWeights(name))])
+  const externalData = own ? [{path: 'weights', data: new Uint8Array(own.buffer)}] : []
+  const make = () => ort.InferenceSession.create(model, {externalData, executionProviders: ['wasm'], logSeverityLevel: 3})
+  return last = last ? last.then(make, make) : make()
+}
+const session = (graph, name) => once(sessions, `${graph} ${name ?? ''}`, () => begin(graph, name))
+
+// {graph, weights, takes: {input: tensor}, gives: {output: tensor}}
+async function run({values, steps, wanted}) {
+  const known = {}
+  for (const [name, {type, data, dims}] of Object.entries(values)) known[name] = new ort.Tensor(type, data, dims)
+  for (const {graph, weights, takes, gives} of steps) {
+    const feeds = Object.fromEntries(Object.entries(takes).map(([input, name]) => [input, known[name]]))
+    const own = await session(graph, weights)
+    const found = await own.run(feeds, Object.keys(gives))
+    for (const [output, name] of Object.entries(gives)) known[name] = found[output]
+  }
+  return Object.fromEntries(wanted.map(name => [name, {type: known[name].type, data: known[name].data, dims: known[name].dims}]))
+}
+
+async function start(given) {
+  page = given
+  const [runtime, files, wasm] = page.files
+  ort = await import(new URL(`runtime/${runtime}`, import.meta.url))
+  ort.env.wasm.numThreads = 1 // more would need headers that few hosts set
+  ort.env.wasm.wasmPaths = {mjs: new URL(`runtime/${files}`, import.meta.url).href}
+  ort.env.wasm.wasmBinary = (await unpacked(`runtime/${wasm}.gz`)).buffer
+}
+
+let started = null
+self.onmessage = async ({data}) => {
+  if (data.begin) { started = start(data.begin); started.catch(() => {}); return }
+  try {
+    await started
+    postMessage({id: data.id, found: await run(data)})
+  } catch (error) {
+    postMessage({id: data.id, error: `${error.message ?? error}`})
+  }
+}

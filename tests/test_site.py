@@ -1,0 +1,239 @@
+"""The explore page as static files, in a real browser; with SCIML_FM_SITE=FOLDER the checks of a whole site too."""
+
+import functools
+import gzip
+import http.server
+import json
+import os
+import re
+import shutil
+import statistics
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+
+from sciml_fm_core import find_system
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
+pytest.importorskip("panel")
+for package in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package)
+
+from explorer.bundles import find_bundles  # noqa: E402
+from explorer.compute import compute  # noqa: E402
+from explorer.link import restore  # noqa: E402
+from explorer.shared import shared_operator, shipped_results  # noqa: E402
+from explorer.site import build, runtime  # noqa: E402
+from explorer.state import ExploreState  # noqa: E402
+from test_dashboard_browser import ARGUMENTS, chromium  # noqa: E402
+
+pytestmark = pytest.mark.browser
+WHOLE = os.environ.get("SCIML_FM_SITE")
+TIMEOUT = 120_000
+RESTS = "() => Number(document.documentElement.dataset.rests ?? 0)"
+ERROR = "key => document.querySelector(`[data-test=${key}-error]`).textContent"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A site of one equation and one operator, on coarse grids; or the one that is named."""
+    if WHOLE:
+        return Path(WHOLE)
+    if shutil.which("npm") is None:
+        pytest.skip("npm fetches onnxruntime-web")
+    made = tmp_path_factory.mktemp("site")
+    bundles = {name: bundle for name, bundle in find_bundles()[0].items() if name == "sys-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "find_bundles", lambda: (bundles, []))
+        patch.setattr(build, "MOVING", 32)
+        patch.setattr(build, "RESTING", 32)
+        patch.setattr(build, "SIZES", (8,))
+        try:
+            build.write_site(made, systems=["poisson"])
+        except ValueError as error:
+            if "npm could not fetch" in str(error):
+                pytest.skip(str(error))
+            raise
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    """Where the folder is served, below a path, by a host that sets no special headers."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def translate_path(self, path):
+            return super().translate_path(path.removeprefix("/some/path"))
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/some/path/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_at(browser, address):
+    """Opens the page at a query, and sees to it that nothing fails and no other host is asked."""
+    pages, said = [], []
+
+    def opened(query="", **options):
+        page = browser.new_page(**{"viewport": {"width": 1366, "height": 768}} | options)
+        page.set_default_timeout(TIMEOUT)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and said.append(message.text))
+        page.on("request", lambda asked: asked.url.startswith((address, "blob:", "data:")) or said.append(asked.url))
+        page.goto(f"{address}?{query}")
+        page.wait_for_function(f"({RESTS})() > 0")
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert not said
+
+
+def rested(page, act):
+    """Do something, and wait for the frame of full resolution that follows."""
+    before = page.evaluate(RESTS)
+    act()
+    page.wait_for_function(f"before => ({RESTS})() > before", arg=before)
+
+
+def served(query):
+    """What the served page computes at an address."""
+    state = ExploreState(find_bundles()[0], shared_operator, kept=shipped_results())
+    assert not restore(state, dict(part.split("=") for part in query.split("&")))
+    return compute(state.query())
+
+
+def percent(value):
+    return f"{float(f'{100 * value:.2g}'):g} %"
+
+
+def test_the_numbers_are_those_of_the_served_page(open_at, folder, monkeypatch):
+    query = "system=poisson&model=sys-1&dial=9.5&p.principal axis=30&seed=5&sparsity=0.75&result=8:8:12"
+    page = open_at(query)
+    points = json.loads(gzip.decompress((folder / "page.json.gz").read_bytes()))["points"][1]
+    monkeypatch.setattr("explorer.state.RESOLUTION", points)
+    expected = served(query)
+    for key, prediction in expected.predictions.items():
+        assert page.evaluate(ERROR, key) == percent(prediction.relative_error)
+    assert "seed=5" in page.url
+    assert "result=8%3A8%3A12" in page.url or "result=8:8:12" in page.url
+
+
+def test_the_dial_and_a_drawn_source(open_at):
+    page = open_at()
+    before = page.evaluate(ERROR, "zero_shot")
+    slider = page.get_by_role("slider", name="Eigenvalue")
+    rested(page, lambda: slider.press("End"))
+    assert page.evaluate(ERROR, "zero_shot") != before
+    assert "dial=20" in page.url
+    page.get_by_text("Parameters and source").click()
+    rested(page, lambda: page.get_by_role("button", name="dipole").click())
+    assert "draw=" in page.url
+    assert "You drew this source." in page.locator("[data-test=sentence]").text_content()
+    again = page.evaluate(ERROR, "zero_shot")
+    page.reload()
+    page.wait_for_function(f"({RESTS})() > 0")
+    assert page.evaluate(ERROR, "zero_shot") == again
+
+
+def test_what_an_address_has_that_is_not_here_is_said(open_at):
+    page = open_at("system=poisson&seed=123456&dial=500")
+    notice = page.locator("[data-test=notice]")
+    assert page.locator(".operator-stage").get_attribute("data-painted")
+    assert page.url.count("seed=3") == 1
+    assert notice.count() == 1
+
+
+def test_each_lesson_goes_to_its_end(open_at, folder):
+    page, lessons = open_at(), json.loads(gzip.decompress((folder / "page.json.gz").read_bytes()))["lessons"]
+    for name, steps in lessons["steps"].items():  # all of them, of a whole site
+        page.get_by_label("Lesson").select_option(name)
+        for number, step in enumerate(steps):
+            card = page.locator("aside.lesson")
+            card.locator("input[type=radio]").first.check()
+            rested(page, lambda card=card: card.get_by_role("button", name="Check", exact=True).click())
+            told = re.sub("<[^>]*>|[^A-Za-z]", "", step["answers"][0])[:40]
+            assert told[:20] in re.sub("[^A-Za-z]", "", card.text_content())
+            if number + 1 < len(steps):
+                rested(page, lambda card=card: card.get_by_role("button", name="Next", exact=True).click())
+        assert page.locator("[data-test=score]").count() == 1
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (390, 844)])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_sizes_and_themes(open_at, size, theme):
+    page = open_at(viewport={"width": size[0], "height": size[1]}, color_scheme=theme)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_runtime_is_what_was_expected(tmp_path):
+    with pytest.raises(ValueError, match=r"expected ort\.wasm\.min\.mjs"):
+        runtime.copy_runtime(tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="a symbol solves"):
+        build.write_site(tmp_path, tmp_path, ["variable_diffusion"])
+
+
+def test_weights_are_read_as_they_are_stored():
+    operator = shared_operator(find_bundles()[0]["sys-1"])
+    weights = build.graphs.network(operator, find_system("poisson"))[1]
+    content, about = build.stored("sys-1", weights)
+    sizes = {"half": 2, "float": 4}
+    assert sum(count * sizes[kind] for count, kind in about["parts"]) == len(content)
+    first, (count, kind) = next(iter(weights.values())), about["parts"][0]
+    assert np.array_equal(np.frombuffer(content, "<f2" if kind == "half" else "<f4", count), first.numpy().ravel())
+
+
+@pytest.mark.skipif(not WHOLE, reason="of a whole site, on a quiet machine: SCIML_FM_SITE=FOLDER")
+def test_it_is_small_and_fast(browser, address, folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40e6
+    context = browser.new_context(viewport={"width": 1366, "height": 768})
+    page, received = context.new_page(), []
+    session = context.new_cdp_session(page)
+    session.send("Network.enable")
+    throttled = {"offline": False, "latency": 10, "downloadThroughput": 50e6 / 8, "uploadThroughput": 50e6 / 8}
+    session.send("Network.emulateNetworkConditions", throttled)
+    session.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+    page.goto(address, wait_until="commit")
+    page.wait_for_selector(".operator-stage[data-painted]")
+    assert page.evaluate("performance.now()") < 2500
+    assert sum(received) < 12e6
+    page.wait_for_function(f"({RESTS})() > 0")
+    times = page.evaluate("""async () => {
+      const stage = document.querySelector('.operator-stage'), found = []
+      const slider = stage.querySelector("input[aria-label^=Eigenvalue]")
+      for (let i = 0; i < 60; i++) {
+        slider.value = 60 + i
+        const painted = new Promise(resolve => stage.addEventListener('stage-painted', resolve, {once: true}))
+        const began = performance.now()
+        slider.dispatchEvent(new Event('input'))
+        await painted
+        found.push(performance.now() - began)
+      }
+      return found }""")
+    times = sorted(times[10:])
+    print(f"median {statistics.median(times):.0f} ms, p95 {times[int(0.95 * len(times))]:.0f} ms")
+    assert statistics.median(times) < 40
+    assert times[int(0.95 * len(times))] < 80
+    context.close()
