@@ -1,7 +1,6 @@
-"""Take the pictures of the dashboard anew: the README's, and one of each part to look at.
+"""Take the pictures of the dashboard anew: the README's moving one, and one of each part to look at.
 
-python docs/screenshots.py             # dashboards/screenshot.png
-python docs/screenshots.py --moving    # dashboards/dial.webp, the dial as it is turned
+python docs/screenshots.py             # dashboards/dial.webp, the dial as it is turned
 python docs/screenshots.py --all DIR   # pictures of every part, in both themes and three window sizes, to look at
 """
 
@@ -93,9 +92,8 @@ def main() -> None:
     """Open each part and take its picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--all", type=Path, metavar="DIR", help="folder for pictures of every part")
-    parser.add_argument("--moving", action="store_true", help="the moving picture instead")
     arguments = parser.parse_args()
-    wanted = [("opening", "laptop", "light", ROOT / "dashboards" / "screenshot.png")]
+    wanted = []
     if arguments.all:
         arguments.all.mkdir(parents=True, exist_ok=True)
         wanted = [
@@ -106,9 +104,8 @@ def main() -> None:
         ]
     with sync_playwright() as playwright, served() as (_, url):
         browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        if arguments.moving:
+        if not wanted:
             moving(browser, url, ROOT / "dashboards" / "dial.webp")
-            wanted = []
         for part, size, theme, path in wanted:
             width, height = SIZES[size]
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
