@@ -208,7 +208,8 @@ def headline_figures(records: Records, levels: dict[str, float]) -> Figures:
     names = {record["identity"]: name for name, own in curves.items() for record in own}
     labelled = [record for own in curves.values() for record in own]
     title = f"{labelled[0]['parent']} to {labelled[0]['task']}"
-    return {"curves": error_curves(labelled, lambda r: names[r["identity"]], title, levels=levels)}
+    printed = PRINTED.get(labelled[0]["task"], {})
+    return {"curves": error_curves(labelled, lambda r: names[r["identity"]], title, levels=levels, printed=printed)}
 
 
 def headline_table(records: Records, form: Form = percent) -> str:
