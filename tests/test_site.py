@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
         patch.setattr(build, "find_bundles", lambda: (bundles, []))
         patch.setattr(build, "MOVING", 32)
         patch.setattr(build, "RESTING", 32)
-        patch.setattr(build, "SIZES", (8,))
+        patch.setattr(build, "SIZES", 1)
         try:
             build.write_site(made, systems=["poisson"])
         except ValueError as error:
