@@ -793,6 +793,29 @@ def test_coefficients_that_are_fields_are_shown_and_kept(drawn, capsys):
     assert error == pytest.approx(100 * frame.predictions["zero_shot"].relative_error, rel=1e-2)
 
 
+def test_a_painted_coefficient_follows_the_dial_and_is_in_the_address_and_the_program(capsys):
+    state = ExploreState(find_bundles()[0], lambda bundle: load_operator(bundle.path))
+    state.choose_system("variable_diffusion")
+    random = compute(state.query())
+    state.paint("diffusivity", [(0.25, 0.5, 1.0), (0.6, 0.4, -0.5)])
+    frame = compute(state.query())
+    a = frame.further["diffusivity"]
+    assert np.array_equal(frame.source, random.source)
+    assert (a > 0).all()
+    assert np.log(a).std() == pytest.approx(state.dial, rel=1e-4)
+    assert np.unravel_index(a.argmax(), a.shape) == (RESOLUTION // 2, RESOLUTION // 4)
+    again, problems = opened_at(state.bundles, query_of(state))
+    assert not problems
+    assert again.painted == state.painted
+    exec(compile(program(state, query_of(state)).content.decode(), "page.py", "exec"), {})
+    error = float(capsys.readouterr().out.split()[1].removesuffix("%"))
+    assert error == pytest.approx(100 * frame.predictions["zero_shot"].relative_error, rel=1e-2)
+    with pytest.raises(ValueError, match="no coefficient 'v1' to paint"):
+        state.paint("v1", [(0.5, 0.5, 1.0)])
+    state.paint("diffusivity", [])
+    assert np.array_equal(compute(state.query()).further["diffusivity"], random.further["diffusivity"])
+
+
 # Links --------------------------------------------------------------------------------------------------------------
 
 
@@ -930,7 +953,7 @@ def test_what_is_gone_is_offered_to_be_trained(with_a_result, monkeypatch):
     explorer.gone.train_again()
     (asked,) = started
     assert (asked.task.label, asked.examples, asked.steps, asked.learning_rate) == ("SYS-1(8.2,13)", 16, 70, 3e-4)
-    assert (explorer.adapt.examples.value, explorer.live.active) == (16, [0])
+    assert (explorer.adapt.examples.value, explorer.sheet.visible) == (16, True)
     state.choose_bundle("all")
     assert not explorer.gone.again.visible
     assert not explorer.gone.notice.object

@@ -32,6 +32,16 @@ STAGE = {
     "spectrum": "What each network makes of single waves, by their number |k|: its learned symbol and the exact one.",
     "examples": "Error on held-out examples of the window, by the number of examples given. Click a point to show it.",
     "nothing_tuned": "Nothing was fine-tuned from this operator yet. Open “Train live” to do so.",
+    "paint": "press to paint",
+    "paint_keys": "Enter places a Gaussian, Ctrl and Z take it back",
+    "random": "The random field again",
+    "drag_out": "drag me out of the blue band",
+    "drag_in": "drag me into the blue band",
+    "next_choose": "This is the network as it was pre-trained. Fine-tuned on a few examples of the physics between the "
+    "green brackets, it gets better there. How many examples?",
+    "next_train": "This is the network as it was pre-trained; nothing was fine-tuned from it for this equation yet. "
+    "Show it a few examples, and watch it learn.",
+    "next_none": "No trained operator knows this equation. You can still turn the dial and paint the source.",
     "choose_first": "Choose first: a prediction that fails teaches more than none.",
 }
 """Explanations that the stage shows, by their names there."""
@@ -47,10 +57,10 @@ SENTENCE = {
 FILM = {
     "solver": "A step: solver {duration}",
     "none": "No operator is chosen. {solver}.",
-    "follows": "{name}: {first} off after 1 step{tenth}; trajectory lost (correlation below {correlated}): {said}. "
+    "follows": "{name}: error {first} after 1 step{tenth}. Correlation with the solver below {correlated}: {said}. "
     "{solver}, network {duration}.",
     "tenth": ", {error} after 10",
-    "lost": "step {step}",
+    "lost": "from step {step}",
     "never": "never",
     "yet": "not yet",
     "blows": "{when} (blows up at {step})",
@@ -130,8 +140,8 @@ def film_sentence(
         over: whether there is no further step.
 
     >>> said = film_sentence({"a": [0.02] * 40}, {"a": 33}, {"solver": 0.2, "a": 0.008}, {"a": "Zero-shot"}, True)
-    >>> said[:47], said[-36:]
-    ('Zero-shot: 2 % off after 1 step, 2 % after 10; ', 'A step: solver 200 ms, network 8 ms.')
+    >>> said[:49], said[-36:]
+    ('Zero-shot: error 2 % after 1 step, 2 % after 10. ', 'A step: solver 200 ms, network 8 ms.')
     """
     solver = FILM["solver"].format(duration=_duration(seconds["solver"]))
     if not errors:
