@@ -190,7 +190,7 @@ def test_sizes_and_themes(open_at, size, theme):
 def test_the_runtime_is_what_was_expected(tmp_path):
     with pytest.raises(ValueError, match=r"expected ort\.wasm\.min\.mjs"):
         runtime.copy_runtime(tmp_path, tmp_path)
-    with pytest.raises(ValueError, match="a symbol solves"):
+    with pytest.raises(ValueError, match="a symbol or ETDRK4 solves"):
         build.write_site(tmp_path, tmp_path, ["variable_diffusion"])
 
 
