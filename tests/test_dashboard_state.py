@@ -44,7 +44,7 @@ from explorer.exports import as_hdf5, as_npz, program
 from explorer.films import STEPS, Film, whole_film
 from explorer.jobs import AdaptJob, JobQueue
 from explorer.link import _system, choices_of, query_of, restore, revisit, settings_of
-from explorer.pages import address_of
+from explorer.pages import LOOK, PAGES, address_of, open_page
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
 from explorer.setup import setup_message, ticks
@@ -1498,3 +1498,8 @@ def test_a_sweep_goes_from_coarse_to_fine_over_every_value_once(count):
 def test_the_error_along_the_dial_is_measured_on_the_same_sources_every_time(system):
     first, again = sweep_sources(system, count=2), sweep_sources(system, count=2)
     assert all(map(torch.equal, first, again))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_built_and_looks_like_the_others(name):
+    assert LOOK.items() <= open_page(name).sx.items()
