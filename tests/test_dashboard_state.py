@@ -579,9 +579,9 @@ def test_a_frame_is_sent_as_the_exact_solution_and_signed_errors(state):
 @pytest.mark.parametrize(
     ("system", "values", "says"),
     [
-        ("poisson", {"dial": 3}, "inside the training range (1 to 5). Error here 5 %."),
+        ("poisson", {"dial": 3}, "inside the training range (1 to 5). The zero-shot error is 5 % here."),
         ("poisson", {"dial": 10}, "twice the upper end of the training range (1 to 5)"),
-        ("poisson", {"dial": 10, "mean": 0.09}, "Error here 5 %; average over eight random sources 9 %."),
+        ("poisson", {"dial": 10, "mean": 0.09}, "The zero-shot error is 5 % here, and 9 % on average over eight random sources."),
         ("poisson", {"gaussians": [(0, 0, 1)]}, "You drew this source."),
         (
             "helmholtz",

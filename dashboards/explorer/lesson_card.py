@@ -39,7 +39,7 @@ class LessonCard:
     @property
     def offered(self) -> list[dict[str, str]]:
         """The lessons that the menu of the stage offers."""
-        titles = {NONE: "none"} | {name: lesson.title for name, lesson in self.lessons.items()}
+        titles = {NONE: "no lesson"} | {name: lesson.title for name, lesson in self.lessons.items()}
         return [{"value": name, "label": title} for name, title in titles.items()]
 
     def restore(self, query: Mapping[str, str]) -> list[str]:

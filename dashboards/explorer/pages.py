@@ -82,7 +82,9 @@ def dashboard_page(*, sx: Mapping[str, Any] | None = None, **options: Any) -> pm
     others = list(_followers())
     # A handle that resizes the drawer would have no role, and no use by the keyboard.
     theme = {"typography": {"fontFamily": "system-ui, sans-serif"}}
-    page = pmui.Page(template=TEMPLATE, sidebar_resizable=False, sx=LOOK | dict(sx or {}), theme_config=theme, **options)
+    page = pmui.Page(
+        template=TEMPLATE, sidebar_resizable=False, sx=LOOK | dict(sx or {}), theme_config=theme, **options
+    )
     page.jscallback(dark_theme=CHOSEN)
     # It does not follow whether the server is busy. Each page would be searched through at each message of anybody, so
     # that the more are open, the longer all wait; and pages that were closed would be kept, to be told too.
