@@ -54,6 +54,19 @@ SENTENCE = {
 """Parts of `sentence` that follow the dial, for whoever fills them in."""
 
 
+FILM = {
+    "solver": "A step: solver {duration}",
+    "none": "No operator is chosen. {solver}.",
+    "follows": "{name}: error {first} after 1 step{tenth}. Correlation with the solver below {correlated}: {said}. "
+    "{solver}, network {duration}.",
+    "tenth": ", {error} after 10",
+    "lost": "from step {step}",
+    "never": "never",
+    "yet": "not yet",
+    "blows": "{when} (blows up at {step})",
+    "ended": "{said} The solver ends: {reason}.",
+}
+"""Parts of `film_sentence`."""
 SCORE = "You answered {right} of {count} questions right at the first try."
 
 
@@ -130,22 +143,22 @@ def film_sentence(
     >>> said[:49], said[-36:]
     ('Zero-shot: error 2 % after 1 step, 2 % after 10. ', 'A step: solver 200 ms, network 8 ms.')
     """
-    solver = f"A step: solver {_duration(seconds['solver'])}"
+    solver = FILM["solver"].format(duration=_duration(seconds["solver"]))
     if not errors:
-        return f"No operator is chosen. {solver}."
+        return FILM["none"].format(solver=solver)
     first, *others = errors
-    after_10 = f", {percent(errors[first][9], 2)} after 10" if len(errors[first]) >= 10 else ""
+    tenth = FILM["tenth"].format(error=percent(errors[first][9], 2)) if len(errors[first]) >= 10 else ""
 
     def ends(key: str) -> str:
-        when = f"from step {lost[key]}" if key in lost else "never" if over else "not yet"
+        when = FILM["lost"].format(step=lost[key]) if key in lost else FILM["never" if over else "yet"]
         finite = [math.isfinite(error) for error in errors[key]]
-        return when if all(finite) else f"{when} (blows up at {1 + finite.index(False)})"
+        return when if all(finite) else FILM["blows"].format(when=when, step=1 + finite.index(False))
 
-    said = ", ".join([ends(first), *(f"{names[key].lower()} {ends(key)}" for key in others)])
-    return (
-        f"{names[first]}: error {percent(errors[first][0], 2)} after 1 step{after_10}. "
-        f"Correlation with the solver below {CORRELATED:g}: {said}. {solver}, network {_duration(seconds[first])}."
-    )
+    return FILM["follows"].format(
+        name=names[first], first=percent(errors[first][0], 2), tenth=tenth, correlated=f"{CORRELATED:g}",
+        said=", ".join([ends(first), *(f"{names[key].lower()} {ends(key)}" for key in others)]),
+        solver=solver, duration=_duration(seconds[first]),
+    )  # fmt: skip
 
 
 def _duration(seconds: float) -> str:
