@@ -581,7 +581,11 @@ def test_a_frame_is_sent_as_the_exact_solution_and_signed_errors(state):
     [
         ("poisson", {"dial": 3}, "inside the training range (1 to 5). The zero-shot error is 5 % here."),
         ("poisson", {"dial": 10}, "twice the upper end of the training range (1 to 5)"),
-        ("poisson", {"dial": 10, "mean": 0.09}, "The zero-shot error is 5 % here, and 9 % on average over eight random sources."),
+        (
+            "poisson",
+            {"dial": 10, "mean": 0.09},
+            "The zero-shot error is 5 % here, and 9 % on average over eight random sources.",
+        ),
         ("poisson", {"gaussians": [(0, 0, 1)]}, "You drew this source."),
         (
             "helmholtz",

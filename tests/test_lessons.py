@@ -122,6 +122,9 @@ def test_the_teachers_sheet_is_a_path_of_20_minutes_with_numbers_and_links(state
     for link in links:
         assert card.restore(link) == []
         assert card.number == int(link["step"]) - 1
+        assert dict(parse_qsl(card.query)).items() <= link.items()
+    card.open("none")
+    assert card.query == ""
 
 
 def test_own_lessons_come_beside_those_that_ship_and_broken_ones_are_named(tmp_path, monkeypatch):
