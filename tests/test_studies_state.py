@@ -412,7 +412,7 @@ def offered():
     ("values", "expected", "said"),
     [
         ({"task": "SYS-1(5,10)", "examples": 0}, ("poisson", "sys-1", 7.5, None), "by sys-1."),
-        ({"task": "SYS-1(5,10)", "examples": 64}, ("poisson", "sys-1", 7.5, None), "None fine-tuned on 64 examples"),
+        ({"task": "SYS-1(5,10)", "examples": 64}, ("poisson", "sys-1", 7.5, None), "No fine-tuning on 64 examples"),
         ({"task": "SYS-1(8,12)", "examples": 32}, ("poisson", "sys-1", 10, 32), "as many examples of this range"),
         ({"task": "SYS-1(8,12)", "shipped_parent": None}, ("poisson", "sys-1", 10, None), "is not among those"),
         (
