@@ -555,7 +555,8 @@ def test_the_validation_curve_is_drawn_by_step():
     page = Studies(state)
     state.open(record["identity"])
     (line, _) = page.details.curve.object.renderers
-    assert list(map(list, zip(line.data_source.data["x"], line.data_source.data["y"], strict=True))) == record["curve"]
+    drawn = zip(*(line.data_source.data[name] for name in ("step", "validation error")), strict=True)
+    assert list(map(list, drawn)) == record["curve"]
 
 
 def test_colours_mean_the_same_on_both_pages():
