@@ -123,6 +123,9 @@ def test_the_teachers_sheet_is_a_path_of_20_minutes_with_numbers_and_links(state
     for link in links:
         assert card.restore(link) == []
         assert card.number == int(link["step"]) - 1
+        assert dict(parse_qsl(card.query)).items() <= link.items()
+    card.open("none")
+    assert card.query == ""
 
 
 def test_the_teachers_page_shows_the_sheet_when_its_numbers_are_there():
