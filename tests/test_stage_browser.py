@@ -264,6 +264,8 @@ def test_a_lesson_to_its_end(page):
         expect(page.locator(".operator-stage")).to_have_attribute("data-dial", there)
         if number < len(lesson.steps):
             page.get_by_role("button", name="Next", exact=True).click()
+            expect(card).to_be_focused()
+    page.wait_for_url(re.compile(f"lesson=1-leaving-home&step={len(lesson.steps)}&"))
     with page.expect_download() as download:
         page.get_by_text("Printable sheet").click()
     assert "Answers" in Path(download.value.path()).read_text(encoding="utf-8")

@@ -412,7 +412,7 @@ def offered():
     ("values", "expected", "said"),
     [
         ({"task": "SYS-1(5,10)", "examples": 0}, ("poisson", "sys-1", 7.5, None), "by sys-1."),
-        ({"task": "SYS-1(5,10)", "examples": 64}, ("poisson", "sys-1", 7.5, None), "None fine-tuned on 64 examples"),
+        ({"task": "SYS-1(5,10)", "examples": 64}, ("poisson", "sys-1", 7.5, None), "No fine-tuning on 64 examples"),
         ({"task": "SYS-1(8,12)", "examples": 32}, ("poisson", "sys-1", 10, 32), "as many examples of this range"),
         ({"task": "SYS-1(8,12)", "shipped_parent": None}, ("poisson", "sys-1", 10, None), "is not among those"),
         (
@@ -441,7 +441,7 @@ def test_the_sentence_is_computed_from_the_records_that_are_drawn():
         record["error"] = (0.01 if record["start"] == "fine-tuned" else 0.03) * (1 + 0.1 * record["seed"])
     state = state_over(records)
     words = said(state.picture)
-    assert "training from scratch has 3 times the error of fine-tuning" in words
+    assert "in equal steps, training from scratch has 3 times the error of fine-tuning" in words
     assert "it takes at least" in words
     assert "medians of 5 seeds, whose ranges do not overlap" in words
     for record in records:
@@ -555,7 +555,8 @@ def test_the_validation_curve_is_drawn_by_step():
     page = Studies(state)
     state.open(record["identity"])
     (line, _) = page.details.curve.object.renderers
-    assert list(map(list, zip(line.data_source.data["x"], line.data_source.data["y"], strict=True))) == record["curve"]
+    drawn = zip(*(line.data_source.data[name] for name in ("step", "validation error")), strict=True)
+    assert list(map(list, drawn)) == record["curve"]
 
 
 def test_colours_mean_the_same_on_both_pages():

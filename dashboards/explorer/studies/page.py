@@ -132,13 +132,13 @@ class StudyCharts:
             part.visible = chart is not None
             if chart is not None:
                 printed = _printed(chart)
-                heading.object = text.title(escape(chart.title), "star: no example at all") + _legend(chart, printed)
+                heading.object = text.title(escape(chart.title), "stars have seen no example") + _legend(chart, printed)
                 curves = curves_of(chart.records, chart.label, partial(_colour, chart))
                 pane.object, points = curves_chart(curves, printed, self.state.open)
                 self._drawn.append(points)
         saved_part.visible = picture.saved is not None
         if picture.saved is not None:
-            note = "from scratch, for the same error; triangle: more than were tried"
+            note = "examples from scratch for the same error; a triangle means more than were tried"
             saved.object = text.title("Examples saved", note) + _legend(picture.saved)
             self.saved.object = savings_chart(picture.saved.records, picture.saved.label)
         self._mark()
@@ -264,11 +264,11 @@ class StudyMenus:
         select = partial(Select, sizing_mode="stretch_width")
         self.source = select(
             label="Results",
-            description=f"Those that ship, and your own: records in {DEFAULT_RECORDS} or the folder that "
-            f"{RECORDS_VARIABLE} names, and tables of notebooks in runs.",
+            description=f"Results that ship come first. Your own are records in {DEFAULT_RECORDS} or the folder that "
+            f"{RECORDS_VARIABLE} names, and tables that notebooks leave in runs.",
         )
-        self.figure = select(label="Figure", description="Those for which there are records.")
-        self.task = select(label="Task", description="Pre-training and downstream tasks: see the strip of the dial.")
+        self.figure = select(label="Figure", description="These are the figures for which there are records.")
+        self.task = select(label="Task", description="The strip of the dial shows pre-training and task.")
         self.note = Html()
         # Menus hold what the state has, so that a value that they send back changes nothing.
         for menu, choose in (
@@ -328,9 +328,8 @@ class Studies:
     def _say(self) -> None:
         picture = self.state.picture
         words = said(picture) if picture else ""
-        self.said.object = (
-            f"<p data-test='said' style='font-size:18px;line-height:1.4;margin:4px 0'>{escape(words)}</p>"
-        )
+        style = "font-size:clamp(15px,1vw + 6px,18px);line-height:1.4;margin:4px 0"
+        self.said.object = f"<p data-test='said' style='{style}'>{escape(words)}</p>"
 
     def _tell_address(self) -> None:
         self.address.query = own_query(query_of(self.state))

@@ -1,12 +1,17 @@
-"""The charts of the studies page with Bokeh: points that can be clicked, the spread over seeds as bands and bars."""
+"""The charts of the studies page: HoloViews draws them, and Bokeh the one whose points can be clicked.
+
+HoloViews' own streams take four times as long there as Bokeh's selection.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
+import holoviews as hv
 from bokeh.models import BasicTickFormatter, ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter, TapTool
 from bokeh.plotting import figure
+from holoviews.plotting import bokeh as _backend  # noqa: F401 # HoloViews draws with what has been imported
 
 from explorer.colours import COLOURS
 from explorer.parts import plain
@@ -22,6 +27,7 @@ HOVER = [
 ]  # fmt: skip
 """What a point tells of its record."""
 DRAG = "pan,box_zoom,wheel_zoom,reset"
+hv.Store.set_current_backend("bokeh")
 
 
 def _figure(height: int, tools: str = "", **options) -> figure:
@@ -96,6 +102,17 @@ def curves_chart(
     return fig, source
 
 
+def _drawn(element: hv.Overlay | hv.Element, height: int, **options) -> figure:
+    """A chart that HoloViews draws, as wide as its column."""
+    if isinstance(element, hv.Overlay):
+        options["show_legend"] = False
+    shown = dict(height=height, responsive=True, default_tools=[], backend="bokeh", **options)
+    fig = hv.render(element.opts(**shown), backend="bokeh")
+    plain(fig)
+    fig.xaxis.minor_tick_line_color = fig.yaxis.minor_tick_line_color = None
+    return fig
+
+
 @lru_cache(maxsize=64)
 def _rows(pretraining: str, downstream: tuple[str, ...]) -> list:
     return dial_rows(pretraining, downstream)
@@ -104,43 +121,44 @@ def _rows(pretraining: str, downstream: tuple[str, ...]) -> list:
 def dial_chart(pretraining: str, downstream: tuple[str, ...]) -> figure:
     """How the dial is distributed in pre-training and downstream, a row for each task."""
     rows = _rows(pretraining, downstream)
-    fig = _figure(56 + 24 * len(rows), y_range=(-len(rows) + 0.9, 0.9))
-    for number, row in enumerate(rows):
-        tops = 0.75 * row.shares - number
-        fig.quad(row.edges[:-1], row.edges[1:], tops, -number, fill_color=row.colour, line_color=None)
-    _tick(fig.yaxis, {0.35 - number: row.label for number, row in enumerate(rows)})
+    bars = [
+        (left, -number, right, 0.75 * share - number, row.colour)
+        for number, row in enumerate(rows)
+        for left, right, share in zip(row.edges[:-1], row.edges[1:], row.shares, strict=True)
+    ]
+    names = [(0.35 - number, row.label) for number, row in enumerate(rows)]
+    across = Task.parse(pretraining).system.dial_name
+    chart = hv.Rectangles(bars, vdims="colour").opts(color="colour", line_width=0, tools=[])
+    height, ends = 56 + 24 * len(rows), (-len(rows) + 0.9, 0.9)
+    fig = _drawn(chart, height, yticks=names, xlabel=across, ylabel="", ylim=ends, show_grid=False)
     fig.grid.visible = False
-    fig.xaxis.axis_label = Task.parse(pretraining).system.dial_name
     return fig
 
 
 def savings_chart(records: Sequence[dict], label: Callable[[dict], str]) -> figure:
     """Examples from scratch for the error of each fine-tuned operator, against its own; on the line none is saved."""
-    curves, counts = saved_curves(records, label), {count: f"{count:,}" for count in example_axis(records)}
+    curves = saved_curves(records, label)
+    counts = [(count, f"{count:,}") for count in example_axis(records)]
     ends = [end(value for curve in curves for point in curve.points for value in point) for end in (min, max)]
-    fig = _figure(340, DRAG, x_axis_type="log", y_axis_type="log")
     points = [(*point, curve.colour) for curve in curves for point in curve.points]
-    x, y, colours = map(list, zip(*points, strict=True))
-    fig.scatter(x, y, size=9, color=colours)
-    if beyond := [(*point, curve.colour) for curve in curves for point in curve.beyond]:
-        x, y, colours = map(list, zip(*beyond, strict=True))
-        tops = [1.6 * value for value in y]
-        fig.segment(x, y, x, tops, line_color=colours, line_width=2)
-        fig.scatter(x, tops, marker="triangle", size=11, color=colours)
-    fig.line(ends, ends, line_color=COLOURS["exact"], line_dash="dotted", line_width=2)
-    for axis, name in ((fig.xaxis, "fine-tuning examples"), (fig.yaxis, "examples from scratch")):
-        _tick(axis, counts)
-        axis.axis_label = name
-    return fig
+    beyond = [(x, y, x, 1.6 * y, curve.colour) for curve in curves for x, y in curve.beyond]
+    chart = (
+        hv.Curve([(end, end) for end in ends]).opts(color=COLOURS["exact"], line_dash="dotted", line_width=2)
+        * hv.Segments(beyond, vdims="colour").opts(color="colour", line_width=2)
+        * hv.Points([(x, top, colour) for x, _, _, top, colour in beyond], vdims="colour").opts(
+            color="colour", marker="triangle", size=11
+        )
+        * hv.Points(points, vdims="colour").opts(color="colour", size=9)
+    )
+    names = dict(xlabel="fine-tuning examples", ylabel="examples from scratch")
+    return _drawn(chart, 340, logx=True, logy=True, xticks=counts, yticks=counts, **names)
 
 
 def validation_chart(points: Sequence[tuple[int, float]], colour: str) -> figure:
     """Validation error by step."""
-    fig = _figure(190, y_axis_type="log")
-    steps, errors = zip(*points, strict=True)
-    fig.line(steps, errors, line_color=colour, line_width=2)
-    fig.scatter(steps, errors, color=colour, size=5)
-    fig.xaxis.axis_label, fig.yaxis.axis_label = "step", "validation error"
+    columns = tuple(zip(*points, strict=True))
+    line = hv.Curve(columns, "step", "validation error").opts(color=colour, line_width=2)
+    fig = _drawn(line * hv.Scatter(columns, "step", "validation error").opts(color=colour, size=5), 190, logy=True)
     fig.xaxis.formatter = BasicTickFormatter(use_scientific=False)
     fig.yaxis.formatter = NumeralTickFormatter(format="0.[000]%")
     return fig
