@@ -1,5 +1,6 @@
 """The explore page in a real browser: what a visitor does, and what is seen to follow."""
 
+import itertools
 import os
 import re
 import shutil
@@ -181,10 +182,10 @@ def dial(page):
 
 
 def train(page, *, steps, examples=None):
-    """Open the training settings, set them, and start."""
+    """Open the sheet of the training, set it, and start."""
     run = page.get_by_role("button", name="Fine-tune", exact=True)
     if not run.is_visible():
-        page.get_by_text("Train live").click()
+        page.locator(".keep").get_by_text("Train live").click()
     if examples is not None:
         page.get_by_label("Examples", exact=True).select_option(examples)
     box = page.get_by_role("textbox", name="Steps")
@@ -221,7 +222,7 @@ def test_the_page_opens_on_a_contrast(browser, address):
             errors[name] = percent(shown(page, f"{name}-error").inner_text())
         assert errors["fine_tuned"] < errors["from_scratch"] < errors["zero_shot"]
         expect(shown(page, "sentence")).to_contain_text("end of the training range")
-        page.locator(".examples label", has_text="512 on").click()
+        page.locator(".examples label", has_text="512").click()
         expect(shown(page, "fine_tuned-error")).not_to_have_text(f"{errors['fine_tuned']:g} %")
         assert percent(shown(page, "fine_tuned-error").inner_text()) < errors["fine_tuned"]
 
@@ -257,17 +258,16 @@ def test_dial_dragged_on_the_curve(page):
     expect(dial(page)).to_have_attribute("aria-valuetext", value)
 
 
-def test_source_drawn(page):
+def test_a_press_paints_the_source_and_undo_takes_it_back(page):
+    """Without a mode: a press places a Gaussian, a stroke a row of them; what was random comes back."""
     before = field(page, "Source f")
-    shown(page, "draw").check()
-    expect(shown(page, "notice")).to_contain_text("The source is empty")
     box = page.locator("canvas[aria-label='Source f']").bounding_box()
 
     def at(x, y):
         return box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"]
 
     page.mouse.click(*at(0.3, 0.7))
-    expect(shown(page, "sentence")).to_contain_text("You drew this source.")  # before, the field was blank
+    expect(shown(page, "sentence")).to_contain_text("You drew this source.")
     one = wait_for(page, "Source f", lambda seen: seen not in (None, before))
     page.get_by_role("button", name="Sign of the next Gaussian: positive").click()
     page.mouse.click(*at(0.7, 0.3))
@@ -284,11 +284,33 @@ def test_source_drawn(page):
     shifted = wait_for(page, "Source f", lambda seen: seen != moved)
     page.get_by_role("button", name="Gaussian 2").press("Delete")
     wait_for(page, "Source f", lambda seen: seen == one and seen != shifted)
-    page.get_by_role("button", name="Clear").click()
-    expect(shown(page, "notice")).to_contain_text("The source is empty")
-    assert page.locator(".handles circle").count() == 0
-    shown(page, "draw").uncheck()
+    page.mouse.move(*at(0.2, 0.2))
+    page.mouse.down()
+    page.mouse.move(*at(0.6, 0.2), steps=20)
+    page.mouse.up()
+    assert page.locator(".handles circle").count() > 4
+    page.keyboard.press("Control+z")
+    wait_for(page, "Source f", lambda seen: seen == one)
+    page.get_by_role("button", name="Random").click()
     wait_for(page, "Source f", lambda seen: seen == before)
+    for name in ("Undo", "Undo"):  # of what became random, and of the Gaussian that was removed
+        page.get_by_role("button", name=name).click()
+    expect(page.locator(".handles circle")).to_have_count(2)
+
+
+def test_a_coefficient_is_painted_like_the_source(page):
+    page.get_by_label("Equation", exact=True).select_option("variable_diffusion")
+    page.wait_for_url(re.compile("system=variable_diffusion"))
+    before, source, solution = (field(page, name) for name in ("Diffusivity", "Source f", "Exact u"))
+    page.locator("[data-key=diffusivity] .field").click(position={"x": 30, "y": 30})
+    page.wait_for_url(re.compile("paint.diffusivity=0"))
+    wait_for(page, "Diffusivity", lambda seen: seen != before)
+    assert field(page, "Exact u") != solution
+    assert field(page, "Source f") == source
+    page.reload()
+    expect(page.locator("[data-key=diffusivity] circle")).to_have_count(1)
+    page.locator("[data-key=diffusivity]").get_by_role("button", name="Random").click()
+    wait_for(page, "Diffusivity", lambda seen: seen == before)
 
 
 def test_a_reload_keeps_the_page(page):
@@ -336,7 +358,7 @@ def test_fine_tuned_to_the_end_and_without_labels_beside_it(page):
     expect(shown(page, "kept-fine_tuned")).to_have_text(re.compile(r"%$"))
     expect(shown(page, "fine_tuned-error")).to_have_text(re.compile(r"%$"))
     expect(shown(page, "from_scratch-error")).to_have_text("–")
-    page.locator(".examples label", has_text="8 on").click()
+    page.locator(".examples label", has_text="8, 3 steps").click()
     expect(shown(page, "adapt-status")).to_contain_text("8 examples, 3 steps")
     expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
     page.locator(".examples").get_by_label("0", exact=True).check(force=True)
@@ -354,39 +376,101 @@ def test_fine_tuning_cancelled(page):
 
 def test_system_switched(page):
     before = field(page, "Exact u")
-    page.locator(".bar label", has_text="Helmholtz").click()
+    page.get_by_label("Equation", exact=True).select_option("helmholtz")
     expect(page.locator(".bar .equation math").first).to_contain_text("ω")
     expect(dial(page)).to_have_attribute("aria-label", "Wavenumber ω")
     expect(page.locator(".resonance").first).to_be_visible()
     helmholtz = wait_for(page, "Exact u", lambda seen: seen not in (before, None))
-    page.get_by_role("radio", name="Helmholtz").press("ArrowLeft")
+    page.get_by_label("Equation", exact=True).press("ArrowUp")
     expect(dial(page)).to_have_attribute("aria-label", "Advection ratio Ψ")
     wait_for(page, "Exact u", lambda seen: seen not in (helmholtz, None))
     expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
 
 
-@pytest.mark.parametrize("size", [(1366, 768), (1920, 1080), (390, 844)])
-def test_everything_is_on_the_first_screen(browser, address, size):
-    """Nothing is cut off at the right, and on a wide screen nothing lies below; what follows the stage is below it."""
+BOXES = f"""() => Object.fromEntries([...({STAGE})().querySelectorAll(
+    '.bar, .dial svg, .under, .column, .field, .middle, .misfit, .graph, .bars, .scaled, .card, .head h3, .head .big')]
+  .filter(each => each.checkVisibility()).map((each, i) => {{
+    const {{x, y, width, height}} = each.getBoundingClientRect(), inside = each.querySelector('canvas')
+    const name = inside?.ariaLabel ?? each.textContent.slice(0, 9)
+    return [`${{each.classList[0] ?? each.tagName}} ${{name}} ${{i}}`, [x, y, x + width, y + height]] }}))"""
+SIZES = [  # of the window, a field and an error on the contrast, and the four fields of an operator alone
+    ((1366, 768), 240, 240, 305),
+    ((1366, 650), 188, 188, 240),
+    ((1920, 1080), 352, 352, 442),
+]
+
+
+def overlaps(boxes):
+    """Pairs of parts of which neither is inside the other, and which share more than a pixel."""
+    found = []
+    for (one, a), (other, b) in itertools.combinations(boxes.items(), 2):
+        shared = [min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1)]
+        inside = any(all(p[i] >= q[i] - 1 and p[2 + i] <= q[2 + i] + 1 for i in (0, 1)) for p, q in ((a, b), (b, a)))
+        if min(shared) > 1 and not inside:
+            found.append((one, other))
+    return found
+
+
+@pytest.mark.parametrize(("size", "side", "error", "alone"), SIZES)
+def test_the_fields_have_the_page_and_nothing_is_below_the_fold(browser, address, size, side, error, alone):
     with watched(browser, address.removesuffix("/explore"), size) as page:
-        page.goto(f"{address}?dial=20")  # where most is said of a prediction
+        for query, expected in (
+            ("?system=poisson&model=sys-1&dial=20&result=32:8:12", (side, error)),
+            ("?system=poisson&model=sys-1&dial=20&result=none", (alone, alone)),
+            ("?system=advection_diffusion_in_time&model=symbol", (None, None)),
+            ("?system=variable_diffusion", (None, None)),
+        ):
+            page.goto(address + query)
+            expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+            expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^\d\d"))
+            for name, wanted in zip(("Zero-shot", "Error of Zero-shot"), expected, strict=True):
+                box = page.locator(f".field:has(canvas[aria-label='{name}'])").bounding_box()
+                assert box["width"] == pytest.approx(box["height"], abs=1)
+                assert wanted is None or box["width"] == pytest.approx(wanted, abs=2), (query, name)
+            boxes = page.evaluate(BOXES)
+            assert not overlaps(boxes), query
+            for name, (left, _, right, bottom) in boxes.items():
+                assert left >= 0, name
+                assert right <= size[0], name
+                assert bottom <= size[1] + 1, (query, name)
+            assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+        if size[0] > 1500:  # on a projector
+            small = page.evaluate(f"""() => [...({STAGE})().querySelectorAll('*')].filter(each =>
+              each.checkVisibility() && [...each.childNodes].some(one => one.nodeType === 3 && one.data.trim())
+              && parseFloat(getComputedStyle(each).fontSize) < 18).map(each => each.outerHTML.slice(0, 90))""")
+            assert not [each for each in small if "circle" not in each]
+
+
+def test_on_a_phone_the_dial_stays_below_and_the_sentence_follows_the_fields(browser, address):
+    with watched(browser, address.removesuffix("/explore"), (390, 844)) as page:
+        page.goto(f"{address}?dial=20")
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-        expect(page.locator(".sentence")).to_contain_text("expected an error above")
-        expect(page.locator("[data-curve=zero_shot]")).to_have_attribute("data-points", re.compile(r"^2\d$"))
-        assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
-        # On a phone the predictions are swiped beside the exact solution, and the errors are folded.
-        for name in ("Exact u", "Zero-shot") if size[0] < 700 else ("Error of Zero-shot", "From scratch"):
-            box = page.locator(f"canvas[aria-label='{name}']").bounding_box()
-            assert box["x"] + box["width"] <= size[0] + 1
-            assert box["y"] + box["height"] <= size[1] + 1, (name, box)
-        # Also where the stage is higher than the window.
-        height = 844 if size[0] < 700 else 500
-        page.set_viewport_size({"width": size[0], "height": height})
-        if size[0] < 700:
-            page.get_by_role("button", name="Errors and cut").click()
-        stage, live = page.locator(".operator-stage").bounding_box(), page.get_by_text("Train live").bounding_box()
-        assert stage["height"] > height
-        assert live["y"] >= stage["y"] + stage["height"]
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+        exact, first, source, sentence, dialled, examples = (
+            page.locator(each).bounding_box()
+            for each in ("[data-key=solution]", "[data-key=zero_shot]", "[data-key=source]", ".under", ".dial svg",
+                         ".examples")
+        )  # fmt: skip
+        assert exact["y"] == first["y"]
+        assert source["y"] > exact["y"] + exact["height"]
+        assert sentence["y"] > source["y"] + source["height"]
+        assert examples["y"] < dialled["y"]
+        assert dialled["y"] + dialled["height"] <= 844
+
+
+def test_present_hides_the_controls_and_train_live_stands_beside_the_stage(page):
+    page.get_by_role("button", name="Present", exact=True).click()
+    expect(page.get_by_label("Model")).to_be_hidden()
+    expect(shown(page, "zero_shot-error")).to_have_css("font-size", "40px")
+    page.get_by_role("button", name="Leave", exact=True).click()
+    before = page.locator(".operator-stage").bounding_box()
+    page.locator(".keep").get_by_text("Train live").click()
+    sheet = page.locator(":has(> *) >> text=Fine-tune on few examples").bounding_box()
+    stage = page.locator(".operator-stage").bounding_box()
+    assert stage["width"] == pytest.approx(before["width"] - 360, abs=12)
+    assert sheet["x"] >= stage["x"] + stage["width"]
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_text("Fine-tune on few examples")).to_be_hidden()
 
 
 def test_the_spread_follows_when_the_dial_rests(browser, address):

@@ -44,7 +44,7 @@ from explorer.exports import as_hdf5, as_npz, program
 from explorer.films import STEPS, Film, whole_film
 from explorer.jobs import AdaptJob, JobQueue
 from explorer.link import _system, choices_of, query_of, restore, revisit, settings_of
-from explorer.pages import address_of
+from explorer.pages import LOOK, PAGES, address_of, open_page
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
 from explorer.setup import setup_message, ticks
@@ -579,9 +579,13 @@ def test_a_frame_is_sent_as_the_exact_solution_and_signed_errors(state):
 @pytest.mark.parametrize(
     ("system", "values", "says"),
     [
-        ("poisson", {"dial": 3}, "inside the training range (1 to 5). Error here 5 %."),
+        ("poisson", {"dial": 3}, "inside the training range (1 to 5). The zero-shot error is 5 % here."),
         ("poisson", {"dial": 10}, "twice the upper end of the training range (1 to 5)"),
-        ("poisson", {"dial": 10, "mean": 0.09}, "Error here 5 %; average over eight random sources 9 %."),
+        (
+            "poisson",
+            {"dial": 10, "mean": 0.09},
+            "The zero-shot error is 5 % here, and 9 % on average over eight random sources.",
+        ),
         ("poisson", {"gaussians": [(0, 0, 1)]}, "You drew this source."),
         (
             "helmholtz",
@@ -793,6 +797,29 @@ def test_coefficients_that_are_fields_are_shown_and_kept(drawn, capsys):
     assert error == pytest.approx(100 * frame.predictions["zero_shot"].relative_error, rel=1e-2)
 
 
+def test_a_painted_coefficient_follows_the_dial_and_is_in_the_address_and_the_program(capsys):
+    state = ExploreState(find_bundles()[0], lambda bundle: load_operator(bundle.path))
+    state.choose_system("variable_diffusion")
+    random = compute(state.query())
+    state.paint("diffusivity", [(0.25, 0.5, 1.0), (0.6, 0.4, -0.5)])
+    frame = compute(state.query())
+    a = frame.further["diffusivity"]
+    assert np.array_equal(frame.source, random.source)
+    assert (a > 0).all()
+    assert np.log(a).std() == pytest.approx(state.dial, rel=1e-4)
+    assert np.unravel_index(a.argmax(), a.shape) == (RESOLUTION // 2, RESOLUTION // 4)
+    again, problems = opened_at(state.bundles, query_of(state))
+    assert not problems
+    assert again.painted == state.painted
+    exec(compile(program(state, query_of(state)).content.decode(), "page.py", "exec"), {})
+    error = float(capsys.readouterr().out.split()[1].removesuffix("%"))
+    assert error == pytest.approx(100 * frame.predictions["zero_shot"].relative_error, rel=1e-2)
+    with pytest.raises(ValueError, match="no coefficient 'v1' to paint"):
+        state.paint("v1", [(0.5, 0.5, 1.0)])
+    state.paint("diffusivity", [])
+    assert np.array_equal(compute(state.query()).further["diffusivity"], random.further["diffusivity"])
+
+
 # Links --------------------------------------------------------------------------------------------------------------
 
 
@@ -930,7 +957,7 @@ def test_what_is_gone_is_offered_to_be_trained(with_a_result, monkeypatch):
     explorer.gone.train_again()
     (asked,) = started
     assert (asked.task.label, asked.examples, asked.steps, asked.learning_rate) == ("SYS-1(8.2,13)", 16, 70, 3e-4)
-    assert (explorer.adapt.examples.value, explorer.live.active) == (16, [0])
+    assert (explorer.adapt.examples.value, explorer.sheet.visible) == (16, True)
     state.choose_bundle("all")
     assert not explorer.gone.again.visible
     assert not explorer.gone.notice.object
@@ -950,7 +977,7 @@ def test_each_page_is_found_from_the_other(files, monkeypatch):
 
 
 def test_a_fourth_prediction_is_one_entry(state, operators, monkeypatch):
-    fourth = Predictor("mixed", "Mixed", "#CC79A7", "dotdash", "None yet", lambda s: lambda: operators["all"])
+    fourth = Predictor("mixed", "Mixed", "#CC79A7", "dotdash", lambda s: lambda: operators["all"])
     monkeypatch.setitem(PREDICTIONS, fourth.key, fourth)
     frame = compute(state.query())
     assert list(frame.predictions) == ["zero_shot", "fine_tuned", "from_scratch", "mixed"]
@@ -1475,3 +1502,8 @@ def test_a_sweep_goes_from_coarse_to_fine_over_every_value_once(count):
 def test_the_error_along_the_dial_is_measured_on_the_same_sources_every_time(system):
     first, again = sweep_sources(system, count=2), sweep_sources(system, count=2)
     assert all(map(torch.equal, first, again))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_built_and_looks_like_the_others(name):
+    assert LOOK.items() <= open_page(name).sx.items()

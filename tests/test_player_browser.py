@@ -52,7 +52,7 @@ def test_steps_are_shown_and_played_by_space(page):
     first, error = field(page, "Solver u"), percent(shown(page, "zero_shot-error").inner_text())
     expect(shown(page, "sentence")).to_have_text(
         re.compile(
-            r"^Zero-shot: \S+ % off after 1 step, \S+ % after 10; trajectory lost \(correlation below 0.8\): never\."
+            r"^Zero-shot: error \S+ % after 1 step, \S+ % after 10\. Correlation with the solver below 0.8: never\."
         )
     )
     expect(shown(page, "sentence")).to_contain_text(re.compile(r"A step: solver \S+ ms, network \S+ ms\.$"))
@@ -83,28 +83,24 @@ def test_the_dial_and_a_drawing_keep_the_step(page):
     expect(shown(page, "step")).to_have_text("step 20 of 40, t = 10")
     expect(course).to_have_attribute("data-points", "40")
     before = field(page, "Initial u(0)")
-    shown(page, "draw").check()
-    expect(shown(page, "notice")).to_contain_text("The source is empty")
-    page.get_by_role("button", name="Add").click()
+    page.locator("[data-key=source] .field").click()
     wait_for(page, "Initial u(0)", lambda seen: seen not in (None, before))
     expect(shown(page, "step")).to_have_text("step 20 of 40, t = 10")
 
 
-def test_one_menu_has_the_evolutions_and_the_row_does_not_wrap(page):
-    row = page.locator(".systems")
-    assert row.bounding_box()["height"] < 40
-    menu = page.get_by_label("In time", exact=True)
-    assert menu.locator("option").count() > 12
+def test_the_menu_has_the_evolutions_and_the_steady_equations(page):
+    menu = page.get_by_label("Equation", exact=True)
+    assert menu.locator("optgroup[label='In time'] option").count() > 12
     menu.select_option("gray_scott")
     expect(page.get_by_role("heading", name="Solver v")).to_be_visible()
     wait_for(page, "Zero-shot", lambda seen: seen is None)
     wait_for(page, "Solver v", lambda seen: seen is not None)
-    page.locator(".systems label", has_text="Poisson").first.click()
+    expect(page.locator(".card")).to_contain_text("No trained operator")
+    menu.select_option("poisson")
     expect(page.get_by_role("heading", name="Exact u")).to_be_visible()
     expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
     expect(page.get_by_role("button", name="Play")).to_be_hidden()
     expect(page.get_by_role("img", name="Exact and predicted solutions along the cut")).to_be_visible()
-    expect(menu).to_have_value("")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,6 +15,7 @@ from sciml_fm_core.evaluation.rollouts import (
 )
 from sciml_fm_core.models.normalization import StepNormalization
 from sciml_fm_core.physics.evolution import stages
+from sciml_fm_core.physics.spectral import shell_sizes, transform
 from sciml_fm_core.physics.trajectories import Trajectories, draw_trajectories
 from sciml_fm_core.training.transfer import new_operator
 
@@ -126,14 +127,28 @@ def test_other_numbers_of_stages(number, tmp_path):
 def test_a_roll_out_that_fails_is_no_number_from_there_on():
     operator, found = untrained(), drawn(BURGERS, steps=4)
     with torch.no_grad():
-        operator.model.output.bias.fill_(1e9)
-    operator.model.output.weight.data.mul_(1e9)
+        operator.model.output.bias.fill_(torch.nan)
     went = rollout(operator, found.states[:, 0], found.coefficients, 4)
     assert torch.equal(went[:, 0], found.states[:, 0])
     assert went[:, 1:].isnan().all()
     assert rollout_errors(went, found.states)[:, 1:].isinf().all()
     assert (correlations(went, found.states)[:, 1:] == 0).all()
     assert (steps_correlated(correlations(went, found.states)) == 1).all()
+
+
+def test_a_correction_is_bounded_by_the_doubt_in_the_cheap_step():
+    """A network that says too much, as it may far from its training, does not carry a roll-out away."""
+    found = drawn(BURGERS)
+    start, coefficients = found.states[:, 0], found.coefficients
+    silent, wild = untrained(), untrained()
+    with torch.no_grad():
+        wild.model.output.weight.mul_(1e9)
+        for parameter in silent.model.output.parameters():
+            parameter.zero_()
+    change = wild.predict(start, coefficients, BURGERS.system) - silent.predict(start, coefficients, BURGERS.system)
+    doubt = BURGERS.system.cheap_step(start, coefficients).doubt
+    share = shell_sizes(transform(change)) / doubt
+    assert 1 < share[:, 1:8].mean() < 2.5
 
 
 def test_spectra():

@@ -30,6 +30,11 @@ from .state import EQUATION, GRID, ExploreState
 
 STAGES = {"testing": "Testing on held-out examples", "cancelled": "Cancelled, nothing kept"}
 """Stages of a job for which its own word is not enough."""
+SHEET = """:host { flex: 0 0 360px !important; width: 360px; box-sizing: border-box; padding-left: 8px;
+  border-left: 1px solid #8886 }
+@media (max-width: 700px) { :host { position: fixed !important; inset: 48px 0 0 auto !important; z-index: 9;
+  max-width: 100vw; overflow: auto; background: var(--mui-palette-background-default, Canvas) } }"""
+"""It stands beside the stage, and on a phone over it."""
 
 
 class AdaptView:
@@ -51,11 +56,11 @@ class AdaptView:
         self.job: AdaptJob | None = None
         self._following = self._pending = False
         self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
-        self.examples = Select.from_param(state.param.examples, width=200)
-        self.low = NumberInput(label="Adapt from", step=0.1, width=110)
-        self.high = NumberInput(label="to", step=0.1, width=110)
-        self.rate = Select.from_param(state.param.learning_rate, width=140)
-        self.steps = WholeInput.from_param(state.param.steps, step=10, width=110)
+        self.examples = Select.from_param(state.param.examples, width=320)
+        self.low = NumberInput(label="Adapt from", step=0.1, width=150)
+        self.high = NumberInput(label="to", step=0.1, width=150)
+        self.rate = Select.from_param(state.param.learning_rate, width=150)
+        self.steps = WholeInput.from_param(state.param.steps, step=10, width=150)
         self.follows = pmui.Checkbox.from_param(state.param.window_follows, size="small")
         self.run = pmui.Button(label="Fine-tune", color="primary", variant="contained", icon="play_arrow")
         self.cancel = pmui.Button(label="Cancel", color="error", variant="outlined", icon="stop", disabled=True)
@@ -232,9 +237,11 @@ class AdaptView:
     # Layout ---------------------------------------------------------------------------------------------------------
 
     def layout(self) -> pn.viewable.Viewable:
-        """The card."""
+        """The sheet, which is closed at first."""
+        close = pmui.IconButton(icon="close", label="Close", description="Close", size="small", margin=0)
+        close.on_click(lambda _: self.state.param.update(training=False))
         return pn.Column(
-            Html(text.title("Fine-tune on few examples or none", "beside a twin from scratch")),
+            pn.Row(Html(text.title("Fine-tune on few examples, or none")), close, **WIDE),
             pn.FlexBox(
                 self.examples,
                 self.low,
@@ -249,7 +256,8 @@ class AdaptView:
             self.bar,
             self.status,
             self.curves.pane,
-            **WIDE,
+            visible=False,
+            stylesheets=[SHEET],
         )
 
 

@@ -34,7 +34,7 @@ from .tabs import Tabs
 from .workers import FRAMES, SPREADS, Background
 
 TITLE = "Explore pre-trained neural operators"
-POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians"]
+POINT = ["system_name", "bundle_name", "dial", "parameters", "drawn", "seed", "sparsity", "gaussians", "painted"]
 """What a frame is of, by the names of `ExploreState`."""
 CHOICES_PER_SECOND = 10
 """Messages of a stage that change the whole page and are heard in a second, on average."""
@@ -63,36 +63,35 @@ class Explorer:
         left_out = restore(self.state, arguments)
         self.loop = SessionLoop()
         self.frames: FrameLoop[Frame | Film | str] = FrameLoop(self._begin_frame, self._paint, self._rest)
-        self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=(0, 4), styles=AS_HIGH_AS_IT_IS)
+        self.stage = Stage(self._heard, sizing_mode="stretch_width", margin=0, styles=AS_HIGH_AS_IT_IS)
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
         self.adapt = AdaptView(self.state, self.loop.call, self.stage.send_file)
-        self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
+        self._chosen: tuple | None = None
+        self.lesson = LessonCard(self.state, self._tell_step, FRAMES)
         left_out += self.lesson.restore(arguments)
         self.curves = ErrorCurves(self.state, self.stage.tell, self.loop.call, self._curves_changed)
         self.tabs = Tabs(self.state, self.stage.tell, self.loop.call)
         self.gone = GoneView(self.state, left_out, [*problems, *self.lesson.problems], self._train_again)
-        self.live = pmui.Accordion(
-            ("Train live: fine-tune on your own window", self.adapt.layout()), active=[], sizing_mode="stretch_width"
-        )
+        self.sheet = self.adapt.layout()
+        self.trains = False  # where there is a page around the stage, with the sheet beside it
         self.choices = Allowance(CHOICES_PER_SECOND)
         self._spreads = Background(SPREADS, self.loop.call)
         self._steps = Background(FRAMES, self.loop.call)
         self._last: Frame | Film | None = None
-        self._chosen: tuple | None = None
         self._revisits = False
         self._drawer_open = False
         self._watch()
 
     def _watch(self) -> None:
         state = self.state
-        self.live.param.watch(self._training_opened, "active")
         state.param.watch(lambda *_: self.request_frame(), [*POINT, "shown", "live"])
         state.param.watch(
             lambda *_: self.set_up(), ["system_name", "bundle_name", "shown", "kept", "drawn", "training", "gone"]
         )
         state.param.watch(lambda *_: self._window_moved(), "window")
         state.param.watch(lambda *_: self._tell_address(), "gone")
+        state.param.watch(lambda event: self._training_opened(event.new), "training")
         pn.state.on_session_destroyed(lambda _: self.close())
 
     def close(self) -> None:
@@ -115,7 +114,7 @@ class Explorer:
     def set_up(self) -> None:
         """Tell the stage what its controls offer."""
         lessons = {"lessons": self.lesson.offered, "lesson": self.lesson.name}
-        self.stage.tell("setup", **setup_message(self.state), **lessons, turn=self.frames.turn)
+        self.stage.tell("setup", **setup_message(self.state), **lessons, trains=self.trains, turn=self.frames.turn)
 
     def notice(self, reason: str, **header: Any) -> None:
         """Tell the stage why there is none of what was asked for: a message of the core, as a sentence."""
@@ -129,10 +128,17 @@ class Explorer:
         if self._here(self._last) and isinstance(self._last, Frame):
             self.stage.tell("sentence", text=sentence_of(self._last, mean_of(self._last.query)))
 
+    def _tell_step(self, kind: str, **header: Any) -> None:
+        """What a lesson tells the stage; the address names its step, so that a reload opens it again."""
+        self.stage.tell(kind, **header)
+        if kind == "lesson" and self._chosen is not None:  # it has an address by then
+            self._tell_address()
+
     def _tell_address(self) -> None:
         if self.loop.document is not None and not self._revisits:  # a notebook keeps its own address
             chosen, before = choices_of(self.state), self._chosen
-            self.stage.tell("address", query=own_query(query_of(self.state)), push=before not in (None, chosen))
+            query = "&".join(filter(None, [self.lesson.query, query_of(self.state)]))
+            self.stage.tell("address", query=own_query(query), push=before not in (None, chosen))
             self._chosen = chosen
 
     def revisit(self, query: dict[str, str]) -> None:
@@ -214,7 +220,8 @@ class Explorer:
         return any(not bundle.is_known for bundle in self.state.bundles.values())
 
     def page(self) -> pmui.Page:
-        """The whole page: the stage, below it the training, and a drawer for what is set seldom."""
+        """The whole page: the stage, beside it the sheet of the training, and a drawer for what is set seldom."""
+        self.trains = True
         page = dashboard_page(
             title=TITLE,
             header=[
@@ -223,19 +230,14 @@ class Explorer:
             ],
             sidebar=[*self.parameters.layout(), pmui.Divider(), *self.source.layout()],
             sidebar_open=False,
-            sx={
-                "& .MuiToolbar-root": {"minHeight": "46px !important", "height": "46px"},
-                "& h3": {"fontSize": "1.2rem"},
-            },
             sidebar_width=320,
             main=[
                 pn.Column(
                     self.gone.notice,
                     self.gone.again,
-                    self.stage,
-                    self.live,
+                    pn.Row(self.stage, self.sheet, sizing_mode="stretch_width", margin=0, styles=AS_HIGH_AS_IT_IS),
                     sizing_mode="stretch_width",
-                    margin=(2, 10),
+                    margin=(0, 10),
                     styles=AS_HIGH_AS_IT_IS,
                 )
             ],
@@ -246,11 +248,11 @@ class Explorer:
     # Training and the drawer ----------------------------------------------------------------------------------------
 
     def _train_again(self, settings: AdaptSettings) -> None:
-        self.live.active = [0]
+        self.state.training = True
         self.adapt.again(settings)
 
-    def _training_opened(self, event) -> None:
-        self.state.training = bool(event.new)
+    def _training_opened(self, is_open: bool) -> None:
+        self.sheet.visible = is_open
         self.adapt.follow_window()
 
     def _drawer_moved(self, event) -> None:

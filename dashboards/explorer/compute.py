@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, ren
 from sciml_fm_core.physics.spectral import resample
 from sciml_fm_core.physics.spectral_system import SpectralSystem, is_spectral
 from sciml_fm_core.physics.system import System
+from sciml_fm_core.physics.variable_system import VariableSystem
 
 from . import text
 
@@ -35,6 +36,7 @@ EVOLUTION_RESOLUTION = 64
 SPREAD_RESOLUTION = 64
 """Points for the members of an ensemble: as fine as they were trained, and a quarter of the work."""
 
+Rows = Sequence[tuple[float, float, float]]
 Message = tuple[dict[str, Any], dict[str, np.ndarray]]
 """A header that JSON can hold, and fields by name; row i of a field is at y = i / n."""
 
@@ -58,6 +60,7 @@ class Query:
         trained: range of the dial that the zero-shot operator was trained on, None where it never was.
         given: on what the adapted operators were trained, in words.
         learning: keys of those that are in training now.
+        painted: rows as those of ``gaussians`` of each further input field that is painted, by its name.
     """
 
     system: System
@@ -71,6 +74,7 @@ class Query:
     trained: tuple[float, float] | None = None
     given: str = ""
     learning: tuple[str, ...] = ()
+    painted: dict[str, tuple[tuple[float, float, float], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,20 @@ def further_fields(system: System) -> list[str]:
     return [name for name in (*system.inputs, *system.outputs) if name not in shown]
 
 
+PAINTED_WIDTH = 0.1
+"""Standard deviation of what is painted into a coefficient, which is smoother than a source."""
+
+
+def painted_fields(system: System) -> list[str]:
+    """Names of the coefficients that can be painted: `painted` gives one that is positive."""
+    return [name for name in system.inputs if name == "diffusivity" and isinstance(system, VariableSystem)]
+
+
+def painted(rows: Rows, n: int) -> Tensor:
+    """A positive field (n, n), to be `VariableSystem.varied` to the dial: the exponential of Gaussians."""
+    return place(rows, n, zero_mean=True, width=PAINTED_WIDTH).exp()
+
+
 def is_drawn_as_gaussians(system: System) -> bool:
     """Whether its random sources are those of the paper, whose sparsity can be set."""
     return isinstance(system, SpectralSystem) and type(system).draw is System.draw
@@ -142,6 +160,9 @@ def make_source(query: Query) -> Tensor:
     source = system.draw(dial, parameters, (n, n), generator)[0].float()
     if placed is not None:
         source.view(-1, n, n)[drawn_field(system)] = placed
+    for name, rows in query.painted.items():
+        source[system.inputs.index(name)] = painted(rows, n)
+        source = system.varied(source, dial[0]).float()
     return source
 
 

@@ -145,16 +145,21 @@ def sweep_sources(system: System, count: int = SOURCES) -> tuple[Tensor, Tensor]
     They are the same every time, with the sparsities of the paper's tasks in equal shares.
     """
     generator = stream(0, "explore", "sweep")
+    amplitudes, parameters = sweep_amplitudes(system, generator, count)
+    if not is_drawn_as_gaussians(system):
+        dial = torch.full((count,), system.dialled.default, dtype=torch.float64)
+        return system.draw(dial, parameters, (RESOLUTION, RESOLUTION), generator).float(), parameters
+    return normalize(render(amplitudes, RESOLUTION), zero_mean=system.zero_mean), parameters
+
+
+def sweep_amplitudes(system: System, generator: torch.Generator, count: int = SOURCES) -> tuple[Tensor, Tensor]:
+    """Amplitudes of Gaussians (count, 12, 12) of such sources, where they are Gaussians, and the parameters."""
     sparsity = torch.tensor(SPARSITIES)[torch.arange(count) % len(SPARSITIES)]
     amplitudes = draw_amplitudes(sparsity, generator)
     uniform = torch.rand(count, len(system.parameters), generator=generator, dtype=torch.float64)
     low = torch.tensor([p.low for p in system.parameters], dtype=torch.float64)
     high = torch.tensor([p.high for p in system.parameters], dtype=torch.float64)
-    parameters = low + uniform * (high - low)
-    if not is_drawn_as_gaussians(system):
-        dial = torch.full((count,), system.dialled.default, dtype=torch.float64)
-        return system.draw(dial, parameters, (RESOLUTION, RESOLUTION), generator).float(), parameters
-    return normalize(render(amplitudes, RESOLUTION), zero_mean=system.zero_mean), parameters
+    return amplitudes, low + uniform * (high - low)
 
 
 def coarse_to_fine(count: int) -> Iterator[int]:

@@ -17,7 +17,7 @@ from sciml_fm_core import __version__
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.evolution import Evolution
 
-from .compute import Frame, compute, drawn_field, is_drawn_as_gaussians
+from .compute import PAINTED_WIDTH, Frame, compute, drawn_field, is_drawn_as_gaussians
 from .films import STEPS, whole_film
 from .settings import Adapted, AdaptSettings
 from .state import ExploreState
@@ -108,6 +108,11 @@ def program(state: ExploreState, address: str) -> File:
             source += (
                 f"\nfields.view(-1, *fields.shape[-2:])[{drawn_field(system)}] = place({list(query.gaussians)!r}, "
                 f"{query.resolution}, zero_mean=system.zero_mean)"
+            )
+        for name, rows in query.painted.items():
+            source += (
+                f"\nfields[{system.inputs.index(name)}] = place({list(rows)!r}, {query.resolution}, zero_mean=True, "
+                f"width={PAINTED_WIDTH}).exp()\nfields = system.varied(fields, dial).float()"
             )
         source += "\nsource = fields"
     elif query.gaussians is None:

@@ -149,4 +149,4 @@ class Film:
         seconds = {key: statistics.median(values) for key, values in self._seconds.items() if values}
         names = {key: PREDICTIONS[key].name for key in self.errors}
         said = text.film_sentence(self.errors, self.lost, seconds, names, self.is_over)
-        return f"{said} The solver ends: {self.ended}." if self.ended else said
+        return text.FILM["ended"].format(said=said, reason=self.ended) if self.ended else said

@@ -12,6 +12,7 @@ from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task
 
+from .compute import Rows, painted_fields
 from .settings import Adapted, AdaptSettings
 from .state import GRID, ExploreState
 
@@ -21,6 +22,7 @@ def query_of(state: ExploreState) -> str:
 
     Examples: ``system=poisson&model=sys-1&dial=10&seed=3&sparsity=0.6&result=32:8:12`` (fine-tuned on 32 examples of 8
     to 12; what was trained live has its steps and learning rate too); a drawn source is ``draw=x,y,amplitude;...``,
+    a painted coefficient ``paint.name=x,y,amplitude;...``,
     other parameters are ``p.name=value``, angles in degrees. What is `ExploreState.gone` stays in it.
     """
     if "system" in state.gone:
@@ -31,12 +33,16 @@ def query_of(state: ExploreState) -> str:
         if not math.isclose(value, parameter.default):
             values[f"p.{parameter.name}"] = f"{math.degrees(value) if parameter.angle else value:.4g}"
     if state.drawn or "draw" in state.gone:
-        rows = ";".join(",".join(f"{number:.3g}" for number in row) for row in state.gaussians)
-        values["draw"] = rows or "none"  # a value that is empty would be left out of a query
+        values["draw"] = _as_text(state.gaussians) or "none"  # a value that is empty would be left out of a query
     else:
         values |= {"seed": state.seed, "sparsity": f"{state.sparsity:g}"}
+    values |= {f"paint.{name}": _as_text(state.painted.get(name, [])) or None for name in painted_fields(state.system)}
     values["result"] = result_name(state.current) if state.current else "none"
     return _encoded(values | state.gone)
+
+
+def _as_text(rows: Rows) -> str:
+    return ";".join(",".join(f"{number:.3g}" for number in row) for row in rows)
 
 
 def _encoded(values: Mapping[str, Any]) -> str:
@@ -81,6 +87,8 @@ def restore(state: ExploreState, query: Mapping[str, str]) -> list[str]:
     attempt("sparsity", lambda text: state.param.update(sparsity=_number(text, 0, 1)))
     attempt("seed", lambda text: state.draw_random(int(_number(text, 0, 2**31 - 1))))
     attempt("draw", lambda text: state.place_gaussians(_rows(text)))
+    for name in (name for name in query if name.startswith("paint.")):
+        attempt(name, lambda text, name=name: state.paint(name.removeprefix("paint."), _rows(text)))
     attempt("result", lambda text: _show_result(state, text))
     for name in ELSEWHERE.keys() & query.keys():
         problems.append(f"{name}={query[name][:60]} in the address is left out: {ELSEWHERE[name]}")
@@ -90,7 +98,8 @@ def restore(state: ExploreState, query: Mapping[str, str]) -> list[str]:
 
 def choices_of(state: ExploreState) -> tuple:
     """What is chosen rather than moved: where it differs, a browser's Back leads from one address to the other."""
-    return state.system_name, state.bundle_name, state.shown, state.drawn, state.seed, bool(state.gone)
+    chosen = state.system_name, state.bundle_name, state.shown
+    return *chosen, state.drawn, state.seed, bool(state.painted), bool(state.gone)
 
 
 def revisit(state: ExploreState, query: Mapping[str, str]) -> None:
@@ -99,6 +108,9 @@ def revisit(state: ExploreState, query: Mapping[str, str]) -> None:
     for parameter in state.system.parameters:
         if f"p.{parameter.name}" not in query:
             state.set_parameter(parameter.name, parameter.default)
+    for name in painted_fields(state.system):
+        if f"paint.{name}" not in query:
+            state.paint(name, [])
 
 
 ELSEWHERE = {
@@ -109,7 +121,8 @@ ELSEWHERE = {
 
 
 def _is_own(name: str) -> bool:
-    return name in ("system", "model", "dial", "seed", "sparsity", "draw", "result") or name.startswith("p.")
+    names = ("system", "model", "dial", "seed", "sparsity", "draw", "result")
+    return name in names or name.startswith(("p.", "paint."))
 
 
 def _system(text: str) -> str:

@@ -22,8 +22,6 @@ import numpy as np
 import panel as pn
 import panel_material_ui as pmui
 import torch
-from bokeh.palettes import Viridis256
-from holoviews.plotting.util import process_cmap
 from PIL import Image
 
 from sciml_fm_core.data.fields import FieldsFile
@@ -40,6 +38,7 @@ from .pages import Address, address_of, dashboard_page, own_query
 from .parts import WIDE, Html, Select, WholeInput, column, show
 from .session_loop import SessionLoop
 from .shared import shared_operator
+from .stage import Stage
 from .workers import FRAMES, SWEEPS, Background
 
 TITLE = "Own data: test examples of given fields"
@@ -47,20 +46,18 @@ MOST_COLUMNS = 4
 """Operators beside each other."""
 PART = 64
 """Examples that are predicted at once."""
-FIELD = Viridis256
-ERROR = process_cmap("RdBu_r", 256)
+FIELD, ERROR = Stage.scales["solution"], Stage.scales["error"]
+DECADES = ("−100 %", "−10 %", "−1 %", "±0.1 %", "+1 %", "+10 %", "+100 %")
 COLOUR_OF = {"pre-trained": COLOURS["pretrained"], "fine-tuned": COLOURS["finetuned"], SCRATCH: COLOURS["scratch"]}
 HOW_TO_START = """<p>No operator of your own data is here. From a file of fields, such as <b>own.npz</b>:</p>
 <pre>sciml-fm info own.npz
 sciml-fm pretrain --data own.npz --inputs a --targets u --output own.safetensors
 sciml-fm explore own.safetensors</pre>"""
-STYLE = """<style>
-.walk { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 230px)); gap: 6px 12px; font-size: 13px }
-.walk figure { margin: 0; min-width: 0 } .walk img { width: 100%; image-rendering: pixelated; display: block }
-.walk figcaption { border-top: 3px solid; padding: 2px 0; overflow-wrap: anywhere } .walk b { font-size: 15px }
-.walk .words { grid-column: span var(--first); line-height: 1.5 }
-@media (max-width: 700px) { .walk { grid-template-columns: 1fr 1fr } .walk .words { grid-column: span 2; order: 9 } }
-</style>"""
+STYLE = """.walk { --above: 140px; --bar: 0px; --dial: 0px; --line: 0px; --tabs: 8px }
+.walk img { width: 100%; height: 100%;
+image-rendering: pixelated; display: block } .walk .words { line-height: 1.5; padding-top: var(--head) }
+@container stage (max-width: 700px) { .walk .words { order: 9 } }"""
+"""Beside the style of the stage, whose form the page has."""
 
 
 # What there is to show ------------------------------------------------------------------------------------------------
@@ -96,7 +93,7 @@ def open_walk(chosen: Bundle, bundles: Sequence[Bundle]) -> Walk:
     layout = trained_on(path, card)
     examples: Reader
     if layout is not None:
-        examples, said = open_splits(path, layout)["test"], "test examples, not among those to train on"
+        examples, said = open_splits(path, layout)["test"], "test examples that the training did not see"
     elif path in _named_files():
         examples, said = FieldsFile(path, find_layout(path, {}, card)), "examples, all of the file"
     else:
@@ -193,43 +190,54 @@ def picture(values: np.ndarray, low: float, high: float, colours: Sequence[str],
     return f"<img alt='{escape(says, quote=True)}' src='data:image/png;base64,{data}'>"
 
 
-def _figure(title: str, body: str, color: str, note: str = "", test: str = "") -> str:
+def _column(title: str, body: str, note: str = "", color: str = "", kind: str = "column", test: str = "") -> str:
+    """A field with its heading, as the stage has them."""
+    swatch = f"<span class='swatch' style='border-top: 3px solid {color}'></span>" if color else ""
+    test, says = escape(test, quote=True), escape(title, quote=True)
     return (
-        f"<figure data-test='{escape(test, quote=True)}'><figcaption style='border-color:{color}'>{title}</figcaption>"
-        f"{body}<small>{note}</small></figure>"
+        f"<section class='{kind}' data-test='{test}'><div class='head' title='{says}'><h3>{swatch}{escape(title)}</h3>"
+        f"{note}</div><div class='field'>{body}</div></section>"
     )
+
+
+def _bar(name: str, colours: Sequence[str], ticks: Sequence[str]) -> str:
+    """The colours of fields with their values, as the stage has them."""
+    says = "".join(f"<span style='bottom: {100 * i / (len(ticks) - 1):.1f}%'>{t}</span>" for i, t in enumerate(ticks))
+    ground = f"background: linear-gradient(to top, {','.join(colours[::5])})"
+    return f"<div class='scaled'><div class='head'>{name}</div><div class='scale' style='{ground}'>{says}</div></div>"
 
 
 def _range(values: np.ndarray) -> tuple[float, float, str]:
     low, high = float(values.min()), float(values.max())
-    return low, high, f"{low:.3g} to {high:.3g}"
+    return low, high, f"<small>{low:.3g} to {high:.3g}</small>"
 
 
 def as_html(walk: Walk, step: Step, output: str, words: str) -> str:
-    """The inputs, the truth and the predictions of one output field; errors by the colours of the explore page."""
+    """The inputs, the truth and the predictions of one output field, and their errors, in the form of the stage."""
     cells, below, grey = [], [], COLOURS["exact"]
     for name, values in step.inputs.items():
         low, high, said = _range(values)
-        cells.append(_figure(f"Input <b>{escape(name)}</b>", picture(values, low, high, FIELD, f"input {name}"), grey,
-                             said, f"input-{name}"))  # fmt: skip
+        cells.append(_column(f"Input {name}", picture(values, low, high, FIELD, f"input {name}"), said))
     truth = step.truth[output]
     low, high, said = _range(truth)
-    body = picture(truth, low, high, FIELD, f"true {output}")
-    cells.append(_figure(f"Truth <b>{escape(output)}</b>", body, grey, said, "truth"))
+    cells.append(_column(f"Truth {output}", picture(truth, low, high, FIELD, f"true {output}"), said, grey))
     size = float(np.sqrt(np.mean(np.square(truth)))) or 1.0
     for name, fields in step.predicted.items():
         bundle, values = walk.bundles[name], fields[output]
-        color = COLOUR_OF.get(bundle.kind, grey)
-        title = f"{escape(name)}, {escape(bundle.kind)} <b data-test='error'>{text.percent(step.errors[name])}</b>"
-        cells.append(_figure(title, picture(values, low, high, FIELD, f"{name}: {output}"), color, test="prediction"))
+        number = f"<div class='big' data-test='error'>{text.percent(step.errors[name])}</div>"
+        body = picture(values, low, high, FIELD, f"{name}: {output}")
+        cells.append(_column(name, body, number, COLOUR_OF.get(bundle.kind, grey), test="prediction"))
         off = (values - truth) / size
         shown = np.sign(off) * (np.log10(np.abs(off).clip(1e-3, 1)) + 3) / 3
-        below.append(_figure("Error, 0.1 to 100 %", picture(shown, -1, 1, ERROR, f"error of {name}"), color))
+        body = picture(shown, -1, 1, ERROR, f"error of {name}")
+        below.append(_column("Error", body, f"<small>{escape(bundle.kind)}</small>", kind="misfit"))
     first, columns = len(step.inputs) + 1, len(step.inputs) + 1 + len(step.predicted)
     scalars = "".join(f"{escape(name)} = {value:.4g}<br>" for name, value in step.scalars.items())
+    values_bar = _bar(escape(output), FIELD, [f"{value:.2g}" for value in (low, (low + high) / 2, high)])
     return (
-        f"{STYLE}<div class='walk' style='--columns:{columns};--first:{first}'>{''.join(cells)}"
-        f"<div class='words'>{scalars}{words}</div>{''.join(below)}</div>"
+        f"<div class='operator-stage walk'><div class='main'><div class='columns' style='--count: {columns}'>"
+        f"{''.join(cells)}{values_bar}<div class='words' style='grid-column: span {first}'>{scalars}{words}</div>"
+        f"{''.join(below)}{_bar(f'of rms {escape(output)}', ERROR, DECADES)}</div></div></div>"
     )
 
 
@@ -254,13 +262,14 @@ class OwnData:
         self.operator = Select(label="Operator", options=list(self.bundles), value=start, width=300)
         self.example = WholeInput(label="Example", value=1, start=1, end=1, width=90)
         self.output = Select(label="Field", options=[], width=160, visible=False)
-        move = partial(pn.widgets.Button, width=90, margin=(24, 4, 0, 4))
+        move = partial(pn.widgets.Button, button_style="outline", width=90, margin=(22, 4, 0, 4))
         self.buttons = [move(label=label) for label in ("Previous", "Next", "Worst")]
         for button, act in zip(
             self.buttons, (partial(self._move, -1), partial(self._move, 1), self._worst), strict=True
         ):
             button.on_click(lambda _, act=act: act())
-        self.notice, self.about, self.fields = Html("".join(map(text.message, problems))), Html(), Html()
+        self.notice, self.about = Html("".join(map(text.message, problems))), Html()
+        self.fields = Html(stylesheets=[Stage.style, STYLE], margin=0)
         self.operator.param.watch(lambda *_: self.open(), "value")
         self.example.param.watch(lambda *_: self.request(), "value")
         self.output.param.watch(lambda *_: self._paint(), "value")
@@ -290,7 +299,7 @@ class OwnData:
         show(self.notice, "")
         show(
             self.about,
-            f"<p data-test='about'>{escape(self.walk.name)}: {escape(self.walk.said)}. {escape(chosen.history)}.</p>",
+            f"<div data-test='about'>{escape(f'{self.walk.name}: {self.walk.said}. {chosen.history}.')}</div>",
         )
         self.example.param.update(end=self.walk.examples.size, value=min(example, self.walk.examples.size))
         self._sweeps.begin(self._measure, self.walk)

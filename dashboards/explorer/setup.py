@@ -11,7 +11,7 @@ from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import SYSTEMS, System
 
 from . import text
-from .compute import drawn_field, further_fields
+from .compute import drawn_field, further_fields, painted_fields
 from .films import STEPS
 from .predictions import PREDICTIONS
 from .settings import Adapted
@@ -28,8 +28,8 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
     results += [
         {
             "value": str(number),
-            "label": _button(adapted),
-            "title": f"{adapted.settings.given}, {adapted.settings.training}",
+            "label": _button(adapted, len({one.settings.task for one in state.adapted.values()}) > 1),
+            "title": f"{adapted.settings.given} of {adapted.settings.task.label}, {adapted.settings.training}",
         }
         for number, adapted in enumerate(state.adapted.values())
     ]
@@ -60,7 +60,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "steps": STEPS if isinstance(system, Evolution) else 0,
         "further": [{"key": name, "name": name[:1].upper() + name[1:]} for name in further_fields(system)],
         "predictors": [
-            {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash], "empty": one.empty,
+            {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash],
              "adapted": one.adapted}
             for one in PREDICTIONS.values()
         ],
@@ -68,6 +68,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "shown": str(keys.index(state.shown)) if state.shown in keys else "" if "result" in state.gone else "none",
         "drawn": state.drawn,
         "gaussians": state.gaussians,
+        "coefficients": {name: state.painted.get(name) for name in painted_fields(system)},
     }  # fmt: skip
 
 
@@ -79,8 +80,11 @@ def names_of(system: System) -> tuple[str, str]:
     return f"Initial {symbol}(0)", f"Solver {symbol}"
 
 
-def _button(adapted: Adapted) -> str:
-    return adapted.settings.short + ("" if adapted.names else f", {adapted.settings.training}")
+def _button(adapted: Adapted, with_window: bool) -> str:
+    """On how many examples; the window is said where there are several, and stands on the dial."""
+    settings = adapted.settings
+    name = settings.short if with_window else "no labels" if settings.physics else f"{settings.examples}"
+    return name + ("" if adapted.names else f", {settings.training}")
 
 
 def ticks(dial: Parameter) -> list[float]:

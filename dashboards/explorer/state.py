@@ -17,7 +17,7 @@ from sciml_fm_core.training.recipes import LEARNING_RATES
 from sciml_fm_core.training.unlabelled import UNLABELLED
 
 from .bundles import DEFAULT_FOLDER, FOLDER_VARIABLE, Bundle, pretraining_range
-from .compute import EVOLUTION_RESOLUTION, RESOLUTION, Query
+from .compute import EVOLUTION_RESOLUTION, RESOLUTION, Query, painted_fields
 from .predictions import PREDICTIONS
 from .serving import LIMITS, TooMuch
 from .settings import Adapted, AdaptSettings
@@ -31,7 +31,7 @@ REPLACES: dict[str, tuple[str, ...]] = {
     "bundle_name": ("model", "result"),
     "shown": ("result",),
     **dict.fromkeys(("drawn", "gaussians", "seed", "sparsity"), ("draw",)),
-    **dict.fromkeys(("dial", "parameters"), ()),
+    **dict.fromkeys(("dial", "parameters", "painted"), ()),
 }
 """Parts of an address that a choice stands in place of, by the name of what was chosen."""
 
@@ -55,6 +55,7 @@ class ExploreState(param.Parameterized):
         default=0.6, bounds=(0, 1), label="Sparsity: share of the 12 × 12 Gaussians that are absent"
     )
     gaussians = param.List(default=[], doc="rows (x, y, amplitude) of the drawn source")
+    painted = param.Dict(default={}, doc="such rows of the coefficients that are painted, by name")
 
     examples = param.Selector(
         default=max(count for count in EXAMPLE_COUNTS if count <= 32),
@@ -247,14 +248,18 @@ class ExploreState(param.Parameterized):
         Raises:
             ValueError: if a row is not three finite numbers, or there are too many.
         """
-        if len(rows) > LIMITS.gaussians:
-            raise TooMuch(
-                f"Expected at most {LIMITS.gaussians} Gaussians on this server, got {len(rows)}: remove some."
-            )
-        placed = [tuple(map(float, row)) for row in rows]
-        if not all(len(row) == 3 and all(map(math.isfinite, row)) for row in placed):
-            raise ValueError("expected x, y and an amplitude for each Gaussian, all finite")
-        self.param.update(drawn=True, gaussians=[(x % 1, y % 1, within(size, -1, 1)) for x, y, size in placed])
+        self.param.update(drawn=True, gaussians=_placed(rows))
+
+    def paint(self, name: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Paint a coefficient by rows as those of `place_gaussians`; by none it is random again.
+
+        Raises:
+            ValueError: as there, and if the system has no such coefficient.
+        """
+        if name not in painted_fields(self.system):
+            raise ValueError(f"{self.system.title or self.system.name} has no coefficient {name!r} to paint")
+        others = {other: placed for other, placed in self.painted.items() if other != name}
+        self.painted = others | ({name: _placed(rows)} if rows else {})
 
     def draw_random(self, seed: int) -> None:
         """Draw the source at random, by the seed or the nearest that there is."""
@@ -348,6 +353,7 @@ class ExploreState(param.Parameterized):
             trained=self.trained_range,
             given=self.current.settings.given if self.current and not self.live else "",
             learning=tuple(self.live),
+            painted={name: tuple(self.painted[name]) for name in painted_fields(self.system) if name in self.painted},
         )
 
     def settings(self) -> AdaptSettings:
@@ -364,6 +370,15 @@ class ExploreState(param.Parameterized):
             steps=self.steps,
             learning_rate=None if self.learning_rate == GRID else self.learning_rate,
         )
+
+
+def _placed(rows: Sequence[Sequence[Any]]) -> list[tuple[float, ...]]:
+    if len(rows) > LIMITS.gaussians:
+        raise TooMuch(f"Expected at most {LIMITS.gaussians} Gaussians on this server, got {len(rows)}: remove some.")
+    placed = [tuple(map(float, row)) for row in rows]
+    if not all(len(row) == 3 and all(map(math.isfinite, row)) for row in placed):
+        raise ValueError("expected x, y and an amplitude for each Gaussian, all finite")
+    return [(x % 1, y % 1, within(size, -1, 1)) for x, y, size in placed]
 
 
 def within(value: float, low: float, high: float) -> float:

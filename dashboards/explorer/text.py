@@ -32,18 +32,41 @@ STAGE = {
     "spectrum": "What each network makes of single waves, by their number |k|: its learned symbol and the exact one.",
     "examples": "Error on held-out examples of the window, by the number of examples given. Click a point to show it.",
     "nothing_tuned": "Nothing was fine-tuned from this operator yet. Open “Train live” to do so.",
+    "paint": "press to paint",
+    "paint_keys": "Enter places a Gaussian, Ctrl and Z take it back",
+    "random": "The random field again",
+    "drag_out": "drag me out of the blue band",
+    "drag_in": "drag me into the blue band",
+    "next_choose": "This is the network as it was pre-trained. Fine-tuned on a few examples of the physics between the "
+    "green brackets, it gets better there. How many examples?",
+    "next_train": "This is the network as it was pre-trained; nothing was fine-tuned from it for this equation yet. "
+    "Show it a few examples, and watch it learn.",
+    "next_none": "No trained operator knows this equation. Turn the dial and paint: the solver answers.",
     "choose_first": "Choose first: a prediction that fails teaches more than none.",
 }
 """Explanations that the stage shows, by their names there."""
 SENTENCE = {
-    "error": "Error here {error}{average}.",
-    "average": "; average over eight random sources {mean}",
+    "error": "The zero-shot error is {error} here{average}.",
+    "average": ", and {mean} on average over eight random sources",
     "largest": "The solution reaches {largest}; training had none above {limit}.",
     "drawn": "You drew this source.",
 }
 """Parts of `sentence` that follow the dial, for whoever fills them in."""
 
 
+FILM = {
+    "solver": "A step: solver {duration}",
+    "none": "No operator is chosen. {solver}.",
+    "follows": "{name}: error {first} after 1 step{tenth}. Correlation with the solver below {correlated}: {said}. "
+    "{solver}, network {duration}.",
+    "tenth": ", {error} after 10",
+    "lost": "from step {step}",
+    "never": "never",
+    "yet": "not yet",
+    "blows": "{when} (blows up at {step})",
+    "ended": "{said} The solver ends: {reason}.",
+}
+"""Parts of `film_sentence`."""
 SCORE = "You answered {right} of {count} questions right at the first try."
 
 
@@ -90,7 +113,7 @@ def sentence(
         forecast: what was expected of it before it was solved, None where that is not known yet.
         bounds: between which that error must be.
     """
-    parts = [f"{system.dialled.title} = {dial:g}{_distance(system, dial, trained)}."]
+    parts = [f"{system.dialled.title} is {dial:g}{_distance(system, dial, trained)}."]
     if error is not None:
         average = "" if mean is None else SENTENCE["average"].format(mean=percent(mean, 2))
         parts.append(SENTENCE["error"].format(error=percent(error, 2), average=average))
@@ -117,26 +140,25 @@ def film_sentence(
         over: whether there is no further step.
 
     >>> said = film_sentence({"a": [0.02] * 40}, {"a": 33}, {"solver": 0.2, "a": 0.008}, {"a": "Zero-shot"}, True)
-    >>> said[:47], said[-36:]
-    ('Zero-shot: 2 % off after 1 step, 2 % after 10; ', 'A step: solver 200 ms, network 8 ms.')
+    >>> said[:49], said[-36:]
+    ('Zero-shot: error 2 % after 1 step, 2 % after 10. ', 'A step: solver 200 ms, network 8 ms.')
     """
-    solver = f"A step: solver {_duration(seconds['solver'])}"
+    solver = FILM["solver"].format(duration=_duration(seconds["solver"]))
     if not errors:
-        return f"No operator is chosen. {solver}."
+        return FILM["none"].format(solver=solver)
     first, *others = errors
-    after_10 = f", {percent(errors[first][9], 2)} after 10" if len(errors[first]) >= 10 else ""
+    tenth = FILM["tenth"].format(error=percent(errors[first][9], 2)) if len(errors[first]) >= 10 else ""
 
     def ends(key: str) -> str:
-        when = f"step {lost[key]}" if key in lost else "never" if over else "not yet"
+        when = FILM["lost"].format(step=lost[key]) if key in lost else FILM["never" if over else "yet"]
         finite = [math.isfinite(error) for error in errors[key]]
-        return when if all(finite) else f"{when} (blows up at {1 + finite.index(False)})"
+        return when if all(finite) else FILM["blows"].format(when=when, step=1 + finite.index(False))
 
-    said = ", ".join([ends(first), *(f"{names[key].lower()} {ends(key)}" for key in others)])
-    return (
-        f"{names[first]}: {percent(errors[first][0], 2)} off after 1 step{after_10}; "
-        f"trajectory lost (correlation below {CORRELATED:g}): {said}. "
-        f"{solver}, network {_duration(seconds[first])}."
-    )
+    return FILM["follows"].format(
+        name=names[first], first=percent(errors[first][0], 2), tenth=tenth, correlated=f"{CORRELATED:g}",
+        said=", ".join([ends(first), *(f"{names[key].lower()} {ends(key)}" for key in others)]),
+        solver=solver, duration=_duration(seconds[first]),
+    )  # fmt: skip
 
 
 def _duration(seconds: float) -> str:

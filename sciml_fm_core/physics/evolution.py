@@ -14,6 +14,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sciml_fm_core.eager import known_values
+
 from .spectral import (
     check_grid,
     derivative_wavenumbers,
@@ -379,13 +381,15 @@ def etdrk4(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> Stepper:
     z = (-symbol * h).to(torch.complex128)
     angle = 2 * torch.pi * (torch.arange(CONTOUR, dtype=torch.float64, device=symbol.device) + 0.5) / CONTOUR
     sums = [torch.zeros_like(z) for _ in range(4)]
-    for shift in torch.polar(torch.ones_like(angle), angle):  # one point at a time: memory stays flat
-        r = z + shift
+    circle = torch.polar(torch.ones_like(angle), angle)
+    # One point at a time, so that memory stays flat; what is traced takes all at once, so that its graph stays short.
+    for points in circle.split(1 if known_values(z) is not None else CONTOUR):
+        r = z[..., None] + points
         e, cube = torch.exp(r), r**3
-        sums[0] += (torch.exp(r / 2) - 1) / r
-        sums[1] += (-4 - r + e * (4 - 3 * r + r**2)) / cube
-        sums[2] += (2 + r + e * (r - 2)) / cube
-        sums[3] += (-4 - 3 * r - r**2 + e * (4 - r)) / cube
+        sums[0] += ((torch.exp(r / 2) - 1) / r).sum(-1)
+        sums[1] += ((-4 - r + e * (4 - 3 * r + r**2)) / cube).sum(-1)
+        sums[2] += ((2 + r + e * (r - 2)) / cube).sum(-1)
+        sums[3] += ((-4 - 3 * r - r**2 + e * (4 - r)) / cube).sum(-1)
     weights = [h * each / CONTOUR for each in sums]
     kept = [torch.exp(z), torch.exp(z / 2), *weights]
     if not symbol.is_complex():  # means over a circle that is symmetric to the real axis are real

@@ -80,7 +80,12 @@ def normalize(source: Tensor, *, zero_mean: bool, maximum: Tensor | None = None,
 
 
 def place(
-    gaussians: Sequence[tuple[float, float, float]], n: int, *, zero_mean: bool, dtype: torch.dtype = torch.float32
+    gaussians: Sequence[tuple[float, float, float]],
+    n: int,
+    *,
+    zero_mean: bool,
+    width: float = SIGMA,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Source of Gaussians placed by hand, wrapped around the torus, largest absolute value 1.
 
@@ -88,6 +93,7 @@ def place(
         gaussians: rows of (x, y, amplitude), positions taken modulo 1.
         n: number of points in each direction.
         zero_mean: subtract the mean, as Poisson and advection-diffusion need.
+        width: standard deviation of each, which is that of the random sources unless it is said.
 
     Returns:
         Source of shape (n, n).
@@ -100,18 +106,18 @@ def place(
         raise ValueError(
             f"gaussians: expected at least one row of finite (x, y, amplitude) with amplitude not 0, got {gaussians!r}"
         )
-    source = placed(rows, n)
+    source = placed(rows, n, width)
     return (source - source.mean() if zero_mean else source).to(dtype)
 
 
-def placed(rows: Tensor, n: int) -> Tensor:
+def placed(rows: Tensor, n: int, width: float = SIGMA) -> Tensor:
     """`place` of rows (gaussians, 3) in float64, without checks, and without a mean of zero; shape (n, n)."""
     points = torch.arange(n, dtype=torch.float64, device="cpu") / n
 
     def profiles(centres: Tensor) -> Tensor:
         offset = points[None, :] - centres[:, None]
         offset = offset - torch.round(offset)  # nearest image on the torus
-        return torch.exp(-(offset**2) / (2 * SIGMA**2))
+        return torch.exp(-(offset**2) / (2 * width**2))
 
     source = torch.einsum("g,gy,gx->yx", rows[:, 2], profiles(rows[:, 1]), profiles(rows[:, 0]))
     return source / source.abs().amax(dim=(-2, -1))

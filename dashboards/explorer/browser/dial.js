@@ -1,16 +1,17 @@
 // The dial is the error curve: relative error along its whole range, and a handle to drag.
 
-const SMALLEST = 1e-4, LARGEST = 10 // of the error axis
+const visited = (name, now = false) => { // whether something was done before, in this browser; a frame may keep nothing
+  try { return now ? localStorage[name] = 'yes' : localStorage[name] } catch { return true }
+}
 
 class Dial {
   // `told.turn(value)` is called when the dial is turned, `told.window(low, high)` when the brackets are dragged.
-  constructor(parent, told) {
-    this.told = told
+  constructor(parent, texts, told) {
+    Object.assign(this, {texts, told, curves: {}})
     this.box = make('div', parent, {className: 'dial'})
     this.chart = draw('svg', this.box, {'aria-hidden': 'true'})
-    this.slider = make('input', this.box, {type: 'range', min: 0, step: 1})
-    this.size = {width: 1000, height: 130, left: 46, right: 14, top: 8, bottom: 22}
-    this.curves = {}
+    this.slider = make('input', this.box, {type: 'range', min: 0, step: 1}) // for the keyboard, and not seen
+    this.size = {width: 1000, height: 96, left: 46, right: 80, top: 6, bottom: 20}
     this.held = null // what is dragged: 'handle', or end 0 or 1 of the window
     this.slider.addEventListener('input', () => this.turn(this.values[Number(this.slider.value)]))
     this.slider.addEventListener('keydown', event => { // a tenth of the range
@@ -56,11 +57,6 @@ class Dial {
     const t = logarithmic ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low)
     return left + t * (width - left - right)
   }
-  up(error) {
-    const {top, bottom, height} = this.size
-    const t = Math.log(Math.min(LARGEST, Math.max(SMALLEST, error)) / SMALLEST) / Math.log(LARGEST / SMALLEST)
-    return height - bottom - t * (height - top - bottom)
-  }
   pointed(event) {
     const box = this.chart.getBoundingClientRect()
     return (event.clientX - box.left) * this.size.width / box.width
@@ -79,12 +75,20 @@ class Dial {
     this.told.window(...this.ends)
   }
   turn(value) { // at once here; the server follows
+    if (this.caption) { visited('dialled', true); this.caption.remove() }
     this.place(value)
     this.told.turn(value)
   }
   place(value) {
     this.value = value
-    this.handle?.setAttribute('transform', `translate(${this.across(value)} 0)`)
+    if (this.handle) {
+      this.handle.setAttribute('transform', `translate(${this.across(value)} 0)`)
+      const says = `‹ ${number(value)} ›`, em = textSize(this.chart), wide = (0.6 * says.length + 0.6) * em
+      set(this.says, says)
+      this.pill.setAttribute('x', -wide / 2)
+      this.pill.setAttribute('width', wide)
+      for (const [x, label] of this.ticks) label.style.visibility = Math.abs(x - this.across(value)) < (wide + 0.6 * label.textContent.length * em) / 2 ? 'hidden' : ''
+    }
     const index = this.values.indexOf(value)
     if (index >= 0) this.slider.value = index
     this.slider.setAttribute('aria-valuetext', `${value}`)
@@ -95,52 +99,78 @@ class Dial {
     this.draw()
   }
   draw() {
-    const {chart, setup, size} = this
-    if (!setup) return
-    size.width = Math.max(300, this.box.clientWidth)
-    chart.setAttribute('viewBox', `0 0 ${size.width} ${size.height}`)
+    const {chart, setup} = this
+    if (!setup || !chart.clientHeight) return
+    const em = textSize(chart), width = Math.max(300, chart.clientWidth), height = chart.clientHeight
+    const {top, left, right, bottom} = this.size = {width, height, left: 4.4 * em, right: 7.4 * em, top: 6, bottom: 1.9 * em}
+    const floor = height - bottom, trained = setup.model ? setup.trained?.map(value => this.across(value)) : null
+    chart.setAttribute('viewBox', `0 0 ${width} ${height}`)
     chart.replaceChildren()
-    const bottom = size.height - size.bottom, {top, left, right, width} = size
-    if (setup.trained) {
-      const [a, b] = setup.trained.map(value => this.across(value))
-      draw('rect', chart, {x: a, y: top, width: Math.max(2, b - a), height: bottom - top, class: 'trained'})
-      if (b - a < 100) tick(chart, a + 2, top + 12, 'pre-trained here', 'start')
-      else tick(chart, (a + b) / 2, top + 12, 'pre-trained here')
-    }
-    for (const error of [1e-4, 1e-3, 1e-2, 1e-1, 1, 10]) {
-      draw('line', chart, {x1: left, x2: width - right, y1: this.up(error), y2: this.up(error), class: 'grid'})
-      tick(chart, left - 5, this.up(error) + 4, `${100 * error} %`, 'end')
-    }
-    for (const value of setup.dial.ticks) {
+    if (trained) draw('rect', chart, {x: trained[0], y: top, width: Math.max(2, trained[1] - trained[0]), height: floor - top, class: 'trained'})
+    this.up = errorAxis(chart, this.size)
+    this.ticks = setup.dial.ticks.map(value => {
       const x = this.across(value)
-      draw('line', chart, {x1: x, x2: x, y1: bottom, y2: bottom + 4, class: 'axis'})
-      tick(chart, x, size.height - 6, `${value}`)
-    }
-    for (const value of setup.resonances)
-      draw('path', chart, {d: `M${this.across(value)} ${bottom}l-3 -7h6z`, class: 'resonance'})
-    if (setup.dial.whole && setup.trained)
-      for (let value = setup.trained[0]; value <= setup.trained[1]; value++)
-        draw('circle', chart, {cx: this.across(value), cy: bottom, r: 3, class: 'dot'})
+      draw('line', chart, {x1: x, x2: x, y1: floor, y2: floor + 4, class: 'axis'})
+      return [x, tick(chart, x, floor + 1.3 * em, `${value}`)]
+    })
     if (setup.window) this.brackets(setup.window, 'window')
+    const ends = []
     for (const one of setup.predictors) {
-      const points = this.curves[one.key] ?? []
-      const d = through(points.map(([x, y]) => [this.across(x), this.up(y)]))
-      draw('path', chart, {d, stroke: one.color, 'stroke-dasharray': one.dash, class: 'curve', 'data-curve': one.key, 'data-points': points.length})
+      const points = (this.curves[one.key] ?? []).map(([x, y]) => [this.across(x), this.up(y)])
+      draw('path', chart, {d: through(points), stroke: one.color, 'stroke-dasharray': one.dash, class: 'curve', 'data-curve': one.key, 'data-points': points.length})
+      if (points.length) ends.push({...one, x: width - right, y: points.at(-1)[1]})
+    }
+    nameEnds(chart, ends, floor, top)
+    if (trained) this.label(trained, 'pre-trained here', top + em)
+    this.marked(floor, em)
+    const chosen = this.ends ?? setup.window
+    if (chosen) {
+      const inside = chosen.map(value => this.across(value)), over = trained && inside[0] < trained[1] + 8 * em
+      this.label(inside, this.ends ? 'to fine-tune here' : 'fine-tuned here', top + (over ? 2.1 : 1) * em)
     }
     if (this.ends) {
       this.brackets(this.ends, 'window chosen')
-      this.ends.forEach((value, end) => draw('rect', chart, {x: this.across(value) - 9, y: top, width: 18, height: bottom - top, class: 'grip', 'data-end': end}))
+      this.ends.forEach((value, end) => draw('rect', chart, {x: this.across(value) - 9, y: top, width: 18, height: floor - top, class: 'grip', 'data-end': end}))
     }
     this.handle = draw('g', chart, {class: 'handle'})
-    draw('line', this.handle, {y1: 0, y2: bottom})
-    draw('circle', this.handle, {cy: bottom - 2, r: 9})
+    draw('line', this.handle, {y1: 0, y2: floor})
+    this.pill = draw('rect', this.handle, {y: floor + 1, height: 1.7 * em, rx: 0.85 * em})
+    this.says = draw('text', this.handle, {y: floor + 1.35 * em, 'text-anchor': 'middle', class: 'value'})
     this.marks = draw('g', chart)
     this.place(this.value)
     this.mark(this.frame)
+    if (!trained || visited('dialled')) return
+    const x = this.across(this.value), out = x >= trained[0] && x <= trained[1], left_of = !out && x > trained[1]
+    const says = out ? `${this.texts.drag_out} →` : left_of ? `← ${this.texts.drag_in}` : `${this.texts.drag_in} →`, long = 0.6 * says.length * em
+    const leftwards = left_of && x > long + 10
+    this.caption = draw('text', chart, {x: leftwards ? x - 10 : Math.min(x + 10, width - long), y: floor - (leftwards ? 1.9 : 0.6) * em, 'text-anchor': leftwards ? 'end' : 'start', class: 'tick caption'}, says)
   }
   brackets([low, high], name) {
     const bottom = this.size.height - this.size.bottom, {top} = this.size, a = this.across(low), b = this.across(high)
     draw('path', this.chart, {d: `M${a + 5} ${top}h-5V${bottom}h5M${b - 5} ${top}h5V${bottom}h-5`, class: name})
+  }
+  label([a, b], text, y) { // of a range; beside it where it is narrow
+    const wide = 0.55 * text.length * textSize(this.chart)
+    if (b - a > wide) tick(this.chart, (a + b) / 2, y, text)
+    else if (a < this.size.left + 1) tick(this.chart, a + 2, y, text, 'start')
+    else if (b + wide < this.size.width - this.size.right) tick(this.chart, b + 6, y, text, 'start')
+    else tick(this.chart, a - 6, y, text, 'end')
+  }
+  marked(floor, em) { // resonances, and whole numbers that were trained on, each named in the widest gap between them
+    const {resonances, dial, trained} = this.setup, kinds = []
+    const at = resonances.map(value => this.across(value))
+    for (const x of at) draw('path', this.chart, {d: `M${x} ${floor}l-3 -7h6z`, class: 'resonance'})
+    if (at.length) kinds.push('▾ resonance')
+    if (dial.whole && trained) {
+      for (let value = trained[0]; value <= trained[1]; value++) {
+        at.push(this.across(value))
+        draw('circle', this.chart, {cx: at.at(-1), cy: floor, r: 3, class: 'dot'})
+      }
+      kinds.push('• trained')
+    }
+    at.push(this.size.left, this.size.width - this.size.right)
+    const gaps = at.sort((a, b) => a - b).slice(1).map((x, i) => [x - at[i], (x + at[i]) / 2]).sort((a, b) => b[0] - a[0])
+    kinds.forEach((text, i) => { if (gaps[i]) tick(this.chart, gaps[i][1], floor - 0.4 * em, text) })
   }
   mark(frame) { // errors of the example on the stage, which need not match the average
     this.frame = frame
@@ -148,7 +178,7 @@ class Dial {
     if (!this.marks || !frame) return
     for (const one of this.setup.predictors) {
       const error = frame.numbers[one.key]?.error
-      if (error) draw('path', this.marks, {d: `M${this.across(frame.dial)} ${this.up(error) - 7}l6 7l-6 7l-6 -7z`, fill: one.color, class: 'mark'})
+      if (error) draw('path', this.marks, {d: `M${this.across(frame.dial)} ${this.up(error) - 6}l5 6l-5 6l-5 -6z`, fill: one.color, class: 'mark'})
     }
   }
 }

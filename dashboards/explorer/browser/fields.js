@@ -40,12 +40,19 @@ function extent(values) {
   return [low, high]
 }
 
+function heading(parent, name, title = '') {
+  const head = make('div', parent, {className: 'head', title})
+  make('h3', head, {}, name)
+  return head
+}
+
 class Scale { // the colours of fields with their values, beside them
   constructor(parent, name, colours) {
     this.colours = colours
-    const section = make('section', parent, {className: 'column scaled'}, make('div', null, {className: 'head'}, make('h3', null, {}, name)))
-    section.setAttribute('aria-label', `Colours of ${name}`)
-    this.bar = make('div', section, {className: 'scale', style: `background: linear-gradient(to top, ${colours.filter((_, i) => i % 5 === 0)})`})
+    this.section = make('section', parent, {className: 'scaled'})
+    this.section.setAttribute('aria-label', `Colours of ${name}`)
+    heading(this.section, name)
+    this.bar = make('div', this.section, {className: 'scale', style: `background: linear-gradient(to top, ${colours.filter((_, i) => i % 5 === 0)})`})
   }
   show(ticks) { // [share of the height, text]
     this.ticks = ticks
@@ -89,9 +96,12 @@ class Field { // one canvas, its crosshair, and what is said where there is noth
   }
 }
 
+const DASHES = {none: 'solid', '8 4': 'dashed'} // of a line in a heading, by that of the curve
+
 class Fields {
-  constructor(parent, {colours, scales, texts}) {
-    Object.assign(this, {colours, scales, texts})
+  // `next(value)` is called where the card is pressed that offers what to do next: the number of a result, or none.
+  constructor(parent, {colours, scales, texts}, next) {
+    Object.assign(this, {colours, scales, texts, next})
     this.tables = {solution: lookup(scales.solution), error: lookup(scales.error)}
     this.cutRow = 0.5
     this.columns = make('div', parent, {className: 'columns'})
@@ -109,11 +119,9 @@ class Fields {
   // Build the columns for a list of predictors, which changes with the page's plug-ins only, and for what further fields
   // an equation has, such as coefficients that vary in space. Headings end with the symbol of their field.
   build(predictors, further, [source, solution]) {
-    this.predictors = predictors
+    Object.assign(this, {predictors, further, alone: null, frame: null})
     this.symbols = [source, solution].map(name => name.split(' ').at(-1))
-    this.further = further
-    this.columns.style.setProperty('--fields', 5 + further.length)
-    this.columns.style.setProperty('--cut', 2 + further.length)
+    this.columns.classList.toggle('varying', further.length > 0)
     this.fields = {}
     this.errors = {}
     this.parts = {}
@@ -122,20 +130,25 @@ class Fields {
     this.pair.replaceChildren()
     this.switch.replaceChildren()
     this.below.replaceChildren(this.below.firstChild)
-    for (const one of [...further.map(each => ({...each, color: this.colours.exact})), {key: 'source', name: source, color: this.colours.exact}, {key: 'solution', name: solution, color: this.colours.exact}])
-      this.column(this.columns, one)
+    if (further.length) {
+      const small = make('div', this.columns, {className: 'small'})
+      for (const one of further) this.column(small, one)
+    }
+    this.column(this.columns, {key: 'source', name: source})
+    this.column(this.columns, {key: 'solution', name: solution, color: this.colours.exact, dash: 'none'})
     this.columns.append(this.pair)
-    this.values = new Scale(this.columns, this.symbols[1], this.scales.solution)
+    this.bars = make('div', this.columns, {className: 'bars'})
+    this.values = new Scale(this.bars, this.symbols[1], this.scales.solution)
     this.columns.append(this.switch, this.middle, this.below, this.panel)
     this.middle.append(this.readout)
     for (const one of predictors) {
       this.column(this.pair, one)
-      button(this.switch, one.name, () => this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
+      this.parts[one.key].way = button(this.switch, one.name, () => this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
     }
     const box = make('section', this.below, {className: 'cut'})
     box.setAttribute('aria-label', this.timed ? 'Errors over time' : 'Cut through the fields')
     const graph = make('div', box, {className: 'graph'})
-    this.where = make('small', make('h3', graph, {}, this.timed ? 'Error over time ' : 'Cut '), {className: 'where'})
+    this.where = make('small', heading(graph, this.timed ? 'Error over time' : 'Cut'), {className: 'where'})
     this.cut = draw('svg', graph, {viewBox: `0 0 ${CUT_WIDTH} ${CUT_HEIGHT}`, preserveAspectRatio: 'none', role: 'img', class: 'through', 'aria-label': 'Exact and predicted solutions along the cut'})
     this.course = draw('svg', graph, {class: 'course', role: 'img', 'aria-label': 'Errors over time'}) // of an evolution, in its place
     this.lines.solution = draw('path', this.cut, {class: 'line exact'})
@@ -145,33 +158,59 @@ class Fields {
     }
     this.doubt = make('section', box, {className: 'spread', hidden: true})
     this.doubt.setAttribute('aria-label', 'Spread of an ensemble')
-    this.apart = make('small', make('h3', this.doubt, {title: this.texts.spread}, 'Spread '), {})
+    this.apart = make('small', heading(this.doubt, 'Spread', this.texts.spread), {})
     this.apart.dataset.test = 'spread'
     this.spread = new Field(this.doubt, 'Spread of an ensemble')
     this.watch(this.spread)
+    this.card = make('section', this.below, {className: 'card'})
+    this.card.setAttribute('aria-label', 'What to do next')
     for (const one of predictors) {
-      const section = make('section', this.below, {className: 'misfit'})
+      const section = this.parts[one.key].misfit = make('section', this.below, {className: 'misfit'})
       section.setAttribute('aria-label', `Error of ${one.name}`)
-      make('h3', section, {title: this.texts.error_scale}, 'Error')
+      const head = heading(section, 'Error', this.texts.bounds)
+      this.parts[one.key].bounds = make('small', head, {className: 'bounds'})
+      this.parts[one.key].bounds.dataset.test = `${one.key}-bounds`
       this.errors[one.key] = new Field(section, `Error of ${one.name}`)
       this.watch(this.errors[one.key])
     }
     this.shares = new Scale(this.below, 'of rms u', this.scales.error)
+    this.shares.bar.title = this.texts.error_scale
     this.shares.show(DECADES)
   }
-  column(parent, {key, name, color}) {
-    const column = make('section', parent, {className: 'column', style: `border-color: ${color}`})
+  column(parent, {key, name, color, dash}) {
+    const column = make('section', parent, {className: 'column'})
     column.setAttribute('aria-label', name)
     column.dataset.key = key
-    const head = make('div', column, {className: 'head'})
-    make('h3', head, {}, name)
+    const head = heading(column, name)
+    if (color) head.firstChild.prepend(make('span', null, {className: 'swatch', style: `border-top: 3px ${DASHES[dash] ?? 'dotted'} ${color}`}))
     const big = make('div', head, {className: 'big'})
     big.dataset.test = `${key}-error`
     this.fields[key] = new Field(column, name)
-    const bounds = make('small', column, {className: 'bounds', title: parent === this.pair ? this.texts.bounds : ''})
-    bounds.dataset.test = `${key}-bounds`
-    this.parts[key] = {column, head, big, bounds}
+    this.parts[key] = {column, head, big}
     this.watch(this.fields[key], key !== 'source')
+  }
+
+  // Without a fine-tuning the error of the first prediction stands beside it, larger, and below is what to do next; without
+  // any operator that stands there.
+  arrange({numbers}) {
+    const {columns, predictors: [first], parts, pair, card, below} = this
+    const shown = this.predictors.filter(({key}) => numbers[key]), alone = !shown.length ? 'none' : shown.at(-1) === first ? 'alone' : ''
+    for (const {key} of this.predictors) for (const part of ['column', 'misfit', 'way']) parts[key][part].classList.toggle('absent', !numbers[key])
+    columns.style.setProperty('--count', alone ? 4 : 2 + shown.length)
+    if (alone === this.alone) return
+    this.alone = alone
+    columns.classList.toggle('alone', alone !== '')
+    below.firstChild.nextSibling.after(card, ...this.predictors.map(({key}) => parts[key].misfit), this.shares.section)
+    if (alone) pair.after(alone === 'none' ? card : parts[first.key].misfit)
+    if (alone) this.bars.append(this.shares.section)
+  }
+  offer({results, model, trains}) { // what to do next
+    const known = results.slice(1), {next_choose, next_train, next_none} = this.texts
+    this.card.replaceChildren(make('p', null, {}, !model ? next_none : known.length ? next_choose : next_train))
+    if (!model || !(known.length || trains)) return
+    const buttons = make('div', this.card, {className: 'buttons'})
+    for (const one of known) button(buttons, one.label, () => this.next(one.value), {title: one.title})
+    if (trains) button(buttons, 'Train live', () => this.next(), {className: known.length ? '' : 'main-act'})
   }
   get all() { return [...Object.values(this.fields), ...Object.values(this.errors), this.spread] }
 
@@ -205,22 +244,22 @@ class Fields {
   }
   paint(frame) { // one that was prepared
     this.frame = frame
+    this.arrange(frame)
     const {points, arrays, shown, limits: [low, high]} = frame, exact = arrays.solution, {solution, error} = this.tables
     for (const key of ['source', ...this.further.map(each => each.key)]) {
       const ends = extent(arrays[key])
       this.fields[key].paint(arrays[key], points, linear(...ends, solution))
-      set(this.parts[key].bounds, `colours from ${ends.map(brief).join(' to ')}`)
+      this.parts[key].head.title = `colours from ${ends.map(brief).join(' to ')}`
     }
     this.values.show([0, 0.5, 1].map(share => [share, brief(low + share * (high - low))]))
     this.fields.solution.paint(exact, points, linear(low, high, solution))
     for (const one of this.predictors) {
-      this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), frame.empty?.[one.key] ?? one.empty)
+      this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), frame.empty?.[one.key])
       this.errors[one.key].paint(arrays[one.key], points, logarithmic(frame.rms, error))
       const numbers = frame.numbers[one.key], {big, bounds, head, column} = this.parts[one.key]
       set(big, numbers ? percent(numbers.error) : '–')
       set(bounds, !numbers ? '' : this.timed ? `correlation ${numbers.correlation.toFixed(2)}` : between(numbers.bounds, this.resonant))
       head.title = numbers ? `residual of the equation ${percent(numbers.residual)}${one.adapted ? `, ${frame.given}` : ''}` : ''
-      column.classList.toggle('bad', Boolean(numbers && numbers.error > 0.05))
       column.classList.toggle('learning', frame.learning.includes(one.key))
     }
     this.doubt.classList.add('stale')
@@ -232,7 +271,7 @@ class Fields {
   blank() {
     this.frame = null
     for (const field of this.all) field.paint(null)
-    for (const {big, bounds, column} of Object.values(this.parts)) { set(big, ''); set(bounds, ''); column.classList.remove('bad') }
+    for (const {big, bounds} of Object.values(this.parts)) { set(big, ''); if (bounds) set(bounds, '') }
     for (const line of Object.values(this.lines)) line.setAttribute('d', '')
     this.doubt.classList.add('stale')
     this.read()
@@ -258,7 +297,7 @@ class Fields {
       band = `${through([...upper, ...lower.toReversed()])}Z`
     }
     lines.band.setAttribute('d', band)
-    set(this.where, ` at y = ${(row / points).toFixed(2)}; grey: exact`)
+    set(this.where, `at y = ${(row / points).toFixed(2)}; grey: exact`)
     for (const field of this.all) field.row.style.bottom = `${100 * this.cutRow}%`
   }
 

@@ -1,6 +1,6 @@
 // What leaves the page: its address, the fields, a picture, the commands that make them again.
 
-const ON_WHITE = 'svg{color:#222}text{font:13px system-ui,sans-serif;fill:#222}.title{font-size:15px;font-weight:600}'
+const ON_WHITE = 'svg{color:#222;--page:#fff}text{font:13px system-ui,sans-serif;fill:#222}.title{font-size:15px;font-weight:600}'
 
 function save(name, type, bytes) {
   const link = make('a', null, {href: URL.createObjectURL(new Blob([bytes], {type})), download: name})
@@ -10,7 +10,8 @@ function save(name, type, bytes) {
 
 // The dial, the fields, the errors and the cut as one picture; fields are embedded as they are painted.
 function picture(dial, fields, sentence, style) {
-  const count = Object.keys(fields.fields).length, first = count - Object.keys(fields.errors).length
+  const present = list => Object.entries(list).filter(([key]) => !fields.parts[key].column.classList.contains('absent'))
+  const upperRow = present(fields.fields), errors = present(fields.errors), count = upperRow.length, first = count - errors.length
   const gap = 12, scale = 64, width = Math.max(1000, dial.size.width), side = (width - scale) / count - gap
   const lines = sentence.match(new RegExp(`.{1,${Math.floor(width / 7)}}(\\s|$)`, 'g')) ?? []
   const dialHeight = dial.size.height * width / dial.size.width
@@ -33,13 +34,13 @@ function picture(dial, fields, sentence, style) {
     else draw('text', svg, {x: x + side / 2, y: y + side / 2, 'text-anchor': 'middle'}, field.empty.textContent)
   }
   const column = i => i * (side + gap)
-  Object.entries(fields.fields).forEach(([key, field], i) => {
+  upperRow.forEach(([key, field], i) => {
     const {column: section, big, bounds} = fields.parts[key]
-    image(field, section.getAttribute('aria-label'), big.textContent, bounds.textContent, column(i), upper)
+    image(field, section.ariaLabel, big.textContent, bounds?.textContent ?? '', column(i), upper)
   })
-  draw('text', svg, {x: 0, y: lower - 6, class: 'title'}, fields.where.parentElement.textContent)
+  draw('text', svg, {x: 0, y: lower - 6, class: 'title'}, [...fields.where.parentElement.children].map(part => part.textContent).join(' '))
   inner(fields.timed ? fields.course : fields.cut, 0, lower, column(first) - gap, side)
-  Object.values(fields.errors).forEach((field, i) => image(field, 'Error, of rms u', '', '', column(i + first), lower))
+  errors.forEach(([, field], i) => image(field, 'Error, of rms u', '', '', column(i + first), lower))
   if (fields.frame) fields.values.draw(svg, column(count), upper, side)
   fields.shares.draw(svg, column(count), lower, side)
   draw('text', svg, {x: 0, y: height - 8, class: 'tick'}, location.href)

@@ -29,9 +29,29 @@ function button(parent, name, act, options = {}) {
   return element
 }
 
-// What all charts are drawn of: the text at a tick, and a line through points.
+// What all charts are drawn of: the text at a tick, a line through points, an axis of errors, names at the ends of curves.
 const tick = (svg, x, y, text, anchor = 'middle') => draw('text', svg, {x, y, class: 'tick', 'text-anchor': anchor}, text)
 const through = points => points.map(([x, y], i) => `${i ? 'L' : 'M'}${x.toFixed(1)} ${y.toFixed(1)}`).join('')
+const textSize = svg => parseFloat(getComputedStyle(svg).fontSize)
+const SMALLEST = 1e-4, LARGEST = 10 // of an axis of errors, which is logarithmic
+function errorAxis(svg, {left, right, top, bottom, width, height}) {
+  const up = error => height - bottom - Math.log(Math.min(LARGEST, Math.max(SMALLEST, error)) / SMALLEST) / Math.log(LARGEST / SMALLEST) * (height - top - bottom)
+  for (const error of [1e-4, 1e-3, 1e-2, 1e-1, 1, 10]) {
+    draw('line', svg, {x1: left, x2: width - right, y1: up(error), y2: up(error), class: 'grid'})
+    tick(svg, left - 5, up(error) + 0.35 * textSize(svg), `${100 * error} %`, 'end')
+  }
+  return up
+}
+function nameEnds(svg, ends, low, high) { // {name, color, x, y}, none over another and all between two heights
+  const step = 1.05 * textSize(svg)
+  ends.sort((a, b) => a.y - b.y).forEach((end, i) => { end.y = Math.max(end.y, i ? ends[i - 1].y + step : high) })
+  ends.toReversed().forEach((end, i, list) => { end.y = Math.min(end.y, i ? list[i - 1].y - step : low) })
+  for (const {name, color, x, y} of ends) {
+    const text = tick(svg, x + 5, y + 0.35 * textSize(svg), name, 'start')
+    text.setAttribute('style', `--curve: ${color}`)
+    text.classList.add('end')
+  }
+}
 
 const set = (element, text) => { if (element.textContent !== text) element.textContent = text }
 
@@ -44,9 +64,9 @@ const rounded = (value, round) => {
   return size > 0 ? Number((round(size / unit) * unit).toPrecision(2)) : 0
 }
 const between = ([lower, upper], resonant) => {
-  if (!lower && (upper == null || upper > 10)) return 'error cannot be estimated'
-  if (upper == null || upper > 10) return `estimated error above ${rounded(lower, Math.floor)} %${resonant ? ', near a resonance' : ''}`
-  return `estimated error ${rounded(lower, Math.floor)} to ${rounded(upper, Math.ceil)} %`
+  if (!lower && (upper == null || upper > 10)) return 'cannot be estimated'
+  if (upper == null || upper > 10) return `estimated above ${rounded(lower, Math.floor)} %${resonant ? ', near a resonance' : ''}`
+  return `estimated ${rounded(lower, Math.floor)} to ${rounded(upper, Math.ceil)} %`
 }
 const number = value => Number(value.toPrecision(4)).toString().replace('-', '−')
 

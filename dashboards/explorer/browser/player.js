@@ -98,11 +98,6 @@ class Player {
   }
 
   across(step) { return this.size.left + step / this.steps * (this.size.width - this.size.left - this.size.right) }
-  up(error) {
-    const {top, bottom, height} = this.size
-    const t = Math.log(Math.min(LARGEST, Math.max(SMALLEST, error)) / SMALLEST) / Math.log(LARGEST / SMALLEST)
-    return height - bottom - t * (height - top - bottom)
-  }
   point(event) {
     const {left, right, width} = this.size, box = this.chart.getBoundingClientRect()
     const share = ((event.clientX - box.left) * width / box.width - left) / (width - left - right)
@@ -112,34 +107,27 @@ class Player {
   drawChart() {
     const {chart, frames} = this, last = frames.at(-1)
     if (!last) return
-    const {left, right, top, bottom, width, height} = this.size = {
-      width: chart.clientWidth || CUT_WIDTH, height: chart.clientHeight || CUT_HEIGHT, left: 46, right: 86, top: 8, bottom: 30}
+    const em = textSize(chart), {left, right, top, bottom, width, height} = this.size = {
+      width: chart.clientWidth || CUT_WIDTH, height: chart.clientHeight || CUT_HEIGHT, left: 4.4 * em, right: 7.4 * em, top: 8, bottom: 2.7 * em}
     chart.setAttribute('viewBox', `0 0 ${width} ${height}`)
     chart.replaceChildren()
-    for (const error of [1e-4, 1e-3, 1e-2, 1e-1, 1, 10]) {
-      draw('line', chart, {x1: left, x2: width - right, y1: this.up(error), y2: this.up(error), class: 'grid'})
-      tick(chart, left - 5, this.up(error) + 4, `${100 * error} %`, 'end')
-    }
-    for (let step = 0; step <= this.steps; step += 10) tick(chart, this.across(step), height - bottom + 14, `${step}`)
+    const up = errorAxis(chart, this.size)
+    for (let step = 0; step <= this.steps; step += 10) tick(chart, this.across(step), height - bottom + 1.2 * em, `${step}`)
     tick(chart, (left + width - right) / 2, height - 3, 'steps')
     const ends = []
     for (const {key, name, color, dash} of this.predictors) {
       const known = frames.slice(1).filter(({numbers}) => numbers[key]?.error != null)
       if (!known.length) continue
-      const points = known.map(({step, numbers}) => [this.across(step), this.up(numbers[key].error)])
+      const points = known.map(({step, numbers}) => [this.across(step), up(numbers[key].error)])
       draw('path', chart, {d: through(points), stroke: color, 'stroke-dasharray': dash, class: 'curve', 'data-course': key, 'data-points': known.length})
       const lost = last.lost[key], error = frames[lost]?.numbers[key].error
       if (error != null) {
-        const mark = draw('circle', chart, {cx: this.across(lost), cy: this.up(error), r: 5, fill: color, class: 'mark'})
+        const mark = draw('circle', chart, {cx: this.across(lost), cy: up(error), r: 5, fill: color, class: 'mark'})
         draw('title', mark, {}, `${name} loses the trajectory at step ${lost}: correlation below 0.8`)
       }
-      ends.push({name, color, x: points.at(-1)[0] + 5, y: points.at(-1)[1] + 4})
+      ends.push({name, color, x: points.at(-1)[0], y: points.at(-1)[1]})
     }
-    let free = -Infinity
-    for (const {name, color, x, y} of ends.sort((a, b) => a.y - b.y)) {
-      free = Math.max(y, free + 12)
-      tick(chart, x, Math.min(free, height - bottom), name, 'start').setAttribute('style', `fill: ${color}`)
-    }
+    nameEnds(chart, ends, height - bottom, top)
     this.now = draw('g', chart, {class: 'handle', transform: `translate(${this.across(this.at)} 0)`})
     draw('line', this.now, {y1: top, y2: height - bottom})
   }

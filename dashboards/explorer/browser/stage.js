@@ -24,21 +24,21 @@ export function render({model, el}) {
   }
 
   const bar = make('div', root, {className: 'bar'})
-  const systems = make('fieldset', bar, {className: 'choice systems'}, make('legend', null, {}, 'Equation'))
-  const inTime = make('select', make('label', null, {className: 'model'}), {title: 'Evolutions, step by step'})
-  inTime.setAttribute('aria-label', 'In time')
-  inTime.addEventListener('change', () => send({system: inTime.value}))
   const menu = (name, message) => {
-    const select = make('select', make('label', bar, {className: 'model'}, `${name} `), {})
+    const select = make('select', make('label', bar, {className: 'model'}, `${name} `), {ariaLabel: name})
     select.addEventListener('change', () => send({[message]: select.value}))
     return select
   }
-  const models = menu('Model', 'model'), lessons = menu('Lesson', 'lesson')
+  const systems = menu('Equation', 'system')
   const equation = make('div', bar, {className: 'equation'})
+  const models = menu('Model', 'model')
   const examples = make('fieldset', bar, {className: 'choice examples'}, make('legend', null, {}, 'Fine-tuned on'))
+  const lessons = menu('Lesson', 'lesson')
+  lessons.parentElement.classList.add('lessons')
   const tools = make('div', bar, {className: 'keep'})
+  const trains = button(tools, 'Train live', () => send({training: !setup.training}), {className: 'main-act', hidden: true})
 
-  const dial = new Dial(root, {
+  const dial = new Dial(root, model.texts, {
     turn: value => move({dial: value}),
     window: (low, high) => soon({window: [low, high]}),
   })
@@ -50,7 +50,7 @@ export function render({model, el}) {
   const say = (line, text) => { set(line, text); line.title = text }
   under.addEventListener('click', () => under.classList.toggle('whole')) // its line is cut where it is long
   const body = make('div', root, {className: 'body'})
-  const fields = new Fields(make('div', body, {className: 'main'}), model)
+  const fields = new Fields(make('div', body, {className: 'main'}), model, result => send(result ? {result} : {training: true}))
   const player = new Player(dial.box, fields, step => {
     root.dataset.step = step.step
     root.dispatchEvent(new CustomEvent('step-painted', {detail: step.step}))
@@ -70,14 +70,11 @@ export function render({model, el}) {
   const lesson = new Lesson(body, send, model.texts)
   const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent, model.style))
   const present = button(tools, 'Present', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen(), {className: 'present'})
-  document.addEventListener('keydown', event => { // where the browser itself does not, as one without a window
-    if (event.key === 'Escape' && document.fullscreenElement) document.exitFullscreen()
-  })
   root.addEventListener('fullscreenchange', () => set(present, document.fullscreenElement ? 'Leave' : 'Present'))
-  let drawing = null
+  let drawings = {}, drawn = null // what is painted, and what of it was painted last
   new ResizeObserver(() => { // on a phone the examples stick to the bottom with the dial
-    if (root.clientWidth <= 700) dial.box.prepend(examples)
-    else bar.insertBefore(examples, tools)
+    const phone = root.clientWidth <= 700
+    if (phone !== dial.box.contains(examples)) phone ? dial.box.prepend(examples) : bar.insertBefore(examples, lessons.parentElement)
   }).observe(root)
 
   function radios(parent, name, options, value, message) {
@@ -92,7 +89,7 @@ export function render({model, el}) {
     }
   }
   function offer(select, options, value) {
-    select.replaceChildren(...options.map(one => make('option', null, {value: one.value, selected: one.value === value}, one.label)))
+    select.replaceChildren(...options.map(one => make('option', null, {value: one.value, selected: one.value === value, title: one.title ?? ''}, one.label)))
   }
 
   function configure(next) {
@@ -100,24 +97,30 @@ export function render({model, el}) {
     if (setup?.system !== next.system) frame = null
     setup = next
     fields.timed = setup.steps > 0
-    radios(systems, 'system', setup.systems.filter(one => !one.in_time), setup.system, 'system')
-    const evolutions = setup.systems.filter(one => one.in_time)
-    if (evolutions.length) systems.append(inTime.parentElement)
-    offer(inTime, [{value: '', label: 'In time …'}, ...evolutions], setup.steps ? setup.system : '')
-    inTime.classList.toggle('chosen-one', setup.steps > 0)
+    offer(systems, setup.systems, setup.system)
+    const inTime = setup.systems.map((one, i) => one.in_time && systems.options[i]).filter(Boolean)
+    if (inTime.length) make('optgroup', systems, {label: 'In time'}, ...inTime)
+    systems.title = setup.systems.find(one => one.value === setup.system)?.title ?? ''
     offer(models, setup.models, setup.model)
     offer(lessons, setup.lessons, setup.lesson)
     lessons.parentElement.hidden = setup.lessons.length < 2
     equation.innerHTML = setup.equation
     radios(examples, 'examples', setup.results, setup.shown, 'result')
+    examples.append('\u00a0examples')
+    trains.hidden = !setup.trains
+    trains.ariaExpanded = String(Boolean(setup.training))
     if (first) {
       fields.build(setup.predictors, setup.further, setup.names)
-      drawing = new Drawing(fields.parts.source.head, fields.fields.source, {
-        change: rows => move({gaussians: rows}),
-        random: () => move({random: true}),
+      const drawing = (key, parent, told) => drawings[key] = new Drawing(parent, fields.fields[key], fields.parts[key].column.ariaLabel, model.texts, rows => {
+        drawn = drawings[key]
+        return move(told(rows))
       })
+      drawings = {}
+      drawing('source', fields.parts.source.head, rows => rows ? {gaussians: rows} : {random: true})
+      for (const key of Object.keys(setup.coefficients)) drawing(key, fields.parts[key].column, rows => ({coefficients: {[key]: rows ?? []}}))
     }
-    drawing.configure(setup)
+    for (const [key, drawing] of Object.entries(drawings)) drawing.configure(key !== 'source' ? setup.coefficients[key] : setup.drawn ? setup.gaussians : null, setup.turn)
+    fields.offer(setup)
     dial.configure(setup)
     fields.doubt.hidden = !setup.ensemble
     fields.resonant = setup.resonances.length > 0
@@ -167,9 +170,12 @@ export function render({model, el}) {
     hear[message.kind]?.(message)
     if (message.id != null) send({painted: message.id})
   })
-  document.addEventListener('keydown', event => { // space plays, where it means nothing else
+  document.addEventListener('keydown', event => { // space plays, where it means nothing else, and what was painted is undone
     const at = event.composedPath()[0]
-    if (event.key !== ' ' || !setup?.steps || !(at === document.body || root.contains(at))) return
+    if (event.key === 'Escape' && document.fullscreenElement) document.exitFullscreen() // a browser without a window does not
+    if (!(at === document.body || root.contains(at))) return
+    if (event.key === 'z' && (event.ctrlKey || event.metaKey) && drawn) { event.preventDefault(); drawn.undo() }
+    if (event.key !== ' ' || !setup?.steps) return
     if (at.closest('button, select, summary, a, input:not([type=range])')) return
     event.preventDefault()
     player.toggle()

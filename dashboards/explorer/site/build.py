@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from explorer import text
-from explorer.bundles import find_bundles, pretraining_range
-from explorer.compute import compute, frame_message, is_drawn_as_gaussians
-from explorer.error_curves import along, mean_at, mean_errors
+from explorer.bundles import Bundle, find_bundles, pretraining_range
+from explorer.compute import compute, frame_message, is_drawn_as_gaussians, make_source
+from explorer.error_curves import along, mean_at, mean_errors, sweep_amplitudes
+from explorer.films import Film
 from explorer.insight import examples_curve
 from explorer.lesson_card import LessonCard
 from explorer.link import query_of, result_name
@@ -29,11 +30,14 @@ from explorer.stage import BROWSER, SCRIPTS, Stage, pack
 from explorer.state import ExploreState, midpoint, opening_dial
 from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import stream
+from sciml_fm_core.evaluation.rollouts import CORRELATED
 from sciml_fm_core.files import atomic_path
 from sciml_fm_core.models.export import export_function
 from sciml_fm_core.models.operator import Operator, read_header, shipped_adaptations
 from sciml_fm_core.models.packed import unzipped
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.sources import PRESETS, draw_amplitudes
+from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import SYSTEMS, System
 
 from . import graphs
@@ -45,12 +49,19 @@ MOVING, RESTING = 64, 128
 """Points of a frame while the dial moves, and at rest."""
 SEEDS, SPARSITIES = range(24), tuple(round(0.05 * i, 2) for i in range(20))
 """Of the random sources that the page has: their amplitudes are drawn here."""
-SIZES = (8, 32)
-"""Numbers of examples whose fine-tunings the page has."""
+SIZES = 2
+"""Of the fine-tunings of an operator the page has those on the smallest numbers of examples: so many of them."""
+STATES = range(6)
+"""Seeds of the initial states of evolutions, which are not Gaussians, and are here as they are."""
+STEPPING = "step"
+"""Normalisation of the operators that take the steps of evolutions here."""
 EXAMPLES = 3
 """Examples that each graph is traced and checked with."""
-COMMON, OF_SYSTEM = ("systems", "predictors"), ("equation", "dial", "resonances", "names", "steps", "further")
-"""Entries of the message of the controls that are the same for all systems, and for all models of a system."""
+COMMON, OF_SYSTEM = (
+    ("systems", "predictors"),
+    ("equation", "dial", "resonances", "names", "steps", "further", "coefficients"),
+)
+"""Entries of the message of the controls that are the same for all systems, and for all models of one."""
 
 
 def write_site(
@@ -67,15 +78,25 @@ def write_site(
     Raises:
         ValueError: if a system is not there or cannot be computed in a browser, or the runtime is not to be had.
     """
-    chosen = [SYSTEMS[name] for name in systems or SYSTEMS if systems or is_drawn_as_gaussians(SYSTEMS[name])]
-    if bad := [each.name for each in chosen if not is_drawn_as_gaussians(each)]:
-        raise ValueError(f"site: expected systems that a symbol solves, got {', '.join(bad)}; leave them out")
-    for part in ("runtime", "graphs", "weights", "frames"):
+    chosen = [SYSTEMS[name] for name in systems or SYSTEMS if systems or is_computed(SYSTEMS[name])]
+    if bad := [each.name for each in chosen if not is_computed(each)]:
+        raise ValueError(
+            f"site: expected systems that a symbol or ETDRK4 solves, and that operators are shipped for, got "
+            f"{', '.join(bad)}; leave them out"
+        )
+    for part in ("runtime", "graphs", "weights", "frames", "sources"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     copy_runtime(folder / "runtime", runtime)
     site = Site(folder, chosen, tell)
     site.write()
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def is_computed(system: System) -> bool:
+    """Whether a browser can solve it: by its symbol, or step by step by that and ETDRK4."""
+    if not isinstance(system, Evolution):
+        return is_drawn_as_gaussians(system)
+    return type(system)._states is Evolution._states and len(system.outputs) == 1
 
 
 class Site:
@@ -90,7 +111,7 @@ class Site:
         bundles, _ = find_bundles()
         shipped = {name: bundle for name, bundle in bundles.items() if bundle.shipped}
         kept = {
-            owner: {key: result for key, result in results.items() if result.settings.examples in SIZES}
+            owner: dict(sorted(results.items(), key=lambda pair: pair[1].settings.examples)[:SIZES])
             for owner, results in shipped_results().items()
         }
         self.state = ExploreState(shipped, shared_operator, kept=kept)
@@ -109,6 +130,10 @@ class Site:
             self.graph(f"random-{n}", graphs.random_source(n), {"amplitudes": amplitudes}, graphs.SOURCES)
             rows = amplitudes[:, 0, :3].double()
             self.graph(f"drawn-{n}", graphs.drawn_source(n), {"rows": rows}, graphs.SOURCES)
+        if any(isinstance(system, Evolution) for system in self.systems):
+            states = torch.randn(2, EXAMPLES, MOVING, MOVING, generator=torch.Generator().manual_seed(0)).unbind()
+            given = dict(zip(("prediction", "solution"), states, strict=True))
+            self.graph(f"compare-{MOVING}", graphs.compare, given, graphs.COMPARED)
         for system in self.systems:
             self.add_system(system)
         amplitudes = [
@@ -116,6 +141,7 @@ class Site:
             for seed in SEEDS
             for sparsity in SPARSITIES
         ]
+        amplitudes.append(sweep_amplitudes(self.systems[0], stream(0, "explore", "sweep"))[0])
         self.binary("amplitudes", torch.cat(amplitudes).numpy().astype("<f4").tobytes())
         self.state.choose_system(self.systems[0].name)
         parameters = {name: Stage.param[name].default for name in ("style", "colours", "scales", "texts")}
@@ -132,6 +158,8 @@ class Site:
             "sparsities": SPARSITIES,
             "presets": PRESETS,
             "files": list(RUNTIME),
+            "film": text.FILM,
+            "correlated": CORRELATED,
             "lessons": self.lessons(),
         }
         self.page["common"]["systems"] = [each for each in message["systems"] if each["value"] in known]
@@ -156,20 +184,13 @@ class Site:
         """Write what one system needs, and a frame to begin with."""
         state = self.state
         state.choose_system(system.name)
-        dial, parameters = (torch.tensor(each, dtype=torch.float64) for each in (state.dial, state.query().parameters))
-        for n in (MOVING, RESTING):
-            amplitudes = draw_amplitudes(torch.full((EXAMPLES,), 0.5), stream(0, "explore"))
-            source = graphs.random_source(n)({}, amplitudes)[system.zero_mean]
-            given = {"source": source, "dial": dial.repeat(EXAMPLES), "parameters": parameters.repeat(EXAMPLES, 1)}
-            solve = graphs.solver(system, n)
-            self.graph(f"solve-{system.name}-{n}", solve, given, graphs.SOLVED)
-            coefficients, solution = solve({}, *given.values())[:2]
-            given = {"prediction": 1.1 * solution + 1e-3, "solution": solution, "source": source}
-            measured = given | {"coefficients": coefficients}
-            self.graph(f"measure-{system.name}-{n}", graphs.measure(system), measured, graphs.MEASURED)
+        if isinstance(system, Evolution):
+            self.add_solver_in_time(system)
+        else:
+            self.add_solver(system)
         message = setup_message(state)
         entry = self.page["systems"][system.name] = {
-            "setup": {name: message[name] for name in OF_SYSTEM},
+            "setup": {name: message[name] for name in OF_SYSTEM if name in message},
             "model": state.bundle_name,
             "zero_mean": system.zero_mean,
             "limit": system.max_solution,
@@ -181,14 +202,60 @@ class Site:
                 }
                 for each in system.parameters
             ],
-            "models": {bundle.name: self.model(system, bundle.name) for bundle in state.bundles_of(system)},
+            "models": {bundle.name: self.model(system, bundle.name) for bundle in self.bundles_of(system)},
         }  # fmt: skip
         state.choose_system(system.name)
-        frame = compute(replace(state.query(), resolution=RESTING))
-        chosen = entry["models"][state.bundle_name]
-        mean = mean_at(state.dial, self.page["curves"][system.name][chosen["operators"]["zero_shot"]])
-        header, arrays = frame_message(frame, mean)
+        if isinstance(system, Evolution):
+            header, arrays = Film(replace(state.query(), resolution=MOVING)).message()
+            entry["time"], entry["substeps"] = graphs.timing(system)
+            entry["needed"], entry["seeds"] = graphs.taken(system), [*STATES]
+            queries = [replace(state.query(), seed=seed, resolution=MOVING) for seed in STATES]
+            states = torch.stack([make_source(query) for query in queries])
+            self.binary(f"sources/{system.name}", states.numpy().astype("<f4").tobytes())
+        else:
+            chosen = entry["models"][state.bundle_name]["operators"]["zero_shot"]
+            mean = mean_at(state.dial, self.page["curves"][system.name][chosen])
+            header, arrays = frame_message(compute(replace(state.query(), resolution=RESTING)), mean)
+            entry["sweep"] = sweep_amplitudes(system, stream(0, "explore", "sweep"))[1].flatten().tolist()
         self.binary(f"frames/{system.name}", pack({"kind": "frame", **header}, arrays))
+
+    def bundles_of(self, system: System) -> list[Bundle]:
+        """Models of a system that the page has."""
+        found = self.state.bundles_of(system)
+        return [each for each in found if each.normalization == STEPPING or not isinstance(system, Evolution)]
+
+    def examples(self, system: System, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sources, values of the dial, and parameters, to trace with and to check."""
+        parameters = torch.tensor([[each.default for each in system.parameters]], dtype=torch.float64)
+        parameters = parameters.expand(EXAMPLES, -1)
+        low, high = pretraining_range(system)
+        dial = torch.linspace(low, high, EXAMPLES, dtype=torch.float64)
+        if isinstance(system, Evolution):
+            return system.draw(dial, parameters, (n, n), stream(0, "explore")).float(), dial, parameters
+        amplitudes = draw_amplitudes(torch.full((EXAMPLES,), 0.5), stream(0, "explore"))
+        return graphs.random_source(n)({}, amplitudes)[system.zero_mean], dial, parameters
+
+    def add_solver(self, system: SpectralSystem) -> None:
+        """Write what solves a system, and what measures its predictions."""
+        for n in (MOVING, RESTING):
+            given = dict(zip(("source", "dial", "parameters"), self.examples(system, n), strict=True))
+            solve = graphs.solver(system, n)
+            self.graph(f"solve-{system.name}-{n}", solve, given, graphs.SOLVED)
+            coefficients, solution = solve({}, *given.values())[:2]
+            measured = {
+                "prediction": 1.1 * solution + 1e-3, "solution": solution, "source": given["source"],
+                "coefficients": coefficients,
+            }  # fmt: skip
+            self.graph(f"measure-{system.name}-{n}", graphs.measure(system), measured, graphs.MEASURED)
+
+    def add_solver_in_time(self, system: Evolution) -> None:
+        """Write what solves an evolution, step by step."""
+        given = dict(zip(("source", "dial", "parameters"), self.examples(system, MOVING), strict=True))
+        begun, needed = graphs.begun(system, MOVING), graphs.taken(system)
+        self.graph(f"begin-{system.name}-{MOVING}", begun, given, [*graphs.BEGUN, *needed])
+        coefficients, state, *found = begun({}, *given.values())
+        taken = {"state": state, "coefficients": coefficients} | dict(zip(needed, found, strict=True))
+        self.graph(f"advance-{system.name}-{MOVING}", graphs.advance(system, MOVING), taken, graphs.ADVANCED)
 
     def model(self, system: System, name: str) -> dict[str, Any]:
         """What the page says and needs of a model and its fine-tunings."""
@@ -232,13 +299,9 @@ class Site:
         form = json.dumps([system.name, operator.normalization.kind, operator.model.config.to_dict(), sorted(weights)])
         if form not in self.networks:
             self.networks[form] = f"network-{len(self.networks)}"
-            low, high = pretraining_range(system)
-            for n in (MOVING, RESTING):
-                amplitudes = draw_amplitudes(torch.full((EXAMPLES,), 0.5), stream(0, "explore"))
-                source = graphs.random_source(n)({}, amplitudes)[system.zero_mean]
-                parameters = torch.tensor([[each.default for each in system.parameters]], dtype=torch.float64)
-                dial = torch.linspace(low, high, EXAMPLES, dtype=torch.float64)
-                coefficients = system.coefficients(dial, source.double(), parameters.expand(EXAMPLES, -1)).float()
+            for n in (MOVING,) if isinstance(system, Evolution) else (MOVING, RESTING):
+                source, dial, parameters = self.examples(system, n)
+                coefficients = system.coefficients(dial, source.double(), parameters).float()
                 given = {"source": source, "coefficients": coefficients}
                 self.graph(f"{self.networks[form]}-{n}", function, given, ["prediction"], weights)
         self.page["networks"].setdefault(system.name, {})[name] = self.networks[form]

@@ -43,9 +43,7 @@ const state = {system: '', model: '', result: 'none', dial: 0, parameters: {}, d
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high)
 const nearest = (values, value) => values.reduce((best, each) => Math.abs(each - value) < Math.abs(best - value) ? each : best)
 function setDial(value) {
-  const {values, logarithmic} = systemOf().setup.dial
-  state.dial = values.includes(value) ? value
-    : logarithmic ? values[nearest(values.map((_, i) => i), 0)] && nearest(values, value) : nearest(values, value)
+  state.dial = nearest(systemOf().setup.dial.values, value)
 }
 function chooseSystem(name) {
   kept[state.system] = state.parameters
@@ -56,6 +54,7 @@ function chooseSystem(name) {
   state.parameters = {...Object.fromEntries(next.parameters.map(one => [one.name, one.default])), ...kept[name]}
   state.result = modelOf().result
   state.dial = modelOf().start
+  state.seed = nearest(seeds(), state.seed)
 }
 function chooseModel(name) {
   if (!(name in systemOf().models)) throw new Error(`there is no such operator here; choose one of ${Object.keys(systemOf().models).join(', ')}`)
@@ -72,7 +71,8 @@ function placeGaussians(rows) {
   state.drawn = true
   state.gaussians = placed.map(([x, y, size]) => [((x % 1) + 1) % 1, ((y % 1) + 1) % 1, clamp(size, -1, 1)])
 }
-const drawRandom = seed => { state.drawn = false; state.seed = nearest(page.seeds, seed) }
+const seeds = () => systemOf().seeds ?? page.seeds
+const drawRandom = seed => { state.drawn = false; state.seed = nearest(seeds(), seed) }
 
 // Addresses are those of the served page, see link.py -------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ function restore(text) { // gives what of it makes no sense
     setParameter(one, unit * between(value, one.low / unit, one.most / unit + 1e-6))
   })
   attempt('sparsity', value => { state.drawn = false; state.sparsity = among(page.sparsities, between(value, 0, 1), 'sparsities in steps of 0.05 up to 0.95') })
-  attempt('seed', value => drawRandom(among(page.seeds, between(value, 0, 2 ** 31 - 1), `the seeds 0 to ${page.seeds.at(-1)}`)))
+  attempt('seed', value => drawRandom(among(seeds(), between(value, 0, 2 ** 31 - 1), `the seeds 0 to ${seeds().at(-1)}`)))
   attempt('draw', value => placeGaussians(value === 'none' ? [] : value.split(';').filter(Boolean).map(row => row.split(','))))
   attempt('result', value => {
     const known = Object.entries(modelOf().results).find(([, one]) => one.name === value || one.name.startsWith(`${value}:`))
@@ -160,8 +160,8 @@ function sentence({dial, numbers, largest}) {
   const own = modelOf(), {limit} = systemOf(), {error, average, largest: above, drawn} = page.sentence
   const parts = [own.heads[systemOf().setup.dial.values.indexOf(dial)]]
   if (numbers.zero_shot) {
-    const known = page.curves[state.system][state.model].find(([value]) => value === dial)
-    parts.push(fill(error, {error: percent(numbers.zero_shot.error), average: known ? fill(average, {mean: percent(known[1])}) : ''}))
+    const known = page.curves[state.system][state.model].find(([value]) => value === dial)?.[1] ?? means.get(meanKey(dial))
+    parts.push(fill(error, {error: percent(numbers.zero_shot.error), average: known ? fill(average, {mean: percent(known)}) : ''}))
   }
   if (limit != null && largest > limit && own.trained) parts.push(fill(above, {largest: short(largest, 3), limit}))
   if (state.drawn) parts.push(drawn)
@@ -170,32 +170,42 @@ function sentence({dial, numbers, largest}) {
 
 // Frames ----------------------------------------------------------------------------------------------------------------
 
-const amplitudes = unpacked('amplitudes.gz').then(buffer => new Float32Array(buffer))
+const files = new Map()
+const once = name => { if (!files.has(name)) files.set(name, unpacked(name)); return files.get(name) }
 const finite = value => Number.isFinite(value) ? value : null
 
-async function compute(n) {
-  const {system, dial} = state, {parameters, zero_mean} = systemOf(), shown = operators(), at = turn, {given} = resultOf()
-  const kind = zero_mean ? 'centred' : 'plain'
+async function asks(n) { // what a frame is of: the source, the dial and the parameters as tensors, and how they are taken
+  const {system, dial} = state, {parameters, zero_mean, steps} = systemOf(), kind = zero_mean ? 'centred' : 'plain'
+  const double = (data, dims) => ({type: 'float64', data: Float64Array.from(data), dims})
   const values = {
-    dial: {type: 'float64', data: [dial], dims: [1]},
-    parameters: {type: 'float64', data: parameters.map(one => state.parameters[one.name]), dims: [1, parameters.length]},
+    dial: double([dial], [1]), parameters: double(parameters.map(one => state.parameters[one.name]), [1, parameters.length]),
   }
+  const takes = {source: 'source', dial: 'dial', ...(parameters.length ? {parameters: 'parameters'} : {})}
   if (state.drawn) {
     if (!state.gaussians.some(([, , size]) => size)) throw new Error('The source is empty: click on its field to place a Gaussian, or choose a preset.')
-    values.given = {type: 'float64', data: state.gaussians.flat(), dims: [state.gaussians.length, 3]}
-  } else {
-    const from = 144 * (page.seeds.indexOf(state.seed) * page.sparsities.length + page.sparsities.indexOf(state.sparsity))
-    values.given = {type: 'float32', data: (await amplitudes).slice(from, from + 144), dims: [1, 12, 12]}
+    values.given = double(state.gaussians.flat(), [state.gaussians.length, 3])
+    return {values, takes, makes: [{graph: `drawn-${n}`, takes: {rows: 'given'}, gives: {[kind]: 'source'}}]}
   }
-  for (const one of Object.values(values)) if (one.type === 'float64') one.data = Float64Array.from(one.data)
-  const takes = {source: 'source', dial: 'dial', ...(parameters.length ? {parameters: 'parameters'} : {})}
+  if (systemOf().time) {
+    const all = new Float32Array(await once(`sources/${system}.gz`)), from = n * n * seeds().indexOf(state.seed)
+    values.source = {type: 'float32', data: all.slice(from, from + n * n), dims: [1, n, n]}
+    return {values, takes, makes: []}
+  }
+  const from = 144 * (page.seeds.indexOf(state.seed) * page.sparsities.length + page.sparsities.indexOf(state.sparsity))
+  values.given = {type: 'float32', data: new Float32Array(await once('amplitudes.gz')).slice(from, from + 144), dims: [1, 12, 12]}
+  return {values, takes, makes: [{graph: `random-${n}`, takes: {amplitudes: 'given'}, gives: {[kind]: 'source'}}]}
+}
+const single = tensor => ({...tensor, type: 'float32', data: Float32Array.from(tensor.data)})
+
+async function compute(n) {
+  const {system, dial} = state, shown = operators(), at = turn, {given} = resultOf()
+  const {values, takes, makes} = await asks(n)
   const solved = await ask(0, {values, wanted: ['source', 'coefficients', 'solution', 'residual', 'rms', 'largest'], steps: [
-    {graph: state.drawn ? `drawn-${n}` : `random-${n}`, takes: {[state.drawn ? 'rows' : 'amplitudes']: 'given'}, gives: {[kind]: 'source'}},
+    ...makes,
     {graph: `solve-${system}-${n}`, takes, gives: {coefficients: 'coefficients', solution: 'solution', residual: 'residual', rms: 'rms', largest: 'largest'}},
   ]})
   if (![...solved.coefficients.data].every(Number.isFinite)) throw new Error('The dial cannot be set so far with this source and flow direction: turn the flow or lower the ratio.')
-  const known = {source: solved.source, solution: solved.solution, exact: solved.coefficients,
-    coefficients: {...solved.coefficients, type: 'float32', data: Float32Array.from(solved.coefficients.data)}}
+  const known = {source: solved.source, solution: solved.solution, exact: solved.coefficients, coefficients: single(solved.coefficients)}
   const measured = await Promise.all(Object.values(shown).map((name, i) => ask(i, {values: known, wanted: ['error', 'relative', 'residual', 'lower', 'upper'], steps: [
     {graph: `${page.networks[system][name]}-${n}`, weights: name, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}},
     {graph: `measure-${system}-${n}`, takes: {prediction: 'prediction', solution: 'solution', source: 'source', coefficients: 'exact'},
@@ -207,9 +217,96 @@ async function compute(n) {
     arrays[key] = error.data
     numbers[key] = {error: finite(relative.data[0]), residual: finite(residual.data[0]), bounds: [lower.data[0], finite(upper.data[0])]}
   })
-  return {kind: 'frame', system, dial, points: n, given, rms: solved.rms.data[0] || 1, residual: solved.residual.data[0],
+  return {system, dial, points: n, given, rms: solved.rms.data[0] || 1, residual: solved.residual.data[0],
     largest: solved.largest.data[0], learning: [], numbers, arrays, turn: at}
 }
+
+// The mean error of the operator over the sources of the curves, where the dial stands and they have no point.
+const means = new Map(), meanKey = dial => `${state.system} ${state.model} ${dial}`
+async function average(frame) {
+  const {system, model, dial} = state, n = page.points[0], {sweep, parameters} = systemOf(), key = meanKey(dial)
+  if (means.has(key) || page.curves[system][model].some(([value]) => value === dial)) return
+  const all = new Float32Array(await once('amplitudes.gz')), from = 144 * page.seeds.length * page.sparsities.length, count = (all.length - from) / 144
+  const {values, takes} = await asks(n), make = {graph: `random-${n}`, takes: {amplitudes: 'given'}, gives: {[systemOf().zero_mean ? 'centred' : 'plain']: 'source'}}
+  values.given = {type: 'float32', data: all.slice(from), dims: [count, 12, 12]}
+  values.dial = {...values.dial, data: new Float64Array(count).fill(dial), dims: [count]}
+  values.parameters = {...values.parameters, data: Float64Array.from(sweep), dims: [count, parameters.length]}
+  const {source, coefficients, solution} = await ask(0, {values, wanted: ['source', 'coefficients', 'solution'], steps: [
+    make, {graph: `solve-${system}-${n}`, takes, gives: {coefficients: 'coefficients', solution: 'solution'}}]})
+  if (wanted) return
+  const {relative} = await ask(0, {values: {source, solution, exact: coefficients, coefficients: single(coefficients)}, wanted: ['relative'], steps: [
+    {graph: `${page.networks[system][model]}-${n}`, weights: model, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}},
+    {graph: `measure-${system}-${n}`, takes: {prediction: 'prediction', solution: 'solution', source: 'source', coefficients: 'exact'}, gives: {relative: 'relative'}}]})
+  means.set(key, relative.data.reduce((sum, value) => sum + value, 0) / count)
+  if (!wanted && meanKey(state.dial) === key) tell({kind: 'sentence', text: sentence(frame)})
+}
+
+// An evolution: one step after another, of the solver and of each network from its own last state; see films.py.
+class Film {
+  constructor() {
+    Object.assign(this, {system: state.system, dial: state.dial, at: turn, shown: operators(), given: resultOf().given, number: 0})
+    this.states = {}
+    this.errors = Object.fromEntries(Object.keys(this.shown).map(key => [key, []]))
+    this.correlation = {}
+    this.lost = {}
+    this.seconds = Object.fromEntries(['solver', ...Object.keys(this.shown)].map(key => [key, []]))
+  }
+  get over() { return this.number === page.systems[this.system].setup.steps }
+  async step(n) {
+    const {system, shown} = this, {needed, substeps, time} = page.systems[system], kept = ['state', 'coefficients', ...needed]
+    if (!this.number) {
+      const {values, takes, makes} = await asks(n)
+      const gives = Object.fromEntries(kept.map(name => [name, name]))
+      this.known = await ask(0, {values, wanted: ['source', ...kept], steps: [...makes, {graph: `begin-${system}-${n}`, takes, gives}]})
+      delete this.known.seconds
+      for (const key of Object.keys(shown)) this.states[key] = this.known.source
+    }
+    const {source, ...values} = this.known, coefficients = single(values.coefficients)
+    const solver = ask(0, {values, wanted: ['state', 'shown'], steps: [
+      {graph: `advance-${system}-${n}`, takes: Object.fromEntries(kept.map(name => [name, name])), gives: {next: 'state', shown: 'shown'}, times: substeps}]})
+    const found = Object.entries(shown).filter(([key]) => this.states[key]).map(([key, name], i) => ask(i + 1, {
+      values: {source: this.states[key], coefficients}, wanted: ['prediction'], steps: [
+        {graph: `${page.networks[system][name]}-${n}`, weights: name, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}}],
+    }).then(({prediction, seconds}) => { this.seconds[key].push(seconds); return [key, prediction] }))
+    const [{state: next, shown: solution, seconds}, ...predicted] = await Promise.all([solver, ...found])
+    this.seconds.solver.push(seconds)
+    this.known.state = next
+    this.number++
+    const arrays = {solution: solution.data, ...(this.number === 1 ? {source: source.data} : {})}, numbers = {}
+    for (const key of Object.keys(shown)) if (!this.states[key]) { this.errors[key].push(Infinity); numbers[key] = {error: null, correlation: this.correlation[key] = 0} }
+    let scale = 1
+    for (const [key, prediction] of predicted) {
+      const {error, relative, correlation, size, rms} = await ask(0, {values: {prediction, solution}, wanted: ['error', 'relative', 'correlation', 'size', 'rms'], steps: [
+        {graph: `compare-${n}`, takes: {prediction: 'prediction', solution: 'solution'}, gives: {error: 'error', relative: 'relative', correlation: 'correlation', size: 'size', rms: 'rms'}}]})
+      const sound = size.data[0] < 1e6
+      this.states[key] = sound ? prediction : null
+      this.errors[key].push(sound ? relative.data[0] : Infinity)
+      this.correlation[key] = sound ? correlation.data[0] : 0
+      if (sound) arrays[key] = error.data
+      scale = rms.data[0] || 1
+      numbers[key] = {error: sound ? finite(relative.data[0]) : null, correlation: this.correlation[key]}
+    }
+    for (const key of Object.keys(shown)) if (this.correlation[key] < page.correlated) this.lost[key] ??= this.number
+    return {system, dial: this.dial, points: n, given: this.given, rms: scale, learning: [], numbers, arrays, turn: this.at, step: this.number,
+      time, lost: {...this.lost}, over: this.over, sentence: this.sentence()}
+  }
+  sentence() {
+    const {film} = page, duration = value => value < 0.01 ? `${Number((1000 * value).toPrecision(2))} ms` : `${Math.round(1000 * value)} ms`
+    const middle = key => { const all = this.seconds[key].toSorted((a, b) => a - b); return duration(all[all.length >> 1]) }
+    const solver = fill(film.solver, {duration: middle('solver')}), keys = Object.keys(this.shown)
+    if (!keys.length) return fill(film.none, {solver})
+    const ends = key => {
+      const when = key in this.lost ? fill(film.lost, {step: this.lost[key]}) : this.over ? film.never : film.yet, blown = this.errors[key].indexOf(Infinity)
+      return blown < 0 ? when : fill(film.blows, {when, step: 1 + blown})
+    }
+    const named = key => page.common.predictors.find(one => one.key === key).name, [first, ...others] = keys, errors = this.errors[first]
+    return fill(film.follows, {
+      name: named(first), first: percent(errors[0]), tenth: errors.length >= 10 ? fill(film.tenth, {error: percent(errors[9])}) : '', correlated: page.correlated,
+      said: [ends(first), ...others.map(key => `${named(key).toLowerCase()} ${ends(key)}`)].join(', '), solver, duration: middle(first),
+    })
+  }
+}
+let film = null, latest = null
 
 let wanted = false, running = false, number = 0, resting = 0
 function request() {
@@ -229,17 +326,29 @@ async function loop() {
 async function rest() {
   running = true
   tellAddress()
-  await show(page.points[1], () => !wanted)
+  if (systemOf().time) await runOn(film)
+  else await show(page.points[1], () => !wanted)
+  if (!wanted) document.documentElement.dataset.rests = number
+  if (!wanted && latest) await average(latest).catch(() => {}) // the sentence does without
   running = false
   if (wanted) loop()
-  else document.documentElement.dataset.rests = number
+}
+async function runOn(one) { // until another frame is asked for
+  const id = number
+  document.documentElement.dataset.rests = number
+  while (one && !one.over && !wanted) {
+    const step = await one.step(page.points[0])
+    if (!wanted) tell({kind: 'step', film: id, ...step})
+  }
 }
 async function show(n, still = () => true) {
   const chosenNow = choices()
   try {
-    const frame = await compute(n)
+    film = systemOf().time ? new Film() : null
+    const frame = film ? await film.step(n) : await compute(n)
     if (!still() || choices() !== chosenNow) return
-    tell({...frame, id: ++number, sentence: sentence(frame)})
+    latest = film ? null : frame
+    tell({kind: 'frame', sentence: film ? '' : sentence(frame), ...frame, id: ++number})
   } catch (error) {
     notice(error.message, {id: ++number})
   }
@@ -268,6 +377,7 @@ const MESSAGES = {
   step: value => showStep(value),
   guess: value => answer(value),
   insight: tab => { showTab(tab); return false },
+  training: () => { notice(SERVED); return false },
   save: () => { notice(SERVED); return false },
 }
 function hear(message) {
@@ -333,7 +443,7 @@ function settings() {
     input(`${one.title}${one.angle ? ' (°)' : ''}`, {type: 'range', min: one.low / unit, max: one.high / unit, step, value: state.parameters[one.name] / unit, title: one.help},
       value => setParameter(one, unit * value))
   }
-  input('Seed of the source', {type: 'number', min: page.seeds[0], max: page.seeds.at(-1), value: state.seed}, value => { drawRandom(value); setUp() })
+  input('Seed of the source', {type: 'number', min: 0, max: seeds().at(-1), value: state.seed}, value => { drawRandom(value); setUp() })
   input('Sparsity', {type: 'range', min: 0, max: page.sparsities.at(-1), step: 0.05, value: state.sparsity}, value => { state.drawn = false; state.sparsity = nearest(page.sparsities, value) })
   for (const [name, rows] of Object.entries(page.presets)) {
     const button = Object.assign(document.createElement('button'), {type: 'button', textContent: name})
@@ -349,10 +459,10 @@ document.getElementById('theme').addEventListener('click', () => {
 chooseSystem(page.opens)
 const problems = restore(location.search)
 render({model, el: document.getElementById('stage')})
-const asks = new URLSearchParams(location.search)
-if (page.lessons.steps[asks.get('lesson')]) {
-  lesson.name = asks.get('lesson')
-  showStep(Number(asks.get('step') ?? 1) - 1 || 0)
+const first = new URLSearchParams(location.search)
+if (page.lessons.steps[first.get('lesson')]) {
+  lesson.name = first.get('lesson')
+  showStep(Number(first.get('step') ?? 1) - 1 || 0)
   request()
 }
 opening()
