@@ -36,9 +36,9 @@ def findings(records: list[dict]) -> list[str]:
         }
         left = max(record["residual"] for record in own if record["loss"] != "labels")
         sentences.append(
-            f"**{equation.capitalize()}.** At the dial {last:g} training on labels ends at {percent(errors['labels'])}, on "
-            f"the residual alone at {percent(errors['residual'])}, and with a curriculum at "
-            f"{percent(errors['curriculum'])}. The residual that is left is at most {percent(left)} of the derivative in "
-            "time: a small residual is no small error."
+            f"**{equation.capitalize()}.** At the dial {last:g} labels end at {percent(errors['labels'])}, "
+            f"the residual alone at {percent(errors['residual'])}, the curriculum at "
+            f"{percent(errors['curriculum'])}. The residual that is left is at most {percent(left)} of the derivative "
+            "in time: a small residual is no small error."
         )
     return [*sentences, step_losses_table(records)]
