@@ -37,7 +37,7 @@ OPSET = 20
 """Version of ONNX's operators that is written; the first with a GELU."""
 LARGEST_DIFFERENCE = 1e-5
 """Relative difference to PyTorch above which nothing is written."""
-SMALLEST = 1e-6
+SMALLEST = 1e-5
 """Sizes below it, such as that of the residual of an exact solution, are rounding."""
 CHECKED = 5
 """Random examples that a file is checked with."""

@@ -145,7 +145,10 @@ function setUp() {
   tell({kind: 'curves', reset: true, curves})
   settings()
 }
-const operators = () => ({...modelOf().operators, ...resultOf().operators})
+function operators() { // in the order of the page
+  const known = {...modelOf().operators, ...resultOf().operators}
+  return Object.fromEntries(page.common.predictors.filter(({key}) => key in known).map(({key}) => [key, known[key]]))
+}
 function tellAddress() {
   const now = choices(), text = query()
   tell({kind: 'address', query: text, push: chosen !== null && chosen !== now})
