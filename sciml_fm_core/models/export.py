@@ -37,8 +37,8 @@ OPSET = 20
 """Version of ONNX's operators that is written; the first with a GELU."""
 LARGEST_DIFFERENCE = 1e-5
 """Relative difference to PyTorch above which nothing is written."""
-SMALLEST = 1e-5
-"""Sizes below it, such as that of the residual of an exact solution, are rounding."""
+SMALLEST = 1e-7
+"""Sizes below it are rounding."""
 CHECKED = 5
 """Random examples that a file is checked with."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

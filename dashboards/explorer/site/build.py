@@ -23,6 +23,7 @@ from explorer.error_curves import along, mean_at, mean_errors, sweep_amplitudes
 from explorer.films import Film
 from explorer.insight import examples_curve
 from explorer.lesson_card import LessonCard
+from explorer.lessons import find_lessons
 from explorer.link import query_of, result_name
 from explorer.setup import setup_message
 from explorer.shared import shared_operator, shipped_results
@@ -110,10 +111,14 @@ class Site:
         self.folder, self.systems, self.tell = folder, systems, tell
         bundles, _ = find_bundles()
         shipped = {name: bundle for name, bundle in bundles.items() if bundle.shipped}
-        kept = {
-            owner: dict(sorted(results.items(), key=lambda pair: pair[1].settings.examples)[:SIZES])
-            for owner, results in shipped_results().items()
-        }
+        asked = str(find_lessons()[0])  # of the fine-tunings, those are here that a lesson names
+        kept = {}
+        for owner, results in shipped_results().items():
+            fewest = sorted(results, key=lambda key: results[key].settings.examples)[:SIZES]
+            kept[owner] = {
+                key: result for key, result in results.items()
+                if key in fewest or (f"&model={owner[1]}&" in asked and f"&result={result_name(result)}" in asked)
+            }  # fmt: skip
         self.state = ExploreState(shipped, shared_operator, kept=kept)
         self.operators: dict[str, Operator] = {}
         self.networks: dict[str, str] = {}  # graph by what it is made of
@@ -191,7 +196,7 @@ class Site:
         message = setup_message(state)
         entry = self.page["systems"][system.name] = {
             "setup": {name: message[name] for name in OF_SYSTEM if name in message},
-            "model": state.bundle_name,
+            "model": self.model_for(system),
             "zero_mean": system.zero_mean,
             "limit": system.max_solution,
             "parameters": [
@@ -205,6 +210,7 @@ class Site:
             "models": {bundle.name: self.model(system, bundle.name) for bundle in self.bundles_of(system)},
         }  # fmt: skip
         state.choose_system(system.name)
+        state.choose_bundle(entry["model"])
         if isinstance(system, Evolution):
             header, arrays = Film(replace(state.query(), resolution=MOVING)).message()
             entry["time"], entry["substeps"] = graphs.timing(system)
@@ -218,6 +224,11 @@ class Site:
             header, arrays = frame_message(compute(replace(state.query(), resolution=RESTING)), mean)
             entry["sweep"] = sweep_amplitudes(system, stream(0, "explore", "sweep"))[1].flatten().tolist()
         self.binary(f"frames/{system.name}", pack({"kind": "frame", **header}, arrays))
+
+    def model_for(self, system: System) -> str:
+        """The model that a system opens with."""
+        names = [each.name for each in self.bundles_of(system)]
+        return self.state.bundle_name if self.state.bundle_name in names else names[0]
 
     def bundles_of(self, system: System) -> list[Bundle]:
         """Models of a system that the page has."""
