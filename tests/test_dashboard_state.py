@@ -44,7 +44,7 @@ from explorer.exports import as_hdf5, as_npz, program
 from explorer.films import STEPS, Film, whole_film
 from explorer.jobs import AdaptJob, JobQueue
 from explorer.link import _system, choices_of, query_of, restore, revisit, settings_of
-from explorer.pages import address_of
+from explorer.pages import LOOK, PAGES, address_of, open_page
 from explorer.predictions import PREDICTIONS, Predictor
 from explorer.settings import Adapted, AdaptSettings
 from explorer.setup import setup_message, ticks
@@ -579,9 +579,13 @@ def test_a_frame_is_sent_as_the_exact_solution_and_signed_errors(state):
 @pytest.mark.parametrize(
     ("system", "values", "says"),
     [
-        ("poisson", {"dial": 3}, "inside the training range (1 to 5). Error here 5 %."),
+        ("poisson", {"dial": 3}, "inside the training range (1 to 5). The zero-shot error is 5 % here."),
         ("poisson", {"dial": 10}, "twice the upper end of the training range (1 to 5)"),
-        ("poisson", {"dial": 10, "mean": 0.09}, "Error here 5 %; average over eight random sources 9 %."),
+        (
+            "poisson",
+            {"dial": 10, "mean": 0.09},
+            "The zero-shot error is 5 % here, and 9 % on average over eight random sources.",
+        ),
         ("poisson", {"gaussians": [(0, 0, 1)]}, "You drew this source."),
         (
             "helmholtz",
@@ -1498,3 +1502,8 @@ def test_a_sweep_goes_from_coarse_to_fine_over_every_value_once(count):
 def test_the_error_along_the_dial_is_measured_on_the_same_sources_every_time(system):
     first, again = sweep_sources(system, count=2), sweep_sources(system, count=2)
     assert all(map(torch.equal, first, again))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_built_and_looks_like_the_others(name):
+    assert LOOK.items() <= open_page(name).sx.items()

@@ -22,7 +22,8 @@ from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
 from explorer.shared import shared_operator, shipped_results
 from explorer.state import ExploreState
-from explorer.teach import as_html
+from explorer.teach import Teach, as_html
+from explorer.workers import INSIGHTS
 
 LESSONS = sorted(FOLDER.glob("*.yaml"))
 OWN = """
@@ -122,6 +123,18 @@ def test_the_teachers_sheet_is_a_path_of_20_minutes_with_numbers_and_links(state
     for link in links:
         assert card.restore(link) == []
         assert card.number == int(link["step"]) - 1
+        assert dict(parse_qsl(card.query)).items() <= link.items()
+    card.open("none")
+    assert card.query == ""
+
+
+def test_the_teachers_page_shows_the_sheet_when_its_numbers_are_there():
+    teach = Teach()
+    page = teach.page()
+    assert "@media print" in page.sx
+    INSIGHTS.submit(int).result(timeout=120)  # what was begun before is done
+    assert percents(teach.sheet.object)
+    assert teach.sheet.object == as_html(ExploreState(find_bundles()[0], shared_operator, kept=shipped_results()))
 
 
 def test_own_lessons_come_beside_those_that_ship_and_broken_ones_are_named(tmp_path, monkeypatch):

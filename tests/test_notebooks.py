@@ -135,8 +135,8 @@ def text(notebook):
 
 def pictures(notebook):
     """How many pictures a notebook shows; they are part of it, and whole."""
-    html = "".join(output.get("data", {}).get("text/html", "") for output in outputs(notebook))
-    found = [Image.open(BytesIO(b64decode(data))) for data in re.findall(r"data:image/png;base64,([\w+/=\s]+)", html)]
+    shown = [output["data"]["image/png"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    found = [Image.open(BytesIO(b64decode(data))) for data in shown]
     for picture in found:
         picture.load()
         assert picture.width > 100
@@ -393,11 +393,17 @@ def lab_page(address):
 
 
 def test_lab(execute, jupyterlab):
-    """As a class sees it: in JupyterLab, without network; answers are hidden until they are asked for."""
+    """As a class sees it: in JupyterLab, without network; results and answers are folded until they are asked for."""
     notebook, (folder, address) = execute("lab"), jupyterlab
     assert pictures(notebook) == 4
     nbformat.write(notebook, folder / "lab.ipynb")
     with lab_page(f"{address}/class/tree/lab.ipynb") as page:
+        folded = page.locator(".jp-OutputPlaceholder")
+        expect(folded).to_have_count(4, timeout=TIMEOUT)
+        assert not page.evaluate(SHOWN)
+        expect(page.locator(".jp-InputPlaceholder")).to_have_count(5)
+        for _ in range(4):
+            folded.first.click()
         page.wait_for_function(f"({SHOWN})() == 4")
         answers = page.locator(".jp-OutputArea details")
         expect(answers).to_have_count(5, timeout=TIMEOUT)

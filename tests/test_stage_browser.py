@@ -264,6 +264,8 @@ def test_a_lesson_to_its_end(page):
         expect(page.locator(".operator-stage")).to_have_attribute("data-dial", there)
         if number < len(lesson.steps):
             page.get_by_role("button", name="Next", exact=True).click()
+            expect(card).to_be_focused()
+    page.wait_for_url(re.compile(f"lesson=1-leaving-home&step={len(lesson.steps)}&"))
     with page.expect_download() as download:
         page.get_by_text("Printable sheet").click()
     assert "Answers" in Path(download.value.path()).read_text(encoding="utf-8")
@@ -391,7 +393,7 @@ def test_the_studies_are_there_where_only_this_page_is_served(page, address):
     expect(shown(page, "details")).to_contain_text("Click a point")
     page.wait_for_url(re.compile("explore.page=studies&results="))
     page.reload()
-    page.get_by_label("Run").select_option(index=1)
+    page.locator("tbody button").first.click()
     shown(page, "to-explore").click()
     page.wait_for_url(re.compile("explore.*[?&]system=poisson"))
     expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))

@@ -13,6 +13,8 @@ from playwright.sync_api import expect
 from test_dashboard_browser import TIMEOUT, browser, dial, served, shown, watched
 from test_studies_state import records_of
 
+from sciml_fm_core.study.records import read_table
+
 __all__ = ["browser"]  # a fixture
 
 PAGES = ("dashboards/explore.py", "dashboards/studies.py")
@@ -99,6 +101,12 @@ def test_a_clicked_point_opens_its_run(browser, address, folder, records):
         expect(shown(page, "link-explore")).to_have_attribute("href", "explore")
         page.get_by_label("Figure").select_option("Question 1: downstream data")
         open_run(page, records, **wanted)
+        expect(page.locator("tr[aria-selected=true]")).to_have_count(1)
+        with page.expect_download() as download:
+            page.get_by_text("Download as CSV").click()
+        kept = {record["identity"] for record in read_table(download.value.path())}
+        shown_runs = page.locator("tbody tr").evaluate_all("rows => rows.map(row => row.dataset.run)")
+        assert kept == set(shown_runs)
 
 
 # The name of what has the focus, through shadow roots.
@@ -133,9 +141,12 @@ def test_everything_can_be_done_by_the_keyboard(browser, address):
         expect(page.get_by_role("alert").first).to_contain_text("run=nobody in the address is left out")
         tab_to(page, "Figure")
         page.keyboard.press("ArrowDown")
-        expect(page.get_by_label("Run").locator("option").nth(1)).to_contain_text("64K")
-        tab_to(page, "Run")
-        page.keyboard.press("ArrowDown")
+        expect(page.locator("tbody tr").first).to_contain_text("256K, fine-tuned")
+        tab_to(page, "examples")
+        page.keyboard.press("Enter")
+        expect(page.locator("th[aria-sort=ascending]")).to_contain_text("examples")
+        tab_to(page, "64K, fine-tuned")
+        page.keyboard.press("Enter")
         expect(shown(page, "details")).to_contain_text("SYS-1(5,10), fine-tuned")
         page.wait_for_url(re.compile("run=[0-9a-f]+"))
         before, title = page.url, shown(page, "details").inner_text()
@@ -167,7 +178,7 @@ def test_nothing_stands_in_the_way_in_either_theme(browser, address, scheme):
     with watched(browser, address) as page:
         page.emulate_media(color_scheme=scheme)
         page.goto(f"{address}/studies")
-        page.get_by_label("Run").select_option(index=1)
+        page.locator("tbody button").first.click()
         expect(shown(page, "to-explore")).to_be_visible()
         assert page.evaluate(THEME) == scheme
         assert serious_findings(page) == []

@@ -29,6 +29,8 @@ from explorer.studies.figures import FIGURES, OTHERS
 from explorer.studies.link import explore_query, query_of, restore
 from explorer.studies.page import Studies
 from explorer.studies.records import RECORDS_VARIABLE, checked, find_sources, records_folder, split_by_settings
+from explorer.studies.runs import rows_of
+from explorer.studies.said import said
 from explorer.studies.state import StudiesState
 
 SHIPPED = {
@@ -410,7 +412,7 @@ def offered():
     ("values", "expected", "said"),
     [
         ({"task": "SYS-1(5,10)", "examples": 0}, ("poisson", "sys-1", 7.5, None), "by sys-1."),
-        ({"task": "SYS-1(5,10)", "examples": 64}, ("poisson", "sys-1", 7.5, None), "None fine-tuned on 64 examples"),
+        ({"task": "SYS-1(5,10)", "examples": 64}, ("poisson", "sys-1", 7.5, None), "No fine-tuning on 64 examples"),
         ({"task": "SYS-1(8,12)", "examples": 32}, ("poisson", "sys-1", 10, 32), "as many examples of this range"),
         ({"task": "SYS-1(8,12)", "shipped_parent": None}, ("poisson", "sys-1", 10, None), "is not among those"),
         (
@@ -428,6 +430,43 @@ def test_a_run_leads_to_the_explore_page_at_its_physics(offered, values, expecte
     examples = there.current and there.current.settings.examples
     assert (there.system_name, there.bundle_name, there.dial, examples) == expected
     assert said in words
+
+
+# What it shows, in words ----------------------------------------------------------------------------------------------
+
+
+def test_the_sentence_is_computed_from_the_records_that_are_drawn():
+    records = [r for r in records_of("seeds") if r["task"] == "SYS-1(5,10)"]
+    for record in records:
+        record["error"] = (0.01 if record["start"] == "fine-tuned" else 0.03) * (1 + 0.1 * record["seed"])
+    state = state_over(records)
+    words = said(state.picture)
+    assert "in equal steps, training from scratch has 3 times the error of fine-tuning" in words
+    assert "it takes at least" in words
+    assert "medians of 5 seeds, whose ranges do not overlap" in words
+    for record in records:
+        record["error"] = 0.02 * (1 + 0.1 * record["seed"])
+    assert "has 1 times the error" in said(state_over(records).picture)
+    assert "whose ranges overlap in 1" in said(state_over(records).picture)
+    assert said(state_over([r for r in records if not r["seed"] or r["examples"] < 9][:4]).picture) == ""
+
+
+def test_own_runs_lie_over_those_that_ship_and_are_told_apart(places, monkeypatch):
+    folder, runs = places
+    records = [r for r in records_of("q1_downstream_data") if r["recipe"] == "dimensionless"]
+    shipped = write_table(records, runs / "laptop.csv")
+    monkeypatch.setattr("explorer.studies.records.shipped_tables", lambda: {"laptop": shipped})
+    own = [r | {"error": 2 * r["error"]} for r in records if r["task"] == "SYS-2(1,2)" and r["start"] == "fine-tuned"]
+    for record in own:
+        (folder / f"{record['identity']}.json").write_text(json.dumps(record))
+    state = StudiesState(find_sources(runs)[0])
+    state.choose_source(f"{folder}, laptop")
+    assert set(state.pictures["q1_downstream_data"]) == {"SYS-2(1,2)"}
+    (chart,) = state.picture.charts
+    assert names(chart) == ["fine-tuned", "fine-tuned, yours", "from scratch"]
+    assert {row[1] for row in rows_of(state.picture)} == set(names(chart))
+    marks = Studies(state).charts._drawn[0].data
+    assert {marks["mark"][marks["identity"].index(r["identity"])] for r in own if r["examples"]} == {"diamond"}
 
 
 # One run --------------------------------------------------------------------------------------------------------------
@@ -511,27 +550,22 @@ def test_trainings_that_take_other_steps_than_the_budget_stand_apart():
 # What is drawn --------------------------------------------------------------------------------------------------------
 
 
-def drawn(pane, kind):
-    """The elements of a kind in a pane."""
-    return pane.object.traverse(lambda element: element, [kind])
-
-
 def test_the_validation_curve_is_drawn_by_step():
     record, state = records_of("q1_downstream_data")[1], state_over(records_of("q1_downstream_data"))
     page = Studies(state)
     state.open(record["identity"])
-    (curve,) = drawn(page.details.curve, "Curve")
-    assert list(zip(*(curve.dimension_values(name) for name in ("step", "validation")), strict=True)) == [
-        tuple(point) for point in record["curve"]
-    ]
+    (line, _) = page.details.curve.object.renderers
+    drawn = zip(*(line.data_source.data[name] for name in ("step", "validation error")), strict=True)
+    assert list(map(list, drawn)) == record["curve"]
 
 
 def test_colours_mean_the_same_on_both_pages():
     page = Studies(state_over(records_of("seeds")))
-    curves = {curve.label: curve.opts.get().kwargs["color"] for curve in drawn(page.charts.charts[0], "Curve")}
-    (star,) = [e for e in drawn(page.charts.charts[0], "Scatter") if e.opts.get().kwargs["marker"] == "star"][:1]
+    columns = page.charts._drawn[0].data
+    points = zip(columns["start"], columns["number"], columns["colour"], strict=True)
+    found = {start if number or start == "from scratch" else "zero-shot": colour for start, number, colour in points}
     shown = {prediction.name.lower(): prediction.color for prediction in PREDICTIONS.values()}
-    assert shown == curves | {"zero-shot": star.opts.get().kwargs["color"]}
+    assert shown == found
     assert shown == {name: shades[0] for name, shades in MEANING.items()}
 
 

@@ -67,7 +67,8 @@ class Explorer:
         self.parameters = ParameterControls(self.state)
         self.source = SourceControls(self.state)
         self.adapt = AdaptView(self.state, self.loop.call, self.stage.send_file)
-        self.lesson = LessonCard(self.state, self.stage.tell, FRAMES)
+        self._chosen: tuple | None = None
+        self.lesson = LessonCard(self.state, self._tell_step, FRAMES)
         left_out += self.lesson.restore(arguments)
         self.curves = ErrorCurves(self.state, self.stage.tell, self.loop.call, self._curves_changed)
         self.tabs = Tabs(self.state, self.stage.tell, self.loop.call)
@@ -78,7 +79,6 @@ class Explorer:
         self._spreads = Background(SPREADS, self.loop.call)
         self._steps = Background(FRAMES, self.loop.call)
         self._last: Frame | Film | None = None
-        self._chosen: tuple | None = None
         self._revisits = False
         self._drawer_open = False
         self._watch()
@@ -128,10 +128,17 @@ class Explorer:
         if self._here(self._last) and isinstance(self._last, Frame):
             self.stage.tell("sentence", text=sentence_of(self._last, mean_of(self._last.query)))
 
+    def _tell_step(self, kind: str, **header: Any) -> None:
+        """What a lesson tells the stage; the address names its step, so that a reload opens it again."""
+        self.stage.tell(kind, **header)
+        if kind == "lesson" and self._chosen is not None:  # it has an address by then
+            self._tell_address()
+
     def _tell_address(self) -> None:
         if self.loop.document is not None and not self._revisits:  # a notebook keeps its own address
             chosen, before = choices_of(self.state), self._chosen
-            self.stage.tell("address", query=own_query(query_of(self.state)), push=before not in (None, chosen))
+            query = "&".join(filter(None, [self.lesson.query, query_of(self.state)]))
+            self.stage.tell("address", query=own_query(query), push=before not in (None, chosen))
             self._chosen = chosen
 
     def revisit(self, query: dict[str, str]) -> None:

@@ -34,7 +34,7 @@ PER_SHELL = 8
 RESONANT = 10
 """A wave resonates where the exact solution answers it this many times as strongly as it answers a constant."""
 ATLAS_SHAPE = 20, 10
-"""Values of the dial, and of what lies across it."""
+"""Values of the dial, and of the second parameter."""
 ATLAS_BATCH = 20
 """Points of the atlas that are measured between two looks at whether anybody still wants it."""
 CARD_EXAMPLES = 256

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
+from urllib.parse import urlencode
 
 from . import text
 from .exports import File
@@ -39,8 +40,13 @@ class LessonCard:
     @property
     def offered(self) -> list[dict[str, str]]:
         """The lessons that the menu of the stage offers."""
-        titles = {NONE: "none"} | {name: lesson.title for name, lesson in self.lessons.items()}
+        titles = {NONE: "no lesson"} | {name: lesson.title for name, lesson in self.lessons.items()}
         return [{"value": name, "label": title} for name, title in titles.items()]
+
+    @property
+    def query(self) -> str:
+        """What an address says of the lesson that is open, nothing where none is."""
+        return urlencode({"lesson": self.name, "step": self.number + 1}) if self.lesson else ""
 
     def restore(self, query: Mapping[str, str]) -> list[str]:
         """Open the lesson that an address names, as ``lesson=1-leaving-home&step=3``; what is wrong, if anything."""

@@ -93,7 +93,7 @@ def open_walk(chosen: Bundle, bundles: Sequence[Bundle]) -> Walk:
     layout = trained_on(path, card)
     examples: Reader
     if layout is not None:
-        examples, said = open_splits(path, layout)["test"], "test examples, not among those to train on"
+        examples, said = open_splits(path, layout)["test"], "test examples that the training did not see"
     elif path in _named_files():
         examples, said = FieldsFile(path, find_layout(path, {}, card)), "examples, all of the file"
     else:
@@ -262,7 +262,7 @@ class OwnData:
         self.operator = Select(label="Operator", options=list(self.bundles), value=start, width=300)
         self.example = WholeInput(label="Example", value=1, start=1, end=1, width=90)
         self.output = Select(label="Field", options=[], width=160, visible=False)
-        move = partial(pn.widgets.Button, width=90, margin=(22, 4, 0, 4))
+        move = partial(pn.widgets.Button, button_style="outline", width=90, margin=(22, 4, 0, 4))
         self.buttons = [move(label=label) for label in ("Previous", "Next", "Worst")]
         for button, act in zip(
             self.buttons, (partial(self._move, -1), partial(self._move, 1), self._worst), strict=True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ TEMPLATE = """
 <style>
 :root { color-scheme: light } :root[data-theme=dark] { color-scheme: dark }
 [data-theme=dark] body { background: #121212 }
+#loader:not(.error) { background: none; pointer-events: none } /* what is drawn already can be read and used */
 </style>
 {% endblock %}
 """
@@ -75,12 +77,14 @@ def _followers() -> list:
     return pn.state.param.watchers.get("busy", {}).get("value", [])
 
 
-def dashboard_page(**options: Any) -> pmui.Page:
-    """A page that is dark or light as the system prefers, until a visitor chooses."""
+def dashboard_page(*, sx: Mapping[str, Any] | None = None, **options: Any) -> pmui.Page:
+    """A page that is dark or light as the system prefers, until a visitor chooses; ``sx`` adds to the look of all."""
     others = list(_followers())
     # A handle that resizes the drawer would have no role, and no use by the keyboard.
     theme = {"typography": {"fontFamily": "system-ui, sans-serif"}}
-    page = pmui.Page(template=TEMPLATE, sidebar_resizable=False, sx=LOOK, theme_config=theme, **options)
+    page = pmui.Page(
+        template=TEMPLATE, sidebar_resizable=False, sx=LOOK | dict(sx or {}), theme_config=theme, **options
+    )
     page.jscallback(dark_theme=CHOSEN)
     # It does not follow whether the server is busy. Each page would be searched through at each message of anybody, so
     # that the more are open, the longer all wait; and pages that were closed would be kept, to be told too.

@@ -36,7 +36,9 @@ class WholeInput(pn.widgets.IntInput):
 
 def column(*parts, share: str = "1 1 0", margin=0) -> pn.Column:
     """Parts below each other, in a share of a row's width."""
-    return pn.Column(*parts, sizing_mode="stretch_width", margin=margin, styles={"flex": share, "min-width": "0"})
+    # Bokeh allows no more than the height of the window, and what is higher would lie over what follows it.
+    styles = {"flex": share, "min-width": "0", "max-height": "none"}
+    return pn.Column(*parts, sizing_mode="stretch_width", margin=margin, styles=styles)
 
 
 def show(pane: pn.pane.HTML, html: str) -> None:

@@ -109,4 +109,6 @@ class Teach:
         """The whole page."""
         header = [pn.pane.HTML(text.page_link("explore", address_of("explore")), margin=(0, 10))]
         main = [column(self.sheet, margin=(4, 10))]
-        return dashboard_page(title=TITLE, header=header, sidebar=[], main=main, sx=PRINTED)
+        page = dashboard_page(title=TITLE, header=header, sidebar=[], main=main)
+        page.sx = page.sx | PRINTED
+        return page

@@ -46,8 +46,8 @@ STAGE = {
 }
 """Explanations that the stage shows, by their names there."""
 SENTENCE = {
-    "error": "Error here {error}{average}.",
-    "average": "; average over eight random sources {mean}",
+    "error": "The zero-shot error is {error} here{average}.",
+    "average": ", and {mean} on average over eight random sources",
     "largest": "The solution reaches {largest}; training had none above {limit}.",
     "drawn": "You drew this source.",
 }
@@ -113,7 +113,7 @@ def sentence(
         forecast: what was expected of it before it was solved, None where that is not known yet.
         bounds: between which that error must be.
     """
-    parts = [f"{system.dialled.title} = {dial:g}{_distance(system, dial, trained)}."]
+    parts = [f"{system.dialled.title} is {dial:g}{_distance(system, dial, trained)}."]
     if error is not None:
         average = "" if mean is None else SENTENCE["average"].format(mean=percent(mean, 2))
         parts.append(SENTENCE["error"].format(error=percent(error, 2), average=average))

@@ -1,4 +1,4 @@
-"""A certificate: bounds of the error of a prediction from its residual, without solving the equation.
+"""A certificate: bounds of the error of a prediction from its residual; the equation is not solved.
 
 What is known of a prediction u without a solution is its residual ``r = f - L u``. Mode by mode the error is
 ``u - u0 = -r / symbol``, so bounds of the size of the symbol are bounds of the error. Classical a posteriori estimates

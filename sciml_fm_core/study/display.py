@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import holoviews as hv
 from IPython.display import Markdown, display
 
 from sciml_fm_core.files import results_folder
 
 from .engine import GridProgress
-from .figures import export
+from .figures import Drawing, export
 from .records import write_table
 from .registry import results
 
@@ -29,19 +28,12 @@ def status_line():
     return lambda text: shown.update(Markdown(text))
 
 
-def use_pictures() -> None:
-    """Draw figures as pictures: they show in every viewer, without network."""
-    hv.extension("matplotlib", logo=False)
-    hv.output(fig="png", dpi=110)
-
-
 def run_experiment(experiment: str, budget: str, **options) -> list[dict]:
     """Compute or read the records of an experiment, as `registry.results`, and display the progress in one line.
 
     Raises:
         ValueError: on an unknown experiment or budget.
     """
-    use_pictures()
     update = status_line()
 
     def follow(progress: GridProgress) -> None:
@@ -66,7 +58,7 @@ def run_experiment(experiment: str, budget: str, **options) -> list[dict]:
     return records
 
 
-def save_outputs(records: list[dict], figures: dict[str, hv.Dimensioned], output: str) -> None:
+def save_outputs(records: list[dict], figures: dict[str, Drawing], output: str) -> None:
     """Write the figures as PNG and SVG and the records as a table, and list the files."""
     folder = results_folder(output)
     paths = [*export(figures, folder), write_table(records, folder / "records.csv")]

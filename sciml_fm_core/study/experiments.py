@@ -253,6 +253,9 @@ def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     return runs
 
 
+PRINTED = {"SYS-1(5,10)": {"fine-tuned": (64, 0.01), "from scratch": (8000, 0.01)}}
+"""Points that the paper prints in its text, by task and start: about how many examples an error takes."""
+
 PATIENCE = 4
 """How many times longer the headline trains from scratch beside its equal steps."""
 

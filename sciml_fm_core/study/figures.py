@@ -1,108 +1,215 @@
-"""Figures of the studies: error against downstream examples, the shift of the physics above it, examples saved.
+"""Figures of the studies with Matplotlib, for notebooks and for print: a column is 3.4 inches wide, a page 7.
 
-Each function takes records (see `study`) and returns HoloViews objects that draw in Bokeh, where a point shows its run,
-and in Matplotlib, for files: `export` writes PNG and SVG. For notebooks and the dashboard: no other module of the
-package imports this one, which alone needs HoloViews.
+Each function takes records (see `study`) or fields, and returns a `Drawing`, which a notebook shows and `export` writes
+as PNG and SVG; `panels` puts several on one page. Fonts and lines are in ``paper.mplstyle``, colours in `colours`. What
+notebooks show is drawn with it, by `questions` and `experiments.reports`; nothing else needs Matplotlib.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-import holoviews as hv
+import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
-from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.files import user_path
 from sciml_fm_core.physics.tasks import Task
 
-from .analysis import savings
-from .colours import MEANING, OTHERS, colours_of, without_examples
+from .colours import MEANING, OTHERS, colours_of
+from .curves import Curve, curves_of, dial_rows, error_range, example_axis, round_ticks, saved_curves
 
-HOVER = ("start", "recipe", "size", "task", "seed", "learning_rate", "steps", "seconds", "identity")
-"""What a point tells of its record beside examples and error."""
-WIDTH = 820
+STYLE = Path(__file__).with_name("paper.mplstyle")
+COLUMN, PAGE = 3.4, 7.0
+"""Widths of figures, in inches."""
+AROUND = 0.75
+"""Inches of a panel's height that its title and the labels of its axis take."""
 GREY = "#777777"
-X, Y = hv.Dimension("examples", label="downstream examples"), hv.Dimension("error", label="mean relative error (test)")
+
+
+@dataclass(frozen=True)
+class Name:
+    """The name of a curve, the value where it ends, and how it is drawn."""
+
+    name: str
+    value: float
+    colour: str
+    line: str = "-"
+    marker: str = ""
+
+    def sample(self) -> dict:
+        """How a sample of it is drawn."""
+        size, face = {"*": 8, "s": 6}.get(self.marker, 4), "none" if self.marker == "s" else self.colour
+        return dict(
+            color=self.colour, linestyle=self.line, marker=self.marker, markersize=size, markerfacecolor=face
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What is drawn on one pair of axes, the names of its curves, and its height in inches."""
+
+    draw: Callable[[Axes], None]
+    names: tuple[Name, ...]
+    height: float
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Panels in rows of so many columns; curves are named at their ends, or below where there are several columns."""
+
+    panels: tuple[Panel, ...]
+    width: float = PAGE
+    columns: int = 1
+
+    def figure(self) -> Figure:
+        """Draw it."""
+        count, columns = len(self.panels), self.columns
+        heights = [max(p.height for p in self.panels[first : first + columns]) for first in range(0, count, columns)]
+        below = list({(one.name, one.colour): one for p in self.panels for one in p.names}.values())
+        below = below if columns > 1 else []
+        with matplotlib.style.context(STYLE):
+            figure = Figure((self.width, sum(heights) + 0.15 * ((len(below) + 1) // 2)), layout="constrained")
+            grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+            for number, panel in enumerate(self.panels):
+                axes = figure.add_subplot(grid[divmod(number, columns)])
+                panel.draw(axes)
+                if columns == 1:
+                    _name_ends(axes, panel.names, panel.height)
+                elif number % columns and axes.get_ylabel() == figure.axes[0].get_ylabel():
+                    axes.set_ylabel("")
+            if below:
+                samples = [Line2D([], [], label=one.name, **one.sample()) for one in below]
+                figure.legend(handles=samples, loc="outside lower center", ncols=min(2, len(below)), handlelength=3)
+        return figure
+
+    def write(self, file: io.BytesIO | Path, kind: str, dpi: int = 300) -> None:
+        """Write it as a picture of this kind, such as ``png``."""
+        figure = self.figure()
+        with matplotlib.style.context(STYLE):
+            figure.savefig(file, format=kind, dpi=dpi)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.write(buffer, "png", 150)
+        return buffer.getvalue()
+
+
+def panels(figures: Sequence[Drawing], columns: int) -> Drawing:
+    """Figures on one page, in rows of so many columns, each with its own axes."""
+    return Drawing(tuple(panel for figure in figures for panel in figure.panels), columns=min(columns, len(figures)))
+
+
+def export(figures: Mapping[str, Drawing], folder: str | Path) -> list[Path]:
+    """Write each figure as PNG and SVG; returns the files."""
+    folder = user_path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{kind}" for name in figures for kind in ("png", "svg")]
+    for path in paths:
+        figures[path.stem].write(path, path.suffix[1:])
+    return paths
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def _name_ends(axes: Axes, names: Sequence[Name], height: float) -> None:
+    """Write names at the right of axes, each as near to its curve as the others let it: a legend would hide points."""
+    order = sorted(names, key=lambda one: one.value)
+    gap = 0.13 / max(0.5, height - AROUND)
+    places: list[float] = []
+    for one in order:
+        (_, y) = axes.transAxes.inverted().transform(axes.transData.transform((axes.get_xlim()[0], one.value)))
+        places.append(max(float(np.clip(y, 0, 1)), places[-1] + gap if places else 0.0))
+    top = max(1.0, gap * (len(order) - 1))
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], places[i + 1] - gap if i + 1 < len(places) else top)
+    for one, y in zip(order, places, strict=True):
+        ends = ([1.02, 1.075], [y, y]) if one.line else ([1.0475], [y])
+        axes.plot(*ends, clip_on=False, transform=axes.transAxes, **one.sample())
+        axes.text(1.09, y, one.name, transform=axes.transAxes, va="center", fontsize=7)
+
+
+def _percent_axis(axes: Axes, low: float, high: float) -> None:
+    ticks = round_ticks(low, high)
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks], minor=False)
+    axes.minorticks_off()
+
+
+def _draw_curve(axes: Axes, curve: Curve, origin: float) -> None:
+    counts, spread = curve.counts, curve.spread
+    if counts:
+        lows, middles, highs = zip(*(spread[count] for count in counts), strict=True)
+        axes.fill_between(counts, lows, highs, color=curve.colour, alpha=0.2, linewidth=0)
+        axes.plot(counts, middles, color=curve.colour, linestyle="--" if curve.dashed else "-")
+        points = [(record["examples"], record["error"]) for record in curve.records if record["examples"]]
+        axes.plot(*zip(*points, strict=True), "o", color=curve.colour)
+    for count, (low, _, high) in spread.items():
+        if low < high:
+            tint = curve.colour if count else curve.star
+            axes.plot([count or origin] * 2, [low, high], color=tint, linewidth=1)
+    without = [record["error"] for record in curve.records if not record["examples"]]
+    axes.plot([origin] * len(without), without, "*", color=curve.star, markersize=9)
+
+
+# Figures --------------------------------------------------------------------------------------------------------------
 
 
 def error_curves(
     records: Sequence[dict],
     label: Callable[[dict], str],
     title: str = "",
-    width: int | None = WIDTH,
     *,
     colour: Callable[[dict], str] | None = None,
+    among: Sequence[dict] = (),
     ylim: tuple[float, float] | None = None,
-    legend: str = "right",
     levels: Mapping[str, float] = MappingProxyType({}),
-) -> hv.Overlay:
+    printed: Mapping[str, tuple[int, float]] = MappingProxyType({}),
+    height: float = 3.0,
+) -> Drawing:
     """Error against examples on logarithmic axes, one curve for each label; no examples is a star at the left.
 
-    Several seeds of a point are drawn as their median and the band between their quartiles (between the extremes where
-    there are fewer than four). Curves that train from scratch are dashed. Curves share a colour where `colour` says the
-    same of them, else each has its own, by `colours_of`. A width of None is that of the page. Levels are errors that no
-    examples stand behind: dotted lines with a name.
+    Several seeds of a point are drawn as their median and a band, see `Curve.spread`. Curves that train from scratch
+    are dashed. Curves share a colour where `colour` says the same of them. Levels are errors that no examples stand
+    behind: dotted lines with a name. Points that a paper printed are hollow squares, by their start.
     """
-    parts, colours = [], colours_of(map(colour or label, records))
-    counts = sorted({record["examples"] for record in records if record["examples"]}) or [1]
-    origin = counts[0] / 2  # where 0 is drawn on a logarithmic axis
-    for name in dict.fromkeys(label(record) for record in records):
-        own = [record for record in records if label(record) == name]
-        dashed = all(record["start"] == "from scratch" for record in own)
-        parts += _curve(own, name, colours[(colour or label)(own[0])], dashed, origin)
-    ends = origin / 1.3, counts[-1] * 1.4
-    for (name, error), tint in zip(levels.items(), reversed(OTHERS), strict=False):
-        parts.append(_line([(end, error) for end in ends], (X, Y), tint, name, dash="dotted"))
-    ticks = [(origin, "0"), *((count, f"{count:,}") for count in counts)]
-    low, high = ylim or _error_range([*records, *({"error": error} for error in levels.values())])
-    common = dict(logx=True, logy=True, title=title, xticks=ticks, legend_position=legend, xlim=ends, ylim=(low, high))
-    plain = dict(fig_size=200, aspect=1.7, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
-    return _overlay(parts, common, dict(_across(width), height=420), plain)
+    curves = curves_of(records, label, colour, among)
+    counts = example_axis(records, [count for count, _ in printed.values()])
+    origin, beside = counts[0] / 2, [*levels.values(), *(error for _, error in printed.values())]
+    low, high = ylim or error_range([*(record["error"] for record in records), *beside])
 
+    names = [
+        Name(c.name, c.end, c.colour, "--" if c.dashed else "-") if c.counts else Name(c.name, c.end, c.star, "", "*")
+        for c in curves
+    ]  # fmt: skip
+    lines = dict(zip(levels, reversed(OTHERS), strict=False))
+    names += [Name(name, levels[name], tint, ":") for name, tint in lines.items()]
+    names += [Name("printed in the paper", low, GREY, "", "s")] if printed else []
 
-def error_lines(
-    records: Sequence[dict],
-    x: Callable[[dict], float],
-    axis: str,
-    label: Callable[[dict], str],
-    title: str = "",
-    *,
-    level: float | None = None,
-    ticks: Sequence[tuple[float, str]] | int | None = None,
-    legend: str | None = "top_right",
-    even: bool = False,
-    joined: bool = True,
-    ylabel: str = "mean relative error",
-) -> hv.Overlay:
-    """Error against any number of a record, a line for each label; one point alone is a star.
+    def draw(axes: Axes) -> None:
+        for curve in curves:
+            _draw_curve(axes, curve, origin)
+        for name, tint in lines.items():
+            axes.axhline(levels[name], color=tint, linestyle=":")
+        for start, point in printed.items():
+            axes.plot(*point, "s", markersize=7, markerfacecolor="none", color=MEANING[start][0])
+        axes.set_xscale("log")
+        axes.set_xlim(origin / 1.3, counts[-1] * 1.4)
+        axes.set_xticks([origin, *counts], ["0", *(f"{count:,}" for count in counts)])
+        _percent_axis(axes, low, high)
+        axes.set(title=title, xlabel="downstream examples", ylabel="mean relative error (test)")
 
-    The error has a logarithmic axis, and so has the number unless it is `even`. A dotted line marks a level, such as
-    the error that a training starts from. Ticks are positions and what they say, or how many there are. Without a
-    legend the title says all. Points that are not `joined` have no line.
-    """
-    low, high = _error_range([*records, *([] if level is None else [{"error": level}])])
-    across, parts = hv.Dimension(axis.replace(" ", "_"), label=axis), []
-    positions = sorted({x(record) for record in records})
-    margin = 0.05 * (positions[-1] - positions[0])
-    ends = (positions[0] - margin, positions[-1] + margin) if even else (positions[0] / 1.3, positions[-1] * 1.3)
-    if level is not None:
-        parts.append(_line([(at, level) for at in ends], (across, Y)))
-    for name, colour in colours_of(map(label, records)).items():
-        own = sorted((x(record), record["error"]) for record in records if label(record) == name)
-        if joined:
-            parts.append(_line(own, (across, Y), colour, name, dash="solid"))
-        parts.append(_dots(own, (across, Y), colour, name, marker="star" if joined and len(own) == 1 else "circle"))
-    common = dict(logx=not even, logy=True, title=title, xlim=ends, ylim=(low, high), ylabel=ylabel)
-    common |= dict(show_legend=legend is not None, legend_position=legend or "right")
-    common |= dict(xticks=ticks if isinstance(ticks, int) else list(ticks or _round_ticks(*ends)))
-    plain = dict(fig_size=170, aspect=0.7 if even else 1.3, yticks=_percent_ticks(low, high), hooks=[_no_minor_ticks])
-    return _overlay(parts, common, dict(width=WIDTH // 2 + 40, height=360), plain)
+    return Drawing((Panel(draw, tuple(names), height),))
 
 
 def error_panels(
@@ -112,39 +219,86 @@ def error_panels(
     columns: int = 2,
     *,
     colour: Callable[[dict], str] | None = None,
-) -> hv.Layout:
-    """`error_curves` on common axes, a panel for each group of records, with its name as the title.
+) -> Drawing:
+    """`error_curves` on common axes, a panel for each group of records, with its name as the title."""
+    ylim = error_range(record["error"] for record in records)
+    names = list(dict.fromkeys(panel(record) for record in records))
+    groups = {name: [record for record in records if panel(record) == name] for name in names}
+    common: dict[str, Any] = dict(ylim=ylim, colour=colour, among=records, height=2.2)
+    return panels([error_curves(own, label, name, **common) for name, own in groups.items()], columns)
 
-    The legend stands beside the last panel, where it hides no point.
+
+def error_lines(
+    records: Sequence[dict],
+    x: Callable[[dict], float],
+    axis: str,
+    label: Callable[[dict], str],
+    title: str = "",
+    *,
+    among: Sequence[dict] = (),
+    level: float | None = None,
+    ticks: Sequence[tuple[float, str]] | None = None,
+    even: bool = False,
+    joined: bool = True,
+    ylabel: str = "mean relative error",
+    height: float = 2.5,
+) -> Drawing:
+    """Error against any number of a record, a line for each label through the medians; one point alone is a star.
+
+    The error has a logarithmic axis, and so has the number unless it is `even`. A dotted line marks a level, such as
+    the error that a training starts from. Ticks are positions and what they say. Points that are not `joined` have no
+    line. Panels beside each other are given all of their records as `among`, so that colours mean the same in each.
+    A label that is empty is not named: the title says all.
     """
-    ylim, names = _error_range(records), list(dict.fromkeys(panel(record) for record in records))
-    drawn = [
-        error_curves(
-            [r for r in records if panel(r) == name],
-            label,
-            name,
-            WIDTH // columns + (300 if name == names[-1] else 40),
-            ylim=ylim,
-            colour=colour,
-        ).opts(show_legend=name == names[-1])
-        for name in names
-    ]
-    return panels(drawn, columns, fig_size=130, hspace=0.25, vspace=0.4)
+    low, high = error_range([*(record["error"] for record in records), *([] if level is None else [level])])
+    positions = sorted({x(record) for record in records})
+    margin = 0.05 * (positions[-1] - positions[0])
+    ends = (positions[0] - margin, positions[-1] + margin) if even else (positions[0] / 1.3, positions[-1] * 1.3)
+
+    lines: list[tuple[Name, list[tuple[float, float]]]] = []
+    colours = colours_of(map(label, among or records))
+    for name in dict.fromkeys(map(label, records)):
+        own = sorted((x(record), record["error"]) for record in records if label(record) == name)
+        several = joined and len({at for at, _ in own}) > 1
+        marker = "o" if several or not joined else "*"
+        lines.append((Name(name, own[-1][1], colours[name], "-" if several else "", marker), own))
+    if not ticks and not even and len(positions) <= 6 and all(position == int(position) for position in positions):
+        ticks = [(value, f"{value:,g}") for value in positions]
+
+    def draw(axes: Axes) -> None:
+        for name, points in lines:
+            axes.plot(*zip(*points, strict=True), **name.sample() | {"linestyle": ""})
+            if name.line:
+                middle = [(at, float(np.median([y for x, y in points if x == at]))) for at in dict(points)]
+                axes.plot(*zip(*middle, strict=True), color=name.colour)
+        if level is not None:
+            axes.axhline(level, color=GREY, linestyle=":")
+        axes.set_xscale("linear" if even else "log")
+        axes.set_xlim(*ends)
+        if ticks or not even:
+            axes.set_xticks(*zip(*(ticks or [(value, f"{value:g}") for value in round_ticks(*ends)]), strict=True))
+        _percent_axis(axes, low, high)
+        axes.set(title=title, xlabel=axis, ylabel=ylabel)
+
+    names = tuple(name for name, _ in lines if name.name)
+    return Drawing((Panel(draw, names, height),), PAGE if names else COLUMN)
 
 
-def roc_curves(curves: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -> hv.Overlay:
+def roc_curves(curves: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -> Drawing:
     """Cases found against false alarms, a curve by name of each pair that `experiments.ranks.roc_curve` gives.
 
     On the dotted line a score tells nothing.
     """
-    axes = "share of the others flagged", "share of the large errors flagged"
-    parts = [
-        _line((false.numpy(), true.numpy()), axes, colour, name, dash="solid")
-        for (name, (false, true)), colour in zip(curves.items(), colours_of(curves).values(), strict=True)
-    ]
-    parts.append(_line(([0, 1], [0, 1]), axes))
-    common = dict(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), legend_position="bottom_right")
-    return _overlay(parts, common, dict(width=WIDTH // 2, height=WIDTH // 2), dict(aspect=1))
+
+    def draw(axes: Axes) -> None:
+        for (name, (false, true)), colour in zip(curves.items(), colours_of(curves).values(), strict=True):
+            axes.plot(false.numpy(), true.numpy(), color=colour, label=name)
+        axes.plot([0, 1], [0, 1], ":", color=GREY)
+        axes.set(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axes.set(xlabel="share of the others flagged", ylabel="share of the large errors flagged")
+        axes.legend(loc="lower right")
+
+    return Drawing((Panel(draw, (), 3.2),), COLUMN)
 
 
 def score_points(
@@ -154,209 +308,88 @@ def score_points(
     *,
     levels: Sequence[float] = (),
     groups: Sequence[str] = (),
-    legend: bool = True,
-) -> hv.Overlay:
+) -> Drawing:
     """Numbers by name, as (name, group, value): a line of points for each name, coloured by group.
 
     Dotted lines mark levels. Panels beside each other are given all groups of them together, to have the same colours.
     """
-    names, parts = list(dict.fromkeys(name for name, _, _ in rows))[::-1], []
+    names = list(dict.fromkeys(name for name, _, _ in rows))[::-1]
     at = {name: float(number) for number, name in enumerate(names)}
     groups = groups or list(dict.fromkeys(group for _, group, _ in rows))
-    for number, (group, colour) in enumerate(colours_of(groups).items()):
-        apart = 0.18 * ((len(groups) - 1) / 2 - number)
-        own = [(value, at[name] + apart) for name, mine, value in rows if mine == group]
-        parts.append(_dots(own, (axis, "name"), colour, group))
-    parts += [_line([(level, -0.5), (level, len(names) - 0.5)], (axis, "name")) for level in levels]
-    ticks = [(number, name) for name, number in at.items()]
-    common = dict(title=title, yticks=ticks, ylabel="", ylim=(-0.6, len(names) - 0.4))
-    options = common | dict(legend_position="right", show_legend=legend)
-    return _overlay(parts, options, dict(width=WIDTH, height=80 + 34 * len(names)), dict(fig_size=180, aspect=1.4))
 
+    colours = colours_of(groups)
 
-def _error_range(records: Sequence[dict]) -> tuple[float, float]:
-    errors = [record["error"] for record in records]
-    return min(errors) / 1.4, max(errors) * 1.4
+    def draw(axes: Axes) -> None:
+        for number, (group, colour) in enumerate(colours.items()):
+            apart = 0.18 * ((len(groups) - 1) / 2 - number)
+            own = [(value, at[name] + apart) for name, mine, value in rows if mine == group]
+            axes.plot(*(zip(*own, strict=True) if own else ([], [])), "o", color=colour)
+        for level in levels:
+            axes.axvline(level, color=GREY, linestyle=":", linewidth=1)
+        axes.set_yticks(list(at.values()), names)
+        axes.set(title=title, xlabel=axis, ylim=(-0.6, len(names) - 0.4))
 
-
-def _percent_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Errors at which a logarithmic axis is labelled: 1, 2 and 5 in each power of ten, or 1 alone on a long axis."""
-    return [(value, f"{100 * value:g} %") for value, _ in _round_ticks(low, high)]
-
-
-def _round_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Round values at which a logarithmic axis is labelled."""
-    digits = (1, 2, 5) if high / low < 1000 else (1,)
-    values = [digit * 10.0**power for power in range(-6, 7) for digit in digits]
-    inside = [value for value in values if low <= value <= high]
-    return [(value, f"{value:g}") for value in inside or [float(f"{(low * high) ** 0.5:.1g}")]]
-
-
-def _across(width: int | None) -> dict:
-    return {"responsive": True} if width is None else {"width": width}
-
-
-def _styled(element, bokeh: dict, matplotlib: dict):
-    """The element with its options; those of Matplotlib only where that is loaded, as the dashboard has none."""
-    element = element.opts(**bokeh, backend="bokeh")
-    return element.opts(**matplotlib, backend="matplotlib") if "matplotlib" in hv.Store.renderers else element
-
-
-def _overlay(parts: Sequence, common: dict, bokeh: dict, matplotlib: dict) -> hv.Overlay:
-    """The parts on one pair of axes, with options of both backends and those of each."""
-    common = dict(show_grid=True) | common
-    return _styled(hv.Overlay(parts), common | bokeh, common | matplotlib)
-
-
-def _line(points, axes: Sequence, colour: str = GREY, label: str = "", *, dash: str = "dotted") -> hv.Curve:
-    """A line; where nothing else is said, the dotted grey one of a reference."""
-    line = hv.Curve(points, *axes, label=label)
-    bokeh = dict(color=colour, line_dash=dash, line_width=2)
-    return _styled(line, bokeh, dict(color=colour, linestyle=dash, linewidth=2))
-
-
-def _dots(rows, axes: Sequence, colour: str, label: str = "", *, marker: str = "circle") -> hv.Scatter:
-    """Points that tell their values where the pointer is on them."""
-    symbol, size, area = {"circle": ("o", 8, 30), "star": ("*", 16, 160), "triangle": ("^", 11, 60)}[marker]
-    bokeh = dict(color=colour, marker=marker, size=size, tools=["hover"])
-    return _styled(hv.Scatter(rows, *axes, label=label), bokeh, dict(color=colour, marker=symbol, s=area))
-
-
-def _no_minor_ticks(plot, element):
-    """Leave out the ticks between those that have labels."""
-    plot.handles["axis"].minorticks_off()
-
-
-def _curve(records: list[dict], name: str, colour: str, dashed: bool, origin: float) -> list:
-    middle, low, high = _over_seeds(records)
-    counts = [count for count in middle if count]
-    parts: list = []
-    if any(low[count] < high[count] for count in counts):
-        band = hv.Area([(count, low[count], high[count]) for count in counts], X, [Y, "upper"])
-        bokeh = dict(fill_color=colour, fill_alpha=0.2, line_alpha=0)
-        parts.append(_styled(band, bokeh, dict(color=colour, facecolor=colour, alpha=0.2, linewidth=0)))
-    if counts:
-        dash = "dashed" if dashed else "solid"
-        parts.append(_line([(count, middle[count]) for count in counts], (X, Y), colour, name, dash=dash))
-
-    def rows(own: list[dict]) -> list[tuple]:
-        return [(r["examples"] or origin, r["error"], r["examples"], *map(r.get, HOVER)) for r in own]
-
-    axes = X, [Y, "number", *HOVER]
-    if counts:
-        parts.append(_dots(rows([record for record in records if record["examples"]]), axes, colour))
-    if without := [record for record in records if not record["examples"]]:
-        named = "" if counts else name  # a star alone needs the legend
-        parts.append(_dots(rows(without), axes, without_examples(colour), named, marker="star"))
-    return parts
-
-
-def _over_seeds(records: list[dict]) -> tuple[dict, dict, dict]:
-    middle, low, high = {}, {}, {}
-    for count in sorted({record["examples"] for record in records}):
-        errors = np.array([record["error"] for record in records if record["examples"] == count])
-        quantiles = (0.25, 0.75) if len(errors) >= 4 else (0, 1)
-        middle[count] = float(np.median(errors))
-        low[count], high[count] = (float(np.quantile(errors, q)) for q in quantiles)
-    return middle, low, high
-
-
-def strip(pretraining: str, downstream: Sequence[str], count: int = 2000, width: int | None = WIDTH) -> hv.Overlay:
-    """How the dial is distributed in pre-training and downstream, as measured on drawn examples.
-
-    No bin straddles an end of a range; a dial of whole numbers has a bin around each.
-    """
-    tasks = [Task.parse(label) for label in (pretraining, *downstream)]
-    whole = 0.5 if tasks[0].system.dialled.whole else 0.0
-    ends = sorted({end for task in tasks for end in (task.low - whole, task.high + whole)})
-    width_of_bin = 1.0 if whole else (ends[-1] - ends[0]) / 60
-    bins = [max(1, round((high - low) / width_of_bin)) for low, high in pairwise(ends)]
-    edges = np.concatenate(
-        [np.linspace(low, high, n, endpoint=False) for (low, high), n in zip(pairwise(ends), bins, strict=True)]
-        + [ends[-1:]]
+    shown = (
+        Name(group, len(names) - number / 2, colour, "", "o") for number, (group, colour) in enumerate(colours.items())
     )
-    alone = MEANING["fine-tuned"] if len(downstream) == 1 else OTHERS
-    colours, parts = [MEANING["zero-shot"][0], *(alone[n % len(alone)] for n in range(len(downstream)))], []
-    for task, colour in zip(tasks, colours, strict=True):
-        dial = draw_split(task, "train", count, resolution=16).dial.double()
-        density, _ = np.histogram(dial.clamp(task.low, task.high - (not whole) * 1e-9), edges, density=True)
-        histogram = hv.Histogram((edges, density), kdims=task.system.dial_name, label=task.label)
-        bokeh = dict(fill_color=colour, fill_alpha=0.6, line_alpha=0)
-        parts.append(_styled(histogram, bokeh, dict(facecolor=colour, alpha=0.6, edgecolor="none")))
-    common = dict(yaxis=None, legend_position="right", show_grid=False)
-    return _overlay(parts, common, dict(_across(width), height=130), dict(fig_size=200, aspect=7))
+    return Drawing((Panel(draw, tuple(shown), 0.7 + 0.24 * len(names)),))
 
 
-def savings_figure(
-    records: Sequence[dict], label: Callable[[dict], str], title: str = "", width: int | None = WIDTH
-) -> hv.Overlay:
+def strip(pretraining: str, downstream: Sequence[str], count: int = 2000) -> Drawing:
+    """How the dial is distributed in pre-training and downstream: a row of `curves.dial_rows` for each task."""
+    rows = dial_rows(pretraining, downstream, count)
+
+    def draw(axes: Axes) -> None:
+        for number, row in enumerate(rows):
+            widths = np.diff(row.edges)
+            axes.bar(row.edges[:-1], 0.75 * row.shares, widths, bottom=-number, align="edge", color=row.colour)
+        axes.set_yticks([0.35 - number for number in range(len(rows))], [row.label for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(Task.parse(pretraining).system.dial_name)
+
+    return Drawing((Panel(draw, (), 0.55 + 0.22 * len(rows)),))
+
+
+def savings_figure(records: Sequence[dict], label: Callable[[dict], str], title: str = "") -> Drawing:
     """Examples that training from scratch takes for the error of each fine-tuned operator, against its own examples.
 
     On the dotted line nothing is saved. An arrow begins at the most examples that were tried from scratch, all of which
-    give a larger error: it takes more. Curves stand a little apart, so that none hides another.
+    give a larger error: it takes more.
     """
-    axes, parts, limits = ("fine-tuning examples", "examples from scratch"), [], []
-    colours = colours_of(map(label, records))
-    for number, (name, colour) in enumerate(colours.items()):
-        apart = 1.15 ** (number + 1 - len(colours))  # to the left: right of the line would be a loss
-        own = [s for s in savings([record for record in records if label(record) == name]) if s.examples]
-        limits += [value for saving in own for value in (saving.examples, saving.from_scratch)]
-        beyond = [(apart * s.examples, s.from_scratch) for s in own if s.beyond]
-        stems = hv.Segments([(x, y, x, 1.6 * y) for x, y in beyond], [*axes, "x1", "y1"])
-        parts.append(_styled(stems, dict(color=colour, line_width=2), dict(color=colour, linewidth=2)))
-        parts.append(_dots([(apart * s.examples, s.from_scratch) for s in own], axes, colour, name))
-        parts.append(_dots([(x, 1.6 * y) for x, y in beyond], axes, colour, marker="triangle"))
-    ends = [min(limits), max(limits)]
-    parts.append(_line((ends, ends), axes))
-    ticks = [(count, f"{count:,}") for count in sorted({r["examples"] for r in records} - {0})]
-    common = dict(logx=True, logy=True, title=title, legend_position="right", xticks=ticks, yticks=ticks)
-    common |= dict(xlabel=axes[0], ylabel=axes[1])
-    plain = dict(fig_size=180, aspect=1.6, hooks=[_no_minor_ticks])
-    return _overlay(parts, common, dict(_across(width), height=360), plain)
+    curves = saved_curves(records, label)
+    ends = [end([value for curve in curves for point in curve.points for value in point]) for end in (min, max)]
+    counts = example_axis(records)
+
+    def draw(axes: Axes) -> None:
+        for curve in curves:
+            axes.plot(*zip(*curve.points, strict=True), "o", color=curve.colour)
+            for x, y in curve.beyond:
+                axes.plot([x, x], [y, 1.5 * y], color=curve.colour)
+                axes.plot(x, 1.6 * y, "^", color=curve.colour, markersize=6)
+        axes.plot(ends, ends, ":", color=GREY)
+        axes.set(title=title, xscale="log", yscale="log", xlabel="fine-tuning examples", ylabel="examples from scratch")
+        for set_ticks in (axes.set_xticks, axes.set_yticks):
+            set_ticks(counts, [f"{count:,}" for count in counts])
+        axes.minorticks_off()
+
+    names = tuple(Name(curve.name, curve.points[-1][1], curve.colour, "", "o") for curve in curves)
+    return Drawing((Panel(draw, names, 2.8),))
 
 
-def image(field: Tensor, title: str, limit: float | None = None, name: str = "u") -> hv.Image:
+def image(field: Tensor, title: str, limit: float | None = None, name: str = "u") -> Drawing:
     """A field (ny, nx), of which `name` is the label of the colours; 0 is in the middle of their scale."""
-    limit = limit or float(field.abs().max()) or 1.0
-    y, x = (np.arange(count) / count for count in field.shape)
-    drawn = hv.Image((x, y, field.numpy()), ["x", "y"], name)
-    style = dict(clim=(-limit, limit), cmap="RdBu_r", colorbar=True, cbar_ticks=3, xaxis=None, yaxis=None, title=title)
-    _quick_colour_bars()
-    return drawn.opts(**style, backend="matplotlib")
+    most = limit or float(field.abs().max()) or 1.0
 
+    def draw(axes: Axes) -> None:
+        shown = axes.imshow(
+            field.numpy(), origin="lower", cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest"
+        )
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=7, fontweight="normal")
+        bar = axes.figure.colorbar(shown, ax=axes, ticks=[-most, 0, most], shrink=0.8, aspect=14, pad=0.03)
+        bar.ax.set_yticklabels([f"{-most:.2g}", f"{name} = 0" if name != "u" else "0", f"{most:.2g}"])
+        bar.outline.set_visible(False)
 
-@cache
-def _quick_colour_bars() -> None:
-    """Let HoloViews place the colour bar of an image by laying out its axes.
-
-    Else it draws all of the figure, once for each of its images, which is half of the time of a figure with many.
-    """
-    from holoviews.plotting.mpl import RasterPlot
-
-    class ImagePlot(RasterPlot):
-        def _draw_colorbar(self, element=None, dimension=None, redraw=True):
-            self.handles["axis"].apply_aspect()
-            super()._draw_colorbar(element, dimension, redraw=False)
-
-    hv.Store.registry["matplotlib"][hv.Image] = ImagePlot
-
-
-def panels(figures: Sequence, columns: int, **spacing) -> hv.Layout:
-    """Figures in rows, each with its own axes."""
-    layout = hv.Layout(figures).cols(columns)
-    plain = dict(sublabel_format="") | (spacing or dict(hspace=0.35, vspace=0.3, fig_size=100))
-    return _styled(layout, dict(shared_axes=False), plain)
-
-
-def export(figures: dict[str, hv.Dimensioned], folder: str | Path) -> list[Path]:
-    """Write each figure as PNG and SVG by Matplotlib; returns the files."""
-    folder = user_path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    renderer = hv.renderer("matplotlib").instance(dpi=130)
-    paths = []
-    for name, figure in figures.items():
-        drawn = renderer.get_plot(figure)  # once for both: that takes longer than to write it
-        for kind in ("png", "svg"):
-            renderer.save(drawn, folder / name, fmt=kind)
-            paths.append(folder / f"{name}.{kind}")
-    return paths
+    return Drawing((Panel(draw, (), 1.55),), COLUMN)

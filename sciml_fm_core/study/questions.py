@@ -1,7 +1,6 @@
 """What the records of the paper's questions, and of their like, show: the figures of each experiment, and its table.
 
-For notebooks and the docs: as `figures`, which needs HoloViews, no other module of the package imports this one. Tables
-are Markdown, whose numbers `form` writes.
+For notebooks and the docs, as `figures`, which needs Matplotlib. Tables are Markdown, whose numbers `form` writes.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from sciml_fm_core.physics.system import PRETRAINING
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 
 from .analysis import Form, examples_to_reach, median_errors, percent, select, spread, table
-from .experiments import PATIENCE, UNSEEN
-from .figures import error_curves, error_panels, savings_figure, strip
+from .experiments import PATIENCE, PRINTED, UNSEEN
+from .figures import Drawing, error_curves, error_panels, savings_figure, strip
 
 Records = Sequence[dict[str, Any]]
-Figures = dict[str, Any]
+Figures = dict[str, Drawing]
 """Figures by the names of their files."""
 
 LEVELS = (0.05, 0.02, 0.01)
@@ -64,7 +63,9 @@ def downstream_figures(records: Records) -> Figures:
     for name, system in (("sys-1", "poisson"), ("sys-2", "advection_diffusion")):
         trained, task = PAPER_TASKS[system][PRETRAINING], PAPER_TASKS[system]["medium"]
         own = select(records, task=task)
-        figures[name] = error_curves(own, lambda r: f"{r['start']}, {TOLD[r['recipe']]}", f"{trained} to {task}")
+        figures[name] = error_curves(
+            own, lambda r: f"{r['start']}, {TOLD[r['recipe']]}", f"{trained} to {task}", printed=PRINTED.get(task, {})
+        )
         figures[f"{name}_dial"] = strip(trained, [task])
     return figures
 
@@ -207,7 +208,8 @@ def headline_figures(records: Records, levels: dict[str, float]) -> Figures:
     names = {record["identity"]: name for name, own in curves.items() for record in own}
     labelled = [record for own in curves.values() for record in own]
     title = f"{labelled[0]['parent']} to {labelled[0]['task']}"
-    return {"curves": error_curves(labelled, lambda r: names[r["identity"]], title, levels=levels)}
+    printed = PRINTED.get(labelled[0]["task"], {})
+    return {"curves": error_curves(labelled, lambda r: names[r["identity"]], title, levels=levels, printed=printed)}
 
 
 def headline_table(records: Records, form: Form = percent) -> str:
@@ -253,7 +255,7 @@ def unseen_figures(records: Records) -> Figures:
     def told(record: dict) -> str:
         return TOLD[record["recipe"]]
 
-    def panelled(own: Records, title: Callable[[dict], str]) -> Any:
+    def panelled(own: Records, title: Callable[[dict], str]) -> Drawing:
         return error_panels(own, title, lambda r: f"{told(r)}, {r['start']}", columns=2, colour=told)
 
     return {

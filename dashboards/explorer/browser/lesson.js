@@ -4,11 +4,12 @@
 class Lesson {
   constructor(parent, send, texts) {
     Object.assign(this, {send, texts})
-    this.card = make('aside', parent, {className: 'lesson', hidden: true})
+    this.card = make('aside', parent, {className: 'lesson', hidden: true, tabIndex: -1})
     this.card.setAttribute('aria-label', 'Card of steps')
   }
   cover(names) { this.card.closest('.operator-stage').dataset.covers = names.join(' ') }
-  show(lesson) { // one step, or nothing
+  show(lesson) { // one step, or nothing; the keyboard stays here from step to step
+    const focused = this.card.contains(this.card.getRootNode().activeElement)
     this.card.hidden = !lesson.title
     this.card.replaceChildren()
     this.cover(lesson.covers)
@@ -34,6 +35,7 @@ class Lesson {
     this.answer = make('div', this.card, {className: 'answer', role: 'status'})
     this.end = make('div', this.card, {className: 'answer'})
     button(this.card, 'Printable sheet', () => this.send({save: 'sheet'}))
+    if (focused) this.card.focus()
   }
   reveal(lesson) {
     if (!this.answer) return

@@ -67,14 +67,15 @@ def _named(records: Records, name: Callable[[dict], str]) -> dict[str, str]:
     operators: dict[str, set] = {}
     for record in records:
         operators.setdefault(name(record), set()).add(operator_of(record))
-    names = {}
+    names: dict[str, str] = {}
     for record in records:
         sharing = operators[name(record)]
         differing = [i for i, key in enumerate(OPERATOR) if len({o[i] for o in sharing}) > 1]
         # Which operator ships says no more where the rest tells them apart.
         shown = [i for i in differing if OPERATOR[i] != "shipped_parent"] or differing
         own = operator_of(record)
-        names[record["identity"]] = ", ".join([name(record), *(text_of(OPERATOR[i], own[i]) for i in shown)])
+        parts = [name(record), *(text_of(OPERATOR[i], own[i]) for i in shown)]
+        names[record["identity"]] = ", ".join([*parts, "yours"] if record.get("own") else parts)
     return names
 
 
@@ -83,7 +84,8 @@ def chart_of(title: str, records: Iterable[dict], name: Callable[[dict], str]) -
 
     def order(record: dict) -> tuple:
         mixed, recipe = "+" in record["parent"], str(record.get("recipe"))
-        return STARTS.index(record["start"]), mixed, recipe, record["examples"], record["seed"]
+        own = bool(record.get("own"))
+        return STARTS.index(record["start"]), own, mixed, recipe, record["examples"], record["seed"]
 
     drawn = tuple(sorted(records, key=order))  # so that curves have the same colours whatever the order of the files
     return Chart(title, drawn, _named(drawn, name))
@@ -116,8 +118,7 @@ def _start_and_recipe(records: Records) -> Callable[[dict], str]:
 
 def simple_picture(task: str, records: Records) -> Picture:
     """A picture of one task in one chart, with a curve for each start and recipe."""
-    title = f"{' and '.join(sorted({record['parent'] for record in records}))} to {task}"
-    return Picture(dial_of(task), (task,), (chart_of(title, records, _start_and_recipe(records)),))
+    return Picture(dial_of(task), (task,), (chart_of(f"Error on {task}", records, _start_and_recipe(records)),))
 
 
 def dial_of(task: str) -> str:
@@ -127,4 +128,4 @@ def dial_of(task: str) -> str:
 
 def one_chart(name: Callable[[dict], str]) -> Callable[[str, list[dict]], Picture]:
     """A picture of one task in one chart, without a title, whose curves have these names."""
-    return lambda task, records: Picture(dial_of(task), (task,), (chart_of(task, records, name),))
+    return lambda task, records: Picture(dial_of(task), (task,), (chart_of(f"Error on {task}", records, name),))

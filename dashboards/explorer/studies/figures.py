@@ -110,15 +110,15 @@ def _main(records: Records) -> list[dict]:
 
 @_figure("q1_downstream_data", "Question 1: downstream data")
 def downstream_data(records: Records) -> Pictures:
-    """How many downstream examples does pre-training save? Error after fine-tuning, and of the same network from
-    scratch, at a medium shift (Figure 3).
+    """How many downstream examples does pre-training save? The curves show the error after fine-tuning and that of the
+    same network trained from scratch, at a medium shift (Figure 3).
     """
     return by_task(_main(_of("q1_downstream_data", records)), simple_picture)
 
 
 @_figure("q2_model_size", "Question 2: model size")
 def model_size(records: Records) -> Pictures:
-    """Does a larger network transfer better? Networks of several sizes, pre-trained alike (Figure 4)."""
+    """Does a larger network transfer better? Networks of several sizes were pre-trained alike (Figure 4)."""
     medium = _of("q2_model_size", records)
     families = _families(medium)
     drawn = [record for record in medium if _pretrained_alike(record) in families]
@@ -165,7 +165,7 @@ def _comparable(records: Records, names: dict[str, str]) -> Chart | None:
 
 @_figure("q4_mixed_operators", "Question 4: mixed operators")
 def mixed_operators(records: Records) -> Pictures:
-    """Can one operator serve several systems? One pre-trained on all against one for each (Figure 6)."""
+    """Can one operator serve several systems? One that was pre-trained on all is beside one for each (Figure 6)."""
 
     def kind(record: dict) -> str:
         if record["recipe"] == "symbol":
@@ -180,8 +180,8 @@ def mixed_operators(records: Records) -> Pictures:
 
 @_figure("seeds", "Seeds")
 def seeds(records: Records) -> Pictures:
-    """How much is chance? The same points with several draws of examples and random weights: their median, and the
-    band between quartiles, or extremes where there are fewer than four (Figure B.3).
+    """How much is chance? The same points were computed with several draws of examples and random weights. The line is
+    their median, and the band lies between their quartiles, or extremes where there are fewer than four (Figure B.3).
     """
     drawn: dict[tuple, dict[int, dict]] = {}
     for record in _main(_of("seeds", records)):
@@ -193,7 +193,7 @@ def seeds(records: Records) -> Pictures:
 
 @_figure("architectures", "Architectures")
 def architectures(records: Records) -> Pictures:
-    """Does another network transfer better? An FNO, a U-Net and a vision transformer, pre-trained for equal time."""
+    """Does another network transfer better? An FNO, a U-Net and a vision transformer had equal time."""
     titles = {name: model.__name__ for name, model in MODELS.items()}
     name = lambda r: f"{titles.get(r['architecture'], r['architecture'])}, {r['start']}"  # noqa: E731
     return by_task(by_architecture(records), one_chart(name))
@@ -201,7 +201,7 @@ def architectures(records: Records) -> Pictures:
 
 @_figure("unseen", "Equations never seen")
 def unseen(records: Records) -> Pictures:
-    """Can an operator solve an equation that it never saw, conditioned on its coefficients or on its Fourier symbol?"""
+    """Can an operator solve an equation that it never saw, if it is told its coefficients or its Fourier symbol?"""
 
     def never_saw(record: dict) -> bool:
         trained = {label.partition("(")[0].strip() for label in record["parent"].split(" + ")}
@@ -212,7 +212,7 @@ def unseen(records: Records) -> Pictures:
 
 @_figure(OTHERS, "Other runs")
 def others(records: Records) -> Pictures:
-    """Runs that no figure of the paper draws: own tasks, pre-trainings or seeds."""
+    """These runs are in no figure of the paper: they have tasks, pre-trainings or seeds of your own."""
     figures = [figure.pictures(records) for key, figure in FIGURES.items() if key != OTHERS]
     drawn = {identity for pictures in figures for picture in pictures.values() for identity in picture.records}
     return by_task([record for record in records if record["identity"] not in drawn], simple_picture)

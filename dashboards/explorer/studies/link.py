@@ -62,10 +62,10 @@ def explore_query(
     if not ships:
         words.append("The operator of this run is not among those of the page.")
     if state.shown is not None:
-        words.append("Beside it a fine-tuning on as many examples of this range, and its twin from scratch.")
+        words.append("Beside it is a fine-tuning on as many examples of this range, and its twin from scratch.")
     elif record["examples"]:
         words.append(
-            f"None fine-tuned on {record['examples']:,} examples of {task.label} ships: it can be trained there."
+            f"No fine-tuning on {record['examples']:,} examples of {task.label} ships, but it can be trained there."
         )
     return link.query_of(state), " ".join(words)
 

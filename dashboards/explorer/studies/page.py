@@ -1,66 +1,102 @@
-"""The studies page: menus, the dial's strip above the error curves, and the run whose point was clicked."""
+"""The studies page: menus, what a figure shows, its curves, the run that is opened, and all runs as a table."""
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache, partial
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property, partial
 from html import escape
-from weakref import WeakMethod
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-import holoviews as hv
-import holoviews.plotting.bokeh
 import panel as pn
-from bokeh.models import ColumnDataSource, NumeralTickFormatter
+import param
+from bokeh.models import ColumnDataSource
+from panel.custom import JSComponent
 
 from explorer import text
 from explorer.bundles import find_bundles
-from explorer.colours import COLOURS
+from explorer.colours import COLOURS, coloured
 from explorer.pages import Address, address_of, dashboard_page, own_query
-from explorer.parts import WIDE, Html, Select, column, plain
+from explorer.parts import WIDE, Html, Select, column
+from explorer.serving import LIMITS, Allowance
 from explorer.shared import shipped_results
 from sciml_fm_core.study.colours import MEANING
-from sciml_fm_core.study.figures import error_curves, savings_figure, strip
+from sciml_fm_core.study.curves import curves_of
+from sciml_fm_core.study.experiments import PRINTED
+from sciml_fm_core.study.records import write_table
 
 from .charts import Chart
 from .figures import FIGURES
 from .link import explore_query, query_of, restore
+from .plots import curves_chart, dial_chart, savings_chart, validation_chart
 from .records import DEFAULT_RECORDS, RECORDS_VARIABLE, find_sources
-from .runs import Details, menu_of
+from .runs import COLUMNS, Details, rows_of
+from .said import said
 from .state import StudiesState
 
-TITLE = "Studies: the paper's figures, run by run"
-INTRODUCTION = """
-<div style='font-size:14px;line-height:1.45'>Every point is one run: an operator fine-tuned on so many examples, or the
-same network trained from scratch on them, measured on test examples that no training saw. <b>Click a point</b> to open
-its run, or choose it from the menu <i>Run</i>.</div>
+TITLE = "Studies"
+INTRODUCTION = (
+    "Every point is one run: an operator that was fine-tuned on so many examples, or the same network trained from "
+    "scratch on them, measured on test examples that no training saw. Click a point or a line of the table."
+)
+ALL_WIDE = {"flex-wrap": "wrap", "gap": "16px", "max-height": "none"}
+STAYS = {"position": "sticky", "top": "0", "align-self": "flex-start", "max-height": "92vh", "overflow-y": "auto"}
+"""The run that is opened stays in sight beside the table."""
+BROWSER = Path(__file__).parent.parent / "browser"
+TABLE = """
+:host { margin: 16px 0; }
+.runs { overflow-x: auto; max-height: 480px; overflow-y: auto; margin-top: 6px; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+th { position: sticky; top: 0; background: var(--mui-palette-background-default, Canvas); }
+th, td { text-align: left; padding: 3px 10px 3px 0; border-bottom: 1px solid var(--edge); }
+.number { text-align: right; white-space: nowrap; }
+button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: left; }
+th button { font-weight: 600; }
+th[aria-sort=ascending] button::after { content: " ▲"; }
+th[aria-sort=descending] button::after { content: " ▼"; }
+:host > button, :not(th, td) > button { border: 1px solid var(--edge); border-radius: 4px; padding: 3px 10px; }
+tr { cursor: pointer; }
+@media (max-width: 700px) { .runs { max-height: none; } }
+tr[aria-selected=true] { background: var(--ground); font-weight: 600; }
+button:focus-visible { outline: 3px solid var(--handle); }
 """
-HOVER = [
-    ("downstream examples", "@number"),
-    ("error", "@error{0.000%}"),
-    ("start", "@start"),
-    ("recipe, size", "@recipe, @size"),
-    ("task", "@task"),
-    ("seed", "@seed"),
-    ("learning rate", "@learning_rate"),
-    ("steps", "@steps"),
-]
 MOST_CHARTS = 2
 HOW_TO_START = "papermill notebooks/q1_downstream_data.ipynb out.ipynb -p rerun True"
 
-hv.Store.set_current_backend("bokeh")
+
+def _colour(chart: Chart, record: dict) -> str:
+    """Both starts of one network share a colour where the name of the curve tells them apart."""
+    return chart.label(record).removesuffix(f", {record['start']}")
 
 
-def _plain(plot, _element) -> None:
-    """Let a figure look like the charts of the explore page."""
-    plain(plot.state)
-    for legend in plot.state.legend:
-        legend.label_text_font_size = "12px"
+def _printed(chart: Chart) -> dict[str, tuple[int, float]]:
+    """What the paper prints of both starts on a chart's one task."""
+    starts, *same = ({record[key] for record in chart.records} for key in ("start", "task", "architecture"))
+    return PRINTED.get(min(same[0]), {}) if len(starts) == 2 and all(len(one) == 1 for one in same) else {}
 
 
-@lru_cache(maxsize=64)
-def _strip(pretraining: str, downstream: tuple[str, ...]) -> hv.Overlay:
-    """The dials of tasks, drawn the same every time."""
-    columns = 1 if len(downstream) < 3 else 2  # more lines would not fit
-    return strip(pretraining, downstream, width=None).opts(hooks=[_plain], toolbar=None, legend_cols=columns)
+def _legend(chart: Chart, printed: Mapping = MappingProxyType({})) -> str:
+    """The names of the curves, above them: a legend in the plot would lie over points."""
+    marks = [
+        (
+            f"<path d='M0 6h26' stroke='{curve.colour}' stroke-width='2.5' "
+            f"stroke-dasharray='{'5 4' if curve.dashed else 'none'}'/>"
+            if curve.counts
+            else f"<text x='8' y='12' font-size='17' fill='{curve.star}'>★</text>",
+            curve.name,
+        )
+        for curve in curves_of(chart.records, chart.label, partial(_colour, chart))
+    ]
+    if printed:
+        marks.append(("<path d='M8 1h10v10h-10z' fill='none' stroke='currentColor'/>", "printed in the paper"))
+    shown = "".join(
+        "<span style='white-space:nowrap;margin-right:16px'>"
+        f"<svg width='30' height='12' aria-hidden='true'>{mark}</svg>{escape(name)}</span>"
+        for mark, name in marks
+    )
+    return f"<div style='font-size:13px;line-height:1.6;white-space:normal'>{shown}</div>"
 
 
 class StudyCharts:
@@ -68,17 +104,14 @@ class StudyCharts:
 
     def __init__(self, state: StudiesState):
         self.state = state
-        pane = partial(pn.pane.HoloViews, linked_axes=False, **WIDE)
-        self.strip = pane(height=130)
-        self.charts = [pane(height=400) for _ in range(MOST_CHARTS)]
-        self.saved = pane(height=340)
+        pane = partial(pn.pane.Bokeh, **WIDE)
+        self.strip, self.charts, self.saved = pane(), [pane() for _ in range(MOST_CHARTS)], pane()
         self._headings = [Html(margin=0) for _ in range(MOST_CHARTS + 2)]
         # Columns are hidden, not panes: Panel fails to hide or show the pane of a drawn figure.
         panes = self.strip, *self.charts, self.saved
         self._parts = [pn.Column(*pair, **WIDE) for pair in zip(self._headings, panes, strict=True)]
-        self._selections: list[hv.streams.Selection1D] = []
         self._drawn: list[ColumnDataSource] = []
-        self.column = column(*self._parts, share="3 1 0")
+        self.column = column(*self._parts, share="none")
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task"])
         state.param.watch(lambda *_: self._mark(), "chosen")
         self.paint()
@@ -86,68 +119,35 @@ class StudyCharts:
     def paint(self) -> None:
         """Draw what is chosen."""
         picture = self.state.picture
-        self._selections.clear()
         self._drawn.clear()
         self.column.visible = picture is not None
         if picture is None:
             return
         dial, *headings, saved = self._headings
         _, *parts, saved_part = self._parts
-        dial.object = text.title("The dial", "blue: pre-training; other colours: downstream")
-        self.strip.object = _strip(picture.pretraining, picture.downstream)
+        dial.object = text.title("The dial", "examples drawn at each value, in pre-training and downstream")
+        self.strip.object = dial_chart(picture.pretraining, picture.downstream)
         charts = picture.charts + (None,) * (MOST_CHARTS - len(picture.charts))
-        for number, (part, heading, pane, chart) in enumerate(zip(parts, headings, self.charts, charts, strict=True)):
+        for part, heading, pane, chart in zip(parts, headings, self.charts, charts, strict=True):
             part.visible = chart is not None
             if chart is not None:
-                heading.object = text.title(escape(chart.title), "star: no example at all" if number == 0 else "")
-                pane.object = self._curves(chart)
+                printed = _printed(chart)
+                heading.object = text.title(escape(chart.title), "stars have seen no example") + _legend(chart, printed)
+                curves = curves_of(chart.records, chart.label, partial(_colour, chart))
+                pane.object, points = curves_chart(curves, printed, self.state.open)
+                self._drawn.append(points)
         saved_part.visible = picture.saved is not None
         if picture.saved is not None:
-            saved.object = text.title(
-                "Examples saved", "from scratch, for the same error; triangle: more than were tried"
-            )
-            figure = savings_figure(picture.saved.records, picture.saved.label, width=None)
-            self.saved.object = figure.opts(height=340, hooks=[_plain], legend_position="right")
-
-    def close(self) -> None:
-        """The session is over: let go of the figures, which HoloViews keeps for the clicks that may come."""
-        self._selections.clear()
-        for pane in (self.strip, *self.charts, self.saved):
-            for plot, _ in pane._plots.values():
-                plot.cleanup()
-
-    def _curves(self, chart: Chart) -> hv.Overlay:
-        # Both starts of one network share a colour where the name of the curve tells them apart.
-        overlay = error_curves(
-            chart.records, chart.label, width=None, colour=lambda r: chart.label(r).removesuffix(f", {r['start']}")
-        )
-        # HoloViews keeps the options of an element until it is gone: one that held the page would be held by it.
-        remember = WeakMethod(self._remember)
-        for points in overlay.traverse(lambda element: element, [hv.Scatter]):
-            points.opts(
-                tools=["hover", "tap"], hover_tooltips=HOVER, nonselection_alpha=1, selection_line_width=3,
-                selection_line_color=COLOURS["exact"], hooks=[lambda plot, element: remember()(plot, element)],
-            )  # fmt: skip
-            stream = hv.streams.Selection1D(source=points)
-            stream.add_subscriber(partial(self._picked, points))
-            self._selections.append(stream)
-        return overlay.opts(
-            height=400, hooks=[_plain], legend_position="top", legend_cols=3,
-            yformatter=NumeralTickFormatter(format="0.[0000]%"), active_tools=[],
-        )  # fmt: skip
-
-    def _remember(self, plot, _element) -> None:
-        self._drawn.append(plot.handles["source"])
+            note = "examples from scratch for the same error; a triangle means more than were tried"
+            saved.object = text.title("Examples saved", note) + _legend(picture.saved)
+            self.saved.object = savings_chart(picture.saved.records, picture.saved.label)
         self._mark()
 
     def _mark(self) -> None:
         """Show which point is opened, however it was chosen."""
         for source in self._drawn:
-            source.selected.indices = [i for i, name in enumerate(source.data["identity"]) if name == self.state.chosen]
-
-    def _picked(self, points: hv.Scatter, index: list[int]) -> None:
-        if index:
-            self.state.open(str(points.dimension_values("identity")[index[0]]))
+            names, chosen = source.data["identity"], self.state.chosen
+            source.selected.indices = [names.index(chosen)] if chosen in names else []
 
 
 class RunDetails:
@@ -155,12 +155,11 @@ class RunDetails:
 
     def __init__(self, state: StudiesState):
         self.state = state
-        self.menu = Select(label="Run", sizing_mode="stretch_width", margin=(0, 0, 8, 0))
-        self.menu.param.watch(lambda event: state.open(event.new or None), "value")
         self.head, self.body = Html(margin=0), Html(margin=0)
-        self.curve = pn.pane.HoloViews(height=190, linked_axes=False, **WIDE)
+        self.curve = pn.pane.Bokeh(**WIDE)
         self._curve_part = pn.Column(self.curve, visible=False, **WIDE)
-        self.column = column(self.menu, self.head, self._curve_part, self.body, share="1.3 1 0", margin=(0, 0, 0, 16))
+        self.column = column(self.head, self._curve_part, self.body, share="1.3 1 280px")
+        self.column.styles = self.column.styles | STAYS
         state.param.watch(lambda *_: self.paint(), ["source", "figure", "task", "chosen"])
         self.paint()
 
@@ -168,10 +167,8 @@ class RunDetails:
         """Show the run that is opened."""
         picture, details = self.state.picture, self.state.details
         self.column.visible = picture is not None
-        if picture is not None:
-            _follow(self.menu, {"none": ""} | menu_of(picture), self.state.chosen or "")
         if details is None:
-            hint = "<p data-test='details'>Click a point of the curves, or choose a run.</p>"
+            hint = "<p data-test='details'>Click a point of the curves, or a line of the table.</p>"
             self.head.object = text.title("No run is open") + hint
             self.body.object, self._curve_part.visible = "", False
             return
@@ -182,7 +179,7 @@ class RunDetails:
         )
         self._curve_part.visible = bool(details.curve)
         if details.curve:
-            self.curve.object = _validation_curve(details.curve, color)
+            self.curve.object = validation_chart(details.curve, color)
         self.body.object = "".join(
             f"<div style='margin-top:10px;font-size:13px;font-weight:600'>{escape(title)}</div>{_rows(rows)}"
             for title, rows in details.sections.items()
@@ -209,8 +206,7 @@ def _made_by(details: Details) -> str:
     return (
         f"<div style='font-size:13px;margin:4px 0'>{notebook}To repeat the run:</div><pre data-test='command' "
         "style='font-size:11.5px;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 6px;padding:6px 8px;"
-        "border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
-        f"{escape(details.command)}</pre>"
+        f"border-radius:4px;background:{COLOURS['ground']};user-select:all'>{escape(details.command)}</pre>"
     )
 
 
@@ -224,13 +220,40 @@ def _rows(rows: list[tuple[str, str]]) -> str:
     return f"<div style='font-size:12px;line-height:1.5;font-variant-numeric:tabular-nums'>{lines}</div>"
 
 
-def _validation_curve(points: tuple[tuple[int, float], ...], color: str) -> hv.Overlay:
-    """Validation error by step."""
-    table = list(points), "step", hv.Dimension("validation", label="validation error")
-    curve, dots = hv.Curve(*table), hv.Scatter(*table)
-    overlay = curve.opts(color=color, line_width=2) * dots.opts(color=color, size=5, tools=["hover"])
-    percent = NumeralTickFormatter(format="0.[000]%")
-    return overlay.opts(responsive=True, height=190, logy=True, hooks=[_plain], toolbar=None, yformatter=percent)
+class RunTable(JSComponent):
+    """The runs that are drawn, to sort, to open and to save.
+
+    Args:
+        state: of the page.
+    """
+
+    _esm = (BROWSER / "table.js").read_text(encoding="utf-8")
+
+    style = param.String(default=coloured(TABLE))
+    columns = param.List(default=list(COLUMNS))
+    rows = param.List()
+    chosen = param.String(allow_None=True)
+
+    def __init__(self, state: StudiesState, **options: Any):
+        super().__init__(sizing_mode="stretch_width", **options)
+        self._state, self._allowance = state, Allowance(LIMITS.messages_per_second)
+        state.param.watch(lambda *_: self.paint(), ["source", "figure", "task", "chosen"])
+        self.paint()
+
+    def paint(self) -> None:
+        """Show the runs of the picture."""
+        picture = self._state.picture
+        self.param.update(rows=rows_of(picture) if picture else [], chosen=self._state.chosen, visible=bool(picture))
+
+    def _handle_msg(self, data: Any) -> None:
+        if not (isinstance(data, dict) and self._allowance.take()):
+            return
+        if isinstance(data.get("open"), str):
+            self._state.open(data["open"])
+        elif "csv" in data and self._state.picture is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                table = write_table(list(self._state.picture.records.values()), Path(folder) / "records.csv")
+                self._send_msg({"csv": table.read_text(encoding="utf-8")})
 
 
 class StudyMenus:
@@ -241,11 +264,11 @@ class StudyMenus:
         select = partial(Select, sizing_mode="stretch_width")
         self.source = select(
             label="Results",
-            description=f"Those that ship, and your own: records in {DEFAULT_RECORDS} or the folder that "
-            f"{RECORDS_VARIABLE} names, and tables of notebooks in runs.",
+            description=f"Results that ship come first. Your own are records in {DEFAULT_RECORDS} or the folder that "
+            f"{RECORDS_VARIABLE} names, and tables that notebooks leave in runs.",
         )
-        self.figure = select(label="Figure", description="Those for which there are records.")
-        self.task = select(label="Task", description="Pre-training and downstream tasks: see the strip of the dial.")
+        self.figure = select(label="Figure", description="These are the figures for which there are records.")
+        self.task = select(label="Task", description="The strip of the dial shows pre-training and task.")
         self.note = Html()
         # Menus hold what the state has, so that a value that they send back changes nothing.
         for menu, choose in (
@@ -297,8 +320,16 @@ class Studies:
         state.param.watch(lambda *_: self._tell_address(), ["source", "figure", "task", "chosen"])
         self._tell_address()
         self.menus, self.charts, self.details = StudyMenus(state), StudyCharts(state), RunDetails(state)
+        self.said, self.table = Html(margin=(0, 0, 8, 0)), RunTable(state)
+        state.param.watch(lambda *_: self._say(), ["source", "figure", "task"])
+        self._say()
         self.notice = Html("".join(map(text.message, problems)))
-        pn.state.on_session_destroyed(lambda _: self.charts.close())
+
+    def _say(self) -> None:
+        picture = self.state.picture
+        words = said(picture) if picture else ""
+        style = "font-size:clamp(15px,1vw + 6px,18px);line-height:1.4;margin:4px 0"
+        self.said.object = f"<p data-test='said' style='{style}'>{escape(words)}</p>"
 
     def _tell_address(self) -> None:
         self.address.query = own_query(query_of(self.state))
@@ -314,13 +345,20 @@ class Studies:
             sidebar_width=320,
             main=[
                 pn.Column(
-                    Html(INTRODUCTION, margin=0),
                     self.address,
                     self.notice,
+                    self.said,
+                    Html(f"<div style='font-size:13px;opacity:.85'>{INTRODUCTION}</div>", margin=0),
                     empty,
-                    pn.Row(self.charts.column, self.details.column, sizing_mode="stretch_width", margin=(10, 0)),
+                    pn.Row(
+                        column(self.charts.column, self.table, share="3 1 420px"),
+                        self.details.column,
+                        styles=ALL_WIDE,
+                        **WIDE,
+                    ),
                     sizing_mode="stretch_width",
                     margin=(4, 14),
+                    styles={"max-height": "none"},
                 )
             ],
         )
@@ -330,7 +368,7 @@ def _no_records() -> str:
     return (
         "<div data-test='empty' style='font-size:14px;line-height:1.6'><b>There are no results yet.</b> This makes "
         "those of Question 1, in minutes on two cores; they appear here when the page is loaded again:"
-        "<pre style='padding:8px 10px;border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
+        f"<pre style='padding:8px 10px;border-radius:4px;background:{COLOURS['ground']};user-select:all'>"
         f"{escape(HOW_TO_START)}</pre>Records are looked for in <code>{DEFAULT_RECORDS}</code>, or in the folder that "
         f"<code>{RECORDS_VARIABLE}</code> names, and tables in <code>runs/*/records.csv</code>.</div>"
     )

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sciml_fm_core.files import user_path
@@ -59,11 +59,15 @@ def find_sources(runs: str | Path = "runs") -> tuple[dict[str, Source], list[str
     sources: dict[str, Source] = {}
     problems: list[str] = []
 
+    shipped: dict[str | None, Source] = {}
+
     def add(place: str, records: list[dict]) -> None:
-        sources.update((source.name, source) for source in split_by_settings(place, records))
+        found = split_by_settings(place, records)
+        sources.update((source.name, _over(source, shipped.get(source.budget))) for source in found)
 
     for name, path in shipped_tables().items():
         add(f"Shipped, {name}", _drawable(path, problems))
+    shipped.update((source.budget, source) for source in sources.values() if source.budget)
     folder = records_folder()
     own = [record for path in sorted(folder.glob("*.json")) for record in _drawable(path, problems)]
     add(str(folder), own)
@@ -74,6 +78,16 @@ def find_sources(runs: str | Path = "runs") -> tuple[dict[str, Source], list[str
         if any(record["identity"] not in known for record in records):
             add(str(path), records)
     return sources, problems
+
+
+def _over(own: Source, shipped: Source | None) -> Source:
+    """A source of one's own, with what ships on the same tasks and settings beside it, told apart by ``own``."""
+    if shipped is None:
+        return own
+    tasks, known = {record["task"] for record in own.records}, {record["identity"] for record in own.records}
+    beside = [record for record in shipped.records if record["task"] in tasks]
+    named = [r | {"identity": f"{r['identity']}, shipped"} if r["identity"] in known else r for r in beside]
+    return replace(own, records=(*named, *(record | {"own": True} for record in own.records)))
 
 
 def split_by_settings(place: str, records: list[dict]) -> list[Source]:

@@ -38,7 +38,7 @@ SECTIONS = {
     "Pre-trained operator": (*OPERATOR, "parameters"),
     "Time and place": ("seconds", "total_seconds", "hardware", "versions"),
 }
-SHOWN_APART = ("tried", "curve", "identity")
+SHOWN_APART = ("tried", "curve", "identity", "own")
 LABELS = {
     "error": "test, mean",
     "median": "test, median",
@@ -89,13 +89,15 @@ def _count(record: dict) -> str:
     return f"{record['examples']:,} examples" if record["examples"] else "no examples"
 
 
-def menu_of(picture: Picture) -> dict[str, str]:
-    """The runs that a picture draws, by what tells them apart in words."""
-    return {
-        f"{chart.full_name(r)}, {_count(r)}, seed {r['seed']}: {_percent(r['error'])}": r["identity"]
-        for chart in picture.charts
-        for r in chart.records
-    }
+COLUMNS = ("run", "task", "examples", "seed", "learning rate", "steps", "error")
+"""What the table of the runs says of each."""
+
+
+def rows_of(picture: Picture) -> list[list]:
+    """The runs that a picture draws, each with its identity and the values of `COLUMNS`."""
+    keys = ("task", "examples", "seed", "learning_rate", "steps", "error")
+    names = {r["identity"]: chart.full_name(r) for chart in picture.charts for r in chart.records}
+    return [[name, names[name], *(record.get(key) for key in keys)] for name, record in picture.records.items()]
 
 
 def repeat_command(record: dict, figure: Figure, budget: str | None) -> str:

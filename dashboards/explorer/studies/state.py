@@ -81,12 +81,12 @@ class StudiesState(param.Parameterized):
             return ""
         source, records = self.sources[self.source], list(picture.records.values())
         hardware = sorted({str(record["hardware"]) for record in records if record.get("hardware")})
-        parts = [f"{len(records)} runs", f"budget {source.budget}" if source.budget else "own settings"]
+        text = f"{len(records)} runs " + (f"of the budget {source.budget}." if source.budget else "with own settings.")
         test = records[0]
         if test.get("test") and test.get("test_resolution"):
             n = test["test_resolution"]
-            parts.append(f"errors on {test['test']:,} test examples at {n} x {n}")
-        text = ", ".join(parts) + (f"; {'; '.join(hardware)}." if hardware else ".")
+            text += f" Errors are means over {test['test']:,} test examples at {n} x {n}."
+        text += f" They were computed on {'; '.join(hardware)}." if hardware else ""
         if source.superseded:
             text += f" {source.superseded} older records of the same points are not drawn."
         return text

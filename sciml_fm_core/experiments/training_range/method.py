@@ -184,7 +184,7 @@ class TrainingRange:
     def forecast(
         self, source: Tensor, coefficients: Tensor, system: System | str | None = None, *, level: float = LEVEL
     ) -> ErrorForecast:
-        """Forecast whether predictions are off by more than a relative error; arguments and errors as `distance`."""
+        """Forecast whether the errors of predictions are above a relative error; arguments and errors as `distance`."""
         if not 0 < level < math.inf:
             raise ValueError(f"level: expected a relative error above 0, got {level}")
         found = self.distance(source, coefficients, system)
@@ -205,7 +205,7 @@ class TrainingRange:
 
 
 def other_sources(source: Tensor, kind: str, generator: torch.Generator) -> Tensor:
-    """Sources that no training had, made from those of a training, or from noise, shape (count, n, n).
+    """Sources unlike the training data, made from those of a training, or from noise, shape (count, n, n).
 
     ``reshaped``: the spectrum times a power of |k| between -2.5 and 2.5, and a sign. ``negated``. ``phases``: the same
     spectrum with random phases. ``noise``: Gaussian noise with a spectrum that decays as a power of |k| and ends at a

@@ -106,7 +106,7 @@ def shift_cases(system: System, count: int, seed: int) -> Cases:
 
 
 def other_cases(system: System, count: int, seed: int) -> Cases:
-    """Sources that no training had at values along the whole dial: presets, a stroke, a blob, single waves.
+    """Sources unlike the training data at values along the whole dial: presets, a stroke, a blob, single waves.
 
     >>> from sciml_fm_core import find_system
     >>> len(other_cases(find_system("SYS-1"), 2, 0))

@@ -1,0 +1,1 @@
+"""What the notebooks of the experiments show: for each a module with its figures and its findings."""

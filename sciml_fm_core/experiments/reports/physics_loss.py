@@ -1,0 +1,152 @@
+"""The figures and findings of the notebook `physics_loss`."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.study.analysis import error_of, select, table
+from sciml_fm_core.study.figures import Drawing, error_lines, panels
+
+LOSSES = {"residual": "plain residual", "physics": "preconditioned", "relative": "labels without end"}
+
+
+def way(record):
+    """How an operator was trained, in words."""
+    return LOSSES[record["loss"]] + (", curriculum" if record["easiest"] else "")
+
+
+def middle(label):
+    """Geometric middle of a task's range of the dial."""
+    task = Task.parse(label)
+    return sqrt(task.low * task.high)
+
+
+def figures(records: list[dict]) -> dict[str, Drawing]:
+    """The figures, by the names of their files."""
+    trained = [record for record in records if not record["parent"]]
+    tuned = [record for record in records if record["parent"]]
+
+    def tasks_of(label):
+        """Tasks of the trainings from random weights that share a system with a task, along the dial."""
+        system = Task.parse(label).system
+        own = {record["task"] for record in trained if Task.parse(record["task"]).system is system}
+        return sorted(own, key=lambda task: Task.parse(task).low)
+
+    far_ends = [record["task"] for record in trained if record["easiest"] and record["loss"] == "physics"]
+    drawn = []
+    for far in far_ends:
+        tasks, parsed = tasks_of(far), Task.parse(far)
+        ticks = [(middle(task), f"{Task.parse(task).low:g} to {Task.parse(task).high:g}") for task in tasks]
+        own = [record for record in trained if record["task"] in tasks]
+        title, dial = parsed.system.label, parsed.system.dial_name
+        drawn.append(error_lines(own, lambda r: middle(r["task"]), dial, way, title, ticks=ticks, among=trained))
+    along_the_dial = panels(drawn, 2)
+    drawn = []
+    for parent in dict.fromkeys(record["parent"] for record in tuned):
+        own = select(tuned, parent=parent)
+        title, before = f"{parent} on {own[0]['task']}", own[0]["error_before"]
+        common = {"level": before, "among": tuned}
+        drawn.append(error_lines(own, lambda r: r["cpu_seconds"], "seconds of computing", way, title, **common))
+    against_seconds = panels(drawn, 2)
+    return {"along_the_dial": along_the_dial, "against_seconds": against_seconds}
+
+
+def findings(records: list[dict]) -> list[str]:
+    """What the records show, as paragraphs of Markdown."""
+    trained = [record for record in records if not record["parent"]]
+    tuned = [record for record in records if record["parent"]]
+
+    def tasks_of(label):
+        """Tasks of the trainings from random weights that share a system with a task, along the dial."""
+        system = Task.parse(label).system
+        own = {record["task"] for record in trained if Task.parse(record["task"]).system is system}
+        return sorted(own, key=lambda task: Task.parse(task).low)
+
+    far_ends = [record["task"] for record in trained if record["easiest"] and record["loss"] == "physics"]
+    sentences, verdicts = [], []
+    for far in far_ends:
+        tasks, label = tasks_of(far), Task.parse(far).system.label
+        near = tasks[0]
+
+        def error(loss, task, easiest=""):
+            """Error of one training from random weights."""
+            return error_of(trained, loss=loss, task=task, easiest=easiest)
+
+        rows = [[name, *(f"{error(loss, task):.2%}" for task in tasks)] for loss, name in LOSSES.items()]
+        for loss in ("residual", "physics"):
+            rows.append([f"{LOSSES[loss]}, curriculum", *["" for _ in tasks[1:]], f"{error(loss, far, near):.2%}"])
+        sentences.append(table(["from random weights, by", *tasks], rows))
+        plain, labelled = (error(loss, far) / error(loss, near) for loss in ("residual", "relative"))
+        fails = plain > 2 * labelled
+        verdicts.append((f"the plain residual fails as the dial of {label} grows", fails))
+        sentences.append(
+            f"**{label}.** From {near} to {far} the error after training by the plain residual grows {plain:.1f} "
+            f"times, by labels {labelled:.1f} times: "
+            + (
+                "it fails as the dial grows."
+                if fails
+                else "it loses more than labels do, and does not fail."
+                if plain > labelled
+                else "it loses no more than labels do."
+            )
+        )
+        if error("relative", far) > 0.3:
+            sentences.append(
+                f"At {far} even labels leave {error('relative', far):.0%}: so far along the dial these steps are too "
+                "few for any loss, and the order of the losses is that of a beginning."
+            )
+        gains = [error("residual", task) / error("physics", task) for task in tasks]
+        more = gains == sorted(gains) and gains[-1] > 1
+        sentences.append(
+            f"The preconditioner divides the error by {', '.join(f'{gain:.2f}' for gain in gains)} along the dial: it "
+            + (
+                "helps everywhere"
+                if min(gains) > 1
+                else "helps nowhere"
+                if max(gains) < 1
+                else "does not help everywhere"
+            )
+            + (", the more the further the dial." if more else ", and not the more the further the dial.")
+        )
+        verdicts.append((f"the preconditioner helps the more the further the dial of {label}", more))
+        effect = {loss: error(loss, far) / error(loss, far, near) for loss in ("residual", "physics")}
+        sentences.append(
+            f"At {far} the curriculum divides the error by {effect['residual']:.2f} (plain) and "
+            f"{effect['physics']:.2f} (preconditioned): it "
+            + (
+                "helps both."
+                if min(effect.values()) > 1
+                else "helps neither."
+                if max(effect.values()) < 1
+                else f"helps the {'plain' if effect['residual'] > 1 else 'preconditioned'} one alone."
+            )
+        )
+        verdicts.append((f"a curriculum helps the plain residual on {label}", effect["residual"] > 1.1))
+    rows = []
+    for r in tuned:
+        errors = f"{r['error_before']:.2%}", f"{r['error']:.2%}"
+        rows.append([r["parent"], r["task"], way(r), r["steps"], f"{r['cpu_seconds']:.0f} s", *errors])
+    sentences.append(table(["operator", "task", "loss", "steps", "computing", "before", "after, 0 labels"], rows))
+    for parent in dict.fromkeys(record["parent"] for record in tuned):
+        best = {}
+        for loss in ("residual", "physics"):
+            best[loss] = min(select(tuned, parent=parent, loss=loss), key=lambda r: r["error"])
+        before, task = best["physics"]["error_before"], best["physics"]["task"]
+        quickest = [min(select(tuned, parent=parent, loss=loss), key=lambda r: r["steps"]) for loss in best]
+        verdicts.append((f"the preconditioned residual mends {parent} in seconds", quickest[1]["error"] < before))
+        verdicts.append((f"the plain one does not mend {parent}", best["residual"]["error"] >= before))
+        sentences.append(
+            f"**{parent} on {task}, no labels.** The preconditioned residual takes the error from {before:.2%} to "
+            f"{best['physics']['error']:.2%} in {best['physics']['cpu_seconds']:.0f} s, the plain one to "
+            f"{best['residual']['error']:.2%}"
+            + (", which is no better than the untouched operator." if best["residual"]["error"] >= before else ".")
+        )
+    for wanted, words in ((True, "bears out"), (False, "contradicts")):
+        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
+        sentences.append(f"**This run {words}**, of the claim: {parts or 'nothing'}.")
+    shown_seeds = sorted({record["seed"] for record in records})
+    sentences.append(
+        f"Seeds: {', '.join(map(str, shown_seeds))}. Differences of a tenth between two errors may be chance."
+    )
+    return sentences

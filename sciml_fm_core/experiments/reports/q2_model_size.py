@@ -1,0 +1,44 @@
+"""The findings of the notebook `q2_model_size`."""
+
+from __future__ import annotations
+
+import itertools
+
+from sciml_fm_core.study.analysis import error_of, select
+from sciml_fm_core.study.questions import size_table
+
+
+def findings(records: list[dict]) -> list[str]:
+    """What the records show, as paragraphs of Markdown."""
+    sizes = list(dict.fromkeys(record["size"] for record in records))
+    most = max(record["examples"] for record in records)
+    sentences = [size_table(records, "{:.2%}".format)]
+    sentences += [
+        f"With {most:,} examples; each was pre-trained on {records[0]['pretraining_examples']:,}, with one seed."
+    ]
+    for pretraining, task in dict.fromkeys((record["parent"], record["task"]) for record in records):
+        own = select(records, task=task)
+        errors = {
+            size: (
+                error_of(own, size=size, start="fine-tuned", examples=most),
+                error_of(own, size=size, start="from scratch", examples=most),
+            )
+            for size in sizes
+        }
+        gain = {size: scratch / tuned for size, (tuned, scratch) in errors.items()}
+        ratios = ", ".join(f"{gain[size]:.1f} times ({size})" for size in sizes)
+        sentences.append(f"**{pretraining} to {task}.** From scratch the error is {ratios} that after fine-tuning.")
+        if len(sizes) > 1:
+            tuned = [errors[size][0] for size in sizes]
+            falling = all(a >= b for a, b in itertools.pairwise(tuned))
+            few = min(record["examples"] for record in own if record["examples"])
+            small, large = (error_of(own, size=s, start="from scratch", examples=few) for s in (sizes[0], sizes[-1]))
+            sentences.append(
+                "Fine-tuned, larger networks are "
+                f"{'better at every step of size' if falling else 'not always better'}; "
+                "the gain over training from scratch "
+                f"{'grows' if list(gain.values()) == sorted(gain.values()) else 'does not grow'} with size throughout. "
+                f"From scratch on {few:,} examples the largest has {large:.2%}, the smallest {small:.2%}: there size "
+                f"{'helps' if large < 0.9 * small else 'does not help'}."
+            )
+    return sentences

@@ -1,0 +1,72 @@
+"""The findings of the notebook `q3_physics_shift`."""
+
+from __future__ import annotations
+
+from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
+from sciml_fm_core.study.analysis import error_of, savings, select
+from sciml_fm_core.study.questions import SHIFTS
+
+
+def overlap(label, pretraining):
+    """Share of a range that lies inside the pre-training range."""
+    inner, outer = Task.parse(label), Task.parse(pretraining)
+    return max(0.0, min(inner.high, outer.high) - max(inner.low, outer.low)) / (inner.high - inner.low)
+
+
+def findings(records: list[dict]) -> list[str]:
+    """What the records show, as paragraphs of Markdown."""
+    told, published = (select(records, recipe=recipe) for recipe in ("symbol", "paper"))
+    records = select(records, recipe="dimensionless")
+    tasks = {system: [PAPER_TASKS[system][shift] for shift in SHIFTS] for system in ("poisson", "advection_diffusion")}
+    trained = {system: PAPER_TASKS[system]["pre-training"] for system in tasks}
+    sentences = []
+    for system, labels in tasks.items():
+        zero = [error_of(records, task=label, start="fine-tuned", examples=0) for label in labels]
+        ordered = zero == sorted(zero)
+        sentences.append(
+            f"**{trained[system]}.** Zero-shot: "
+            + ", ".join(f"{shift} {value:.2%}" for shift, value in zip(SHIFTS, zero, strict=True))
+            + (
+                ". The order is the paper's: none < mild < medium < large."
+                if ordered
+                else ". This is not the paper's order."
+            )
+        )
+        common = sorted(set.intersection(*({r["examples"] for r in select(records, task=label)} for label in labels)))
+        most = common[-1]
+        tuned = [error_of(records, task=label, start="fine-tuned", examples=most) for label in labels]
+        scratch = [error_of(records, task=label, start="from scratch", examples=most) for label in labels]
+        sentences.append(
+            f"With {most:,} examples, fine-tuned and from scratch: "
+            + ", ".join(f"{shift} {a:.2%} and {b:.2%}" for shift, a, b in zip(SHIFTS, tuned, scratch, strict=True))
+            + (". Fine-tuned, the order stays." if tuned == sorted(tuned) else ". Fine-tuned, the order does not stay.")
+        )
+        losing = [
+            f"{label} with {count:,}"
+            for label in labels
+            for count in sorted({r["examples"] for r in select(records, task=label)} - {0})
+            if error_of(records, task=label, start="fine-tuned", examples=count)
+            >= error_of(records, task=label, start="from scratch", examples=count)
+        ]
+        sentences.append(
+            "Fine-tuning is ahead everywhere." if not losing else f"From scratch is ahead on {', '.join(losing)}."
+        )
+        beyond = sum(s.beyond for label in labels for s in savings(select(records, task=label)))
+        points = sum(len(savings(select(records, task=label))) for label in labels)
+        sentences.append(
+            f"{beyond} of {points} points, zero-shot included, are beyond every operator trained from scratch."
+        )
+        if system == "poisson":
+            zero = [error_of(published, task=label, start="fine-tuned", examples=0) for label in labels]
+            sentences.append(
+                "By the paper's recipe, zero-shot: "
+                + ", ".join(f"{shift} {value:.2%}" for shift, value in zip(SHIFTS, zero, strict=True))
+                + "."
+            )
+        zero = [error_of(told, task=label, start="fine-tuned", examples=0) for label in labels]
+        sentences.append(
+            "Told the symbol instead, and pre-trained on the mixture, zero-shot: "
+            + ", ".join(f"{shift} {value:.2%}" for shift, value in zip(SHIFTS, zero, strict=True))
+            + f"; the largest shift is {max(zero) / zero[0]:.1f} times the error inside."
+        )
+    return sentences

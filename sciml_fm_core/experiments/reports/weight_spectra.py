@@ -1,0 +1,159 @@
+"""The figures and findings of the notebook `weight_spectra`."""
+
+from __future__ import annotations
+
+import torch
+
+from sciml_fm_core.experiments.ranks import rank_correlation
+from sciml_fm_core.experiments.weight_spectra.runs import FURTHEST
+from sciml_fm_core.physics.tasks import PAPER_TASKS
+from sciml_fm_core.study.analysis import select, table
+from sciml_fm_core.study.figures import Drawing, error_lines, panels
+
+
+def correlation(rows, name="exponent"):
+    """Spearman's correlation of a number with the error, and how often chance does as well."""
+    x, y = (torch.tensor([float(row[key]) for row in rows], dtype=torch.float64) for key in (name, "error"))
+    return rank_correlation(x, y, generator=torch.Generator().manual_seed(0)) if len(rows) > 2 else (float("nan"), 1.0)
+
+
+def figures(records: list[dict]) -> dict[str, Drawing]:
+    """The figures, by the names of their files."""
+    trainings = select(records, kind="training_spectra")
+    measured = [
+        {"parent": r["parent"], "trained": r["trained"], "exponent": r["exponent"], "system": system, "error": error}
+        for r in select(records, kind="weight_spectra")
+        for label, error in zip(r["tasks"], r["error"], strict=True)
+        for system in PAPER_TASKS
+        if label == FURTHEST[system]
+    ]
+    snapshots = [
+        {
+            "exponent": exponent,
+            "error": error,
+            "step": step,
+            "task": r["task"],
+            "parent": r["parent"],
+            "seed": r["seed"],
+        }
+        for r in trainings
+        for step, exponent, error in zip(r["at"], r["exponent"], r["error"], strict=True)
+    ]
+    groups = list(dict.fromkeys(row["system"] for row in measured))
+    across = panels(
+        [
+            error_lines(
+                select(measured, system=system),
+                lambda row: row["exponent"],
+                "mean exponent",
+                lambda row: row["trained"],
+                FURTHEST[system],
+                even=True,
+                joined=False,
+                among=measured,
+            )
+            for system in groups
+        ],
+        3,
+    )
+    kinds = sorted({(row["parent"], row["task"]) for row in snapshots}, key=lambda pair: (bool(pair[0]), pair))
+    along = panels(
+        [
+            error_lines(
+                select(snapshots, parent=parent, task=task),
+                lambda row: row["exponent"],
+                "mean exponent",
+                lambda row: f"seed {row['seed']}",
+                f"{parent} to {task}" if parent else task,
+                even=True,
+                joined=False,
+                among=snapshots,
+            )
+            for parent, task in kinds
+        ],
+        max(1, len(kinds) // 2),
+    )
+    return {"across_operators": across, "along_trainings": along}
+
+
+def findings(records: list[dict]) -> list[str]:
+    """What the records show, as paragraphs of Markdown."""
+    trainings = select(records, kind="training_spectra")
+    measured = [
+        {"parent": r["parent"], "trained": r["trained"], "exponent": r["exponent"], "system": system, "error": error}
+        for r in select(records, kind="weight_spectra")
+        for label, error in zip(r["tasks"], r["error"], strict=True)
+        for system in PAPER_TASKS
+        if label == FURTHEST[system]
+    ]
+    snapshots = [
+        {
+            "exponent": exponent,
+            "error": error,
+            "step": step,
+            "task": r["task"],
+            "parent": r["parent"],
+            "seed": r["seed"],
+        }
+        for r in trainings
+        for step, exponent, error in zip(r["at"], r["exponent"], r["error"], strict=True)
+    ]
+    groups = list(dict.fromkeys(row["system"] for row in measured))
+    kinds = sorted({(row["parent"], row["task"]) for row in snapshots}, key=lambda pair: (bool(pair[0]), pair))
+    sentences, verdicts = [], []
+    rows, related = [], []
+    for system in [*groups, None]:
+        own = measured if system is None else select(measured, system=system)
+        found, chance = correlation(own)
+        related += [system] if system and chance < 0.05 and found > 0 else []
+        ends = [row["exponent"] for row in own]
+        name = "all together" if system is None else FURTHEST[system]
+        rows.append([name, str(len(own)), f"{min(ends):.2f} to {max(ends):.2f}", f"{found:+.2f}", f"{chance:.3f}"])
+    sentences.append(table(["error on", "operators", "exponents", "rank correlation", "chance does as well"], rows))
+    verdicts.append(("no equation where a smaller exponent goes with a smaller error out of range", not related))
+    rows, moved = [], []
+    for parent, task in kinds:
+        for seed in sorted({row["seed"] for row in select(snapshots, parent=parent, task=task)}):
+            own = sorted(select(snapshots, parent=parent, task=task, seed=seed), key=lambda row: row["step"])
+            found, chance = correlation(own)
+            exponents = [row["exponent"] for row in own]
+            fell = own[0]["error"] / own[-1]["error"]
+            moved.append((fell, max(exponents) / min(exponents)))
+            rows.append(
+                [
+                    f"{parent} to {task}" if parent else task,
+                    str(seed),
+                    f"{fell:.1f}",
+                    f"{min(exponents):.2f} to {max(exponents):.2f}",
+                    f"{found:+.2f}",
+                    f"{correlation(own, 'step')[0]:+.2f}",
+                ]
+            )
+    sentences.append(
+        table(["training", "seed", "error falls by", "exponents", "rank correlation", "of the step instead"], rows)
+    )
+    steady = []
+    for name in dict.fromkeys(row[0] for row in rows):
+        if min(float(row[4]) for row in rows if row[0] == name) >= 0.8:
+            steady.append(name)
+    verdicts.append(("no training along which the exponent falls with the error in every seed", not steady))
+    if steady:
+        sentences.append(
+            f"In every seed of training on {' and '.join(steady)} the exponent falls with the error (a rank "
+            "correlation of 0.8 or more); the number of steps taken, which is known anyway, tells as much of it."
+        )
+    tuned = [pair for pair, row in zip(moved, rows, strict=True) if " to " in row[0]]
+    if tuned:
+        falls = [fell for fell, _ in tuned]
+        sentences.append(
+            f"In the fine-tunings the error falls {min(falls):.1f} to {max(falls):.1f} times, and the exponent "
+            f"changes by {max(most for _, most in tuned) - 1:.1%} at most."
+        )
+    for wanted, words in ((True, "bears out"), (False, "contradicts")):
+        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
+        sentences.append(f"**This run {words}**: {parts or 'nothing'}.")
+    sentences.append(
+        "Operators of one equation differ in recipe, size of the training set and range, so that a correlation "
+        "across them need not be one of cause; with so few of them a single operator can turn it."
+    )
+    return sentences
