@@ -51,11 +51,15 @@ MOVING, RESTING = 64, 128
 SEEDS, SPARSITIES = range(24), tuple(round(0.05 * i, 2) for i in range(20))
 """Of the random sources that the page has: their amplitudes are drawn here."""
 SIZES = 2
-"""Of the fine-tunings of an operator the page has those on the smallest numbers of examples: so many of them."""
+"""Of the fine-tunings of an operator the page has those that lessons name, and others on few examples up to so many."""
+LEFT_OUT = ("mixed", "sys-1-symbol")
+"""Operators that the page has no room for."""
 STATES = range(6)
 """Seeds of the initial states of evolutions, which are not Gaussians, and are here as they are."""
 STEPPING = "step"
 """Normalisation of the operators that take the steps of evolutions here."""
+LARGEST_DIFFERENCE = 1e-4
+"""Relative difference to PyTorch above which a graph is not written; errors are shown in two digits."""
 EXAMPLES = 3
 """Examples that each graph is traced and checked with."""
 COMMON, OF_SYSTEM = (
@@ -79,7 +83,7 @@ def write_site(
     Raises:
         ValueError: if a system is not there or cannot be computed in a browser, or the runtime is not to be had.
     """
-    chosen = [SYSTEMS[name] for name in systems or SYSTEMS if systems or is_computed(SYSTEMS[name])]
+    chosen = [SYSTEMS[name] for name in systems or SYSTEMS if systems or is_offered(SYSTEMS[name])]
     if bad := [each.name for each in chosen if not is_computed(each)]:
         raise ValueError(
             f"site: expected systems that a symbol or ETDRK4 solves, and that operators are shipped for, got "
@@ -100,6 +104,11 @@ def is_computed(system: System) -> bool:
     return type(system)._states is Evolution._states and len(system.outputs) == 1
 
 
+def is_offered(system: System) -> bool:
+    """Whether the page has it where none is named: an evolution if a lesson is about it."""
+    return is_computed(system) and (not isinstance(system, Evolution) or system.name in str(find_lessons()[0]))
+
+
 class Site:
     """One folder in the making.
 
@@ -110,15 +119,14 @@ class Site:
     def __init__(self, folder: Path, systems: Sequence[System], tell: Callable[[str], None]):
         self.folder, self.systems, self.tell = folder, systems, tell
         bundles, _ = find_bundles()
-        shipped = {name: bundle for name, bundle in bundles.items() if bundle.shipped}
-        asked = str(find_lessons()[0])  # of the fine-tunings, those are here that a lesson names
-        kept = {}
+        shipped = {name: bundle for name, bundle in bundles.items() if bundle.shipped and name not in LEFT_OUT}
+        asked, kept = str(find_lessons()[0]), {}
         for owner, results in shipped_results().items():
-            fewest = sorted(results, key=lambda key: results[key].settings.examples)[:SIZES]
-            kept[owner] = {
-                key: result for key, result in results.items()
-                if key in fewest or (f"&model={owner[1]}&" in asked and f"&result={result_name(result)}" in asked)
-            }  # fmt: skip
+            named = f"&model={owner[1]}&" in asked
+            chosen = [key for key, one in results.items() if named and f"&result={result_name(one)}" in asked]
+            fewest = sorted(results, key=lambda key: results[key].settings.examples)
+            chosen += [key for key in fewest if key not in chosen][: max(0, SIZES - len(chosen))]
+            kept[owner] = {key: result for key, result in results.items() if key in chosen}
         self.state = ExploreState(shipped, shared_operator, kept=kept)
         self.operators: dict[str, Operator] = {}
         self.networks: dict[str, str] = {}  # graph by what it is made of
@@ -179,7 +187,7 @@ class Site:
         """Write a graph, compressed."""
         self.tell(name)
         path = self.folder / "graphs" / f"{name}.onnx"
-        export_function(function, path, given, results, weights)
+        export_function(function, path, given, results, weights, LARGEST_DIFFERENCE)
         self.binary(f"graphs/{path.name}", path.read_bytes())
         path.unlink()
 
