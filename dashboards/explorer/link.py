@@ -154,9 +154,12 @@ def _rows(text: str) -> list[list[str]]:
 
 
 def _number(text: str, low: float, high: float) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not low <= value <= high:  # not a number is in no range
-        raise ValueError(f"expected a number from {low:g} to {high:g}")
+        raise ValueError(f"expected a number from {low:.10g} to {high:.10g}")
     return value
 
 

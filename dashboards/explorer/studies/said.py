@@ -43,8 +43,8 @@ def _compared(pairs: list[list[dict]]) -> str:
     least = "at least " if any(saving.beyond for saving in saved) else ""
     return (
         f"With {most:,} examples, training from scratch has {_ends(median(b) / median(a) for a, b in errors)} times "
-        f"the error of fine-tuning, and for the error that fine-tuning has with {few:,} it takes {least}"
-        f"{_ends(saving.from_scratch / saving.examples for saving in saved)} times as many "
+        f"the error of fine-tuning. To reach the error that fine-tuning has with {few:,}, it takes {least}"
+        f"{_ends(saving.from_scratch / saving.examples for saving in saved)} times as many examples "
         f"({_hedge([len(own) for pair in errors for own in pair], [max(a) >= min(b) for a, b in errors])})."
     )
 
