@@ -182,8 +182,8 @@ def _show_result(state: ExploreState, text: str) -> None:
         raise Gone("it is one of that operator")
     settings = settings_of(state, text)
     raise Gone(
-        f"the operator fine-tuned on {settings.given} of {settings.task.label} is gone, as all that a page trained is "
-        "when it is closed; it can be trained again"
+        f"the operator fine-tuned on {settings.given} of {settings.task.label} is gone, as what a page trains is kept "
+        "only there, and only until it is closed; it can be trained again"
     )
 
 
