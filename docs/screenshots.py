@@ -37,7 +37,7 @@ def lesson(page: Page) -> None:
 
 def training(page: Page) -> None:
     """Fine-tunes live."""
-    page.get_by_text("Train live").click()
+    page.locator(".keep").get_by_text("Train live").click()
     page.get_by_role("button", name="Fine-tune", exact=True).click()
 
 

@@ -50,7 +50,7 @@ def stage(query: str = "", *, lessons: bool = False) -> Any:
 
 def _dashboard(command: str, module: str) -> Any:
     """A module of the dashboard, imported as Panel does for the pages."""
-    missing = [name for name in ("panel", "panel_material_ui") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("panel", "holoviews", "panel_material_ui") if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"{command}: {', '.join(missing)} not installed; pip install 'sciml-fm[dashboard]'")
     folder = str(companion_folder("dashboards"))

@@ -977,7 +977,7 @@ def test_each_page_is_found_from_the_other(files, monkeypatch):
 
 
 def test_a_fourth_prediction_is_one_entry(state, operators, monkeypatch):
-    fourth = Predictor("mixed", "Mixed", "#CC79A7", "dotdash", "None yet", lambda s: lambda: operators["all"])
+    fourth = Predictor("mixed", "Mixed", "#CC79A7", "dotdash", lambda s: lambda: operators["all"])
     monkeypatch.setitem(PREDICTIONS, fourth.key, fourth)
     frame = compute(state.query())
     assert list(frame.predictions) == ["zero_shot", "fine_tuned", "from_scratch", "mixed"]

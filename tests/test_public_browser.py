@@ -73,7 +73,7 @@ def test_a_training_that_is_too_much_is_told_so(browser, address):
                 break
             page.wait_for_timeout(1000)
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-        page.get_by_text("Train live").click()
+        page.locator(".keep").get_by_text("Train live").click()
         options = page.get_by_label("Examples", exact=True).locator("option").all_inner_texts()
         assert options[-1] == "128"
         train(page, steps=51)

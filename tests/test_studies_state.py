@@ -441,7 +441,7 @@ def test_the_sentence_is_computed_from_the_records_that_are_drawn():
         record["error"] = (0.01 if record["start"] == "fine-tuned" else 0.03) * (1 + 0.1 * record["seed"])
     state = state_over(records)
     words = said(state.picture)
-    assert "training from scratch has 3 times the error of fine-tuning" in words
+    assert "in equal steps, training from scratch has 3 times the error of fine-tuning" in words
     assert "it takes at least" in words
     assert "medians of 5 seeds, whose ranges do not overlap" in words
     for record in records:

@@ -271,8 +271,8 @@ def _summary(adapted: Adapted) -> str:
     rate = ", learning rate " + " and ".join(dict.fromkeys(f"{rate:g}" for rate in rates.values())) if rates else ""
     task = escape(settings.task.label)
     return (
-        f"The mean error on held-out examples of {task} is {errors}, after training on {settings.given} "
-        f"({settings.steps} steps{rate})."
+        f"The mean error on held-out examples of {task} is {errors}, after training on {settings.given}, "
+        f"{settings.steps} steps{rate}."
     )
 
 

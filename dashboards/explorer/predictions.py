@@ -26,7 +26,6 @@ class Predictor:
         name: for a reader.
         color: of its title and curves.
         dash: of its line in the cut.
-        empty: what its field says while it has no operator.
         loader: from the state of the page, a function that gives its operator, or None where there is none.
         train: how a fine-tuning job makes its operator, called as `fine_tune`; None where no job does.
         unlabelled: whether `train` can do without labels, by ``unlabelled=task``.
@@ -39,7 +38,6 @@ class Predictor:
     name: str
     color: str
     dash: str
-    empty: str
     loader: Callable[[ExploreState], Load | None]
     train: Callable[..., Adaptation] | None = None
     unlabelled: bool = False
@@ -65,7 +63,6 @@ _ENTRIES = (
         name="Zero-shot",
         color=COLOURS["pretrained"],
         dash="solid",
-        empty="No operator",
         loader=lambda state: state.loader() if state.bundle else None,
         adapted=False,
         about="The network as it was pre-trained, without any further example.",
@@ -75,7 +72,6 @@ _ENTRIES = (
         name="Fine-tuned",
         color=COLOURS["finetuned"],
         dash="dashed",
-        empty="Nothing fine-tuned yet",
         loader=_kept("fine_tuned"),
         train=fine_tune,
         unlabelled=True,
@@ -87,7 +83,6 @@ _ENTRIES = (
         name="From scratch",
         color=COLOURS["scratch"],
         dash="dotted",
-        empty="Nothing trained yet",
         loader=_kept("from_scratch"),
         train=train_from_scratch,
         stage="training from scratch",

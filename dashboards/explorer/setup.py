@@ -60,7 +60,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "steps": STEPS if isinstance(system, Evolution) else 0,
         "further": [{"key": name, "name": name[:1].upper() + name[1:]} for name in further_fields(system)],
         "predictors": [
-            {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash], "empty": one.empty,
+            {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash],
              "adapted": one.adapted, "about": one.about}
             for one in PREDICTIONS.values()
         ],

@@ -41,7 +41,7 @@ STAGE = {
     "green brackets, it gets better there. How many examples?",
     "next_train": "This is the network as it was pre-trained; nothing was fine-tuned from it for this equation yet. "
     "Show it a few examples, and watch it learn.",
-    "next_none": "No trained operator knows this equation. You can still turn the dial and paint the source.",
+    "next_none": "No trained operator knows this equation. Turn the dial and paint: the solver answers.",
     "choose_first": "Choose first: a prediction that fails teaches more than none.",
 }
 """Explanations that the stage shows, by their names there."""

@@ -83,10 +83,11 @@ class Dial {
     this.value = value
     if (this.handle) {
       this.handle.setAttribute('transform', `translate(${this.across(value)} 0)`)
-      const says = `‹ ${number(value)} ›`, wide = (0.6 * says.length + 0.6) * textSize(this.chart)
+      const says = `‹ ${number(value)} ›`, em = textSize(this.chart), wide = (0.6 * says.length + 0.6) * em
       set(this.says, says)
       this.pill.setAttribute('x', -wide / 2)
       this.pill.setAttribute('width', wide)
+      for (const [x, label] of this.ticks) label.style.visibility = Math.abs(x - this.across(value)) < (wide + 0.6 * label.textContent.length * em) / 2 ? 'hidden' : ''
     }
     const index = this.values.indexOf(value)
     if (index >= 0) this.slider.value = index
@@ -102,16 +103,16 @@ class Dial {
     if (!setup || !chart.clientHeight) return
     const em = textSize(chart), width = Math.max(300, chart.clientWidth), height = chart.clientHeight
     const {top, left, right, bottom} = this.size = {width, height, left: 4.4 * em, right: 7.4 * em, top: 6, bottom: 1.9 * em}
-    const floor = height - bottom, trained = setup.trained?.map(value => this.across(value))
+    const floor = height - bottom, trained = setup.model ? setup.trained?.map(value => this.across(value)) : null
     chart.setAttribute('viewBox', `0 0 ${width} ${height}`)
     chart.replaceChildren()
     if (trained) draw('rect', chart, {x: trained[0], y: top, width: Math.max(2, trained[1] - trained[0]), height: floor - top, class: 'trained'})
     this.up = errorAxis(chart, this.size)
-    for (const value of setup.dial.ticks) {
+    this.ticks = setup.dial.ticks.map(value => {
       const x = this.across(value)
       draw('line', chart, {x1: x, x2: x, y1: floor, y2: floor + 4, class: 'axis'})
-      tick(chart, x, floor + 1.3 * em, `${value}`)
-    }
+      return [x, tick(chart, x, floor + 1.3 * em, `${value}`)]
+    })
     if (setup.window) this.brackets(setup.window, 'window')
     const ends = []
     for (const one of setup.predictors) {

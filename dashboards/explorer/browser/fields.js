@@ -143,7 +143,7 @@ class Fields {
     this.middle.append(this.readout)
     for (const one of predictors) {
       this.column(this.pair, one)
-      button(this.switch, one.name, () => this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
+      this.parts[one.key].way = button(this.switch, one.name, () => this.parts[one.key].column.scrollIntoView({behavior: 'smooth', block: 'nearest', inline: 'start'}))
     }
     const box = make('section', this.below, {className: 'cut'})
     box.setAttribute('aria-label', this.timed ? 'Errors over time' : 'Cut through the fields')
@@ -190,17 +190,19 @@ class Fields {
     this.watch(this.fields[key], key !== 'source')
   }
 
-  // Without a fine-tuning the error of the first prediction stands beside it, larger, and below is what to do next.
+  // Without a fine-tuning the error of the first prediction stands beside it, larger, and below is what to do next; without
+  // any operator that stands there.
   arrange({numbers}) {
-    const [first, ...others] = this.predictors, alone = !others.some(({key}) => numbers[key])
-    for (const {key} of others) for (const part of [this.parts[key].column, this.parts[key].misfit]) part.classList.toggle('absent', !numbers[key])
-    this.columns.style.setProperty('--count', alone ? 4 : 3 + others.filter(({key}) => numbers[key]).length)
+    const {columns, predictors: [first], parts, pair, card, below} = this
+    const shown = this.predictors.filter(({key}) => numbers[key]), alone = !shown.length ? 'none' : shown.at(-1) === first ? 'alone' : ''
+    for (const {key} of this.predictors) for (const part of ['column', 'misfit', 'way']) parts[key][part].classList.toggle('absent', !numbers[key])
+    columns.style.setProperty('--count', alone ? 4 : 2 + shown.length)
     if (alone === this.alone) return
     this.alone = alone
-    this.columns.classList.toggle('alone', alone)
-    const {misfit} = this.parts[first.key]
-    if (alone) { this.pair.after(misfit); this.bars.append(this.shares.section) }
-    else { this.card.after(misfit); this.below.append(this.shares.section) }
+    columns.classList.toggle('alone', alone !== '')
+    below.firstChild.nextSibling.after(card, ...this.predictors.map(({key}) => parts[key].misfit), this.shares.section)
+    if (alone) pair.after(alone === 'none' ? card : parts[first.key].misfit)
+    if (alone) this.bars.append(this.shares.section)
   }
   offer({results, model, trains}) { // what to do next
     const known = results.slice(1), {next_choose, next_train, next_none} = this.texts
@@ -252,7 +254,7 @@ class Fields {
     this.values.show([0, 0.5, 1].map(share => [share, brief(low + share * (high - low))]))
     this.fields.solution.paint(exact, points, linear(low, high, solution))
     for (const one of this.predictors) {
-      this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), frame.empty?.[one.key] ?? one.empty)
+      this.fields[one.key].paint(shown[one.key], points, linear(low, high, solution), frame.empty?.[one.key])
       this.errors[one.key].paint(arrays[one.key], points, logarithmic(frame.rms, error))
       const numbers = frame.numbers[one.key], {big, bounds, head, column} = this.parts[one.key]
       set(big, numbers ? percent(numbers.error) : '–')

@@ -18,9 +18,9 @@ function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [],
   const up = value => size.height - size.bottom - (Math.max(low, Math.log10(value)) - low) / (high - low) * (size.height - size.top - size.bottom)
   for (let power = low; power <= high; power++) {
     draw('line', svg, {x1: size.left, x2: size.width - size.right, y1: up(10 ** power), y2: up(10 ** power), class: 'grid'})
-    tick(svg, size.left - 5, up(10 ** power) + 4, unit(10 ** power), 'end')
+    tick(svg, size.left - 5, up(10 ** power) + 0.35 * size.em, unit(10 ** power), 'end')
   }
-  for (const value of xs) tick(svg, across(value), size.height - 20, `${value}`)
+  for (const value of xs) tick(svg, across(value), size.height - 1.75 * size.em, `${value}`)
   for (const value of marked) draw('path', svg, {d: `M${across(value)} ${size.height - size.bottom}l-4 -9h8z`, class: 'resonance'})
   tick(svg, (size.left + size.width) / 2, size.height - 4, x)
   for (const {name, color, dash, points, act} of lines) {
@@ -76,20 +76,15 @@ class Insight {
   }
   open(key) {
     if (key === this.shown) return
-    const {columns, middle} = this.fields
-    if (this.shown === 'errors') this.room = columns.getBoundingClientRect().bottom - middle.getBoundingClientRect().bottom
     this.shown = key
     this.mark()
     this.measure()
     this.send({insight: key})
   }
-  measure() { // the page is meanwhile as high as it will be
-    const {panel} = this.fields, count = {atlas: Object.keys(this.fields.frame?.numbers ?? {}).length, spectrum: 4}[this.shown] ?? 1
+  measure() { // the page is meanwhile as high as it will be, where the charts stand in one row
+    const {panel} = this.fields
     panel.replaceChildren(this.shown === 'errors' ? '' : 'Measuring …')
     panel.classList.remove('stale')
-    const {width, height} = this.size(this.shown === 'spectrum' ? 4 : 3), title = 1.5 * parseFloat(getComputedStyle(panel).fontSize)
-    const rows = Math.ceil(count / Math.max(1, Math.floor((panel.clientWidth + 12) / (width + 12))))
-    panel.style.minHeight = `${Math.max(this.room, rows * (height + title + 4) - 4)}px`
   }
   mark() {
     for (const tab of this.tabs) {
@@ -109,9 +104,10 @@ class Insight {
     this[message.tab](make('div', panel, {className: 'charts'}), message)
     panel.dataset.shown = message.tab
   }
-  size(count) { // of one of several charts beside each other, as high as the fields are
-    const width = Math.max(260, Math.min(460, this.fields.panel.clientWidth / count - 12))
-    return {width, height: Math.max(170, this.fields.fields.solution.frame.clientHeight), left: 52, right: 12, top: 6, bottom: 34}
+  size(count) { // of one of several charts beside each other, as high as the errors are
+    const {panel} = this.fields, style = getComputedStyle(panel), em = parseFloat(style.getPropertyValue('--tick'))
+    const width = Math.max(260, Math.min(42 * em, panel.clientWidth / count - 12))
+    return {width, height: parseFloat(style.minHeight) - 1.5 * parseFloat(style.fontSize) - 1, left: 4.7 * em, right: em, top: 6, bottom: 3 * em, em}
   }
   known(values) { return this.setup.predictors.filter(one => values[one.key]) }
 
@@ -136,10 +132,10 @@ class Insight {
       }))
       const nearest = (values, value) => values.reduce((best, other, i) => Math.abs(other - value) < Math.abs(values[best] - value) ? i : best, 0)
       draw('rect', svg, {x: left(nearest(dial.values, at.dial)), y: top(nearest(across.values, at.across)), width: w, height: h, class: 'here'})
-      dial.values.forEach((value, i) => { if (i % 4 === 0) tick(svg, left(i) + w / 2, size.height - 20, number(Number(value.toPrecision(2)))) })
-      across.values.forEach((value, j) => { if (j % 3 === 0) tick(svg, size.left - 4, top(j) + h / 2 + 4, name(value), 'end') })
+      dial.values.forEach((value, i) => { if (i % 4 === 0) tick(svg, left(i) + w / 2, size.height - 1.75 * size.em, number(Number(value.toPrecision(2)))) })
+      across.values.forEach((value, j) => { if (j % 3 === 0) tick(svg, size.left - 4, top(j) + h / 2 + 0.35 * size.em, name(value), 'end') })
       tick(svg, (size.left + size.width) / 2, size.height - 4, dial.title)
-      draw('text', svg, {transform: `translate(10 ${size.height / 2 - 10}) rotate(-90)`, class: 'tick', 'text-anchor': 'middle'}, across.title)
+      draw('text', svg, {transform: `translate(${size.em} ${size.height / 2 - 10}) rotate(-90)`, class: 'tick', 'text-anchor': 'middle'}, across.title)
     }
   }
 

@@ -70,9 +70,6 @@ export function render({model, el}) {
   const lesson = new Lesson(body, send, model.texts)
   const keep = new Keep(tools, send, () => picture(dial, fields, sentence.textContent, model.style))
   const present = button(tools, 'Present', () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen(), {className: 'present'})
-  document.addEventListener('keydown', event => { // where the browser itself does not, as one without a window
-    if (event.key === 'Escape' && document.fullscreenElement) document.exitFullscreen()
-  })
   root.addEventListener('fullscreenchange', () => set(present, document.fullscreenElement ? 'Leave' : 'Present'))
   let drawings = {}, drawn = null // what is painted, and what of it was painted last
   new ResizeObserver(() => { // on a phone the examples stick to the bottom with the dial
@@ -176,6 +173,7 @@ export function render({model, el}) {
   })
   document.addEventListener('keydown', event => { // space plays, where it means nothing else, and what was painted is undone
     const at = event.composedPath()[0]
+    if (event.key === 'Escape' && document.fullscreenElement) document.exitFullscreen() // a browser without a window does not
     if (!(at === document.body || root.contains(at))) return
     if (event.key === 'z' && (event.ctrlKey || event.metaKey) && drawn) { event.preventDefault(); drawn.undo() }
     if (event.key !== ' ' || !setup?.steps) return

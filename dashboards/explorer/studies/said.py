@@ -37,14 +37,21 @@ def _compared(pairs: list[list[dict]]) -> str:
     counts = sorted(set.intersection(*(tuned.keys() & scratch.keys() for tuned, scratch in starts))) if pairs else []
     if not counts:
         return ""
-    most, few = counts[-1], counts[len(counts) // 2]
+    most, few = counts[-1], counts[(len(counts) - 1) // 2]
     errors = [(tuned[most], scratch[most]) for tuned, scratch in starts]
-    saved = [saving for own in pairs for saving in savings(own) if saving.examples == few]
+    saved = [saving for own in pairs for saving in savings(own) if saving.examples == few < most]
     least = "at least " if any(saving.beyond for saving in saved) else ""
+    steps = [{record.get("steps") for record in select(own, examples=most)} for own in pairs]
+    equal = " in equal steps" if all(len(one) == 1 for one in steps) else ""
+    taken = (
+        f". To reach the error that fine-tuning has with {few:,}, it takes {least}"
+        f"{_ends(saving.from_scratch / saving.examples for saving in saved)} times as many examples"
+        if saved
+        else ""
+    )
     return (
-        f"With {most:,} examples, training from scratch has {_ends(median(b) / median(a) for a, b in errors)} times "
-        f"the error of fine-tuning. To reach the error that fine-tuning has with {few:,}, it takes {least}"
-        f"{_ends(saving.from_scratch / saving.examples for saving in saved)} times as many examples "
+        f"With {most:,} examples{equal}, training from scratch has "
+        f"{_ends(median(b) / median(a) for a, b in errors)} times the error of fine-tuning{taken} "
         f"({_hedge([len(own) for pair in errors for own in pair], [max(a) >= min(b) for a, b in errors])})."
     )
 
@@ -73,5 +80,5 @@ def _lowest(picture: Picture) -> str:
     for record in picture.records.values():
         errors.setdefault((names[record["identity"]], record["examples"]), []).append(record["error"])
     (name, count), lowest = min(errors.items(), key=lambda item: median(item[1]))
-    given = f"{count:,} examples" if count else "no example"
-    return f"The lowest error is {percent(median(lowest), 2)}: {name}, with {given}."
+    given = f"{name}, with {count:,} examples" if count else name.replace("fine-tuned", "zero-shot")
+    return f"The lowest error is {percent(median(lowest), 2)}: {given}."
