@@ -14,20 +14,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from playwright.sync_api import sync_playwright
 
 from sciml_fm_core import find_system
+from sciml_fm_core.models.export import export_function
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 pytest.importorskip("panel")
-for package in ("onnx", "onnxscript", "onnxruntime"):
+for package in ("onnx", "onnxscript"):
     pytest.importorskip(package)
+onnxruntime = pytest.importorskip("onnxruntime")
 
 from explorer.bundles import find_bundles  # noqa: E402
 from explorer.compute import compute  # noqa: E402
 from explorer.link import restore  # noqa: E402
 from explorer.shared import shared_operator, shipped_results  # noqa: E402
-from explorer.site import build, runtime  # noqa: E402
+from explorer.site import build, graphs, runtime  # noqa: E402
 from explorer.state import ExploreState  # noqa: E402
 from test_dashboard_browser import ARGUMENTS, chromium  # noqa: E402
 
@@ -196,12 +199,34 @@ def test_the_runtime_is_what_was_expected(tmp_path):
 
 def test_weights_are_read_as_they_are_stored():
     operator = shared_operator(find_bundles()[0]["sys-1"])
-    weights = build.graphs.network(operator, find_system("poisson"))[1]
+    weights = graphs.network(operator, find_system("poisson"))[1]
     content, about = build.stored("sys-1", weights)
     sizes = {"half": 2, "float": 4}
     assert sum(count * sizes[kind] for count, kind in about["parts"]) == len(content)
     first, (count, kind) = next(iter(weights.values())), about["parts"][0]
     assert np.array_equal(np.frombuffer(content, "<f2" if kind == "half" else "<f4", count), first.numpy().ravel())
+
+
+@pytest.mark.parametrize("name", ["hyper_diffusion", *(["navier_stokes"] if WHOLE else [])])
+def test_an_evolution_is_stepped_through_as_by_its_solver(name, tmp_path):
+    system, n, count = find_system(name), 16, 3
+    dial = torch.linspace(*next(iter(system.shifts.values())), count, dtype=torch.float64)
+    parameters = torch.tensor([[each.default for each in system.parameters]] * count, dtype=torch.float64)
+    source = system.draw(dial, parameters, (n, n), torch.Generator().manual_seed(0)).float()
+    needed, (time, substeps) = graphs.taken(system), graphs.timing(system)
+    given = {"source": source, "dial": dial, "parameters": parameters}
+    begun, advance = graphs.begun(system, n), graphs.advance(system, n)
+    assert export_function(begun, tmp_path / "begin.onnx", given, [*graphs.BEGUN, *needed]) < 1e-5
+    coefficients, state, *found = begun({}, *given.values())
+    taken = {"state": state, "coefficients": coefficients} | dict(zip(needed, found, strict=True))
+    assert export_function(advance, tmp_path / "advance.onnx", taken, graphs.ADVANCED) < 1e-5
+    session = onnxruntime.InferenceSession(str(tmp_path / "advance.onnx"))
+    feeds = {key: value.numpy() for key, value in taken.items()}
+    for _ in range(2 * substeps):
+        feeds["state"], shown = session.run(None, feeds)
+    assert (system.time(coefficients) == time).all()
+    expected = system.trajectory(source.double(), coefficients, 2)[:, 2]
+    assert (torch.from_numpy(shown) - expected).norm() <= 1e-6 * expected.norm()
 
 
 @pytest.mark.skipif(not WHOLE, reason="of a whole site, on a quiet machine: SCIML_FM_SITE=FOLDER")

@@ -23,6 +23,7 @@ from explorer.error_curves import along, mean_at, mean_errors, sweep_amplitudes
 from explorer.films import Film
 from explorer.insight import examples_curve
 from explorer.lesson_card import LessonCard
+from explorer.lessons import find_lessons
 from explorer.link import query_of, result_name
 from explorer.setup import setup_message
 from explorer.shared import shared_operator, shipped_results
@@ -50,11 +51,15 @@ MOVING, RESTING = 64, 128
 SEEDS, SPARSITIES = range(24), tuple(round(0.05 * i, 2) for i in range(20))
 """Of the random sources that the page has: their amplitudes are drawn here."""
 SIZES = 2
-"""Of the fine-tunings of an operator the page has those on the smallest numbers of examples: so many of them."""
+"""Of the fine-tunings of an operator the page has those that lessons name, and others on few examples up to so many."""
+LEFT_OUT = ("mixed", "sys-1-symbol")
+"""Operators that the page has no room for."""
 STATES = range(6)
 """Seeds of the initial states of evolutions, which are not Gaussians, and are here as they are."""
 STEPPING = "step"
 """Normalisation of the operators that take the steps of evolutions here."""
+LARGEST_DIFFERENCE = 1e-4
+"""Relative difference to PyTorch above which a graph is not written; errors are shown in two digits."""
 EXAMPLES = 3
 """Examples that each graph is traced and checked with."""
 COMMON, OF_SYSTEM = (
@@ -78,7 +83,7 @@ def write_site(
     Raises:
         ValueError: if a system is not there or cannot be computed in a browser, or the runtime is not to be had.
     """
-    chosen = [SYSTEMS[name] for name in systems or SYSTEMS if systems or is_computed(SYSTEMS[name])]
+    chosen = [SYSTEMS[name] for name in systems or SYSTEMS if systems or is_offered(SYSTEMS[name])]
     if bad := [each.name for each in chosen if not is_computed(each)]:
         raise ValueError(
             f"site: expected systems that a symbol or ETDRK4 solves, and that operators are shipped for, got "
@@ -99,6 +104,11 @@ def is_computed(system: System) -> bool:
     return type(system)._states is Evolution._states and len(system.outputs) == 1
 
 
+def is_offered(system: System) -> bool:
+    """Whether the page has it where none is named: an evolution if a lesson is about it."""
+    return is_computed(system) and (not isinstance(system, Evolution) or system.name in str(find_lessons()[0]))
+
+
 class Site:
     """One folder in the making.
 
@@ -109,11 +119,14 @@ class Site:
     def __init__(self, folder: Path, systems: Sequence[System], tell: Callable[[str], None]):
         self.folder, self.systems, self.tell = folder, systems, tell
         bundles, _ = find_bundles()
-        shipped = {name: bundle for name, bundle in bundles.items() if bundle.shipped}
-        kept = {
-            owner: dict(sorted(results.items(), key=lambda pair: pair[1].settings.examples)[:SIZES])
-            for owner, results in shipped_results().items()
-        }
+        shipped = {name: bundle for name, bundle in bundles.items() if bundle.shipped and name not in LEFT_OUT}
+        asked, kept = str(find_lessons()[0]), {}
+        for owner, results in shipped_results().items():
+            named = f"&model={owner[1]}&" in asked
+            chosen = [key for key, one in results.items() if named and f"&result={result_name(one)}" in asked]
+            fewest = sorted(results, key=lambda key: results[key].settings.examples)
+            chosen += [key for key in fewest if key not in chosen][: max(0, SIZES - len(chosen))]
+            kept[owner] = {key: result for key, result in results.items() if key in chosen}
         self.state = ExploreState(shipped, shared_operator, kept=kept)
         self.operators: dict[str, Operator] = {}
         self.networks: dict[str, str] = {}  # graph by what it is made of
@@ -174,7 +187,7 @@ class Site:
         """Write a graph, compressed."""
         self.tell(name)
         path = self.folder / "graphs" / f"{name}.onnx"
-        export_function(function, path, given, results, weights)
+        export_function(function, path, given, results, weights, LARGEST_DIFFERENCE)
         self.binary(f"graphs/{path.name}", path.read_bytes())
         path.unlink()
 
@@ -191,7 +204,7 @@ class Site:
         message = setup_message(state)
         entry = self.page["systems"][system.name] = {
             "setup": {name: message[name] for name in OF_SYSTEM if name in message},
-            "model": state.bundle_name,
+            "model": self.model_for(system),
             "zero_mean": system.zero_mean,
             "limit": system.max_solution,
             "parameters": [
@@ -205,6 +218,7 @@ class Site:
             "models": {bundle.name: self.model(system, bundle.name) for bundle in self.bundles_of(system)},
         }  # fmt: skip
         state.choose_system(system.name)
+        state.choose_bundle(entry["model"])
         if isinstance(system, Evolution):
             header, arrays = Film(replace(state.query(), resolution=MOVING)).message()
             entry["time"], entry["substeps"] = graphs.timing(system)
@@ -218,6 +232,11 @@ class Site:
             header, arrays = frame_message(compute(replace(state.query(), resolution=RESTING)), mean)
             entry["sweep"] = sweep_amplitudes(system, stream(0, "explore", "sweep"))[1].flatten().tolist()
         self.binary(f"frames/{system.name}", pack({"kind": "frame", **header}, arrays))
+
+    def model_for(self, system: System) -> str:
+        """The model that a system opens with."""
+        names = [each.name for each in self.bundles_of(system)]
+        return self.state.bundle_name if self.state.bundle_name in names else names[0]
 
     def bundles_of(self, system: System) -> list[Bundle]:
         """Models of a system that the page has."""

@@ -145,7 +145,10 @@ function setUp() {
   tell({kind: 'curves', reset: true, curves})
   settings()
 }
-const operators = () => ({...modelOf().operators, ...resultOf().operators})
+function operators() { // in the order of the page
+  const known = {...modelOf().operators, ...resultOf().operators}
+  return Object.fromEntries(page.common.predictors.filter(({key}) => key in known).map(({key}) => [key, known[key]]))
+}
 function tellAddress() {
   const now = choices(), text = query()
   tell({kind: 'address', query: text, push: chosen !== null && chosen !== now})
@@ -200,9 +203,9 @@ const single = tensor => ({...tensor, type: 'float32', data: Float32Array.from(t
 async function compute(n) {
   const {system, dial} = state, shown = operators(), at = turn, {given} = resultOf()
   const {values, takes, makes} = await asks(n)
-  const solved = await ask(0, {values, wanted: ['source', 'coefficients', 'solution', 'residual', 'rms', 'largest'], steps: [
+  const solved = await ask(0, {values, wanted: ['source', 'coefficients', 'solution', 'rms', 'largest'], steps: [
     ...makes,
-    {graph: `solve-${system}-${n}`, takes, gives: {coefficients: 'coefficients', solution: 'solution', residual: 'residual', rms: 'rms', largest: 'largest'}},
+    {graph: `solve-${system}-${n}`, takes, gives: {coefficients: 'coefficients', solution: 'solution', rms: 'rms', largest: 'largest'}},
   ]})
   if (![...solved.coefficients.data].every(Number.isFinite)) throw new Error('The dial cannot be set so far with this source and flow direction: turn the flow or lower the ratio.')
   const known = {source: solved.source, solution: solved.solution, exact: solved.coefficients, coefficients: single(solved.coefficients)}
@@ -217,7 +220,7 @@ async function compute(n) {
     arrays[key] = error.data
     numbers[key] = {error: finite(relative.data[0]), residual: finite(residual.data[0]), bounds: [lower.data[0], finite(upper.data[0])]}
   })
-  return {system, dial, points: n, given, rms: solved.rms.data[0] || 1, residual: solved.residual.data[0],
+  return {system, dial, points: n, given, rms: solved.rms.data[0] || 1, residual: null,
     largest: solved.largest.data[0], learning: [], numbers, arrays, turn: at}
 }
 
