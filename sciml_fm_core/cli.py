@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -389,6 +390,7 @@ def pretrain(
             operator.card["errors_measured_on"] = f"{tested} per task, seed 0"
         operator.save(output)
     console.print(_card_table(operator.card, str(output)))
+    console.print(f"Look at it: sciml-fm explore {shlex.quote(str(output))}", soft_wrap=True, highlight=False)
 
 
 def _schedule(
@@ -1006,7 +1008,7 @@ def bench(context: typer.Context) -> None:
 def _card_table(card: dict, title: str) -> Table:
     table = Table("card", title)
     for key, value in card.items():
-        if key == "curve":
+        if key == "curve" or value == []:
             continue
         if key == "errors":
             value = ", ".join(f"{label} {error:.2%}" for label, error in value.items())

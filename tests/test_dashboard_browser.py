@@ -240,7 +240,7 @@ def test_dial_turned_by_keyboard(page):
     page.keyboard.press("ArrowLeft")
     expect(dial(page)).to_have_attribute("aria-valuetext", "18")
     page.keyboard.press("Home")
-    expect(shown(page, "sentence")).to_contain_text("= 1, inside the training range")
+    expect(shown(page, "sentence")).to_contain_text("is 1, inside the training range")
 
 
 def test_dial_dragged_on_the_curve(page):

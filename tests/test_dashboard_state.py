@@ -457,7 +457,7 @@ def test_a_roll_out_that_blows_up_is_blank_and_said(film_of):
     header, arrays = film.message()
     assert arrays.keys() == {"solution"}
     assert header["numbers"]["zero_shot"] == {"error": None, "correlation": 0}
-    assert "lost (correlation below 0.8): step 2 (blows up at 2)" in header["sentence"]
+    assert "is below 0.8 from step 2 (no number from step 2 on)" in header["sentence"]
     assert pack(header, arrays), "all of it can be sent"
 
 

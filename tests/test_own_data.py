@@ -63,6 +63,7 @@ def test_three_commands(run, own, tmp_path):
     code, out, _ = run("info", "own.npz")
     assert (code, out.splitlines()[-1]) == (0, "Try: sciml-fm pretrain " + " ".join(own))
     code, out, err = run("pretrain", *own, *FEW, "--output", "own.safetensors")
+    assert "Look at it: sciml-fm explore own.safetensors" in out
     assert code == 0, err
     operator = load_operator("own.safetensors")
     card = operator.card

@@ -52,10 +52,11 @@ def test_steps_are_shown_and_played_by_space(page):
     first, error = field(page, "Solver u"), percent(shown(page, "zero_shot-error").inner_text())
     expect(shown(page, "sentence")).to_have_text(
         re.compile(
-            r"^Zero-shot: error \S+ % after 1 step, \S+ % after 10\. Correlation with the solver below 0.8: never\."
+            r"^Zero-shot: the error is \S+ % after 1 step and \S+ % after 10\. "
+            r"The correlation with the solver is below 0.8 at no step\."
         )
     )
-    expect(shown(page, "sentence")).to_contain_text(re.compile(r"A step: solver \S+ ms, network \S+ ms\.$"))
+    expect(shown(page, "sentence")).to_contain_text(re.compile(r"solver \S+ ms and the network \S+ ms\.$"))
     time = page.get_by_role("slider", name="Step in time")
     time.press("End")
     expect(page.locator(".operator-stage")).to_have_attribute("data-step", "40")

@@ -57,7 +57,7 @@ class AdaptView:
         self._following = self._pending = False
         self._latest: tuple[tuple[str, str], JobState] = (("", ""), JobState())
         self.examples = Select.from_param(state.param.examples, width=320)
-        self.low = NumberInput(label="Adapt from", step=0.1, width=150)
+        self.low = NumberInput(label="Dial from", step=0.1, width=150)
         self.high = NumberInput(label="to", step=0.1, width=150)
         self.rate = Select.from_param(state.param.learning_rate, width=150)
         self.steps = WholeInput.from_param(state.param.steps, step=10, width=150)
@@ -264,13 +264,16 @@ class AdaptView:
 def _summary(adapted: Adapted) -> str:
     """Write the errors of a fine-tuning as HTML."""
     settings, rates = adapted.settings, adapted.learning_rates
-    errors = ", ".join(
-        f"{PREDICTIONS[key].name.lower()} <b data-test='kept-{key}'>{text.percent(error)}</b>"
+    errors = " and ".join(
+        f"<b data-test='kept-{key}'>{text.percent(error)}</b> {PREDICTIONS[key].name.lower()}"
         for key, error in adapted.errors.items()
     )
-    rate = "; learning rate " + " and ".join(f"{rate:g}" for rate in rates.values()) if rates else ""
+    rate = ", learning rate " + " and ".join(dict.fromkeys(f"{rate:g}" for rate in rates.values())) if rates else ""
     task = escape(settings.task.label)
-    return f"Mean error on held-out {task}, {settings.given}, {settings.steps} steps{rate}: {errors}"
+    return (
+        f"The mean error on held-out examples of {task} is {errors}, after training on {settings.given}, "
+        f"{settings.steps} steps{rate}."
+    )
 
 
 def _empty() -> ColumnDataSource:

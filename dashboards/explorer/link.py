@@ -154,9 +154,12 @@ def _rows(text: str) -> list[list[str]]:
 
 
 def _number(text: str, low: float, high: float) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not low <= value <= high:  # not a number is in no range
-        raise ValueError(f"expected a number from {low:g} to {high:g}")
+        raise ValueError(f"expected a number from {low:.10g} to {high:.10g}")
     return value
 
 
@@ -179,8 +182,8 @@ def _show_result(state: ExploreState, text: str) -> None:
         raise Gone("it is one of that operator")
     settings = settings_of(state, text)
     raise Gone(
-        f"the operator fine-tuned on {settings.given} of {settings.task.label} is gone, as all that a page trained is "
-        "when it is closed; it can be trained again"
+        f"the operator fine-tuned on {settings.given} of {settings.task.label} is gone, as what a page trains is kept "
+        "only there, and only until it is closed; it can be trained again"
     )
 
 

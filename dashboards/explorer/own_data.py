@@ -262,7 +262,7 @@ class OwnData:
         self.operator = Select(label="Operator", options=list(self.bundles), value=start, width=300)
         self.example = WholeInput(label="Example", value=1, start=1, end=1, width=90)
         self.output = Select(label="Field", options=[], width=160, visible=False)
-        move = partial(pn.widgets.Button, button_style="outline", width=90, margin=(22, 4, 0, 4))
+        move = partial(pmui.Button, variant="outlined", width=90, margin=(22, 4, 0, 4))
         self.buttons = [move(label=label) for label in ("Previous", "Next", "Worst")]
         for button, act in zip(
             self.buttons, (partial(self._move, -1), partial(self._move, 1), self._worst), strict=True

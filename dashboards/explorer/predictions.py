@@ -31,6 +31,7 @@ class Predictor:
         unlabelled: whether `train` can do without labels, by ``unlabelled=task``.
         stage: what the page says meanwhile.
         adapted: its operator changes with the result of a fine-tuning that is shown.
+        about: what it is, in a sentence.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Predictor:
     unlabelled: bool = False
     stage: str = ""
     adapted: bool = True
+    about: str = ""
 
 
 def _kept(key: str) -> Callable[[ExploreState], Load | None]:
@@ -63,6 +65,7 @@ _ENTRIES = (
         dash="solid",
         loader=lambda state: state.loader() if state.bundle else None,
         adapted=False,
+        about="The network as it was pre-trained, without any further example.",
     ),
     Predictor(
         key="fine_tuned",
@@ -73,6 +76,7 @@ _ENTRIES = (
         train=fine_tune,
         unlabelled=True,
         stage="fine-tuning",
+        about="The pre-trained network, trained further on a few examples of the physics between the brackets.",
     ),
     Predictor(
         key="from_scratch",
@@ -82,6 +86,7 @@ _ENTRIES = (
         loader=_kept("from_scratch"),
         train=train_from_scratch,
         stage="training from scratch",
+        about="The same network, trained on the same few examples alone, from random weights.",
     ),
 )
 PREDICTIONS: dict[str, Predictor] = {entry.key: entry for entry in _ENTRIES}

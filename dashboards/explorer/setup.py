@@ -61,7 +61,7 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
         "further": [{"key": name, "name": name[:1].upper() + name[1:]} for name in further_fields(system)],
         "predictors": [
             {"key": one.key, "name": one.name, "color": one.color, "dash": DASHES[one.dash],
-             "adapted": one.adapted}
+             "adapted": one.adapted, "about": one.about}
             for one in PREDICTIONS.values()
         ],
         "results": results,

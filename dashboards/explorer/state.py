@@ -375,7 +375,10 @@ class ExploreState(param.Parameterized):
 def _placed(rows: Sequence[Sequence[Any]]) -> list[tuple[float, ...]]:
     if len(rows) > LIMITS.gaussians:
         raise TooMuch(f"Expected at most {LIMITS.gaussians} Gaussians on this server, got {len(rows)}: remove some.")
-    placed = [tuple(map(float, row)) for row in rows]
+    try:
+        placed = [tuple(map(float, row)) for row in rows]
+    except (TypeError, ValueError):
+        placed = [()]
     if not all(len(row) == 3 and all(map(math.isfinite, row)) for row in placed):
         raise ValueError("expected x, y and an amplitude for each Gaussian, all finite")
     return [(x % 1, y % 1, within(size, -1, 1)) for x, y, size in placed]

@@ -55,15 +55,15 @@ SENTENCE = {
 
 
 FILM = {
-    "solver": "A step: solver {duration}",
+    "solver": "One step takes the solver {duration}",
     "none": "No operator is chosen. {solver}.",
-    "follows": "{name}: error {first} after 1 step{tenth}. Correlation with the solver below {correlated}: {said}. "
-    "{solver}, network {duration}.",
-    "tenth": ", {error} after 10",
+    "follows": "{name}: the error is {first} after 1 step{tenth}. The correlation with the solver is below "
+    "{correlated} {said}. {solver} and the network {duration}.",
+    "tenth": " and {error} after 10",
     "lost": "from step {step}",
-    "never": "never",
-    "yet": "not yet",
-    "blows": "{when} (blows up at {step})",
+    "never": "at no step",
+    "yet": "at no step so far",
+    "blows": "{when} (no number from step {step} on)",
     "ended": "{said} The solver ends: {reason}.",
 }
 """Parts of `film_sentence`."""
@@ -140,8 +140,8 @@ def film_sentence(
         over: whether there is no further step.
 
     >>> said = film_sentence({"a": [0.02] * 40}, {"a": 33}, {"solver": 0.2, "a": 0.008}, {"a": "Zero-shot"}, True)
-    >>> said[:49], said[-36:]
-    ('Zero-shot: error 2 % after 1 step, 2 % after 10. ', 'A step: solver 200 ms, network 8 ms.')
+    >>> said[:59], said[-22:]
+    ('Zero-shot: the error is 2 % after 1 step and 2 % after 10. ', ' and the network 8 ms.')
     """
     solver = FILM["solver"].format(duration=_duration(seconds["solver"]))
     if not errors:

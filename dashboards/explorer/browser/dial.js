@@ -108,11 +108,15 @@ class Dial {
     chart.replaceChildren()
     if (trained) draw('rect', chart, {x: trained[0], y: top, width: Math.max(2, trained[1] - trained[0]), height: floor - top, class: 'trained'})
     this.up = errorAxis(chart, this.size)
-    this.ticks = setup.dial.ticks.map(value => {
-      const x = this.across(value)
+    this.ticks = []
+    let free = -Infinity // where the last number ended
+    for (const value of setup.dial.ticks) {
+      const x = this.across(value), half = 0.32 * `${value}`.length * em
       draw('line', chart, {x1: x, x2: x, y1: floor, y2: floor + 4, class: 'axis'})
-      return [x, tick(chart, x, floor + 1.3 * em, `${value}`)]
-    })
+      if (x - half < free) continue
+      free = x + half + 2
+      this.ticks.push([x, tick(chart, x, floor + 1.3 * em, `${value}`)])
+    }
     if (setup.window) this.brackets(setup.window, 'window')
     const ends = []
     for (const one of setup.predictors) {
@@ -170,7 +174,10 @@ class Dial {
     }
     at.push(this.size.left, this.size.width - this.size.right)
     const gaps = at.sort((a, b) => a - b).slice(1).map((x, i) => [x - at[i], (x + at[i]) / 2]).sort((a, b) => b[0] - a[0])
-    kinds.forEach((text, i) => { if (gaps[i]) tick(this.chart, gaps[i][1], floor - 0.4 * em, text) })
+    for (const text of kinds) { // what was trained is named where it was
+      const gap = gaps.findIndex(([, x]) => !text.startsWith('•') || x < this.across(trained[1]))
+      if (gap >= 0) tick(this.chart, gaps.splice(gap, 1)[0][1], floor - 0.4 * em, text)
+    }
   }
   mark(frame) { // errors of the example on the stage, which need not match the average
     this.frame = frame

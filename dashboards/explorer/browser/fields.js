@@ -167,7 +167,7 @@ class Fields {
     for (const one of predictors) {
       const section = this.parts[one.key].misfit = make('section', this.below, {className: 'misfit'})
       section.setAttribute('aria-label', `Error of ${one.name}`)
-      const head = heading(section, 'Error', this.texts.bounds)
+      const head = heading(section, 'Error', this.timed ? '' : this.texts.bounds)
       this.parts[one.key].bounds = make('small', head, {className: 'bounds'})
       this.parts[one.key].bounds.dataset.test = `${one.key}-bounds`
       this.errors[one.key] = new Field(section, `Error of ${one.name}`)
@@ -177,11 +177,11 @@ class Fields {
     this.shares.bar.title = this.texts.error_scale
     this.shares.show(DECADES)
   }
-  column(parent, {key, name, color, dash}) {
+  column(parent, {key, name, color, dash, about}) {
     const column = make('section', parent, {className: 'column'})
     column.setAttribute('aria-label', name)
     column.dataset.key = key
-    const head = heading(column, name)
+    const head = heading(column, name, about)
     if (color) head.firstChild.prepend(make('span', null, {className: 'swatch', style: `border-top: 3px ${DASHES[dash] ?? 'dotted'} ${color}`}))
     const big = make('div', head, {className: 'big'})
     big.dataset.test = `${key}-error`

@@ -90,6 +90,7 @@ export function render({model, el}) {
   }
   function offer(select, options, value) {
     select.replaceChildren(...options.map(one => make('option', null, {value: one.value, selected: one.value === value, title: one.title ?? ''}, one.label)))
+    select.title = select.selectedOptions[0]?.label ?? '' // where there is no room for all of it
   }
 
   function configure(next) {

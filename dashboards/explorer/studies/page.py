@@ -203,8 +203,9 @@ class RunDetails:
 def _made_by(details: Details) -> str:
     """The notebook and what repeats the run."""
     notebook = f"Figure made by <b data-test='notebook'>{details.notebook}</b>. " if details.notebook else ""
+    what = "all runs of the figure, with this one" if details.command.startswith("papermill") else "the run"
     return (
-        f"<div style='font-size:13px;margin:4px 0'>{notebook}To repeat the run:</div><pre data-test='command' "
+        f"<div style='font-size:13px;margin:4px 0'>{notebook}To repeat {what}:</div><pre data-test='command' "
         "style='font-size:11.5px;white-space:pre-wrap;overflow-wrap:anywhere;margin:0 0 6px;padding:6px 8px;"
         f"border-radius:4px;background:{COLOURS['ground']};user-select:all'>{escape(details.command)}</pre>"
     )

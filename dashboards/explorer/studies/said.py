@@ -44,8 +44,8 @@ def _compared(pairs: list[list[dict]]) -> str:
     steps = [{record.get("steps") for record in select(own, examples=most)} for own in pairs]
     equal = " in equal steps" if all(len(one) == 1 for one in steps) else ""
     taken = (
-        f", and for the error that fine-tuning has with {few:,} it takes {least}"
-        f"{_ends(saving.from_scratch / saving.examples for saving in saved)} times as many"
+        f". To reach the error that fine-tuning has with {few:,}, it takes {least}"
+        f"{_ends(saving.from_scratch / saving.examples for saving in saved)} times as many examples"
         if saved
         else ""
     )
