@@ -326,6 +326,7 @@ def test_a_touch_screen(browser, address):  # noqa: F811
     """The dial is turned by a finger, the predictions are swiped, and a finger on a picture scrolls the page."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     context.set_default_timeout(TIMEOUT)
+    expect.set_options(timeout=TIMEOUT)
     try:
         page = context.new_page()
         page.goto(address + CONTRAST)

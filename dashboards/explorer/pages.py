@@ -49,7 +49,15 @@ LOOK = {
     # The bar that tells that the server is busy has no name for a screen reader, and cannot be given one.
     ".MuiAppBar-root .MuiLinearProgress-root": {"display": "none"},
     "& .MuiToolbar-root": {"minHeight": "40px !important", "height": "40px"},
-    "& h3": {"fontSize": "1.2rem", "@media (max-width: 600px)": {"fontSize": ".9rem"}},
+    "& h3": {
+        "fontSize": "1.2rem",
+        "@media (max-width: 600px)": {
+            "fontSize": ".9rem",
+            "maxHeight": "2.4em",
+            "lineHeight": 1.2,
+            "overflow": "hidden",
+        },
+    },
 }
 
 

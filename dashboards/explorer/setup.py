@@ -35,7 +35,9 @@ def setup_message(state: ExploreState) -> dict[str, Any]:
     ]
     models = [{"value": one.name, "label": one.label} for one in state.bundles_of(system)]
     if state.bundle is None:
-        models.insert(0, {"value": "", "label": f"{state.gone.get('model', 'none')}: not here"})
+        models.insert(
+            0, {"value": "", "label": f"{state.gone['model']}: not here" if "model" in state.gone else "none"}
+        )
     keys = list(state.adapted)
     current = state.current
     return {

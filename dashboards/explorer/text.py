@@ -56,7 +56,7 @@ SENTENCE = {
 
 FILM = {
     "solver": "One step takes the solver {duration}",
-    "none": "No operator is chosen. {solver}.",
+    "none": "{solver}.",
     "follows": "{name}: the error is {first} after 1 step{tenth}. The correlation with the solver is below "
     "{correlated} {said}. {solver} and the network {duration}.",
     "tenth": " and {error} after 10",
@@ -142,6 +142,8 @@ def film_sentence(
     >>> said = film_sentence({"a": [0.02] * 40}, {"a": 33}, {"solver": 0.2, "a": 0.008}, {"a": "Zero-shot"}, True)
     >>> said[:59], said[-22:]
     ('Zero-shot: the error is 2 % after 1 step and 2 % after 10. ', ' and the network 8 ms.')
+    >>> film_sentence({}, {}, {"solver": 0.2}, {}, True)
+    'One step takes the solver 200 ms.'
     """
     solver = FILM["solver"].format(duration=_duration(seconds["solver"]))
     if not errors:

@@ -135,6 +135,7 @@ const notice = (text, more = {}) => tell({kind: 'notice', text: text[0].toUpperC
 
 function setUp() {
   const own = systemOf()
+  tell({kind: 'curves', reset: true, curves: {}}) // those of before may be of another dial
   tell({
     kind: 'setup', ...page.common, ...own.setup, ...modelOf().setup, window: resultOf().window, shown: state.result,
     system: state.system, model: state.model, drawn: state.drawn, gaussians: state.gaussians, training: null,
@@ -183,7 +184,7 @@ async function asks(n) { // what a frame is of: the source, the dial and the par
   const values = {
     dial: double([dial], [1]), parameters: double(parameters.map(one => state.parameters[one.name]), [1, parameters.length]),
   }
-  const takes = {source: 'source', dial: 'dial', ...(parameters.length ? {parameters: 'parameters'} : {})}
+  const takes = {source: 'source', dial: 'dial', parameters: 'parameters'}
   if (state.drawn) {
     if (!state.gaussians.some(([, , size]) => size)) throw new Error('The source is empty: click on its field to place a Gaussian, or choose a preset.')
     values.given = double(state.gaussians.flat(), [state.gaussians.length, 3])
