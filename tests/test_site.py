@@ -34,7 +34,7 @@ from explorer.site import build, graphs, runtime  # noqa: E402
 from explorer.state import ExploreState  # noqa: E402
 from test_dashboard_browser import ARGUMENTS, chromium  # noqa: E402
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]  # on a busy machine each graph takes a while to write
 WHOLE = os.environ.get("SCIML_FM_SITE")
 TIMEOUT = 120_000
 RESTS = "() => Number(document.documentElement.dataset.rests ?? 0)"
