@@ -117,13 +117,14 @@ adaptations: install
 	        --output runs/adapted/$$1-$$3.safetensors; done
 	cp runs/adapted/*.safetensors sciml_fm_core/weights/adapted/
 
-# One operator for the evolutions of one field, and its fine-tunings to Navier-Stokes; an hour and a half on one core.
+# One operator for the evolutions of one field and one for Gray-Scott, and fine-tunings; an hour and a half on one core.
 evolutions: install
 	mkdir -p runs/weights runs/adapted
-	$(BIN)/python benchmarks/evolutions.py scalar runs/weights
-	cp runs/weights/evolutions.safetensors sciml_fm_core/weights/
-	$(BIN)/python benchmarks/evolutions.py tunings runs/adapted
-	cp runs/adapted/evolutions-*.safetensors sciml_fm_core/weights/adapted/
+	set -e; for one in 'scalar evolutions' 'gray-scott gray-scott'; do set -- $$one; \
+	    $(BIN)/python benchmarks/evolutions.py $$1 runs/weights; \
+	    cp runs/weights/$$2.safetensors sciml_fm_core/weights/; \
+	    $(BIN)/python benchmarks/evolutions.py $$1-tunings runs/adapted; done
+	cp runs/adapted/evolutions-*.safetensors runs/adapted/gray-scott-*.safetensors sciml_fm_core/weights/adapted/
 
 # Four small operators for each of the paper's systems, which differ in their seeds alone; about forty minutes on one core.
 ensembles: install

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from sciml_fm_core.experiments import evolutions, import_all, variable_coefficients
+from sciml_fm_core.experiments import evolutions, import_all, step_losses, variable_coefficients
 from sciml_fm_core.experiments.convergence import runs as convergence
 from sciml_fm_core.experiments.darcy import runs as darcy
 from sciml_fm_core.experiments.low_precision import runs as low_precision
@@ -240,10 +240,30 @@ def repeat() -> str:
     return f"{notes}\n\n{table(header, rows)}"
 
 
+def tuned() -> str:
+    """Operators for evolutions as they ship, and their fine-tunings, from their cards."""
+    cards = {name: read_header(path).card for name, path in (shipped_operators() | shipped_adaptations()).items()}
+    steps = {name: card for name, card in cards.items() if card["recipe"] == "step"}
+    rows = []
+    for name, card in steps.items():
+        task = card.get("downstream_task") or next(
+            each["downstream_task"] for each in steps.values() if each.get("adapted_from") == name
+        )
+        measured = {f"`{name}`": card["errors_of_roll_outs"]}
+        if cheap := card.get("errors_of_the_cheap_step"):
+            measured["the cheap step alone"] = cheap
+        for shown_name, found in measured.items():
+            errors = (percent(found[each]) for each in ("single_step", "after_1", "after_5", "after_10"))
+            rows.append([task, shown_name, str(card.get("downstream_examples", "")), *errors])
+    about = "Mean relative errors on 32 test trajectories at 64 x 64, of weights before they were rounded."
+    header = ["task", "operator", "trajectories", "one step", "after 1", "after 5", "after 10"]
+    return f"{about}\n\n{table(header, sorted(rows))}"
+
+
 def adapted() -> str:
     """What was fine-tuned beforehand, and its twins from scratch, from their cards."""
     read = (read_header(path).card for path in shipped_adaptations().values())
-    cards = [card for card in read if card["adapted_from"] != "evolutions"]  # those have a page of their own
+    cards = [card for card in read if card["recipe"] != "step"]  # those have a page of their own
     tasks = list(dict.fromkeys((card["adapted_from"], card["downstream_task"]) for card in cards))
     counts = sorted({card["downstream_examples"] for card in cards})
     rows = []
@@ -439,6 +459,13 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             evolutions.few_trajectories_table,
             about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}; from random "
             "weights with twice the steps.",
+        ),
+        "tuned": tuned,
+        "losses": shown(
+            "step_losses",
+            step_losses.step_losses_table,
+            about="Mean relative errors at the end of a step on {test} test states at {resolution} x {resolution}; "
+            "{steps} training steps each.",
         ),
     },
     "dashboard.md": {"page": page},

@@ -8,7 +8,7 @@ import torch
 
 from sciml_fm_core import SYSTEMS, Evolution, Task
 from sciml_fm_core.physics.evolutions.states import smooth_states
-from sciml_fm_core.physics.spectral import parseval_weights, resample, wavenumbers
+from sciml_fm_core.physics.spectral import parseval_weights, resample, shell_sizes, wavenumbers
 from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.symmetries import turned_field
 from sciml_fm_core.physics.system import PRETRAINING
@@ -17,6 +17,7 @@ EVOLUTIONS = [name for name, system in SYSTEMS.items() if isinstance(system, Evo
 EXACT = [name for name in EVOLUTIONS if SYSTEMS[name].is_linear]
 VOLUMES = ["porous_medium", "stefan"]
 STEPPED = [name for name in EVOLUTIONS if name not in [*EXACT, *VOLUMES]]
+CARRIED = ["burgers", "active_scalar", "navier_stokes", "forced_navier_stokes"]
 KEEP_THE_MEAN = [*EXACT, "burgers", "active_scalar", "navier_stokes", "kuramoto_sivashinsky", "forced_navier_stokes"]
 
 
@@ -66,6 +67,44 @@ def test_half_the_step_has_a_sixteenth_of_the_error(name, counts):
     orders = [math.log2(errors[i] / errors[i + 1]) for i in range(2)]
     assert orders[-1] > 3.6, (errors, orders)
     assert errors[-1] > 1e-13  # else rounding was measured
+
+
+def taken_cheaply(system, state, coefficients):
+    made = system.cheap_step(state, coefficients)
+    added = torch.fft.irfft2(sum(made.increments), s=state.shape[-2:])
+    return made, system.linear_step(state, coefficients) + added
+
+
+@pytest.mark.parametrize("name", ["burgers", "navier_stokes", "allen_cahn", "swift_hohenberg", "gray_scott"])
+def test_a_cheap_step_that_is_short_is_of_fourth_order(name):
+    system, (state, coefficients) = SYSTEMS[name], drawn(name)
+    errors = []
+    for part in (16, 32):
+        short = coefficients.clone()
+        short[:, system.coefficient_names.index("time")] /= part
+        exact = system.trajectory(state, short, 1, substeps=8)[:, 1]
+        errors.append(difference(taken_cheaply(system, state, short)[1], exact))
+    assert 20 < errors[0] / errors[1] < 45  # of a single step: about the fifth power of two
+
+
+@pytest.mark.parametrize("name", [*STEPPED, *VOLUMES])
+def test_a_cheap_step_that_is_far_too_long_stays_finite(name):
+    """In the time of the labels; where N is advection, in twice that."""
+    system, (state, coefficients) = SYSTEMS[name], drawn(name, n=48)
+    coefficients[:, system.coefficient_names.index("time")] *= 1 + (name in CARRIED)
+    for _ in range(30):
+        state = taken_cheaply(system, state, coefficients.float())[1].float()
+        assert state.abs().max() < 1e2
+
+
+@pytest.mark.parametrize("name", ["burgers", "navier_stokes", "kuramoto_sivashinsky", "allen_cahn", "gray_scott"])
+def test_the_doubt_in_a_cheap_step_is_about_as_large_as_its_error(name):
+    system, (state, coefficients) = SYSTEMS[name], drawn(name, n=48, count=6)
+    states = system.trajectory(state, coefficients, 6)
+    made, found = taken_cheaply(system, states[:, 5], coefficients)
+    ratio = (shell_sizes(torch.fft.rfft2(found - states[:, 6])) / made.doubt)[..., 1:9]
+    assert 0.1 < ratio.median() < 10
+    assert ratio.max() < 100
 
 
 @pytest.mark.parametrize("name", [*STEPPED, *VOLUMES])

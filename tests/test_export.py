@@ -94,7 +94,7 @@ def test_a_solver_is_the_same_in_onnx(tmp_path):
 
 
 def test_a_step_of_an_evolution_as_a_program_with_half_weights(tmp_path):
-    normalization = StepNormalization((SYSTEMS["burgers"],), stages=1)
+    normalization = StepNormalization((SYSTEMS["burgers"],))
     config = FNOConfig(
         normalization.in_channels, width=4, modes=2, depth=1, mode_channels=normalization.channels("modes")
     )

@@ -325,6 +325,15 @@ def test_evolution_transfer(computed):
     assert pictures(notebook) == 1
 
 
+def test_step_losses(computed):
+    notebook, records = computed("step_losses")
+    shown = text(notebook)
+    for record in records:
+        assert percent(record["error"]) in shown, "computed, not canned"
+    assert "a small residual is no small error" in shown
+    assert pictures(notebook) == 1
+
+
 def test_training_range(computed):
     notebook, records = computed("training_range")
     shown = text(notebook)

@@ -15,6 +15,7 @@ from sciml_fm_core.evaluation.rollouts import (
 )
 from sciml_fm_core.models.normalization import StepNormalization
 from sciml_fm_core.physics.evolution import stages
+from sciml_fm_core.physics.spectral import shell_sizes, transform
 from sciml_fm_core.physics.trajectories import Trajectories, draw_trajectories
 from sciml_fm_core.training.transfer import new_operator
 
@@ -28,16 +29,16 @@ def drawn(task, count=3, steps=3, n=32, seed=0, **options):
     return draw_trajectories(task, count, steps, n, torch.Generator().manual_seed(seed), **options)
 
 
-def untrained(*tasks, form="exponential", count=4):
+def untrained(*tasks, form="corrected", count=4):
     """An operator with random weights; its normalisation needs no examples."""
     operator = new_operator(tasks or (BURGERS,), recipe="step", **SHAPE)
     normalization = StepNormalization(operator.systems, form, count)
-    if count != 4:
+    if form != "corrected":
         model = type(operator.model)(
             type(operator.model.config)(normalization.in_channels, mode_channels=4, **SHAPE),
             torch.Generator().manual_seed(0),
         )
-        return type(operator)(model, normalization)
+        return type(operator)(model, normalization, {"recipe": "step"})
     return type(operator)(operator.model, normalization, operator.card)
 
 
@@ -68,16 +69,29 @@ def test_the_pushes_are_the_stages_of_the_solver(number):
         assert torch.allclose(push, 1e-4 * rest(state), rtol=1e-2, atol=1e-2 * push.abs().max())
 
 
-def test_the_exponential_form_is_exact_without_a_rest():
+@pytest.mark.parametrize("form", ["corrected", "exponential"])
+def test_without_a_rest_a_step_is_exact(form):
     found = drawn(Task.parse("ADVDIFF(1e-4,3e-4)"), steps=200)  # so that a third of the state is left in the end
-    operator = untrained(LINEAR)
+    operator = untrained(LINEAR, form=form)
     went = rollout(operator, found.states[:, 0], found.coefficients, 200)
     assert rollout_errors(went, found.states).max() < 1e-5
     residual = untrained(LINEAR, form="residual")
     assert errors(residual, LINEAR, found).min() > 1e-2  # random weights
 
 
-@pytest.mark.parametrize("form", ["exponential", "residual"])
+@pytest.mark.parametrize("task", [NS, BURGERS])
+def test_waves_that_decay_keep_their_spectrum_whatever_the_weights(task):
+    found = drawn(task, 4, 60)
+    start, coefficients = found.states[:, 20], found.coefficients
+    kept = {}
+    for form in ("corrected", "exponential"):
+        went = rollout(untrained(task, form=form), start, coefficients, 40, task.system)
+        kept[form] = keeps_spectrum(went[:, -10:], found.states[:, -10:], 10).double().mean().item()
+    assert kept["corrected"] == 1
+    assert kept["exponential"] == 0
+
+
+@pytest.mark.parametrize("form", ["corrected", "exponential", "residual"])
 def test_a_prediction_scales_with_its_state(form):
     """With s u for a state, a rest that is quadratic is that of s times the strength: the network cannot tell them."""
     found, operator = drawn(BURGERS, n=32), untrained(form=form)
@@ -105,8 +119,7 @@ def test_an_operator_takes_evolutions_that_it_was_not_trained_for(tmp_path):
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_other_numbers_of_stages(number, tmp_path):
-    operator, found = untrained(BURGERS, count=number), drawn(BURGERS)
-    operator.card |= {"recipe": "step"}
+    operator, found = untrained(BURGERS, form="exponential", count=number), drawn(BURGERS)
     kept = load_operator(operator.save(tmp_path / "step.safetensors"))
     assert torch.isfinite(kept.predict(found.states[:, 0], found.coefficients)).all()
 
@@ -114,14 +127,28 @@ def test_other_numbers_of_stages(number, tmp_path):
 def test_a_roll_out_that_fails_is_no_number_from_there_on():
     operator, found = untrained(), drawn(BURGERS, steps=4)
     with torch.no_grad():
-        operator.model.output.bias.fill_(1e9)
-    operator.model.output.weight.data.mul_(1e9)
+        operator.model.output.bias.fill_(torch.nan)
     went = rollout(operator, found.states[:, 0], found.coefficients, 4)
     assert torch.equal(went[:, 0], found.states[:, 0])
     assert went[:, 1:].isnan().all()
     assert rollout_errors(went, found.states)[:, 1:].isinf().all()
     assert (correlations(went, found.states)[:, 1:] == 0).all()
     assert (steps_correlated(correlations(went, found.states)) == 1).all()
+
+
+def test_a_correction_is_bounded_by_the_doubt_in_the_cheap_step():
+    """A network that says too much, as it may far from its training, does not carry a roll-out away."""
+    found = drawn(BURGERS)
+    start, coefficients = found.states[:, 0], found.coefficients
+    silent, wild = untrained(), untrained()
+    with torch.no_grad():
+        wild.model.output.weight.mul_(1e9)
+        for parameter in silent.model.output.parameters():
+            parameter.zero_()
+    change = wild.predict(start, coefficients, BURGERS.system) - silent.predict(start, coefficients, BURGERS.system)
+    doubt = BURGERS.system.cheap_step(start, coefficients).doubt
+    share = shell_sizes(transform(change)) / doubt
+    assert 1 < share[:, 1:8].mean() < 2.5
 
 
 def test_spectra():

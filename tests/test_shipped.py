@@ -28,6 +28,7 @@ EVOLUTIONS = {
     "burgers": (2e-3, 0.1, 0.5),
     "allen_cahn": (1, 1.5e-3, 0.5),
     "kuramoto_sivashinsky": (20, 1),
+    "gray_scott": (0.04, 0.06, 8e-5, 4e-5, 20),
 }
 """Coefficients of evolutions, the time of a step included."""
 FIELDS = {
@@ -51,10 +52,14 @@ def numbers_of(predictor, coefficients):
             given = torch.stack(
                 [*(field(x, x[:, None]).expand(32, 32).float() for field in FIELDS[system.name]), given]
             )
+        if system.name == "gray_scott":  # a state of two fields
+            share = given.sigmoid()
+            given = torch.stack([1 - share / 2, share / 4])
         predicted = predictor.predict(
             given, torch.tensor((coefficients | EVOLUTIONS).get(system.name, ())).float(), system
         )
         field = predicted if isinstance(predicted, torch.Tensor) else predicted.mean
+        field = field.view(-1, 32, 32)[-1]
         found += [field.norm(), field[3, 5], field[16, 9], field[29, 30]]
     return [float(f"{number:.7g}") for number in map(float, found)]
 

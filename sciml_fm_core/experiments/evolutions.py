@@ -37,7 +37,7 @@ from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.loop import fit
-from sciml_fm_core.training.transfer import fine_tune, train_from_scratch
+from sciml_fm_core.training.transfer import fine_tune, new_operator, train_from_scratch
 
 LONGER = 2
 """Times as many steps as a fine-tuning takes, for a training from random weights."""
@@ -59,7 +59,7 @@ class RolloutRun(CustomRun):
 
     Attributes:
         task: of an evolution.
-        parent: shipped operator, or the path of a bundle.
+        parent: shipped operator, or the path of a bundle; where empty, the cheap step that operators correct, alone.
         steps: how many; errors are noted at those of `SHOWN`.
         count, resolution, seed: of the test trajectories.
     """
@@ -74,7 +74,8 @@ class RolloutRun(CustomRun):
 
     def measure(self, device):
         """Errors at the `SHOWN` steps; steps that stay correlated; what stays finite, and with its spectrum."""
-        task, operator = Task.parse(self.task), load_operator(self.parent, device)
+        task = Task.parse(self.task)
+        operator = load_operator(self.parent, device) if self.parent else silent(task).to(device)
         system = evolution(task.system)
         exact = split_trajectories(task, "test", self.count, self.steps, seed=self.seed, resolution=self.resolution)
         state, coefficients = exact.states[:, 0].to(device), exact.coefficients.to(device)
@@ -213,7 +214,7 @@ class ToldRun(CustomRun):
         form, stages: what the network is told, see `StepNormalization`.
         task: the evolution that is not among them.
         unrolled, push_forward, noise: see `Unrolled`; half of the training takes one step at a time.
-        steps, batch_size, resolution, seed: of the training.
+        steps, batch_size, resolution, seed: of the training; with 0 steps the network says nothing.
         test, length: test trajectories, and their steps.
     """
 
@@ -250,7 +251,10 @@ class ToldRun(CustomRun):
             tasks, self.batch_size, unrolled, resolution=self.resolution, seed=self.seed, device=device
         )
         training = time.process_time()
-        fit(operator, batches, TrainConfig(steps=self.steps))
+        if self.steps:
+            fit(operator, batches, TrainConfig(steps=self.steps))
+        else:
+            operator = silent(*tasks)
         sizes = {"steps": self.length, "resolution": self.resolution}
         test = {each: split_trajectories(each, "test", self.test, **sizes) for each in [*tasks, Task.parse(self.task)]}
         errors = [errors_of(operator, *each) for each in test.items()]
@@ -260,6 +264,14 @@ class ToldRun(CustomRun):
             "seen_single_step": [each["single_step"] for each in errors[:-1]],
             "parameters": model.parameter_count,
         }
+
+
+def silent(*tasks: Task) -> Operator:
+    """An operator whose network says nothing, so that its predictions are the cheap steps that it would correct."""
+    operator = new_operator(tasks, recipe="step", width=1, modes=1, depth=1)
+    for each in operator.model.parameters():
+        each.data.zero_()
+    return operator
 
 
 def errors_of(operator: Operator, task: Task, test: Trajectories) -> dict[str, float]:
@@ -286,20 +298,20 @@ def _median(values: Tensor) -> float:
     return min(values.median().item(), 1e6)
 
 
-PARENT = "evolutions"
-SEEN = ("BURGERS(0.001,0.005)", "SCALAR(0.5,1.5)", "AC(0.5,1.5)", "KS(16,28)")
+PARENT, GRAY_SCOTT = "evolutions", "gray-scott"
+SEEN: tuple[str, ...] = ("BURGERS(0.001,0.005)", "SCALAR(0.5,1.5)", "AC(0.5,1.5)", "KS(16,28)")
 UNSEEN = ("NS(0.0003,0.003)", "NS(0.0001,0.0003)", "FKPP(0.4,1)", "SH(0.2,0.6)")
 ROLLOUTS: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": (SEEN[0], UNSEEN[0]), "run": {"steps": 2, "count": 2, "resolution": 32},
               "solver": {"steps": 1, "count": 2, "resolution": 32, "points": (24,), "substeps": (8,)}},
-    "laptop": {"tasks": (*SEEN, UNSEEN[0], UNSEEN[2]), "run": {"count": 20}, "solver": {"count": 20}},
+    "laptop": {"tasks": (*SEEN, "GS(0.035,0.05)", UNSEEN[0], UNSEEN[2]), "run": {"count": 20}, "solver": {"count": 20}},
     "gpu": {"tasks": SEEN + UNSEEN, "run": {"count": 256}, "solver": {"count": 256}},
     "paper": {"tasks": SEEN + UNSEEN, "run": {"count": 256, "resolution": 128}, "solver": {"resolution": 128}},
 }  # fmt: skip
 FEW: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": UNSEEN[:1], "counts": (2,), "seeds": 1,
               "run": {"steps": 2, "validation": 1, "test": 2, "length": 4, "batch_size": 2, "learning_rates": (1e-3,)}},
-    "laptop": {"tasks": UNSEEN[:1], "counts": (2, 16), "seeds": 3, "run": {}},
+    "laptop": {"tasks": UNSEEN[:1], "counts": (2, 16), "seeds": 1, "run": {"steps": 60, "validation": 4}},
     "gpu": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 3,
             "run": {"steps": 2000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
     "paper": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 5,
@@ -316,7 +328,11 @@ def rollouts(budget: str = "laptop") -> list[CustomRun]:
         ValueError: on an unknown budget.
     """
     chosen = for_budget(ROLLOUTS, budget)
-    runs: list[CustomRun] = [RolloutRun(task, PARENT, **chosen["run"]) for task in chosen["tasks"]]
+    runs: list[CustomRun] = [
+        RolloutRun(task, parent, **chosen["run"])
+        for task in chosen["tasks"]
+        for parent in (GRAY_SCOTT if task.startswith("GS") else PARENT, "")
+    ]
     return runs + [CoarseSolverRun(task, **chosen["solver"]) for task in chosen["tasks"]]
 
 
@@ -352,6 +368,8 @@ TOLD: dict[str, dict[str, Any]] = {
     "four stages, one step at a time": {"tasks": NEAR, "unrolled": 1},
     "four stages, push-forward": {"tasks": NEAR, "push_forward": True},
     "four stages, noise of 1 %": {"tasks": NEAR, "noise": 0.01},
+    "the cheap step, corrected": {"tasks": NEAR, "form": "corrected"},
+    "the cheap step alone, no network": {"tasks": NEAR, "form": "corrected", "steps": 0},
 }
 """What is varied in small pre-trainings, by name."""
 
@@ -367,7 +385,7 @@ def told(budget: str = "laptop") -> list[CustomRun]:
     settings = {"smoke": {"steps": 2, "test": 2, "length": 2, "batch_size": 4}, "laptop": {},
                 "gpu": {"steps": 4000, "resolution": 64}, "paper": {"steps": 20000, "resolution": 64}}  # fmt: skip
     chosen, names = for_budget(settings, budget), list(TOLD)[: 2 if budget == "smoke" else None]
-    return [ToldRun(name, **TOLD[name], **chosen) for name in names]
+    return [ToldRun(name, **chosen | TOLD[name]) for name in names]
 
 
 def told_table(records: Sequence[dict]) -> str:
@@ -389,7 +407,7 @@ def rollout_table(records: Sequence[dict]) -> str:
         rows.append(
             [
                 record["task"],
-                "seen" if record["task"] in SEEN else "never seen",
+                start_of(record),
                 percent(record["single_step"]),
                 *errors,
                 *[""] * (len(shown) - len(errors)),
@@ -399,8 +417,15 @@ def rollout_table(records: Sequence[dict]) -> str:
                 f"{record['milliseconds']:.2g} ms",
             ]
         )
-    heads = ["task", "in pre-training", "one step", *(f"after {number}" for number in shown)]
+    heads = ["task", "taken by", "one step", *(f"after {number}" for number in shown)]
     return table([*heads, "steps correlated", "finite", "spectrum kept", "a step"], rows)
+
+
+def start_of(record: dict[str, Any]) -> str:
+    """What took the steps of a roll-out: an operator that has seen the task or has not, or the cheap step alone."""
+    if not record["parent"]:
+        return "the cheap step alone"
+    return "network, never seen" if record["task"] in UNSEEN else "network, seen"
 
 
 def solver_at(records: Sequence[dict], task: str, error: float, after: int = 0) -> dict[str, Any] | None:
@@ -415,7 +440,7 @@ def solver_at(records: Sequence[dict], task: str, error: float, after: int = 0) 
 
 
 def equal_error_table(records: Sequence[dict]) -> str:
-    """The solver's time for a step at the error that the network has after one."""
+    """The solver's time for a step at the error that the network, or the cheap step alone, has after one."""
     rows = []
     for record in select(records, kind="rollout"):
         error = record["mean_errors"][0]
@@ -425,8 +450,8 @@ def equal_error_table(records: Sequence[dict]) -> str:
             if found
             else "slower settings than were tried"
         )
-        rows.append([record["task"], percent(error), f"{record['milliseconds']:.2g} ms", solver])
-    return table(["task", "error after one step", "network", "the solver at that error"], rows)
+        rows.append([record["task"], start_of(record), percent(error), f"{record['milliseconds']:.2g} ms", solver])
+    return table(["task", "taken by", "error after one step", "a step", "the solver at that error"], rows)
 
 
 def few_trajectories_table(records: Sequence[dict]) -> str:

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from sciml_fm_core import schema
-from sciml_fm_core.physics.evolution import Evolution, stages
+from sciml_fm_core.physics.evolution import INCREMENTS, Evolution, stages
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import (
     filter_modes,
     inverse_transform,
     largest_size,
+    on_shells,
     parseval_weights,
     power_of_two,
     root_mean_square,
+    shell_sizes,
     transform,
     translation_symbol,
     wavenumbers,
@@ -50,7 +52,8 @@ class Encoded(NamedTuple):
     ``mean`` (batch,), where it is known, is that of the solution, and added. An ``offset``, of the shape of the scale,
     is added too, and says that the solution need not be zero where the field is. Where there is a ``first`` iterate, of
     the shape of the solution, the network corrects it, in the ``waves`` of a mask (batch, n, n // 2 + 1), with an axis
-    for the output fields where there are several.
+    for the output fields where there are several; its output is cut, on waves of each length, to a root mean square of
+    ``largest`` (batch,), where that is said.
     """
 
     field: Tensor
@@ -63,6 +66,7 @@ class Encoded(NamedTuple):
     offset: Tensor | None = None
     first: Tensor | None = None
     waves: Tensor | None = None
+    largest: Tensor | None = None
 
     @property
     def inputs(self) -> tuple[Tensor, Conditioning]:
@@ -83,8 +87,12 @@ class Encoded(NamedTuple):
         """
         output = output.squeeze(-3)
         if self.first is not None and self.waves is not None:
-            scale = self.used_scale.view(-1, *[1] * (self.first.ndim - 1))
-            return self.first + of_waves(output, self.waves) * scale
+            scale, n = self.used_scale.view(-1, *[1] * (self.first.ndim - 1)), output.shape[-1]
+            output_hat = transform(output)
+            if self.largest is not None:
+                size = shell_sizes(output_hat) / (n * self.largest.view(-1, *[1] * (self.first.ndim - 2)))
+                output_hat = output_hat / on_shells(size.clamp(min=1), n)
+            return self.first + inverse_transform(output_hat * self.waves, n).to(output.dtype) * scale
         if self.offset is not None:
             return output * self.scale[..., None, None] + self.offset[..., None, None]
         mean = output.mean(dim=(-2, -1)) * self.zero_mean
@@ -96,7 +104,7 @@ class Encoded(NamedTuple):
         """Parts of one batch concatenated, tensor by tensor; what none of them has stays None."""
         columns = zip(*parts, strict=True)
         made = [None if column[0] is None else torch.cat(list(column)) for column in columns]
-        return Encoded(*made)  # type: ignore[arg-type] # only the last five may be None
+        return Encoded(*made)  # type: ignore[arg-type] # only the last seven may be None
 
 
 def long_waves(n: int, modes: int, device: torch.device) -> Tensor:
@@ -660,19 +668,32 @@ class CorrectionNormalization(Normalization):
         return {}
 
 
+LARGEST_CORRECTION = 2.0
+"""How many times the doubt in a cheap step a correction of it is at most, on waves of each length.
+
+Without this bound one of 32 roll-outs of Navier-Stokes, at the smallest viscosity, was 388 % off after ten steps; with
+it 27 %. In the others the errors are the same or smaller, by up to a half.
+"""
+
+
 class StepNormalization(Normalization):
     """The network takes a step of an evolution ``du/dt + L u = N(u)``: what it is told is particular to no equation.
 
-    With s = rms(u), the fields are u / s, the state after the linear part alone, ``exp(-L T) u / s``, and where the
-    equation pushes: ``T phi(-L T) N`` over s, with N taken at the state and at `stages` of a cheap solver, see
-    `physics.evolution.stages`; what is large there, as an unstable solver makes it, is bounded, ``x / (1 + |x| / 4)``.
-    The values on modes are those of the multiplier ``exp(-symbol T)``; the time T is in all of these.
+    In the ``corrected`` form it corrects one cheap step of the solver, see `physics.evolution.cheap_step`. With
+    s = rms(u), the fields are u / s, the state after the linear part alone, ``exp(-L T) u / s``, the three increments
+    of that step over s, and these once more with waves of each length divided by their size. The values on modes are
+    those of the multiplier ``exp(-symbol T)``, how long the step is for waves of this length, and how much it is in
+    doubt there; the time T is in all of these. The output is multiplied by this doubt, wave by wave, held to
+    `LARGEST_CORRECTION`, and added to the cheap step. So the network says least where the solver is right: a wave that
+    has all but decayed keeps its size, and without a rest the prediction is exact, whatever the weights.
 
-    In the ``exponential`` form the output, times the size of the pushes, is added to the state after the linear part:
-    without a rest the prediction is exact, whatever the weights. In the ``residual`` form it is added, times s, to the
-    state itself. Waves that the equation does not resolve get no correction, nor does a mean that the equation keeps.
+    The ``exponential`` and the ``residual`` form are told another thing of where the equation pushes:
+    ``T phi(-L T) N`` over s, with N at the state and at `stages` of a cheap step that nothing holds back, see
+    `physics.evolution.stages`; what is large there is bounded, ``x / (1 + |x| / 4)``. Their output is added, times the
+    size of these pushes, to the state after the linear part; or, times s, to the state itself.
 
-    An equation for u / s has the tendency N(s u) / s, and is told so: a prediction scales with its state.
+    Waves that the equation does not resolve get no correction, nor does a mean that the equation keeps. An equation for
+    u / s has the tendency N(s u) / s, and is told so: a prediction scales with its state.
     """
 
     kind = "step"
@@ -680,12 +701,15 @@ class StepNormalization(Normalization):
     is_fitted = False
     channel_names = ()
 
-    def __init__(self, systems, form: str = "exponential", stages: int = 4, conditioners=()):
+    def __init__(self, systems, form: str = "corrected", stages: int = 4, conditioners=()):
         super().__init__(systems, conditioners)
-        if form not in ("exponential", "residual") or stages not in range(5):
+        if form not in ("corrected", "exponential", "residual") or stages not in range(5):
             raise ValueError(
-                f"step normalization: expected a form exponential or residual and 0 to 4 stages, got {form} {stages}"
+                "step normalization: expected a form corrected, exponential or residual and 0 to 4 stages, got "
+                f"{form} {stages}"
             )
+        if form == "corrected" and stages != 4:
+            raise ValueError(f"step normalization: the cheap step that is corrected has 4 stages, got {stages}")
         other = [system.name for system in systems if not isinstance(system, Evolution)]
         if other or len({len(system.outputs) for system in systems}) > 1:
             raise ValueError(
@@ -706,45 +730,80 @@ class StepNormalization(Normalization):
 
     @property
     def in_channels(self):
-        return self.out_channels * (2 + self.stages) + self.channels("fields")
+        told = 2 * INCREMENTS if self.form == "corrected" else self.stages
+        return self.out_channels * (2 + told) + self.channels("fields")
 
     def channels(self, part):
-        return super().channels(part) + (MULTIPLIER_CHANNELS * self.out_channels if part == "modes" else 0)
+        own = MULTIPLIER_CHANNELS + 2 * (self.form == "corrected")
+        return super().channels(part) + (own * self.out_channels if part == "modes" else 0)
 
     def _scaled(self, source, coefficients, system, mode_points, variation):
-        n, several = source.shape[-1], system.input_axes > 2
-        time = system.time(coefficients)
-        # in double precision: over many steps the rounding of one multiplier would add up
-        multiplied = transform(source.double()) * system.linear_multiplier(coefficients, n)
-        linear, pushes = inverse_transform(multiplied, n).to(source.dtype), source[:, None][:, :0]
-        if self.stages and not system.is_linear:
-            rest = system.dealiased_rest(coefficients, n, source.dtype)
-            found = stages(transform(source), system.symbol(coefficients.double(), n), time, rest, self.stages)
-            pushes = inverse_transform(torch.stack(found, dim=1), n).to(source.dtype)
-        size = root_mean_square(source.flatten(1, -2), (-2, -1)).view(-1, *[1] * (source.ndim - 1))
+        several, time = system.input_axes > 2, system.time(coefficients)
+        size = root_mean_square(source.flatten(1, -2), (-2, -1))
         unit = torch.where(size > 0, size, 1)
-        pushes = pushes / unit[:, None]
-        pushes = pushes / (1 + pushes.abs() / 4)
-        missing = self.stages - pushes.shape[1]
-        told = torch.cat([torch.stack([source, linear], dim=1) / unit[:, None], pushes], dim=1)
-        told = torch.nn.functional.pad(told.flatten(2), (0, 0, 0, missing)).unflatten(2, source.shape[1:])
-        pushed = pushes.square().flatten(1).mean(dim=1) if pushes.shape[1] else torch.zeros_like(time)
-        is_pushed = pushed > 0 if self.form == "exponential" else torch.ones_like(pushed, dtype=torch.bool)
-        reach = torch.where(is_pushed, pushed, 1).sqrt() if self.form == "exponential" else 1
         z = -system.symbol(coefficients.double(), mode_points) * time.double().view(-1, *[1] * (source.ndim - 1))
         modes = multiplier_features(z).to(source.dtype)
-        waves = system.resolved_waves(n, source.device) & is_pushed.view(-1, *[1] * (source.ndim - 1))
+        known = system.resolved_waves(source.shape[-1], source.device).to(source.dtype)
         if system.keeps_mean:
-            waves[..., 0, 0] = False
+            known = known * (torch.arange(known.numel(), device=known.device) > 0).view(known.shape)
+        if self.form == "corrected":
+            told, first, waves, further = self._corrected(source, coefficients, system, unit, mode_points)
+            modes = torch.cat([modes, further], dim=-1)
+        else:
+            told, first, waves = self._pushed(source, coefficients, system, unit)
         return Encoded(
             told.flatten(1, 2) if several else told,
             source.new_empty(source.shape[0], 0),
-            unit.flatten() * reach,
+            unit,
             torch.zeros_like(time),
             modes.movedim(1, -2).flatten(-2) if several else modes,
-            first=linear if self.form == "exponential" else source,
-            waves=waves,
+            first=first,
+            waves=waves * known,
+            largest=torch.full_like(unit, LARGEST_CORRECTION) if self.form == "corrected" else None,
         )
+
+    def _corrected(self, source, coefficients, system, unit, mode_points):
+        """What the network that corrects a cheap step is told, that step, the doubt, and what is told on modes."""
+        n, linear = source.shape[-1], system.linear_step(source, coefficients)
+        if system.is_linear:
+            none = torch.zeros_like(source)
+            told = torch.stack([source, linear] + [none] * 2 * INCREMENTS, dim=1)
+            further = source.new_zeros(*source.shape[:-2], mode_points, mode_points // 2 + 1, 2)
+            return told / unit.view(-1, *[1] * source.ndim), linear, none[..., : n // 2 + 1], further
+        made = system.cheap_step(source, coefficients)
+        changes = torch.stack(made.increments, dim=1)
+        alike = changes / on_shells(shell_sizes(changes), n) * n
+        fields = inverse_transform(torch.cat([changes, alike], dim=1), n).to(source.dtype)
+        told, alike = fields.split(INCREMENTS, dim=1)
+        told = torch.cat([source[:, None], linear[:, None], told], dim=1) / unit.view(-1, *[1] * source.ndim)
+        doubt = made.doubt / (n * unit.view(-1, *[1] * (made.doubt.ndim - 1)))
+        further = torch.stack([made.length.log(), doubt.log() / 4], dim=-2).clamp(-5, 3)
+        return (
+            torch.cat([told, alike], dim=1),
+            linear + fields[:, :INCREMENTS].sum(dim=1),
+            on_shells(doubt, n),
+            on_shells(further, mode_points).movedim(-3, -1),
+        )
+
+    def _pushed(self, source, coefficients, system, unit):
+        """What the forms without a cheap step are told: the fields, what is added to, and in which waves."""
+        n, unit = source.shape[-1], unit.view(-1, *[1] * (source.ndim - 1))
+        linear, pushes = system.linear_step(source, coefficients), source[:, None][:, :0]
+        if self.stages and not system.is_linear:
+            rest = system.dealiased_rest(coefficients, n, source.dtype)
+            symbol = system.symbol(coefficients.double(), n)
+            found = stages(transform(source), symbol, system.time(coefficients), rest, self.stages)
+            pushes = inverse_transform(torch.stack(found, dim=1), n).to(source.dtype)
+        pushes = pushes / unit[:, None]
+        pushes = pushes / (1 + pushes.abs() / 4)
+        told = torch.cat([torch.stack([source, linear], dim=1) / unit[:, None], pushes], dim=1)
+        missing = self.stages - pushes.shape[1]
+        told = torch.nn.functional.pad(told.flatten(2), (0, 0, 0, missing)).unflatten(2, source.shape[1:])
+        if self.form == "residual":
+            return told, source, torch.ones_like(unit)
+        reach = pushes.square().flatten(1).mean(dim=1) if pushes.shape[1] else torch.zeros_like(unit.flatten())
+        reach = torch.where(reach > 0, reach, 1).sqrt() * (reach > 0)
+        return told, linear, reach.view(unit.shape)
 
     def _statistics(self):
         return {"form": self.form, "stages": self.stages}

@@ -7,6 +7,7 @@ are means over a circle around each value of the symbol, in complex128 (Kassam a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
 
@@ -15,7 +16,16 @@ from torch import Tensor
 
 from sciml_fm_core.eager import known_values
 
-from .spectral import check_grid, derivative_wavenumbers, inverse_transform, is_finite, transform, wavenumbers
+from .spectral import (
+    check_grid,
+    derivative_wavenumbers,
+    inverse_transform,
+    is_finite,
+    on_shells,
+    shell_sizes,
+    transform,
+    wavenumbers,
+)
 from .spectral_system import SpectralSystem
 
 CONTOUR = 32
@@ -150,6 +160,21 @@ class Evolution(SpectralSystem):
                 state_hat = stepper.advance(state_hat, rest)
             yield inverse_transform(state_hat, n)
 
+    def cheap_step(self, state: Tensor, coefficients: Tensor) -> CheapStep:
+        """`cheap_step` of states (batch, [q,] n, n) over the time T, of an evolution with a rest."""
+        n = state.shape[-1]
+        rest = self.dealiased_rest(coefficients, n, state.dtype)
+        return cheap_step(transform(state), self.symbol(coefficients.double(), n), self.time(coefficients), rest)
+
+    def linear_step(self, state: Tensor, coefficients: Tensor) -> Tensor:
+        """What the linear part alone makes of states in a step.
+
+        In double precision: over many steps the rounding of one multiplier would add up.
+        """
+        n = state.shape[-1]
+        changed = transform(state.double()) * self.linear_multiplier(coefficients, n)
+        return inverse_transform(changed, n).to(state.dtype)
+
     def linear_multiplier(self, coefficients: Tensor, n: int) -> Tensor:
         """``exp(-symbol T)``, what the linear part alone makes of each mode in a step, in double precision."""
         coefficients = coefficients.double()
@@ -228,8 +253,88 @@ def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest, count: i
     h = step.double().view(-1, *[1] * (symbol.ndim - 1))
     z = -symbol * h
     kind = state_hat.dtype if z.is_complex() else state_hat.real.dtype
-    half, inner, weight = (each.to(kind) for each in (torch.exp(z / 2), h / 2 * _phi(z / 2), h * _phi(z)))
+    half, inner, weight = (each.to(kind) for each in (torch.exp(z / 2), h / 2 * phis(z / 2)[0], h * phis(z)[0]))
     return [weight * each for each in _tendencies(state_hat, half, inner, rest, count)]
+
+
+INCREMENTS = 3
+"""Of a `CheapStep`."""
+
+
+class CheapStep(NamedTuple):
+    """One step of ETDRK4 for the whole time, see `cheap_step`, with the waves of each length as `shell_sizes` has them.
+
+    ``increments``: three, (batch, [q,] n, n // 2 + 1), which add to what the linear part makes of a state: by N at the
+    state; what the exponential midpoint rule adds to it; and ETDRK4 to that. ``length`` (batch, [q,] lengths), how long
+    the step is for such waves: T times the rate at which they turn or decay. ``doubt``, of that shape: how large the
+    next increment would be, if it were as much smaller than the last as that is than the one before.
+    """
+
+    increments: tuple[Tensor, Tensor, Tensor]
+    length: Tensor
+    doubt: Tensor
+
+
+def cheap_step(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest) -> CheapStep:
+    """One step of ETDRK4 that is held back where it is too long, so that it never blows up; arguments as of `stages`.
+
+    On waves of a length on which N changes by more than itself from one stage to the next, by `shell_sizes`, its change
+    is cut to that. Twice the change within half a step, over N, is the ``length`` of the step: where it is above 2, the
+    increments are divided by half of it, as the mean over a step of what turns so fast. Both are sharp, so that where
+    the step is short it is ETDRK4 of fourth order.
+    """
+    h = step.double().view(-1, *[1] * (symbol.ndim - 1))
+    z, n = -symbol * h, state_hat.shape[-2]
+    kind = state_hat.dtype if z.is_complex() else state_hat.real.dtype
+    one, two, three = phis(z)
+    weights = (
+        torch.exp(z / 2), h / 2 * phis(z / 2)[0], h * one, h * (one - 3 * two + 4 * three),
+        h * (2 * two - 4 * three), h * (4 * three - two),
+    )  # fmt: skip
+    half, inner, whole, first, middle, last = (each.to(kind) for each in weights)
+    start = rest(state_hat)
+    size = shell_sizes(start)
+
+    def near_start(found: Tensor) -> Tensor:
+        change = found - start
+        return start + change * on_shells(_held(shell_sizes(change) / size), n)
+
+    a = half * state_hat + inner * start
+    at_a = rest(a)
+    length = 2 * shell_sizes(at_a - start) / size
+    at_a = near_start(at_a)
+    at_b = near_start(rest(half * state_hat + inner * at_a))
+    at_c = near_start(rest(half * a + inner * (2 * at_b - start)))
+    euler, midpoint = whole * start, whole * at_a
+    best = first * start + middle * (at_a + at_b) + last * at_c
+    damping = on_shells(_held(length / 2), n)
+    increments = (damping * euler, damping * (midpoint - euler), damping * (best - midpoint))
+    before, last_size = map(shell_sizes, increments[1:])
+    smaller = last_size / before
+    return CheapStep(increments, length, last_size * (smaller * _held(smaller)) ** 2)
+
+
+def _held(ratio: Tensor) -> Tensor:
+    """Factors that bring ratios down to at most 1, ``(1 + ratio^6)^(-1/6)``; no power of a large one is taken."""
+    inverse = 1 / ratio.clamp(min=1)
+    return inverse * ((ratio * inverse) ** 6 + inverse**6) ** (-1 / 6)
+
+
+def phis(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``phi_1 = (exp(z) - 1) / z``, ``phi_2 = (phi_1 - 1) / z`` and ``phi_3 = (phi_2 - 1/2) / z``, in double precision.
+
+    Near 0 by a series, where these differences would leave nothing but rounding.
+
+    >>> [round(phi.item(), 6) for phi in phis(torch.zeros(1, dtype=torch.float64))]
+    [1.0, 0.5, 0.166667]
+    """
+    small = z.abs() < 0.5
+    near, away, series = z.masked_fill(~small, 0), z.masked_fill(small, 1), torch.zeros_like(z)
+    for power in range(12, -1, -1):
+        series = series * near + 1 / math.factorial(power + 3)
+    third = torch.where(small, series, (((torch.exp(away) - 1) / away - 1) / away - 0.5) / away)
+    second = 0.5 + z * third
+    return 1 + z * second, second, third
 
 
 def _tendencies(state_hat: Tensor, half: Tensor, inner: Tensor, rest: Rest, count: int = 4) -> list[Tensor]:
@@ -243,11 +348,6 @@ def _tendencies(state_hat: Tensor, half: Tensor, inner: Tensor, rest: Rest, coun
     if count > 3:
         found.append(rest(half * a + inner * (2 * at_b - start)))
     return found
-
-
-def _phi(z: Tensor) -> Tensor:
-    small = z.abs() < 1e-4
-    return torch.where(small, 1 + z / 2 + z**2 / 6, (torch.exp(z) - 1) / z.masked_fill(small, 1))
 
 
 class Stepper(NamedTuple):

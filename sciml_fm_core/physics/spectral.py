@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml_fm_core.eager import is_eager, known_values
+from sciml_fm_core.eager import cached_tensors, is_eager, known_values
 
 SMALLEST_GRID = 4
 SERIAL_GRIDS = (*range(4, 33, 2), 64)
@@ -189,6 +189,47 @@ def wavenumbers(n: int, *, dtype: torch.dtype = torch.float64, device: torch.dev
     kx = torch.arange(n // 2 + 1, dtype=dtype, device=device)[None, :]
     ky = torch.fft.fftfreq(n, d=1.0 / n, dtype=dtype, device=device)[:, None]
     return kx, ky
+
+
+@cached_tensors(maxsize=16)
+def shells(n: int, device: torch.device) -> Tensor:
+    """For each wave of the real transform its length in whole numbers, |k| rounded, shape (n, n // 2 + 1)."""
+    kx, ky = wavenumbers(n, device=device)
+    return torch.hypot(kx, ky).round().long()
+
+
+@cached_tensors(maxsize=16)
+def _shell_means(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    shell = shells(n, device).flatten()
+    lengths = torch.arange(round(n / math.sqrt(2)) + 1, device=device)
+    near = (3 - (shell[:, None] - lengths).abs()).clamp(min=0) * parseval_weights(n, device=device).repeat(n, 1).view(
+        -1, 1
+    )
+    return (near / near.sum(0)).to(dtype)
+
+
+def shell_sizes(field_hat: Tensor) -> Tensor:
+    """Root mean square of Fourier coefficients (..., n, n // 2 + 1) on waves of length 0, 1, ..., shape (..., lengths).
+
+    Of about that length: waves that are shorter or longer by one count two thirds, by two one third. Nothing is taken
+    to be smaller than 1e-6 of the largest, where float32 has little but rounding.
+
+    >>> x = torch.arange(16) / 16
+    >>> shell_sizes(transform(torch.cos(6 * torch.pi * x).expand(16, 16))).argmax().item()
+    3
+    """
+    n = field_hat.shape[-2]
+    energy = field_hat.real.square() + field_hat.imag.square() if field_hat.is_complex() else field_hat.square()
+    means = energy.flatten(-2) @ _shell_means(n, energy.dtype, energy.device)
+    return (means + 1e-12 * means.amax(dim=-1, keepdim=True) + torch.finfo(means.dtype).tiny).sqrt()
+
+
+def on_shells(values: Tensor, n: int) -> Tensor:
+    """Values (..., lengths) for waves of each length, put where these waves are, shape (..., n, n // 2 + 1).
+
+    Beyond the last length its value is taken.
+    """
+    return values[..., shells(n, values.device).clamp(max=values.shape[-1] - 1)]
 
 
 def laplacian(n: int, *, like: Tensor) -> Tensor:
