@@ -295,7 +295,7 @@ def test_torchrun_writes_one_bundle(tmp_path, monkeypatch, capsys):
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
     assert ran.returncode == 0, ran.stderr
     assert "Warning" not in ran.stderr
-    assert ran.stdout.count("two.safetensors") == 2  # in the title and in the command of one card
+    assert ran.stdout.count("two.safetensors") == 3  # title, command, and the line after the card
     assert ran.stderr.count("SYS-3(1,10): step 4") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "two.safetensors"]
 

@@ -263,7 +263,9 @@ def test_which_losses_need_labels():
     assert TrainConfig(loss="physics").validation_loss == "physics"
     assert TrainConfig(loss="physics", validate_by="relative").validation_loss == "relative"
     assert TrainConfig(loss="squared").validation_loss == TrainConfig().validation_loss == "relative"
-    with pytest.raises(ValueError, match="loss: expected one of relative, squared, residual, physics, got 'none'"):
+    with pytest.raises(
+        ValueError, match="loss: expected one of relative, logarithmic, squared, residual, physics, got 'none'"
+    ):
         TrainConfig(validate_by="none")
 
 

@@ -389,7 +389,9 @@ class DimensionlessNormalization(Normalization):
     def _scaled(self, source, coefficients, system, mode_points, variation):
         g = _root_mean_square(source)
         features = self._arrange(system.features(coefficients), system.feature_names).to(source.dtype)
-        centre, spread = (torch.as_tensor(each).to(features) for each in (self.centre, self.spread))
+        centre, spread = (
+            torch.as_tensor(each, dtype=features.dtype, device=features.device) for each in (self.centre, self.spread)
+        )
         return Encoded(
             (source / g[:, None, None])[:, None],
             torch.asinh((features - centre) / spread),
