@@ -501,7 +501,10 @@ def test_nothing_to_train_is_refused(small_operator):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "absolute"}, "loss: expected one of relative, squared, residual, physics, got 'absolute'"),
+        (
+            {"loss": "absolute"},
+            "loss: expected one of relative, logarithmic, squared, residual, physics, got 'absolute'",
+        ),
         ({"precision": "half"}, "precision: expected one of float32, tf32, bfloat16, got 'half'"),
         ({"steps": 2.5}, "steps: expected a whole number, got 2.5"),
         ({"warmup": True}, "warmup: expected a whole number, got True"),
