@@ -351,9 +351,10 @@ def test_a_touch_screen(browser, address):  # noqa: F811
         scrolled(page, picture, place["y"] - 50)
         place = picture.bounding_box()
         swipe(context.new_cdp_session(page), place["x"] + 120, place["y"] + 100, -110, 0)
-        expect(page.locator("canvas[aria-label='Fine-tuned']")).to_be_in_viewport(ratio=0.8)
+        # how much of it is seen depends also on how far the page has been scrolled
+        expect(page.locator("canvas[aria-label='Fine-tuned']")).to_be_in_viewport(ratio=0.6)
         page.get_by_role("button", name="From scratch", exact=True).tap()
-        expect(page.locator("canvas[aria-label='From scratch']")).to_be_in_viewport(ratio=0.8)
+        expect(page.locator("canvas[aria-label='From scratch']")).to_be_in_viewport(ratio=0.6)
         source = page.locator("[data-key=source] .field")
         source.scroll_into_view_if_needed()
         place = source.bounding_box()
