@@ -311,7 +311,7 @@ ROLLOUTS: dict[str, dict[str, Any]] = {
 FEW: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": UNSEEN[:1], "counts": (2,), "seeds": 1,
               "run": {"steps": 2, "validation": 1, "test": 2, "length": 4, "batch_size": 2, "learning_rates": (1e-3,)}},
-    "laptop": {"tasks": UNSEEN[:1], "counts": (2, 16), "seeds": 1, "run": {"steps": 60, "validation": 4}},
+    "laptop": {"tasks": UNSEEN[:1], "counts": (2, 16, 128), "seeds": 3, "run": {}},
     "gpu": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 3,
             "run": {"steps": 2000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
     "paper": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 5,
