@@ -24,7 +24,7 @@ FIELDS = ("GS(0.035,0.05)",)
 UNSEEN = {"evolutions": Task.parse("NS(0.0003,0.003)"), "gray-scott": Task.parse("GS(0.02,0.035)")}
 """What each is tuned to: an equation never seen, and patterns never seen."""
 STEPS = {"evolutions": 100, "gray-scott": 150}
-"""Of the fine-tunings."""
+"""The steps of the fine-tunings."""
 
 
 def tasks(labels: tuple[str, ...]) -> list[Task]:

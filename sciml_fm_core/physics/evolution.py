@@ -258,7 +258,7 @@ def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest, count: i
 
 
 INCREMENTS = 3
-"""Of a `CheapStep`."""
+"""The number of increments of a `CheapStep`."""
 
 
 class CheapStep(NamedTuple):

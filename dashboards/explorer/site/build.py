@@ -49,9 +49,9 @@ PAGES = ("index.html", "feeder.js", "worker.js")
 MOVING, RESTING = 64, 128
 """Points of a frame while the dial moves, and at rest."""
 SEEDS, SPARSITIES = range(24), tuple(round(0.05 * i, 2) for i in range(20))
-"""Of the random sources that the page has: their amplitudes are drawn here."""
+"""The random sources that the page has; their amplitudes are drawn here."""
 SIZES = 2
-"""Of the fine-tunings of an operator the page has those that lessons name, and others on few examples up to so many."""
+"""The page has the fine-tunings that lessons name, and of the others those on few examples, up to so many."""
 LEFT_OUT = ("mixed", "sys-1-symbol")
 """Operators that the page has no room for."""
 STATES = range(6)

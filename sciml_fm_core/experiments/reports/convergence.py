@@ -29,6 +29,17 @@ def way(record):
     return f"{TOLD[record['recipe']]}, trained on {'one step' if one else 'a range'}"
 
 
+def over_seeds(steps: list[dict], curve: str) -> list[dict]:
+    """Medians of one curve, a record for each way and step."""
+    found = []
+    for words in dict.fromkeys(map(way, steps)):
+        own = [record for record in steps if way(record) == words]
+        for i, number in enumerate(own[0]["numbers"]):
+            value = median(record[curve][i] for record in own)
+            found.append({"way": words, "number": number, "step": own[0]["whole"] / number, "error": value})
+    return found
+
+
 def figures(records: list[dict]) -> dict[str, Drawing]:
     """The figures, by the names of their files."""
     grids = [record for record in records if record["kind"] == "convergence"]
@@ -54,19 +65,9 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
         drawn.append(error_lines(values, lambda r: r["n"], axis, lambda r: r["curve"], name, ticks=ticks, ylabel=side))
     refined_grids = panels(drawn, 3)
 
-    def over_seeds(curve):
-        """Medians of one curve, a record for each way and step."""
-        found = []
-        for words in dict.fromkeys(map(way, steps)):
-            own = [record for record in steps if way(record) == words]
-            for i, number in enumerate(own[0]["numbers"]):
-                value = median(record[curve][i] for record in own)
-                found.append({"way": words, "number": number, "step": own[0]["whole"] / number, "error": value})
-        return found
-
-    drawn, ticks = [], sorted({(value["step"], f"{value['step']:g}") for value in over_seeds("error")})
+    drawn, ticks = [], sorted({(value["step"], f"{value['step']:g}") for value in over_seeds(steps, "error")})
     for curve, title in (("error", "error"), ("to_table", "distance to a table of one step")):
-        values = over_seeds(curve)
+        values = over_seeds(steps, curve)
         axis, side = "step of time", "relative to the solution"
         drawn.append(
             error_lines(values, lambda r: r["step"], axis, lambda r: r["way"], title, ticks=ticks, ylabel=side)
@@ -85,16 +86,6 @@ def findings(records: list[dict]) -> list[str]:
         return [record for record in grids if name_of(record) == name]
 
     names = list(dict.fromkeys(map(name_of, grids)))
-
-    def over_seeds(curve):
-        """Medians of one curve, a record for each way and step."""
-        found = []
-        for words in dict.fromkeys(map(way, steps)):
-            own = [record for record in steps if way(record) == words]
-            for i, number in enumerate(own[0]["numbers"]):
-                value = median(record[curve][i] for record in own)
-                found.append({"way": words, "number": number, "step": own[0]["whole"] / number, "error": value})
-        return found
 
     sentences, verdicts = [], []
 
@@ -188,7 +179,7 @@ def findings(records: list[dict]) -> list[str]:
             + ": the criterion asks whether the grid matters, and not whether the answer is right. What aliasing they "
             f"show on {coarsest} points is in waves at the Nyquist wavenumber of their own grid, lost on any other."
         )
-    errors, to_table = over_seeds("error"), over_seeds("to_table")
+    errors, to_table = over_seeds(steps, "error"), over_seeds(steps, "to_table")
     rows, tables, flows = [], [], []
     for words in dict.fromkeys(map(way, steps)):
         own = [value for value in errors if value["way"] == words]

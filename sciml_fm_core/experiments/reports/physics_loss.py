@@ -22,21 +22,22 @@ def middle(label):
     return sqrt(task.low * task.high)
 
 
+def tasks_of(trained: list[dict], label: str) -> list[str]:
+    """Tasks of the trainings from random weights that share a system with a task, along the dial."""
+    system = Task.parse(label).system
+    own = {record["task"] for record in trained if Task.parse(record["task"]).system is system}
+    return sorted(own, key=lambda task: Task.parse(task).low)
+
+
 def figures(records: list[dict]) -> dict[str, Drawing]:
     """The figures, by the names of their files."""
     trained = [record for record in records if not record["parent"]]
     tuned = [record for record in records if record["parent"]]
 
-    def tasks_of(label):
-        """Tasks of the trainings from random weights that share a system with a task, along the dial."""
-        system = Task.parse(label).system
-        own = {record["task"] for record in trained if Task.parse(record["task"]).system is system}
-        return sorted(own, key=lambda task: Task.parse(task).low)
-
     far_ends = [record["task"] for record in trained if record["easiest"] and record["loss"] == "physics"]
     drawn = []
     for far in far_ends:
-        tasks, parsed = tasks_of(far), Task.parse(far)
+        tasks, parsed = tasks_of(trained, far), Task.parse(far)
         ticks = [(middle(task), f"{Task.parse(task).low:g} to {Task.parse(task).high:g}") for task in tasks]
         own = [record for record in trained if record["task"] in tasks]
         title, dial = parsed.system.label, parsed.system.dial_name
@@ -57,16 +58,10 @@ def findings(records: list[dict]) -> list[str]:
     trained = [record for record in records if not record["parent"]]
     tuned = [record for record in records if record["parent"]]
 
-    def tasks_of(label):
-        """Tasks of the trainings from random weights that share a system with a task, along the dial."""
-        system = Task.parse(label).system
-        own = {record["task"] for record in trained if Task.parse(record["task"]).system is system}
-        return sorted(own, key=lambda task: Task.parse(task).low)
-
     far_ends = [record["task"] for record in trained if record["easiest"] and record["loss"] == "physics"]
     sentences, verdicts = [], []
     for far in far_ends:
-        tasks, label = tasks_of(far), Task.parse(far).system.label
+        tasks, label = tasks_of(trained, far), Task.parse(far).system.label
         near = tasks[0]
 
         def error(loss, task, easiest=""):

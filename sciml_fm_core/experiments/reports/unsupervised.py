@@ -58,8 +58,8 @@ def few_seeds(own):
     return "" if number > 2 else f" (by {number} seed{'s' * (number > 1)})"
 
 
-def figures(records: list[dict]) -> dict[str, Drawing]:
-    """The figures, by the names of their files."""
+def _curves(records: list[dict]) -> tuple[list[str], list[dict], dict[str, list[dict]], list[dict]]:
+    """The tasks; the points of their curves; what was tried for each, the best first; and the points in context."""
     few_shot, in_context = (select(records, kind=kind) for kind in ("unsupervised", "in_context"))
     tasks = list(dict.fromkeys(record["task"] for record in few_shot))
     curves, tried = [], {}
@@ -76,31 +76,21 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
                 curves += points(record, start="fine-tuned", way="pre-trained by labels")
             elif kept:
                 curves += points(record, start="fine-tuned", way="pre-trained on sources alone")
-    few_shot_errors = by_task(curves)
     beyond = [point | {"start": "fine-tuned", "way": NAMES[point["way"]]} for r in in_context for point in points(r)]
+    return tasks, curves, tried, beyond
+
+
+def figures(records: list[dict]) -> dict[str, Drawing]:
+    """The figures, by the names of their files."""
+    _, curves, _, beyond = _curves(records)
+    few_shot_errors = by_task(curves)
     in_context_errors = by_task(beyond)
     return {"few_shot_errors": few_shot_errors, "in_context_errors": in_context_errors}
 
 
 def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
-    few_shot, in_context = (select(records, kind=kind) for kind in ("unsupervised", "in_context"))
-    tasks = list(dict.fromkeys(record["task"] for record in few_shot))
-    curves, tried = [], {}
-    for task in tasks:
-        own = select(few_shot, task=task)
-        first = min(record["seed"] for record in own)
-        tried[task] = sorted(select(own, start="unsupervised", seed=first), key=validation)
-        chosen = SETTINGS[CHOSEN[own[0]["unlabelled"]]]
-        for record in own:
-            kept = {key: record[key] for key in chosen} == chosen
-            if record["start"] == "from scratch":
-                curves += points(record, start="from scratch", way="from scratch")
-            elif record["start"] == "supervised":
-                curves += points(record, start="fine-tuned", way="pre-trained by labels")
-            elif kept:
-                curves += points(record, start="fine-tuned", way="pre-trained on sources alone")
-    beyond = [point | {"start": "fine-tuned", "way": NAMES[point["way"]]} for r in in_context for point in points(r)]
+    tasks, curves, tried, beyond = _curves(records)
     sentences, verdicts = [few_shot_table(records, "{:.2%}".format), in_context_table(records, "{:.2%}".format)], []
     for task in tasks:
         own, label = select(curves, task=task), Task.parse(task).system.label
@@ -181,7 +171,7 @@ def findings(records: list[dict]) -> list[str]:
                 f"With {given[-1]} examples the best of them still errs by {last:.0%} on {task}: none is a solution. "
                 "An answer of 0 everywhere errs by 100%, and an error near it says no more."
             )
-    grid: list[float] = few_shot[0]["learning_rates"]
+    grid: list[float] = select(records, kind="unsupervised")[0]["learning_rates"]
     rates: dict[str, list[float]] = {}
     for point in curves:
         rates.setdefault(point["way"], []).append(point["learning_rate"])

@@ -17,9 +17,8 @@ def correlation(rows, name="exponent"):
     return rank_correlation(x, y, generator=torch.Generator().manual_seed(0)) if len(rows) > 2 else (float("nan"), 1.0)
 
 
-def figures(records: list[dict]) -> dict[str, Drawing]:
-    """The figures, by the names of their files."""
-    trainings = select(records, kind="training_spectra")
+def _rows(records: list[dict]) -> tuple[list[dict], list[dict]]:
+    """The operators by system, and the snapshots of the trainings, each with its mean exponent and its error."""
     measured = [
         {"parent": r["parent"], "trained": r["trained"], "exponent": r["exponent"], "system": system, "error": error}
         for r in select(records, kind="weight_spectra")
@@ -36,9 +35,15 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
             "parent": r["parent"],
             "seed": r["seed"],
         }
-        for r in trainings
+        for r in select(records, kind="training_spectra")
         for step, exponent, error in zip(r["at"], r["exponent"], r["error"], strict=True)
     ]
+    return measured, snapshots
+
+
+def figures(records: list[dict]) -> dict[str, Drawing]:
+    """The figures, by the names of their files."""
+    measured, snapshots = _rows(records)
     groups = list(dict.fromkeys(row["system"] for row in measured))
     across = panels(
         [
@@ -78,26 +83,7 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
 
 def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
-    trainings = select(records, kind="training_spectra")
-    measured = [
-        {"parent": r["parent"], "trained": r["trained"], "exponent": r["exponent"], "system": system, "error": error}
-        for r in select(records, kind="weight_spectra")
-        for label, error in zip(r["tasks"], r["error"], strict=True)
-        for system in PAPER_TASKS
-        if label == FURTHEST[system]
-    ]
-    snapshots = [
-        {
-            "exponent": exponent,
-            "error": error,
-            "step": step,
-            "task": r["task"],
-            "parent": r["parent"],
-            "seed": r["seed"],
-        }
-        for r in trainings
-        for step, exponent, error in zip(r["at"], r["exponent"], r["error"], strict=True)
-    ]
+    measured, snapshots = _rows(records)
     groups = list(dict.fromkeys(row["system"] for row in measured))
     kinds = sorted({(row["parent"], row["task"]) for row in snapshots}, key=lambda pair: (bool(pair[0]), pair))
     sentences, verdicts = [], []
