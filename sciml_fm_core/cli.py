@@ -1012,8 +1012,18 @@ def _card_table(card: dict, title: str) -> Table:
             continue
         if key == "errors":
             value = ", ".join(f"{label} {error:.2%}" for label, error in value.items())
-        table.add_row(key, str(value))
+        table.add_row(key, _in_words(value))
     return table
+
+
+def _in_words(value: Any) -> str:
+    """A value of a card, without the brackets and quotes of Python."""
+    if isinstance(value, Mapping):
+        inner = ((key, one, "({})" if isinstance(one, Mapping) else "{}") for key, one in value.items())
+        return "; ".join(f"{key}: {form.format(_in_words(one))}" for key, one, form in inner)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

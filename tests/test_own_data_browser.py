@@ -89,6 +89,11 @@ def test_another_operator_has_its_own_file(page):
 
 def test_it_is_found_from_the_explore_page_and_nothing_is_wrong_for_a_screen_reader(page, address):
     assert not serious_findings(page)
+    page.emulate_media(color_scheme="dark")
+    page.reload()
+    expect(shown(page, "prediction").first).to_be_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 18, 18)"
+    assert not serious_findings(page)
     page.goto(address)
     shown(page, "link-data").click()
     expect(shown(page, "about")).to_be_visible()
