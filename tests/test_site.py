@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
 
 from sciml_fm_core import find_system
 from sciml_fm_core.models.export import export_function
@@ -32,7 +31,7 @@ from explorer.link import restore  # noqa: E402
 from explorer.shared import shared_operator, shipped_results  # noqa: E402
 from explorer.site import build, graphs, runtime  # noqa: E402
 from explorer.state import ExploreState  # noqa: E402
-from test_dashboard_browser import ARGUMENTS, chromium  # noqa: E402
+from test_dashboard_browser import browser  # noqa: E402, F401 # a fixture
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]  # on a busy machine each graph takes a while to write
 WHOLE = os.environ.get("SCIML_FM_SITE")
@@ -82,16 +81,8 @@ def address(folder):
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(playwright), args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_at(browser, address):
+def open_at(browser, address):  # noqa: F811
     """Opens the page at a query, and sees to it that nothing fails and no other host is asked."""
     pages, said = [], []
 
@@ -237,7 +228,7 @@ def test_an_evolution_is_stepped_through_as_by_its_solver(name, tmp_path):
 
 
 @pytest.mark.skipif(not WHOLE, reason="of a whole site, on a quiet machine: SCIML_FM_SITE=FOLDER")
-def test_it_is_small_and_fast(browser, address, folder):
+def test_it_is_small_and_fast(browser, address, folder):  # noqa: F811
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 40e6
     context = browser.new_context(viewport={"width": 1366, "height": 768})

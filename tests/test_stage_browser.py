@@ -323,12 +323,24 @@ def swipe(finger, x, y, right, down):
     finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
-def scrolled(page, picture, above):
-    """Wait until a picture is above a height."""
+def until(page, condition, problem):
+    """Wait until something holds."""
     deadline = time.monotonic() + TIMEOUT / 1000
-    while picture.bounding_box()["y"] >= above:
-        assert time.monotonic() < deadline, "a finger on a picture does not scroll the page"
+    while not condition():
+        assert time.monotonic() < deadline, problem
         page.wait_for_timeout(100)
+
+
+def swiped_to(page, name):
+    """Wait until four fifths of a picture's width are on the screen, however far the page has been scrolled."""
+    picture, width = page.locator(f"canvas[aria-label='{name}']"), page.viewport_size["width"]
+
+    def is_seen():
+        box = picture.bounding_box()
+        return min(box["x"] + box["width"], width) - max(box["x"], 0) >= 0.8 * box["width"]
+
+    until(page, is_seen, f"{name} is not on the screen")
+    expect(picture).to_be_in_viewport()
 
 
 def test_a_touch_screen(browser, address):  # noqa: F811
@@ -348,13 +360,12 @@ def test_a_touch_screen(browser, address):  # noqa: F811
         picture = page.locator("canvas[aria-label='Zero-shot']")
         place = picture.bounding_box()
         swipe(context.new_cdp_session(page), place["x"] + 120, place["y"] + 100, 0, -90)
-        scrolled(page, picture, place["y"] - 50)
+        until(page, lambda: picture.bounding_box()["y"] < place["y"] - 50, "a finger on a picture does not scroll")
         place = picture.bounding_box()
         swipe(context.new_cdp_session(page), place["x"] + 120, place["y"] + 100, -110, 0)
-        # how much of it is seen depends also on how far the page has been scrolled
-        expect(page.locator("canvas[aria-label='Fine-tuned']")).to_be_in_viewport(ratio=0.6)
+        swiped_to(page, "Fine-tuned")
         page.get_by_role("button", name="From scratch", exact=True).tap()
-        expect(page.locator("canvas[aria-label='From scratch']")).to_be_in_viewport(ratio=0.6)
+        swiped_to(page, "From scratch")
         source = page.locator("[data-key=source] .field")
         source.scroll_into_view_if_needed()
         place = source.bounding_box()

@@ -67,6 +67,21 @@ def spread(values: Sequence[float], form: Form = percent) -> str:
     return form(statistics.median(values)) + (f" ({low} to {high})" if low != high else "")
 
 
+def verdict_sentences(
+    verdicts: Sequence[tuple[str, bool]],
+    words: tuple[str, str] = ("This run bears out", "This run contradicts"),
+    of: str = "",
+) -> list[str]:
+    """Say which statements hold and which do not, a sentence of Markdown for each kind.
+
+    >>> verdict_sentences([("it is better", True)], of="the claim")
+    ['**This run bears out**, of the claim: it is better.', '**This run contradicts**, of the claim: nothing.']
+    """
+    parts = ("; ".join(part for part, holds in verdicts if holds is wanted) for wanted in (True, False))
+    claim = f", of {of}" if of else ""
+    return [f"**{said}**{claim}: {part or 'nothing'}." for said, part in zip(words, parts, strict=True)]
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from sciml_fm_core.experiments.convergence.method import SHARE
-from sciml_fm_core.study.analysis import table
+from sciml_fm_core.study.analysis import table, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
 CURVES = {"error": "error of the solution", "distance": "distance to its own finest answer", "aliasing": "aliasing"}
@@ -208,7 +208,5 @@ def findings(records: list[dict]) -> list[str]:
             + ", ".join(f"{found[-1] / min(found):.0f} times ({words})" for words, found in growth.items())
             + ", where a numerical method would converge."
         )
-    for wanted, words in ((True, "bears out"), (False, "contradicts")):
-        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
-        sentences.append(f"**This run {words}**, of the claim: {parts or 'nothing'}.")
+    sentences += verdict_sentences(verdicts, of="the claim")
     return sentences

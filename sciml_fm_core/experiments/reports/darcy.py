@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sciml_fm_core.experiments.darcy.runs import PEERS, PRE_TRAINED, SOLVER, darcy_table, points
+from sciml_fm_core.study.analysis import verdict_sentences
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
 
@@ -69,9 +70,7 @@ def findings(records: list[dict]) -> list[str]:
             f"{error(method, 16):.2%} and {error(method, 32):.2%}: at 32 x 32 the "
             f"{'network' if better else 'solver'} wins."
         )
-    for wanted, words in ((True, "holds"), (False, "does not hold")):
-        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
-        sentences.append(f"**In this run {words}**: {parts or 'nothing'}.")
+    sentences += verdict_sentences(verdicts, ("In this run holds", "In this run does not hold"))
     sentences.append(
         "One seed, 50 test examples: differences of a tenth between two errors may be chance. Numbers of parameters: "
         + ", ".join(f"{r['method']} {r['parameters']:,}" for r in compared if not r["skipped"])

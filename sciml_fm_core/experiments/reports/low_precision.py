@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from sciml_fm_core.experiments.low_precision.runs import low_precision_table
-from sciml_fm_core.study.analysis import table
+from sciml_fm_core.study.analysis import table, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
 TENTH = 0.1
@@ -117,7 +117,5 @@ def findings(records: list[dict]) -> list[str]:
             f"{median(increase(r, 'int8 in blocks') for r in accurate):+.1%} in the median where the error is below "
             f"0.2 %, and {median(increase(r, 'int8 in blocks') for r in rest):+.2%} elsewhere."
         )
-    for wanted, words in ((True, "bears out"), (False, "contradicts")):
-        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
-        sentences.append(f"**This run {words}**, of the claim: {parts or 'nothing'}.")
+    sentences += verdict_sentences(verdicts, of="the claim")
     return sentences

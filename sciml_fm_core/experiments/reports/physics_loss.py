@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 from sciml_fm_core.physics.tasks import Task
-from sciml_fm_core.study.analysis import error_of, select, table
+from sciml_fm_core.study.analysis import error_of, select, table, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
 LOSSES = {"residual": "plain residual", "physics": "preconditioned", "relative": "labels without end"}
@@ -137,9 +137,7 @@ def findings(records: list[dict]) -> list[str]:
             f"{best['residual']['error']:.2%}"
             + (", which is no better than the untouched operator." if best["residual"]["error"] >= before else ".")
         )
-    for wanted, words in ((True, "bears out"), (False, "contradicts")):
-        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
-        sentences.append(f"**This run {words}**, of the claim: {parts or 'nothing'}.")
+    sentences += verdict_sentences(verdicts, of="the claim")
     shown_seeds = sorted({record["seed"] for record in records})
     sentences.append(
         f"Seeds: {', '.join(map(str, shown_seeds))}. Differences of a tenth between two errors may be chance."

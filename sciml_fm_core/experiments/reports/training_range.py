@@ -6,7 +6,7 @@ from statistics import median
 
 from sciml_fm_core.experiments.ranks import area_under_roc, roc_curve
 from sciml_fm_core.experiments.training_range.runs import NAMES, pooled
-from sciml_fm_core.study.analysis import select, table
+from sciml_fm_core.study.analysis import select, table, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, panels, roc_curves, score_points
 
 SCORES = {score: NAMES[score] for score in ("flag", "dial", "residual")}
@@ -94,9 +94,7 @@ def findings(records: list[dict]) -> list[str]:
             f"On other sources the spread of an ensemble tells more than the flag for {more} of {len(flagged)} "
             "operators, at four predictions of small networks for each case."
         )
-    for wanted, words in ((True, "bears out"), (False, "contradicts")):
-        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
-        sentences.append(f"**This run {words}**: {parts or 'nothing'}.")
+    sentences += verdict_sentences(verdicts)
     sentences.append(
         "The seed is that of the cases; the flags are made with one seed. Medians over seeds in the tables."
     )

@@ -6,7 +6,7 @@ from statistics import median
 
 from sciml_fm_core.experiments.uncertainty.runs import METHODS, SHARE
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS
-from sciml_fm_core.study.analysis import select, table
+from sciml_fm_core.study.analysis import select, table, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, panels, score_points
 
 
@@ -132,9 +132,7 @@ def findings(records: list[dict]) -> list[str]:
         f"ensemble by {low[0]:+.1%} ({low[1]}) to {high[0]:+.1%} ({high[1]}). SYS-1 and SYS-2 have no mean, and "
         "our operators none either. With every mode as a constraint the update is the exact solution, and no update."
     )
-    for wanted, words in ((True, "bears out"), (False, "contradicts")):
-        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
-        sentences.append(f"**This run {words}**, of the claim: {parts or 'nothing'}.")
+    sentences += verdict_sentences(verdicts, of="the claim")
     seeds = len({r["seed"] for r in records})
     sentences.append(f"Ensembles of each system: {seeds}. Differences that their points overlap may be chance.")
     return sentences

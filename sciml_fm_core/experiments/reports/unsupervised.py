@@ -7,7 +7,7 @@ from statistics import fmean
 
 from sciml_fm_core.experiments.unsupervised.runs import CHOSEN, SETTINGS, WAYS, few_shot_table, in_context_table
 from sciml_fm_core.physics.tasks import Task
-from sciml_fm_core.study.analysis import median_errors, savings, select
+from sciml_fm_core.study.analysis import median_errors, savings, select, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, error_curves, panels
 
 NAMES = {way: way for way in WAYS} | {"prediction": "as predicted", "neighbours": "neighbours, tuned"}
@@ -179,9 +179,7 @@ def findings(records: list[dict]) -> list[str]:
         often = listed(f"{chosen.count(rate)} of {len(chosen)} times {way}" for way, chosen in rates.items())
         sentences.append(f"The {end} learning rate of the grid, {rate:g}, was chosen {often}.")
     sentences.append("All starts take equal steps, and few: from scratch gains most from more of them.")
-    for wanted, words in ((True, "bears out"), (False, "does not bear out")):
-        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
-        sentences.append(f"**This run {words}**: {parts or 'nothing'}.")
+    sentences += verdict_sentences(verdicts, ("This run bears out", "This run does not bear out"))
     counted = {task: len({r["seed"] for r in records if r["task"] == task}) for task in (r["task"] for r in records)}
     shown_seeds = listed(f"{number} on {task}" for task, number in counted.items())
     sentences.append(f"Seeds: {shown_seeds}, of pre-training by labels one. What one seed shows may be chance.")

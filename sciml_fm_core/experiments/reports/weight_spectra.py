@@ -7,7 +7,7 @@ import torch
 from sciml_fm_core.experiments.ranks import rank_correlation
 from sciml_fm_core.experiments.weight_spectra.runs import FURTHEST
 from sciml_fm_core.physics.tasks import PAPER_TASKS
-from sciml_fm_core.study.analysis import select, table
+from sciml_fm_core.study.analysis import select, table, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
 
@@ -135,9 +135,7 @@ def findings(records: list[dict]) -> list[str]:
             f"In the fine-tunings the error falls {min(falls):.1f} to {max(falls):.1f} times, and the exponent "
             f"changes by {max(most for _, most in tuned) - 1:.1%} at most."
         )
-    for wanted, words in ((True, "bears out"), (False, "contradicts")):
-        parts = "; ".join(part for part, holds in verdicts if holds is wanted)
-        sentences.append(f"**This run {words}**: {parts or 'nothing'}.")
+    sentences += verdict_sentences(verdicts)
     sentences.append(
         "Operators of one equation differ in recipe, size of the training set and range, so that a correlation "
         "across them need not be one of cause; with so few of them a single operator can turn it."
