@@ -269,7 +269,7 @@ class FNO(Model):
         The lift is linear, so it is never applied to a field: the first block's weights and the spectrum of the inputs
         take it up.
         """
-        fields = self._all_fields(fields, told)
+        fields = self._with_margin(fields)
         ny, nx = fields.shape[-2:]
         matrices = fourier_matrices(ny, nx, self.config.modes, fields.dtype, fields.device)
         known, unknown = self.lift.weight.split([fields.shape[1], told.scalars.shape[1]], dim=1)
@@ -289,9 +289,8 @@ class FNO(Model):
             blocks.append(Block(spectral.weight, weight.T, mean, spectral_gate, gate, factors, at_points[i]))
         return points, spectrum, blocks, matrices
 
-    def _all_fields(self, fields: Tensor, told: Conditioning) -> Tensor:
-        """Input fields and those that it is told, with the margin."""
-        fields = fields if told.fields is None else torch.cat([fields, told.fields], dim=1)
+    def _with_margin(self, fields: Tensor) -> Tensor:
+        """Input fields with the margin."""
         if not self.config.margin:
             return fields
         added = [math.ceil(self.config.margin * points) for points in fields.shape[-2:]]
@@ -304,7 +303,7 @@ class FNO(Model):
     def _hidden_by_layers(self, fields: Tensor, told: Conditioning) -> Tensor:
         """`hidden` from calls of its layers, one by one: whatever they were exchanged for or have hooked to them."""
         ny, nx = fields.shape[-2:]
-        fields = self._all_fields(fields, told)
+        fields = self._with_margin(fields)
         channels = torch.cat([fields, told.scalars[..., None, None].expand(-1, -1, *fields.shape[-2:])], dim=1)
         hidden = self.lift(channels.permute(2, 3, 0, 1))  # (y, x, batch, channel)
         at_points = self.point_factors(fields)

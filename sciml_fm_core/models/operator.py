@@ -115,10 +115,10 @@ class Operator:
                 f"operator: the network has {model.config.in_channels} input channels, the normalisation makes "
                 f"{normalization.in_channels}; build its config with in_channels=normalization.in_channels"
             )
-        if model.config.mode_channels != normalization.channels("modes"):
+        if model.config.mode_channels != normalization.mode_channels:
             raise ValueError(
                 f"operator: the network takes {model.config.mode_channels} values on each mode, the normalisation "
-                f"makes {normalization.channels('modes')}; build its config with that many mode_channels"
+                f"makes {normalization.mode_channels}; build its config with that many mode_channels"
             )
         if model.config.out_channels != normalization.out_channels:
             raise ValueError(

@@ -85,16 +85,14 @@ def new_operator(
         raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
     sized = model.sizes[size] if size != AUTO else model.fitted([given.resolution for _, given in examples])
     drawn = [*(() if examples else tasks), *inputs_for]
-    normalization = fit_normalization(
-        chosen.normalization, drawn, conditioners=chosen.conditioners, seed=seed, examples=examples, **chosen.options
-    )
+    normalization = fit_normalization(chosen.normalization, drawn, seed=seed, examples=examples, **chosen.options)
     if unknown := [name for name in shape if name not in {each.name for each in fields(model.config_type)}]:
         raise ValueError(f"{unknown[0]}: the architecture {architecture} has none; leave it out, or use fno")
     at_points = {"point_channels": normalization.point_channels} if issubclass(model, FNO) else {}
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width if normalization.in_channels > 1 else 0,
-        mode_channels=normalization.channels("modes"),
+        mode_channels=normalization.mode_channels,
         out_channels=normalization.out_channels,
         **{**sized, **at_points, **shape},
     )

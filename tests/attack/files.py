@@ -85,7 +85,7 @@ def _operator(kind: str = "dimensionless", seed: int = 0) -> Operator:
     """An operator of a few hundred weights."""
     normalization = fit_normalization(kind, [TASK], count=16)
     config = FNOConfig(
-        in_channels=normalization.in_channels, mode_channels=normalization.channels("modes"), width=4, modes=2, depth=2,
+        in_channels=normalization.in_channels, mode_channels=normalization.mode_channels, width=4, modes=2, depth=2,
         gate_width=4 if kind == "dimensionless" else 0,
     )  # fmt: skip
     model = FNO.create(config, torch.Generator().manual_seed(seed))
