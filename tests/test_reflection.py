@@ -8,7 +8,8 @@ from torch import pi
 
 from sciml_fm_core import System, Task, find_system, generate
 from sciml_fm_core.data.hdf5 import DatasetFile
-from sciml_fm_core.physics import five_point, reflection, variable_diffusion
+from sciml_fm_core.experiments.darcy import five_point
+from sciml_fm_core.physics import reflection, variable_diffusion
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.reflection import even, even_between, odd, reflected
 from sciml_fm_core.physics.symmetries import Geometry

@@ -187,7 +187,7 @@ def _change_dataset(path: Path, rng: random.Random) -> bool:
 def _read_dataset(path: Path) -> list:
     with DatasetFile(path) as file:
         file.take(torch.tensor([file.size - 1, 0]))
-        found: Examples = file.subset(min(file.size, 6))
+        found: Examples = file.take(slice(6))
     assert all(part.isfinite().all() for part in found), "read with NaN or infinity"
     return [part.tolist() for part in found]
 
