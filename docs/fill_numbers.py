@@ -351,6 +351,7 @@ def bounds() -> str:
         "message_bytes": "bytes of a message",
         "messages_per_second": "messages of a stage in a second",
         "unused_seconds": "seconds until a page that never connected gives its place back",
+        "nice": "how far trainings, curves and tabs stand back (on Linux), as of the command `nice`",
     }
     rows = [
         [f"`{PREFIX}{field.name.upper()}`", words[field.name]]
