@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from statistics import median
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +33,7 @@ from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.spectral import resample
 from sciml_fm_core.physics.tasks import Task, parse_mixture
 from sciml_fm_core.physics.trajectories import Trajectories, evolution
-from sciml_fm_core.study.analysis import percent, select, spread, table
+from sciml_fm_core.study.analysis import percent, select, spread, table, verdict_sentences
 from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
@@ -41,6 +42,12 @@ from sciml_fm_core.training.transfer import fine_tune, new_operator, train_from_
 
 LONGER = 2
 """Times as many steps as a fine-tuning takes, for a training from random weights."""
+
+
+@lru_cache(maxsize=1)
+def _tested(task: Task, count: int, steps: int, seed: int, resolution: int) -> Trajectories:
+    """Test trajectories, which the next run of a study is often measured on as well."""
+    return split_trajectories(task, "test", count, steps, seed=seed, resolution=resolution)
 
 
 def milliseconds_of(step: Any, examples: int) -> float:
@@ -77,7 +84,7 @@ class RolloutRun(CustomRun):
         task = Task.parse(self.task)
         operator = load_operator(self.parent, device) if self.parent else silent(task).to(device)
         system = evolution(task.system)
-        exact = split_trajectories(task, "test", self.count, self.steps, seed=self.seed, resolution=self.resolution)
+        exact = _tested(task, self.count, self.steps, self.seed, self.resolution)
         state, coefficients = exact.states[:, 0].to(device), exact.coefficients.to(device)
         found = rollout(operator, state, coefficients, self.steps, system).cpu()
         axes = system.input_axes
@@ -290,6 +297,12 @@ def errors_of(operator: Operator, task: Task, test: Trajectories) -> dict[str, f
     }
 
 
+def _spread_of(records: Sequence[dict], name: str) -> str:
+    """The median of a result over seeds, with the lowest and the highest; of roll-outs the mean error at the end."""
+    after = [r["mean_errors"][-1] if name == "after_10" and r["kind"] == "rollout" else r[name] for r in records]
+    return spread(after)
+
+
 def _finite(value: Tensor) -> float:
     return min(value.item(), 1e6)
 
@@ -298,23 +311,33 @@ def _median(values: Tensor) -> float:
     return min(values.median().item(), 1e6)
 
 
+MOST = 0.95
+"""Share of roll-outs that is asked to stay finite and keep its spectrum."""
 PARENT, GRAY_SCOTT = "evolutions", "gray-scott"
 SEEN: tuple[str, ...] = ("BURGERS(0.001,0.005)", "SCALAR(0.5,1.5)", "AC(0.5,1.5)", "KS(16,28)")
-UNSEEN = ("NS(0.0003,0.003)", "NS(0.0001,0.0003)", "FKPP(0.4,1)", "SH(0.2,0.6)")
+SHORT = ("single_step", "after_10")
+UNSEEN = ("NS(0.0003,0.003)", "NS(0.0001,0.0003)", "FKPP(0.4,1)", "SH(0.2,0.6)", "KS(28,48)")
+MANY = [(task, PARENT) for task in (SEEN[0], SEEN[3], UNSEEN[0])]
+"""Roll-outs of which there are more, to tell 95 of 100 from fewer."""
+ALIKE = (SEEN[0], SEEN[2], SEEN[3])
+"""Evolutions that one small network learns together, and three learn one each."""
 ROLLOUTS: dict[str, dict[str, Any]] = {
-    "smoke": {"tasks": (SEEN[0], UNSEEN[0]), "run": {"steps": 2, "count": 2, "resolution": 32},
+    "smoke": {"tasks": (SEEN[0], UNSEEN[0]), "run": {"steps": 2, "count": 2, "resolution": 32}, "many": {},
               "solver": {"steps": 1, "count": 2, "resolution": 32, "points": (24,), "substeps": (8,)}},
-    "laptop": {"tasks": (*SEEN, "GS(0.035,0.05)", UNSEEN[0], UNSEEN[2]), "run": {"count": 20}, "solver": {"count": 20}},
-    "gpu": {"tasks": SEEN + UNSEEN, "run": {"count": 256}, "solver": {"count": 256}},
-    "paper": {"tasks": SEEN + UNSEEN, "run": {"count": 256, "resolution": 128}, "solver": {"resolution": 128}},
+    "laptop": {"tasks": (*SEEN, "GS(0.035,0.05)", UNSEEN[0], UNSEEN[2]), "run": {"count": 20}, "solver": {"count": 20},
+               "many": {"count": 100}},
+    "gpu": {"tasks": SEEN + UNSEEN, "run": {"count": 256}, "many": {}, "solver": {"count": 256}},
+    "paper": {"tasks": SEEN + UNSEEN, "run": {"count": 256, "resolution": 128}, "many": {},
+              "solver": {"resolution": 128}},
 }  # fmt: skip
 FEW: dict[str, dict[str, Any]] = {
-    "smoke": {"tasks": UNSEEN[:1], "counts": (2,), "seeds": 1,
+    "smoke": {"tasks": {UNSEEN[0]: (2,)}, "seeds": 1, "told": {"steps": 2, "test": 2, "length": 2, "batch_size": 4},
               "run": {"steps": 2, "validation": 1, "test": 2, "length": 4, "batch_size": 2, "learning_rates": (1e-3,)}},
-    "laptop": {"tasks": UNSEEN[:1], "counts": (2, 16, 128), "seeds": 3, "run": {}},
-    "gpu": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 3,
+    "laptop": {"tasks": {UNSEEN[0]: (2, 16, 128), UNSEEN[4]: (2, 16, 128), UNSEEN[1]: (16,)}, "seeds": 3, "run": {},
+               "told": {"steps": 150, "batch_size": 12}},
+    "gpu": {"tasks": dict.fromkeys(UNSEEN, (2, 8, 32, 128)), "seeds": 3, "told": {"steps": 2000, "resolution": 64},
             "run": {"steps": 2000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
-    "paper": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 5,
+    "paper": {"tasks": dict.fromkeys(UNSEEN, (2, 8, 32, 128)), "seeds": 5, "told": {"steps": 8000, "resolution": 64},
               "run": {"steps": 8000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
 }  # fmt: skip
 """How much of the experiments to run, by budget."""
@@ -329,7 +352,7 @@ def rollouts(budget: str = "laptop") -> list[CustomRun]:
     """
     chosen = for_budget(ROLLOUTS, budget)
     runs: list[CustomRun] = [
-        RolloutRun(task, parent, **chosen["run"])
+        RolloutRun(task, parent, **chosen["run"] | (chosen["many"] if (task, parent) in MANY else {}))
         for task in chosen["tasks"]
         for parent in (GRAY_SCOTT if task.startswith("GS") else PARENT, "")
     ]
@@ -338,18 +361,34 @@ def rollouts(budget: str = "laptop") -> list[CustomRun]:
 
 @experiment("evolution_transfer")
 def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
-    """A few trajectories of Navier-Stokes, unseen in pre-training: fine-tuned, and from random weights.
+    """A few trajectories of evolutions unseen in pre-training: fine-tuned, and from random weights.
+
+    Beside them stand the cheap step alone, the coarser solver, and small pre-trainings for several evolutions at once
+    and for each of them.
 
     Raises:
         ValueError: on an unknown budget.
     """
     chosen = for_budget(FEW, budget)
-    return [
+    seeds = range(chosen["seeds"])
+    few: list[CustomRun] = [
         FewTrajectoriesRun(task, start, PARENT, count, seed, **chosen["run"])
-        for task in chosen["tasks"]
-        for seed in range(chosen["seeds"])
-        for count in chosen["counts"]
+        for task, counts in chosen["tasks"].items()
+        for seed in seeds
+        for count in counts
         for start in ("pre-trained", "scratch")
+    ]
+    one = FewTrajectoriesRun(UNSEEN[0], "scratch", PARENT, 1, **chosen["run"])
+    same: dict[str, Any] = {"steps": one.length, "count": one.test, "resolution": one.resolution}
+    for task in chosen["tasks"]:
+        few += [RolloutRun(task, PARENT, **same), *(RolloutRun(task, "", **same, seed=seed) for seed in seeds)]
+        few.append(CoarseSolverRun(task, **same, points=(16, 24, 32)))
+    together = {"one for several": (" + ".join(ALIKE),), "one for each": ALIKE}
+    return few + [
+        ToldRun(name, tasks, form="corrected", seed=seed, **chosen["told"])
+        for name, parts in together.items()
+        for tasks in parts
+        for seed in seeds
     ]
 
 
@@ -408,6 +447,7 @@ def rollout_table(records: Sequence[dict]) -> str:
             [
                 record["task"],
                 start_of(record),
+                f"{record['count']}",
                 percent(record["single_step"]),
                 *errors,
                 *[""] * (len(shown) - len(errors)),
@@ -417,8 +457,22 @@ def rollout_table(records: Sequence[dict]) -> str:
                 f"{record['milliseconds']:.2g} ms",
             ]
         )
-    heads = ["task", "taken by", "one step", *(f"after {number}" for number in shown)]
+    heads = ["task", "taken by", "roll-outs", "one step", *(f"after {number}" for number in shown)]
     return table([*heads, "steps correlated", "finite", "spectrum kept", "a step"], rows)
+
+
+def rollout_conclusion(records: Sequence[dict]) -> str:
+    """Of which evolutions `MOST` of the network's roll-outs stay finite and keep their spectrum, and of which not."""
+    verdicts = [
+        (
+            f"{record['task']}, {round(record['kept_spectrum'] * record['count'])} of {record['count']} roll-outs",
+            record["kept_spectrum"] >= MOST,
+        )
+        for record in select(records, kind="rollout")
+        if record["parent"]
+    ]
+    claim = f"that over {records[0]['steps']} steps {percent(MOST)} stay finite and keep their spectrum"
+    return "\n\n".join(verdict_sentences(verdicts, of=claim))
 
 
 def start_of(record: dict[str, Any]) -> str:
@@ -440,30 +494,104 @@ def solver_at(records: Sequence[dict], task: str, error: float, after: int = 0) 
 
 
 def equal_error_table(records: Sequence[dict]) -> str:
-    """The solver's time for a step at the error that the network, or the cheap step alone, has after one."""
+    """The solver's time for a step at the error that a network, or the cheap step alone, has after one."""
     rows = []
-    for record in select(records, kind="rollout"):
-        error = record["mean_errors"][0]
-        found = solver_at(records, record["task"], error)
+    for record in _steps_taken(records):
+        found = solver_at(records, record["task"], record["error"])
         solver = (
             f"{found['milliseconds']:.2g} ms ({found['points']} points, {found['substeps']} substeps)"
             if found
             else "slower settings than were tried"
         )
-        rows.append([record["task"], start_of(record), percent(error), f"{record['milliseconds']:.2g} ms", solver])
+        took = f"{record['milliseconds']:.2g} ms"
+        rows.append([record["task"], record["taken by"], percent(record["error"]), took, solver])
     return table(["task", "taken by", "error after one step", "a step", "the solver at that error"], rows)
 
 
+def _steps_taken(records: Sequence[dict]) -> list[dict[str, Any]]:
+    """What takes a step of each task, its error after one step and its time; fine-tunings to the most trajectories."""
+    found = []
+    for record in select(records, kind="rollout", seed=0):
+        took = {"task": record["task"], "milliseconds": record["milliseconds"]}
+        found.append(took | {"taken by": start_of(record), "error": record["mean_errors"][0]})
+        tuned = select(records, kind="few_trajectories", task=record["task"], start="pre-trained")
+        if tuned and record["parent"]:
+            most = max(each["trajectories"] for each in tuned)
+            error = median(each["after_1"] for each in select(tuned, trajectories=most))
+            found.append(took | {"taken by": f"fine-tuned on {most} trajectories", "error": error})
+    return found
+
+
 def few_trajectories_table(records: Sequence[dict]) -> str:
-    """Errors after one and ten steps by start and number of trajectories."""
+    """Errors after one and ten steps by start and number of trajectories, and those of the cheap step alone."""
     few, rows = select(records, kind="few_trajectories"), []
     for task in dict.fromkeys(record["task"] for record in few):
-        for count in sorted({record["trajectories"] for record in few}):
+        for count in sorted({record["trajectories"] for record in select(few, task=task)}):
             for start in ("pre-trained", "scratch"):
                 runs = select(few, task=task, trajectories=count, start=start)
-                cells = [spread([r[name] for r in runs]) if runs else "" for name in ("single_step", "after_10")]
-                rows.append([task, str(count), start, *cells])
-        before = [r for r in select(few, task=task, start="pre-trained") if "after_10_before" in r]
-        cells = [spread([r[f"{name}_before"] for r in before]) for name in ("single_step", "after_10")]
-        rows.append([task, "0", "pre-trained", *cells])
+                rows.append([task, str(count), start, *(_spread_of(runs, name) for name in SHORT)])
+        before = select(few, task=task, start="pre-trained")
+        rows.append([task, "0", "pre-trained", *(_spread_of(before, f"{name}_before") for name in SHORT)])
+        alone = select(records, kind="rollout", task=task, parent="")
+        rows.append([task, "0", "the cheap step alone", *(_spread_of(alone, name) for name in SHORT)])
     return table(["task", "trajectories", "start", "one step", "after 10 steps"], rows)
+
+
+def several_table(records: Sequence[dict]) -> str:
+    """Errors of single steps of one small network for several evolutions, and of one for each of them."""
+    rows = []
+    for task in [*ALIKE, UNSEEN[0]]:
+        many, own = _several(records, task), _several(records, task, "one for each")
+        rows.append([task, *(spread(list(each.values())) for each in (many, own))])
+    return table(["task, one step", "one for several", "one for each"], rows)
+
+
+def _several(records: Sequence[dict], task: str, name: str = "one for several") -> dict[int, float]:
+    """Error of a single step by seed; of an unseen task the lowest, where there is a network for each of the others."""
+    found: dict[int, float] = {}
+    for record in select(records, kind="told", name=name):
+        parts = record["tasks"].split(" + ")
+        if task in parts or task == record["task"]:
+            error = record["seen_single_step"][parts.index(task)] if task in parts else record["single_step"]
+            found[record["seed"]] = min(error, found.get(record["seed"], error))
+    return found
+
+
+def transfer_conclusion(records: Sequence[dict]) -> str:
+    """Three lines: what holds with every seed and what does not, of few trajectories, of a shift, of several tasks."""
+    said = transfer_verdicts(records).items()
+    return "\n".join(f"- {name}. {' '.join(verdict_sentences(verdicts))}" for name, verdicts in said)
+
+
+def transfer_verdicts(records: Sequence[dict]) -> dict[str, list[tuple[str, bool]]]:
+    """What is said of few trajectories, a smaller viscosity and several evolutions, and whether every seed says so."""
+    said: dict[str, list[tuple[str, bool]]] = {"Few trajectories": [], "A smaller viscosity": [], "One for several": []}
+    few = select(records, kind="few_trajectories")
+    first = {(r["task"], r["seed"]): r["after_10_before"] for r in select(few, start="pre-trained")}
+    for task in dict.fromkeys(record["task"] for record in few):
+        group = said["A smaller viscosity" if task == UNSEEN[1] else "Few trajectories"]
+        own = select(few, task=task)
+        for count in sorted({record["trajectories"] for record in own}):
+            tuned, scratch = (
+                {r["seed"]: r["after_10"] for r in select(own, trajectories=count, start=start)}
+                for start in ("pre-trained", "scratch")
+            )
+            better = all(tuned[seed] < scratch[seed] for seed in tuned)
+            group.append((f"on {task}, {count} trajectories are worth more fine-tuned than from scratch", better))
+            if task == UNSEEN[1]:
+                back = all(tuned[seed] < first[UNSEEN[0], seed] for seed in tuned)
+                group.append((f"{count} bring it below the untouched operator's error on {UNSEEN[0]}", back))
+        alone = select(records, kind="rollout", task=task, parent="")
+        better = all(first[task, r["seed"]] < r["mean_errors"][-1] for r in alone)
+        group.append((f"on {task}, the untouched operator is ahead of the cheap step alone", better))
+        for step in _steps_taken(select(records, task=task)):
+            if step["taken by"].startswith("fine-tuned"):
+                solver = solver_at(records, task, step["error"])
+                wins = solver is None or solver["milliseconds"] > step["milliseconds"]
+                group.append((f"on {task}, the fine-tuned step takes less time than the solver at its error", wins))
+    for task in [*ALIKE, UNSEEN[0]]:
+        many, own_errors = _several(records, task), _several(records, task, "one for each")
+        if many and many.keys() == own_errors.keys():
+            better = all(many[seed] < own_errors[seed] for seed in many)
+            said["One for several"].append((f"on {task}, one network for several takes the better step", better))
+    return {name: verdicts for name, verdicts in said.items() if verdicts}
