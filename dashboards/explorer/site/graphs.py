@@ -60,11 +60,11 @@ def drawn_source(n: int) -> Function:
     return function
 
 
-def solver(system: SpectralSystem, n: int) -> Function:
+def solver(system: SpectralSystem) -> Function:
     """Exact solutions, from sources (batch, n, n), the dial (batch,) and parameters (batch, p)."""
 
     def function(_: dict[str, Tensor], source: Tensor, dial: Tensor, parameters: Tensor) -> list[Tensor]:
-        exact = source.double()
+        exact, n = source.double(), source.shape[-1]
         coefficients = system.coefficients(dial, exact, parameters)
         solution = inverse_transform(system.solve_hat(transform(exact), coefficients, n), n)
         shown = solution.to(source.dtype)

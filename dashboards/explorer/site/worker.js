@@ -1,6 +1,12 @@
 // Runs graphs of ONNX, one job after another. A job is a list of steps over named tensors: what one gives, another takes.
 
-let ort = null, page = null
+import * as ort from './runtime/ort.wasm.min.mjs'
+
+ort.env.wasm.numThreads = 1 // more would need headers that few hosts set
+ort.env.wasm.wasmPaths = {mjs: new URL('glue.js', import.meta.url).href}
+
+let page = null, known = null
+self.program = new Promise(resolve => { known = resolve }) // see glue.js
 const sessions = new Map(), weights = new Map()
 
 // A file of this site that is compressed, whatever the host makes of it.
@@ -44,8 +50,9 @@ async function begin(graph, name) {
 }
 const session = (graph, name) => once(sessions, `${graph} ${name ?? ''}`, () => begin(graph, name))
 
-// {graph, weights, takes: {input: tensor}, gives: {output: tensor}, times}
-async function run({values, steps, wanted}) {
+// {graph, weights, takes: {input: tensor}, gives: {output: tensor}, times}; sessions of what is needed soon are made ahead
+async function run({values = {}, steps = [], wanted = [], needed = []}) {
+  for (const {graph, weights} of needed) session(graph, weights).catch(() => {}) // where it is used, it is said
   const known = {}
   let seconds = 0
   for (const [name, {type, data, dims}] of Object.entries(values)) known[name] = new ort.Tensor(type, data, dims)
@@ -61,20 +68,10 @@ async function run({values, steps, wanted}) {
   return Object.fromEntries([['seconds', seconds]].concat(wanted.map(name => [name, {type: known[name].type, data: known[name].data, dims: known[name].dims}])))
 }
 
-async function start(given) {
-  page = given
-  const [runtime, files, wasm] = page.files
-  ort = await import(new URL(`runtime/${runtime}`, import.meta.url))
-  ort.env.wasm.numThreads = 1 // more would need headers that few hosts set
-  ort.env.wasm.wasmPaths = {mjs: new URL(`runtime/${files}`, import.meta.url).href}
-  ort.env.wasm.wasmBinary = (await unpacked(`runtime/${wasm}.gz`)).buffer
-}
-
-let started = null
 self.onmessage = async ({data}) => {
-  if (data.begin) { started = start(data.begin); started.catch(() => {}); return }
+  if (data.begin) { page = data.begin; return }
+  if (data.program) { known(data.program); return }
   try {
-    await started
     postMessage({id: data.id, found: await run(data)})
   } catch (error) {
     postMessage({id: data.id, error: `${error.message ?? error}`})
