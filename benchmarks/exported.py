@@ -2,10 +2,10 @@
 
 python benchmarks/exported.py [NAME:SYSTEM ...]   # all that ship, hours; results/exported.json keeps each as it is made
 
-Each file is for any even grid. On four grids ONNX Runtime and PyTorch solve the same random examples, drawn from the range
-that the system's first shift names; both are also compared with PyTorch in float64. Then they solve one example at a time,
-in turns. Time is that of the processor, so other work on the machine counts little. Rows that are recorded for the same
-weights are not made again.
+Each file is for any even grid. On four grids ONNX Runtime and PyTorch solve the same random examples, drawn from the
+range that the system's first shift names; both are also compared with PyTorch in float64. Then they solve one example
+at a time, in turns. Time is that of the processor, so other work on the machine counts little. Rows that are recorded
+for the same weights are not made again.
 """
 
 from __future__ import annotations
@@ -103,12 +103,11 @@ def measured(name: str, system: System, folder: Path) -> dict:
 def main() -> None:
     torch.set_num_threads(1)
     pairs = [(SOLVER, each) for each in SYSTEMS.values() if is_spectral(each) and each.mode_by_mode]
-    pairs += [
-        (name, system)
-        for name in shipped_operators()
-        for system in SYSTEMS.values()
-        if load_operator(name).normalization.knows(system)
-    ]
+    for name in shipped_operators():
+        knows = load_operator(name).normalization.knows
+        pairs += [(name, system) for system in SYSTEMS.values() if knows(system)]
+    first = {name: system for name, system in reversed(pairs)}
+    pairs.sort(key=lambda pair: pair[0] != SOLVER and pair[1] is not first[pair[0]])  # one system of each comes first
     if wanted := sys.argv[1:]:
         pairs = [(name, system) for name, system in pairs if f"{name}:{system.name}" in wanted]
     known = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.exists() else []

@@ -104,14 +104,14 @@ def export_operator(
     resolution: Resolution | str | None = None,
     weights: str = "float32",
 ) -> Exported:
-    """Write an operator for one of its systems, on one grid or any, for any number of examples; see `Operator.export`."""
+    """Write an operator on one grid or any, for any number of examples; see `Operator.export`."""
     from .operator import halved_names
 
-    path, known = _checked_path(path), operator.normalization.resolve(system)
+    path, known = _checked_path(path, resolution), operator.normalization.resolve(system)
     if weights not in ("float32", "float16"):
         raise ValueError(f"weights: expected float32 or float16, got {weights!r}; choose one of them")
     least, resolution = operator.model.smallest_grid, 128 if resolution is None else resolution
-    if resolution != ANY and min(grid_shape(resolution)) < least:
+    if not isinstance(resolution, str) and min(grid_shape(resolution)) < least:
         raise ValueError(
             f"resolution: this operator expects at least {least} points in each direction, got "
             f"{grid_text(resolution)}; choose a finer grid"
@@ -128,14 +128,14 @@ def export_operator(
         for key in halved:
             parameter = rounded.model.get_parameter(key.removeprefix("model."))
             parameter.copy_(parameter.half())
-    expected = [[each.predict(*given, known) for each in (rounded, operator)] for given in grids]
+    expected = [[each.predict(given[0], given[1], known) for each in (rounded, operator)] for given in grids]
     return _written(path, function, state, halved, known, grids, expected, about)
 
 
 def _grids(resolution: Resolution | str, least: int) -> list[Resolution]:
     """Grids to trace and to check with: one, or where all are meant three to trace with, and one more."""
     even = least + least % 2
-    return [even, even + 2, even + 10, 2 * even + 6] if resolution == ANY else [resolution]
+    return [resolution] if not isinstance(resolution, str) else [even, even + 2, even + 10, 2 * even + 6]
 
 
 def network_of(operator: Operator, system: System) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
@@ -165,16 +165,17 @@ def export_solver(system: System, path: str | Path, resolution: Resolution | str
         ValueError: if no symbol solves the system, the grid is not one of its, packages are missing, or the file does
             not agree with `System.solve`.
     """
-    path, resolution = _checked_path(path), 128 if resolution is None else resolution
+    path, resolution = _checked_path(path, resolution), 128 if resolution is None else resolution
     if not (is_spectral(system) and system.mode_by_mode):
         raise ValueError(
             f"export: expected a system that a Fourier symbol solves, got {system.name}; export an operator"
         )
-    ny, nx = (COARSEST, COARSEST) if resolution == ANY else grid_shape(resolution)
-    if ny != nx or ny % 2 or ny < 4:
-        raise ValueError(
-            f"resolution: expected an even number of points from 4 on, such as 128, got {grid_text(resolution)}"
-        )
+    if not isinstance(resolution, str):
+        ny, nx = grid_shape(resolution)
+        if ny != nx or ny % 2 or ny < 4:
+            raise ValueError(
+                f"resolution: expected an even number of points from 4 on, such as 128, got {grid_text(resolution)}"
+            )
 
     def function(_: dict[str, Tensor], source: Tensor, coefficients: Tensor) -> Tensor:
         n = source.shape[-1]
@@ -397,8 +398,10 @@ def _session(content: bytes, names: list[str]) -> Callable[..., Any]:
     return lambda *given: session.run(None, {name: each.numpy() for name, each in zip(names, given, strict=True)})
 
 
-def _checked_path(path: str | Path) -> Path:
+def _checked_path(path: str | Path, resolution: Resolution | str | None = None) -> Path:
     path = user_path(path)
+    if isinstance(resolution, str) and resolution != ANY:
+        raise ValueError(f"resolution: expected a number of points, a pair of them or {ANY!r}, got {resolution!r}")
     if path.suffix not in SUFFIXES:
         raise ValueError(
             f"export {path}: expected a file name that ends in {' or '.join(SUFFIXES)}; choose another name"

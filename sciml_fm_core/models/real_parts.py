@@ -47,8 +47,11 @@ def trace(function: Callable[..., Tensor], examples: Sequence[Sequence[Tensor]],
     graphs = [make_fx(torch.func.functionalize(function, remove="mutations"))(*each) for each in examples]
     first, batches = graphs[0], [each[whole].shape[0] for each in examples[:2]]
     points = [examples[0][whole].shape[-1], *(each[whole].shape[-1] for each in examples[2:])]
-    if any([each.target for each in graph.graph.nodes] != [each.target for each in first.graph.nodes] for graph in graphs):
-        raise ValueError("export: expected the same operations for every size of a batch and grid; compute examples alike")
+    targets = [[node.target for node in graph.graph.nodes] for graph in graphs]
+    if any(each != targets[0] for each in targets):
+        raise ValueError(
+            "export: expected the same operations for every size of a batch and a grid; compute examples alike"
+        )
     nodes = list(zip(*(list(graph.graph.nodes) for graph in graphs), strict=True))
     known: dict[str, fx.Node] = {}
     with first.graph.inserting_after(nodes[len(examples[0]) - 1][0]):
@@ -74,37 +77,41 @@ def trace(function: Callable[..., Tensor], examples: Sequence[Sequence[Tensor]],
 
 def _number(graph: fx.Graph, values: Sequence[Any], batches: list[int], points: list[int], known: dict) -> Any:
     """What computes a number from the size of the batch and the points of the grid."""
-    of_batch, of_points = values[:2], (values[0], *values[2:])
-    call = graph.call_function
-    if all(each != each for each in values):  # not a number
+    of_batch, of_points, call = values[:2], (values[0], *values[2:]), graph.call_function
+
+    def total(*terms: Any) -> Any:
+        return reduce(lambda a, b: call(operator.add, (a, b)), terms)
+
+    if all(math.isnan(each) for each in values):
         return values[0]
-    if isinstance(values[0], int) and not isinstance(values[0], bool):
-        if len(set(of_points)) == 1:
-            factor = (of_batch[1] - of_batch[0]) // (batches[1] - batches[0])
-            scaled = call(operator.mul, (known["batch"], factor))
-            return call(operator.add, (scaled, values[0] - factor * batches[0]))
-        if of_batch[0] == of_batch[1] and len({a - _diagonal(n) for a, n in zip(of_points, points, strict=True)}) == 1:
-            turned = call(operator.mul, (known["points"], _DIAGONAL[0]))
-            turned = call(operator.floordiv, (call(operator.add, (turned, _DIAGONAL[1] // 2)), _DIAGONAL[1]))
-            return call(operator.add, (turned, values[0] - _diagonal(points[0])))
-        found, times = [Fraction(each) for each in of_points], of_batch[0] != of_batch[1]
-        if times:
-            if of_batch[0] * batches[1] != of_batch[1] * batches[0]:
-                raise ValueError(f"export: expected a multiple of the size of the batch, got {values}; compute examples alike")
-            found = [each / batches[0] for each in found]
-        terms = [call(operator.mul, (call(operator.pow, (known["points"], i)), int(c * 2))) for i, c in enumerate(_parabola(points, found)) if c]  # fmt: skip
-        total = call(operator.floordiv, (reduce(lambda a, b: call(operator.add, (a, b)), terms), 2))
-        return call(operator.mul, (total, known["batch"])) if times else total
-    for power in (-1, -2, 1, 2):
-        shares = [each / n**power for each, n in zip(of_points, points, strict=True)]
-        if all(math.isclose(each, shares[0]) for each in shares):
-            return call(power_of, (known["points"], power, shares[0]))
-    raise ValueError(f"export: expected a number that follows from the size of the grid, got {values}; compute it by tensors")
+    if not isinstance(values[0], int) or isinstance(values[0], bool):
+        for power in (-1, -2, 1, 2):
+            shares = [each / n**power for each, n in zip(of_points, points, strict=True)]
+            if all(math.isclose(each, shares[0]) for each in shares) and of_batch[0] == of_batch[1]:
+                return call(power_of, (known["points"], power, shares[0]))
+        raise ValueError(
+            f"export: expected a number that follows from the size of the grid, got {values}; compute it by tensors"
+        )
+    if len(set(of_points)) == 1:
+        factor = (of_batch[1] - of_batch[0]) // (batches[1] - batches[0])
+        return total(call(operator.mul, (known["batch"], factor)), values[0] - factor * batches[0])
+    if of_batch[0] == of_batch[1] and len({a - _diagonal(n) for a, n in zip(of_points, points, strict=True)}) == 1:
+        turned = total(call(operator.mul, (known["points"], _DIAGONAL[0])), _DIAGONAL[1] // 2)
+        return total(call(operator.floordiv, (turned, _DIAGONAL[1])), values[0] - _diagonal(points[0]))
+    by = 1 if of_batch[0] == of_batch[1] else batches[0]
+    if by > 1 and of_batch[0] * batches[1] != of_batch[1] * batches[0]:
+        raise ValueError(f"export: expected a multiple of the size of the batch, got {values}; compute examples alike")
+    shares = _parabola(points, [Fraction(each, by) for each in of_points])
+    whole = math.lcm(*(each.denominator for each in shares))
+    powers = [1, known["points"], call(operator.mul, (known["points"], known["points"]))]
+    terms = [call(operator.mul, (each, int(share * whole))) for each, share in zip(powers, shares, strict=True)]
+    found = call(operator.floordiv, (total(*terms), whole))
+    return found if by == 1 else call(operator.mul, (found, known["batch"]))
 
 
 def power_of(n: int, power: int, factor: Tensor) -> Tensor:
     """``factor n^power`` as a tensor: as a number of ONNX it would be float32."""
-    return factor * torch.scalar_tensor(n, dtype=torch.float64) ** power
+    return factor * _whole(n, torch.float64) ** power
 
 
 _DIAGONAL = (92682, 131072)
@@ -132,7 +139,7 @@ class RealParts(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule):
         super().__init__(graph)
         self.kept: dict[Any, Any] = {}
-        self.of_run: dict[str, Any] = {}  # matrices, where the grid is free
+        self.of_run: dict[Any, Any] = {}  # matrices, where the grid is free
         self.variable: set[fx.Node] = set()
         for node in graph.graph.nodes:
             spread = node.target == aten.expand.default  # as a constant it would be as large as what it is for
@@ -179,6 +186,8 @@ class RealParts(fx.Interpreter):
                 args, kwargs, target = *self._in_double(args, kwargs), target.overloadpacket
             found = super().call_function(target, args, kwargs)
             return Pair(found, torch.zeros_like(found)) if makes_complex else found
+        if name.endswith("_like") and kwargs.get("dtype") is not None and not makes_complex:  # a mask, say
+            return super().call_function(target, _take(args, "real"), _take(kwargs, "real"))
         if name in _OF_PAIRS:
             return _OF_PAIRS[name](*args, **kwargs)
         if name not in _BY_PARTS:
@@ -194,7 +203,7 @@ class RealParts(fx.Interpreter):
         kinds = [each.dtype for each in flat if isinstance(each, Tensor)]
         for place, each in enumerate(flat):
             if isinstance(each, torch.SymInt):
-                flat[place] = torch.scalar_tensor(each, dtype=kinds[0])
+                flat[place] = _whole(each, kinds[0])
             elif isinstance(each, float) and torch.float64 in kinds:
                 flat[place] = self._constant(each)
         return tree_unflatten(flat, form)
@@ -204,17 +213,18 @@ class RealParts(fx.Interpreter):
 
     # Transforms ------------------------------------------------------------------------------------------------------
 
-    def matrix(self, n: int, m: int, dtype: torch.dtype, back: Any = None) -> tuple[Tensor, Tensor]:
+    def matrix(self, n: int, m: int, dtype: torch.dtype, back: Any = None, name: str = "") -> tuple[Tensor, Tensor]:
         """Cosine and sine of ``2 pi j k / n``, (n, m), for j < n and k < m, computed in float64.
 
         Where ``back`` is a factor, they are for the way back, (m, n), times that, and a wave stands for its conjugate.
+        The factor has a name, since one that only a run knows cannot be told from others.
         """
         is_free = isinstance(n, torch.SymInt)
-        kept, key = (self.of_run, str((n, m, dtype, back))) if is_free else (self.kept, (n, m, dtype, back))
+        kept, key = (self.of_run if is_free else self.kept), str((n, m, dtype, name))
         if key not in kept:
-            points = torch.scalar_tensor(n, dtype=torch.int64)
-            waves = torch.arange(m)
-            angle = self._constant(2 * math.pi) * (torch.outer(torch.arange(n), waves) % points).double() / points.double()
+            points, waves = _whole(n, torch.int64), torch.arange(m)
+            turned = (torch.outer(torch.arange(n), waves) % points).double() / points.double()
+            angle = self._constant(2 * math.pi) * turned
             found = angle.cos(), angle.sin()
             if back is not None:
                 alone = ((waves == 0) | (2 * waves == points)).double()
@@ -223,9 +233,9 @@ class RealParts(fx.Interpreter):
         return kept[key]
 
     def factor(self, scaling: int, sizes: list[int]) -> Any:
-        """By which PyTorch multiplies a transform: 1 for 0, over the root of its points for 1, over their number for 2."""
+        """By which PyTorch multiplies a transform: 1, or for 1 over the root of its points, for 2 over their number."""
         if any(isinstance(each, torch.SymInt) for each in sizes):
-            points = reduce(operator.mul, (torch.scalar_tensor(each, dtype=torch.float64) for each in sizes))
+            points = reduce(operator.mul, (_whole(each, torch.float64) for each in sizes))
             return [1, 1 / points.sqrt(), 1 / points][scaling]
         return math.prod(sizes) ** (-scaling / 2)
 
@@ -260,11 +270,17 @@ class RealParts(fx.Interpreter):
     def complex_to_real(self, value: Any, dims: list[int], scaling: int, n: int) -> Tensor:
         """``irfft`` along the last of some dimensions, where a wave stands for its conjugate, too."""
         last, dtype = dims[-1], value.real.dtype
-        factor = self.factor(scaling, [*(value.real.shape[dim] for dim in dims[:-1]), n])
+        sizes = [*(value.real.shape[dim] for dim in dims[:-1]), n]
+        factor = self.factor(scaling, sizes)
         for dim in dims[:-1]:
             value = self.along(value, dim, forward=False)
-        cosine, sine = self.matrix(n, n // 2 + 1, dtype, factor)
+        cosine, sine = self.matrix(n, n // 2 + 1, dtype, factor, f"back {scaling} {sizes}")
         return _product(_pair(value).real, cosine, last) - _product(_pair(value).imag, sine, last)
+
+
+def _whole(value: Any, dtype: torch.dtype) -> Tensor:
+    """A whole number, which may be one that only a run knows, as a tensor."""
+    return torch.scalar_tensor(value, dtype=dtype)
 
 
 def _product(value: Tensor, matrix: Tensor, dim: int) -> Tensor:

@@ -41,18 +41,20 @@ async function readWeights(name) { // as build.py stores them
   return found
 }
 
-let last = null // one session after another: while it makes one, the runtime knows of no other's weights
-async function begin(graph, name) {
-  const [model, own] = await Promise.all([unpacked(`graphs/${graph}.onnx.gz`), name && once(weights, name, () => readWeights(name))])
-  const externalData = own ? [{path: 'weights', data: new Uint8Array(own.buffer)}] : []
-  const make = () => ort.InferenceSession.create(model, {externalData, executionProviders: ['wasm'], logSeverityLevel: 3})
-  return last = last ? last.then(make, make) : make()
+let last = Promise.resolve() // one session after another: while it makes one, the runtime knows of no other's weights
+function begin(graph, name) {
+  const files = Promise.all([unpacked(`graphs/${graph}.onnx.gz`), name && once(weights, name, () => readWeights(name))])
+  const made = last.then(() => files).then(([model, own]) => ort.InferenceSession.create(model, {
+    externalData: own ? [{path: 'weights', data: new Uint8Array(own.buffer)}] : [], executionProviders: ['wasm'], graphOptimizationLevel: 'basic', logSeverityLevel: 3}))
+  last = made.catch(() => {})
+  return made
 }
 const session = (graph, name) => once(sessions, `${graph} ${name ?? ''}`, () => begin(graph, name))
 
-// {graph, weights, takes: {input: tensor}, gives: {output: tensor}, times}; sessions of what is needed soon are made ahead
-async function run({values = {}, steps = [], wanted = [], needed = []}) {
-  for (const {graph, weights} of needed) session(graph, weights).catch(() => {}) // where it is used, it is said
+// {graph, weights, takes: {input: tensor}, gives: {output: tensor}, times}; their sessions are begun at once
+async function run({values, steps, wanted}) {
+  for (const {graph, weights} of steps) session(graph, weights).catch(() => {}) // it is said where it is used
+  if (!values) return {} // they were to be begun
   const known = {}
   let seconds = 0
   for (const [name, {type, data, dims}] of Object.entries(values)) known[name] = new ort.Tensor(type, data, dims)
