@@ -198,6 +198,7 @@ class FixedTrajectories(_Trajectories):
     ):
         self.system, self.trajectories = evolution(system), trajectories.to(device)
         self.batch_size, self.unrolled, self.seed = batch_size, unrolled or Unrolled(), seed
+        self.system.check(trajectories.states[:, 0], trajectories.coefficients)
         if self.unrolled.most > trajectories.steps:
             raise ValueError(
                 f"trajectories: expected at least {self.unrolled.most} steps, as many as a roll-out, got "

@@ -49,6 +49,8 @@ def rollout(
     """
     if isinstance(operator, Evolution):
         return operator.trajectory(state, coefficients, steps)
+    if steps < 0:
+        raise ValueError(f"steps: expected at least 0, got {steps}")
     asked = evolution(operator.normalization.resolve(system))
     leading = torch.broadcast_shapes(state.shape[: -asked.input_axes], coefficients.shape[:-1])
     fields = state.shape[-asked.input_axes :]

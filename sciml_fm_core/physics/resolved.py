@@ -12,7 +12,7 @@ from torch import Tensor
 from sciml_fm_core.eager import cached_tensors
 
 from .krylov import LinearOperator, Progress, Solved, in_chunks
-from .spectral import derivative_wavenumbers, inverse_transform, parseval_weights, transform
+from .spectral import derivative_wavenumbers, inverse_transform, largest_size, parseval_weights, power_of_two, transform
 
 _POINTS = 2**16
 
@@ -90,9 +90,10 @@ class ResolvedModes:
         """
 
         def solve_part(part: slice) -> Solved:
-            begin = None if start is None else self.vector(start[part].to(source))
-            found = method(operator(part), self.vector(source[part]), start=begin, **options)
-            return found._replace(solution=self.field(found.solution))
+            unit = power_of_two(largest_size(source[part]))[:, None, None]  # no square overflows or vanishes
+            begin = None if start is None else self.vector(start[part].to(source) / unit)
+            found = method(operator(part), self.vector(source[part] / unit), start=begin, **options)
+            return found._replace(solution=self.field(found.solution) * unit)
 
         return in_chunks(solve_part, len(source), self.chunk, progress)
 

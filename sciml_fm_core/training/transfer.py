@@ -234,7 +234,7 @@ def pretrain(
         "resolution": _plain_resolution(resolution, sets),
         "data": [described(one) for one in sets] or "fresh examples",
         "validation": [_about_validation(*both) for both in zip(held_out, read, strict=True)]
-        or (f"{validation_count} drawn examples for each task" if validated else "none"),
+        or (_drawn_text(validated[0][1]) if validated else "none"),
         "learning_rate": config.learning_rate,
         "loss": config.loss,
         "precision": config.precision,
@@ -244,6 +244,13 @@ def pretrain(
     if processes.world_size > 1:
         operator.card["hardware"] = f"{processes.world_size} x {operator.card['hardware']}"
     return operator, history
+
+
+def _drawn_text(drawn: Examples | Trajectories) -> str:
+    """What a card says of validation examples that were drawn, as many of each task."""
+    if isinstance(drawn, Trajectories):
+        return f"{drawn.size} drawn trajectories of {drawn.steps} steps for each task"
+    return f"{drawn.size} drawn examples for each task"
 
 
 def started(operator: Operator, start: Operator) -> Operator:
