@@ -160,7 +160,7 @@ def test_long_draws_tell_how_far_they_are():
 def test_a_source_of_any_size_is_solved(power):
     """The square of a small source is 0, and so was its residual."""
     inputs, unit = drawn((0, 0.3), 2, 16).double(), 2.0**power
-    scaled = inputs * torch.tensor([1, unit]).view(2, 1, 1)
+    scaled = inputs * torch.tensor([1, unit], dtype=torch.float64).view(2, 1, 1)
     assert torch.equal(variable_diffusion.solve(scaled).solution, variable_diffusion.solve(inputs).solution * unit)
 
 

@@ -253,7 +253,8 @@ def check_resampled(data: Reader, resolutions: Iterable[Resolution]) -> None:
     if other := [each for each in resolutions if grid_shape(each) != file.shape]:
         raise ValueError(
             f"{file.path}: expected its own grid, {grid_text(data.resolution)}, for fields that nobody says are "
-            f"periodic, got {grid_text(other[0])}; leave out the resolution, or write periodic: true into a YAML beside the file"
+            f"periodic, got {grid_text(other[0])}; leave out the resolution, or write periodic: true into a YAML "
+            "beside the file"
         )
 
 

@@ -144,8 +144,8 @@ class Evolution(SpectralSystem):
             raise ValueError(f"steps: expected at least 0, of 1 substep each or more, got {steps} of {substeps}")
         fields = state.shape[-self.input_axes :]
         leading = torch.broadcast_shapes(state.shape[: -self.input_axes], coefficients.shape[:-1])
-        rows = coefficients.expand(*leading, -1).reshape(-1, coefficients.shape[-1])
-        batch = state.expand(*leading, *fields).reshape(-1, *fields)
+        rows = coefficients.expand(*leading, -1).reshape(leading.numel(), coefficients.shape[-1])
+        batch = state.expand(*leading, *fields).reshape(len(rows), *fields)
         for number, each in enumerate(self._states(batch, rows, steps, substeps), start=1):
             if not is_finite(each):
                 raise ValueError(

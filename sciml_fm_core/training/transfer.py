@@ -483,8 +483,8 @@ def _downstream(
     """The system of labelled data, batches of them, what they are validated by, and what a card says of them."""
     device = operator.device
     if isinstance(data, Trajectories):
-        if validation is not None and not isinstance(validation, Trajectories):
-            raise ValueError("validation: expected trajectories, as the data are")
+        if validation is not None and not (isinstance(validation, Trajectories) and validation.steps):
+            raise ValueError("validation: expected trajectories of at least one step, as the data are")
         resolved = operator.normalization.resolve(system)
         size = batch_size or find_recipe("step").batch_size
         steps = FixedTrajectories(resolved, data, size, unrolled, seed=seed, device=device)
