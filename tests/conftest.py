@@ -102,7 +102,7 @@ def small_operator():
         config = FNOConfig(
             normalization.in_channels, width=width, modes=modes,
             gate_width=gate_width if normalization.channel_names else 0,
-            mode_channels=normalization.channels("modes"),
+            mode_channels=normalization.mode_channels,
         )  # fmt: skip
         model = FNO(config, torch.Generator().manual_seed(seed))
         card = {
