@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from statistics import median
-
 from sciml_fm_core.experiments.forecasting import OBSERVED, RATES, SHOWN, forecasting_table, name_of
-from sciml_fm_core.study.analysis import percent, select, verdict_sentences
+from sciml_fm_core.study.analysis import select, spread, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
 
@@ -28,30 +25,33 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
 
 
 def findings(records: list[dict]) -> list[str]:
-    """What the records show, as paragraphs of Markdown: for each evolution what holds after ten steps, in medians."""
+    """What the records show, as paragraphs of Markdown: for each evolution, what holds at the end in every seed."""
     sentences = []
     for task in dict.fromkeys(record["task"] for record in records):
-
-        def last(method: str, own: Callable[..., list[dict]] = select, task: str = task, **values: int) -> float:
-            return median(run["errors"][-1] for run in own(records, task=task, method=method, **values))
-
-        one, four = ({name: last(name, frames=count) for name in RATES} for count in (1, OBSERVED))
-        untold, unfitted = min([*one.values(), *four.values()]), last("persistence")
-        operator, solver = last("operator"), max(select(records, task=task, method="solver"), key=lambda r: r["points"])
+        own = select(records, task=task)
+        ends = {
+            (method, frames): [run["errors"][-1] for run in select(own, method=method, frames=frames)]
+            for method, frames in dict.fromkeys((run["method"], run["frames"]) for run in own)
+        }
+        fno, memory, linear = (ends[method, OBSERVED] for method in ("fno", "conv_lem", "dmd"))
+        untold = [min(seed) for seed in zip(*(ends[way] for way in ends if way[0] in RATES), strict=True)]
+        worst = max(max(ends[way]) for way in ends if way[0] in RATES)
+        still, operator, solver = (ends[method, 1] for method in ("persistence", "operator", "solver"))
         verdicts = [
-            (f"{OBSERVED} frames tell the FNO more than one, {percent(four['fno'])} and {percent(one['fno'])}",
-             four["fno"] < one["fno"]),
-            (f"{OBSERVED} frames tell the ConvLEM more than one, {percent(four['conv_lem'])} and "
-             f"{percent(one['conv_lem'])}", four["conv_lem"] < one["conv_lem"]),
-            (f"a memory forecasts better than frames as channels, {percent(four['conv_lem'])} and "
-             f"{percent(four['fno'])}", four["conv_lem"] < four["fno"]),
-            (f"a network is better than dynamic mode decomposition, which has {percent(four['dmd'])} from "
-             f"{OBSERVED} frames", min(four["fno"], four["conv_lem"]) < four["dmd"]),
-            (f"whatever is fitted is better than persistence, {percent(unfitted)}",
-             max(*one.values(), *four.values()) < unfitted),
-            (f"knowing the equation is worth more than {OBSERVED} frames: the operator has {percent(operator)} "
-             f"and the solver on {solver['points']} points {percent(solver['errors'][-1])}, the best that is not told "
-             f"{percent(untold)}", max(operator, solver["errors"][-1]) < untold),
-        ]  # fmt: skip
+            _less(fno, ends["fno", 1], f"{OBSERVED} frames tell the FNO more than one"),
+            _less(memory, ends["conv_lem", 1], f"{OBSERVED} frames tell the ConvLEM more than one"),
+            _less(memory, fno, f"from {OBSERVED} frames the ConvLEM, with its memory, forecasts better than the FNO"),
+            _less(fno, linear, f"from {OBSERVED} frames the FNO forecasts better than dynamic mode decomposition"),
+            _less([worst], still, "the worst of what is fitted is better than persistence"),
+            _less(operator * len(untold), untold, "the operator that is told the equation is better than all not told"),
+            _less([max(solver)] * len(untold), untold, "so is the coarsest solver"),
+        ]
         sentences += [f"**{task}, after {SHOWN[-1]} steps.**", *verdict_sentences(verdicts)]
     return [*sentences, forecasting_table(records)]
+
+
+def _less(ours: list[float], theirs: list[float], statement: str) -> tuple[str, bool]:
+    """A statement with both errors, and whether the first is the smaller one in every seed."""
+    return f"{statement}, {spread(ours)} against {spread(theirs)}", all(
+        a < b for a, b in zip(ours, theirs, strict=True)
+    )
