@@ -96,6 +96,20 @@ def test_a_solver_is_the_same_in_onnx(resolution, tried, tmp_path):
     check_graph(made.path)
 
 
+def test_a_step_of_the_integrator_is_the_same_in_onnx(tmp_path):
+    system = find_system("burgers")
+    made = export_solver(system, tmp_path / "step.onnx", 16)
+    source, coefficients = examples_of(system, 16)
+    half = coefficients.clone()
+    half[:, system.coefficient_names.index("time")] /= 2
+    assert system.substeps(coefficients) != system.substeps(half)
+    for each in (coefficients, half):
+        assert difference(made.path, (source, each), system.solve(source, each)) <= TOLERANCE
+    check_graph(made.path)
+    with pytest.raises(ValueError, match="is a loop"):
+        export_solver(system, tmp_path / "step.onnx", ANY)
+
+
 def test_a_step_of_an_evolution_as_a_program_with_half_weights(tmp_path):
     normalization = StepNormalization((SYSTEMS["burgers"],))
     config = FNOConfig(normalization.in_channels, width=4, modes=2, depth=1, mode_channels=normalization.mode_channels)

@@ -213,7 +213,7 @@ def test_an_evolution_is_stepped_through_as_by_its_solver(name, tmp_path):
     source = system.draw(dial, parameters, (n, n), torch.Generator().manual_seed(0)).float()
     needed, (time, substeps) = graphs.taken(system), graphs.timing(system)
     given = {"source": source, "dial": dial, "parameters": parameters}
-    begun, advance = graphs.begun(system, n), graphs.advance(system, n)
+    begun, advance = graphs.begun(system), graphs.advance(system, n)
     assert export_function(begun, tmp_path / "begin.onnx", given, [*graphs.BEGUN, *needed]) < 1e-5
     coefficients, state, *found = begun({}, *given.values())
     taken = {"state": state, "coefficients": coefficients} | dict(zip(needed, found, strict=True))

@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,12 +24,14 @@ from torch import Tensor, nn
 
 from sciml_fm_core._version import __version__
 from sciml_fm_core.files import atomic_path, check_output, user_path
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.spectral import Resolution, grid_shape, grid_text, inverse_transform, transform
 from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
 from .real_parts import RealParts, trace
+from .steps import ADVANCED, BEGUN, advance, begun, joined, steps_alike, taken
 
 if TYPE_CHECKING:
     from .operator import Operator
@@ -166,9 +169,17 @@ def export_solver(system: System, path: str | Path, resolution: Resolution | str
             not agree with `System.solve`.
     """
     path, resolution = _checked_path(path, resolution), 128 if resolution is None else resolution
-    if not (is_spectral(system) and system.mode_by_mode):
+    known: Any = system
+    stepped = steps_alike(system) and not known.mode_by_mode
+    if not (stepped or (is_spectral(system) and known.mode_by_mode)):
         raise ValueError(
-            f"export: expected a system that a Fourier symbol solves, got {system.name}; export an operator"
+            f"export: expected a system that a Fourier symbol solves, or an evolution of one field whose steps are all "
+            f"alike, got {system.name}; export an operator"
+        )
+    if stepped and (isinstance(resolution, str) or path.suffix != ".onnx"):
+        raise ValueError(
+            f"export {path}: a step of an evolution is a loop, which is written as ONNX and for one grid, got "
+            f"{resolution}; choose .onnx and a number of points"
         )
     if not isinstance(resolution, str):
         ny, nx = grid_shape(resolution)
@@ -179,11 +190,37 @@ def export_solver(system: System, path: str | Path, resolution: Resolution | str
 
     def function(_: dict[str, Tensor], source: Tensor, coefficients: Tensor) -> Tensor:
         n = source.shape[-1]
-        return inverse_transform(system.solve_hat(transform(source), coefficients, n), n)
+        return inverse_transform(known.solve_hat(transform(source), coefficients, n), n)
 
     grids = [_examples(None, system, each) for each in _grids(resolution, COARSEST)]
     expected = [[system.solve(*given)] * 2 for given in grids]
-    return _written(path, function, {}, [], system, grids, expected, {"what": "solver", "card": {}})
+    about = {"what": "solver", "card": {}}
+    if stepped:
+        return _checked(path, _steps(known, *grids[0]), system, grids, expected, about)
+    return _written(path, function, {}, [], system, grids, expected, about)
+
+
+def _steps(system: Evolution, source: Tensor, coefficients: Tensor) -> Callable[[dict[str, str]], bytes]:
+    """What makes the bytes of a step of an evolution, see `steps`."""
+    import onnx
+
+    def model(function: Callable[..., Any], given: dict[str, Tensor], results: Sequence[str]) -> Any:
+        graph = _Graph(function, {}, [], [list(given.values())]).eval()
+        translated = _translated(_program(graph, [list(given.values())]), list(given), list(results))
+        _simplify(translated.model)
+        return onnx.load_from_string(_bytes_of_onnx(translated, {}))
+
+    needed, begin, given = taken(system), begun(system), {"source": source, "coefficients": coefficients}
+    state, _, *found = begin({}, source, coefficients)
+    inner = {"state": state, "coefficients": coefficients.double()} | dict(zip(needed, found, strict=True))
+    outer = model(begin, given, [*BEGUN, *needed])
+    whole = joined(outer, model(advance(system, source.shape[-1]), inner, ADVANCED), needed)
+
+    def content(said: dict[str, str]) -> bytes:
+        onnx.helper.set_model_props(whole, said)
+        return whole.SerializeToString()
+
+    return content
 
 
 class _Net(nn.Module):
@@ -220,35 +257,44 @@ def _examples(operator: Operator | None, system: System, resolution: Resolution)
 
 def _written(path, function, state, halved, system, grids, expected, about) -> Exported:
     """Trace, translate, check, and only then write."""
-    names = ["source", "coefficients"][: 2 if system.coefficient_names else 1]
+    names = _names(system)
     inputs = [examples[: len(names)] for examples in grids]
-    graph = _Graph(function, state, halved, inputs).eval()
-    program = _program(graph, inputs)
+    program = _program(_Graph(function, state, halved, inputs).eval(), inputs)
     if path.suffix == ".onnx":
         translated = _translated(program, names, ["solution"])
         _simplify(translated.model)
-        run = _session(_bytes_of_onnx(translated, {}), names)
-    else:
-        run = lambda *given: [program.module()(*given)]  # noqa: E731
-    difference = rounding = 0.0
+        return _checked(path, partial(_bytes_of_onnx, translated), system, grids, expected, about)
+
+    def content(said: dict[str, str]) -> bytes:
+        buffer = io.BytesIO()
+        with _quiet():
+            torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(said)})
+        return buffer.getvalue()
+
+    run = lambda *given: [program.module()(*given)]  # noqa: E731
+    return _checked(path, content, system, grids, expected, about, run)
+
+
+def _names(system: System) -> list[str]:
+    return ["source", "coefficients"][: 2 if system.coefficient_names else 1]
+
+
+def _checked(path, content, system, grids, expected, about, run=None) -> Exported:
+    """Write what is made of metadata, if it solves the examples as is expected."""
+    names = _names(system)
+    run, difference, rounding = run or _session(content({}), names), 0.0, 0.0
     with torch.no_grad():
-        for given, (ours, unrounded) in zip(inputs, expected, strict=True):
+        for examples, (ours, unrounded) in zip(grids, expected, strict=True):
+            given = examples[: len(names)]
             (found,), (alone,) = run(*given), run(*(each[:1] for each in given))
             difference = max(difference, _difference(found, ours), _difference(alone, ours[:1]))
             rounding = max(rounding, _difference(found, unrounded))
     _check_difference(path, difference)
     said = {key: json.dumps(value) for key, value in (_about(system, grids, names) | about).items()}
-    said["difference"] = json.dumps(difference)
-    if path.suffix == ".onnx":
-        content = _bytes_of_onnx(translated, said)
-    else:
-        buffer = io.BytesIO()
-        with _quiet():
-            torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(said)})
-        content = buffer.getvalue()
-    with atomic_path(path) as partial:
-        partial.write_bytes(content)
-    return Exported(path, difference, rounding, len(content))
+    made = content(said | {"difference": json.dumps(difference)})
+    with atomic_path(path) as partial_path:
+        partial_path.write_bytes(made)
+    return Exported(path, difference, rounding, len(made))
 
 
 def export_function(

@@ -36,6 +36,7 @@ from sciml_fm_core.files import atomic_path
 from sciml_fm_core.models.export import export_function
 from sciml_fm_core.models.operator import Operator, read_header, shipped_adaptations
 from sciml_fm_core.models.packed import unzipped
+from sciml_fm_core.models.steps import steps_alike
 from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.sources import PRESETS, draw_amplitudes
 from sciml_fm_core.physics.spectral_system import SpectralSystem
@@ -106,9 +107,7 @@ def write_site(
 
 def is_computed(system: System) -> bool:
     """Whether a browser can solve it: by its symbol, or step by step by that and ETDRK4."""
-    if not isinstance(system, Evolution):
-        return is_drawn_as_gaussians(system)
-    return type(system)._states is Evolution._states and len(system.outputs) == 1
+    return steps_alike(system) if isinstance(system, Evolution) else is_drawn_as_gaussians(system)
 
 
 def is_offered(system: System) -> bool:
@@ -278,7 +277,7 @@ class Site:
     def add_solver_in_time(self, system: Evolution) -> None:
         """Write what solves an evolution, step by step."""
         given = dict(zip(("source", "dial", "parameters"), self.examples(system, MOVING), strict=True))
-        begun, needed = graphs.begun(system, MOVING), graphs.taken(system)
+        begun, needed = graphs.begun(system), graphs.taken(system)
         self.graph(f"begin-{system.name}", begun, given, [*graphs.BEGUN, *needed])
         coefficients, state, *found = begun({}, *given.values())
         taken = {"state": state, "coefficients": coefficients} | dict(zip(needed, found, strict=True))

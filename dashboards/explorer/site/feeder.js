@@ -55,7 +55,7 @@ function setDial(value) {
 function chooseSystem(name) {
   kept[state.system] = state.parameters
   const next = page.systems[name]
-  if (!next) throw new Error(`there is no such equation here; expected one of ${Object.keys(page.systems).join(', ')}`)
+  if (!next) throw new Error(`there is no such equation here; expected one of ${Object.keys(page.systems).join(', ')}. ${SERVED}`)
   state.system = name
   state.model = preferred in next.models ? preferred : next.model
   state.parameters = {...Object.fromEntries(next.parameters.map(one => [one.name, one.default])), ...kept[name]}
