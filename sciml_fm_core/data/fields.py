@@ -192,6 +192,14 @@ class FieldsFile:
         plain = {array.shape[1:] for array in arrays if len(array.shape) == 3}
         grid = plain.pop() if len(plain) == 1 else None
         axis = None if layout.time is None else layout.time.axis
+        for array in arrays if axis is not None else ():
+            times = array.shape[-1 if axis == "last" else 1]
+            others = len(array.shape) == 4 and array.group not in WELL and any(len(one.shape) == 5 for one in arrays)
+            if others and has_times(array, axis, arrays) and times <= MOST_CHANNELS:
+                raise ValueError(
+                    f"{array.where}: {array.shape}: whether {times} is the number of times or of channels is not sure; "
+                    "save it with an axis more, of one channel, or each channel as an array (N, ny, nx)"
+                )
         self._inputs, self._targets = (
             [_part(*one, layout, grid, axis is not None and has_times(one[1], axis, arrays)) for one in part]
             for part in named
