@@ -641,8 +641,8 @@ def adapt(
     if steps is None:
         steps = UNLABELLED.steps if physics else 200
     config = TrainConfig(steps=steps, learning_rate=learning_rate, loss=loss, validate_every=max(1, steps // 20))
-    if physics:
-        unlabelled_config(config)
+    if physics and chosen is not None:
+        unlabelled_config(config, chosen.system)
     steps_taken = chosen is not None and data is None and isinstance(pretrained.normalization, StepNormalization)
     unrolled = _unrolled(rollout, noise, push_forward, steps_taken and not physics)
     rolled: dict[str, Any] = {} if unrolled is None else {"unrolled": unrolled}
