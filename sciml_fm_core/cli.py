@@ -45,7 +45,7 @@ from .evaluation.rollouts import rollout as rollout_of
 from .files import check_folder, check_output, find_file, user_path
 from .locks import command_line, lock_output
 from .messages import one_line
-from .models.base import AUTO, MODELS, find_model
+from .models.base import MODELS, find_model
 from .models.export import export_solver
 from .models.fno import SIZES
 from .models.normalization import StepNormalization
@@ -425,11 +425,8 @@ def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, aske
 def _smallest_grid(architecture: str, size: str, grids: list[Resolution]) -> int:
     """Fewest points in each direction of a network that is not built yet."""
     model = find_model(architecture)
-    if size not in (*model.sizes, AUTO):
-        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
     with torch.device("meta"):
-        sized = model.fitted(grids) if size == AUTO else model.sizes[size]
-        return model(model.config_type(1, **sized)).smallest_grid
+        return model(model.config_type(1, **model.sized(size, grids))).smallest_grid
 
 
 def _layout_of(

@@ -25,6 +25,7 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.krylov import NotConverged
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.variable_diffusion import VariableDiffusion
+from sciml_fm_core.schema import check_choice
 from sciml_fm_core.study.analysis import percent, select, spread, table
 from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
@@ -83,8 +84,7 @@ class FewLabelsRun(CustomRun):
 
     def __post_init__(self):
         Task.parse(self.task)
-        if self.start not in STARTS:
-            raise ValueError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}")
+        check_choice("start", self.start, STARTS)
 
     def measure(self, device):
         """Error before and after; the cost of the labels in seconds and in solves with constant coefficients; and the

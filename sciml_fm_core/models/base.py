@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciml_fm_core.physics.spectral import Resolution, check_tensor, resample, resolution_of
-from sciml_fm_core.schema import TakesNumpy
+from sciml_fm_core.schema import TakesNumpy, check_choice, look_up
 
 from .conditioning import Conditioning
 
@@ -112,6 +111,12 @@ class Model(nn.Module):
     def fitted(cls, resolutions: Sequence[Resolution]) -> Mapping[str, Any]:
         """Values of the config for data on such grids, the size ``auto``."""
         return cls.sizes["1M"]
+
+    @classmethod
+    def sized(cls, size: str, resolutions: Sequence[Resolution]) -> Mapping[str, Any]:
+        """Config values of a size, or for data on such grids where that is ``auto``; ValueError if there is none."""
+        check_choice("size", size, (*cls.sizes, AUTO))
+        return cls.fitted(resolutions) if size == AUTO else cls.sizes[size]
 
     @classmethod
     def create(cls, config: ModelConfig, generator: torch.Generator | None = None) -> Model:
@@ -403,14 +408,8 @@ def call_module(model: Model, fields: Tensor, conditioning: Conditioning) -> Ten
 
 
 def find_model(architecture: str) -> type[Model]:
-    """Architecture by name.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if architecture not in MODELS:
-        raise ValueError(f"architecture: expected one of {', '.join(MODELS)}, got {reprlib.repr(architecture)}")
-    return MODELS[architecture]
+    """Architecture by name; ValueError if there is none."""
+    return look_up("architecture", architecture, MODELS)
 
 
 def apply_together(

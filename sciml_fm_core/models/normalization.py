@@ -764,9 +764,8 @@ def normalization_from_dict(values: dict) -> Normalization:
     Raises:
         ValueError: on an unknown kind or system, or values of another type or number.
     """
-    kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
+    kind: Any = values.get("kind")
+    schema.check_choice("normalization", kind, KINDS)
     known = dict(vars(schema.read(_plain(kind), values, "normalization", strict=True)))
     names: list[Any] = [known.get(name) for name in FIELD_NAMES]
     systems = (UnknownSystem(*names),) if any(names) else tuple(find_system(name) for name in known["systems"])
@@ -818,8 +817,7 @@ def fit_normalization(
     Raises:
         ValueError: on an unknown kind.
     """
-    if kind not in KINDS:
-        raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
+    schema.check_choice("normalization", kind, KINDS)
     generator = torch.Generator().manual_seed(seed)
     count = count if KINDS[kind].is_fitted else 1
     drawn = [(task.system, task.sample(count, 32, generator)) for task in tasks]

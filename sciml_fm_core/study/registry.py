@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sciml_fm_core.schema import look_up
+
 from .engine import GridProgress
 from .records import read_table, shipped_tables
 from .runs import Recorded, identity, run_study
@@ -60,27 +62,15 @@ def experiment(name: str, *, table: str | None = None) -> Callable[[Runs], Runs]
 
 
 def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
-    """The runs of an experiment, as a function of the budget.
-
-    Raises:
-        ValueError: if there is no such experiment.
-    """
+    """The runs of an experiment, as a function of the budget; ValueError if there is no such experiment."""
     if name not in REGISTRY:
         importlib.import_module("sciml_fm_core.experiments").import_all()  # by its name alone: they import this module
-    if name not in REGISTRY:
-        raise ValueError(f"experiment: expected one of {', '.join(REGISTRY)}, got {name!r}")
-    return REGISTRY[name].runs
+    return look_up("experiment", name, REGISTRY).runs
 
 
 def for_budget(settings: Mapping[str, Settings], budget: str) -> Settings:
-    """The settings of a budget.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if budget not in settings:
-        raise ValueError(f"budget: expected one of {', '.join(settings)}, got {budget!r}")
-    return settings[budget]
+    """The settings of a budget; ValueError if there are none."""
+    return look_up("budget", budget, settings)
 
 
 def results(
