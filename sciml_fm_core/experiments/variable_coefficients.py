@@ -205,11 +205,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @experiment("variable_coefficients")
 def variable_coefficients(budget: str = "laptop") -> list[CustomRun]:
-    """Few labelled examples of SYS-4 at its shifts, from random weights and from three pre-trainings; and the solver.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Few labelled examples of SYS-4 at its shifts, from random weights and three pre-trainings; and the solver."""
     chosen = for_budget(SETTINGS, budget)
     few = chosen["few"]
     shared = {name: few[name] for name in ("test", "resolution") if name in few}

@@ -47,6 +47,8 @@ REGISTRY: dict[str, Experiment] = {}
 def experiment(name: str, *, table: str | None = None) -> Callable[[Runs], Runs]:
     """Decorator that registers a function from the name of a budget to its runs; `table` is the name where not given.
 
+    The function raises a ValueError on a budget that it does not know, see `for_budget`.
+
     >>> @experiment("nothing")
     ... def nothing(budget):
     ...     return []

@@ -165,11 +165,7 @@ SEEDS = (0, 1, 2)
 
 @experiment("training_range")
 def training_range(budget: str) -> list[TrainingRangeRun]:
-    """Every shipped operator and some of its adaptations, met with both kinds of cases, three seeds of each.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Every shipped operator and some of its adaptations, met with both kinds of cases, three seeds of each."""
     sizes = {"smoke": (4, 3), "laptop": (12, 5), "gpu": (512, 64), "paper": (512, 64)}
     shifts, values = for_budget(sizes, budget)
     operators, seeds = (("sys-1",), SEEDS[:1]) if budget == "smoke" else ((*TRAINED_ON, *ADAPTED), SEEDS)

@@ -309,9 +309,6 @@ def unsupervised(budget: str = "laptop") -> list[CustomRun]:
 
     The first seed has all `SETTINGS`, to choose one by; and pre-training by labels, for scale. In context, the operator
     is trained on the downstream range and meets one beyond it.
-
-    Raises:
-        ValueError: on an unknown budget.
     """
     fields, runs = for_budget(BUDGETS, budget), list[CustomRun]()
     fewer = {
