@@ -57,7 +57,6 @@ from .physics.system import System, find_system
 from .physics.tasks import Task
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
-from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.registry import find_experiment, results
@@ -851,7 +850,7 @@ def export(
 @_command()
 def study(
     experiments: Annotated[list[str] | None, typer.Argument(help="Such as q1_downstream_data; all if none.")] = None,
-    budget: Annotated[str, _option(", ".join(BUDGETS))] = "laptop",
+    budget: Annotated[str, _option("smoke, laptop, gpu, paper")] = "laptop",
     folder: Annotated[Path, _option("Where records are kept; what is there is not done again.")] = Path("runs/study"),
     output: Annotated[Path | None, _option("Table of all records to write, CSV.")] = None,
     rerun: Annotated[bool, _option("Compute also what ships with the package.", "--rerun")] = False,
@@ -866,6 +865,8 @@ def study(
     Those whose records are of another kind, such as physics_loss, are run where they are named. Several of these
     commands may work on one folder, and share the runs out among them.
     """
+    from .experiments.paper import EXPERIMENTS
+
     names = list(experiments or EXPERIMENTS)
     total = len({run for name in names for run in find_experiment(name)(budget)})
     device = device if scheduler else _device(device)  # of a cluster, its workers know

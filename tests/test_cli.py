@@ -30,9 +30,9 @@ from sciml_fm_core import (
     mean_relative_error,
     shipped_operators,
 )
+from sciml_fm_core.experiments.paper import EXPERIMENTS
 from sciml_fm_core.files import results_folder
 from sciml_fm_core.models.operator import read_header
-from sciml_fm_core.study.experiments import EXPERIMENTS
 from sciml_fm_core.study.records import read_table
 from sciml_fm_core.study.runs import AdaptationRun, identity
 

@@ -1,7 +1,7 @@
 """Experiments by name, and their records: those that ship, and the rest computed.
 
 A function that gives the runs of a budget registers itself by `experiment`. The command line and the notebooks then
-offer it, wherever it was written: in `study.experiments`, in a plugin, or among the side studies of
+offer it, wherever it was written: in `experiments.paper`, in a plugin, or among the side studies of
 `sciml_fm_core.experiments`, which are imported when one of them is asked for.
 """
 
