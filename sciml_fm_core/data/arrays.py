@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -117,7 +118,7 @@ class _Series:
         return np.asarray(self._times)[None][place] if isinstance(place, slice) else self._times[tuple(place[1:])]
 
 
-class ArrayFile:
+class ArrayFile(AbstractContextManager):
     """The arrays of a file, or of the files of a folder, by name; a context manager.
 
     >>> import tempfile
@@ -174,9 +175,6 @@ class ArrayFile:
         """Close what is open."""
         for each in self._opened:
             each.close()
-
-    def __enter__(self) -> ArrayFile:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()

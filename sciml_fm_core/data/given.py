@@ -223,7 +223,7 @@ def rows_of(data: Reader, rows: Tensor) -> Reader:
         return replace(data, rows=data.rows[rows])
     if isinstance(data, DatasetFile | FieldsFile):
         return Rows(data, rows)
-    return data.take(rows.to(data.source.device) if isinstance(data, Examples) else rows)
+    return data.take(rows)
 
 
 def hold_out(data: Reader, *counts: int, seed: int = 0) -> list[Reader]:

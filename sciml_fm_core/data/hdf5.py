@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def chosen_numbers(index, size: int, where: str) -> np.ndarray:
         ) from None
 
 
-class DatasetFile:
+class DatasetFile(AbstractContextManager):
     """A dataset file, read in parts; a context manager, and a sequence of examples that other processes may read too.
 
     >>> import tempfile
@@ -238,9 +238,6 @@ class DatasetFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> DatasetFile:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()

@@ -94,28 +94,22 @@ def draw_accepted(
     """
     check_equation(task.system)
     with _whatever_is_set(device):
-        return _draw_accepted(task, count, resolution, generator, dtype, device)
-
-
-def _draw_accepted(
-    task: Task, count: int, resolution: Resolution, generator: torch.Generator, dtype: torch.dtype, device: torch.device
-) -> tuple[Examples, int]:
-    shares = torch.tensor(task.sparsities, dtype=torch.float32, device="cpu")
-    sparsity = shares[torch.arange(count, device="cpu") % len(shares)]
-    examples, draws = _draw(task, sparsity, resolution, generator, dtype, device), count
-    limit = task.system.max_solution if task.reject else None
-    if limit is None:
-        return examples, draws
-    refused, drawn = torch.arange(count, device=device), examples
-    for _ in range(MAX_REDRAWS):
-        largest, smallest = drawn.solution.flatten(1).amax(dim=1), drawn.solution.flatten(1).amin(dim=1)
-        refused = refused[torch.maximum(largest, -smallest) > limit]
-        if not len(refused):
+        shares = torch.tensor(task.sparsities, dtype=torch.float32, device="cpu")
+        sparsity = shares[torch.arange(count, device="cpu") % len(shares)]
+        examples, draws = _draw(task, sparsity, resolution, generator, dtype, device), count
+        limit = task.system.max_solution if task.reject else None
+        if limit is None:
             return examples, draws
-        drawn = _draw(task, sparsity[refused.cpu()], resolution, generator, dtype, device)
-        draws += len(refused)
-        for tensor, replacement in zip(examples, drawn, strict=True):
-            tensor[refused] = replacement
+        refused, drawn = torch.arange(count, device=device), examples
+        for _ in range(MAX_REDRAWS):
+            largest, smallest = drawn.solution.flatten(1).amax(dim=1), drawn.solution.flatten(1).amin(dim=1)
+            refused = refused[torch.maximum(largest, -smallest) > limit]
+            if not len(refused):
+                return examples, draws
+            drawn = _draw(task, sparsity[refused.cpu()], resolution, generator, dtype, device)
+            draws += len(refused)
+            for tensor, replacement in zip(examples, drawn, strict=True):
+                tensor[refused] = replacement
     raise ValueError(
         f"task {task.label}: after {MAX_REDRAWS} rounds {len(refused)} of {count} examples still exceed max |u| = "
         f"{limit:g}; choose another range, or Task(..., reject=False)"

@@ -325,9 +325,9 @@ def filter_modes(field: Tensor, symbol: Tensor) -> Tensor:
     return inverse_transform(field_hat * symbol.to(field_hat.dtype), n).to(field.dtype)
 
 
-def parseval_weights(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
+def parseval_weights(n: int, *, device: torch.device | str | None = None) -> Tensor:
     """Multiplicity of each stored mode, shape (1, n // 2 + 1): sum |u|^2 = sum weights |u_hat|^2 / n^2."""
-    weights = torch.full((1, n // 2 + 1), 2.0, dtype=dtype, device=device)
+    weights = torch.full((1, n // 2 + 1), 2.0, dtype=torch.float64, device=device)
     weights[:, 0] = 1.0
     weights[:, -1] = 1.0
     return weights
