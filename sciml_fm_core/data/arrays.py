@@ -322,8 +322,6 @@ def _hdf5_problem(one: h5py.Dataset, where: str) -> str | None:
         return "a cell or struct array of MATLAB; save its fields as one array, permute(cat(3, C{:}), [3 1 2])"
     if {"scale_factor", "add_offset"} & set(one.attrs):
         return "packed by scale_factor and add_offset; save the values themselves"
-    if one.external:
-        return f"its values are in another file, {one.external[0][0]}; save them in this one"
     if _not_numbers(one.dtype) or not one.size:
         return None  # others say so
     try:

@@ -307,42 +307,21 @@ def _read(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
 
 
 def _stored_bytes(dataset: h5py.Dataset, where: str) -> int:
-    """Bytes that hold an array, in whichever files they are.
+    """Bytes of a file that hold an array.
 
     Raises:
-        ValueError: if parts of it are missing or were never written: HDF5 reads zeros there without a word.
+        ValueError: if they are in other files, or were never written: HDF5 reads zeros there without a word.
     """
-    path, stored = Path(dataset.file.filename), dataset.id.get_storage_size()
-    if dataset.is_virtual:
-        parts = dataset.virtual_sources()
-        if sum(part.vspace.get_select_npoints() for part in parts) < dataset.size:
-            raise ValueError(f"{where}: parts of it are mapped to no file")
-        for part in parts:
-            places = [path] if part.file_name == "." else [path.parent / part.file_name, Path(part.file_name)]
-            try:
-                with h5py.File(next(filter(Path.is_file, places))) as file:
-                    source = file[part.dset_name]
-                    if source.size < part.vspace.get_select_npoints():
-                        raise KeyError
-                    stored += _stored_bytes(source, f"{where}: {part.file_name}")
-            except (StopIteration, OSError, KeyError):
-                raise ValueError(f"{where}: its part {part.dset_name} of {part.file_name} is missing") from None
-        return stored
-    if dataset.external:
-        missing = dataset.nbytes
-        for name, offset, size in dataset.external:
-            there = os.path.getsize(name) - offset if os.path.isfile(name) else 0
-            missing -= max(0, min(there, size))
-        if missing > 0:
-            raise ValueError(f"{where}: {missing} bytes of it are missing in {[name for name, *_ in dataset.external]}")
-        return dataset.nbytes
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{where}: its values are in other files; save them in this one")
+    stored = dataset.id.get_storage_size()
     if dataset.chunks:
         parts = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
         if dataset.id.get_num_chunks() < parts:
             raise ValueError(f"{where}: {parts - dataset.id.get_num_chunks()} of its {parts} chunks were never written")
     elif stored < dataset.nbytes:
         raise ValueError(f"{where}: was never written")
-    return min(stored, path.stat().st_size)
+    return min(stored, os.path.getsize(dataset.file.filename))
 
 
 def plain_attribute(value):
