@@ -30,6 +30,7 @@ from sciml_fm_core import (
     mean_relative_error,
     shipped_operators,
 )
+from sciml_fm_core.data import generation
 from sciml_fm_core.experiments.paper import EXPERIMENTS
 from sciml_fm_core.files import results_folder
 from sciml_fm_core.models.operator import read_header
@@ -356,7 +357,7 @@ def test_commands_that_are_stopped_keep_their_work_and_say_so(run, tmp_path, mon
 
     write = ("generate", "SYS-1(1,5)", "--count", 300, "--resolution", 8, "--output", "some.h5")
     with monkeypatch.context() as patch:
-        patch.setattr(Task, "sample_counted", stopping_at(0, Task.sample_counted))
+        patch.setattr(generation, "draw_accepted", stopping_at(0, generation.draw_accepted))
         said = "stopped: 256 of 300 examples are kept; the same command goes on with the rest\n"
         assert run(*write) == (code, "", said)
     assert run(*write)[0] == 0

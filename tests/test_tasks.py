@@ -6,7 +6,7 @@ import torch
 from sciml_fm_core import PAPER_TASKS, SYSTEMS, Task, parse_mixture
 from sciml_fm_core.physics import sampling
 from sciml_fm_core.physics.helmholtz import Helmholtz
-from sciml_fm_core.physics.sampling import RESOLVED
+from sciml_fm_core.physics.sampling import RESOLVED, draw_accepted
 from sciml_fm_core.physics.spectral import resample, wavenumbers
 from sciml_fm_core.physics.tasks import shift_of, tasks_of
 
@@ -227,11 +227,15 @@ def test_a_range_of_one_value(system, generator):
 # The rejection rule ---------------------------------------------------------------------------------------------------
 
 
+def counted(task, count, n):
+    return draw_accepted(task, count, n, stream(), torch.float32, torch.device("cpu"))
+
+
 def test_rejection_rule_is_switchable_and_reports_its_rate():
     label = PAPER_TASKS["helmholtz"]["pre-training"]
-    kept, draws = Task.parse(label).sample_counted(256, 32, stream())
+    kept, draws = counted(Task.parse(label), 256, 32)
     assert kept.solution.abs().max() <= 2
-    free, all_draws = Task(SYSTEMS["helmholtz"], 1, 10, reject=False).sample_counted(256, 32, stream())
+    free, all_draws = counted(Task(SYSTEMS["helmholtz"], 1, 10, reject=False), 256, 32)
     assert all_draws == 256
     refused = free.solution.abs().amax(dim=(-2, -1)) > 2
     assert 0 < refused.sum() < 256
@@ -252,7 +256,7 @@ def test_rejection_is_no_part_of_the_solver():
 
 def test_other_systems_reject_nothing():
     for label in ("SYS-1(1,5)", "SYS-2(0.2,1)"):
-        assert Task.parse(label).sample_counted(16, 16, stream())[1] == 16
+        assert counted(Task.parse(label), 16, 16)[1] == 16
 
 
 def test_a_rule_that_refuses_everything_ends_with_an_error(monkeypatch):

@@ -21,7 +21,7 @@ from sciml_fm_core._version import __version__
 from sciml_fm_core.digests import check_digest, with_digest
 from sciml_fm_core.files import check_output, reserve, user_path, write_json
 from sciml_fm_core.locks import lock_output
-from sciml_fm_core.physics.sampling import check_resolution
+from sciml_fm_core.physics.sampling import check_resolution, draw_accepted
 from sciml_fm_core.physics.spectral import Resolution, grid_shape, resolution_of
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
@@ -142,7 +142,9 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
     with _open_partial(partial, progress, attributes) as file:
         for start in range(known["done"], count, CHUNK):
             generator = stream(attributes["seed"], task.label, attributes["split"], start // CHUNK)
-            examples, drawn = task.sample_counted(CHUNK, resolution_of(grid), generator, device=device)
+            examples, drawn = draw_accepted(
+                task, CHUNK, resolution_of(grid), generator, torch.float32, torch.device(device or "cpu")
+            )
             stop = min(start + CHUNK, count)
             kept = examples.take(slice(0, stop - start)).to("cpu")
             fields[: kept.size, :p] = kept.source.numpy().reshape(kept.size, p, *grid)

@@ -113,24 +113,12 @@ class Task(TakesNumpy):
             ValueError: if the count or the resolution is not positive, no generator is given, or the rejection rule
                 turns nearly every draw away.
         """
-        return self.sample_counted(count, resolution, generator, dtype=dtype, device=device)[0]
-
-    def sample_counted(
-        self,
-        count: int,
-        resolution: Resolution = 128,
-        generator: torch.Generator | None = None,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str | None = None,
-    ) -> tuple[Examples, int]:
-        """`sample`, and the number of draws it took: count / draws is the acceptance rate of the rejection rule."""
         if count < 1:
             raise ValueError(f"count: expected at least 1, got {count}")
         check_resolution(resolution, self.system)
         if generator is None:
             raise ValueError("generator: expected a torch.Generator; pass torch.Generator().manual_seed(seed)")
-        return draw_accepted(self, count, resolution, generator, dtype, torch.device(device or generator.device))
+        return draw_accepted(self, count, resolution, generator, dtype, torch.device(device or generator.device))[0]
 
 
 def _label(system: System, low: float, high: float) -> str:

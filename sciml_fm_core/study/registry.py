@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from sciml_fm_core.schema import look_up
 
-from .engine import GridProgress
 from .records import read_table, shipped_tables
 from .runs import Recorded, identity, run_study
 
@@ -81,10 +80,7 @@ def results(
     *,
     rerun: bool = False,
     folder: str | Path = "runs/study",
-    processes: int = 1,
-    scheduler: str | None = None,
-    device: str = "cpu",
-    callback: Callable[[GridProgress], None] | None = None,
+    **how: Any,
 ) -> list[dict]:
     """Records of an experiment, or of several: those that ship with the package, and the rest computed.
 
@@ -92,7 +88,8 @@ def results(
         experiments: keys of `REGISTRY`.
         budget: its name, one that the experiments know.
         rerun: compute all, even those that ship.
-        folder, processes, scheduler, device, callback: as in `run_study`; what the folder holds is not computed again.
+        folder: see `run_study`; what it holds is not computed again.
+        how: further arguments of `run_study`, such as ``processes`` or ``device``.
 
     Raises:
         ValueError: on an unknown experiment or budget.
@@ -104,6 +101,5 @@ def results(
     known = {r["identity"]: r for table in tables if table in shipped for r in read_table(shipped[table])}
     missing = [run for name, run in runs.items() if name not in known]
     if missing:
-        how: dict[str, Any] = {"processes": processes, "scheduler": scheduler, "device": device, "callback": callback}
         known |= {record["identity"]: record for record in run_study(missing, folder, **how)}
     return [known[name] for name in runs]
