@@ -8,7 +8,7 @@ from sciml_fm_core.physics import sampling
 from sciml_fm_core.physics.helmholtz import Helmholtz
 from sciml_fm_core.physics.sampling import RESOLVED, draw_accepted
 from sciml_fm_core.physics.spectral import resample, wavenumbers
-from sciml_fm_core.physics.tasks import shift_of, tasks_of
+from sciml_fm_core.physics.tasks import tasks_of
 
 
 def stream(seed=5):
@@ -282,25 +282,6 @@ def test_sampling_needs_a_generator_a_count_and_an_even_grid():
 
 
 # Shifts ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("poisson", 1, "inside"), ("poisson", 5, "inside"), ("poisson", 7.5, "mild"), ("poisson", 10, "medium"),
-        ("poisson", 10.1, "large"), ("advection_diffusion", 0.19, "mild"), ("advection_diffusion", 1.6, "medium"),
-        ("advection_diffusion", 5, "large"), ("helmholtz", 10, "inside"), ("helmholtz", 4.5, "between"),
-        ("helmholtz", 12, "mild"), ("fractional_laplacian", 1, "unseen"),
-    ],
-)  # fmt: skip
-def test_shift_of_a_value(name, value, expected):
-    assert shift_of(SYSTEMS[name], value) == expected
-
-
-def test_shift_from_another_training_range():
-    assert shift_of(SYSTEMS["poisson"], 9, (1, 10)) == "inside"
-    assert shift_of(SYSTEMS["poisson"], 1, (4, 10)) == "large"
-    assert shift_of(SYSTEMS["fractional_laplacian"], 1, (0.5, 1.5)) == "inside"
 
 
 def test_nothing_is_trained_on_the_equations_beside_the_papers(system):
