@@ -149,6 +149,18 @@ def test_a_dataset_of_ours_needs_no_task(run, tmp_path):
     (("adapt", "sys-1", "{own}"), "own.npz: no equation is said of it, and the operator was trained for poisson"),
     (("evaluate", "sys-1", "{own}"), "own.npz: no equation is said of it, and the operator was trained for poisson"),
     (("evaluate", "sys-1", "SYS-1(1,5)", "--count", 1, "--band"), "--band is measured on given examples"),
+    (("pretrain", "{own}", "--validation", "a.npz", "--validation", "b.npz"), "--validation: expected one file"),
+    (("pretrain", "{own}", "--validation-count", 4), "--validation-count has no effect of a file of fields"),
+    (("pretrain", "{own}", "--test-resolution", 64), "--test-resolution has no effect of a file of fields"),
+    (("pretrain", "{own}", "--system", "SYS-1"), "--system has no effect of a file of fields"),
+    (("pretrain", "{own}", "--test", "own.npz", "--size", "64K"), "expected other examples for test than for train"),
+    (("pretrain", "{own}", "--resolution", "16x14", "--size", "tiny"), "fields that nobody says are periodic"),
+    (("pretrain", "SYS-1(1,5)", "--system", "SYS-1"), "--system has no effect without --data"),
+    (("adapt", "sys-1", "SYS-1(5,10)", "--grid", "--learning-rate", 1e-3), "--grid tries five learning rates"),
+    (("adapt", "evolutions", "NS(1e-4,2e-4)", "--no-symmetries"), "trajectories are turned and mirrored"),
+    (("adapt", "evolutions", "NS(1e-4,2e-4)", "--resolution", "0:32,0.5:64"), "and stay on one grid"),
+    (("evaluate", "sys-1", "SYS-1(1,5)", "--system", "SYS-1"), "--system has no effect without --data"),
+    (("evaluate", "evolutions", "NS(1e-4,2e-4)", "--steps", 2, "--symmetries"), "--symmetries has no effect with"),
     (("info", "none.npz"), "none.npz: no such file"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(run, own, tmp_path, command, message):

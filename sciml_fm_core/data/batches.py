@@ -15,7 +15,7 @@ from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
 
-from .given import Data, open_data
+from .given import Data, check_resampled, open_data
 from .splits import stream
 
 T = TypeVar("T")
@@ -142,6 +142,8 @@ class FixedBatches:
     ):
         self.schedule: dict[float, Resolution] | None = None if resolution is None else with_start(resolution)
         self.sets = [(system, open_data(data, system, labels=False)) for system, data in sets]
+        for _, reader in self.sets:
+            check_resampled(reader, (self.schedule or {}).values())
         self.seed, self.device = seed, torch.device(device)
         self.count = sum(reader.size for _, reader in self.sets)
         if not self.count:

@@ -20,6 +20,7 @@ import torch
 
 from sciml_fm_core import schema
 from sciml_fm_core.files import user_path
+from sciml_fm_core.messages import reason
 from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID, resolution_of
@@ -65,11 +66,6 @@ class Attributes:
             )
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, shortened."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 class OutOfRange(IndexError, ValueError):
     """Examples are asked for that are not there; as IndexError, it ends a loop over a `DatasetFile`."""
 
@@ -88,7 +84,7 @@ def chosen_numbers(index, size: int, where: str) -> np.ndarray:
     except (IndexError, TypeError, ValueError) as error:
         raise OutOfRange(
             f"{where}: expected a slice, whole numbers from {-size} to {size - 1} or a mask of {size} to choose "
-            f"examples, got others ({one_line(error)})"
+            f"examples, got others ({reason(error)})"
         ) from None
 
 
@@ -125,7 +121,7 @@ class DatasetFile(AbstractContextManager):
         try:
             self._file = h5py.File(self.path, "r")
         except Exception as error:  # what damaged metadata lead HDF5 to is not foreseen, here and below
-            raise ValueError(f"{where}: not a readable HDF5 file, or a truncated one ({one_line(error)})") from error
+            raise ValueError(f"{where}: not a readable HDF5 file, or a truncated one ({reason(error)})") from error
         try:
             self.attributes = {key: plain_attribute(value) for key, value in self._file.attrs.items()}
             self._ours = self.attributes.get("format") == FORMAT
@@ -138,7 +134,7 @@ class DatasetFile(AbstractContextManager):
             self._file.close()
             if isinstance(error, ValueError) and str(error).startswith("dataset "):
                 raise
-            raise ValueError(f"{where}: not readable, its metadata are damaged ({one_line(error)})") from error
+            raise ValueError(f"{where}: not readable, its metadata are damaged ({reason(error)})") from error
         self.size: int = self._fields.shape[0]
         self.resolution = resolution_of(self._fields.shape)
 
@@ -209,7 +205,7 @@ class DatasetFile(AbstractContextManager):
             fields, tensor = _read(self._fields, rows), _read(self._tensor, rows)
             dials = None if self._dial is None else _read(self._dial, rows)
         except (OSError, RuntimeError, MemoryError, ValueError) as error:
-            raise ValueError(f"dataset {self.path}: not readable ({one_line(error)})") from error
+            raise ValueError(f"dataset {self.path}: not readable ({reason(error)})") from error
         self._check(rows, fields, tensor, dials)
         p = len(self.system.inputs)
         parts = (fields[:, :p], fields[:, p:], tensor)

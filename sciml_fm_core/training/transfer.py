@@ -230,7 +230,7 @@ def pretrain(
         "resolution": _plain_resolution(resolution, sets),
         "data": [described(one) for one in sets] or "fresh examples",
         "validation": [_about_validation(*both) for both in zip(held_out, read, strict=True)]
-        or (f"{validation_count} drawn examples for each task" if validated else "none"),
+        or (_drawn_text(validated[0][1]) if validated else "none"),
         "learning_rate": config.learning_rate,
         "loss": config.loss,
         "precision": config.precision,
@@ -258,6 +258,12 @@ def started(operator: Operator, start: Operator) -> Operator:
             f"recipe correction; got {start.model.config}; choose another size, recipe or start"
         )
     return Operator(model, operator.normalization, operator.card).to(operator.device)
+
+
+def _drawn_text(drawn: Examples | Trajectories) -> str:
+    """What a card says of validation examples that were drawn, as many of each task."""
+    what = f"trajectories of {drawn.steps} steps" if isinstance(drawn, Trajectories) else "examples"
+    return f"{drawn.size} drawn {what} for each task"
 
 
 def _of_tasks(data: Data | Sequence[Data], tasks: Sequence[Task], name: str) -> list[Reader]:
@@ -404,8 +410,8 @@ def fine_tune(
         given, said = _validated(validation, resolved, system, labels=False)
         batches, held_out, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, given)
     elif isinstance(data, Trajectories):
-        if validation is not None and not isinstance(validation, Trajectories):
-            raise ValueError("validation: expected trajectories, as the data are")
+        if validation is not None and not (isinstance(validation, Trajectories) and validation.steps):
+            raise ValueError("validation: expected trajectories of a step or more, as the data are")
         resolved, held_out = operator.normalization.resolve(system), validation
         size = batch_size or find_recipe("step").batch_size
         batches = steps = FixedTrajectories(resolved, data, size, unrolled, seed=seed, device=device)
