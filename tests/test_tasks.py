@@ -227,15 +227,11 @@ def test_a_range_of_one_value(system, generator):
 # The rejection rule ---------------------------------------------------------------------------------------------------
 
 
-def counted(task, count, n):
-    return draw_accepted(task, count, n, stream(), torch.float32, torch.device("cpu"))
-
-
 def test_rejection_rule_is_switchable_and_reports_its_rate():
     label = PAPER_TASKS["helmholtz"]["pre-training"]
-    kept, draws = counted(Task.parse(label), 256, 32)
+    kept, draws = draw_accepted(Task.parse(label), 256, 32, stream())
     assert kept.solution.abs().max() <= 2
-    free, all_draws = counted(Task(SYSTEMS["helmholtz"], 1, 10, reject=False), 256, 32)
+    free, all_draws = draw_accepted(Task(SYSTEMS["helmholtz"], 1, 10, reject=False), 256, 32, stream())
     assert all_draws == 256
     refused = free.solution.abs().amax(dim=(-2, -1)) > 2
     assert 0 < refused.sum() < 256
@@ -256,7 +252,7 @@ def test_rejection_is_no_part_of_the_solver():
 
 def test_other_systems_reject_nothing():
     for label in ("SYS-1(1,5)", "SYS-2(0.2,1)"):
-        assert counted(Task.parse(label), 16, 16)[1] == 16
+        assert draw_accepted(Task.parse(label), 16, 16, stream())[1] == 16
 
 
 def test_a_rule_that_refuses_everything_ends_with_an_error(monkeypatch):

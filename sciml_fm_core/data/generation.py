@@ -143,9 +143,7 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
     with _open_partial(partial, progress, attributes) as file:
         for start in range(known["done"], count, CHUNK):
             generator = stream(attributes["seed"], task.label, attributes["split"], start // CHUNK)
-            examples, drawn = draw_accepted(
-                task, CHUNK, resolution_of(grid), generator, torch.float32, torch.device(device or "cpu")
-            )
+            examples, drawn = draw_accepted(task, CHUNK, resolution_of(grid), generator, device=device)
             stop = min(start + CHUNK, count)
             kept = examples.take(slice(0, stop - start)).to("cpu")
             fields[: kept.size, :p] = kept.source.numpy().reshape(kept.size, p, *grid)

@@ -85,7 +85,12 @@ def _whatever_is_set(device: torch.device) -> Iterator[None]:
 
 
 def draw_accepted(
-    task: Task, count: int, resolution: Resolution, generator: torch.Generator, dtype: torch.dtype, device: torch.device
+    task: Task,
+    count: int,
+    resolution: Resolution,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
 ) -> tuple[Examples, int]:
     """Examples that the sampler's rule of the system accepts, and the number of draws that they took.
 
@@ -93,6 +98,7 @@ def draw_accepted(
         ValueError: if the rule turns nearly every draw away.
     """
     check_equation(task.system)
+    device = torch.device(device or generator.device)
     with _whatever_is_set(device):
         shares = torch.tensor(task.sparsities, dtype=torch.float32, device="cpu")
         sparsity = shares[torch.arange(count, device="cpu") % len(shares)]

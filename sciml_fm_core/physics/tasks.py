@@ -118,7 +118,7 @@ class Task(TakesNumpy):
         check_resolution(resolution, self.system)
         if generator is None:
             raise ValueError("generator: expected a torch.Generator; pass torch.Generator().manual_seed(seed)")
-        return draw_accepted(self, count, resolution, generator, dtype, torch.device(device or generator.device))[0]
+        return draw_accepted(self, count, resolution, generator, dtype, device)[0]
 
 
 def _label(system: System, low: float, high: float) -> str:
