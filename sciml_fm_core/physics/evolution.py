@@ -16,6 +16,7 @@ from torch import Tensor
 from sciml_fm_core.eager import known_values
 
 from .spectral import (
+    as_batch,
     check_grid,
     derivative_wavenumbers,
     inverse_transform,
@@ -138,16 +139,13 @@ class Evolution(SpectralSystem):
     def _each(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None) -> Iterator[Tensor]:
         if steps < 0 or (substeps is not None and substeps < 1):
             raise ValueError(f"steps: expected at least 0, of 1 substep each or more, got {steps} of {substeps}")
-        fields = state.shape[-self.input_axes :]
-        leading = torch.broadcast_shapes(state.shape[: -self.input_axes], coefficients.shape[:-1])
-        rows = coefficients.expand(*leading, -1).reshape(leading.numel(), coefficients.shape[-1])
-        batch = state.expand(*leading, *fields).reshape(len(rows), *fields)
+        batch, rows, leading = as_batch(state, coefficients, self.input_axes)
         for number, each in enumerate(self._states(batch, rows, steps, substeps), start=1):
             if not is_finite(each):
                 raise ValueError(
                     f"{self.name}: the state is not finite after step {number}; take a shorter time or more substeps"
                 )
-            yield each.to(batch.dtype).view(*leading, *fields)
+            yield each.to(batch.dtype).view(*leading, *batch.shape[1:])
 
     def _states(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None):
         n = state.shape[-1]

@@ -51,6 +51,19 @@ def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
         ) from None
 
 
+def as_batch(fields: Tensor, rows: Tensor, axes: int) -> tuple[Tensor, Tensor, torch.Size]:
+    """Fields (..., [p,] ny, nx) of so many axes and rows (..., c) as a batch each, and their common leading shape.
+
+    >>> fields, rows, leading = as_batch(torch.zeros(3, 1, 8, 8), torch.zeros(4, 2), 2)
+    >>> fields.shape, rows.shape, leading
+    (torch.Size([12, 8, 8]), torch.Size([12, 2]), torch.Size([3, 4]))
+    """
+    leading = broadcast_shapes(fields.shape[:-axes], rows.shape[:-1])
+    own, count = fields.shape[-axes:], leading.numel()
+    batch = fields.expand(*leading, *own).reshape(count, *own)
+    return batch, rows.expand(*leading, -1).reshape(count, rows.shape[-1]), leading
+
+
 def check_tensor(value: object, name: str) -> None:
     """Raise ValueError when a value is no dense tensor of real numbers."""
     if not isinstance(value, Tensor):
