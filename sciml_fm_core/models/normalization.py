@@ -105,11 +105,6 @@ def long_waves(n: int, modes: int, device: torch.device) -> Tensor:
     return (kx < modes) & (ky.abs() < modes) & ((kx != 0) | (ky != 0))
 
 
-def of_waves(field: Tensor, waves: Tensor) -> Tensor:
-    """The part of fields (..., n, n) that is in some of the waves, by a mask (..., n, n // 2 + 1)."""
-    return inverse_transform(transform(field) * waves, field.shape[-1]).to(field.dtype)
-
-
 def _root_mean_square(field: Tensor) -> Tensor:
     size = power_of_two(largest_size(field))
     square = (field / size[..., None, None]).square().mean(dim=(-2, -1))
@@ -622,7 +617,7 @@ class CorrectionNormalization(Normalization):
             g / scale.to(source.dtype),
             torch.ones_like(g),
             symbol_features(z).to(source.dtype),
-            first=first + of_waves(step, ~waves),
+            first=first + filter_modes(step, ~waves),
             waves=waves.expand(source.shape[0], -1, -1),
         )
 
