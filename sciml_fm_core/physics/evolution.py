@@ -57,6 +57,8 @@ class Evolution(SpectralSystem):
     """Share of the waves that N keeps: 2/3 where it is a product of two fields, 1/2 of three."""
     largest_step: ClassVar[float] = 0.025
     """The time that one step of the integrator covers at most."""
+    not_negative: ClassVar[tuple[str, ...]] = ("time", "nu", "diffusivity", "hyper_diffusivity", "d_u", "d_v")
+    """Names of coefficients below 0 of which short waves would grow without bound."""
     zero_mean: ClassVar[bool] = False
     keeps_mean: ClassVar[bool] = False
     """Whether N has no mean, so that the mean of the state changes by the linear part alone."""
@@ -99,10 +101,13 @@ class Evolution(SpectralSystem):
         return self.solve(state, coefficients)
 
     def check(self, source, coefficients):
-        """As `SpectralSystem.check`; and no time is negative, since what decays cannot be followed backwards."""
+        """As `SpectralSystem.check`; what is `not_negative` is not, since what decays cannot be followed backwards."""
         super().check(source, coefficients)
-        if (time := known_values(self.time(coefficients))) is not None and (time < 0).any():
-            raise ValueError(f"time: {self.name} expects a time of at least 0, got {time.min():g}; correct it")
+        if (values := known_values(coefficients)) is None:
+            return
+        for name, column in zip(self.coefficient_names, values.unbind(-1), strict=True):
+            if name in self.not_negative and (column < 0).any():
+                raise ValueError(f"{name}: {self.name} expects at least 0, got {column.min():g}; correct it")
 
     def trajectory(self, state: Tensor, coefficients: Tensor, steps: int, *, substeps: int | None = None) -> Tensor:
         """States after 0, 1, ... steps, shape (..., steps + 1, n, n), or (..., steps + 1, q, n, n) of q fields.

@@ -78,7 +78,9 @@ class TrainConfig(TakesNumpy):
             raise ValueError(f"learning_rate: expected a finite number above 0, got {self.learning_rate}")
         if self.composed is not None and not 0 <= self.composed <= 1:
             raise ValueError(f"composed: expected a share in [0, 1], got {self.composed}")
-        if self.time_limit is not None and self.time_limit <= 0:
+        if self.warmup is not None and self.warmup < 0:
+            raise ValueError(f"warmup: expected steps of at least 0, got {self.warmup}")
+        if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit: expected seconds above 0, got {self.time_limit}")
 
     @property

@@ -190,7 +190,9 @@ def pretrain(
         batches = FixedBatches(pairs, batch_size, resolution=resolution, seed=seed, device=device, share=share)
         check_kept(pairs, cast(str, config.loss), "data")
     elif takes_steps:
-        batches = FreshTrajectories(tasks, batch_size, unrolled, resolution=resolution or 64, seed=seed, device=device)
+        batches = FreshTrajectories(
+            tasks, batch_size, unrolled, resolution=resolution or 64, seed=seed, device=device, share=share
+        )
     else:
         batches = FreshBatches(tasks, batch_size, resolution=resolution or 64, seed=seed, device=device, share=share)
     read = [one.take(slice(None)) for one in held_out]
