@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from sciml_fm_core.experiments import evolutions, import_all, step_losses, variable_coefficients
+from sciml_fm_core.experiments import evolutions, forecasting, import_all, step_losses, variable_coefficients
 from sciml_fm_core.experiments.convergence import runs as convergence
 from sciml_fm_core.experiments.darcy import runs as darcy
 from sciml_fm_core.experiments.low_precision import runs as low_precision
@@ -470,6 +470,13 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             "weights with twice the steps.",
         ),
         "tuned": tuned,
+        "forecasts": shown(
+            "forecasting",
+            forecasting.forecasting_table,
+            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}, medians of three "
+            "seeds, with the lowest and the highest; fitted to {train} trajectories, networks in {steps} steps of "
+            "{batch_size} at each of two rates.",
+        ),
         "losses": shown(
             "step_losses",
             step_losses.step_losses_table,

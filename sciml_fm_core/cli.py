@@ -45,7 +45,7 @@ from .evaluation.rollouts import rollout as rollout_of
 from .files import check_folder, check_output, find_file, user_path
 from .locks import command_line, lock_output
 from .messages import one_line
-from .models.base import AUTO, MODELS, find_model
+from .models.base import MODELS, find_model
 from .models.export import export_solver
 from .models.fno import SIZES
 from .models.normalization import StepNormalization
@@ -58,7 +58,6 @@ from .physics.tasks import Task
 from .schema import without_infinity
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
-from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.registry import find_experiment, results
@@ -355,7 +354,8 @@ def pretrain(
         raise ValueError(f"pretrain: expected a TASK to draw examples of, or one --data FILE, got {len(paths)} files")
     sets: list[Any]
     held_out: list[Any]
-    if layout := _layout_of(paths[0] if paths else None, names, chosen):
+    begun = None if start is None else load_operator(start)
+    if layout := _layout_of(paths[0] if paths else None, names, chosen, begun):
         told = {"system": system, "test-resolution": test_resolution, "validation-count": validation_count}
         _refuse("of a file of fields, which says it itself or in a YAML beside it", told)
         if validation and len(validation) > 1:
@@ -399,7 +399,7 @@ def pretrain(
         operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, architecture=architecture, size=size, seed=seed, batch_size=batch_size,
             resolution=schedule, data=sets, validation=held_out, device=own_device, callback=callback,
-            checkpoint=checkpoint, processes=processes, start=start,
+            checkpoint=checkpoint, processes=processes, start=begun,
             validation_count=256 if validation_count is None else validation_count,
             unrolled=unrolled, **shape,
         )  # fmt: skip
@@ -428,7 +428,7 @@ def _schedule(
             return parse_resolution(text)
         parts = [part.split(":") for part in text.split(",")]
         schedule = {float(start): parse_resolution(points) for start, points in parts}
-        if not all(0 <= start <= 1 for start in schedule):
+        if not all(0 <= start <= 1 for start in schedule) or len(schedule) < len(parts):
             raise ValueError
         return schedule
     except ValueError:
@@ -451,11 +451,8 @@ def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, aske
 def _smallest_grid(architecture: str, size: str, grids: list[Resolution]) -> int:
     """Fewest points in each direction of a network that is not built yet."""
     model = find_model(architecture)
-    if size not in (*model.sizes, AUTO):
-        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
     with torch.device("meta"):
-        sized = model.fitted(grids) if size == AUTO else model.sizes[size]
-        return model(model.config_type(1, **sized)).smallest_grid
+        return model(model.config_type(1, **model.sized(size, grids))).smallest_grid
 
 
 def _layout_of(
@@ -463,8 +460,8 @@ def _layout_of(
 ) -> Layout | None:
     """What the arrays of a file of fields are; None for a dataset or none at all.
 
-    With an operator that was trained on the file the splits are those of its training, whatever the YAML beside the
-    file says now.
+    With an operator that was trained on the file, or begins from one that was, the splits are those of that training,
+    whatever the YAML beside the file says now.
     """
     card = operator.card if operator is not None else {}
     if path is None or chosen:
@@ -774,6 +771,10 @@ def evaluate(
         else:
             given, where = open_splits(data, layout)["test"], "the test split of a file that it was trained on"
     points = parse_resolution(resolution) if resolution else None
+    file = file_of(given)
+    measured_on = chosen.system if chosen else file.system if file is not None else loaded.systems[0]
+    if len(measured_on.symmetries) == 1:
+        _refuse(f"on {measured_on.name}, of which no symmetry is known", {"symmetries": symmetries or None})
     _check_grids(loaded.model.smallest_grid, points or (128 if given is None else given.resolution), loaded.systems[0])
     if steps is not None:
         if chosen is None or given is not None:
@@ -896,7 +897,7 @@ def export(
 @_command()
 def study(
     experiments: Annotated[list[str] | None, typer.Argument(help="Such as q1_downstream_data; all if none.")] = None,
-    budget: Annotated[str, _option(", ".join(BUDGETS))] = "laptop",
+    budget: Annotated[str, _option("One of smoke, laptop, gpu, paper.")] = "laptop",
     folder: Annotated[Path, _option("Where records are kept; what is there is not done again.")] = Path("runs/study"),
     output: Annotated[Path | None, _option("Table of all records to write, CSV.")] = None,
     rerun: Annotated[bool, _option("Compute also what ships with the package.", "--rerun")] = False,
@@ -911,6 +912,10 @@ def study(
     Those whose records are of another kind, such as physics_loss, are run where they are named. Several of these
     commands may work on one folder, and share the runs out among them.
     """
+    from .experiments.paper import EXPERIMENTS
+
+    if scheduler:
+        _refuse("with --scheduler, whose workers compute", {"processes": processes if processes > 1 else None})
     names = list(experiments or EXPERIMENTS)
     total = len({run for name in names for run in find_experiment(name)(budget)})
     device = device if scheduler else _device(device)  # of a cluster, its workers know

@@ -148,5 +148,5 @@ def _on_cards(card: Mapping[str, Any]) -> list[tuple[str, Layout]]:
         for one in data:
             if isinstance(one, dict) and "layout" in one:
                 found.append((str(one.get("digest")), schema.read(Layout, one["layout"], "card: layout")))
-        card = card.get("parent") or {}
+        card = card.get("parent") or card.get("start") or {}
     return found
