@@ -45,7 +45,7 @@ from .evaluation.rollouts import rollout as rollout_of
 from .files import check_folder, check_output, find_file, user_path
 from .locks import command_line, lock_output
 from .messages import one_line
-from .models.base import AUTO, MODELS, find_model
+from .models.base import MODELS, find_model
 from .models.export import export_solver
 from .models.fno import SIZES
 from .models.normalization import StepNormalization
@@ -58,7 +58,6 @@ from .physics.tasks import Task
 from .schema import without_infinity
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
-from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.registry import find_experiment, results
@@ -459,11 +458,8 @@ def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, aske
 def _smallest_grid(architecture: str, size: str, grids: list[Resolution]) -> int:
     """Fewest points in each direction of a network that is not built yet."""
     model = find_model(architecture)
-    if size not in (*model.sizes, AUTO):
-        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
     with torch.device("meta"):
-        sized = model.fitted(grids) if size == AUTO else model.sizes[size]
-        return model(model.config_type(1, **sized)).smallest_grid
+        return model(model.config_type(1, **model.sized(size, grids))).smallest_grid
 
 
 def _layout_of(
@@ -909,7 +905,7 @@ def export(
 @_command()
 def study(
     experiments: Annotated[list[str] | None, typer.Argument(help="Such as q1_downstream_data; all if none.")] = None,
-    budget: Annotated[str, _option(f"One of {', '.join(BUDGETS)}.")] = "laptop",
+    budget: Annotated[str, _option("One of smoke, laptop, gpu, paper.")] = "laptop",
     folder: Annotated[Path, _option("Where records are kept; what is there is not done again.")] = Path("runs/study"),
     output: Annotated[Path | None, _option("Table of all records to write, CSV.")] = None,
     rerun: Annotated[bool, _option("Compute also what ships with the package.", "--rerun")] = False,
@@ -924,6 +920,8 @@ def study(
     Those whose records are of another kind, such as physics_loss, are run where they are named. Several of these
     commands may work on one folder, and share the runs out among them.
     """
+    from .experiments.paper import EXPERIMENTS
+
     if scheduler:
         _refuse("with --scheduler, whose workers compute", {"processes": processes if processes > 1 else None})
     names = list(experiments or EXPERIMENTS)

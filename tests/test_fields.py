@@ -491,7 +491,7 @@ BAD = {
         "a: expected a dense tensor",
     ),
     "an external link": ("own.h5", linked, "a: a link to a in another file, other.h5; name that itself, or save"),
-    "external": ("own.h5", elsewhere, "a: its values are in another file, .*raw; save them in this one"),
+    "external": ("own.h5", elsewhere, "a: its values are in other files; save them in this one"),
     "unwritten": ("own.h5", unwritten, "a: was never written"),
     "packed": ("own.h5", packed, "a: packed by scale_factor and add_offset; save the values themselves"),
     "NaN": (

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution, grid_shape
@@ -16,7 +15,7 @@ from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
 
-from .given import Data, Reader, check_resampled, open_data
+from .given import Data, check_resampled, open_data
 from .splits import stream
 
 T = TypeVar("T")
@@ -192,7 +191,7 @@ class FixedBatches:
         for system, reader in self.sets:
             rows = index[(index >= first) & (index < first + reader.size)] - first
             if len(rows):
-                parts.append((system, _take(reader, rows)))
+                parts.append((system, reader.take(rows)))
             first += reader.size
         return parts
 
@@ -223,9 +222,3 @@ class TurnedBatches:
             turned = system.turned_examples(examples, system.symmetries[chosen].to(examples.source.device))
             parts.append((system, turned))
         return parts
-
-
-def _take(reader: Reader, rows: Tensor) -> Examples:
-    if isinstance(reader, Examples):
-        return reader.take(rows.to(reader.source.device))
-    return reader.take(rows)

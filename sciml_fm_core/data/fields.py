@@ -8,6 +8,7 @@ channel 1 of ``u`` is the field ``u_1``. Trajectories have an axis of times besi
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import numpy as np
 import torch
 
 from sciml_fm_core.files import user_path
+from sciml_fm_core.messages import printable
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution, resolution_of
 from sciml_fm_core.physics.unknown import UnknownSystem
 
-from .arrays import ArrayFile, FileArray, printable, with_gaps
+from .arrays import ArrayFile, FileArray, with_gaps
 from .hdf5 import chosen_numbers
 from .layout import SAY_TIMES, Layout, Times, layout_beside
 
@@ -137,7 +139,7 @@ def _channels_last(shape: tuple[int, ...], said: str | None, grid: tuple[int, ..
     return fits[1]
 
 
-class FieldsFile:
+class FieldsFile(AbstractContextManager):
     """Examples of a file of fields, read in parts; a context manager, which other processes may read too.
 
     ``size`` is the number of examples, ``shape`` the points (ny, nx), ``input_names``, ``target_names`` and
@@ -321,9 +323,6 @@ class FieldsFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> FieldsFile:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()

@@ -164,7 +164,7 @@ class FreshTrajectories(_Trajectories):
         shares = equal_shares(self.batch_size, len(self.tasks), step)
         for task, drawn, count in zip(self.tasks, pool, shares, strict=True):
             rows = torch.randint(drawn.size, (count,), generator=generator, device="cpu")
-            chosen.append((evolution(task.system), drawn.take(rows.to(drawn.states.device))))
+            chosen.append((evolution(task.system), drawn.take(rows)))
         return chosen
 
     def _pool(self, number: int, resolution: Resolution) -> list[Trajectories]:
@@ -228,4 +228,4 @@ class FixedTrajectories(_Trajectories):
 
     def _chosen(self, step, progress, generator):
         rows = torch.randint(self.count, (self.batch_size,), generator=generator, device="cpu")
-        return [(self.system, self.trajectories.take(rows.to(self.trajectories.states.device)))]
+        return [(self.system, self.trajectories.take(rows))]

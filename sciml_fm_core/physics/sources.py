@@ -35,10 +35,10 @@ PRESETS: dict[str, tuple[tuple[float, float, float], ...]] = {
 """Sources to place by hand: rows of (x, y, amplitude)."""
 
 
-def lattice_profiles(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
+def lattice_profiles(n: int, *, device: torch.device | str | None = None) -> Tensor:
     """One-dimensional Gaussians ``exp(-(x - c)^2 / 2 sigma^2)`` of the 12 lattice lines on n points, shape (12, n)."""
-    x = torch.arange(n, dtype=dtype, device=device) / n
-    centres = 0.5 + SPACING * (torch.arange(LATTICE, dtype=dtype, device=device) - (LATTICE - 1) / 2)
+    x = torch.arange(n, dtype=torch.float64, device=device) / n
+    centres = 0.5 + SPACING * (torch.arange(LATTICE, dtype=torch.float64, device=device) - (LATTICE - 1) / 2)
     return torch.exp(-((x[None, :] - centres[:, None]) ** 2) / (2 * SIGMA**2))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sciml_fm_core.schema import TakesNumpy
+from sciml_fm_core.schema import TakesNumpy, check_choice
 
 from .losses import LABEL_FREE, find_loss
 
@@ -63,8 +63,7 @@ class TrainConfig(TakesNumpy):
     validate_by: str | None = None
 
     def __post_init__(self):
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        check_choice("precision", self.precision, PRECISIONS)
         for loss in (self.loss, self.validate_by):
             if loss is not None:
                 find_loss(loss)

@@ -26,7 +26,7 @@ from sciml_fm_core.data.rollouts import FixedTrajectories, FreshTrajectories, Un
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.evaluation.metrics import has_size
-from sciml_fm_core.models.base import AUTO, find_model
+from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.fno import FNO, FNOConfig
 from sciml_fm_core.models.normalization import (
     FieldsNormalization,
@@ -81,9 +81,7 @@ def new_operator(
         ValueError: on an unknown recipe, architecture or size.
     """
     chosen, model = find_recipe(recipe), find_model(architecture)
-    if size not in (*model.sizes, AUTO):
-        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
-    sized = model.sizes[size] if size != AUTO else model.fitted([given.resolution for _, given in examples])
+    sized = model.sized(size, [given.resolution for _, given in examples])
     drawn = [*(() if examples else tasks), *inputs_for]
     normalization = fit_normalization(chosen.normalization, drawn, seed=seed, examples=examples, **chosen.options)
     if unknown := [name for name in shape if name not in {each.name for each in fields(model.config_type)}]:
