@@ -180,12 +180,16 @@ def test_each_lesson_goes_to_its_end(open_at, folder):
         assert page.locator("[data-test=score]").count() == 1
 
 
-@pytest.mark.parametrize("size", [(1920, 1080), (390, 844)])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_sizes_and_themes(open_at, size, theme):
-    page = open_at(viewport={"width": size[0], "height": size[1]}, color_scheme=theme)
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+def test_sizes_and_themes(open_at):
+    page = open_at()
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+        for width, height in ((1920, 1080), (390, 844)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.wait_for_function(
+                "width => innerWidth === width && document.documentElement.scrollWidth <= width", arg=width
+            )
 
 
 def test_the_runtime_is_what_was_expected(tmp_path):
