@@ -80,7 +80,7 @@ def write_site(
     """Write the folder, and give its size in bytes.
 
     Args:
-        folder: where; it is made, and its parts are replaced.
+        folder: where; it is made, and files of an earlier site are replaced, or deleted.
         runtime: a folder with the files `RUNTIME` of onnxruntime-web; of npm's package where None.
         systems: names of those to have; all that can be computed in a browser where there are none.
         tell: called with what is done next.
@@ -94,11 +94,11 @@ def write_site(
             f"site: expected systems that a symbol or ETDRK4 solves, and that operators are shipped for, got "
             f"{', '.join(bad)}; leave them out"
         )
-    for part in PARTS:  # what an earlier site had
-        for path in (folder / part).glob("*"):
-            if path.is_file():
-                path.unlink()
+    earlier = (folder / "page.json.gz").is_file()  # else what is there is somebody's own
+    for part in PARTS:
         (folder / part).mkdir(parents=True, exist_ok=True)
+        for path in (folder / part).glob("*.gz") if earlier else ():
+            path.unlink()
     copy_runtime(folder / "runtime", runtime)
     site = Site(folder, chosen, tell)
     site.write()
