@@ -461,7 +461,6 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             evolutions.transfer_conclusion,
             evolutions.few_trajectories_table,
             evolutions.equal_error_table,
-            evolutions.several_table,
             about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}; from random "
             "weights with twice the steps.",
         ),

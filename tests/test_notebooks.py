@@ -324,7 +324,7 @@ def test_evolution_transfer(computed):
         if record["kind"] == "few_trajectories":
             assert percent(record["after_10"]) in shown, "computed, not canned"
     assert "from scratch" in shown
-    assert "One for several." in shown
+    assert "the untouched operator is ahead of the cheap step alone" in shown
     assert pictures(notebook) == 1
 
 
