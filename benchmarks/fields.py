@@ -34,7 +34,6 @@ from sciml_fm_core.physics.variable_diffusion import (
     VariableDiffusion,
     contrast,
     diffusivity,
-    solve,
 )
 from sciml_fm_core.training.cards import hardware
 
@@ -74,7 +73,7 @@ def drawn(count: int, dials: tuple[float, float], points: int = 64, exponent: fl
     noise = torch.randn(count, points, points, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     a = diffusivity(examples.dial.double(), random_field(noise, exponent=exponent))
     source = torch.stack([a, examples.source[:, 1].double()], dim=1)
-    return examples._replace(source=source.float(), solution=solve(source).solution.float())
+    return examples._replace(source=source.float(), solution=VariableDiffusion().solved(source).solution.float())
 
 
 def error(operator: sciml_fm.Operator, examples: sciml_fm.Examples) -> float:
@@ -134,17 +133,17 @@ def timed(work: Callable, count: int) -> tuple:
 
 def solver(count: int) -> dict:
     """Iterations to 1e-8, and milliseconds for each example: of the solver alone, and with a network inside."""
-    operator, found = sciml_fm.load_operator("sys-4"), {}
+    operator, found, system = sciml_fm.load_operator("sys-4"), {}, VariableDiffusion()
     for dials in DIALS[1:]:
         examples = drawn(count, dials)
         source = examples.source.double()
         operator.predict(source[:1], examples.coefficients[:1])
         first, predicted = timed(lambda: operator.predict(source, examples.coefficients), count)  # noqa: B023
-        alone, seconds = timed(lambda: solve(source), count)  # noqa: B023
-        started, with_start = timed(lambda: solve(source, start=first), count)  # noqa: B023
+        alone, seconds = timed(lambda: system.solved(source), count)  # noqa: B023
+        started, with_start = timed(lambda: system.solved(source, start=first), count)  # noqa: B023
         reached = sciml_fm.mean_relative_error(first, alone.solution)
         for tolerance in (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4):  # to the error of the network
-            rough, short = timed(lambda: solve(source, tolerance=tolerance), count)  # noqa: B023
+            rough, short = timed(lambda: system.solved(source, tolerance=tolerance), count)  # noqa: B023
             if sciml_fm.mean_relative_error(rough.solution, alone.solution) <= reached:
                 break
         few, modes, taken, began = min(count, 4), ResolvedModes.of(source), [], time.process_time()

@@ -47,9 +47,9 @@ class CoefficientsAsTheyAre(PaperNormalization):
     """No coefficient is divided by its median."""
 
     @classmethod
-    def fit(cls, examples, conditioners=()):
-        fitted = super().fit(examples, conditioners)
-        return cls(fitted.systems, fitted.source_rms, [1.0] * len(fitted.coefficient_medians), conditioners)
+    def fit(cls, examples, **options):
+        fitted = super().fit(examples, **options)
+        return cls(fitted.systems, fitted.source_rms, [1.0] * len(fitted.coefficient_medians))
 
 
 class AllAsItIs(SourcesAsTheyAre, CoefficientsAsTheyAre):

@@ -18,17 +18,25 @@ from pathlib import Path
 
 import torch
 
-from sciml_fm_core.experiments import evolutions, import_all, step_losses, variable_coefficients
+from sciml_fm_core.experiments import evolutions, forecasting, import_all, step_losses, variable_coefficients
 from sciml_fm_core.experiments.convergence import runs as convergence
 from sciml_fm_core.experiments.darcy import runs as darcy
 from sciml_fm_core.experiments.low_precision import runs as low_precision
+from sciml_fm_core.experiments.reports import (
+    architectures,
+    headline,
+    q1_downstream_data,
+    q2_model_size,
+    q3_physics_shift,
+    q4_mixed_operators,
+    unseen,
+)
 from sciml_fm_core.experiments.training_range import runs as training_range
 from sciml_fm_core.experiments.uncertainty import runs as uncertainty
 from sciml_fm_core.experiments.unsupervised import runs as unsupervised
 from sciml_fm_core.experiments.weight_spectra import runs as weight_spectra
 from sciml_fm_core.files import write_json
 from sciml_fm_core.models.operator import read_header, shipped_adaptations, shipped_operators
-from sciml_fm_core.study import questions
 from sciml_fm_core.study.analysis import percent, select, table
 from sciml_fm_core.study.records import read_table, shipped_tables
 from sciml_fm_core.study.registry import REGISTRY
@@ -343,6 +351,7 @@ def bounds() -> str:
         "message_bytes": "bytes of a message",
         "messages_per_second": "messages of a stage in a second",
         "unused_seconds": "seconds until a page that never connected gives its place back",
+        "nice": "how far trainings, curves and tabs stand back (on Linux), as of the command `nice`",
     }
     rows = [
         [f"`{PREFIX}{field.name.upper()}`", words[field.name]]
@@ -379,17 +388,17 @@ def visitors() -> str:
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "results.md": {
-        "headline": shown("headline", questions.headline_table),
-        "study": shown("q1_downstream_data", questions.downstream_table, harmed),
+        "headline": shown("headline", headline.numbers),
+        "study": shown("q1_downstream_data", q1_downstream_data.numbers, harmed),
         "repeat": repeat,
         "sizes": shown(
             "q2_model_size",
-            questions.size_table,
+            q2_model_size.numbers,
             about="Each pre-trained on {pretraining_examples:,} examples of its system.",
         ),
-        "shifts": shown("q3_physics_shift", questions.shift_table),
-        "mixture": shown("q4_mixed_operators", questions.mixture_table),
-        "architectures": shown("architectures", questions.architecture_table, about="SYS-1(1,5) to SYS-1(5,10)."),
+        "shifts": shown("q3_physics_shift", q3_physics_shift.numbers),
+        "mixture": shown("q4_mixed_operators", q4_mixed_operators.numbers),
+        "architectures": shown("architectures", architectures.numbers, about="SYS-1(1,5) to SYS-1(5,10)."),
         "unsupervised": shown(
             "unsupervised",
             unsupervised.few_shot_table,
@@ -425,7 +434,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "operators": operators,
         "adapted": adapted,
     },
-    "reach.md": {"reach": reach, "unseen": shown("unseen", questions.unseen_table), "ablation": ablation},
+    "reach.md": {"reach": reach, "unseen": shown("unseen", unseen.numbers), "ablation": ablation},
     "fields.md": {
         "corrected": corrected,
         "parts": parts,
@@ -465,6 +474,13 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             "weights with twice the steps.",
         ),
         "tuned": tuned,
+        "forecasts": shown(
+            "forecasting",
+            forecasting.forecasting_table,
+            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}, medians of three "
+            "seeds, with the lowest and the highest; fitted to {train} trajectories, networks in {steps} steps of "
+            "{batch_size} at each of two rates.",
+        ),
         "losses": shown(
             "step_losses",
             step_losses.step_losses_table,

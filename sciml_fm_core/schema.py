@@ -207,6 +207,19 @@ def plain(values: Any) -> Any:
     raise ValueError(f"expected numbers, texts, lists and names with them, got {reprlib.repr(values)}")
 
 
+def without_infinity(value: Any) -> Any:
+    """The same plain values with None in place of numbers that are not finite.
+
+    >>> without_infinity({"errors": [0.5, float("inf")]})
+    {'errors': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_infinity(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_infinity(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def without_numpy(value: Any) -> Any:
     """Python's numbers in place of NumPy's, tuples in place of its arrays; also in lists, tuples and dictionaries.
 

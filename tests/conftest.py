@@ -18,6 +18,7 @@ DATA = Path(__file__).parent / "data"
 def pytest_configure(config):
     torch.set_num_threads(1)  # the tensors are small, and test machines share their cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the kernels and commands that tests start
+    os.environ["SCIML_FM_LIMIT_NICE"] = "1"  # of pages: tests wait for what is worked out beside other tests
     # A shell starts what is to run in its background with SIGINT ignored, and so would be all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -101,7 +102,7 @@ def small_operator():
         config = FNOConfig(
             normalization.in_channels, width=width, modes=modes,
             gate_width=gate_width if normalization.channel_names else 0,
-            mode_channels=normalization.channels("modes"),
+            mode_channels=normalization.mode_channels,
         )  # fmt: skip
         model = FNO(config, torch.Generator().manual_seed(seed))
         card = {

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from released_files import write_released
 from safetensors.torch import save_file
 
 from sciml_fm_core import (
@@ -29,7 +30,6 @@ from sciml_fm_core import (
     mean_relative_error,
     shipped_operators,
 )
-from sciml_fm_core.data.hdf5 import write_released
 from sciml_fm_core.files import results_folder
 from sciml_fm_core.models.operator import read_header
 from sciml_fm_core.study.experiments import EXPERIMENTS

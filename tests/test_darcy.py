@@ -9,6 +9,7 @@ import torch
 
 from sciml_fm_core import find_system
 from sciml_fm_core.evaluation.metrics import relative_error
+from sciml_fm_core.experiments.darcy import five_point
 from sciml_fm_core.experiments.darcy.method import (
     DarcyNetwork,
     Flows,
@@ -21,7 +22,6 @@ from sciml_fm_core.experiments.darcy.method import (
     whole,
 )
 from sciml_fm_core.experiments.darcy.runs import METHODS, PEERS, SOLVER, DarcyRun, darcy, darcy_table, points
-from sciml_fm_core.physics import five_point
 from sciml_fm_core.study.custom import record_of
 
 PART = Path(__file__).parent / "data" / "darcy"

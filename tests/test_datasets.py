@@ -1,4 +1,4 @@
-"""Dataset files: layout, interchange, nested subsets, independent splits, resuming to the same bytes, bad files."""
+"""Dataset files: layout, interchange, independent splits, resuming to the same bytes, bad files."""
 
 import os
 import re
@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from released_files import write_released
 
 from sciml_fm_core import (
     PAPER_TASKS,
@@ -24,9 +25,9 @@ from sciml_fm_core import (
     draw_split,
     generate,
 )
-from sciml_fm_core.data.batches import CurriculumBatches
-from sciml_fm_core.data.hdf5 import ATTRIBUTES, plain_attribute, write_released
+from sciml_fm_core.data.hdf5 import ATTRIBUTES, plain_attribute
 from sciml_fm_core.data.splits import CHUNK, stream
+from sciml_fm_core.experiments.physics_loss import CurriculumBatches
 
 POISSON = Task.parse("SYS-1(1,5)")
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,7 +122,7 @@ def test_the_number_of_coefficients_does_not_name_a_system(tmp_path, generator):
     """Like reports that a loader guessed what a file holds from its number of columns, and trained on another thing."""
     path = write_released(POISSON.sample(4, 16, generator), tmp_path / "released.h5")
     with DatasetFile(path) as file:
-        for use in (lambda: file.system, lambda: file.take(slice(None)), lambda: file.subset(2)):
+        for use in (lambda: file.system, lambda: file.take(slice(None)), lambda: file.take(slice(2))):
             with pytest.raises(ValueError, match="could be of poisson, biharmonic_advection, and the file does not"):
                 use()
     with h5py.File(path, "r+") as file:
@@ -140,37 +141,11 @@ def test_file_size_is_flat_in_examples(tmp_path):
 # Subsets and splits ---------------------------------------------------------------------------------------------------
 
 
-def test_subsets_are_nested_and_balanced(tmp_path):
+def test_files_begin_as_the_split_does(tmp_path):
     path = generate(POISSON, tmp_path / "data.h5", 64, resolution=16)
     whole = draw_split(POISSON, "train", 64, resolution=16)
     with DatasetFile(path) as file:
-        for count in (8, 16, 32, 64):
-            subset = file.subset(count)
-            assert torch.equal(subset.source, whole.source[:count])  # example i has sparsity i mod 4
-
-
-@pytest.mark.parametrize("size", [64, 96, 100])
-def test_subsets_of_released_files_are_nested_and_balanced(tmp_path, generator, size):
-    """There the sparsities come in four blocks; the coefficients mark the row."""
-    examples = POISSON.sample(size, 8, generator)
-    examples.coefficients[:, 0] = 1.0 + torch.arange(size)
-    with DatasetFile(write_released(examples, tmp_path / "released.h5"), "poisson") as file:
-        smaller: set[int] = set()
-        for count in (4, 8, 16, 32, 64):
-            rows = {int(row) - 1 for row in file.subset(count).coefficients[:, 0]}
-            assert len(rows) == count
-            assert smaller <= rows
-            blocks = Counter(4 * row // size for row in rows)
-            assert max(blocks.values()) - min(blocks.values()) <= (0 if size % 32 == 0 else 1)
-            smaller = rows
-        assert sorted(file.subset(size).coefficients[:, 0].tolist()) == list(range(1, size + 1))
-
-
-def test_subset_must_fit(tmp_path):
-    with DatasetFile(generate(POISSON, tmp_path / "data.h5", 8, resolution=8)) as file:
-        for count in (0, 9):
-            with pytest.raises(ValueError, match=f"subset: expected 1 to 8 examples .* got {count}"):
-                file.subset(count)
+        assert torch.equal(file.take(slice(16)).source, whole.source[:16])  # example i has sparsity i mod 4
 
 
 def test_longer_files_start_with_shorter_ones(tmp_path):
@@ -307,8 +282,6 @@ def test_bad_settings_leave_nothing_behind(tmp_path, arguments, message):
 def test_folder_must_exist(tmp_path):
     with pytest.raises(ValueError, match=r"the folder .* does not exist; make it first"):
         generate(POISSON, tmp_path / "no" / "data.h5", 4, resolution=8)
-    with pytest.raises(ValueError, match=r"the folder .* does not exist; make it first"):
-        write_released(draw_split(POISSON, "train", 2, resolution=8), tmp_path / "no" / "data.h5")
 
 
 # Bad files ------------------------------------------------------------------------------------------------------------
@@ -333,7 +306,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path, generator):
     path = generate(POISSON, tmp_path / "data.h5", 8, resolution=8)
     whole = path.read_bytes()
     with DatasetFile(path) as file:
-        expected = file.subset(8)
+        expected = file.take(slice(8))
     with h5py.File(path) as file:
         chunks = [one.id.get_chunk_info(i) for one in file.values() for i in range(one.id.get_num_chunks())]
     numbers = {place for one in chunks for place in range(one.byte_offset, one.byte_offset + one.size)}
@@ -346,7 +319,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path, generator):
         path.write_bytes(damaged)
         try:
             with DatasetFile(path) as file:
-                assert all(torch.equal(*parts) for parts in zip(file.subset(8), expected, strict=True)), place
+                assert all(torch.equal(*parts) for parts in zip(file.take(slice(8)), expected, strict=True)), place
                 assert place not in numbers
         except ValueError as error:
             assert re.match(rf"dataset {path}: not (a )?readable", str(error))  # noqa: PT017
@@ -388,7 +361,7 @@ def test_files_of_earlier_versions_are_read(tmp_path):
         file.attrs["checksum"] = 3
     old.write_bytes(b"sciml-fm tables {}".ljust(512) + old.read_bytes()[512:])
     with DatasetFile(old) as file, DatasetFile(path) as other:
-        assert all(torch.equal(*parts) for parts in zip(file.subset(4), other.subset(4), strict=True))
+        assert all(torch.equal(*parts) for parts in zip(file.take(slice(4)), other.take(slice(4)), strict=True))
 
 
 @pytest.mark.parametrize("name", ["fields", "tensor", "dial"])
@@ -397,9 +370,9 @@ def test_examples_that_are_no_numbers_are_refused(tmp_path, name):
     with h5py.File(path, "r+") as file:
         file[name][(5, *[0] * (file[name].ndim - 1))] = np.nan
     with DatasetFile(path) as file:
-        file.subset(4)
+        file.take(slice(4))
         with pytest.raises(ValueError, match=r"data.h5: expected finite values, got NaN or infinity in example 5"):
-            file.subset(8)
+            file.take(slice(8))
 
 
 def test_arrays_that_do_not_belong_together(tmp_path):

@@ -430,6 +430,9 @@ def test_several_fields_broadcast_with_coefficients():
 def test_a_state_that_blows_up_is_said_to():
     with pytest.raises(ValueError, match=r"burgers: the state is not finite after step 1; take a shorter time or more"):
         SYSTEMS["burgers"].trajectory(1e4 * drawn("burgers")[0], drawn("burgers")[1], 3)
+    for steps, substeps in ((-1, None), (1, -1)):  # neither leaves the state as it is
+        with pytest.raises(ValueError, match="steps: expected at least 0"):
+            SYSTEMS["burgers"].trajectory(*drawn("burgers"), steps, substeps=substeps)
 
 
 @pytest.mark.parametrize(
@@ -440,6 +443,8 @@ def test_a_state_that_blows_up_is_said_to():
         ("porous_medium", (-1.0, 0.02), "exponent: .* m >= 0"),
         ("porous_medium", (1.0, 1e4), "steps would be needed"),
         ("burgers", (0.01, 1.0), "expects shape"),
+        ("burgers", (0.01, 1.0, -0.5), "time of at least 0"),
+        ("hyper_diffusion", (1e-6, -0.5), "time of at least 0"),
     ],
 )
 def test_bad_coefficients_are_named(name, coefficients, message):

@@ -95,9 +95,7 @@ def test_a_solver_is_the_same_in_onnx(tmp_path):
 
 def test_a_step_of_an_evolution_as_a_program_with_half_weights(tmp_path):
     normalization = StepNormalization((SYSTEMS["burgers"],))
-    config = FNOConfig(
-        normalization.in_channels, width=4, modes=2, depth=1, mode_channels=normalization.channels("modes")
-    )
+    config = FNOConfig(normalization.in_channels, width=4, modes=2, depth=1, mode_channels=normalization.mode_channels)
     operator = Operator(FNO.create(config, torch.Generator().manual_seed(0)), normalization)
     made = operator.export(tmp_path / "step.pt2", resolution=8, weights="float16")
     assert made.difference <= min(1e-5, made.rounding)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from released_files import write_released
 
 from sciml_fm_core import FNO, SIZES, FNOConfig, Task, find_system, load_operator, operator_from_released
-from sciml_fm_core.data.hdf5 import write_released
+from sciml_fm_core.experiments.released import network_from_released
 from sciml_fm_core.models.conditioning import Conditioning
 from sciml_fm_core.models.fno import SpectralConvolution
 from sciml_fm_core.models.normalization import PaperNormalization
@@ -41,7 +42,7 @@ def check_conformance(model, inputs, expected):
 
 def test_released_weights_give_the_released_output(vectors):
     state, inputs, expected = vectors
-    check_conformance(FNO.from_released(state), inputs, expected)
+    check_conformance(network_from_released(state), inputs, expected)
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
@@ -49,14 +50,14 @@ def test_released_checkpoint_file(vectors, tmp_path, wrapped):
     state, inputs, expected = vectors
     state = {f"module.{key}": value for key, value in state.items()}
     torch.save({"model_state": state, "epoch": 500} if wrapped else state, tmp_path / "checkpoint.tar")
-    check_conformance(FNO.from_released(tmp_path / "checkpoint.tar"), inputs, expected)
-    check_conformance(FNO.from_released(str(tmp_path / "checkpoint.tar")), inputs, expected)
+    check_conformance(network_from_released(tmp_path / "checkpoint.tar"), inputs, expected)
+    check_conformance(network_from_released(str(tmp_path / "checkpoint.tar")), inputs, expected)
 
 
 def test_released_complex_weights(vectors):
     state, inputs, expected = vectors
     state = {key: torch.view_as_complex(value) if "sp_convs" in key else value for key, value in state.items()}
-    check_conformance(FNO.from_released(state), inputs, expected)
+    check_conformance(network_from_released(state), inputs, expected)
 
 
 class Payload:
@@ -77,26 +78,26 @@ def test_pickled_objects_are_refused_and_not_executed(tmp_path, plain):
     else:
         torch.save({"model_state": Payload(trap)}, checkpoint)
     with pytest.raises(ValueError, match="not a file of tensors only"):
-        FNO.from_released(checkpoint)
+        network_from_released(checkpoint)
     assert not trap.exists()
 
 
 def test_bad_released_weights_are_refused(vectors, tmp_path):
     state, _, _ = vectors
     with pytest.raises(ValueError, match="released checkpoint: no file"):
-        FNO.from_released(tmp_path / "none.tar")
+        network_from_released(tmp_path / "none.tar")
     with pytest.raises(ValueError, match="released weights: expected fc0, sp_convs"):
-        FNO.from_released({key: value for key, value in state.items() if key != "fc1.bias"})
+        network_from_released({key: value for key, value in state.items() if key != "fc1.bias"})
     with pytest.raises(ValueError, match="released weights: expected fc0, sp_convs"):
-        FNO.from_released(state | {"ws.1.weight": torch.zeros(3, 3, 1)})
+        network_from_released(state | {"ws.1.weight": torch.zeros(3, 3, 1)})
     with pytest.raises(ValueError, match="released weights"):
-        FNO.from_released({})
+        network_from_released({})
     torch.save([1, 2], tmp_path / "list.tar")
     with pytest.raises(ValueError, match="expected a state dict"):
-        FNO.from_released(tmp_path / "list.tar")
+        network_from_released(tmp_path / "list.tar")
     (tmp_path / "text.tar").write_text("hello")
     with pytest.raises(ValueError, match="not a file of tensors only"):
-        FNO.from_released(tmp_path / "text.tar")
+        network_from_released(tmp_path / "text.tar")
 
 
 def test_an_operator_of_released_weights_computes_what_the_released_code_does(vectors):
@@ -110,7 +111,7 @@ def test_an_operator_of_released_weights_computes_what_the_released_code_does(ve
     inputs = inputs / (size / scales[0])[:, None, None, None]
     inputs[:, 1:] /= torch.tensor([0.02, 0.021, 1.0])[:, None, None]
     with torch.no_grad():
-        expected = FNO.from_released(state)(inputs)[:, 0]
+        expected = network_from_released(state)(inputs)[:, 0]
     operator = operator_from_released(state, "SYS-1", scales, resolution=n, tasks=["poisson(1,5)"])
     torch.testing.assert_close(operator.predict(examples.source, examples.coefficients), expected, rtol=1e-4, atol=1e-6)
     assert operator.tasks == ["SYS-1(1,5)"]

@@ -22,7 +22,7 @@ from explorer.lesson_card import LessonCard
 from explorer.lessons import FOLDER, VARIABLE, filled, find_lessons, open_at, read_lesson, sheet
 from explorer.shared import shared_operator, shipped_results
 from explorer.state import ExploreState
-from explorer.teach import Teach, as_html
+from explorer.teach import Teach, answer_at, as_html, read_sheet
 from explorer.workers import INSIGHTS
 
 LESSONS = sorted(FOLDER.glob("*.yaml"))
@@ -113,7 +113,7 @@ def test_a_sheet_has_the_questions_before_the_answers(state):
 
 
 def test_the_teachers_sheet_is_a_path_of_20_minutes_with_numbers_and_links(state):
-    page = as_html(state)
+    page = as_html([answer_at(state, stop) for stop in read_sheet().path])
     links = [dict(parse_qsl(unescape(query))) for query in re.findall(r"href='.*?[?]([^']*)'", page)]
     expected = re.findall("data-test='expected'>(.*?)</div>", page, flags=re.S)
     assert re.findall(r"Minutes \d+ to (\d+)", page)[-1] == "20"
@@ -133,8 +133,17 @@ def test_the_teachers_page_shows_the_sheet_when_its_numbers_are_there():
     page = teach.page()
     assert "@media print" in page.sx
     INSIGHTS.submit(int).result(timeout=120)  # what was begun before is done
-    assert percents(teach.sheet.object)
-    assert teach.sheet.object == as_html(ExploreState(find_bundles()[0], shared_operator, kept=shipped_results()))
+    assert "are being computed" not in teach.sheet.object
+    bundles, kept = find_bundles()[0], shipped_results()
+    states = (ExploreState(bundles, shared_operator, kept=kept) for _ in read_sheet().path)
+    assert teach.sheet.object == as_html(list(map(answer_at, states, read_sheet().path)))
+
+
+def test_the_teachers_sheet_shows_each_answer_as_it_comes(state):
+    first, *_ = read_sheet().path
+    page = as_html([answer_at(state, first)])
+    assert len(re.findall("data-test='expected'", page)) == 1
+    assert page.count("are being computed") == len(read_sheet().path) - 1
 
 
 def test_own_lessons_come_beside_those_that_ship_and_broken_ones_are_named(tmp_path, monkeypatch):

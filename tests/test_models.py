@@ -26,7 +26,7 @@ from sciml_fm_core import (
 from sciml_fm_core.experiments.architectures.unet import UNetConfig
 from sciml_fm_core.experiments.architectures.vit import ViTConfig
 from sciml_fm_core.models.base import apply_together
-from sciml_fm_core.models.conditioning import CONDITIONERS, Conditioner, Conditioning
+from sciml_fm_core.models.conditioning import Conditioning, symbol_features
 from sciml_fm_core.models.normalization import fit_normalization, normalization_from_dict
 from sciml_fm_core.models.operator import encode_together, predict_together
 from sciml_fm_core.physics.spectral import resample
@@ -255,7 +255,7 @@ def test_bad_shapes_and_names(make, message):
 @pytest.fixture
 def modes_network():
     """A network that multiplies each mode by a function of the values on it; what is registered is forgotten."""
-    models, conditioners = dict(MODELS), dict(CONDITIONERS)
+    models = dict(MODELS)
 
     @dataclass(frozen=True)
     class Config(ModelConfig):
@@ -272,51 +272,35 @@ def modes_network():
 
         def forward(self, fields, conditioning):
             gain = torch.view_as_complex(self.gain(conditioning.modes))
-            extra = 0 if conditioning.fields is None else conditioning.fields.sum(dim=1, keepdim=True)
-            return torch.fft.irfft2(torch.fft.rfft2(fields) * gain.unsqueeze(1), s=fields.shape[-2:]) + extra
-
-    class Ramp(Conditioner):
-        kind = "ramp"
-        part = "fields"
-        channels = 1
-
-        def values(self, coefficients, system, n):
-            ramp = torch.linspace(0, 1, n, dtype=coefficients.dtype)
-            return coefficients[:, :1, None, None] * ramp.expand(1, 1, n, n)
+            return torch.fft.irfft2(torch.fft.rfft2(fields) * gain.unsqueeze(1), s=fields.shape[-2:])
 
     yield ModeNetwork, Config
-    for registry, before in ((MODELS, models), (CONDITIONERS, conditioners)):
-        registry.clear()
-        registry.update(before)
+    MODELS.clear()
+    MODELS.update(models)
 
 
-def test_values_on_modes_and_fields_reach_the_network(modes_network, tmp_path):
+def test_values_on_modes_reach_the_network(modes_network, tmp_path):
     network, config = modes_network
     tasks = [TASK, Task.parse("SYS-2(0.2,1)")]
-    normalization = fit_normalization("dimensionless", tasks, conditioners=("symbol", "ramp"), count=16)
+    normalization = fit_normalization("symbol", tasks)
     assert normalization_from_dict(normalization.to_dict()).to_dict() == normalization.to_dict()
     operator = Operator(network(config(normalization.in_channels, mode_channels=5)), normalization, {})
     for task in tasks:
         examples = draw_split(task, "test", 3, resolution=16)
         encoded = normalization.encode(examples.source, examples.coefficients, task.system)
         assert encoded.modes.shape == (3, 16, 9, 5)
-        assert encoded.fields.shape == (3, 1, 16, 16)
         assert operator.predict(examples.source, examples.coefficients, task.system).shape == (3, 16, 16)
     again = load_operator(operator.save(tmp_path / "modes.safetensors"))
     arguments = examples.source, examples.coefficients, task.system
     assert torch.equal(again.predict(*arguments), operator.predict(*arguments))
-    with pytest.raises(ValueError, match="conditioning: expected kinds among symbol, ramp, got other"):
-        fit_normalization("paper", tasks, conditioners=("other",), count=4)
 
 
 def test_symbol_on_modes_by_hand():
     system = Task.parse("SYS-3(1,10)").system
     coefficients = torch.tensor([[0.01, 4.0]], dtype=torch.float64)
-    features = CONDITIONERS["symbol"].values(coefficients, system, 16)[0]
+    features = symbol_features(system.symbol(coefficients, 16) / system.scale(coefficients))[0]
     z = (4 * torch.pi**2 * 0.01 * 5 - 4) / (4 * torch.pi**2 * 0.01)  # ky = 1, kx = 2
     assert z < 0
     logarithm = torch.tensor(abs(z), dtype=torch.float64).log()
     expected = logarithm.asinh().item(), -1.0, 0.0, 1 / (1 + abs(z)), logarithm.item()
     assert features[1, 2].tolist() == pytest.approx(expected)
-    scaled = CONDITIONERS["symbol"].values(7 * coefficients, system, 16)[0]
-    torch.testing.assert_close(scaled, features, msg="the equation times a constant is the same equation")

@@ -263,7 +263,7 @@ def test_operators_told_the_symbol_know_every_system():
     normalization = fit_normalization("symbol", [Task.parse("SYS-1(1,5)")], count=4)
     assert normalization.resolve(None) is SYSTEMS["poisson"]
     assert normalization.resolve("SYS-3") is SYSTEMS["helmholtz"]
-    assert (normalization.in_channels, normalization.channels("modes"), normalization.channel_names) == (1, 5, ())
+    assert (normalization.in_channels, normalization.mode_channels, normalization.channel_names) == (1, 5, ())
     assert not fit_normalization("paper", [Task.parse("SYS-1(1,5)")], count=4).knows(SYSTEMS["helmholtz"])
 
 

@@ -328,6 +328,16 @@ def test_evolution_transfer(computed):
     assert pictures(notebook) == 1
 
 
+def test_forecasting(computed):
+    notebook, records = computed("forecasting")
+    shown = text(notebook)
+    for record in records:
+        assert percent(record["errors"][-1]) in shown, "computed, not canned"
+    assert "This run bears out" in shown
+    assert "This run contradicts" in shown
+    assert pictures(notebook) == 1
+
+
 def test_step_losses(computed):
     notebook, records = computed("step_losses")
     shown = text(notebook)

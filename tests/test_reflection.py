@@ -8,7 +8,8 @@ from torch import pi
 
 from sciml_fm_core import System, Task, find_system, generate
 from sciml_fm_core.data.hdf5 import DatasetFile
-from sciml_fm_core.physics import five_point, reflection, variable_diffusion
+from sciml_fm_core.experiments.darcy import five_point
+from sciml_fm_core.physics import reflection
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.reflection import even, even_between, odd, reflected
 from sciml_fm_core.physics.symmetries import Geometry
@@ -63,13 +64,13 @@ def test_coefficients_that_vary_reflect():
 
     class Varying(System):
         name, label, equation, coefficient_names = "varying", "VARYING", "-div(a grad u) = f", ("heterogeneity",)
-        inputs, dialled, geometry = variable_diffusion.INPUTS, Parameter("heterogeneity", 0.1, 1), Geometry()
+        inputs, dialled, geometry = ("a", "f"), Parameter("heterogeneity", 0.1, 1), Geometry()
 
         def on_square(self, source, coefficients, side):
             return torch.cat([source[..., :1, :, :] / side**2, source[..., 1:, :, :]], dim=-3), coefficients
 
         def solve(self, source, coefficients):
-            return variable_diffusion.solve(source, tolerance=1e-12).solution
+            return SYSTEMS["variable_diffusion"].solved(source, tolerance=1e-12).solution
 
     try:
         system, (x, y) = find_system("VARYING-DIRICHLET"), points(24)

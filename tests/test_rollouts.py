@@ -107,6 +107,15 @@ def test_a_mean_that_the_equation_keeps_is_kept():
     assert torch.allclose(went.mean((-2, -1)), torch.full((3, 6), 0.3), atol=1e-5)
 
 
+def test_any_number_of_states_of_any_size_is_followed():
+    found, operator = drawn(LINEAR), untrained(LINEAR)
+    states = 1e7 * found.states[:, 0]
+    assert rollout(operator, states, found.coefficients, 2).isfinite().all()
+    assert rollout(operator, states[:0], found.coefficients[:0], 2).shape == (0, 3, *states.shape[1:])
+    with pytest.raises(ValueError, match="steps: expected at least 0"):
+        rollout(operator, states, found.coefficients, -1)
+
+
 def test_an_operator_takes_evolutions_that_it_was_not_trained_for(tmp_path):
     operator, found = untrained(LINEAR, BURGERS), drawn(NS)
     expected = operator.predict(found.states[:, 0], found.coefficients, "NS")
@@ -210,6 +219,13 @@ class TestBatches:
             Unrolled({0.5: 2})
         with pytest.raises(ValueError, match="noise"):
             Unrolled(1, noise=2)
+        with pytest.raises(ValueError, match="steps of at least 1"):
+            Unrolled(1.5)
+        found = drawn(BURGERS, 2, 1)
+        with pytest.raises(ValueError, match="as many of each, got 2, 1, 2"):
+            FixedTrajectories(BURGERS.system, found._replace(coefficients=found.coefficients[:1]), 4)
+        with pytest.raises(ValueError, match="expects shape"):
+            FixedTrajectories(BURGERS.system, found._replace(coefficients=found.coefficients[:, :2]), 4)
 
 
 class TestTraining:

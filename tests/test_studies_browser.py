@@ -81,7 +81,7 @@ def open_run(page, records, **values):
         page.mouse.click(at["x"], at["y"])
         with suppress(PlaywrightTimeout):
             identity.wait_for(timeout=3000)
-    assert identity.is_visible()
+    expect(identity).to_be_visible()
 
 
 def test_a_clicked_point_opens_its_run(browser, address, folder, records):
@@ -100,6 +100,8 @@ def test_a_clicked_point_opens_its_run(browser, address, folder, records):
         expect(shown(page, "notebook")).to_have_text("notebooks/q3_physics_shift.ipynb")
         expect(shown(page, "link-explore")).to_have_attribute("href", "explore")
         page.get_by_label("Figure").select_option("Question 1: downstream data")
+        # The figure before has this run too: its point must be gone before one clicks.
+        expect(shown(page, "details")).to_contain_text("Click a point")
         open_run(page, records, **wanted)
         expect(page.locator("tr[aria-selected=true]")).to_have_count(1)
         with page.expect_download() as download:

@@ -186,7 +186,7 @@ def test_the_derivative_is_the_limit_of_differences(architecture, kind, generato
     normalization = fit_normalization(kind, [task], count=16)
     small = {"fno": {"width": 8, "modes": 4}, "unet": {"width": 8}, "vit": {"width": 16, "depth": 2}}[architecture]
     model = MODELS[architecture]
-    config = model.config_type(normalization.in_channels, mode_channels=normalization.channels("modes"), **small)
+    config = model.config_type(normalization.in_channels, mode_channels=normalization.mode_channels, **small)
     operator = Operator(model.create(config, generator).double(), normalization)
     example = task.sample(1, 32, generator, dtype=torch.float64)
     source, coefficients = example.source[0], example.coefficients[0]

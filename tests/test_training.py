@@ -320,6 +320,16 @@ def test_a_checkpoint_belongs_to_one_training(small_operator, tmp_path, other, t
         run(**other)
 
 
+@pytest.mark.parametrize("settings", [{}, {"config": {}}, {"config": 3, "a\nb": 1}, {"weights": [{"a\n": 1.0}]}])
+def test_a_checkpoint_that_describes_no_training_is_refused_in_one_line(small_operator, tmp_path, settings):
+    checkpoint, config = tmp_path / "state", TrainConfig(steps=2)
+    fit(small_operator(), fresh(), config, checkpoint=checkpoint)
+    rewrite(checkpoint, lambda header, tensors: header.update(training=settings))
+    with pytest.raises(CheckpointError, match=r"belongs to another training: .+; remove it") as refused:
+        fit(small_operator(), fresh(), config, checkpoint=checkpoint)
+    assert str(refused.value).isprintable()
+
+
 def test_what_is_no_checkpoint_is_refused(small_operator, tmp_path):
     checkpoint, config = tmp_path / "state", TrainConfig(steps=2)
     fit(small_operator(), fresh(), config, checkpoint=checkpoint)

@@ -6,9 +6,11 @@ operators that are here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from threading import Event
 from urllib.parse import urlencode
@@ -70,23 +72,31 @@ class Sheet:
     closing: str
 
 
-def as_html(state: ExploreState | None = None) -> str:
-    """The sheet as HTML; without a state, on which numbers are computed, it says that they are to come."""
-    words = schema.read(Sheet, parse_yaml(TEXT.read_text(encoding="utf-8"), TEXT.name, unsure=[]), TEXT.name)
-    lessons, minute, parts = find_lessons()[0], OPENING, [STYLE, "<div class='teach'>", markdown(words.opening)]
-    for stop in words.path:
+def read_sheet() -> Sheet:
+    """The text as it stands in the file."""
+    return schema.read(Sheet, parse_yaml(TEXT.read_text(encoding="utf-8"), TEXT.name, unsure=[]), TEXT.name)
+
+
+def answer_at(state: ExploreState, stop: Stop) -> str:
+    """The answer that a class sees at a stop, with its numbers, computed on a state that is set to it; as HTML."""
+    step = find_lessons()[0][stop.lesson].steps[stop.step - 1]
+    missing = "".join(map(text.message, open_at(state, step.then or step.at)))
+    expected = markdown(f"**Expect** *{step.choices[step.right - 1]}*. {told(step.answer, state.query())}")
+    return f"{missing}<div data-test='expected'>{expected}</div>"
+
+
+def as_html(answers: Sequence[str] = ()) -> str:
+    """The sheet as HTML, with the answers at its first stops; at the others it says that they are to come."""
+    words, lessons, minute = read_sheet(), find_lessons()[0], OPENING
+    parts = [STYLE, "<div class='teach'>", markdown(words.opening)]
+    for stop, answer in zip_longest(words.path, answers, fillvalue="<p>The numbers are being computed.</p>"):
         lesson, ends = lessons[stop.lesson], f"{minute} to {minute + stop.minutes}"
         minute, step = minute + stop.minutes, lesson.steps[stop.step - 1]
         address = escape(address_of("explore", urlencode({"lesson": stop.lesson, "step": stop.step})))
-        missing, answer = "", "The numbers are being computed."
-        if state is not None:
-            missing = "".join(map(text.message, open_at(state, step.then or step.at)))
-            answer = told(step.answer, state.query())
         choices = " / ".join(f"*{choice}*" for choice in step.choices)
         parts.append(
             f"<section><h2>Minutes {ends}: <a href='{address}' target='_blank'>{escape(lesson.title)}, step {stop.step}"
-            f"</a></h2>{markdown(f'**Say.** {stop.say}')}{markdown(f'**Ask.** {step.ask} ({choices})')}{missing}"
-            f"<div data-test='expected'>{markdown(f'**Expect** *{step.choices[step.right - 1]}*. {answer}')}</div>"
+            f"</a></h2>{markdown(f'**Say.** {stop.say}')}{markdown(f'**Ask.** {step.ask} ({choices})')}{answer}"
             f"{markdown(f'**Discuss.** {stop.discuss}')}</section>"
         )
     return "".join([*parts, markdown(words.closing), "</div>"])
@@ -102,8 +112,13 @@ class Teach:
         pn.state.on_session_destroyed(lambda _: (work.end(), self.loop.close()))
 
     def _compute(self, work: Background, stop: Event) -> None:
-        state = ExploreState(find_bundles()[0], shared_operator, kept=shipped_results())
-        work.show(stop, show, self.sheet, pn.state.as_cached("sheet of the teacher", partial(as_html, state)))
+        bundles, kept, answers = find_bundles()[0], shipped_results(), []
+        for number, place in enumerate(read_sheet().path):
+            if stop.is_set():
+                return
+            state = ExploreState(bundles, shared_operator, kept=kept)
+            answers.append(pn.state.as_cached(f"answer {number} of the sheet", partial(answer_at, state, place)))
+            work.show(stop, show, self.sheet, as_html(answers))
 
     def page(self) -> pmui.Page:
         """The whole page."""

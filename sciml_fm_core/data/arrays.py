@@ -86,14 +86,14 @@ class FileArray:
         """The array with an axis of examples before that of times, for a file of one trajectory."""
         return replace(self, shape=(1, *self.shape), open=partial(_Series, self.open))
 
-    def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Entries of the first axis, by ascending numbers, as float32; ValueError as `at`."""
+    def rows(self, rows: np.ndarray, kind: str = "f4") -> np.ndarray:
+        """Entries of the first axis, by ascending numbers, as float32, or another kind; ValueError as `at`."""
         if rows[-1] - rows[0] + 1 == len(rows):  # a run is read far faster than one after the other
-            return self.at([slice(int(rows[0]), int(rows[-1]) + 1)])[0]
-        return self.at([(int(row),) for row in rows])
+            return self.at([slice(int(rows[0]), int(rows[-1]) + 1)], kind)[0]
+        return self.at([(int(row),) for row in rows], kind)
 
-    def at(self, places: list) -> np.ndarray:
-        """What several indices give, stacked, as float32.
+    def at(self, places: list, kind: str = "f4") -> np.ndarray:
+        """What several indices give, stacked, as float32, or another kind.
 
         Raises:
             ValueError: if the file is damaged there, or the array is not of numbers.
@@ -102,7 +102,7 @@ class FileArray:
             raise ValueError(f"{self.where}: {self.problem}")
         try:
             with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: readers look for that
-                return np.stack([np.asarray(self._values[place]).astype("f4") for place in places])
+                return np.stack([np.asarray(self._values[place]).astype(kind) for place in places])
         except Exception as error:  # what damage leads HDF5, zlib and others to is not foreseen
             raise ValueError(f"{self.where}: not readable, the file is damaged there ({one_line(error)})") from error
 
@@ -310,9 +310,24 @@ def _datasets(group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[tuple[
                 yield from _datasets(one, f"{name}/", seen)
 
 
-def _opened(one: h5py.Dataset, reverse: bool) -> h5py.Dataset | np.ndarray:
+def _opened(one: h5py.Dataset, reverse: bool) -> Any:
     """What can be indexed; MATLAB's examples are not in one piece of the file, so that all are read at once."""
-    return np.ascontiguousarray(one[()].T) if reverse else one
+    if reverse:
+        return np.ascontiguousarray(one[()].T)
+    fills = [np.ravel(one.attrs[key]) for key in ("_FillValue", "missing_value") if key in one.attrs]
+    fills = [each.astype(one.dtype) for each in fills if each.dtype.kind in "iuf"]
+    return _Filled(one, np.concatenate(fills)) if fills else one
+
+
+class _Filled:
+    """An array of NetCDF, with NaN where a value says that there is none."""
+
+    def __init__(self, one: h5py.Dataset, fills: np.ndarray):
+        self._one, self._fills = one, fills
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        values = np.asarray(self._one[place])
+        return np.where(np.isin(values, self._fills), np.nan, values)
 
 
 def _hdf5_problem(one: h5py.Dataset, where: str) -> str | None:

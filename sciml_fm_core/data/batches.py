@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -17,7 +16,7 @@ from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
 
-from .given import Data, Reader, open_data
+from .given import Data, Reader, check_resampled, open_data
 from .splits import stream
 
 T = TypeVar("T")
@@ -112,51 +111,6 @@ class FreshBatches:
         return self.tasks
 
 
-class CurriculumBatches(FreshBatches):
-    """Fresh examples of a task whose dial begins in an easier range and moves from there to that of the task.
-
-    Both ends move evenly, on a logarithmic dial by equal factors, and have arrived halfway through the training
-    (curriculum regularisation: Krishnapriyan et al., arXiv:2109.01050).
-
-    Args:
-        easiest: what the training begins with.
-        task: what it ends with, of the same system.
-        batch_size, options: as in `FreshBatches`.
-
-    Raises:
-        ValueError: as `FreshBatches`, or if the systems differ.
-    """
-
-    ARRIVED = 0.5
-
-    def __init__(self, easiest: Task, task: Task, batch_size: int, **options):
-        super().__init__([task], batch_size, **options)
-        if easiest.system is not task.system:
-            raise ValueError(f"curriculum: expected two tasks of one system, got {easiest.label} and {task.label}")
-        self.easiest, self.task = easiest, task
-
-    def tasks_at(self, progress: float) -> list[Task]:
-        """The task of that moment alone."""
-        return [self.task_at(progress)]
-
-    def task_at(self, progress: float) -> Task:
-        """The task when that much of the training is done.
-
-        >>> first, last = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(11,15)")
-        >>> batches = CurriculumBatches(first, last, 4)
-        >>> [batches.task_at(progress).label for progress in (0, 0.25, 0.5, 1)]
-        ['SYS-1(1,5)', 'SYS-1(6,10)', 'SYS-1(11,15)', 'SYS-1(11,15)']
-        """
-        share, dial = min(1.0, progress / self.ARRIVED), self.task.system.dialled
-
-        def between(first: float, last: float) -> float:
-            value = first * (last / first) ** share if dial.logarithmic else first + share * (last - first)
-            return round(value) if dial.whole else value
-
-        low, high = between(self.easiest.low, self.task.low), between(self.easiest.high, self.task.high)
-        return self.task if share == 1 else replace(self.task, low=low, high=high)
-
-
 class FixedBatches:
     """Fixed examples, in a new order each epoch, by a stream of the seed; the last batch of an epoch may be smaller.
 
@@ -189,6 +143,8 @@ class FixedBatches:
     ):
         self.schedule: dict[float, Resolution] | None = None if resolution is None else with_start(resolution)
         self.sets = [(system, open_data(data, system, labels=False)) for system, data in sets]
+        for _, reader in self.sets:
+            check_resampled(reader, (self.schedule or {}).values())
         self.seed, self.device = seed, torch.device(device)
         self.count = sum(reader.size for _, reader in self.sets)
         if not self.count:

@@ -56,6 +56,18 @@ class _Part:
             found.append(self.array.at([(row, ..., time) if self.times_last else (row, time) for row, time in places]))
         return np.concatenate([self._channels(one) for one in found], axis=1)
 
+    def some(self, count: int) -> np.ndarray:
+        """The first, middle and last of so many examples, in double precision, of times alike; float32 as it is."""
+        if np.can_cast(np.dtype(self.array.dtype), "f4"):
+            return np.zeros(1)
+        rows, times = ([0, number // 2, number - 1] for number in (count, self.times))
+        places: list[tuple] = [(row,) for row in rows]
+        if self.times:
+            places = [
+                (row, ..., time) if self.times_last else (row, time) for row, time in zip(rows, times, strict=True)
+            ]
+        return self.array.at(places, "f8")
+
     def _channels(self, values: np.ndarray) -> np.ndarray:
         shape = (*self.grid, self.channels) if self.channels_last else (self.channels, *self.grid)
         values = values.reshape(len(values), *shape)
@@ -194,7 +206,7 @@ class FieldsFile:
                 f"{self._where}: expected trajectories on a plane, (N, T, ny, nx), with the times {steps}, got "
                 f"{times or 'no'} times"
             )
-        self._check_apart()
+        self._check_apart(before, after)
         self.windows = times - max(steps) if layout.time is not None and layout.time.slide else 1
         self._scalars = [self._scalar(name, count) for name in layout.scalars]
         self.shape, self.size = parts[0].grid, count * self.windows
@@ -202,6 +214,11 @@ class FieldsFile:
         self.target_names = [name for part in self._targets for name in part.names(after)]
         columns = [(name, i, one.shape[1]) for name, one in self._scalars for i in range(one.shape[1])]
         self.scalar_names = [name if count == 1 else f"{name}_{i}" for name, i, count in columns]
+        for names in (self.input_names + self.scalar_names, self.target_names):
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"{self._where}: expected each field and scalar once, got {twice} twice")
+        for part in parts:
+            _check_held(part.array, part.some(count))
 
     def _find(self, said: str) -> tuple[str, FileArray, int | None]:
         """Name, array and channel: ``u_1`` is channel 1 of ``u``, and ``u=temperature`` is called otherwise here."""
@@ -218,12 +235,15 @@ class FieldsFile:
             array = self._series.setdefault(array.name, array.as_series())
         return called or name, array, channel
 
-    def _check_apart(self) -> None:
-        """Check that no target is an input too, unless at times that are named."""
+    def _check_apart(self, before: list[int], after: list[int]) -> None:
+        """Check that no target is an input too, unless at other times."""
         for one in self._inputs:
             for two in self._targets:
                 both = one.array is two.array and (None in (one.channel, two.channel) or one.channel == two.channel)
-                if both and not one.times:
+                same = (
+                    {time % one.times for time in before} & {time % one.times for time in after} if one.times else {0}
+                )
+                if both and same:
                     channels = f"name channels, such as {two.name}_0, or " if two.channels > 1 else ""
                     raise ValueError(
                         f"{self._where}: expected other targets than inputs, got {two.name}; {channels}of "
@@ -241,7 +261,9 @@ class FieldsFile:
         shape = array.shape_of(count)
         if (len(shape) not in (1, 2) or shape[0] != count) and not (np.prod(shape) == 1 and len(shape) <= 2):
             raise ValueError(f"{array.where}: expected a scalar ({count},) or ({count}, c), or one number, got {shape}")
-        values = array.at([()]).reshape(1 if np.prod(shape) == 1 else count, -1)
+        values, exact = (array.at([()], kind).reshape(-1, shape[-1] if len(shape) > 1 else 1) for kind in ("f4", "f8"))
+        for column in exact.T:
+            _check_held(array, column)
         if channel is not None and channel >= values.shape[1]:
             raise ValueError(f"{array.where}: expected a column below {values.shape[1]}, got {name}")
         values = values if channel is None else values[:, channel : channel + 1]
@@ -297,6 +319,17 @@ class FieldsFile:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _check_held(array: FileArray, values: np.ndarray) -> None:
+    """Raise ValueError where rounding to float32 loses how values differ: tiny ones, or small changes of large ones."""
+    with np.errstate(all="ignore"):
+        spread, lost = values.std(), np.abs(values - values.astype("f4")).max()
+    if 1e-12 * np.abs(values).max() < spread < 100 * lost < np.inf:
+        raise ValueError(
+            f"{array.where}: expected values that float32 tells apart, got a spread of {spread:.2g} about "
+            f"{values.mean():.2g}; save them less their mean, or in other units"
+        )
 
 
 def _check_finite(values: np.ndarray, array: FileArray, rows: np.ndarray) -> None:

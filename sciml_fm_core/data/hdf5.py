@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from sciml_fm_core import schema
-from sciml_fm_core.files import atomic_path, user_path
+from sciml_fm_core.files import user_path
 from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID, resolution_of
@@ -235,21 +235,6 @@ class DatasetFile:
             )
         self._checked[rows] = True
 
-    def subset(self, count: int) -> Examples:
-        """Nested subset: the examples of a smaller power of two are contained in those of a larger one.
-
-        Files written here cycle through the sparsities, so that a prefix is balanced; in files of the released code
-        they are in blocks, and the subset is spread evenly over the file (by the van der Corput sequence).
-
-        Raises:
-            ValueError: if the file does not hold that many.
-        """
-        if not 1 <= count <= self.size:
-            raise ValueError(f"subset: expected 1 to {self.size} examples of {self.path}, got {count}")
-        if self._ours:
-            return self.take(slice(0, count))
-        return self.take(_spread_evenly(self.size)[:count])
-
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -363,30 +348,9 @@ def _stored_bytes(dataset: h5py.Dataset, where: str) -> int:
     return min(stored, path.stat().st_size)
 
 
-def _spread_evenly(size: int) -> np.ndarray:
-    """Order of `size` rows in which every power of two of first ones is spread evenly: 0, N / 2, N / 4, 3 N / 4, ..."""
-    bits = max(size - 1, 0).bit_length()
-    steps = np.arange(2**bits)
-    mirrored = np.zeros_like(steps)
-    for bit in range(bits):
-        mirrored |= ((steps >> bit) & 1) << (bits - 1 - bit)
-    rows = mirrored * size >> bits
-    _, first = np.unique(rows, return_index=True)
-    return rows[np.sort(first)]
-
-
 def plain_attribute(value):
     """An attribute as numbers, texts and lists of Python."""
     if isinstance(value, np.ndarray):
         return [plain_attribute(item) for item in value.tolist()]
     value = value.item() if isinstance(value, np.generic) else value
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def write_released(examples: Examples, path: str | Path) -> Path:
-    """Write examples exactly as the paper's released code does: ``fields`` and ``tensor``, no attributes."""
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
-        fields = torch.stack([examples.source, examples.solution], dim=1).cpu().numpy()
-        file.create_dataset("fields", data=fields.astype("<f4"))
-        file.create_dataset("tensor", data=examples.coefficients.cpu().numpy().astype("<f4"))
-    return user_path(path)

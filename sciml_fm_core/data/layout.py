@@ -91,7 +91,7 @@ class Layout:
         if wrong := [name for name in self.splits if name not in SPLITS]:
             raise ValueError(f"splits: expected {', '.join(SPLITS)}, got {wrong[0]!r}")
         shares = [float(share) for share in self.splits.values() if not isinstance(share, str)]
-        if shares and (min(shares) <= 0 or sum(shares) > 1 + 1e-9):
+        if shares and not (min(shares) > 0 and sum(shares) <= 1 + 1e-9):
             raise ValueError(f"splits: expected shares above 0, together at most 1, got {shares}")
         splits = {name: share if isinstance(share, str) else float(share) for name, share in self.splits.items()}
         object.__setattr__(self, "splits", splits)

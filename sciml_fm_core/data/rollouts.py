@@ -37,7 +37,8 @@ class Unrolled:
     noise: float = 0.0
 
     def __post_init__(self):
-        if min(with_start(self.steps, "steps").values()) < 1 or not 0 <= self.noise < 1:
+        whole = all(type(steps) is int and steps > 0 for steps in with_start(self.steps, "steps").values())
+        if not whole or not 0 <= self.noise < 1:
             raise ValueError(f"roll-outs: expected steps of at least 1 and a noise in [0, 1), got {self}")
 
     def at(self, progress: float) -> int:
@@ -198,6 +199,11 @@ class FixedTrajectories(_Trajectories):
     ):
         self.system, self.trajectories = evolution(system), trajectories.to(device)
         self.batch_size, self.unrolled, self.seed = batch_size, unrolled or Unrolled(), seed
+        self.system.check(trajectories.states[:, 0], trajectories.coefficients)
+        if len(set(map(len, trajectories))) > 1:
+            raise ValueError(
+                f"trajectories: expected as many of each, got {', '.join(map(str, map(len, trajectories)))}"
+            )
         if self.unrolled.most > trajectories.steps:
             raise ValueError(
                 f"trajectories: expected at least {self.unrolled.most} steps, as many as a roll-out, got "

@@ -52,17 +52,20 @@ def rollout(
     """
     if isinstance(operator, Evolution):
         return operator.trajectory(state, coefficients, steps)
+    if steps < 0:
+        raise ValueError(f"steps: expected at least 0, got {steps}")
     asked = evolution(operator.normalization.resolve(system))
     leading = torch.broadcast_shapes(state.shape[: -asked.input_axes], coefficients.shape[:-1])
     fields = state.shape[-asked.input_axes :]
-    state = state.expand(*leading, *fields).reshape(-1, *fields)
-    rows = coefficients.expand(*leading, -1).reshape(len(state), -1)
+    state = state.expand(*leading, *fields).reshape(leading.numel(), *fields)
+    rows = coefficients.expand(*leading, -1).reshape(len(state), coefficients.shape[-1])
+    largest = 1e6 * state.abs().flatten(1).amax(1).clamp(min=1)
     states = state.new_full((len(state), steps + 1, *fields), torch.nan)
     states[:, 0] = state
     going = torch.arange(len(state), device=state.device)
     for number in range(1, steps + 1):
         found = operator.predict(states[going, number - 1], rows[going], asked)
-        sound = torch.isfinite(found).flatten(1).all(1) & (found.abs().flatten(1).amax(1) < 1e6)
+        sound = torch.isfinite(found).flatten(1).all(1) & (found.abs().flatten(1).amax(1) < largest[going])
         going = going[sound]
         states[going, number] = found[sound]
         if not len(going):

@@ -249,7 +249,7 @@ class ToldRun(CustomRun):
         systems = tuple(dict.fromkeys(task.system for task in tasks))
         normalization = StepNormalization(systems, self.form, self.stages)
         config = FNOConfig(
-            normalization.in_channels, mode_channels=normalization.channels("modes"), width=self.width, modes=self.modes
+            normalization.in_channels, mode_channels=normalization.mode_channels, width=self.width, modes=self.modes
         )
         model = FNO.create(config, stream(self.seed, "weights"))
         operator = Operator(model, normalization, {"recipe": "step"}).to(device)

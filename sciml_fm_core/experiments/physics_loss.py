@@ -6,10 +6,10 @@ The axis is computing, not examples.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
-from sciml_fm_core.data.batches import Batches, CurriculumBatches, FreshBatches
+from sciml_fm_core.data.batches import Batches, FreshBatches
 from sciml_fm_core.evaluation.errors import evaluate, validation_sets
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
@@ -22,6 +22,51 @@ from sciml_fm_core.training.losses import LABEL_FREE, find_loss
 from sciml_fm_core.training.recipes import find_recipe
 from sciml_fm_core.training.transfer import new_operator
 from sciml_fm_core.training.unlabelled import UNLABELLED, WithoutSolutions
+
+
+class CurriculumBatches(FreshBatches):
+    """Fresh examples of a task whose dial begins in an easier range and moves from there to that of the task.
+
+    Both ends move evenly, on a logarithmic dial by equal factors, and have arrived halfway through the training
+    (curriculum regularisation: Krishnapriyan et al., arXiv:2109.01050).
+
+    Args:
+        easiest: what the training begins with.
+        task: what it ends with, of the same system.
+        batch_size, options: as in `FreshBatches`.
+
+    Raises:
+        ValueError: as `FreshBatches`, or if the systems differ.
+    """
+
+    ARRIVED = 0.5
+
+    def __init__(self, easiest: Task, task: Task, batch_size: int, **options):
+        super().__init__([task], batch_size, **options)
+        if easiest.system is not task.system:
+            raise ValueError(f"curriculum: expected two tasks of one system, got {easiest.label} and {task.label}")
+        self.easiest, self.task = easiest, task
+
+    def tasks_at(self, progress: float) -> list[Task]:
+        """The task of that moment alone."""
+        return [self.task_at(progress)]
+
+    def task_at(self, progress: float) -> Task:
+        """The task when that much of the training is done.
+
+        >>> first, last = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(11,15)")
+        >>> batches = CurriculumBatches(first, last, 4)
+        >>> [batches.task_at(progress).label for progress in (0, 0.25, 0.5, 1)]
+        ['SYS-1(1,5)', 'SYS-1(6,10)', 'SYS-1(11,15)', 'SYS-1(11,15)']
+        """
+        share, dial = min(1.0, progress / self.ARRIVED), self.task.system.dialled
+
+        def between(first: float, last: float) -> float:
+            value = first * (last / first) ** share if dial.logarithmic else first + share * (last - first)
+            return round(value) if dial.whole else value
+
+        low, high = between(self.easiest.low, self.task.low), between(self.easiest.high, self.task.high)
+        return self.task if share == 1 else replace(self.task, low=low, high=high)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.errors import evaluate
 from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.models.operator import Operator, load_operator
-from sciml_fm_core.physics import variable_diffusion
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.krylov import NotConverged
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.physics.variable_diffusion import VariableDiffusion
 from sciml_fm_core.study.analysis import percent, select, spread, table
 from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
@@ -147,7 +147,7 @@ def _labelled(task: str, count: int, seed: int, resolution: int) -> tuple[Exampl
     drawing = time.process_time()
     few = draw_split(Task.parse(task), "train", count, seed=seed, resolution=resolution)
     drawing = time.process_time() - drawing
-    return few, TRANSFORMS * int(variable_diffusion.solve(few.source).iterations.sum()), drawing
+    return few, TRANSFORMS * int(VariableDiffusion().solved(few.source).iterations.sum()), drawing
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class SolverRun(CustomRun):
         for tolerance in self.tolerances:
             began = time.process_time()
             try:
-                solved = variable_diffusion.solve(inputs, tolerance=tolerance)
+                solved = VariableDiffusion().solved(inputs, tolerance=tolerance)
             except NotConverged as error:
                 raise ValueError(f"{self.task}: {error}") from error
             took = time.process_time() - began

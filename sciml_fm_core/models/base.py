@@ -226,7 +226,7 @@ class Model(nn.Module):
         check_tensor(fields, "inputs")
         if conditioning is None:
             conditioning = Conditioning(fields.new_empty(fields.shape[0], 0))
-        told = conditioning.scalars.shape[-1] + (0 if conditioning.fields is None else conditioning.fields.shape[-3])
+        told = conditioning.scalars.shape[-1]
         if fields.ndim != 4 or fields.shape[1] + told != self.config.in_channels:
             raise ValueError(
                 f"inputs: expected (batch, {self.config.in_channels}, ny, nx) counting what is told of the equation, "
@@ -387,8 +387,6 @@ class FixedGridModel(Model):
     def forward(self, fields: Tensor, conditioning: Conditioning) -> Tensor:
         """As `Model.forward`."""
         grid, points = resolution_of(fields.shape), self.points
-        if conditioning.fields is not None:
-            fields = torch.cat([fields, conditioning.fields], dim=1)
         scalars = conditioning.scalars[..., None, None].expand(-1, -1, points, points)
         gating = torch.cat([fields[:, 1:].mean(dim=(-2, -1)), conditioning.scalars], dim=1)
         return resample(self.on_grid(torch.cat([resample(fields, points), scalars], 1), gating), grid)

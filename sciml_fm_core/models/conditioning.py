@@ -1,15 +1,11 @@
-"""What a network is told of the equation beside the source: scalars, values on each Fourier mode, fields."""
+"""What a network is told of the equation beside the source: scalars, and values on each Fourier mode."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from sciml_fm_core.physics.spectral_system import spectral
-from sciml_fm_core.physics.system import System
 
 
 class Conditioning(NamedTuple):
@@ -19,43 +15,10 @@ class Conditioning(NamedTuple):
         scalars: numbers that describe each equation, shape (batch, k); k may be 0.
         modes: real values on each mode of the real transform of p points, shape (batch, p, p // 2 + 1, c), or None; p
             is the network's choice, see `Model.mode_points`.
-        fields: values at each point, shape (batch, c, n, n), or None.
     """
 
     scalars: Tensor
     modes: Tensor | None = None
-    fields: Tensor | None = None
-
-
-class Conditioner(ABC):
-    """Makes values on modes or fields from the coefficients of an equation.
-
-    A subclass that has a `kind` registers itself in `CONDITIONERS`; it is built without arguments, and a bundle names
-    it by its kind.
-    """
-
-    kind: ClassVar[str]
-    """Key in `CONDITIONERS`."""
-    part: ClassVar[Literal["modes", "fields"]]
-    """Which part of a `Conditioning` it makes."""
-    channels: ClassVar[int]
-    """Number of values on each mode, or of fields."""
-
-    def __init_subclass__(cls, **options):
-        super().__init_subclass__(**options)
-        if "kind" in cls.__dict__:
-            CONDITIONERS[cls.kind] = cls()
-
-    @abstractmethod
-    def values(self, coefficients: Tensor, system: System, n: int) -> Tensor:
-        """For coefficients (batch, k) of a system: (batch, n, n // 2 + 1, channels), or (batch, channels, n, n).
-
-        Of values on modes, n is the number of points p whose modes the network asks for.
-        """
-
-
-CONDITIONERS: dict[str, Conditioner] = {}
-"""Conditioners by kind."""
 
 
 SYMBOL_CHANNELS = 5
@@ -94,20 +57,6 @@ def multiplier_features(z: Tensor) -> Tensor:
     real, imag = (z.real, z.imag) if z.is_complex() else (z, torch.zeros_like(z))
     size = torch.exp(real.clamp(max=3.0))
     return torch.stack((size * imag.cos(), size * imag.sin(), real.asinh(), imag.asinh()), dim=-1)
-
-
-class SymbolOnModes(Conditioner):
-    """`symbol_features` of the system's symbol over its scale."""
-
-    kind = "symbol"
-    part = "modes"
-    channels = SYMBOL_CHANNELS
-
-    def values(self, coefficients, system, n):
-        symbol = (
-            spectral(system).symbol(coefficients.double(), n) / system.scale(coefficients.double())[..., None, None]
-        )
-        return symbol_features(symbol).to(coefficients.dtype)
 
 
 class Gates(nn.Module):

@@ -311,8 +311,12 @@ def _about(system: System, examples: list[Tensor], names: list[str]) -> dict[str
         if len(names) > 1
         else {"source": f"float32 (batch, {fields}{grid[0]}, {grid[1]}): {', '.join(system.inputs)}"},
         "outputs": {"solution": f"float32, on the grid of the source: {', '.join(system.outputs)}"},
-        "units": "those of the equation on the periodic unit square; value [i, j] of a field is at y = i / ny, "
-        f"x = j / nx; normalisation is part of the graph{'; a source has zero mean' if system.zero_mean else ''}",
+        "units": (
+            "those of the equation on the periodic unit square; value [i, j] of a field is at y = i / ny, x = j / nx"
+            if system.is_known
+            else "those of the fields that it was trained on, whose values stand in the order of theirs"
+        )
+        + f"; normalisation is part of the graph{'; a source has zero mean' if system.zero_mean else ''}",
         "fields": list(system.inputs),
         "coefficients": list(system.coefficient_names),
         "solutions": list(system.outputs),

@@ -1,7 +1,6 @@
 """Fourier neural operator: truncated spectral convolutions on the torus, optionally gated by the coefficients.
 
-Li et al., arXiv:2010.08895; released weights of arXiv:2306.00258 load unchanged. What a block computes is in
-`blocks`; here are the parameters, and what a block is told.
+Li et al., arXiv:2010.08895. What a block computes is in `blocks`; here are the parameters, and what a block is told.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -19,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sciml_fm_core.eager import is_eager, is_ordinary
-from sciml_fm_core.files import user_path
 from sciml_fm_core.physics.spectral import grid_shape
 
 from .base import Model, ModelConfig, are_changed, drawing_from, is_hooked, layers_of, without_autocast
@@ -269,7 +266,7 @@ class FNO(Model):
         The lift is linear, so it is never applied to a field: the first block's weights and the spectrum of the inputs
         take it up.
         """
-        fields = self._all_fields(fields, told)
+        fields = self._with_margin(fields)
         ny, nx = fields.shape[-2:]
         matrices = fourier_matrices(ny, nx, self.config.modes, fields.dtype, fields.device)
         known, unknown = self.lift.weight.split([fields.shape[1], told.scalars.shape[1]], dim=1)
@@ -289,9 +286,8 @@ class FNO(Model):
             blocks.append(Block(spectral.weight, weight.T, mean, spectral_gate, gate, factors, at_points[i]))
         return points, spectrum, blocks, matrices
 
-    def _all_fields(self, fields: Tensor, told: Conditioning) -> Tensor:
-        """Input fields and those that it is told, with the margin."""
-        fields = fields if told.fields is None else torch.cat([fields, told.fields], dim=1)
+    def _with_margin(self, fields: Tensor) -> Tensor:
+        """Input fields with the margin."""
         if not self.config.margin:
             return fields
         added = [math.ceil(self.config.margin * points) for points in fields.shape[-2:]]
@@ -304,7 +300,7 @@ class FNO(Model):
     def _hidden_by_layers(self, fields: Tensor, told: Conditioning) -> Tensor:
         """`hidden` from calls of its layers, one by one: whatever they were exchanged for or have hooked to them."""
         ny, nx = fields.shape[-2:]
-        fields = self._all_fields(fields, told)
+        fields = self._with_margin(fields)
         channels = torch.cat([fields, told.scalars[..., None, None].expand(-1, -1, *fields.shape[-2:])], dim=1)
         hidden = self.lift(channels.permute(2, 3, 0, 1))  # (y, x, batch, channel)
         at_points = self.point_factors(fields)
@@ -361,51 +357,6 @@ class FNO(Model):
         factors = self.mode_gates(kept.flatten(1, 2).transpose(0, 1).contiguous())
         return factors.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
 
-    @classmethod
-    def from_released(cls, weights: dict[str, Tensor] | str | Path) -> FNO:
-        """Model from weights of the paper's released code.
-
-        Args:
-            weights: its state dict, or the path of one of its checkpoints (read as tensors only, never unpickled).
-
-        Raises:
-            ValueError: if the keys or shapes are not those of that code.
-        """
-        if isinstance(weights, str | Path):
-            weights = _read_released(user_path(weights))
-        state = {key.removeprefix("module."): torch.as_tensor(value) for key, value in weights.items()}
-        try:
-            depth = sum(key.endswith(".weights1") for key in state)
-            first = state["sp_convs.0.weights1"]
-            config = FNOConfig(
-                in_channels=state["fc0.weight"].shape[1],
-                width=state["fc0.weight"].shape[0],
-                modes=first.shape[2],
-                depth=depth,
-                projection=state["fc1.weight"].shape[0],
-            )
-            converted = {"lift.weight": state["fc0.weight"], "lift.bias": state["fc0.bias"]}
-            for i in range(depth):
-                positive, negative = state[f"sp_convs.{i}.weights1"], state[f"sp_convs.{i}.weights2"]
-                if positive.is_complex():
-                    positive, negative = torch.view_as_real(positive), torch.view_as_real(negative)
-                both = torch.cat([positive, negative], dim=2)  # (in, out, ky, kx, re/im)
-                converted[f"spectral.{i}.weight"] = both.permute(4, 2, 3, 0, 1).flatten(1, 2).contiguous()
-                converted[f"pointwise.{i}.weight"] = state[f"ws.{i}.weight"].squeeze(-1)
-                converted[f"pointwise.{i}.bias"] = state[f"ws.{i}.bias"]
-            for ours, theirs in (("project", "fc1"), ("output", "fc2")):
-                converted[f"{ours}.weight"], converted[f"{ours}.bias"] = (
-                    state[f"{theirs}.weight"],
-                    state[f"{theirs}.bias"],
-                )
-            model = cls(config)
-            model.load_state_dict(converted)
-        except (KeyError, IndexError, RuntimeError) as error:
-            raise ValueError(
-                f"released weights: expected fc0, sp_convs.i.weights1/2, ws.i, fc1, fc2 of one width; {error}"
-            ) from error
-        return model
-
 
 def _mirrored(fields: Tensor, added: int, dim: int) -> Tensor:
     """Fields with points added behind the last: mirrored there, and fading into what is mirrored at the first."""
@@ -415,16 +366,3 @@ def _mirrored(fields: Tensor, added: int, dim: int) -> Tensor:
     weight = ((place + 1) / (added + 1)).to(fields.dtype).view(-1, *[1] * (-1 - dim))
     last, first = (fields.index_select(dim, index.clamp(0, count - 1)) for index in (at_last, at_first))
     return torch.cat([fields, torch.lerp(last, first, weight)], dim=dim)
-
-
-def _read_released(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"released checkpoint: no file {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"released checkpoint {path}: not a file of tensors only ({type(error).__name__})") from error
-    state = checkpoint.get("model_state", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError(f"released checkpoint {path}: expected a state dict or one under 'model_state'")
-    return state

@@ -6,7 +6,7 @@ import dataclasses
 import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -34,21 +34,14 @@ from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.unknown import UnknownSystem
 from sciml_fm_core.physics.variable_system import VariableSystem
 
-from .conditioning import (
-    CONDITIONERS,
-    MULTIPLIER_CHANNELS,
-    SYMBOL_CHANNELS,
-    Conditioning,
-    multiplier_features,
-    symbol_features,
-)
+from .conditioning import MULTIPLIER_CHANNELS, SYMBOL_CHANNELS, Conditioning, multiplier_features, symbol_features
 
 
 class Encoded(NamedTuple):
     """Network inputs of a batch, and what turns its output v into a solution: ``u = scale * v``.
 
-    ``field`` (batch, p, ny, nx); ``scalars``, ``modes`` and ``fields`` as in `Conditioning`; ``scale`` (batch,), or
-    (batch, q) of several output fields; ``zero_mean`` (batch,) marks the examples whose output has its mean subtracted;
+    ``field`` (batch, p, ny, nx); ``scalars`` and ``modes`` as in `Conditioning`; ``scale`` (batch,), or (batch, q)
+    of several output fields; ``zero_mean`` (batch,) marks the examples whose output has its mean subtracted;
     ``mean`` (batch,), where it is known, is that of the solution, and added. An ``offset``, of the shape of the scale,
     is added too, and says that the solution need not be zero where the field is. Where there is a ``first`` iterate, of
     the shape of the solution, the network corrects it, in the ``waves`` of a mask (batch, n, n // 2 + 1), with an axis
@@ -61,7 +54,6 @@ class Encoded(NamedTuple):
     scale: Tensor
     zero_mean: Tensor
     modes: Tensor | None = None
-    fields: Tensor | None = None
     mean: Tensor | None = None
     offset: Tensor | None = None
     first: Tensor | None = None
@@ -71,7 +63,7 @@ class Encoded(NamedTuple):
     @property
     def inputs(self) -> tuple[Tensor, Conditioning]:
         """What the network takes: the field, and what it is told of the equations."""
-        return self.field, Conditioning(self.scalars, self.modes, self.fields)
+        return self.field, Conditioning(self.scalars, self.modes)
 
     @property
     def used_scale(self) -> Tensor:
@@ -104,7 +96,7 @@ class Encoded(NamedTuple):
         """Parts of one batch concatenated, tensor by tensor; what none of them has stays None."""
         columns = zip(*parts, strict=True)
         made = [None if column[0] is None else torch.cat(list(column)) for column in columns]
-        return Encoded(*made)  # type: ignore[arg-type] # only the last seven may be None
+        return Encoded(*made)  # type: ignore[arg-type] # only the last six may be None
 
 
 def long_waves(n: int, modes: int, device: torch.device) -> Tensor:
@@ -132,6 +124,21 @@ def _check_sizes(where: str, names: Sequence[str], values: Sequence[float], *, d
             raise ValueError(f"{where} of {name}: expected a number of float32 up to {LARGEST:g}, got {value:g}")
 
 
+def _checked_statistics(
+    kind: str, names: Sequence[str], centre: Sequence[float], spread: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The centres and spreads of numbers with these names; ValueError where they are not as many, or out of range."""
+    centre, spread = tuple(map(float, centre)), tuple(map(float, spread))
+    if not len(centre) == len(spread) == len(names) or not min(spread, default=1) > 0:
+        raise ValueError(
+            f"{kind} normalization: expected {len(names)} centres and spreads above 0 for {' '.join(names)}, got "
+            f"{reprlib.repr(centre)} and {reprlib.repr(spread)}"
+        )
+    _check_sizes(f"{kind} normalization: centre", names, centre, divides=False)
+    _check_sizes(f"{kind} normalization: spread", names, spread, divides=True)
+    return centre, spread
+
+
 def _fields(system: System) -> tuple:
     return system.inputs, system.outputs, system.coefficient_names
 
@@ -152,8 +159,10 @@ class Normalization(ABC):
     """Whether it takes only linear equations with a symbol, whose solution is scaled with the source."""
     is_fitted: ClassVar[bool] = True
     """Whether it has statistics of examples."""
+    stored: ClassVar[dict[str, Any]] = {}
+    """Names and types of what is stored of it beside its systems: arguments of the constructor."""
 
-    def __init__(self, systems: tuple[System, ...], conditioners: Sequence[str] = ()):
+    def __init__(self, systems: tuple[System, ...]):
         if not systems:
             raise ValueError("normalization: expected at least one system")
         if self.linear and (other := [each.name for each in systems if not is_spectral(each)]):
@@ -161,15 +170,27 @@ class Normalization(ABC):
                 f"{self.kind} normalization: expected systems with a symbol, got {', '.join(other)}; use "
                 "recipe 'fields'"
             )
-        if unknown := [kind for kind in conditioners if kind not in CONDITIONERS]:
-            raise ValueError(f"conditioning: expected kinds among {', '.join(CONDITIONERS)}, got {', '.join(unknown)}")
         self.systems = systems
-        self.conditioners = tuple(conditioners)
+
+    @classmethod
+    def fit(cls, examples: list[tuple[System, Examples]], **options: Any) -> Normalization:
+        """A normalisation for the systems of training examples, with their statistics where it has any.
+
+        Args:
+            examples: those of each system.
+            options: further arguments of the constructor.
+        """
+        return cls(tuple(dict.fromkeys(system for system, _ in examples)), **options)
 
     @property
-    @abstractmethod
     def channel_names(self) -> tuple[str, ...]:
         """Names of the scalars."""
+        return ()
+
+    @property
+    def mode_channels(self) -> int:
+        """Numbers that the network is told on each mode."""
+        return 0
 
     def encode(
         self,
@@ -189,43 +210,26 @@ class Normalization(ABC):
                 descriptions of each example, where the normalisation has several; and the numbers of
                 `second_operator`, where it composes.
         """
-        n = source.shape[-1]  # of a square grid, where there are values on modes
-        encoded = self._scaled(source, coefficients, system, mode_points or n, variation)
-        points, axis = {"modes": mode_points or n, "fields": n}, {"modes": -1, "fields": -3}
-        for kind in self.conditioners:
-            part = CONDITIONERS[kind].part
-            values = CONDITIONERS[kind].values(coefficients, system, points[part])
-            known = getattr(encoded, part)
-            encoded = encoded._replace(**{part: values if known is None else torch.cat([known, values], axis[part])})
-        return encoded
+        return self._scaled(source, coefficients, system, mode_points or source.shape[-1], variation)
 
     @abstractmethod
     def _scaled(
         self, source: Tensor, coefficients: Tensor, system: System, mode_points: int, variation: Tensor | None
     ) -> Encoded:
-        """`encode` without what the conditioners make."""
+        """`encode`, with the number of points that the network wants values on the modes of."""
 
     def to_dict(self) -> dict:
         """Plain values from which `normalization_from_dict` builds the same normalisation."""
-        values = {"kind": self.kind, "systems": [system.name for system in self.systems], **self._statistics()}
+        values = {"kind": self.kind, "systems": [system.name for system in self.systems]}
+        values |= {name: getattr(self, name) for name in self.stored}
         if not (system := self.systems[0]).is_known:
             values |= {"inputs": system.inputs, "outputs": system.outputs, "scalars": system.coefficient_names}
-            values = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-        return values | ({"conditioners": list(self.conditioners)} if self.conditioners else {})
-
-    @abstractmethod
-    def _statistics(self) -> dict:
-        """What was fitted, as plain values: arguments of the constructor."""
-
-    def channels(self, part: str) -> int:
-        """Numbers that the conditioners make on each mode, or fields that they make."""
-        made = (CONDITIONERS[kind] for kind in self.conditioners)
-        return sum(conditioner.channels for conditioner in made if conditioner.part == part)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @property
     def in_channels(self) -> int:
-        """Input channels of the network: input fields, further fields and scalars."""
-        return len(self.systems[0].inputs) + self.channels("fields") + len(self.channel_names)
+        """Input channels of the network: input fields and scalars."""
+        return len(self.systems[0].inputs) + len(self.channel_names)
 
     @property
     def point_channels(self) -> int:
@@ -287,9 +291,10 @@ class PaperNormalization(Normalization):
     """
 
     kind = "paper"
+    stored: ClassVar = {"source_rms": float, "coefficient_medians": list[float]}
 
-    def __init__(self, systems, source_rms: float, coefficient_medians: Sequence[float], conditioners=()):
-        super().__init__(systems, conditioners)
+    def __init__(self, systems, source_rms: float, coefficient_medians: Sequence[float]):
+        super().__init__(systems)
         self.source_rms = float(source_rms)
         self.coefficient_medians = tuple(float(m) for m in coefficient_medians)
         if len(self.coefficient_medians) != len(self.channel_names):
@@ -306,7 +311,7 @@ class PaperNormalization(Normalization):
         _check_sizes("paper normalization: size", names, values, divides=True)
 
     @classmethod
-    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> PaperNormalization:
+    def fit(cls, examples, **options):
         """Medians over training examples of each system."""
         probe = cls.__new__(cls)
         Normalization.__init__(probe, tuple(dict.fromkeys(system for system, _ in examples)))
@@ -314,7 +319,7 @@ class PaperNormalization(Normalization):
         channels = torch.cat([probe._raw(batch.coefficients, system).abs().cpu() for system, batch in examples])
         medians = channels.median(dim=0).values
         medians = torch.where(medians > 0, medians, 1)
-        return cls(probe.systems, rms.median().item(), medians.tolist(), conditioners)
+        return cls(probe.systems, rms.median().item(), medians.tolist(), **options)
 
     @property
     def channel_names(self):
@@ -335,9 +340,6 @@ class PaperNormalization(Normalization):
         # The paper's network learns the mean as it is: nothing is subtracted.
         return Encoded((source / g[:, None, None])[:, None], scalars, one, torch.zeros_like(g))
 
-    def _statistics(self):
-        return {"source_rms": self.source_rms, "coefficient_medians": list(self.coefficient_medians)}
-
 
 class DimensionlessNormalization(Normalization):
     """Scale-free inputs: scaling f and L together, or f alone, costs the network nothing.
@@ -350,25 +352,16 @@ class DimensionlessNormalization(Normalization):
     """
 
     kind = "dimensionless"
+    stored: ClassVar = {"centre": list[float], "spread": list[float]}
 
-    def __init__(self, systems, centre: Sequence[float], spread: Sequence[float], conditioners=()):
-        super().__init__(systems, conditioners)
-        self.centre, self.spread = tuple(map(float, centre)), tuple(map(float, spread))
-        if not len(self.centre) == len(self.spread) == len(self.channel_names) or not min(self.spread, default=1) > 0:
-            raise ValueError(
-                f"dimensionless normalization: expected {len(self.channel_names)} centres and spreads above 0 for "
-                f"{' '.join(self.channel_names)}, got {reprlib.repr(self.centre)} and {reprlib.repr(self.spread)}"
-            )
+    def __init__(self, systems, centre: Sequence[float], spread: Sequence[float]):
+        super().__init__(systems)
+        self.centre, self.spread = _checked_statistics(self.kind, self.channel_names, centre, spread)
         reach = [abs(centre) / spread for centre, spread in zip(self.centre, self.spread, strict=True)]
-        where, names = "dimensionless normalization: ", self.channel_names
-        _check_sizes(where + "centre", names, self.centre, divides=False)
-        _check_sizes(where + "spread", names, self.spread, divides=True)
-        _check_sizes(where + "centre over spread", names, reach, divides=False)
+        _check_sizes("dimensionless normalization: centre over spread", self.channel_names, reach, divides=False)
 
     @classmethod
-    def fit(
-        cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()
-    ) -> DimensionlessNormalization:
+    def fit(cls, examples, **options):
         """Mean and standard deviation of the features over training examples of each system."""
         probe = cls.__new__(cls)
         Normalization.__init__(probe, tuple(dict.fromkeys(system for system, _ in examples)))
@@ -380,7 +373,7 @@ class DimensionlessNormalization(Normalization):
         )
         spread = features.std(dim=0)
         spread = torch.where(spread > 1e-6, spread, 1)  # a feature that never varies
-        return cls(probe.systems, features.mean(dim=0).tolist(), spread.tolist(), conditioners)
+        return cls(probe.systems, features.mean(dim=0).tolist(), spread.tolist(), **options)
 
     @property
     def channel_names(self):
@@ -398,9 +391,6 @@ class DimensionlessNormalization(Normalization):
             g / system.scale(coefficients).to(source.dtype),
             torch.full_like(g, float(system.zero_mean)),
         )
-
-    def _statistics(self):
-        return {"centre": list(self.centre), "spread": list(self.spread)}
 
 
 VARIATIONS = 2
@@ -485,18 +475,10 @@ class SymbolNormalization(Normalization):
 
     kind = "symbol"
     is_fitted = False
-    channel_names = ()
-
-    @classmethod
-    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> SymbolNormalization:
-        """Nothing is fitted; the examples name the systems."""
-        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners)
+    mode_channels = SYMBOL_CHANNELS
 
     def knows(self, system):
         return is_spectral(system)
-
-    def channels(self, part):
-        return super().channels(part) + (SYMBOL_CHANNELS if part == "modes" else 0)
 
     def _scaled(self, source, coefficients, system, mode_points, variation):
         mean = source.mean(dim=(-2, -1), keepdim=True)
@@ -526,9 +508,6 @@ class SymbolNormalization(Normalization):
             mean=mean[:, 0, 0] * multiplier[:, 0, 0].real.to(source.dtype),
         )
 
-    def _statistics(self):
-        return {}
-
 
 class FieldsNormalization(Normalization):
     """Every field and coefficient less its mean, over its standard deviation, of one system of any kind.
@@ -539,23 +518,17 @@ class FieldsNormalization(Normalization):
 
     kind = "fields"
     linear = False
+    stored: ClassVar = {"centre": list[float], "spread": list[float]}
 
-    def __init__(self, systems, centre: Sequence[float], spread: Sequence[float], conditioners=()):
-        super().__init__(systems, conditioners)
+    def __init__(self, systems, centre: Sequence[float], spread: Sequence[float]):
+        super().__init__(systems)
         if len(systems) > 1:
             raise ValueError(f"fields normalization: expected one system, got {', '.join(s.name for s in systems)}")
         names = (*systems[0].inputs, *systems[0].outputs, *systems[0].coefficient_names)
-        self.centre, self.spread = tuple(map(float, centre)), tuple(map(float, spread))
-        if not len(self.centre) == len(self.spread) == len(names) or not min(self.spread, default=1) > 0:
-            raise ValueError(
-                f"fields normalization: expected {len(names)} centres and spreads above 0 for {' '.join(names)}, got "
-                f"{reprlib.repr(self.centre)} and {reprlib.repr(self.spread)}"
-            )
-        _check_sizes("fields normalization: centre", names, self.centre, divides=False)
-        _check_sizes("fields normalization: spread", names, self.spread, divides=True)
+        self.centre, self.spread = _checked_statistics(self.kind, names, centre, spread)
 
     @classmethod
-    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> FieldsNormalization:
+    def fit(cls, examples, **options):
         """Means and standard deviations over training examples; a spread of 1 of what never varies."""
         values: list[Tensor] = []
         for system in (systems := tuple(dict.fromkeys(system for system, _ in examples))):
@@ -567,9 +540,7 @@ class FieldsNormalization(Normalization):
         centre = [each.mean().item() for each in values]
         spread = [each.std(correction=0).item() for each in values]
         varies = [width > 1e-6 * abs(middle) for middle, width in zip(centre, spread, strict=True)]
-        return cls(
-            systems, centre, [width if own else 1 for width, own in zip(spread, varies, strict=True)], conditioners
-        )
+        return cls(systems, centre, [width if own else 1 for width, own in zip(spread, varies, strict=True)], **options)
 
     @property
     def channel_names(self):
@@ -591,9 +562,6 @@ class FieldsNormalization(Normalization):
             offset=solution.expand(shape),
         )
 
-    def _statistics(self):
-        return {"centre": list(self.centre), "spread": list(self.spread)}
-
 
 class CorrectionNormalization(Normalization):
     """The network corrects a first iterate of a linear equation ``A u = f`` whose coefficients are fields.
@@ -611,10 +579,10 @@ class CorrectionNormalization(Normalization):
     kind = "correction"
     linear = False
     is_fitted = False
-    channel_names = ()
+    mode_channels = SYMBOL_CHANNELS
 
-    def __init__(self, systems, conditioners=()):
-        super().__init__(systems, conditioners)
+    def __init__(self, systems):
+        super().__init__(systems)
         other = [system.name for system in systems if not isinstance(system, VariableSystem)]
         if other or len({system.told_channels for system in self._variable}) > 1:
             raise ValueError(
@@ -622,25 +590,17 @@ class CorrectionNormalization(Normalization):
                 f"{', '.join(system.name for system in systems)}; use another recipe"
             )
 
-    @classmethod
-    def fit(cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = ()) -> CorrectionNormalization:
-        """Nothing is fitted; the examples name the systems."""
-        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners)
-
     @property
     def _variable(self) -> list[VariableSystem]:
         return [system for system in self.systems if isinstance(system, VariableSystem)]
 
     @property
     def in_channels(self):
-        return 2 + self.channels("fields") + self.point_channels
+        return 2 + self.point_channels
 
     @property
     def point_channels(self):
         return self._variable[0].told_channels
-
-    def channels(self, part):
-        return super().channels(part) + (SYMBOL_CHANNELS if part == "modes" else 0)
 
     def _scaled(self, source, coefficients, system, mode_points, variation):
         first = system.first_iterate(source)
@@ -665,9 +625,6 @@ class CorrectionNormalization(Normalization):
             first=first + of_waves(step, ~waves),
             waves=waves.expand(source.shape[0], -1, -1),
         )
-
-    def _statistics(self):
-        return {}
 
 
 LARGEST_CORRECTION = 2.0
@@ -701,10 +658,10 @@ class StepNormalization(Normalization):
     kind = "step"
     linear = False
     is_fitted = False
-    channel_names = ()
+    stored: ClassVar = {"form": str, "stages": int}
 
-    def __init__(self, systems, form: str = "corrected", stages: int = 4, conditioners=()):
-        super().__init__(systems, conditioners)
+    def __init__(self, systems, form: str = "corrected", stages: int = 4):
+        super().__init__(systems)
         if form not in ("corrected", "exponential", "residual") or stages not in range(5):
             raise ValueError(
                 "step normalization: expected a form corrected, exponential or residual and 0 to 4 stages, got "
@@ -720,24 +677,17 @@ class StepNormalization(Normalization):
             )
         self.form, self.stages = form, stages
 
-    @classmethod
-    def fit(
-        cls, examples: list[tuple[System, Examples]], conditioners: Sequence[str] = (), **options: Any
-    ) -> StepNormalization:
-        """Nothing is fitted; the examples name the systems, and the options are those of the constructor."""
-        return cls(tuple(dict.fromkeys(system for system, _ in examples)), conditioners=conditioners, **options)
-
     def knows(self, system):
         return isinstance(system, Evolution) and len(system.outputs) == self.out_channels
 
     @property
     def in_channels(self):
         told = 2 * INCREMENTS if self.form == "corrected" else self.stages
-        return self.out_channels * (2 + told) + self.channels("fields")
+        return self.out_channels * (2 + told)
 
-    def channels(self, part):
-        own = MULTIPLIER_CHANNELS + 2 * (self.form == "corrected")
-        return super().channels(part) + (own * self.out_channels if part == "modes" else 0)
+    @property
+    def mode_channels(self):
+        return (MULTIPLIER_CHANNELS + 2 * (self.form == "corrected")) * self.out_channels
 
     def _scaled(self, source, coefficients, system, mode_points, variation):
         several, time = system.input_axes > 2, system.time(coefficients)
@@ -807,49 +757,6 @@ class StepNormalization(Normalization):
         reach = torch.where(reach > 0, reach, 1).sqrt() * (reach > 0)
         return told, linear, reach.view(unit.shape)
 
-    def _statistics(self):
-        return {"form": self.form, "stages": self.stages}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plain:
-    """What `Normalization.to_dict` makes; a kind adds its statistics."""
-
-    kind: str
-    systems: list[str]
-    conditioners: list[str] = dataclasses.field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PlainPaper(_Plain):
-    source_rms: float
-    coefficient_medians: list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PlainDimensionless(_Plain):
-    centre: list[float]
-    spread: list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PlainFields(_PlainDimensionless):
-    inputs: list[str] | None = None
-    outputs: list[str] = dataclasses.field(default_factory=list)
-    scalars: list[str] = dataclasses.field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PlainStep(_Plain):
-    form: str
-    stages: int
-
-
-_PLAIN = {
-    "paper": _PlainPaper, "dimensionless": _PlainDimensionless, "symbol": _Plain, "fields": _PlainFields,
-    "correction": _Plain, "step": _PlainStep,
-}  # fmt: skip
-
 
 def normalization_from_dict(values: dict) -> Normalization:
     """Inverse of `Normalization.to_dict`.
@@ -860,13 +767,26 @@ def normalization_from_dict(values: dict) -> Normalization:
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
-    known = dict(vars(schema.read(_PLAIN[kind], values, "normalization", strict=True)))
-    names = [known.pop(name, None) for name in ("inputs", "outputs", "scalars")]
-    given = names[0] is not None
-    systems = (UnknownSystem(*names),) if given else tuple(find_system(name) for name in known["systems"])
+    known = dict(vars(schema.read(_plain(kind), values, "normalization", strict=True)))
+    names: list[Any] = [known.get(name) for name in FIELD_NAMES]
+    systems = (UnknownSystem(*names),) if any(names) else tuple(find_system(name) for name in known["systems"])
     if len(set(systems)) < len(systems):
         raise ValueError(f"normalization: expected each system once, got {reprlib.repr([s.name for s in systems])}")
-    return KINDS[kind](systems, **{name: known[name] for name in known if name not in ("kind", "systems")})
+    return KINDS[kind](systems, **{name: known[name] for name in KINDS[kind].stored})
+
+
+FIELD_NAMES = ("inputs", "outputs", "scalars")
+"""What is stored of a system that nobody knows an equation of."""
+
+
+@cache
+def _plain(kind: str) -> type:
+    """What `Normalization.to_dict` makes, as a dataclass that says its types."""
+    names = FIELD_NAMES if kind == FieldsNormalization.kind else ()
+    more: list[Any] = [(name, list[str], dataclasses.field(default_factory=list)) for name in names]
+    return dataclasses.make_dataclass(
+        "Plain", [("kind", str), ("systems", list[str]), *KINDS[kind].stored.items(), *more]
+    )
 
 
 KINDS: dict[str, Any] = {
@@ -886,7 +806,6 @@ def fit_normalization(
     kind: str,
     tasks: Sequence[Task],
     *,
-    conditioners: Sequence[str] = (),
     seed: int = 0,
     count: int = 4096,
     examples: Sequence[tuple[System, Examples]] = (),
@@ -904,4 +823,4 @@ def fit_normalization(
     generator = torch.Generator().manual_seed(seed)
     count = count if KINDS[kind].is_fitted else 1
     drawn = [(task.system, task.sample(count, 32, generator)) for task in tasks]
-    return KINDS[kind].fit([*examples, *drawn], conditioners, **options)
+    return KINDS[kind].fit([*examples, *drawn], **options)

@@ -100,6 +100,15 @@ def check_version(version: int, newest: int) -> None:
         raise ValueError(f"format version {version}, this package reads up to {newest}; upgrade sciml-fm")
 
 
+_MADE_FOR = {
+    "in_channels": "input channels",
+    "mode_channels": "values on each mode",
+    "out_channels": "output channels",
+    "point_channels": "fields that scale the blocks at each point",
+}
+"""What a network and its normalisation have to agree in, and what it is called."""
+
+
 class Operator:
     """A trained solution operator: ``u = predict(f, coefficients)`` in physical units.
 
@@ -110,27 +119,13 @@ class Operator:
     """
 
     def __init__(self, model: Model, normalization: Normalization, card: dict | None = None):
-        if model.config.in_channels != normalization.in_channels:
-            raise ValueError(
-                f"operator: the network has {model.config.in_channels} input channels, the normalisation makes "
-                f"{normalization.in_channels}; build its config with in_channels=normalization.in_channels"
-            )
-        if model.config.mode_channels != normalization.channels("modes"):
-            raise ValueError(
-                f"operator: the network takes {model.config.mode_channels} values on each mode, the normalisation "
-                f"makes {normalization.channels('modes')}; build its config with that many mode_channels"
-            )
-        if model.config.out_channels != normalization.out_channels:
-            raise ValueError(
-                f"operator: the network has {model.config.out_channels} output channels, the system "
-                f"{normalization.out_channels} output fields; build its config with that many out_channels"
-            )
-        points = normalization.point_channels
-        if getattr(model.config, "point_channels", 0) != points:
-            raise ValueError(
-                f"operator: the normalisation makes {points} fields that scale the blocks at each point; build the "
-                "config of an FNO with that many point_channels"
-            )
+        for name, what in _MADE_FOR.items():
+            takes, makes = getattr(model.config, name, 0), getattr(normalization, name)
+            if takes != makes:
+                raise ValueError(
+                    f"operator: the network has {takes} {what}, the normalisation makes {makes}; build its config with "
+                    f"{name}={makes}"
+                )
         self.model = model
         self.normalization = normalization
         self.card = schema.plain(card or {})

@@ -101,6 +101,12 @@ class Evolution(SpectralSystem):
         """The state after the time T, as `solve`: exact where there is no rest, else by `trajectory`."""
         return self.solve(state, coefficients)
 
+    def check(self, source, coefficients):
+        """As `SpectralSystem.check`; and no time is negative, since what decays cannot be followed backwards."""
+        super().check(source, coefficients)
+        if (time := known_values(self.time(coefficients))) is not None and (time < 0).any():
+            raise ValueError(f"time: {self.name} expects a time of at least 0, got {time.min():g}; correct it")
+
     def trajectory(self, state: Tensor, coefficients: Tensor, steps: int, *, substeps: int | None = None) -> Tensor:
         """States after 0, 1, ... steps, shape (..., steps + 1, n, n), or (..., steps + 1, q, n, n) of q fields.
 
@@ -113,7 +119,8 @@ class Evolution(SpectralSystem):
             substeps: steps of the integrator in each, `Evolution.substeps` where None.
 
         Raises:
-            ValueError: as `SpectralSystem.solve`, or if a state stops being finite; it says after which step.
+            ValueError: as `SpectralSystem.solve`, on a negative time or number of steps, or if a state stops being
+                finite; it says after which step.
         """
         self.check(state, coefficients)
         self.check_mean(state)
@@ -133,10 +140,12 @@ class Evolution(SpectralSystem):
         return torch.stack([first, *self._each(state, coefficients, steps, substeps)], dim=len(leading))
 
     def _each(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None) -> Iterator[Tensor]:
+        if steps < 0 or (substeps is not None and substeps < 1):
+            raise ValueError(f"steps: expected at least 0, of 1 substep each or more, got {steps} of {substeps}")
         fields = state.shape[-self.input_axes :]
         leading = torch.broadcast_shapes(state.shape[: -self.input_axes], coefficients.shape[:-1])
-        rows = coefficients.expand(*leading, -1).reshape(-1, coefficients.shape[-1])
-        batch = state.expand(*leading, *fields).reshape(-1, *fields)
+        rows = coefficients.expand(*leading, -1).reshape(leading.numel(), coefficients.shape[-1])
+        batch = state.expand(*leading, *fields).reshape(len(rows), *fields)
         for number, each in enumerate(self._states(batch, rows, steps, substeps), start=1):
             if not is_finite(each):
                 raise ValueError(

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciml_fm_core.eager import cached_tensors
 
-from .krylov import LinearOperator, Progress, Solved, in_chunks
 from .spectral import derivative_wavenumbers, inverse_transform, parseval_weights, transform
-
-_POINTS = 2**16
 
 
 @dataclass(frozen=True)
@@ -70,36 +65,6 @@ class ResolvedModes:
         """Vector of the divergence of fields (..., 2, n, n)."""
         along_x, along_y = transform(flux).unbind(-3)
         return torch.view_as_real((along_x * self.divergences[0]).addcmul_(along_y, self.divergences[1]))
-
-    def solve(
-        self,
-        method: Callable[..., Solved],
-        operator: Callable[[slice], LinearOperator],
-        source: Tensor,
-        start: Tensor | None,
-        progress: Progress | None,
-        **options: Any,
-    ) -> Solved:
-        """Solve equations among these modes by a method of `krylov`, some examples at a time.
-
-        Args:
-            method: such as `krylov.conjugate_gradients`; ``options`` are its own.
-            operator: makes that of the examples of a slice.
-            source, start: fields (batch, n, n) in the precision of the computation; begun from zero where None.
-            progress: called after every chunk of examples.
-        """
-
-        def solve_part(part: slice) -> Solved:
-            begin = None if start is None else self.vector(start[part].to(source))
-            found = method(operator(part), self.vector(source[part]), start=begin, **options)
-            return found._replace(solution=self.field(found.solution))
-
-        return in_chunks(solve_part, len(source), self.chunk, progress)
-
-    @property
-    def chunk(self) -> int | None:
-        """Examples to solve at a time: on a CPU what they need stays in its cache; as many as there are elsewhere."""
-        return max(1, _POINTS // self.n**2) if self.weights.device.type == "cpu" else None
 
 
 @cached_tensors(maxsize=16)

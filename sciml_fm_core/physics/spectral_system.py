@@ -246,10 +246,6 @@ class SpectralSystem(System):
                 f"{mean.max():.3g}; subtract source.mean(dim=(-2, -1), keepdim=True)"
             )
 
-    def null_modes(self, coefficients: Tensor, n: int) -> Tensor:
-        """Boolean mask (..., n, n // 2 + 1) of the modes that L annihilates, see `symbol_and_null`."""
-        return self.symbol_and_null(coefficients, n)[1]
-
     def symbol_and_null(self, coefficients: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """The symbol in float64, and the mask of the modes where it is zero to the rounding of its own terms.
 

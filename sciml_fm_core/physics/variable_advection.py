@@ -15,17 +15,13 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from .krylov import Progress, Solved, conjugate_residuals
+from .krylov import conjugate_residuals
 from .parameter import Parameter
 from .random_fields import random_field
 from .resolved import ResolvedModes
 from .spectral import advection_symbol, gradient, laplacian
 from .symmetries import Geometry
-from .variable_diffusion import check_inputs
 from .variable_system import VariableSystem
-
-INPUTS = ("v1", "v2", "f")
-"""Names of the input fields, in the order of tensors."""
 
 ADVECTION_RATIO = Parameter(
     "flow ratio",
@@ -80,78 +76,6 @@ def divergence(velocity: Tensor) -> Tensor:
     """``div v`` of flows (..., 2, n, n), shape (..., n, n)."""
     modes = ResolvedModes.of(velocity)
     return modes.field(modes.divergence(velocity))
-
-
-def residual(inputs: Tensor, solution: Tensor) -> Tensor:
-    """``-lap u + v . grad u - f`` among the resolved waves, without its mean, shape (..., n, n).
-
-    Args:
-        inputs: v1, v2 and f, shape (..., 3, n, n).
-        solution: u, shape (..., n, n).
-    """
-    modes = ResolvedModes.of(inputs)
-    operator = AdvectionOperator.of(inputs[..., :2, :, :], modes)
-    return modes.field(operator.apply(modes.vector(solution)) - modes.vector(inputs[..., 2, :, :]))
-
-
-def solve(
-    inputs: Tensor,
-    *,
-    start: Tensor | None = None,
-    tolerance: float = 1e-8,
-    limit: int = 1000,
-    dtype: torch.dtype = torch.float64,
-    progress: Progress | None = None,
-) -> Solved:
-    """Solve ``-lap u + v . grad u = f`` on the torus, to a relative residual, without the mean.
-
-    Args:
-        inputs: v1 and v2 without divergence, and f of zero mean, shape (batch, 3, n, n), n even.
-        start: first iterate, shape (batch, n, n); zero where None.
-        tolerance: relative residual that each example is to reach.
-        limit: most iterations.
-        dtype: precision of the computation; float32 reaches a tolerance of about 1e-5.
-        progress: called after every chunk of examples.
-
-    Returns:
-        The solution (batch, n, n) in `dtype`, and by example the iterations, each of which takes about as many
-        transforms as two solves with constant coefficients, and the relative residual.
-
-    Raises:
-        ValueError: on a wrong shape, values that are not finite, a flow with a divergence, a source with a mean, or an
-            example that does not reach the tolerance, which is named (`NotConverged`).
-
-    >>> source = torch.cos(2 * torch.pi * torch.arange(16, dtype=torch.float64) / 16).expand(16, 16)
-    >>> still = torch.zeros(16, 16)
-    >>> torch.allclose(solve(torch.stack([still, still, source])[None]).solution[0], source / (4 * torch.pi**2))
-    True
-    """
-    check_inputs(inputs, INPUTS)
-    inputs = inputs.to(dtype)
-    velocity, source = inputs[:, :2], inputs[:, 2]
-    _check_divergence(velocity)
-    modes = ResolvedModes.of(source)
-    options = {"tolerance": tolerance, "limit": limit}
-    return modes.solve(
-        conjugate_residuals,
-        lambda part: AdvectionOperator.of(velocity[part], modes),
-        source,
-        start,
-        progress,
-        **options,
-    )
-
-
-def _check_divergence(velocity: Tensor) -> None:
-    """Raise ValueError when a flow has sources: then a solution need not exist."""
-    size = divergence(velocity).square().mean((-2, -1)).sqrt()
-    allowed = 1e-3 * 2 * torch.pi * _size(velocity)
-    if (wrong := size > allowed).any():
-        example = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"v: expected a flow without divergence, got one of root mean square {size[example]:.3g} in example "
-            f"{example}; make it from a stream function, v = (d psi / dy, -d psi / dx)"
-        )
 
 
 @dataclass(frozen=True)
@@ -214,8 +138,20 @@ class VariableAdvection(VariableSystem):
     shifts = SHIFTS
     geometry = Geometry(vectors=(("v1", "v2"),))
     told_channels = 2
-    solved_by = solve
-    left_by = residual
+    method = staticmethod(conjugate_residuals)
+
+    def operator(self, fields, modes):
+        return AdvectionOperator.of(fields, modes)
+
+    def check_fields(self, fields):
+        """A flow with sources has no solution for some f."""
+        size = divergence(fields).square().mean((-2, -1)).sqrt()
+        if (wrong := size > 1e-3 * 2 * torch.pi * _size(fields)).any():
+            example = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"v: expected a flow without divergence, got one of root mean square {size[example]:.3g} in example "
+                f"{example}; make it from a stream function, v = (d psi / dy, -d psi / dx)"
+            )
 
     def draw_fields(self, dial, n, generator):
         return draw_flow(dial, n, generator)

@@ -1,9 +1,7 @@
 """SYS-4, ``-div(a grad u) = f`` with a diffusivity a(x) that varies in space.
 
-Derivatives are spectral, and the equation is solved among the waves that the grid resolves: those at the Nyquist
-wavenumber, of which the first derivative has no sign, are left out of source and solution (see
-`spectral.derivative_wavenumbers`). There the operator is symmetric and positive, and is solved by preconditioned
-conjugate gradients, see `DiffusionOperator`.
+The operator is symmetric and positive, and is solved by preconditioned conjugate gradients, see
+`DiffusionOperator`.
 """
 
 from __future__ import annotations
@@ -15,16 +13,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from .krylov import Progress, Solved, conjugate_gradients
 from .parameter import Parameter
 from .random_fields import random_field
 from .resolved import ResolvedModes
-from .spectral import check_finite, check_grid, gradient, laplacian
+from .spectral import gradient, laplacian
 from .symmetries import Geometry
 from .variable_system import VariableSystem
-
-INPUTS = ("a", "f")
-"""Names of the input fields, in the order of tensors."""
 
 HETEROGENEITY = Parameter(
     "heterogeneity",
@@ -62,81 +56,6 @@ def heterogeneity(a: Tensor) -> Tensor:
 def contrast(a: Tensor) -> Tensor:
     """``max a / min a`` of a diffusivity (..., n, n), shape (...)."""
     return a.amax((-2, -1)) / a.amin((-2, -1))
-
-
-def residual(inputs: Tensor, solution: Tensor) -> Tensor:
-    """``-div(a grad u) - f`` among the resolved waves, without its mean, shape (..., n, n).
-
-    Args:
-        inputs: a and f, shape (..., 2, n, n).
-        solution: u, shape (..., n, n).
-    """
-    a, source = inputs.unbind(-3)
-    modes = ResolvedModes.of(source)
-    return modes.field(DiffusionOperator(a, modes).apply(modes.vector(solution)) - modes.vector(source))
-
-
-def solve(
-    inputs: Tensor,
-    *,
-    start: Tensor | None = None,
-    tolerance: float = 1e-8,
-    limit: int = 1000,
-    dtype: torch.dtype = torch.float64,
-    progress: Progress | None = None,
-) -> Solved:
-    """Solve ``-div(a grad u) = f`` on the torus, to a relative residual, without the mean.
-
-    Args:
-        inputs: a > 0 and f of zero mean, shape (batch, 2, n, n), n even.
-        start: first iterate, shape (batch, n, n); zero where None.
-        tolerance: relative residual that each example is to reach.
-        limit: most iterations.
-        dtype: precision of the computation; float32 reaches a tolerance of about 1e-5.
-        progress: called after every chunk of examples.
-
-    Returns:
-        The solution (batch, n, n) in `dtype`, and by example the iterations, each of which takes as many transforms
-        as four solves with constant coefficients, and the relative residual.
-
-    Raises:
-        ValueError: on a wrong shape, values that are not finite, a diffusivity that is not positive, a source with a
-            mean, or an example that does not reach the tolerance, which is named (`NotConverged`).
-
-    >>> x = torch.arange(16, dtype=torch.float64) / 16
-    >>> source = torch.cos(2 * torch.pi * x).expand(16, 16)
-    >>> found = solve(torch.stack([torch.ones(16, 16), source])[None])
-    >>> torch.allclose(found.solution[0], source / (4 * torch.pi**2)), found.iterations.tolist()
-    (True, [1])
-    """
-    check_inputs(inputs, INPUTS)
-    a, source = inputs.to(dtype).unbind(1)
-    if not (a > 0).all():
-        example = int((a <= 0).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"a: expected a diffusivity above 0, got {a[example].min():.3g} in example {example}")
-    modes = ResolvedModes.of(source)
-    options = {"tolerance": tolerance, "limit": limit}
-    return modes.solve(
-        conjugate_gradients, lambda part: DiffusionOperator(a[part], modes), source, start, progress, **options
-    )
-
-
-def check_inputs(inputs: Tensor, names: tuple[str, ...]) -> None:
-    """Raise ValueError unless these are finite fields (batch, len(names), n, n), the last of which has no mean."""
-    n = check_grid(inputs, "inputs")
-    if inputs.ndim != 4 or inputs.shape[1] != len(names):
-        raise ValueError(
-            f"inputs: expected shape (batch, {len(names)}, n, n) for {' '.join(names)}, got {tuple(inputs.shape)}"
-        )
-    check_finite(inputs, "inputs")
-    source = inputs[:, -1].double()
-    mean = source.mean((-2, -1)).abs()
-    if (wrong := mean > 1e-5 * source.abs().amax((-2, -1))).any():
-        example = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"{names[-1]}: expected a source of zero mean on the torus, got a mean of {mean[example]:.3g} in example "
-            f"{example} on {n} x {n} points; subtract it"
-        )
 
 
 LAPLACIAN_SHARE = 0.3
@@ -196,8 +115,16 @@ class VariableDiffusion(VariableSystem):
     shifts = SHIFTS
     geometry = Geometry()
     told_channels = 1
-    solved_by = solve
-    left_by = residual
+
+    def operator(self, fields, modes):
+        return DiffusionOperator(fields[:, 0], modes)
+
+    def check_fields(self, fields):
+        if (wrong := (fields <= 0).flatten(1).any(1)).any():
+            example = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"diffusivity: expected values above 0, got {fields[example].min():.3g} in example {example}"
+            )
 
     def draw_fields(self, dial, n, generator):
         return draw_diffusivity(dial, n, generator)[:, None]

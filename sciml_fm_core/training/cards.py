@@ -40,4 +40,5 @@ def hardware(device: torch.device | str) -> str:
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
-    return f"CPU, {name}, {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"CPU, {name}, {count} thread{'s' if count > 1 else ''}"

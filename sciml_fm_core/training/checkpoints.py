@@ -150,9 +150,9 @@ def _check(path: Path, members: Sequence[Member], optimizer, training: dict) -> 
 def _differences(header: CheckpointHeader, training: dict, tensors: dict[str, Tensor]) -> list[str]:
     """List what is not of this training. One that was stopped may also go on with the operator that it left."""
     found = differences(header.training, training)
-    config = header.training["config"] if found else {}
-    unfinished = bool(found) and config["time_limit"] is None and header.step < config["steps"]
-    if unfinished and all(line.startswith("weights") for line in found):
+    config = training["config"]  # that of the file too, where only weights differ
+    unfinished = config["time_limit"] is None and header.step < config["steps"]
+    if found and unfinished and all(line.startswith("weights") for line in found):
         for kind in ("model", "best"):
             states = [_below(f"{number}.{kind}.", tensors) for number in range(len(header.members))]
             if not differences(describe(states), training["weights"]):

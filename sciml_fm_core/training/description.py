@@ -131,7 +131,8 @@ def differences(kept: Any, asked: Any, name: str = "", size: float = 0.0) -> lis
         found: list[str] = []
         for key in asked | kept:
             both = kept.get(key, _NOTHING), asked.get(key, _NOTHING)
-            found += differences(*both, f"{name}.{key}".lstrip("."), largest)
+            said = str(key) if str(key).isprintable() else reprlib.repr(key)  # a damaged file may say anything
+            found += differences(*both, f"{name}.{said}".lstrip("."), largest)
         return found
     drawn = not name.startswith("config") and isinstance(kept, float) and isinstance(asked, float)
     if math.isclose(kept, asked, rel_tol=SAME, abs_tol=SAME * size) if drawn else kept == asked:

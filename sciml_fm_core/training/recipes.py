@@ -26,7 +26,6 @@ class Recipe:
         loss, learning_rate, warmup, composed: what `TrainConfig` leaves open.
         batch_size: examples in a batch.
         options: what the normalisation is built with beside the systems.
-        conditioners: kinds of what the network is conditioned on beside scalars, see `models.conditioning`.
     """
 
     normalization: str
@@ -35,7 +34,6 @@ class Recipe:
     learning_rate: float
     batch_size: int
     warmup: int = 0
-    conditioners: tuple[str, ...] = ()
     composed: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -85,16 +85,14 @@ def new_operator(
         raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
     sized = model.sizes[size] if size != AUTO else model.fitted([given.resolution for _, given in examples])
     drawn = [*(() if examples else tasks), *inputs_for]
-    normalization = fit_normalization(
-        chosen.normalization, drawn, conditioners=chosen.conditioners, seed=seed, examples=examples, **chosen.options
-    )
+    normalization = fit_normalization(chosen.normalization, drawn, seed=seed, examples=examples, **chosen.options)
     if unknown := [name for name in shape if name not in {each.name for each in fields(model.config_type)}]:
         raise ValueError(f"{unknown[0]}: the architecture {architecture} has none; leave it out, or use fno")
     at_points = {"point_channels": normalization.point_channels} if issubclass(model, FNO) else {}
     config = model.config_type(
         normalization.in_channels,
         gate_width=chosen.gate_width if normalization.in_channels > 1 else 0,
-        mode_channels=normalization.channels("modes"),
+        mode_channels=normalization.mode_channels,
         out_channels=normalization.out_channels,
         **{**sized, **at_points, **shape},
     )
@@ -234,7 +232,7 @@ def pretrain(
         "resolution": _plain_resolution(resolution, sets),
         "data": [described(one) for one in sets] or "fresh examples",
         "validation": [_about_validation(*both) for both in zip(held_out, read, strict=True)]
-        or (f"{validation_count} drawn examples for each task" if validated else "none"),
+        or (_drawn_text(validated[0][1]) if validated else "none"),
         "learning_rate": config.learning_rate,
         "loss": config.loss,
         "precision": config.precision,
@@ -264,6 +262,12 @@ def started(operator: Operator, start: Operator) -> Operator:
     return Operator(model, operator.normalization, operator.card).to(operator.device)
 
 
+def _drawn_text(drawn: Examples | Trajectories) -> str:
+    """What a card says of validation examples that were drawn, as many of each task."""
+    what = f"trajectories of {drawn.steps} steps" if isinstance(drawn, Trajectories) else "examples"
+    return f"{drawn.size} drawn {what} for each task"
+
+
 def _of_tasks(data: Data | Sequence[Data], tasks: Sequence[Task], name: str) -> list[Reader]:
     """A set of given examples for each task, checked to be of it; none where there are no data, one without tasks."""
     each = [with_system(one, None)[0] for one in ([data] if isinstance(data, Data) else data)]
@@ -286,6 +290,17 @@ def _plain_resolution(
     if isinstance(resolution, Mapping):
         return {str(start): points for start, points in resolution.items()}
     return sets[0].resolution if resolution is None else resolution
+
+
+ADAPT_LEARNING_RATE = 1e-3
+LABELLED_BATCH = 128
+
+VALIDATION_STEPS = 6
+"""Steps of the trajectories that a pre-training on evolutions is validated by."""
+
+LINE = (0.25, 0.5, 0.75)
+"""Where between the start and the trained weights of a fine-tuning others are tried. Beyond the trained ones (1.25) was
+best only where the learning rate was too low."""
 
 
 @dataclass
@@ -326,6 +341,7 @@ def fine_tune(
     resolution: Resolution | Mapping[float, Resolution] | None = None,
     seed: int = 0,
     symmetries: bool = True,
+    line: Sequence[float] | None = None,
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
 ) -> Adaptation:
@@ -336,8 +352,8 @@ def fine_tune(
 
     The pre-trained normalisation is kept. With several learning rates each is tried and the best on validation kept.
     Where there are validation examples, the untouched start and some points on the line from it to the trained weights
-    (`LINE`) are candidates too, so that the operator is never worse on these examples than it was. Such averages often
-    do better than either end (Wortsman et al., arXiv:2109.01903), above all with few examples.
+    are candidates too, so that the operator is never worse on these examples than it was. Such averages often do better
+    than either end (Wortsman et al., arXiv:2109.01903), above all with few examples.
 
     >>> from sciml_fm_core import draw_split, load_operator
     >>> data = draw_split(Task.parse("SYS-1(5,10)"), "train", 8, resolution=32)
@@ -372,6 +388,7 @@ def fine_tune(
         seed: seed of the shuffling and of the symmetries, or of the fresh examples.
         symmetries: train on each example as it is turned by a random symmetry of the square, another in each step,
             where the system declares its symmetries: eight times the examples, for nothing. Fresh examples need none.
+        line: where on that line candidates are, between the start, 0, and the trained weights, 1; `LINE` where None.
         callback, checkpoint: as in `fit`.
 
     Raises:
@@ -382,40 +399,75 @@ def fine_tune(
     """
     if (data is None) == (unlabelled is None):
         raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
-    config = _completed(config if unlabelled is None else unlabelled_config(config), operator)
+    # what is left open is not the recipe's, which is for pre-training, but for the loss
+    config = (config if unlabelled is None else unlabelled_config(config)) or TrainConfig(steps=200, validate_every=10)
+    loss = recipe_of(operator).loss
+    config = config.completed(learning_rate=ADAPT_LEARNING_RATE, loss=loss, warmup=0, composed=0.0)
+    device = operator.device
     batches: Batches
     held_out: Examples | Trajectories | None
+    said: dict[str, Any] = {}
     if unlabelled is not None:
         resolved = operator.normalization.resolve(unlabelled.system)
         given, said = _validated(validation, resolved, system, labels=False)
         batches, held_out, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, given)
-        about = about | said
+    elif isinstance(data, Trajectories):
+        if validation is not None and not (isinstance(validation, Trajectories) and validation.steps):
+            raise ValueError("validation: expected trajectories of a step or more, as the data are")
+        resolved, held_out = operator.normalization.resolve(system), validation
+        size = batch_size or find_recipe("step").batch_size
+        batches = steps = FixedTrajectories(resolved, data, size, unrolled, seed=seed, device=device)
+        about = {
+            "downstream_task": Task(resolved, data.dial.min().item(), data.dial.max().item()).label,
+            "downstream_examples": data.size, "steps_of_each": data.steps, "batch_size": steps.batch_size,
+            "unrolled": steps.unrolled.described(),
+        }  # fmt: skip
     else:
-        resolved, batches, held_out, about = _downstream(
-            operator, cast(Data | Trajectories, data), system, validation, config, unrolled, batch_size, resolution,
-            seed, symmetries,
-        )  # fmt: skip
-    result = _adapt(operator.copy, resolved, batches, held_out, config, learning_rates, LINE, callback, checkpoint)
-    result.operator.card = _adapted_card(result, operator, "fine-tuned", "parent", resolved, about, config)
+        data, named = with_system(data, system)
+        resolved = operator.normalization.resolve(named)
+        reader = open_data(data, resolved, "data")
+        check_kept([(resolved, reader)], cast(str, config.loss), "data")
+        held_out, said = _validated(validation, resolved, system)
+        size = LABELLED_BATCH if batch_size is None else batch_size
+        fixed = FixedBatches([(resolved, reader)], size, resolution=resolution, seed=seed, device=device)
+        batches = TurnedBatches(fixed, seed=seed) if symmetries else fixed
+        file = described(reader)
+        about = {
+            "downstream_task": file.get("task"), "downstream_examples": fixed.count, "batch_size": fixed.batch_size,
+            "downstream_data": file,
+        }  # fmt: skip
+    result = _adapt(
+        operator,
+        resolved,
+        batches,
+        held_out,
+        config,
+        learning_rates,
+        LINE if line is None else line,
+        callback,
+        checkpoint,
+    )
+    card = operator.card
+    result.operator.card = {
+        "kind": "fine-tuned",
+        **{key: card.get(key) for key in ("recipe", "architecture", "size")},
+        "system": resolved.name,
+        **about,
+        **said,
+        "learning_rate": result.learning_rate,
+        "loss": config.loss,
+        **training_card(result.history, result.operator),
+        "best_validation_error": result.validation_error,
+        "chosen_step": result.chosen_step,
+        "interpolation": result.interpolation,
+        "parent": {key: value for key, value in card.items() if key != "curve"},  # what it reached says nothing of this
+    }
     return result
 
 
 @takes_numpy
 def train_from_scratch(
-    operator: Operator,
-    data: Data | Trajectories,
-    *,
-    unrolled: Unrolled | None = None,
-    system: System | str | None = None,
-    validation: Data | Trajectories | None = None,
-    config: TrainConfig | None = None,
-    learning_rates: Sequence[float] | None = None,
-    batch_size: int | None = None,
-    resolution: Resolution | Mapping[float, Resolution] | None = None,
-    seed: int = 0,
-    symmetries: bool = True,
-    callback: Callback | None = None,
-    checkpoint: str | Path | None = None,
+    operator: Operator, data: Data | Trajectories, *, system: System | str | None = None, seed: int = 0, **options: Any
 ) -> Adaptation:
     """The twin of `fine_tune` that starts from random weights: same network, same examples, same steps.
 
@@ -423,79 +475,18 @@ def train_from_scratch(
     normalisations of the paper and of fields take their statistics from the downstream examples themselves; the others
     keep those of the operator.
     """
-    config = _completed(config, operator)
+    normalization = operator.normalization
     if not isinstance(data, Trajectories):
         data, system = with_system(data, system)  # a file is opened once
-    resolved, batches, held_out, about = _downstream(
-        operator, data, system, validation, config, unrolled, batch_size, resolution, seed, symmetries
-    )
-    normalization = operator.normalization
-    one_system = len(normalization.systems) == 1 and not isinstance(data, Trajectories)
-    if isinstance(normalization, PaperNormalization | FieldsNormalization) and one_system:
-        normalization = type(normalization).fit([(resolved, sample(open_data(data, resolved, "data")))])
-
-    def fresh() -> Operator:
-        model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
-        return Operator(model, normalization, operator.card)
-
-    result = _adapt(fresh, resolved, batches, held_out, config, learning_rates, (), callback, checkpoint)
-    result.operator.card = _adapted_card(result, operator, "from scratch", "twin_of", resolved, about, config)
+        if isinstance(normalization, PaperNormalization | FieldsNormalization) and len(normalization.systems) == 1:
+            resolved = normalization.resolve(system)
+            normalization = type(normalization).fit([(resolved, sample(open_data(data, resolved, "data")))])
+    model = operator.model.create(operator.model.config, stream(seed, "scratch")).to(operator.device)
+    start = Operator(model, normalization, operator.card)
+    result = fine_tune(start, data, system=system, seed=seed, line=(), **options)
+    card = result.operator.card
+    result.operator.card = {**card, "kind": "from scratch", "twin_of": card.pop("parent")}
     return result
-
-
-ADAPT_LEARNING_RATE = 1e-3
-LABELLED_BATCH = 128
-
-VALIDATION_STEPS = 6
-"""Steps of the trajectories that a pre-training on evolutions is validated by."""
-
-LINE = (0.25, 0.5, 0.75)
-"""Where between the start and the trained weights of a fine-tuning others are tried. Beyond the trained ones (1.25) was
-best only where the learning rate was too low."""
-
-
-def _completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
-    """How to adapt an operator; what is left open is not the recipe's, which is for pre-training, but for the loss."""
-    config = config or TrainConfig(steps=200, validate_every=10)
-    loss = recipe_of(operator).loss
-    return config.completed(learning_rate=ADAPT_LEARNING_RATE, loss=loss, warmup=0, composed=0.0)
-
-
-def _downstream(
-    operator: Operator,
-    data: Data | Trajectories,
-    system: System | str | None,
-    validation: Data | Trajectories | None,
-    config: TrainConfig,
-    unrolled: Unrolled | None,
-    batch_size: int | None,
-    resolution: Resolution | Mapping[float, Resolution] | None,
-    seed: int,
-    symmetries: bool,
-) -> tuple[System, Batches, Examples | Trajectories | None, dict]:
-    """The system of labelled data, batches of them, what they are validated by, and what a card says of them."""
-    device = operator.device
-    if isinstance(data, Trajectories):
-        if validation is not None and not isinstance(validation, Trajectories):
-            raise ValueError("validation: expected trajectories, as the data are")
-        resolved = operator.normalization.resolve(system)
-        size = batch_size or find_recipe("step").batch_size
-        steps = FixedTrajectories(resolved, data, size, unrolled, seed=seed, device=device)
-        about = {
-            "downstream_task": Task(resolved, data.dial.min().item(), data.dial.max().item()).label,
-            "downstream_examples": data.size, "steps_of_each": data.steps, "batch_size": steps.batch_size,
-            "unrolled": steps.unrolled.described(),
-        }  # fmt: skip
-        return resolved, steps, validation, about
-    data, named = with_system(data, system)
-    resolved = operator.normalization.resolve(named)
-    reader = open_data(data, resolved, "data")
-    check_kept([(resolved, reader)], cast(str, config.loss), "data")
-    held_out, said = _validated(validation, resolved, system)
-    size = LABELLED_BATCH if batch_size is None else batch_size
-    batches = FixedBatches([(resolved, reader)], size, resolution=resolution, seed=seed, device=device)
-    about = _about_data(reader, batches) | said
-    return resolved, TurnedBatches(batches, seed=seed) if symmetries else batches, held_out, about
 
 
 def _validated(
@@ -517,7 +508,7 @@ def _about_validation(data: Reader, read: Examples) -> dict:
 
 
 def _adapt(
-    start: Callable[[], Operator],
+    start: Operator,
     system: System,
     batches: Batches,
     validation: Examples | Trajectories | None,
@@ -527,7 +518,6 @@ def _adapt(
     callback: Callback | None,
     checkpoint: str | Path | None,
 ) -> Adaptation:
-    first = start()
     rates = [cast(float, config.learning_rate)] if learning_rates is None else list(map(float, learning_rates))
     for rate in rates:
         replace(config, learning_rate=rate)  # checks it
@@ -535,48 +525,26 @@ def _adapt(
         raise ValueError("learning rates: expected at least one, got none")
     if len(rates) > 1 and validation is None:
         raise ValueError("learning rates: choosing among several needs validation examples; pass validation=...")
-    operators = [first, *(start() for _ in rates[1:])]
-    members = [Member(operator, rate) for operator, rate in zip(operators, rates, strict=True)]
-    held_out = [] if validation is None else [(system, validation.to(first.device))]
+    members = [Member(start.copy(), rate) for rate in rates]
+    held_out = [] if validation is None else [(system, validation.to(start.device))]
     if isinstance(validation, Examples):
         check_kept([(system, validation)], config.validation_loss, "validation")
-    fit_together(
-        members,
-        batches,
-        config,
-        validation=held_out,
-        callback=callback,
-        checkpoint=checkpoint,
-    )
+    fit_together(members, batches, config, validation=held_out, callback=callback, checkpoint=checkpoint)
     tried = {m.learning_rate: None if m.status == "diverged" else m.history.best_error for m in members}
-    chosen = min((member for member in members if member.status != "diverged"), key=lambda member: member.score)
-    return _with_best_weights(chosen, start(), line, held_out, config.validation_loss, tried)
-
-
-def _with_best_weights(
-    member: Member,
-    start: Operator,
-    line: Sequence[float],
-    validation: Sequence[tuple[System, Examples | Trajectories]],
-    loss: str,
-    tried: dict[float, float | None],
-) -> Adaptation:
-    """The trained weights, or those of its start or between both where they are better on validation."""
-    history = member.history
-    if not validation:
-        return Adaptation(
-            member.operator, history, member.learning_rate, tried, history.rows[-1]["step"], 1.0, None
-        )  # fmt: skip
-    others = {0.0: start} | {share: _between(start, member.operator, share) for share in line}
-    measured = mean_losses(list(others.values()), validation, loss)
-    errors = dict(zip(others, measured, strict=True)) | {1.0: member.score}
+    best = min((member for member in members if member.status != "diverged"), key=lambda member: member.score)
+    history, operator = best.history, best.operator
+    if not held_out:
+        return Adaptation(operator, history, best.learning_rate, tried, history.rows[-1]["step"], 1.0, None)
+    others = {0.0: start.copy()} | {share: _between(start, operator, share) for share in line}
+    measured = mean_losses(list(others.values()), held_out, config.validation_loss)
+    errors = dict(zip(others, measured, strict=True)) | {1.0: best.score}
     share = min(errors, key=lambda each: (math.isnan(errors[each]), errors[each]))
     if not math.isfinite(errors[share]):
         raise FloatingPointError("validation: no weights have a finite error, nor had the start; check the examples")
-    operator = {**others, 1.0: member.operator}[share]
+    operator = {**others, 1.0: operator}[share]
     operator.model.eval()
     step = history.best_step if share else 0
-    return Adaptation(operator, history, member.learning_rate, tried, step, share, errors[share])
+    return Adaptation(operator, history, best.learning_rate, tried, step, share, errors[share])
 
 
 @torch.no_grad()
@@ -587,36 +555,3 @@ def _between(start: Operator, end: Operator, share: float) -> Operator:
     for weight, first, last in zip(*weights, strict=True):
         weight.copy_(torch.lerp(first, last, share))
     return operator
-
-
-def _about_data(data: Reader, batches: FixedBatches) -> dict:
-    """What a card says of labelled examples."""
-    about = described(data)
-    sizes = {"downstream_examples": batches.count, "batch_size": batches.batch_size}
-    return {"downstream_task": about.get("task"), **sizes, "downstream_data": about}
-
-
-def _adapted_card(
-    result: Adaptation,
-    origin: Operator,
-    kind: str,
-    relation: str,
-    system: System,
-    about: dict,
-    config: TrainConfig,
-) -> dict:
-    """A card of its own: what the training of its origin reached says nothing about it, and is nested."""
-    of_origin = {key: value for key, value in origin.card.items() if key != "curve"}
-    return {
-        "kind": kind,
-        **{key: origin.card.get(key) for key in ("recipe", "architecture", "size")},
-        "system": system.name,
-        **about,
-        "learning_rate": result.learning_rate,
-        "loss": config.loss,
-        **training_card(result.history, result.operator),
-        "best_validation_error": result.validation_error,
-        "chosen_step": result.chosen_step,
-        "interpolation": result.interpolation,
-        relation: of_origin,
-    }

@@ -32,7 +32,7 @@ def _operators() -> tuple[Operator, ...]:
     made = []
     for kind, label in (("dimensionless", "SYS-1(1,5)"), ("symbol", "SYS-2(0.2,1)"), ("dimensionless", "SYS-3(1,10)")):
         normalization = fit_normalization(kind, [Task.parse(label)], count=16)
-        channels = {"in_channels": normalization.in_channels, "mode_channels": normalization.channels("modes")}
+        channels = {"in_channels": normalization.in_channels, "mode_channels": normalization.mode_channels}
         model = FNO.create(FNOConfig(**channels, width=4, modes=2), torch.Generator().manual_seed(0))
         made.append(Operator(model, normalization))
     return tuple(made)

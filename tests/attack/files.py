@@ -85,7 +85,7 @@ def _operator(kind: str = "dimensionless", seed: int = 0) -> Operator:
     """An operator of a few hundred weights."""
     normalization = fit_normalization(kind, [TASK], count=16)
     config = FNOConfig(
-        in_channels=normalization.in_channels, mode_channels=normalization.channels("modes"), width=4, modes=2, depth=2,
+        in_channels=normalization.in_channels, mode_channels=normalization.mode_channels, width=4, modes=2, depth=2,
         gate_width=4 if kind == "dimensionless" else 0,
     )  # fmt: skip
     model = FNO.create(config, torch.Generator().manual_seed(seed))
@@ -187,7 +187,7 @@ def _change_dataset(path: Path, rng: random.Random) -> bool:
 def _read_dataset(path: Path) -> list:
     with DatasetFile(path) as file:
         file.take(torch.tensor([file.size - 1, 0]))
-        found: Examples = file.subset(min(file.size, 6))
+        found: Examples = file.take(slice(6))
     assert all(part.isfinite().all() for part in found), "read with NaN or infinity"
     return [part.tolist() for part in found]
 

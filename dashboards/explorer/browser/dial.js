@@ -153,9 +153,9 @@ class Dial {
     const bottom = this.size.height - this.size.bottom, {top} = this.size, a = this.across(low), b = this.across(high)
     draw('path', this.chart, {d: `M${a + 5} ${top}h-5V${bottom}h5M${b - 5} ${top}h5V${bottom}h-5`, class: name})
   }
-  label([a, b], text, y) { // of a range; beside it where it is narrow
+  label([a, b], text, y) { // of a range, from its left end: the handle often stands in the middle; beside it where it is narrow
     const wide = 0.55 * text.length * textSize(this.chart)
-    if (b - a > wide) tick(this.chart, (a + b) / 2, y, text)
+    if (b - a > wide + 8) tick(this.chart, a + 8, y, text, 'start')
     else if (a < this.size.left + 1) tick(this.chart, a + 2, y, text, 'start')
     else if (b + wide < this.size.width - this.size.right) tick(this.chart, b + 6, y, text, 'start')
     else tick(this.chart, a - 6, y, text, 'end')

@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from .limits import LIMITS
+
 
 class Allowance:
     """Grants so many a second on average, and as many at once after a quiet second.
@@ -32,10 +34,11 @@ class Allowance:
 
 
 def lower_priority() -> None:
-    """Let the calling thread, and those that it starts, work only where nobody else wants the core.
+    """Let the calling thread, and those that it starts, stand back by `Limits.nice`: by 19, the default, they work only
+    where nobody else wants the core.
 
     A training beside it then costs a visitor's dial nothing, as measured. Where threads have no priority of their own,
     which is anywhere but on Linux, nothing is changed.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LIMITS.nice)

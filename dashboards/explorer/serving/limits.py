@@ -48,6 +48,8 @@ class Limits:
         messages_per_second: of a stage, on average; what comes beyond is not heard.
         unused_seconds: after which a session whose page never connected gives its place back; that of a page that was
             closed does at the next look.
+        nice: how far threads of trainings, curves and tabs stand back on Linux, as of the command ``nice``. Beside
+            other programs that keep all cores busy, threads of 19 wait for very long.
     """
 
     sessions: int = 1000
@@ -61,6 +63,7 @@ class Limits:
     message_bytes: int = 20 * 2**20
     messages_per_second: int = 1000
     unused_seconds: int = 15
+    nice: int = 19
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Limits:

@@ -25,8 +25,9 @@ from torch.optim.swa_utils import AveragedModel
 from sciml_fm_core.data.arrays import ArrayFile
 from sciml_fm_core.evaluation.metrics import relative_error
 from sciml_fm_core.models.fno import FNO, FNOConfig
-from sciml_fm_core.physics import five_point
 from sciml_fm_core.physics.reflection import even, odd
+
+from . import five_point
 
 EXPONENT, INVERSE_LENGTH = 2.75, 9.3
 """Spectrum ``(pi^2 |k|^2 + tau^2)^-alpha`` of the Gaussian field (in cosines), fitted to the correlation of the set."""

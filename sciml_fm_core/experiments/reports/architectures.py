@@ -1,10 +1,33 @@
-"""The findings of the notebook `architectures`."""
+"""The figures, numbers and findings of the notebook `architectures`."""
 
 from __future__ import annotations
 
 from sciml_fm_core.models.base import MODELS
-from sciml_fm_core.study.analysis import error_of
-from sciml_fm_core.study.questions import architecture_table
+from sciml_fm_core.study.analysis import Form, error_of, percent, table
+from sciml_fm_core.study.figures import error_curves
+
+from .shared import Figures, Records, cells_of, common_counts, groups
+
+
+def figures(records: Records) -> Figures:
+    """Error against examples of each architecture."""
+    task = f"{records[0]['parent']} to {records[0]['task']}"
+    names = {name: model.__name__ for name, model in MODELS.items()}
+    drawn = error_curves(
+        records, lambda r: f"{names[r['architecture']]}, {r['start']}", task, colour=lambda r: r["architecture"]
+    )
+    return {"curves": drawn}
+
+
+def numbers(records: Records, form: Form = percent) -> str:
+    """Errors of each architecture, and what its pre-training took."""
+    counts, rows = common_counts(records), []
+    columns = [*(("fine-tuned", count) for count in (0, *counts)), ("from scratch", counts[-1])]
+    for (name,), own in groups(records, "architecture"):
+        cost = f"{own[0]['pretraining_examples']:,} in {own[0]['pretraining_seconds']:.0f} s"
+        rows.append([f"`{name}`", f"{own[0]['parameters']:,}", cost, *cells_of(own, columns, form)])
+    header = ["network", "parameters", "pre-training examples", *(f"{start}, {count:,}" for start, count in columns)]
+    return table(header, rows)
 
 
 def findings(records: list[dict]) -> list[str]:
@@ -22,7 +45,7 @@ def findings(records: list[dict]) -> list[str]:
         return [names[a] for a in sorted(names, key=lambda a: error(a, start, examples))]
 
     sentences = [
-        architecture_table(records, "{:.2%}".format),
+        numbers(records, "{:.2%}".format),
         f"Zero-shot, {ranked('fine-tuned', 0)[0]} is ahead of {' and '.join(ranked('fine-tuned', 0)[1:])}; "
         f"fine-tuned on {most:,} examples, {ranked('fine-tuned', most)[0]} is. The order "
         + ("stays the same." if ranked("fine-tuned", 0) == ranked("fine-tuned", most) else "changes."),

@@ -1,11 +1,46 @@
-"""The findings of the notebook `q1_downstream_data`."""
+"""The figures, numbers and findings of the notebook `q1_downstream_data`."""
 
 from __future__ import annotations
 
 import itertools
 
-from sciml_fm_core.study.analysis import examples_to_reach, median_errors, select
-from sciml_fm_core.study.questions import TOLD
+from sciml_fm_core.physics.system import PRETRAINING
+from sciml_fm_core.physics.tasks import PAPER_TASKS
+from sciml_fm_core.study.analysis import Form, examples_to_reach, median_errors, percent, select, table
+from sciml_fm_core.study.experiments import PRINTED
+from sciml_fm_core.study.figures import error_curves, strip
+
+from .shared import TOLD, Figures, Records, cells_of, groups
+
+LEVELS = (0.05, 0.02, 0.01)
+"""Errors that the examples are counted for."""
+
+
+def figures(records: Records) -> Figures:
+    """Error against examples at the medium shifts of SYS-1 and of SYS-2, and how their dials are distributed."""
+    figures: Figures = {}
+    for name, system in (("sys-1", "poisson"), ("sys-2", "advection_diffusion")):
+        trained, task = PAPER_TASKS[system][PRETRAINING], PAPER_TASKS[system]["medium"]
+        own = select(records, task=task)
+        figures[name] = error_curves(
+            own, lambda r: f"{r['start']}, {TOLD[r['recipe']]}", f"{trained} to {task}", printed=PRINTED.get(task, {})
+        )
+        figures[f"{name}_dial"] = strip(trained, [task])
+    return figures
+
+
+def numbers(records: Records, form: Form = percent) -> str:
+    """Errors by examples, and the examples that `LEVELS` take, empty where they are not reached."""
+    counts, rows = sorted({record["examples"] for record in records}), []
+    for (task, recipe, parent), both in groups(records, "task", "recipe", "shipped_parent"):
+        for start in ("fine-tuned", "from scratch"):
+            own = select(both, start=start)
+            enough = [examples_to_reach(own, level) for level in LEVELS]
+            cells = cells_of(own, [(start, count) for count in counts], form)
+            name = f"`{parent or recipe}`"
+            rows.append([task, name, start, *cells, *("" if e is None else f"{e:,.0f}" for e in enough)])
+    header = ["task", "operator", "start", *(f"{count:,} examples" for count in counts)]
+    return table([*header, *(f"for {100 * level:g} %" for level in LEVELS)], rows)
 
 
 def reached(curve, level):

@@ -1,18 +1,45 @@
-"""The findings of the notebook `q2_model_size`."""
+"""The figures, numbers and findings of the notebook `q2_model_size`."""
 
 from __future__ import annotations
 
 import itertools
 
-from sciml_fm_core.study.analysis import error_of, select
-from sciml_fm_core.study.questions import size_table
+from sciml_fm_core.study.analysis import Form, error_of, percent, select, table
+from sciml_fm_core.study.figures import error_panels
+
+from .shared import Figures, Records, cells_of, columns_of, common_counts, groups
+
+
+def figures(records: Records) -> Figures:
+    """Error against examples for networks of several sizes."""
+
+    def parameters(record: dict) -> str:
+        return f"{record['parameters'] / 1000:,.0f} thousand"
+
+    drawn = error_panels(
+        records,
+        lambda r: f"{r['parent']} to {r['task']}",
+        lambda r: f"{parameters(r)}, {r['start']}",
+        colour=parameters,
+    )
+    return {"curves": drawn}
+
+
+def numbers(records: Records, form: Form = percent) -> str:
+    """Errors of each size, before and after fine-tuning, and from scratch."""
+    columns, names = columns_of(common_counts(records))
+    rows = [
+        [task, size, f"{own[0]['parameters']:,}", *cells_of(own, columns, form)]
+        for (task, size), own in groups(records, "task", "size")
+    ]
+    return table(["task", "size", "parameters", *names], rows)
 
 
 def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
     sizes = list(dict.fromkeys(record["size"] for record in records))
     most = max(record["examples"] for record in records)
-    sentences = [size_table(records, "{:.2%}".format)]
+    sentences = [numbers(records, "{:.2%}".format)]
     sentences += [
         f"With {most:,} examples; each was pre-trained on {records[0]['pretraining_examples']:,}, with one seed."
     ]

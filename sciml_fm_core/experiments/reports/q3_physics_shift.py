@@ -1,10 +1,41 @@
-"""The findings of the notebook `q3_physics_shift`."""
+"""The figures, numbers and findings of the notebook `q3_physics_shift`."""
 
 from __future__ import annotations
 
+from sciml_fm_core.physics.system import PRETRAINING
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
-from sciml_fm_core.study.analysis import error_of, savings, select
-from sciml_fm_core.study.questions import SHIFTS
+from sciml_fm_core.study.analysis import Form, error_of, percent, savings, select, table
+from sciml_fm_core.study.figures import error_panels, savings_figure, strip
+
+from .shared import Figures, Records, cells_of, columns_of, common_counts, groups
+
+SHIFTS = ("none", "mild", "medium", "large")
+
+
+def figures(records: Records) -> Figures:
+    """For SYS-1 and SYS-2: error against examples at each shift, the examples saved, and how dials are distributed."""
+    figures: Figures = {}
+    for name, system in (("sys-1", "poisson"), ("sys-2", "advection_diffusion")):
+        trained, shifts = PAPER_TASKS[system][PRETRAINING], {PAPER_TASKS[system][shift]: shift for shift in SHIFTS}
+        own = [r for r in select(records, recipe="dimensionless") if r["task"] in shifts]
+
+        def titled(record: dict, shifts: dict[str, str] = shifts) -> str:
+            return f"{shifts[record['task']]} {record['task']}"
+
+        figures[name] = error_panels(own, titled, lambda r: r["start"])
+        figures[f"{name}_saved"] = savings_figure(own, titled, trained)
+        figures[f"{name}_dial"] = strip(trained, list(shifts))
+    return figures
+
+
+def numbers(records: Records, form: Form = percent) -> str:
+    """Errors at each shift; zero-shot alone for the paper's recipe and the mixture conditioned on the symbol."""
+    columns, names = columns_of(common_counts(select(records, recipe="dimensionless")))
+    rows = []
+    for (task,), of_task in groups(records, "task"):
+        own, *others = (select(of_task, recipe=recipe) for recipe in ("dimensionless", "paper", "symbol"))
+        rows.append([task, *cells_of(own, columns, form), *(cells_of(other, columns[:1], form)[0] for other in others)])
+    return table(["task", *names, "`sys-1-paper`, zero-shot", "`symbol`, zero-shot"], rows)
 
 
 def overlap(label, pretraining):

@@ -1,10 +1,18 @@
-"""The findings of the notebook `seeds`."""
+"""The figures and findings of the notebook `seeds`."""
 
 from __future__ import annotations
 
 import statistics
 
 from sciml_fm_core.study.analysis import select, table
+from sciml_fm_core.study.figures import error_panels
+
+from .shared import Figures, Records
+
+
+def figures(records: Records) -> Figures:
+    """Error against examples over several seeds, by task."""
+    return {"tasks": error_panels(records, lambda r: r["task"], lambda r: r["start"])}
 
 
 def findings(records: list[dict]) -> list[str]:

@@ -7,7 +7,9 @@ from statistics import median
 from sciml_fm_core.experiments.ranks import area_under_roc, roc_curve
 from sciml_fm_core.experiments.training_range.runs import NAMES, pooled
 from sciml_fm_core.study.analysis import select, table, verdict_sentences
-from sciml_fm_core.study.figures import Drawing, panels, roc_curves, score_points
+from sciml_fm_core.study.figures import Drawing, panels
+
+from .scores import roc_curves, score_points
 
 SCORES = {score: NAMES[score] for score in ("flag", "dial", "residual")}
 BESIDE = {score: NAMES[score] for score in ("flag", "spread", "both", "residual")}

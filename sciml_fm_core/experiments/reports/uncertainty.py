@@ -7,7 +7,9 @@ from statistics import median
 from sciml_fm_core.experiments.uncertainty.runs import METHODS, SHARE
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS
 from sciml_fm_core.study.analysis import select, table, verdict_sentences
-from sciml_fm_core.study.figures import Drawing, panels, score_points
+from sciml_fm_core.study.figures import Drawing, panels
+
+from .scores import score_points
 
 
 def figures(records: list[dict]) -> dict[str, Drawing]:

@@ -1,11 +1,48 @@
-"""The findings of the notebook `unseen`."""
+"""The figures, numbers and findings of the notebook `unseen`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sciml_fm_core.physics.tasks import Task
-from sciml_fm_core.study.analysis import error_of, select
+from sciml_fm_core.study.analysis import Form, error_of, median_errors, percent, select, table
 from sciml_fm_core.study.experiments import UNSEEN
-from sciml_fm_core.study.questions import TOLD, unseen_table
+from sciml_fm_core.study.figures import Drawing, error_panels
+
+from .shared import TOLD, Figures, Records, cells_of, columns_of, common_counts, groups
+
+
+def figures(records: Records) -> Figures:
+    """Error against examples on each of the paper's systems held out, and on the equations beside them."""
+    beside = [record for record in records if record["task"] in UNSEEN]
+    apart = [record for record in records if record["task"] not in UNSEEN]
+    held_out = select(apart, pretraining_examples=min(record["pretraining_examples"] for record in apart))
+
+    def told(record: dict) -> str:
+        return TOLD[record["recipe"]]
+
+    def panelled(own: Records, title: Callable[[dict], str]) -> Drawing:
+        return error_panels(own, title, lambda r: f"{told(r)}, {r['start']}", columns=2, colour=told)
+
+    return {
+        "held_out": panelled(held_out, lambda r: f"{r['task']} after {r['parent']}"),
+        "beside": panelled(beside, lambda r: Task.parse(r["task"]).system.title),
+    }
+
+
+def numbers(records: Records, form: Form = percent) -> str:
+    """Errors before and after fine-tuning, and from scratch, with the ratio of the last two of each."""
+    counts, rows = common_counts(records), []
+    columns, tuned_columns = columns_of(counts)[0], len(counts) + 1
+    for (parent, recipe, task, seen), own in groups(records, "parent", "recipe", "task", "pretraining_examples"):
+        tuned = select(own, start="fine-tuned")
+        twin = select(records, start="from scratch", recipe=recipe, task=task)
+        ratio = f"{median_errors(tuned)[counts[-1]] / median_errors(twin)[counts[-1]]:.2f}"
+        cells = [*cells_of(tuned, columns[:tuned_columns], form), *cells_of(twin, columns[tuned_columns:], form)]
+        rows.append([f"{seen:,} of {parent}", f"`{recipe}`", task, *cells, ratio])
+    header = ["pre-trained on", "recipe", "measured on", "0", *map(str, counts), *(f"scratch, {n}" for n in counts)]
+    return table([*header, f"ratio at {counts[-1]}"], rows)
+
 
 RECIPES = ("symbol-composed", "symbol", "dimensionless")
 
@@ -34,7 +71,7 @@ def findings(records: list[dict]) -> list[str]:
         """How many times smaller than from scratch the error is after fine-tuning, with the most examples."""
         return error(task, recipe, "from scratch", most) / error(task, recipe, "fine-tuned", most)
 
-    sentences = [unseen_table(records, "{:.2%}".format)]
+    sentences = [numbers(records, "{:.2%}".format)]
     of_paper = list(dict.fromkeys(record["task"] for record in held_out))
     third = {recipe: [task for task in of_paper if gain(task, recipe) >= 3] for recipe in RECIPES}
     solved = {recipe: [task for task in of_paper if error(task, recipe, "fine-tuned", 0) < 0.1] for recipe in RECIPES}

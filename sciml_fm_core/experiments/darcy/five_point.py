@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .krylov import Solved, conjugate_gradients, in_chunks
+from sciml_fm_core.physics.krylov import Solved, conjugate_gradients, in_chunks
 
 _POINTS = 2**18
 
