@@ -454,7 +454,7 @@ def rollout_conclusion(records: Sequence[dict]) -> str:
         for record in select(records, kind="rollout")
         if record["parent"]
     ]
-    claim = f"that over {records[0]['steps']} steps {percent(MOST)} stay finite and keep their spectrum"
+    claim = f"the goal that {percent(MOST)} stay finite over {records[0]['steps']} steps and keep their spectrum"
     return "\n\n".join(verdict_sentences(verdicts, of=claim))
 
 
@@ -536,7 +536,7 @@ def transfer_verdicts(records: Sequence[dict]) -> dict[str, list[tuple[str, bool
         found, task = said.setdefault(step["task"], []), step["task"]
         solver = solver_at(records, task, step["error"])
         wins = solver is None or solver["milliseconds"] > step["milliseconds"]
-        found.append((f"the solver takes longer than {step['taken by']} at its error after one step", wins))
+        found.append((f"a step takes less time than the solver to its error ({step['taken by']})", wins))
     for task, found in said.items():
         untouched, alone = (
             {r["seed"]: r["mean_errors"][-1] for r in select(records, kind="rollout", task=task, parent=parent)}
