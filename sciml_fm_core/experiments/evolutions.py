@@ -517,8 +517,8 @@ def few_trajectories_table(records: Sequence[dict]) -> str:
                 rows.append([task, str(count), start, *cells])
         for parent, start in ((PARENT, "pre-trained"), ("", "the cheap step alone")):
             runs = select(records, kind="rollout", task=task, parent=parent)
-            cells = spread([run["single_step"] for run in runs]), spread([run["mean_errors"][-1] for run in runs])
-            rows.append([task, "0", start, *cells])
+            errors = [[run["single_step"], run["mean_errors"][-1]] for run in runs]
+            rows.append([task, "0", start, *map(spread, zip(*errors, strict=True))])
     return table(["task", "trajectories", "start", "one step", "after 10 steps"], rows)
 
 
