@@ -280,7 +280,11 @@ def pretrain(
     ] = None,
     output: Annotated[Path, _option("Bundle to write.")] = Path("operator.safetensors"),
     recipe: Annotated[
-        str | None, _option(f"One of {', '.join(RECIPES)}; dimensionless, or fields where there is no symbol.")
+        str | None,
+        _option(
+            f"One of {', '.join(RECIPES)}; dimensionless where not given, or without a symbol step for an evolution, "
+            "else fields."
+        ),
     ] = None,
     architecture: Annotated[str, _option(f"One of {', '.join(MODELS)}.")] = "fno",
     size: Annotated[
@@ -298,7 +302,7 @@ def pretrain(
     loss: Loss = None,
     steps: Annotated[int, _option("Optimiser steps.")] = 5000,
     batch_size: Annotated[int | None, _option("Examples in a batch; the recipe's where not given.", least=1)] = None,
-    learning_rate: Annotated[float | None, _option("The recipe's where not given.")] = None,
+    learning_rate: Annotated[float | None, _option("Learning rate at the start; the recipe's where not given.")] = None,
     resolution: Annotated[
         str | None,
         _option("Points, or a schedule such as '0:32,0.7:64'; 64, or the grid of the data, where not given."),
@@ -327,7 +331,10 @@ def pretrain(
     precision: Annotated[str, _option(f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
     validation_count: Annotated[
         int | None,
-        _option("Validation examples of each task that are drawn or held out; 256 where not given.", least=0),
+        _option(
+            "Validation examples of each task, drawn or held out, or a trajectory for 16 of them; 256 where not given.",
+            least=0,
+        ),
     ] = None,
     test_count: Annotated[
         int | None, _option("Test examples for the card; 512, or all of a file, where not given; 0 for none.", least=0)
@@ -543,7 +550,7 @@ def adapt(
         str | None, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'; with --data, it need not be said.")
     ] = None,
     examples: Annotated[
-        int | None, _option("Downstream examples; 64, or all of a file, where not given.", least=1)
+        int | None, _option("Downstream examples; 64, or 16 trajectories, or all of a file, where not given.", least=1)
     ] = None,
     data: Annotated[
         Path | None, _option("Dataset file or file of fields to adapt to; else examples are drawn.")
@@ -564,7 +571,7 @@ def adapt(
     scratch: Annotated[bool, _option("Start from random weights instead.", "--scratch")] = False,
     physics: Annotated[bool, _option("Use no labels: fresh sources and the equation.", "--physics")] = False,
     steps: Annotated[int | None, _option("Optimiser steps; 200 where not given, 300 by --physics.")] = None,
-    learning_rate: Annotated[float | None, _option("1e-3 where not given, 3e-3 by --physics.")] = None,
+    learning_rate: Annotated[float | None, _option("Learning rate; 1e-3 where not given, 3e-3 by --physics.")] = None,
     loss: Loss = None,
     grid: Annotated[bool, _option("Try five learning rates, 1e-4 to 1e-2.", "--grid")] = False,
     resolution: Annotated[
@@ -572,7 +579,8 @@ def adapt(
     ] = None,
     batch_size: Annotated[int | None, _option("Examples in a step; at most all of them.", least=1)] = None,
     validation_count: Annotated[
-        int | None, _option("Validation examples; 64, or those of a file of fields, where not given.", least=1)
+        int | None,
+        _option("Validation examples; 64, or 8 trajectories, or those of a file of fields, where not given.", least=1),
     ] = None,
     test_count: Annotated[
         int | None,
@@ -629,8 +637,8 @@ def adapt(
     if steps is None:
         steps = UNLABELLED.steps if physics else 200
     config = TrainConfig(steps=steps, learning_rate=learning_rate, loss=loss, validate_every=max(1, steps // 20))
-    if physics:
-        unlabelled_config(config)
+    if physics and chosen is not None:
+        unlabelled_config(config, chosen.system)
     steps_taken = chosen is not None and data is None and isinstance(pretrained.normalization, StepNormalization)
     unrolled = _unrolled(rollout, noise, push_forward, steps_taken and not physics)
     rolled: dict[str, Any] = {} if unrolled is None else {"unrolled": unrolled}

@@ -99,19 +99,29 @@ def place(
         Source of shape (n, n).
 
     Raises:
-        ValueError: if there is no Gaussian, a value is not finite, or all amplitudes are zero.
+        ValueError: if there is no Gaussian, a value is not finite, all amplitudes are zero, or nothing of the Gaussians
+            is on the grid, because they are too narrow or cancel.
     """
     rows = torch.tensor([tuple(map(float, row)) for row in gaussians], dtype=torch.float64, device="cpu")
     if rows.ndim != 2 or rows.shape[1] != 3 or not torch.isfinite(rows).all() or not rows[:, 2].any():
         raise ValueError(
             f"gaussians: expected at least one row of finite (x, y, amplitude) with amplitude not 0, got {gaussians!r}"
         )
-    source = placed(rows, n, width)
+    source = _sum_of(rows, n, width)
+    largest = source.abs().amax()
+    if not (width > 0 and largest > 1e-12 * rows[:, 2].abs().amax()):  # what is left of those that cancel is rounding
+        raise ValueError(f"gaussians: expected some that {n} points show and that do not cancel, got {gaussians!r}")
+    source = source / largest
     return (source - source.mean() if zero_mean else source).to(dtype)
 
 
 def placed(rows: Tensor, n: int, width: float = SIGMA) -> Tensor:
     """`place` of rows (gaussians, 3) in float64, without checks, and without a mean of zero; shape (n, n)."""
+    source = _sum_of(rows, n, width)
+    return source / source.abs().amax(dim=(-2, -1))
+
+
+def _sum_of(rows: Tensor, n: int, width: float) -> Tensor:
     points = torch.arange(n, dtype=torch.float64, device="cpu") / n
 
     def profiles(centres: Tensor) -> Tensor:
@@ -119,5 +129,4 @@ def placed(rows: Tensor, n: int, width: float = SIGMA) -> Tensor:
         offset = offset - torch.round(offset)  # nearest image on the torus
         return torch.exp(-(offset**2) / (2 * width**2))
 
-    source = torch.einsum("g,gy,gx->yx", rows[:, 2], profiles(rows[:, 1]), profiles(rows[:, 0]))
-    return source / source.abs().amax(dim=(-2, -1))
+    return torch.einsum("g,gy,gx->yx", rows[:, 2], profiles(rows[:, 1]), profiles(rows[:, 0]))

@@ -193,6 +193,12 @@ def _rolled(operator: Operator, system: System, given: Trajectories, function: L
     return torch.stack(steps).mean(dim=0)
 
 
+def check_residual(loss: str | None, system: System) -> None:
+    """Raise ValueError where a loss is a residual of an equation of which none is known, before anything is drawn."""
+    if loss in (residual.__name__, physics.__name__) and not isinstance(system, VariableSystem):
+        spectral(system)
+
+
 def check_kept(sets: Sequence[tuple[System, Reader]], loss: str, name: str) -> None:
     """Raise ValueError where a loss leaves out every example."""
     if not sets:

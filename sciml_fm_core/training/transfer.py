@@ -400,7 +400,9 @@ def fine_tune(
     if (data is None) == (unlabelled is None):
         raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
     # what is left open is not the recipe's, which is for pre-training, but for the loss
-    config = (config if unlabelled is None else unlabelled_config(config)) or TrainConfig(steps=200, validate_every=10)
+    if unlabelled is not None:
+        config = unlabelled_config(config, unlabelled.system)
+    config = config or TrainConfig(steps=200, validate_every=10)
     loss = recipe_of(operator).loss
     config = config.completed(learning_rate=ADAPT_LEARNING_RATE, loss=loss, warmup=0, composed=0.0)
     device = operator.device
