@@ -45,8 +45,8 @@ from .evaluation.rollouts import rollout as rollout_of
 from .files import check_folder, check_output, find_file, user_path
 from .locks import command_line, lock_output
 from .messages import one_line
-from .models.base import AUTO, MODELS, find_model
-from .models.export import export_solver
+from .models.base import MODELS, find_model
+from .models.export import ANY, export_solver
 from .models.fno import SIZES
 from .models.normalization import StepNormalization
 from .models.operator import Operator, load_operator, read_header, shipped_adaptations, shipped_operators
@@ -58,7 +58,6 @@ from .physics.tasks import Task
 from .schema import without_infinity
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
-from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.registry import find_experiment, results
@@ -281,7 +280,11 @@ def pretrain(
     ] = None,
     output: Annotated[Path, _option("Bundle to write.")] = Path("operator.safetensors"),
     recipe: Annotated[
-        str | None, _option(f"One of {', '.join(RECIPES)}; dimensionless, or fields where there is no symbol.")
+        str | None,
+        _option(
+            f"One of {', '.join(RECIPES)}; dimensionless where not given, or without a symbol step for an evolution, "
+            "else fields."
+        ),
     ] = None,
     architecture: Annotated[str, _option(f"One of {', '.join(MODELS)}.")] = "fno",
     size: Annotated[
@@ -299,7 +302,7 @@ def pretrain(
     loss: Loss = None,
     steps: Annotated[int, _option("Optimiser steps.")] = 5000,
     batch_size: Annotated[int | None, _option("Examples in a batch; the recipe's where not given.", least=1)] = None,
-    learning_rate: Annotated[float | None, _option("The recipe's where not given.")] = None,
+    learning_rate: Annotated[float | None, _option("Learning rate at the start; the recipe's where not given.")] = None,
     resolution: Annotated[
         str | None,
         _option("Points, or a schedule such as '0:32,0.7:64'; 64, or the grid of the data, where not given."),
@@ -328,7 +331,10 @@ def pretrain(
     precision: Annotated[str, _option(f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
     validation_count: Annotated[
         int | None,
-        _option("Validation examples of each task that are drawn or held out; 256 where not given.", least=0),
+        _option(
+            "Validation examples of each task, drawn or held out, or a trajectory for 16 of them; 256 where not given.",
+            least=0,
+        ),
     ] = None,
     test_count: Annotated[
         int | None, _option("Test examples for the card; 512, or all of a file, where not given; 0 for none.", least=0)
@@ -452,11 +458,8 @@ def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, aske
 def _smallest_grid(architecture: str, size: str, grids: list[Resolution]) -> int:
     """Fewest points in each direction of a network that is not built yet."""
     model = find_model(architecture)
-    if size not in (*model.sizes, AUTO):
-        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
     with torch.device("meta"):
-        sized = model.fitted(grids) if size == AUTO else model.sizes[size]
-        return model(model.config_type(1, **sized)).smallest_grid
+        return model(model.config_type(1, **model.sized(size, grids))).smallest_grid
 
 
 def _layout_of(
@@ -547,7 +550,7 @@ def adapt(
         str | None, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'; with --data, it need not be said.")
     ] = None,
     examples: Annotated[
-        int | None, _option("Downstream examples; 64, or all of a file, where not given.", least=1)
+        int | None, _option("Downstream examples; 64, or 16 trajectories, or all of a file, where not given.", least=1)
     ] = None,
     data: Annotated[
         Path | None, _option("Dataset file or file of fields to adapt to; else examples are drawn.")
@@ -568,7 +571,7 @@ def adapt(
     scratch: Annotated[bool, _option("Start from random weights instead.", "--scratch")] = False,
     physics: Annotated[bool, _option("Use no labels: fresh sources and the equation.", "--physics")] = False,
     steps: Annotated[int | None, _option("Optimiser steps; 200 where not given, 300 by --physics.")] = None,
-    learning_rate: Annotated[float | None, _option("1e-3 where not given, 3e-3 by --physics.")] = None,
+    learning_rate: Annotated[float | None, _option("Learning rate; 1e-3 where not given, 3e-3 by --physics.")] = None,
     loss: Loss = None,
     grid: Annotated[bool, _option("Try five learning rates, 1e-4 to 1e-2.", "--grid")] = False,
     resolution: Annotated[
@@ -576,7 +579,8 @@ def adapt(
     ] = None,
     batch_size: Annotated[int | None, _option("Examples in a step; at most all of them.", least=1)] = None,
     validation_count: Annotated[
-        int | None, _option("Validation examples; 64, or those of a file of fields, where not given.", least=1)
+        int | None,
+        _option("Validation examples; 64, or 8 trajectories, or those of a file of fields, where not given.", least=1),
     ] = None,
     test_count: Annotated[
         int | None,
@@ -633,8 +637,8 @@ def adapt(
     if steps is None:
         steps = UNLABELLED.steps if physics else 200
     config = TrainConfig(steps=steps, learning_rate=learning_rate, loss=loss, validate_every=max(1, steps // 20))
-    if physics:
-        unlabelled_config(config)
+    if physics and chosen is not None:
+        unlabelled_config(config, chosen.system)
     steps_taken = chosen is not None and data is None and isinstance(pretrained.normalization, StepNormalization)
     unrolled = _unrolled(rollout, noise, push_forward, steps_taken and not physics)
     rolled: dict[str, Any] = {} if unrolled is None else {"unrolled": unrolled}
@@ -875,13 +879,13 @@ def export(
     name: Annotated[str, typer.Argument(help="Shipped operator or bundle; or a system, for its exact solver.")],
     output: Annotated[Path, _option("File to write, .onnx; or .pt2 with --program.")],
     system: Annotated[str | None, _option("Which system is meant, of an operator for several.")] = None,
-    resolution: Annotated[str, _option("Points in each direction, or such as 48x40.")] = "128",
+    resolution: Annotated[str, _option("Points in each direction, or such as 48x40; any for every even grid.")] = "128",
     half: Annotated[bool, _option("Store the weights as float16.")] = False,
     program: Annotated[bool, _option("Write a program of torch.export (.pt2) instead of ONNX.")] = False,
     threads: Threads = None,
 ) -> None:
     """Write an operator, or the solver of a system, as a file that runs without this package; see docs/export.md."""
-    wanted, points = ".pt2" if program else ".onnx", parse_resolution(resolution)
+    wanted, points = ".pt2" if program else ".onnx", resolution if resolution == ANY else parse_resolution(resolution)
     if output.suffix != wanted:
         raise ValueError(f"--output: expected a name that ends in {wanted}, got {output}; choose another, or --program")
     file = find_file(name, shipped_operators() | shipped_adaptations(), "operator")
@@ -901,7 +905,7 @@ def export(
 @_command()
 def study(
     experiments: Annotated[list[str] | None, typer.Argument(help="Such as q1_downstream_data; all if none.")] = None,
-    budget: Annotated[str, _option(f"One of {', '.join(BUDGETS)}.")] = "laptop",
+    budget: Annotated[str, _option("One of smoke, laptop, gpu, paper.")] = "laptop",
     folder: Annotated[Path, _option("Where records are kept; what is there is not done again.")] = Path("runs/study"),
     output: Annotated[Path | None, _option("Table of all records to write, CSV.")] = None,
     rerun: Annotated[bool, _option("Compute also what ships with the package.", "--rerun")] = False,
@@ -916,6 +920,8 @@ def study(
     Those whose records are of another kind, such as physics_loss, are run where they are named. Several of these
     commands may work on one folder, and share the runs out among them.
     """
+    from .experiments.paper import EXPERIMENTS
+
     if scheduler:
         _refuse("with --scheduler, whose workers compute", {"processes": processes if processes > 1 else None})
     names = list(experiments or EXPERIMENTS)

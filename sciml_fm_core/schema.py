@@ -23,7 +23,7 @@ import math
 import os
 import reprlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -181,6 +181,27 @@ def _checked(hint: Any, value: Any, where: str, finite: bool) -> Any:
 
 def _wrong(kind: type, value: Any, where: str) -> ValueError:
     return ValueError(f"{where}: expected {_NAMES[kind]}, got {reprlib.repr(value)}")
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise ValueError where a value is none of the choices.
+
+    >>> check_choice("split", "dev", ("train", "test"))
+    Traceback (most recent call last):
+    ValueError: split: expected one of train, test, got 'dev'
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{what}: expected one of {', '.join(choices)}, got {reprlib.repr(value)}")
+
+
+def look_up(what: str, name: str, known: Mapping[str, T]) -> T:
+    """What is known by a name; ValueError as `check_choice`."""
+    check_choice(what, name, known)
+    return known[name]
 
 
 # What goes in ---------------------------------------------------------------------------------------------------------

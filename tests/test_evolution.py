@@ -438,13 +438,13 @@ def test_a_state_that_blows_up_is_said_to():
 @pytest.mark.parametrize(
     ("name", "coefficients", "message"),
     [
-        ("kuramoto_sivashinsky", (0.0, 1.0), "size: .* above 0"),
-        ("swift_hohenberg", (0.5, 0.5, -1.0, 1.0), "size: .* above 0"),
+        ("kuramoto_sivashinsky", (0.0, 1.0), "expects a size above 0"),
+        ("swift_hohenberg", (0.5, 0.5, -1.0, 1.0), "expects a size above 0"),
         ("porous_medium", (-1.0, 0.02), "exponent: .* m >= 0"),
         ("porous_medium", (1.0, 1e4), "steps would be needed"),
         ("burgers", (0.01, 1.0), "expects shape"),
-        ("burgers", (0.01, 1.0, -0.5), "time of at least 0"),
-        ("hyper_diffusion", (1e-6, -0.5), "time of at least 0"),
+        ("burgers", (0.01, 1.0, -0.5), "time: burgers expects at least 0"),
+        ("hyper_diffusion", (-1e-6, 0.5), "hyper_diffusivity: .* at least 0"),
     ],
 )
 def test_bad_coefficients_are_named(name, coefficients, message):

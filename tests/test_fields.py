@@ -163,6 +163,9 @@ def test_a_force_beside_trajectories(tmp_path):
     file = open_fields(path, "force,velocity", "velocity", time=Times(targets=3))
     check(file, np.concatenate([UV, TIMES[:, :1]], axis=1), TIMES[:, 3:4])
     assert describe(path).layout == Layout("force,velocity", "velocity", time=Times(slide=True))
+    path = hdf5(tmp_path / "few.h5", force=UV, velocity=TIMES[:, :2, None])
+    with pytest.raises(ValueError, match=r"force: .* whether 2 is the number of times or of channels is not sure"):
+        open_fields(path, "force,velocity", "velocity", time=Times())
 
 
 def test_channels_last_in_npz(tmp_path):
@@ -488,7 +491,7 @@ BAD = {
         "a: expected a dense tensor",
     ),
     "an external link": ("own.h5", linked, "a: a link to a in another file, other.h5; name that itself, or save"),
-    "external": ("own.h5", elsewhere, "a: its values are in another file, .*raw; save them in this one"),
+    "external": ("own.h5", elsewhere, "a: its values are in other files; save them in this one"),
     "unwritten": ("own.h5", unwritten, "a: was never written"),
     "packed": ("own.h5", packed, "a: packed by scale_factor and add_offset; save the values themselves"),
     "NaN": (

@@ -167,6 +167,7 @@ def test_a_dataset_of_ours_needs_no_task(run, tmp_path):
     (("pretrain", "SYS-1(1,5)", "--system", "SYS-1"), "--system has no effect without --data"),
     (("adapt", "sys-1", "SYS-1(5,10)", "--grid", "--learning-rate", 1e-3), "--grid tries five learning rates"),
     (("adapt", "evolutions", "NS(1e-4,2e-4)", "--no-symmetries"), "trajectories are turned and mirrored"),
+    (("adapt", "evolutions", "NS(1e-4,2e-4)", "--physics"), "navier_stokes: no Fourier symbol is known of it"),
     (("adapt", "evolutions", "NS(1e-4,2e-4)", "--resolution", "0:32,0.5:64"), "and stay on one grid"),
     (("pretrain", "SYS-1(1,5)", "--resolution", "0:16,0:32"), "resolution: expected points or a schedule"),
     (("evaluate", "sys-1", "SYS-1(1,5)", "--system", "SYS-1"), "--system has no effect without --data"),

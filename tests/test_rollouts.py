@@ -210,6 +210,20 @@ class TestBatches:
         size = rollout_errors(noisy.source, plain.source)
         assert 0.05 < size.mean() < 0.12
 
+    def test_processes_share_a_batch(self):
+        make = lambda share: FreshTrajectories(  # noqa: E731
+            [NS, BURGERS, LINEAR], 8, Unrolled(1, noise=0.1), resolution=16, pool=3, length=2, share=share
+        )
+        (whole,) = make((0, 1)).rolled(1, 0.0)
+        parts = [make((rank, 2)).rolled(1, 0.0)[0] for rank in (0, 1)]
+        sizes = [[examples.size for _, examples in each] for each in (whole, *parts)]
+        assert sizes[0] == [sum(both) for both in zip(*sizes[1:], strict=True)] == [3, 2, 3]
+        assert sum(sizes[1]) == sum(sizes[2])
+        joined = torch.cat([each[0][1].source for each in parts])
+        assert torch.equal(joined.sum(0), whole[0][1].source[[0, 2, 1]].sum(0))
+        with pytest.raises(ValueError, match="a multiple of the number of processes"):
+            make((0, 3))
+
     def test_what_cannot_be_is_said(self):
         with pytest.raises(ValueError, match="no evolution"):
             FreshTrajectories([Task.parse("SYS-1(1,5)")], 4)

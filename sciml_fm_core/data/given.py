@@ -139,19 +139,14 @@ def _in_memory(data: Any, system: System | None, name: str) -> Examples:
     source, coefficients, solution, dial = (part.detach().float() for part in parts)
     if not source.numel():
         raise ValueError(f"{name}: expected at least one example, got none")
-    fields = 1 if system is None else len(system.inputs), 1 if system is None else len(system.outputs)
-    shapes = [((q,) if q > 1 else ()) for q in fields]
-    if any(
-        part.shape != (len(source), *q, *source.shape[-2:]) for part, q in zip((source, solution), shapes, strict=True)
-    ):
-        form = (
-            "one shape (count, n, n)"
-            if fields == (1, 1)
-            else f"(count, {fields[0]}, ny, nx), (count, {fields[1]}, ...)"
-        )
+    fields = (1, 1) if system is None else (len(system.inputs), len(system.outputs))
+    found, grid = (source.shape, solution.shape), source.shape[-2:]
+    if found != tuple((len(source), *([q] if q > 1 else []), *grid) for q in fields):
+        several = f"(count, {fields[0]}, ny, nx), (count, {fields[1]}, ...)"
         raise ValueError(
-            f"{name}: expected sources and solutions of {form}, got {tuple(source.shape)} and {tuple(solution.shape)}; "
-            "leave out an axis of one channel by source.squeeze(1)"
+            f"{name}: expected sources and solutions of {'one shape (count, n, n)' if fields == (1, 1) else several}, "
+            f"got {tuple(source.shape)} and {tuple(solution.shape)}; leave out an axis of one channel by "
+            "source.squeeze(1)"
         )
     try:
         coefficients, dial = coefficients.expand(len(source), coefficients.shape[-1]), dial.expand(len(source))
@@ -225,7 +220,7 @@ def rows_of(data: Reader, rows: Tensor) -> Reader:
         return replace(data, rows=data.rows[rows])
     if isinstance(data, DatasetFile | FieldsFile):
         return Rows(data, rows)
-    return data.take(rows.to(data.source.device) if isinstance(data, Examples) else rows)
+    return data.take(rows)
 
 
 def check_apart(parts: Mapping[str, Reader]) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sciml_fm_core import schema
 from sciml_fm_core.files import user_path
+from sciml_fm_core.messages import reason
 
 from .arrays import ArrayFile
-from .hdf5 import one_line
 from .splits import SPLITS
 
 SAY_TIMES = "say in a YAML which times are which, as time: {axis: first, inputs: 0, targets: 1, slide: true}"
@@ -135,5 +135,5 @@ def layout_beside(path: str | Path) -> Layout:
     try:
         text = schema.read_text(beside)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{where}: not readable ({one_line(error)}); expected YAML in UTF-8") from error
+        raise ValueError(f"{where}: not readable ({reason(error)}); expected YAML in UTF-8") from error
     return schema.read(Layout, parse_yaml(text, where), where, strict=True)

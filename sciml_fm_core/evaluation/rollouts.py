@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.evolution import Evolution
-from sciml_fm_core.physics.spectral import parseval_weights, relative_size, transform, wavenumbers
+from sciml_fm_core.physics.spectral import as_batch, parseval_weights, relative_size, shells, transform
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.trajectories import evolution
 
@@ -55,12 +55,9 @@ def rollout(
     if steps < 0:
         raise ValueError(f"steps: expected at least 0, got {steps}")
     asked = evolution(operator.normalization.resolve(system))
-    leading = torch.broadcast_shapes(state.shape[: -asked.input_axes], coefficients.shape[:-1])
-    fields = state.shape[-asked.input_axes :]
-    state = state.expand(*leading, *fields).reshape(leading.numel(), *fields)
-    rows = coefficients.expand(*leading, -1).reshape(len(state), coefficients.shape[-1])
+    state, rows, leading = as_batch(state, coefficients, asked.input_axes)
     largest = 1e6 * state.abs().flatten(1).amax(1).clamp(min=1)
-    states = state.new_full((len(state), steps + 1, *fields), torch.nan)
+    states = state.new_full((len(state), steps + 1, *state.shape[1:]), torch.nan)
     states[:, 0] = state
     going = torch.arange(len(state), device=state.device)
     for number in range(1, steps + 1):
@@ -70,7 +67,7 @@ def rollout(
         states[going, number] = found[sound]
         if not len(going):
             break
-    return states.view(*leading, steps + 1, *fields)
+    return states.view(*leading, *states.shape[1:])
 
 
 def rollout_errors(found: Tensor, exact: Tensor, field_axes: int = 2) -> Tensor:
@@ -114,8 +111,7 @@ def spectrum(field: Tensor) -> Tensor:
     3
     """
     n = field.shape[-1]
-    kx, ky = wavenumbers(n, device=field.device)
-    shell = torch.hypot(kx, ky).round().long()
+    shell = shells(n, field.device)
     energy = transform(field).abs().double().square() * parseval_weights(n, device=field.device) / n**4
     kept = (shell >= 1) & (shell <= n // 2)
     found = energy.new_zeros(*field.shape[:-2], n // 2 + 1)
