@@ -71,7 +71,8 @@ def kernel():
     def begin(folder):
         while connections:  # papermill leaves them open where the kernel is not its own
             connections.pop().stop_channels()
-        own = BlockingKernelClient(connection_file=manager.connection_file)
+        # With its manager it asks whether the process lives; a heartbeat is late where the machine is busy.
+        own = BlockingKernelClient(parent=manager, connection_file=manager.connection_file)
         own.load_connection_file()
         own.start_channels()
         own.wait_for_ready(timeout=TIMEOUT / 1000)
