@@ -487,15 +487,19 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         ),
         "rolled": shown(
             "rollout",
+            evolutions.rollout_conclusion,
             evolutions.rollout_table,
             evolutions.equal_error_table,
-            about="Medians of roll-outs on {count} test trajectories at {resolution} x {resolution}. Steps until the "
+            about="Medians of roll-outs on test trajectories at {resolution} x {resolution}. Steps until the "
             "correlation falls below 0.8; the share of roll-outs whose spectrum, a mean over the last quarter of the "
-            "steps, is within a factor of two of the trajectory's, up to half of the resolved waves.",
+            "steps, is within a factor of two of the trajectory's, up to half of the resolved waves; waves of less "
+            "than 1e-4 of the state count as nothing in both.",
         ),
         "few": shown(
             "evolution_transfer",
+            evolutions.transfer_conclusion,
             evolutions.few_trajectories_table,
+            evolutions.equal_error_table,
             about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}; from random "
             "weights with twice the steps.",
         ),

@@ -1,6 +1,7 @@
 """Fixtures shared by the tests of the core: small, deterministic, on one thread."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -39,11 +40,26 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Where several processes run the tests, those of one file share its fixtures."""
+    """Where several processes run the tests, those of one file share its fixtures, and those of the explore page it."""
     from xdist.scheduler import LoadFileScheduling
 
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "explore page" if re.search("(dashboard|player|stage)_browser.py$", file) else file
+
     config.option.loadscopereorder = False
-    return LoadFileScheduling(config, log)
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory):
+    """A server of the explore page on what ships, where a file of tests has none of its own."""
+    from test_dashboard_browser import served  # most tests need no browser
+
+    folder = tmp_path_factory.mktemp("log")
+    with served(folder, "dashboards/explore.py", SCIML_FM_OPERATORS=str(folder)) as url:
+        yield f"{url}/explore"
 
 
 @pytest.fixture(autouse=True)

@@ -140,14 +140,6 @@ def watched(browser, url, size=(1500, 1150), **options):
     assert not problems
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A server of the explore page on what ships."""
-    folder = tmp_path_factory.mktemp("log")
-    with served(folder, "dashboards/explore.py", SCIML_FM_OPERATORS=str(folder)) as url:
-        yield f"{url}/explore"
-
-
 @pytest.fixture
 def page(browser, address):
     """A fresh explore page, ready."""

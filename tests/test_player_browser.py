@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from axe import findings_in_both_themes
 from playwright.sync_api import expect
-from test_dashboard_browser import address, browser, field, percentage, shown, wait_for, watched
+from test_dashboard_browser import browser, field, percentage, shown, wait_for, watched
 
-__all__ = ["address", "browser"]  # fixtures
+__all__ = ["browser"]  # a fixture
 
 pytestmark = pytest.mark.browser
 

@@ -18,7 +18,6 @@ from explorer.lessons import FOLDER, read_lesson
 from playwright.sync_api import expect
 from test_dashboard_browser import (
     STAGE,
-    address,
     browser,
     dial,
     drag,
@@ -31,7 +30,7 @@ from test_dashboard_browser import (
     watched,
 )
 
-__all__ = ["address", "browser"]  # fixtures
+__all__ = ["browser"]  # a fixture
 
 pytestmark = pytest.mark.browser
 CONTRAST = "?system=poisson&model=sys-1&dial=10&seed=3&sparsity=0.6&result=32:8:12"
