@@ -46,7 +46,7 @@ from .files import check_folder, check_output, find_file, user_path
 from .locks import command_line, lock_output
 from .messages import one_line
 from .models.base import MODELS, find_model
-from .models.export import export_solver
+from .models.export import ANY, export_solver
 from .models.fno import SIZES
 from .models.normalization import StepNormalization
 from .models.operator import Operator, load_operator, read_header, shipped_adaptations, shipped_operators
@@ -879,13 +879,13 @@ def export(
     name: Annotated[str, typer.Argument(help="Shipped operator or bundle; or a system, for its exact solver.")],
     output: Annotated[Path, _option("File to write, .onnx; or .pt2 with --program.")],
     system: Annotated[str | None, _option("Which system is meant, of an operator for several.")] = None,
-    resolution: Annotated[str, _option("Points in each direction, or such as 48x40.")] = "128",
+    resolution: Annotated[str, _option("Points in each direction, or such as 48x40; any for every even grid.")] = "128",
     half: Annotated[bool, _option("Store the weights as float16.")] = False,
     program: Annotated[bool, _option("Write a program of torch.export (.pt2) instead of ONNX.")] = False,
     threads: Threads = None,
 ) -> None:
     """Write an operator, or the solver of a system, as a file that runs without this package; see docs/export.md."""
-    wanted, points = ".pt2" if program else ".onnx", parse_resolution(resolution)
+    wanted, points = ".pt2" if program else ".onnx", resolution if resolution == ANY else parse_resolution(resolution)
     if output.suffix != wanted:
         raise ValueError(f"--output: expected a name that ends in {wanted}, got {output}; choose another, or --program")
     file = find_file(name, shipped_operators() | shipped_adaptations(), "operator")

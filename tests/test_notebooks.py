@@ -71,7 +71,8 @@ def kernel():
     def begin(folder):
         while connections:  # papermill leaves them open where the kernel is not its own
             connections.pop().stop_channels()
-        own = BlockingKernelClient(connection_file=manager.connection_file)
+        # With its manager it asks whether the process lives; a heartbeat is late where the machine is busy.
+        own = BlockingKernelClient(parent=manager, connection_file=manager.connection_file)
         own.load_connection_file()
         own.start_channels()
         own.wait_for_ready(timeout=TIMEOUT / 1000)
@@ -313,6 +314,7 @@ def test_rollout(computed):
         if record["kind"] == "rollout":
             assert percent(record["single_step"]) in shown, "computed, not canned"
     assert "The solver wins" in shown or "The solver loses" in shown or "slower settings" in shown
+    assert "2 of 2 roll-outs" in shown
     assert pictures(notebook) == 2
 
 
@@ -320,8 +322,10 @@ def test_evolution_transfer(computed):
     notebook, records = computed("evolution_transfer")
     shown = text(notebook)
     for record in records:
-        assert percent(record["after_10"]) in shown, "computed, not canned"
+        if record["kind"] == "few_trajectories":
+            assert percent(record["after_10"]) in shown, "computed, not canned"
     assert "from scratch" in shown
+    assert "the untouched operator is ahead of the cheap step alone" in shown
     assert pictures(notebook) == 1
 
 

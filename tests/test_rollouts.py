@@ -168,6 +168,16 @@ def test_spectra():
     assert not keeps_spectrum(2 * found, found, 21).any()
 
 
+def test_rounding_beside_a_mean_is_no_pattern():
+    """Fisher-KPP ends where all is full: its states then differ from 1 by rounding, which no roll-out follows."""
+    noise = torch.randn(3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    exact, alike, uneven = 1 + 1e-7 * noise, 1 + 1e-6 * noise.roll(1, 1), 1 + 1e-2 * noise.roll(1, 1)
+    assert (correlations(alike, exact) > 0.99).all()
+    assert keeps_spectrum(alike, exact, 21).all()
+    assert (correlations(uneven, exact) < 0.1).all()
+    assert not keeps_spectrum(uneven, exact, 21).any()
+
+
 class TestBatches:
     def test_steps_follow_each_other(self):
         batches = FreshTrajectories([NS, BURGERS], 6, Unrolled(3), resolution=32, pool=4, length=5)

@@ -31,7 +31,7 @@ from explorer.link import restore  # noqa: E402
 from explorer.shared import shared_operator, shipped_results  # noqa: E402
 from explorer.site import build, graphs, runtime  # noqa: E402
 from explorer.state import ExploreState  # noqa: E402
-from test_dashboard_browser import browser  # noqa: E402, F401 # a fixture
+from test_dashboard_browser import browser, expect  # noqa: E402, F401 # a fixture
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]  # on a busy machine each graph takes a while to write
 WHOLE = os.environ.get("SCIML_FM_SITE")
@@ -48,6 +48,9 @@ def folder(tmp_path_factory):
     if shutil.which("npm") is None:
         pytest.skip("npm fetches onnxruntime-web")
     made = tmp_path_factory.mktemp("site")
+    (made / "page.json.gz").touch()  # as of an earlier site
+    (made / "graphs").mkdir()
+    (made / "graphs" / "earlier.onnx.gz").touch()
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if name == "sys-1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "find_bundles", lambda: (bundles, []))
@@ -140,6 +143,18 @@ def test_the_numbers_are_those_of_the_served_page(open_at, folder, monkeypatch, 
     assert query.partition("&result=")[2] in page.url
 
 
+def test_files_of_an_earlier_site_are_gone(folder):
+    assert not (folder / "graphs" / "earlier.onnx.gz").exists()
+
+
+def test_arrow_keys_go_to_the_tabs_that_are_there(open_at):
+    page = open_at()
+    page.get_by_role("tab", name="Errors").press("ArrowRight")
+    expect(page.get_by_role("tab", name="Examples")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Errors")).to_be_focused()
+
+
 def test_the_dial_and_a_drawn_source(open_at):
     page = open_at()
     before = page.evaluate(ERROR, "zero_shot")
@@ -217,7 +232,7 @@ def test_an_evolution_is_stepped_through_as_by_its_solver(name, tmp_path):
     source = system.draw(dial, parameters, (n, n), torch.Generator().manual_seed(0)).float()
     needed, (time, substeps) = graphs.taken(system), graphs.timing(system)
     given = {"source": source, "dial": dial, "parameters": parameters}
-    begun, advance = graphs.begun(system, n), graphs.advance(system, n)
+    begun, advance = graphs.begun(system), graphs.advance(system, n)
     assert export_function(begun, tmp_path / "begin.onnx", given, [*graphs.BEGUN, *needed]) < 1e-5
     coefficients, state, *found = begun({}, *given.values())
     taken = {"state": state, "coefficients": coefficients} | dict(zip(needed, found, strict=True))

@@ -15,6 +15,9 @@ SHOWN = (1, 5, 10, 50, 200)
 """Steps at which roll-outs are shown."""
 CORRELATED = 0.8
 """Correlation below which a roll-out has lost the trajectory."""
+UNEVEN = 1e-4
+"""Size of waves that count as nothing, relative to the exact state: beside its mean, a state that has become uniform
+holds rounding alone, which no roll-out can follow."""
 
 
 @torch.no_grad()
@@ -74,11 +77,20 @@ def rollout_errors(found: Tensor, exact: Tensor, field_axes: int = 2) -> Tensor:
 
 
 def correlations(found: Tensor, exact: Tensor, field_axes: int = 2) -> Tensor:
-    """Correlation of states less their means, shape (..., steps + 1); 0 where there is no number."""
+    """Correlation of states less their means, shape (..., steps + 1); 0 where there is no number.
+
+    Both are given the same further wave of `UNEVEN` of the exact state, so that two uniform states are alike.
+
+    >>> uniform, wave = torch.ones(1, 16, 16), 1 + torch.cos(torch.arange(16) / 16 * 2 * torch.pi).expand(1, 16, 16)
+    >>> [round(correlations(found, uniform).item(), 3) for found in (uniform + 1e-6 * torch.randn(16, 16), wave)]
+    [1.0, 0.0]
+    """
     dim = tuple(range(-field_axes, 0))
     one, other = (each - each.mean(dim=(-2, -1), keepdim=True) for each in (torch.nan_to_num(found), exact))
-    size = (one.square().sum(dim) * other.square().sum(dim)).sqrt()
-    return (one * other).sum(dim) / size.masked_fill(size == 0, 1)
+    added = UNEVEN**2 * exact.square().sum(dim)
+    size = ((one.square().sum(dim) + added) * (other.square().sum(dim) + added)).sqrt()
+    correlation = ((one * other).sum(dim) + added) / size.masked_fill(size == 0, 1)
+    return torch.where(torch.isfinite(found).flatten(-field_axes).all(-1), correlation, 0)
 
 
 def steps_correlated(correlation: Tensor) -> Tensor:
@@ -106,13 +118,15 @@ def spectrum(field: Tensor) -> Tensor:
     return found.index_add(-1, shell[kept], energy[..., kept])[..., 1:]
 
 
-def keeps_spectrum(found: Tensor, exact: Tensor, resolved: int, floor: float = 1e-8, factor: float = 2.0) -> Tensor:
+def keeps_spectrum(found: Tensor, exact: Tensor, resolved: int, factor: float = 2.0) -> Tensor:
     """Whether the spectrum of states (..., steps, n, n), a mean over their steps, is within a factor of the exact one.
 
-    In the waves up to half of the resolved ones, where the exact one is above a floor relative to its peak. A single
-    state of a chaotic flow differs by more from another one, so the mean is compared; shape (...).
+    In the waves up to half of the resolved ones; to both is added the energy of waves of `UNEVEN` of the largest, the
+    mean among them. A single state of a chaotic flow differs by more from another one, so the mean is compared; shape
+    (...).
     """
     one, other = (spectrum(each).mean(-2)[..., : max(1, resolved // 2)] for each in (torch.nan_to_num(found), exact))
-    counted = other > floor * other.amax(-1, keepdim=True)
-    close = (one <= factor * other) & (one * factor >= other)
-    return (close | ~counted).all(-1) & torch.isfinite(found).flatten(-3).all(-1)
+    mean = exact.mean((-2, -1)).double().square().mean(-1, keepdim=True)
+    added = UNEVEN**2 * torch.maximum(other.amax(-1, keepdim=True), mean)
+    one, other = one + added, other + added
+    return ((one <= factor * other) & (one * factor >= other)).all(-1) & torch.isfinite(found).flatten(-3).all(-1)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from statistics import median
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +33,7 @@ from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.spectral import resample
 from sciml_fm_core.physics.tasks import Task, parse_mixture
 from sciml_fm_core.physics.trajectories import Trajectories, evolution
-from sciml_fm_core.study.analysis import percent, select, spread, table
+from sciml_fm_core.study.analysis import percent, select, spread, table, verdict_sentences
 from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
@@ -41,6 +42,12 @@ from sciml_fm_core.training.transfer import fine_tune, new_operator, train_from_
 
 LONGER = 2
 """Times as many steps as a fine-tuning takes, for a training from random weights."""
+
+
+@lru_cache(maxsize=1)
+def _tested(task: Task, count: int, steps: int, seed: int, resolution: int) -> Trajectories:
+    """Test trajectories, which the next run of a study is often measured on as well."""
+    return split_trajectories(task, "test", count, steps, seed=seed, resolution=resolution)
 
 
 def milliseconds_of(step: Any, examples: int) -> float:
@@ -77,7 +84,7 @@ class RolloutRun(CustomRun):
         task = Task.parse(self.task)
         operator = load_operator(self.parent, device) if self.parent else silent(task).to(device)
         system = evolution(task.system)
-        exact = split_trajectories(task, "test", self.count, self.steps, seed=self.seed, resolution=self.resolution)
+        exact = _tested(task, self.count, self.steps, self.seed, self.resolution)
         state, coefficients = exact.states[:, 0].to(device), exact.coefficients.to(device)
         found = rollout(operator, state, coefficients, self.steps, system).cpu()
         axes = system.input_axes
@@ -298,23 +305,29 @@ def _median(values: Tensor) -> float:
     return min(values.median().item(), 1e6)
 
 
+MOST = 0.95
+"""Share of roll-outs that is asked to stay finite and keep its spectrum."""
 PARENT, GRAY_SCOTT = "evolutions", "gray-scott"
 SEEN: tuple[str, ...] = ("BURGERS(0.001,0.005)", "SCALAR(0.5,1.5)", "AC(0.5,1.5)", "KS(16,28)")
-UNSEEN = ("NS(0.0003,0.003)", "NS(0.0001,0.0003)", "FKPP(0.4,1)", "SH(0.2,0.6)")
+UNSEEN = ("NS(0.0003,0.003)", "NS(0.0001,0.0003)", "FKPP(0.4,1)", "SH(0.2,0.6)", "KS(28,48)")
+MANY = [(task, PARENT) for task in (SEEN[0], SEEN[3], UNSEEN[0])]
+"""Roll-outs of which there are more, to tell 95 of 100 from fewer."""
 ROLLOUTS: dict[str, dict[str, Any]] = {
-    "smoke": {"tasks": (SEEN[0], UNSEEN[0]), "run": {"steps": 2, "count": 2, "resolution": 32},
+    "smoke": {"tasks": (SEEN[0], UNSEEN[0]), "run": {"steps": 2, "count": 2, "resolution": 32}, "many": {},
               "solver": {"steps": 1, "count": 2, "resolution": 32, "points": (24,), "substeps": (8,)}},
-    "laptop": {"tasks": (*SEEN, "GS(0.035,0.05)", UNSEEN[0], UNSEEN[2]), "run": {"count": 20}, "solver": {"count": 20}},
-    "gpu": {"tasks": SEEN + UNSEEN, "run": {"count": 256}, "solver": {"count": 256}},
-    "paper": {"tasks": SEEN + UNSEEN, "run": {"count": 256, "resolution": 128}, "solver": {"resolution": 128}},
+    "laptop": {"tasks": (*SEEN, "GS(0.035,0.05)", UNSEEN[0], UNSEEN[2]), "run": {"count": 20}, "solver": {"count": 20},
+               "many": {"count": 100}},
+    "gpu": {"tasks": SEEN + UNSEEN, "run": {"count": 256}, "many": {}, "solver": {"count": 256}},
+    "paper": {"tasks": SEEN + UNSEEN, "run": {"count": 256, "resolution": 128}, "many": {},
+              "solver": {"resolution": 128}},
 }  # fmt: skip
 FEW: dict[str, dict[str, Any]] = {
-    "smoke": {"tasks": UNSEEN[:1], "counts": (2,), "seeds": 1,
+    "smoke": {"tasks": {UNSEEN[0]: (2,), UNSEEN[1]: ()}, "seeds": 1,
               "run": {"steps": 2, "validation": 1, "test": 2, "length": 4, "batch_size": 2, "learning_rates": (1e-3,)}},
-    "laptop": {"tasks": UNSEEN[:1], "counts": (2, 16, 128), "seeds": 3, "run": {}},
-    "gpu": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 3,
+    "laptop": {"tasks": {UNSEEN[0]: (2, 16, 128), UNSEEN[4]: (16,), UNSEEN[1]: ()}, "seeds": 3, "run": {}},
+    "gpu": {"tasks": dict.fromkeys(UNSEEN, (2, 8, 32, 128)), "seeds": 3,
             "run": {"steps": 2000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
-    "paper": {"tasks": UNSEEN, "counts": (2, 8, 32, 128), "seeds": 5,
+    "paper": {"tasks": dict.fromkeys(UNSEEN, (2, 8, 32, 128)), "seeds": 5,
               "run": {"steps": 8000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
 }  # fmt: skip
 """How much of the experiments to run, by budget."""
@@ -329,7 +342,7 @@ def rollouts(budget: str = "laptop") -> list[CustomRun]:
     """
     chosen = for_budget(ROLLOUTS, budget)
     runs: list[CustomRun] = [
-        RolloutRun(task, parent, **chosen["run"])
+        RolloutRun(task, parent, **chosen["run"] | (chosen["many"] if (task, parent) in MANY else {}))
         for task in chosen["tasks"]
         for parent in (GRAY_SCOTT if task.startswith("GS") else PARENT, "")
     ]
@@ -338,19 +351,28 @@ def rollouts(budget: str = "laptop") -> list[CustomRun]:
 
 @experiment("evolution_transfer")
 def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
-    """A few trajectories of Navier-Stokes, unseen in pre-training: fine-tuned, and from random weights.
+    """A few trajectories of evolutions unseen in pre-training: fine-tuned, and from random weights.
+
+    Beside them stand the untouched operator, also at a smaller viscosity, the cheap step alone, and the coarser solver.
 
     Raises:
         ValueError: on an unknown budget.
     """
     chosen = for_budget(FEW, budget)
-    return [
+    seeds = range(chosen["seeds"])
+    few: list[CustomRun] = [
         FewTrajectoriesRun(task, start, PARENT, count, seed, **chosen["run"])
-        for task in chosen["tasks"]
-        for seed in range(chosen["seeds"])
-        for count in chosen["counts"]
+        for task, counts in chosen["tasks"].items()
+        for seed in seeds
+        for count in counts
         for start in ("pre-trained", "scratch")
     ]
+    one = FewTrajectoriesRun(UNSEEN[0], "scratch", PARENT, 1, **chosen["run"])
+    same: dict[str, Any] = {"steps": one.length, "count": one.test, "resolution": one.resolution}
+    for task in chosen["tasks"]:
+        few += [RolloutRun(task, parent, **same, seed=seed) for parent in (PARENT, "") for seed in seeds]
+        few.append(CoarseSolverRun(task, **same, points=(16, 24, 32)))
+    return few
 
 
 FAR, NEAR, BROAD = (
@@ -408,6 +430,7 @@ def rollout_table(records: Sequence[dict]) -> str:
             [
                 record["task"],
                 start_of(record),
+                f"{record['count']}",
                 percent(record["single_step"]),
                 *errors,
                 *[""] * (len(shown) - len(errors)),
@@ -417,8 +440,22 @@ def rollout_table(records: Sequence[dict]) -> str:
                 f"{record['milliseconds']:.2g} ms",
             ]
         )
-    heads = ["task", "taken by", "one step", *(f"after {number}" for number in shown)]
+    heads = ["task", "taken by", "roll-outs", "one step", *(f"after {number}" for number in shown)]
     return table([*heads, "steps correlated", "finite", "spectrum kept", "a step"], rows)
+
+
+def rollout_conclusion(records: Sequence[dict]) -> str:
+    """Of which evolutions `MOST` of the network's roll-outs stay finite and keep their spectrum, and of which not."""
+    verdicts = [
+        (
+            f"{record['task']}, {round(record['kept_spectrum'] * record['count'])} of {record['count']} roll-outs",
+            record["kept_spectrum"] >= MOST,
+        )
+        for record in select(records, kind="rollout")
+        if record["parent"]
+    ]
+    claim = f"the goal that {percent(MOST)} stay finite over {records[0]['steps']} steps and keep their spectrum"
+    return "\n\n".join(verdict_sentences(verdicts, of=claim))
 
 
 def start_of(record: dict[str, Any]) -> str:
@@ -440,30 +477,79 @@ def solver_at(records: Sequence[dict], task: str, error: float, after: int = 0) 
 
 
 def equal_error_table(records: Sequence[dict]) -> str:
-    """The solver's time for a step at the error that the network, or the cheap step alone, has after one."""
+    """The solver's time for a step at the error that a network, or the cheap step alone, has after one."""
     rows = []
-    for record in select(records, kind="rollout"):
-        error = record["mean_errors"][0]
-        found = solver_at(records, record["task"], error)
+    for record in _steps_taken(records):
+        found = solver_at(records, record["task"], record["error"])
         solver = (
             f"{found['milliseconds']:.2g} ms ({found['points']} points, {found['substeps']} substeps)"
             if found
             else "slower settings than were tried"
         )
-        rows.append([record["task"], start_of(record), percent(error), f"{record['milliseconds']:.2g} ms", solver])
+        took = f"{record['milliseconds']:.2g} ms"
+        rows.append([record["task"], record["taken by"], percent(record["error"]), took, solver])
     return table(["task", "taken by", "error after one step", "a step", "the solver at that error"], rows)
 
 
+def _steps_taken(records: Sequence[dict]) -> list[dict[str, Any]]:
+    """What takes a step of each task, its error after one step and its time; fine-tunings to the most trajectories."""
+    found = []
+    for record in select(records, kind="rollout", seed=0):
+        took = {"task": record["task"], "milliseconds": record["milliseconds"]}
+        found.append(took | {"taken by": start_of(record), "error": record["mean_errors"][0]})
+        tuned = select(records, kind="few_trajectories", task=record["task"], start="pre-trained")
+        if tuned and record["parent"]:
+            most = max(each["trajectories"] for each in tuned)
+            error = median(each["after_1"] for each in select(tuned, trajectories=most))
+            found.append(took | {"taken by": f"fine-tuned on {most} trajectories", "error": error})
+    return found
+
+
 def few_trajectories_table(records: Sequence[dict]) -> str:
-    """Errors after one and ten steps by start and number of trajectories."""
-    few, rows = select(records, kind="few_trajectories"), []
-    for task in dict.fromkeys(record["task"] for record in few):
+    """Errors after one and ten steps by start and number of trajectories, and those of the cheap step alone."""
+    rows = []
+    for task in dict.fromkeys(record["task"] for record in select(records, kind="rollout")):
+        few = select(records, kind="few_trajectories", task=task)
         for count in sorted({record["trajectories"] for record in few}):
             for start in ("pre-trained", "scratch"):
-                runs = select(few, task=task, trajectories=count, start=start)
-                cells = [spread([r[name] for r in runs]) if runs else "" for name in ("single_step", "after_10")]
+                runs = select(few, trajectories=count, start=start)
+                cells = (spread([run[name] for run in runs]) for name in ("single_step", "after_10"))
                 rows.append([task, str(count), start, *cells])
-        before = [r for r in select(few, task=task, start="pre-trained") if "after_10_before" in r]
-        cells = [spread([r[f"{name}_before"] for r in before]) for name in ("single_step", "after_10")]
-        rows.append([task, "0", "pre-trained", *cells])
+        for parent, start in ((PARENT, "pre-trained"), ("", "the cheap step alone")):
+            runs = select(records, kind="rollout", task=task, parent=parent)
+            errors = [[run["single_step"], run["mean_errors"][-1]] for run in runs]
+            rows.append([task, "0", start, *map(spread, zip(*errors, strict=True))])
     return table(["task", "trajectories", "start", "one step", "after 10 steps"], rows)
+
+
+def transfer_conclusion(records: Sequence[dict]) -> str:
+    """A line for each task: what holds with every seed, and what does not."""
+    return "\n".join(
+        f"- {task}. {' '.join(verdict_sentences(verdicts))}" for task, verdicts in transfer_verdicts(records).items()
+    )
+
+
+def transfer_verdicts(records: Sequence[dict]) -> dict[str, list[tuple[str, bool]]]:
+    """What is said of each task, and whether every seed says so."""
+    said: dict[str, list[tuple[str, bool]]] = {}
+    for step in _steps_taken(records):
+        found, task = said.setdefault(step["task"], []), step["task"]
+        solver = solver_at(records, task, step["error"])
+        wins = solver is None or solver["milliseconds"] > step["milliseconds"]
+        found.append((f"a step takes less time than the solver to its error ({step['taken by']})", wins))
+    for task, found in said.items():
+        untouched, alone = (
+            {r["seed"]: r["mean_errors"][-1] for r in select(records, kind="rollout", task=task, parent=parent)}
+            for parent in (PARENT, "")
+        )
+        better = all(untouched[seed] < alone[seed] for seed in alone)
+        found.append(("after all steps the untouched operator is ahead of the cheap step alone", better))
+        few = select(records, kind="few_trajectories", task=task)
+        for count in sorted({record["trajectories"] for record in few}):
+            tuned, scratch = (
+                {r["seed"]: r["after_10"] for r in select(few, trajectories=count, start=start)}
+                for start in ("pre-trained", "scratch")
+            )
+            better = all(tuned[seed] < scratch[seed] for seed in tuned)
+            found.append((f"{count} trajectories are worth more fine-tuned than from scratch", better))
+    return said

@@ -236,17 +236,18 @@ class Operator:
         self,
         path: str | Path,
         system: System | str | None = None,
-        resolution: Resolution | None = None,
+        resolution: Resolution | str | None = None,
         weights: str = "float32",
     ) -> Exported:
-        """Write `predict` for one system, on one grid, as a file that runs without this package, see docs/export.md.
+        """Write `predict` for one system as a file that runs without this package, see docs/export.md.
 
         It is checked against PyTorch before it is written.
 
         Args:
             path: file to write, ``*.onnx`` (needs the extra ``export``) or ``*.pt2``, a program of `torch.export`.
             system: which one, for an operator that takes several.
-            resolution: points n in each direction, or (ny, nx); 128 where None. The number of examples is free.
+            resolution: points n in each direction, or (ny, nx); ``"any"`` for a file that takes every square grid of an
+                even number of points that the operator takes; 128 where None. The number of examples is free.
             weights: float32, or float16 for a file of half the size; it computes in float32 all the same.
 
         Returns:

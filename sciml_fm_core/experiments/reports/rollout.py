@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sciml_fm_core.experiments.evolutions import UNSEEN, equal_error_table, rollout_table, solver_at
+from sciml_fm_core.experiments.evolutions import UNSEEN, equal_error_table, rollout_conclusion, rollout_table, solver_at
 from sciml_fm_core.study.analysis import percent, select
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
@@ -55,4 +55,4 @@ def findings(records: list[dict]) -> list[str]:
                 "their spectrum within a factor of two, and the correlation with the trajectory is lost after "
                 f"{record['correlated']:.0f} steps on average."
             )
-    return [*sentences, rollout_table(records), equal_error_table(records)]
+    return [rollout_conclusion(runs), *sentences, rollout_table(records), equal_error_table(records)]
