@@ -28,6 +28,9 @@ from .spectral import (
 )
 from .spectral_system import SpectralSystem
 
+MOST_GROWTH = 10.0
+"""Factor by which waves that a grid does not resolve may grow over all steps."""
+
 Rest = Callable[[Tensor], Tensor]
 """From the Fourier coefficients of states to those of N(u)."""
 
@@ -145,12 +148,25 @@ class Evolution(SpectralSystem):
         if steps < 0 or (substeps is not None and substeps < 1):
             raise ValueError(f"steps: expected at least 0, of 1 substep each or more, got {steps} of {substeps}")
         batch, rows, leading = as_batch(state, coefficients, self.input_axes)
+        self._check_resolved(rows, state.shape[-1], steps)
         for number, each in enumerate(self._states(batch, rows, steps, substeps), start=1):
             if not is_finite(each):
                 raise ValueError(
                     f"{self.name}: the state is not finite after step {number}; take a shorter time or more substeps"
                 )
             yield each.to(batch.dtype).view(*leading, *batch.shape[1:])
+
+    def _check_resolved(self, coefficients: Tensor, n: int, steps: int) -> None:
+        """Raise ValueError where waves grow that N leaves out, and so does not hold back."""
+        if self.is_linear or known_values(coefficients) is None or not coefficients.numel():
+            return
+        growth = -self.symbol(coefficients.double(), n).real * ~self.resolved_waves(n, coefficients.device)
+        time = self.time(coefficients).double().view(-1, *[1] * self.input_axes)
+        if (most := float((growth * time).max()) * steps) > math.log(MOST_GROWTH):
+            raise ValueError(
+                f"{self.name}: waves that {n} points do not resolve would grow by a factor of "
+                f"{math.exp(min(most, 99)):.2g} in {steps} steps; take a finer grid"
+            )
 
     def _states(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None):
         n = state.shape[-1]
@@ -361,7 +377,8 @@ class Stepper(NamedTuple):
     def advance(self, state_hat: Tensor, rest: Rest) -> Tensor:
         """Fourier coefficients of the state after the step."""
         start, at_a, at_b, at_c = _tendencies(state_hat, self.half, self.inner, rest)
-        return self.whole * state_hat + self.first * start + 2 * self.middle * (at_a + at_b) + self.last * at_c
+        found = self.whole * state_hat + self.first * start + 2 * self.middle * (at_a + at_b) + self.last * at_c
+        return of_a_real_field(found)
 
 
 def etdrk4(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> Stepper:
@@ -386,6 +403,18 @@ def _weights(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> list[Tensor]:
     last_line = one - 3 * two + 4 * three, two - 2 * three, 4 * three - two
     found = torch.exp(z), torch.exp(z / 2), h / 2 * phis(z / 2)[0], h * one, *(h * each for each in last_line)
     return [each.to(dtype if z.is_complex() else dtype.to_real()) for each in found]
+
+
+def of_a_real_field(state_hat: Tensor) -> Tensor:
+    """Fourier coefficients (..., n, n // 2 + 1) without the part of kx = 0 and kx = n / 2 that no real field has.
+
+    Waves k and -k are both stored there. By rounding they are not quite conjugate; no field shows that part, so that no
+    rest holds it back, and where the linear part alone grows, it would end as large as the state.
+    """
+    n = state_hat.shape[-2]
+    ends = state_hat[..., :: n // 2]
+    ends = (ends + ends.flip(-2).roll(1, -2).conj()) / 2
+    return torch.cat([ends[..., :1], state_hat[..., 1 : n // 2], ends[..., 1:]], dim=-1)
 
 
 def derivatives(state_hat: Tensor) -> tuple[Tensor, Tensor]:
