@@ -96,7 +96,7 @@ def test_commands_of_the_readme(tmp_path, monkeypatch):
     assert len(commands) >= 7
     for program, *arguments in commands:
         if program == "papermill":
-            smaller = ["--no-progress-bar", "-p", "budget", "smoke", "-p", "processes", "1"]
+            smaller = ["--no-progress-bar", "--start-timeout", "300", "-p", "budget", "smoke", "-p", "processes", "1"]
             done = run([sys.executable, "-m", "papermill", *arguments, *smaller], tmp_path)
             assert done.returncode == 0, (arguments, done.stderr)
         else:

@@ -24,7 +24,7 @@ from sciml_fm_core._version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 FRESH = bool(os.environ.get("SCIML_FM_FRESH"))
-SECONDS = 1200 if FRESH else 240
+SECONDS = 1200 if FRESH else 480
 
 CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 """No checkout is to be found."""

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,10 @@ from explorer.link import restore  # noqa: E402
 from explorer.shared import shared_operator, shipped_results  # noqa: E402
 from explorer.site import build, graphs, runtime  # noqa: E402
 from explorer.state import ExploreState  # noqa: E402
-from test_dashboard_browser import browser, expect  # noqa: E402, F401 # a fixture
+from test_dashboard_browser import browser, expect, watched  # noqa: E402, F401 # browser is a fixture
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]  # on a busy machine each graph takes a while to write
 WHOLE = os.environ.get("SCIML_FM_SITE")
-TIMEOUT = 120_000
 RESTS = "() => Number(document.documentElement.dataset.rests ?? 0)"
 ERROR = "key => document.querySelector(`[data-test=${key}-error]`).textContent"
 
@@ -87,23 +87,15 @@ def address(folder):
 @pytest.fixture
 def open_at(browser, address):  # noqa: F811
     """Opens the page at a query, and sees to it that nothing fails and no other host is asked."""
-    pages, said = [], []
+    with ExitStack() as stack:
 
-    def opened(query="", **options):
-        page = browser.new_page(**{"viewport": {"width": 1366, "height": 768}} | options)
-        page.set_default_timeout(TIMEOUT)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and said.append(message.text))
-        page.on("request", lambda asked: asked.url.startswith((address, "blob:", "data:")) or said.append(asked.url))
-        page.goto(f"{address}?{query}")
-        page.wait_for_function(f"({RESTS})() > 0")
-        pages.append(page)
-        return page
+        def opened(query=""):
+            page = stack.enter_context(watched(browser, address.removesuffix("/"), (1366, 768)))
+            page.goto(f"{address}?{query}")
+            page.wait_for_function(f"({RESTS})() > 0")
+            return page
 
-    yield opened
-    for page in pages:
-        page.close()
-    assert not said
+        yield opened
 
 
 def rested(page, act):

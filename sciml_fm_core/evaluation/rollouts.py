@@ -15,6 +15,8 @@ SHOWN = (1, 5, 10, 50, 200)
 """Steps at which roll-outs are shown."""
 CORRELATED = 0.8
 """Correlation below which a roll-out has lost the trajectory."""
+BLOWN_UP = 1e5
+"""Growth over the first state, or over 1, from which a roll-out has blown up."""
 UNEVEN = 1e-4
 """Size of waves that count as nothing, relative to the exact state: beside its mean, a state that has become uniform
 holds rounding alone, which no roll-out can follow."""
@@ -30,7 +32,7 @@ def rollout(
 ) -> Tensor:
     """States after 0, 1, ... steps that an operator predicts, or an evolution computes, each from the one before.
 
-    A state that stops being finite, or leaves the numbers of the network, is NaN from there on.
+    A state that stops being finite, or has grown to `BLOWN_UP` times the first, is NaN from there on.
 
     Args:
         operator: what takes the steps.
@@ -56,7 +58,7 @@ def rollout(
         raise ValueError(f"steps: expected at least 0, got {steps}")
     asked = evolution(operator.normalization.resolve(system))
     state, rows, leading = as_batch(state, coefficients, asked.input_axes)
-    largest = 1e6 * state.abs().flatten(1).amax(1).clamp(min=1)
+    largest = BLOWN_UP * state.abs().flatten(1).amax(1).clamp(min=1)
     states = state.new_full((len(state), steps + 1, *state.shape[1:]), torch.nan)
     states[:, 0] = state
     going = torch.arange(len(state), device=state.device)

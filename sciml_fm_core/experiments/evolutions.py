@@ -324,7 +324,7 @@ ROLLOUTS: dict[str, dict[str, Any]] = {
 FEW: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": {UNSEEN[0]: (2,), UNSEEN[1]: ()}, "seeds": 1,
               "run": {"steps": 2, "validation": 1, "test": 2, "length": 4, "batch_size": 2, "learning_rates": (1e-3,)}},
-    "laptop": {"tasks": {UNSEEN[0]: (2, 16, 128), UNSEEN[4]: (16,), UNSEEN[1]: ()}, "seeds": 3, "run": {}},
+    "laptop": {"tasks": {UNSEEN[0]: (2, 16, 128), UNSEEN[4]: (16,), UNSEEN[1]: (16,)}, "seeds": 3, "run": {}},
     "gpu": {"tasks": dict.fromkeys(UNSEEN, (2, 8, 32, 128)), "seeds": 3,
             "run": {"steps": 2000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
     "paper": {"tasks": dict.fromkeys(UNSEEN, (2, 8, 32, 128)), "seeds": 5,
@@ -353,7 +353,7 @@ def rollouts(budget: str = "laptop") -> list[CustomRun]:
 def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
     """A few trajectories of evolutions unseen in pre-training: fine-tuned, and from random weights.
 
-    Beside them stand the untouched operator, also at a smaller viscosity, the cheap step alone, and the coarser solver.
+    Beside them stand the untouched operator, the cheap step alone, and the coarser solver.
 
     Raises:
         ValueError: on an unknown budget.
