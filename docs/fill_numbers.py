@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from sciml_fm_core.experiments import evolutions, import_all, step_losses, variable_coefficients
+from sciml_fm_core.experiments import evolutions, forecasting, import_all, step_losses, variable_coefficients
 from sciml_fm_core.experiments.convergence import runs as convergence
 from sciml_fm_core.experiments.darcy import runs as darcy
 from sciml_fm_core.experiments.low_precision import runs as low_precision
@@ -49,9 +49,9 @@ FOLDER = Path(__file__).parent
 README, PRINTED = FOLDER.parent / "README.md", FOLDER / "readme.json"
 NUMBER = re.compile(r"(zero-shot|fine-tuned|mean relative error) [\d.]+%")
 """A number of the README: it is that of the same name among what the command or the snippet printed."""
-REACH, NORMALIZATIONS, REPEATED, PAGE, VISITORS, FIELDS = (
+REACH, NORMALIZATIONS, REPEATED, PAGE, VISITORS, FIELDS, EXPORTED = (
     json.loads((FOLDER.parent / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    for name in ("reach", "normalizations", "repeat", "page", "visitors", "fields")
+    for name in ("reach", "normalizations", "repeat", "page", "visitors", "fields", "exported")
 )
 CARDS = {name: read_header(path).card for name, path in shipped_operators().items()}
 
@@ -386,7 +386,37 @@ def visitors() -> str:
     return f"{where}\n\n{table(header, rows)}\n\n{more}"
 
 
+def exported() -> str:
+    """How far files of ONNX are from PyTorch and how fast, from benchmarks/results/exported.json."""
+    named: dict[str, list[dict]] = {}
+    for row in EXPORTED["rows"]:
+        named.setdefault(row["name"], []).append(row)
+    rows = []
+    for name, ours in named.items():
+        worst = {
+            key: f"{max(at[key] for row in ours for at in row['points'].values()):.1e}"
+            for key in ("difference", "rounding", "rounding_onnx")
+        }
+        times = [
+            f"{sum(row['points'][n]['onnx_ms'] for row in ours) / len(ours):.1f} / "
+            f"{sum(row['points'][n]['torch_ms'] for row in ours) / len(ours):.1f}"
+            for n in ("64", "128")
+        ]
+        rows.append([f"`{name}`", ", ".join(row["system"] for row in ours), *worst.values(), *times])
+    header = ["file", "systems", "to PyTorch", "PyTorch to float64", "file to float64", "64, ms", "128, ms"]
+    odd = sum(bool(row["odd"]) for row in EXPORTED["rows"]) or "none"
+    where = (
+        f"{len(EXPORTED['rows'])} files, each for any even grid and tried on 32, 64, 66 and 128 points with "
+        f"{EXPORTED['examples']} random examples; with a transform or a complex number: {odd}. Largest relative "
+        f"differences; and the processor time of one prediction on one thread, ONNX Runtime / PyTorch, on average. "
+        f"{EXPORTED['hardware']}, shared with other work, PyTorch {EXPORTED['torch'].split('+')[0]}, ONNX Runtime "
+        f"{EXPORTED['onnxruntime']}. Made by `python benchmarks/exported.py`."
+    )
+    return f"{where}\n\n{table(header, rows)}"
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "export.md": {"exported": exported},
     "results.md": {
         "headline": shown("headline", headline.numbers),
         "study": shown("q1_downstream_data", q1_downstream_data.numbers, harmed),
@@ -470,11 +500,17 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             evolutions.transfer_conclusion,
             evolutions.few_trajectories_table,
             evolutions.equal_error_table,
-            evolutions.several_table,
             about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}; from random "
             "weights with twice the steps.",
         ),
         "tuned": tuned,
+        "forecasts": shown(
+            "forecasting",
+            forecasting.forecasting_table,
+            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}, medians of three "
+            "seeds, with the lowest and the highest; fitted to {train} trajectories, networks in {steps} steps of "
+            "{batch_size} at each of two rates.",
+        ),
         "losses": shown(
             "step_losses",
             step_losses.step_losses_table,

@@ -31,7 +31,7 @@ from .cpu import use_threads
 from .data.describe import describe
 from .data.fields import FieldsFile
 from .data.generation import generate as write_dataset
-from .data.given import File, Reader, Rows, few_of, file_of, rows_of, split_file, task_of
+from .data.given import File, Reader, Rows, check_apart, few_of, file_of, rows_of, split_file, task_of
 from .data.hdf5 import DatasetFile, is_dataset
 from .data.layout import Layout
 from .data.own import find_layout, open_splits, trained_on
@@ -45,8 +45,8 @@ from .evaluation.rollouts import rollout as rollout_of
 from .files import check_folder, check_output, find_file, user_path
 from .locks import command_line, lock_output
 from .messages import one_line
-from .models.base import AUTO, MODELS, find_model
-from .models.export import export_solver
+from .models.base import MODELS, find_model
+from .models.export import ANY, export_solver
 from .models.fno import SIZES
 from .models.normalization import StepNormalization
 from .models.operator import Operator, load_operator, read_header, shipped_adaptations, shipped_operators
@@ -55,9 +55,9 @@ from .physics.sampling import check_resolution
 from .physics.spectral import Resolution, grid_shape, grid_text, parse_resolution
 from .physics.system import System, find_system
 from .physics.tasks import Task
+from .schema import without_infinity
 from .study.batch_file import plan, read_marker
 from .study.engine import GridProgress
-from .study.experiments import BUDGETS, EXPERIMENTS
 from .study.notebooks import run_batch
 from .study.records import write_table
 from .study.registry import find_experiment, results
@@ -154,12 +154,27 @@ Scalars = Annotated[str | None, _option("Arrays of one number, or a few, for eac
 Channels = Annotated[
     str | None, _option("Axis of the channels after the examples: first or last; else it is guessed.", "--channels")
 ]
+TestResolution = Annotated[
+    int | None,
+    _option("Points in each direction of test examples that are drawn; 128 where not given.", least=1),
+]
 Rollout = Annotated[
     str | None, _option("Of an evolution: steps followed in training, or a schedule such as '0:1,0.5:4'.")
 ]
 Noise = Annotated[float | None, _option("Of an evolution: size of random waves added to first states.", least=0)]
 PushForward = Annotated[bool, _option("Of an evolution: no gradient through the states between.", "--push-forward")]
 Wait = Annotated[bool, _option("Where another process works on the same output, wait for it.", "--wait")]
+
+
+def _refuse(where: str, given: Mapping[str, Any]) -> None:
+    """Raise ValueError on an option that was given where it would change nothing."""
+    if said := [name for name, value in given.items() if value is not None]:
+        raise ValueError(f"--{said[0]} has no effect {where}; leave it out")
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    """Print as JSON, which has no infinity: what is no number is null there."""
+    print(json.dumps(without_infinity(values), allow_nan=False))
 
 
 def _show_version(wanted: bool) -> None:
@@ -224,10 +239,12 @@ def generate(
     """Write a dataset in the paper's HDF5 layout; resumes where an interrupted call stopped."""
     chosen, points = Task.parse(task), parse_resolution(resolution)
     if steps is not None:
-        check_output(output)
-        found = split_trajectories(chosen, split, count, steps, seed=seed, resolution=points, device=device)
-        said = {"task": task, "split": split, "seed": seed}
-        path = save_trajectories(output, chosen.system, found.states, found.coefficients, attributes=said)
+        with _locked(output, wait=wait) as to_do:
+            if not to_do:
+                return
+            found = split_trajectories(chosen, split, count, steps, seed=seed, resolution=points, device=device)
+            said = {"task": task, "split": split, "seed": seed}
+            path = save_trajectories(output, chosen.system, found.states, found.coefficients, attributes=said)
         console.print(
             f"{path}: {count} trajectories of {task}, {steps} steps, {grid_text(points)}, {split}, seed {seed}"
         )
@@ -263,7 +280,11 @@ def pretrain(
     ] = None,
     output: Annotated[Path, _option("Bundle to write.")] = Path("operator.safetensors"),
     recipe: Annotated[
-        str | None, _option(f"One of {', '.join(RECIPES)}; dimensionless, or fields where there is no symbol.")
+        str | None,
+        _option(
+            f"One of {', '.join(RECIPES)}; dimensionless where not given, or without a symbol step for an evolution, "
+            "else fields."
+        ),
     ] = None,
     architecture: Annotated[str, _option(f"One of {', '.join(MODELS)}.")] = "fno",
     size: Annotated[
@@ -281,7 +302,7 @@ def pretrain(
     loss: Loss = None,
     steps: Annotated[int, _option("Optimiser steps.")] = 5000,
     batch_size: Annotated[int | None, _option("Examples in a batch; the recipe's where not given.", least=1)] = None,
-    learning_rate: Annotated[float | None, _option("The recipe's where not given.")] = None,
+    learning_rate: Annotated[float | None, _option("Learning rate at the start; the recipe's where not given.")] = None,
     resolution: Annotated[
         str | None,
         _option("Points, or a schedule such as '0:32,0.7:64'; 64, or the grid of the data, where not given."),
@@ -309,12 +330,16 @@ def pretrain(
     compile: Annotated[bool | None, _option("Use torch.compile; by rule: long runs on a GPU.")] = None,
     precision: Annotated[str, _option(f"Of the steps, one of {', '.join(PRECISIONS)}.")] = "float32",
     validation_count: Annotated[
-        int, _option("Validation examples of each task that are drawn or held out.", least=0)
-    ] = 256,
+        int | None,
+        _option(
+            "Validation examples of each task, drawn or held out, or a trajectory for 16 of them; 256 where not given.",
+            least=0,
+        ),
+    ] = None,
     test_count: Annotated[
         int | None, _option("Test examples for the card; 512, or all of a file, where not given; 0 for none.", least=0)
     ] = None,
-    test_resolution: Annotated[int, _option("Points in each direction of the test examples.", least=1)] = 128,
+    test_resolution: TestResolution = None,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
@@ -336,13 +361,22 @@ def pretrain(
         raise ValueError(f"pretrain: expected a TASK to draw examples of, or one --data FILE, got {len(paths)} files")
     sets: list[Any]
     held_out: list[Any]
-    if layout := _layout_of(paths[0] if paths else None, names, chosen):
+    begun = None if start is None else load_operator(start)
+    if layout := _layout_of(paths[0] if paths else None, names, chosen, begun):
+        told = {"system": system, "test-resolution": test_resolution, "validation-count": validation_count}
+        _refuse("of a file of fields, which says it itself or in a YAML beside it", told)
+        if validation and len(validation) > 1:
+            raise ValueError(f"--validation: expected one file beside a file of fields, got {len(validation)}")
         parts = _fields_of(paths[0], layout, validation[0] if validation else None, test)
         sets, held_out = [parts["train"]], [parts["validation"]]
     elif test is not None:
         raise ValueError("--test belongs to a file of fields; the test examples of a task are drawn")
     else:
+        if not (paths or validation):
+            _refuse("without --data or --validation FILE", {"system": system})
         sets, held_out = ([DatasetFile(path, system) for path in each or []] for each in (paths, validation))
+        for one, other in zip(sets, held_out, strict=False):
+            check_apart({"training": one, "validation": other})
         if not chosen:
             chosen = [own] if (own := task_of(sets[0])) else []
     shape = _margin(layout, architecture, margin, fill)
@@ -359,7 +393,7 @@ def pretrain(
     if recipe is None and chosen and isinstance(known, Evolution) and not known.is_linear:
         recipe = "step"
     takes_steps = recipe is not None and find_recipe(recipe).normalization == StepNormalization.kind
-    unrolled = _unrolled(rollout, noise, push_forward, takes_steps)
+    unrolled = _unrolled(rollout, noise, push_forward, takes_steps and not sets)
     about = " + ".join(task.label for task in chosen) or str(paths[0])
     first = os.environ.get("RANK", "0") == "0"  # the process that writes, of those that torchrun started
     with (
@@ -372,7 +406,8 @@ def pretrain(
         operator, _ = pretrain_operator(
             chosen, config, recipe=recipe, architecture=architecture, size=size, seed=seed, batch_size=batch_size,
             resolution=schedule, data=sets, validation=held_out, device=own_device, callback=callback,
-            checkpoint=checkpoint, processes=processes, start=start, validation_count=validation_count,
+            checkpoint=checkpoint, processes=processes, start=begun,
+            validation_count=256 if validation_count is None else validation_count,
             unrolled=unrolled, **shape,
         )  # fmt: skip
         if not processes.first:
@@ -381,12 +416,10 @@ def pretrain(
         if parts:
             operator.card |= _measured(operator, paths[0], parts, test_count)
         elif test_count is None or test_count:
-            count = 512 if test_count is None else test_count
+            count, points = 512 if test_count is None else test_count, test_resolution or 128
             with measuring_bar(lines=True) as measured:
-                operator.card["errors"] = evaluate_shifts(
-                    operator, count=count, resolution=test_resolution, callback=measured
-                )
-            tested = f"{count} test examples at {test_resolution} x {test_resolution}"
+                operator.card["errors"] = evaluate_shifts(operator, count=count, resolution=points, callback=measured)
+            tested = f"{count} test examples at {points} x {points}"
             operator.card["errors_measured_on"] = f"{tested} per task, seed 0"
         operator.save(output)
     console.print(_card_table(operator.card, str(output)))
@@ -402,7 +435,7 @@ def _schedule(
             return parse_resolution(text)
         parts = [part.split(":") for part in text.split(",")]
         schedule = {float(start): parse_resolution(points) for start, points in parts}
-        if not all(0 <= start <= 1 for start in schedule):
+        if not all(0 <= start <= 1 for start in schedule) or len(schedule) < len(parts):
             raise ValueError
         return schedule
     except ValueError:
@@ -413,7 +446,7 @@ def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, aske
     """How many steps evolutions are followed in training; an error where no operator takes steps."""
     if not asked:
         if rollout is not None or noise is not None or push_forward:
-            raise ValueError("--rollout, --noise and --push-forward belong to evolutions and the recipe step")
+            raise ValueError("--rollout, --noise and --push-forward belong to drawn evolutions and the recipe step")
         return None
     expected = "steps or a schedule such as '0:1,0.5:4'"
     steps: Any = _schedule(rollout or "1", "rollout", expected)
@@ -425,11 +458,8 @@ def _unrolled(rollout: str | None, noise: float | None, push_forward: bool, aske
 def _smallest_grid(architecture: str, size: str, grids: list[Resolution]) -> int:
     """Fewest points in each direction of a network that is not built yet."""
     model = find_model(architecture)
-    if size not in (*model.sizes, AUTO):
-        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
     with torch.device("meta"):
-        sized = model.fitted(grids) if size == AUTO else model.sizes[size]
-        return model(model.config_type(1, **sized)).smallest_grid
+        return model(model.config_type(1, **model.sized(size, grids))).smallest_grid
 
 
 def _layout_of(
@@ -437,8 +467,8 @@ def _layout_of(
 ) -> Layout | None:
     """What the arrays of a file of fields are; None for a dataset or none at all.
 
-    With an operator that was trained on the file the splits are those of its training, whatever the YAML beside the
-    file says now.
+    With an operator that was trained on the file, or begins from one that was, the splits are those of that training,
+    whatever the YAML beside the file says now.
     """
     card = operator.card if operator is not None else {}
     if path is None or chosen:
@@ -520,7 +550,7 @@ def adapt(
         str | None, typer.Argument(help="Downstream task, such as 'SYS-1(5,10)'; with --data, it need not be said.")
     ] = None,
     examples: Annotated[
-        int | None, _option("Downstream examples; 64, or all of a file, where not given.", least=1)
+        int | None, _option("Downstream examples; 64, or 16 trajectories, or all of a file, where not given.", least=1)
     ] = None,
     data: Annotated[
         Path | None, _option("Dataset file or file of fields to adapt to; else examples are drawn.")
@@ -541,7 +571,7 @@ def adapt(
     scratch: Annotated[bool, _option("Start from random weights instead.", "--scratch")] = False,
     physics: Annotated[bool, _option("Use no labels: fresh sources and the equation.", "--physics")] = False,
     steps: Annotated[int | None, _option("Optimiser steps; 200 where not given, 300 by --physics.")] = None,
-    learning_rate: Annotated[float | None, _option("1e-3 where not given, 3e-3 by --physics.")] = None,
+    learning_rate: Annotated[float | None, _option("Learning rate; 1e-3 where not given, 3e-3 by --physics.")] = None,
     loss: Loss = None,
     grid: Annotated[bool, _option("Try five learning rates, 1e-4 to 1e-2.", "--grid")] = False,
     resolution: Annotated[
@@ -549,15 +579,14 @@ def adapt(
     ] = None,
     batch_size: Annotated[int | None, _option("Examples in a step; at most all of them.", least=1)] = None,
     validation_count: Annotated[
-        int | None, _option("Validation examples; 64, or those of a file of fields, where not given.", least=1)
+        int | None,
+        _option("Validation examples; 64, or 8 trajectories, or those of a file of fields, where not given.", least=1),
     ] = None,
     test_count: Annotated[
         int | None,
         _option("Test examples; 256, or those of a file of fields, where not given.", least=1),
     ] = None,
-    test_resolution: Annotated[
-        int, _option("Points in each direction of test examples that are drawn.", least=1)
-    ] = 128,
+    test_resolution: TestResolution = None,
     symmetries: Annotated[bool, _option("Train on turned and mirrored examples, where the PDE allows.")] = True,
     packed: Annotated[
         bool, _option("Write at most eight bits a weight, of the difference to a shipped operator.", "--packed")
@@ -583,6 +612,8 @@ def adapt(
             "--physics fine-tunes and does not start from random weights; leave out --scratch, or use "
             f"sciml-fm pretrain '{task}' --loss physics"
         )
+    if grid and learning_rate is not None:
+        raise ValueError("--grid tries five learning rates and takes no --learning-rate; leave one of them out")
     if packed and output is None:
         raise ValueError("--packed says how the bundle is written; give its name with --output")
     pretrained, chosen = load_operator(operator, device), Task.parse(task) if task else None
@@ -595,19 +626,26 @@ def adapt(
     names = {"inputs": inputs, "targets": targets, "scalars": scalars, "channels": channels}
     if data is None and (validation or test or system):
         raise ValueError("--validation, --test and --system belong to --data FILE; give it")
+    if data is not None:
+        _refuse("with --data, whose test examples are on its grid", {"test-resolution": test_resolution})
     if data is None and chosen is None:
         raise ValueError("adapt: expected a TASK to draw examples of, or --data FILE")
     if data is not None and physics:
         raise ValueError("--physics draws fresh sources and takes no --data; leave one of them out")
     layout = _layout_of(data, names, chosen, pretrained)
+    _refuse("of a file of fields, whose names say it", {"system": system if layout else None})
     if steps is None:
         steps = UNLABELLED.steps if physics else 200
     config = TrainConfig(steps=steps, learning_rate=learning_rate, loss=loss, validate_every=max(1, steps // 20))
-    if physics:
-        unlabelled_config(config)
+    if physics and chosen is not None:
+        unlabelled_config(config, chosen.system)
     steps_taken = chosen is not None and data is None and isinstance(pretrained.normalization, StepNormalization)
     unrolled = _unrolled(rollout, noise, push_forward, steps_taken and not physics)
     rolled: dict[str, Any] = {} if unrolled is None else {"unrolled": unrolled}
+    if unrolled is not None and (isinstance(schedule, dict) or not symmetries):
+        raise ValueError(
+            "trajectories are turned and mirrored and stay on one grid; leave out --no-symmetries and the schedule"
+        )
     start = train_from_scratch if scratch else fine_tune
     with _locked(output, wait=wait) as to_do:
         if not to_do:
@@ -631,11 +669,12 @@ def adapt(
                     validation=DatasetFile(validation, system) if validation else validation_count or 64,
                     test=DatasetFile(test, system) if test else test_count or 256,
                 )  # fmt: skip
+                held_out, tested = _at_most(held_out, validation_count), _at_most(tested, test_count)
             grids = train.resolution if schedule is None else schedule
             _check_grids(pretrained.model.smallest_grid, grids, pretrained.systems[0])
             given, measured = {"data": train}, {"data": tested}
         elif chosen is not None:
-            measured = {"count": test_count or 256, "seed": seed, "resolution": test_resolution}
+            measured = {"count": test_count or 256, "seed": seed, "resolution": test_resolution or 128}
             few: Any
             if unrolled is not None:  # whole trajectories, of at least as many steps as a roll-out
                 drawn = partial(split_trajectories, chosen, steps=max(LENGTH, unrolled.most), seed=seed)
@@ -676,7 +715,7 @@ def adapt(
         "seconds": card["seconds"], "output": str(output) if output else None,
     }  # fmt: skip
     if as_json:
-        print(json.dumps(summary))
+        _print_json(summary)
         return
     labels = "examples" if unrolled is None else "trajectories"
     shown = f"0 labels, {card['loss']} loss" if physics else f"{count} {labels}"
@@ -701,9 +740,13 @@ def evaluate(
         bool, _option("Say how much the band holds that the operator's training calibrated.", "--band")
     ] = False,
     system: GivenSystem = None,
-    count: Annotated[int | None, _option("Test examples; 512, or all of a file, where not given.")] = None,
+    count: Annotated[
+        int | None,
+        _option("Test examples; 512, or all of a file, or 32 trajectories by --steps, where not given."),
+    ] = None,
     resolution: Annotated[
-        str | None, _option("Points in each direction; 128, or the grid of the data, where not given.")
+        str | None,
+        _option("Points in each direction; 128, or the grid of the data, or 64 by --steps, where not given."),
     ] = None,
     symmetries: Annotated[
         bool, _option("Average predictions over turned and mirrored inputs: 8 times the cost.", "--symmetries")
@@ -722,20 +765,30 @@ def evaluate(
     names = {"inputs": inputs, "targets": targets, "scalars": scalars, "channels": channels}
     given: Any = None
     where = "given"
+    if data is None:
+        _refuse("without --data FILE", {"system": system})
+    if steps is not None:
+        _refuse("with --steps", {"band": band or None, "symmetries": symmetries or None})
     if data is not None:
-        if (layout := _layout_of(data, names, chosen, loaded)) is None:
+        layout = _layout_of(data, names, chosen, loaded)
+        _refuse("of a file of fields, whose names say it", {"system": system if layout else None})
+        if layout is None:
             given = DatasetFile(data, system)
         elif trained_on(data, loaded.card) is None:
             given, where = FieldsFile(data, layout), "all of the file"
         else:
             given, where = open_splits(data, layout)["test"], "the test split of a file that it was trained on"
     points = parse_resolution(resolution) if resolution else None
+    file = file_of(given)
+    measured_on = chosen.system if chosen else file.system if file is not None else loaded.systems[0]
+    if len(measured_on.symmetries) == 1:
+        _refuse(f"on {measured_on.name}, of which no symmetry is known", {"symmetries": symmetries or None})
     _check_grids(loaded.model.smallest_grid, points or (128 if given is None else given.resolution), loaded.systems[0])
     if steps is not None:
         if chosen is None or given is not None:
             raise ValueError("--steps rolls out an operator on a TASK of an evolution; name it, without --data")
         drawn = split_trajectories(
-            chosen, "test", count or 32, steps, seed=seed, resolution=points or 64, device=device
+            chosen, "test", 32 if count is None else count, steps, seed=seed, resolution=points or 64, device=device
         )
         found = rollout_of(loaded, drawn.states[:, 0], drawn.coefficients, steps, chosen.system)
         errors = rollout_errors(found, drawn.states, chosen.system.input_axes).mean(0)
@@ -743,9 +796,7 @@ def evaluate(
             str(steps): errors[-1].item()
         }
         if as_json:
-            print(
-                json.dumps({"operator": operator, "task": chosen.label, "trajectories": drawn.size, "errors": rolled})
-            )
+            _print_json({"operator": operator, "task": chosen.label, "trajectories": drawn.size, "errors": rolled})
             return
         shown = ", ".join(f"{error:.2%} after {number}" for number, error in rolled.items())
         console.print(
@@ -765,7 +816,7 @@ def evaluate(
         known = band_of(loaded.card)
         result["band"] = asdict(known) | known.measure(loaded, _at_most(given, count))
     if as_json:
-        print(json.dumps({"operator": operator, **result}))
+        _print_json({"operator": operator, **result})
         return
     left_out = result["left_out"]
     console.print(
@@ -828,13 +879,13 @@ def export(
     name: Annotated[str, typer.Argument(help="Shipped operator or bundle; or a system, for its exact solver.")],
     output: Annotated[Path, _option("File to write, .onnx; or .pt2 with --program.")],
     system: Annotated[str | None, _option("Which system is meant, of an operator for several.")] = None,
-    resolution: Annotated[str, _option("Points in each direction, or such as 48x40.")] = "128",
+    resolution: Annotated[str, _option("Points in each direction, or such as 48x40; any for every even grid.")] = "128",
     half: Annotated[bool, _option("Store the weights as float16.")] = False,
     program: Annotated[bool, _option("Write a program of torch.export (.pt2) instead of ONNX.")] = False,
     threads: Threads = None,
 ) -> None:
     """Write an operator, or the solver of a system, as a file that runs without this package; see docs/export.md."""
-    wanted, points = ".pt2" if program else ".onnx", parse_resolution(resolution)
+    wanted, points = ".pt2" if program else ".onnx", resolution if resolution == ANY else parse_resolution(resolution)
     if output.suffix != wanted:
         raise ValueError(f"--output: expected a name that ends in {wanted}, got {output}; choose another, or --program")
     file = find_file(name, shipped_operators() | shipped_adaptations(), "operator")
@@ -854,7 +905,7 @@ def export(
 @_command()
 def study(
     experiments: Annotated[list[str] | None, typer.Argument(help="Such as q1_downstream_data; all if none.")] = None,
-    budget: Annotated[str, _option(", ".join(BUDGETS))] = "laptop",
+    budget: Annotated[str, _option("One of smoke, laptop, gpu, paper.")] = "laptop",
     folder: Annotated[Path, _option("Where records are kept; what is there is not done again.")] = Path("runs/study"),
     output: Annotated[Path | None, _option("Table of all records to write, CSV.")] = None,
     rerun: Annotated[bool, _option("Compute also what ships with the package.", "--rerun")] = False,
@@ -869,6 +920,10 @@ def study(
     Those whose records are of another kind, such as physics_loss, are run where they are named. Several of these
     commands may work on one folder, and share the runs out among them.
     """
+    from .experiments.paper import EXPERIMENTS
+
+    if scheduler:
+        _refuse("with --scheduler, whose workers compute", {"processes": processes if processes > 1 else None})
     names = list(experiments or EXPERIMENTS)
     total = len({run for name in names for run in find_experiment(name)(budget)})
     device = device if scheduler else _device(device)  # of a cluster, its workers know

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import shutil
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,62 +58,22 @@ def _dashboard(command: str, module: str) -> Any:
     return importlib.import_module(module)
 
 
-def serve_dashboard(
-    port: int,
-    browser: bool,
-    origins: Sequence[str] = (),
-    *,
-    public: bool = False,
-    prefix: str = "",
-    address: str | None = None,
-    operators: Sequence[Path] = (),
-    data: Sequence[Path] = (),
-    opens: str = "explore",
-) -> None:
-    """Serve the pages on this machine until interrupted, and open the first where a browser is asked for.
-
-    Browsers may connect from this machine, and from the further origins, such as the host of a proxy.
-
-    Args:
-        port: of the server.
-        browser: whether to open one.
-        origins: hosts by which browsers know the pages.
-        public: for strangers, behind a proxy: the tight bounds of ``explorer.serving.limits``, no browser, no
-            connection but from the origins, and none to a session whose name the server has not signed, by the key
-            ``BOKEH_SECRET_KEY`` of the environment, or one of its own until it ends.
-        prefix: path below which the pages are.
-        address: on which the server listens; where it is not given, that of this machine alone if the pages are public,
-            all if not.
-        operators: bundles to show besides those of the user's folder.
-        data: files of fields in which to look for the examples of operators of given fields.
-        opens: the page that the browser opens, with its query.
+def serve_dashboard(*arguments: Any, **options: Any) -> None:
+    """Serve the pages on this machine until interrupted, as `serve` of ``explorer.server``, whose arguments these are.
 
     Raises:
-        ValueError: if the port is taken, the dashboard's packages are not installed, a bound in the environment makes
-            no sense, or public pages have no origin.
+        ValueError: if the dashboard's packages are not installed, or as there.
     """
-    server = _dashboard("explore", "explorer.server")
-    server.serve(
-        port, browser, origins, public=public, prefix=prefix, address=address, operators=operators, data=data,
-        opens=opens,
-    )  # fmt: skip
+    _dashboard("explore", "explorer.server").serve(*arguments, **options)
 
 
-def write_site(
-    folder: Path, runtime: Path | None = None, systems: Sequence[str] = (), tell: Callable[[str], None] = print
-) -> int:
-    """Write the explore page as a folder of files that any host can serve, and give its size in bytes.
-
-    Args:
-        folder: where to.
-        runtime: a folder with the files of onnxruntime-web; npm fetches them where None.
-        systems: names of those that it has; all that it can compute where there are none.
-        tell: called with what is done next.
+def write_site(*arguments: Any, **options: Any) -> int:
+    """Write the explore page as files, as `write_site` of ``explorer.site.build``, whose arguments these are.
 
     Raises:
-        ValueError: if packages or the runtime are missing, or a system cannot be computed in a browser.
+        ValueError: if the dashboard's packages are not installed, or as there.
     """
-    return _dashboard("site", "explorer.site.build").write_site(folder, runtime, systems, tell)
+    return _dashboard("site", "explorer.site.build").write_site(*arguments, **options)
 
 
 def copy_notebooks(folder: str | Path) -> list[Path]:

@@ -55,15 +55,6 @@ def digest_of(plain: dict, tensors: Mapping[str, Tensor]) -> str:
 # Files of tensors with a header ---------------------------------------------------------------------------------------
 
 
-def stored_format(path: Path) -> str | None:
-    """The format that the header of a safetensors file names; None where it cannot be read or names none."""
-    try:
-        found = _raw_header(path, str(path)).get("format")
-    except ValueError:
-        return None
-    return found if isinstance(found, str) else None
-
-
 def read_stored_header(path: Path, what: str, kind: str, writer: str) -> dict:
     """The header of a safetensors file, checked to be of a format.
 

@@ -16,15 +16,28 @@ _NO_MEMORY = re.compile(
 """What PyTorch, safetensors and their allocators say."""
 
 
+def printable(text: object) -> str:
+    r"""What a file or a command says, with escapes in place of what ends a line or moves the cursor.
+
+    >>> print(printable("u\n"))
+    u\n
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, on one line and shortened."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def one_line(text: str) -> str:
-    r"""A text in one line: characters that are not printed are written as escapes, long names and texts are shortened.
+    r"""A text in one line, `printable`; long names and texts are shortened.
 
     >>> one_line("two\nlines\x1b[31m")
     'two\\nlines\\x1b[31m'
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     half = LONGEST_WORD // 2
-    shown = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:half]}...{word[0][-half:]}", shown)
+    shown = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:half]}...{word[0][-half:]}", printable(text))
     return shown if len(shown) <= LONGEST_LINE else f"{shown[:LONGEST_LINE]}..."
 
 

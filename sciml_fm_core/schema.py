@@ -23,7 +23,7 @@ import math
 import os
 import reprlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -183,6 +183,27 @@ def _wrong(kind: type, value: Any, where: str) -> ValueError:
     return ValueError(f"{where}: expected {_NAMES[kind]}, got {reprlib.repr(value)}")
 
 
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise ValueError where a value is none of the choices.
+
+    >>> check_choice("split", "dev", ("train", "test"))
+    Traceback (most recent call last):
+    ValueError: split: expected one of train, test, got 'dev'
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"{what}: expected one of {', '.join(choices)}, got {reprlib.repr(value)}")
+
+
+def look_up(what: str, name: str, known: Mapping[str, T]) -> T:
+    """What is known by a name; ValueError as `check_choice`."""
+    check_choice(what, name, known)
+    return known[name]
+
+
 # What goes in ---------------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +226,19 @@ def plain(values: Any) -> Any:
     if values is None or isinstance(values, (str, int, float)):
         return values
     raise ValueError(f"expected numbers, texts, lists and names with them, got {reprlib.repr(values)}")
+
+
+def without_infinity(value: Any) -> Any:
+    """The same plain values with None in place of numbers that are not finite.
+
+    >>> without_infinity({"errors": [0.5, float("inf")]})
+    {'errors': [0.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_infinity(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_infinity(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def without_numpy(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from . import schema
+from .messages import reason
 
 _NUMBER = re.compile(r"(?i)[-+]?(0o?\d+|\d[\d_]*(\.[\d_]*)?(e[-+]?\d+)?|\.\d[\d_]*(e[-+]?\d+)?)")
 """What looks like a number; in YAML some of these are texts, and some are octal."""
@@ -94,8 +95,7 @@ def parse_yaml(text: str, where: str, unsure: list[str] | None = None) -> Any:
         about = str(error.problem or error.context).replace("'\\t'", "a tab (write spaces)")
         raise ValueError(f"{where}{line}: {' '.join(about.split())[:300]}") from error
     except Exception as error:  # the parser lets others out too, such as KeyError and RecursionError
-        about = " ".join(str(error).split())[:300]
-        raise ValueError(f"{where}: not readable as YAML: {about or type(error).__name__}") from error
+        raise ValueError(f"{where}: not readable as YAML: {reason(error)}") from error
     schema.check_limits(values, where)  # aliases make much of little
     if unsure is None and found:
         raise ValueError(f"{where}, {found[0]}")

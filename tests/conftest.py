@@ -1,6 +1,7 @@
 """Fixtures shared by the tests of the core: small, deterministic, on one thread."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -19,36 +20,46 @@ def pytest_configure(config):
     torch.set_num_threads(1)  # the tensors are small, and test machines share their cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the kernels and commands that tests start
     os.environ["SCIML_FM_LIMIT_NICE"] = "1"  # of pages: tests wait for what is worked out beside other tests
+    sys.modules["rfc3987_syntax"] = None  # jsonschema does without this grammar, which takes a second to build
     # A shell starts what is to run in its background with SIGINT ignored, and so would be all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST = (
-    "test_notebooks.py",
-    "test_package.py",
-    "test_dashboard_browser.py",
-    "test_stage_browser.py",
-    "test_extending.py",
-    "test_studies_browser.py",
-    "test_dashboard_state.py",
-    "test_study.py",
-    "test_batch.py",
-    "test_docs.py",
-)
-"""Begun first, so that no process works alone at the end."""
+    "stage_browser", "notebooks", "site", "dashboard_browser", "studies_browser", "operator", "package", "batch",
+    "chaos", "docs", "differential", "export", "player_browser", "cli", "study", "extending", "own_data_browser",
+    "sessions", "public_browser", "distributed", "lessons", "evolution",
+)  # fmt: skip
+"""Files of half a minute and more, begun first, so that no process works alone at the end."""
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    order = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Where several processes run the tests, those of one file share its fixtures."""
+    """Where several processes run the tests, those of one file share its fixtures, and those of the explore page it."""
     from xdist.scheduler import LoadFileScheduling
 
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "explore page" if re.search("(dashboard|player|stage)_browser.py$", file) else file
+
     config.option.loadscopereorder = False
-    return LoadFileScheduling(config, log)
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory):
+    """A server of the explore page on what ships, where a file of tests has none of its own."""
+    from test_dashboard_browser import served  # most tests need no browser
+
+    folder = tmp_path_factory.mktemp("log")
+    with served(folder, "dashboards/explore.py", SCIML_FM_OPERATORS=str(folder)) as url:
+        yield f"{url}/explore"
 
 
 @pytest.fixture(autouse=True)

@@ -414,9 +414,10 @@ def test_eight_runs_on_a_cluster_that_loses_a_worker(batch, tmp_path):
 
 @pytest.fixture
 def cluster():
-    """A Dask cluster of two workers with a thread each."""
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None) as cluster:
+    """A Dask cluster of two workers with a thread each, where a task that ends a worker is tried once more."""
+    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    once, workers = dask.config.set({"distributed.scheduler.allowed-failures": 1}), {"threads_per_worker": 1}
+    with once, distributed.LocalCluster(n_workers=2, processes=True, dashboard_address=None, **workers) as cluster:
         yield cluster
 
 

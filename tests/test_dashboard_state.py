@@ -1507,3 +1507,25 @@ def test_the_error_along_the_dial_is_measured_on_the_same_sources_every_time(sys
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_is_built_and_looks_like_the_others(name):
     assert LOOK.items() <= open_page(name).sx.items()
+
+
+# Shifts ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("poisson", 1, "inside"), ("poisson", 5, "inside"), ("poisson", 7.5, "mild"), ("poisson", 10, "medium"),
+        ("poisson", 10.1, "large"), ("advection_diffusion", 0.19, "mild"), ("advection_diffusion", 1.6, "medium"),
+        ("advection_diffusion", 5, "large"), ("helmholtz", 10, "inside"), ("helmholtz", 4.5, "between"),
+        ("helmholtz", 12, "mild"), ("fractional_laplacian", 1, "unseen"),
+    ],
+)  # fmt: skip
+def test_shift_of_a_value(name, value, expected):
+    assert text.shift_of(SYSTEMS[name], value, SYSTEMS[name].shifts.get("pre-training")) == expected
+
+
+def test_shift_from_another_training_range():
+    assert text.shift_of(SYSTEMS["poisson"], 9, (1, 10)) == "inside"
+    assert text.shift_of(SYSTEMS["poisson"], 1, (4, 10)) == "large"
+    assert text.shift_of(SYSTEMS["fractional_laplacian"], 1, (0.5, 1.5)) == "inside"

@@ -134,6 +134,18 @@ def test_two_hundred_exact_steps_are_one_long_one(name):
     assert is_spectral(system)
 
 
+@pytest.mark.parametrize("name", ["allen_cahn", "fisher_kpp", "swift_hohenberg"])
+def test_what_no_field_shows_does_not_grow(name):
+    """Rounding of a wave's two coefficients is no state: the linear part alone would make it one of 1e17 in time."""
+    system = SYSTEMS[name]
+    low, high = next(iter(system.shifts.values()))
+    state, coefficients, *_ = Task(system, low, high).sample(1, 32, torch.Generator().manual_seed(0))
+    states, step = system.trajectory(state, coefficients, 120), state
+    for _ in range(120):
+        step = system.step(step, coefficients)
+    assert difference(states[:, -1], step) < 1e-4
+
+
 @pytest.mark.parametrize("name", EVOLUTIONS)
 def test_a_trajectory_repeats_the_step(name):
     system = SYSTEMS[name]
@@ -430,16 +442,26 @@ def test_several_fields_broadcast_with_coefficients():
 def test_a_state_that_blows_up_is_said_to():
     with pytest.raises(ValueError, match=r"burgers: the state is not finite after step 1; take a shorter time or more"):
         SYSTEMS["burgers"].trajectory(1e4 * drawn("burgers")[0], drawn("burgers")[1], 3)
+    state, coefficients = drawn("swift_hohenberg", n=16)
+    with pytest.raises(
+        ValueError, match=r"waves that 16 points do not resolve would grow by a factor of .* in 40 steps"
+    ):
+        SYSTEMS["swift_hohenberg"].trajectory(state, coefficients, 40)
+    for steps, substeps in ((-1, None), (1, -1)):  # neither leaves the state as it is
+        with pytest.raises(ValueError, match="steps: expected at least 0"):
+            SYSTEMS["burgers"].trajectory(*drawn("burgers"), steps, substeps=substeps)
 
 
 @pytest.mark.parametrize(
     ("name", "coefficients", "message"),
     [
-        ("kuramoto_sivashinsky", (0.0, 1.0), "size: .* above 0"),
-        ("swift_hohenberg", (0.5, 0.5, -1.0, 1.0), "size: .* above 0"),
+        ("kuramoto_sivashinsky", (0.0, 1.0), "expects a size above 0"),
+        ("swift_hohenberg", (0.5, 0.5, -1.0, 1.0), "expects a size above 0"),
         ("porous_medium", (-1.0, 0.02), "exponent: .* m >= 0"),
         ("porous_medium", (1.0, 1e4), "steps would be needed"),
         ("burgers", (0.01, 1.0), "expects shape"),
+        ("burgers", (0.01, 1.0, -0.5), "time: burgers expects at least 0"),
+        ("hyper_diffusion", (-1e-6, 0.5), "hyper_diffusivity: .* at least 0"),
     ],
 )
 def test_bad_coefficients_are_named(name, coefficients, message):

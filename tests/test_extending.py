@@ -22,9 +22,13 @@ COMMANDS = re.findall(r"^sciml-fm .+$", TEXT, re.MULTILINE)
 LINES = {"biharmonic.py": 30, "heat.py": 30, "absorption.py": 42, "filter_network.py": 60, "sobolev.py": 17}
 """What each extension may take at most."""
 
-SMALL = {"pretrain": ["--steps", "3", "--test-count", "2", "--batch-size", "4"], "adapt": ["--steps", "2"]}
-SMALL["adapt"] += ["--test-count", "2", "--validation-count", "4"]
-SMALL["evaluate"], SMALL["generate"] = ["--count", "2", "--json"], ["--resolution", "16", "--count", "4"]
+TESTED = ["--test-count", "2", "--test-resolution", "32"]
+SMALL = {
+    "generate": ["--resolution", "16", "--count", "4"],
+    "pretrain": ["--steps", "3", "--batch-size", "4", *TESTED],
+    "adapt": ["--steps", "2", "--validation-count", "4", *TESTED],
+    "evaluate": ["--count", "2", "--resolution", "32", "--json"],
+}
 
 STEMS = {name: name.removesuffix(".py").removesuffix("_network") for name in LINES}
 """What their commands call the operators."""

@@ -163,6 +163,9 @@ def test_a_force_beside_trajectories(tmp_path):
     file = open_fields(path, "force,velocity", "velocity", time=Times(targets=3))
     check(file, np.concatenate([UV, TIMES[:, :1]], axis=1), TIMES[:, 3:4])
     assert describe(path).layout == Layout("force,velocity", "velocity", time=Times(slide=True))
+    path = hdf5(tmp_path / "few.h5", force=UV, velocity=TIMES[:, :2, None])
+    with pytest.raises(ValueError, match=r"force: .* whether 2 is the number of times or of channels is not sure"):
+        open_fields(path, "force,velocity", "velocity", time=Times())
 
 
 def test_channels_last_in_npz(tmp_path):
@@ -283,10 +286,15 @@ def test_a_layout_beside_the_file(tmp_path):
             "own.npz: splits: expected arrays under part/, or that end in _part, or a file part, got a, u",
         ),
         ("inputs: b\ntargets: u", "own.npz: expected an array b, got a, u"),
+        ("inputs: a\ntargets: u\nsplits: {train: .nan}", "splits: .*train.: expected a text, got nan"),
+        ("inputs: a\ntargets: u\nscalars: a=nu", "expected each field and scalar once, got a twice"),
+        ("inputs: a\ntargets: u\nsplits: {test: own.npz}", "expected other examples for test than for train"),
+        ("inputs: a\ntargets: u\nsplits: {validation: same.npz, test: same.npz}", "for test than for validation"),
     ],
 )
 def test_a_bad_layout_is_one_line(tmp_path, text, said):
-    path = npz(tmp_path / "own.npz", a=A, u=U)
+    path = npz(tmp_path / "own.npz", a=A, u=U, nu=np.arange(6.0))
+    npz(tmp_path / "same.npz", a=A, u=U + 1)
     (tmp_path / "own.npz.yaml").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=said) as error:
         open_splits(path)
@@ -409,6 +417,14 @@ def packed(path):
     return path
 
 
+def filled(path):
+    """Where NetCDF has no value, a number that its attribute says."""
+    hdf5(path, u=U, a=with_values(1e20))
+    with h5py.File(path, "a") as file:
+        file["a"].attrs["_FillValue"] = np.float32(1e20)
+    return path
+
+
 def bomb(path):
     """A header that declares more than the member holds."""
     npz(path, u=U)
@@ -475,13 +491,20 @@ BAD = {
         "a: expected a dense tensor",
     ),
     "an external link": ("own.h5", linked, "a: a link to a in another file, other.h5; name that itself, or save"),
-    "external": ("own.h5", elsewhere, "a: its values are in another file, .*raw; save them in this one"),
+    "external": ("own.h5", elsewhere, "a: its values are in other files; save them in this one"),
     "unwritten": ("own.h5", unwritten, "a: was never written"),
     "packed": ("own.h5", packed, "a: packed by scale_factor and add_offset; save the values themselves"),
     "NaN": (
         "own.npz",
         lambda path: npz(path, a=with_values(np.nan), u=U),
         "own.npz: a: .* got NaN or infinity in example 3;",
+    ),
+    "no value": ("own.nc", filled, "own.nc: a: .* got NaN or infinity in example 3;"),
+    "too small": ("own.npz", lambda path: npz(path, a=A.astype("f8") * 1e-50, u=U), "a: .* that float32 tells apart"),
+    "rounded": (
+        "own.h5",
+        lambda path: hdf5(path, a=A.astype("f8") + 1e9, u=U),
+        r"a: expected values that float32 tells apart, got a spread of .* about 1e\+09; save them less their mean",
     ),
     "too large": (
         "own.h5",
@@ -576,6 +599,12 @@ def test_one_trajectory_is_a_series_whose_last_times_are_held_out(tmp_path):
     assert [parts[name].rows.tolist() for name in ("train", "validation", "test")] == [
         list(range(13)), [13, 14, 15], [16, 17, 18]
     ]  # fmt: skip
+    ahead = open_splits(path, Layout("uwnd", "uwnd", time=Times("only", 0, [1, 2, 3], slide=True)))
+    assert [max(ahead[name].rows) + 3 for name in ("train", "validation")] == [
+        min(ahead[name].rows) for name in ("validation", "test")
+    ]  # a target of one is none of another
+    with pytest.raises(ValueError, match="expected other targets than inputs"):
+        open_splits(path, Layout("uwnd", "uwnd", time=Times("only", [0, 1], [1, 2], slide=True)))
     found = parts["test"].take(slice(None))
     assert np.array_equal(found.source.numpy(), values[16:19])
     assert np.array_equal(found.solution.numpy(), values[17:20])

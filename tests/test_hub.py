@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from sciml_fm_core import load_operator
+from sciml_fm_core.models.fno import FNO, FNOConfig
 from sciml_fm_core.models.hub import FILE, from_pretrained, model_card, save_pretrained
+from sciml_fm_core.models.normalization import FieldsNormalization
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.physics.unknown import UnknownSystem
 
 
 def test_a_folder_holds_the_operator_and_its_card(tmp_path):
@@ -25,6 +29,16 @@ def test_a_folder_without_a_bundle_is_one_clear_line(tmp_path):
     pytest.importorskip("huggingface_hub")
     with pytest.raises(ValueError, match="no such file"):
         from_pretrained(tmp_path)
+
+
+def test_the_card_of_given_fields_claims_no_equation():
+    given = FieldsNormalization((UnknownSystem(["a"], ["u"], ["nu"]),), [0, 0, 0], [1, 1, 1])
+    operator = Operator(FNO.create(FNOConfig(2, width=4, modes=2), torch.Generator()), given)
+    operator.card["errors"] = {"own.npz, test": 0.1}
+    card = model_card(operator)
+    for said in ("takes a, nu to u", "examples of given fields", "| own.npz, test | 10.00% | in range |"):
+        assert said in card
+    assert "solve" not in card.split("Errors are")[0]
 
 
 def test_the_card_says_where_an_operator_is_good():

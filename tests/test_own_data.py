@@ -81,11 +81,20 @@ def test_three_commands(run, own, tmp_path):
     assert (measured["examples"], measured["data"]["split"]) == (16, "test")
     assert measured["error"] == pytest.approx(card["errors"]["own.npz, test"])
     assert 0 <= measured["band"]["held"] <= 1
+    refused(run("evaluate", "own.safetensors", "--data", "own.npz", "--symmetries"), "--symmetries has no effect on a")
     code, out, _ = run("evaluate", "own.safetensors", "--data", "new.npz", "--band")
     assert code == 0
     said = " ".join(out.split())
     assert "50 examples, 12 x 10, all of the file" in said
     assert "The band holds 90% of the points in" in said
+
+    (tmp_path / "own.npz.yaml").write_text("inputs: a\ntargets: u\nscalars: nu\nseed: 1\n")
+    again = ("pretrain", "--data", "own.npz", *FEW, "--start", "own.safetensors", "--output", "again.safetensors")
+    code, _, err = run(*again)
+    assert code == 0, err
+    layouts = [load_operator(name).card["data"][0]["layout"] for name in ("own.safetensors", "again.safetensors")]
+    assert layouts[0] == layouts[1]  # what the start was tested on it is not trained on
+    (tmp_path / "own.npz.yaml").unlink()
 
     adapt = ("adapt", "own.safetensors", "--data", "new.npz", *FEW, "--examples", 8, "--json")
     tuned = json.loads(run(*adapt, "--output", "tuned.safetensors")[1])
@@ -149,6 +158,21 @@ def test_a_dataset_of_ours_needs_no_task(run, tmp_path):
     (("adapt", "sys-1", "{own}"), "own.npz: no equation is said of it, and the operator was trained for poisson"),
     (("evaluate", "sys-1", "{own}"), "own.npz: no equation is said of it, and the operator was trained for poisson"),
     (("evaluate", "sys-1", "SYS-1(1,5)", "--count", 1, "--band"), "--band is measured on given examples"),
+    (("pretrain", "{own}", "--validation", "a.npz", "--validation", "b.npz"), "--validation: expected one file"),
+    (("pretrain", "{own}", "--validation-count", 4), "--validation-count has no effect of a file of fields"),
+    (("pretrain", "{own}", "--test-resolution", 64), "--test-resolution has no effect of a file of fields"),
+    (("pretrain", "{own}", "--system", "SYS-1"), "--system has no effect of a file of fields"),
+    (("pretrain", "{own}", "--test", "own.npz", "--size", "64K"), "expected other examples for test than for train"),
+    (("pretrain", "{own}", "--resolution", "16x14", "--size", "tiny"), "fields that nobody says are periodic"),
+    (("pretrain", "SYS-1(1,5)", "--system", "SYS-1"), "--system has no effect without --data"),
+    (("adapt", "sys-1", "SYS-1(5,10)", "--grid", "--learning-rate", 1e-3), "--grid tries five learning rates"),
+    (("adapt", "evolutions", "NS(1e-4,2e-4)", "--no-symmetries"), "trajectories are turned and mirrored"),
+    (("adapt", "evolutions", "NS(1e-4,2e-4)", "--physics"), "navier_stokes: no Fourier symbol is known of it"),
+    (("adapt", "evolutions", "NS(1e-4,2e-4)", "--resolution", "0:32,0.5:64"), "and stay on one grid"),
+    (("pretrain", "SYS-1(1,5)", "--resolution", "0:16,0:32"), "resolution: expected points or a schedule"),
+    (("evaluate", "sys-1", "SYS-1(1,5)", "--system", "SYS-1"), "--system has no effect without --data"),
+    (("study", "--processes", 2, "--scheduler", "tcp://127.0.0.1:1"), "--processes has no effect with --scheduler"),
+    (("evaluate", "evolutions", "NS(1e-4,2e-4)", "--steps", 2, "--symmetries"), "--symmetries has no effect with"),
     (("info", "none.npz"), "none.npz: no such file"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(run, own, tmp_path, command, message):

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
-from axe import serious_findings
+from axe import findings_in_both_themes
 from playwright.sync_api import expect
 from test_dashboard_browser import browser, percent, served, shown, watched  # noqa: F401 # browser is a fixture
 
@@ -58,19 +58,15 @@ def page(browser, address):  # noqa: F811
         yield page
 
 
-def picture(page, name):
-    """What an image of the page holds."""
-    return page.get_by_role("img", name=name, exact=True).get_attribute("src")
-
-
 def test_the_test_examples_are_walked_through(page):
     expect(shown(page, "about")).to_have_text(re.compile(r"^new.npz: 8 test examples.* Fine-tuned on .* own.npz"))
-    assert shown(page, "prediction").count() == 3
-    first, truth = shown(page, "error").first.inner_text(), picture(page, "true u")
+    expect(shown(page, "prediction")).to_have_count(3)
+    picture = page.get_by_role("img", name="true u", exact=True)
+    first, truth = shown(page, "error").first.inner_text(), picture.get_attribute("src")
     page.get_by_role("button", name="Next").click()
     expect(page).to_have_url(re.compile("operator=tuned&example=2$"))
     expect(shown(page, "error").first).not_to_have_text(first)
-    assert picture(page, "true u") != truth
+    expect(picture).not_to_have_attribute("src", truth)
     page.get_by_role("button", name="Previous").click()
     expect(shown(page, "error").first).to_have_text(first)
     page.get_by_role("button", name="Previous").click()
@@ -88,12 +84,8 @@ def test_another_operator_has_its_own_file(page):
 
 
 def test_it_is_found_from_the_explore_page_and_nothing_is_wrong_for_a_screen_reader(page, address):
-    assert not serious_findings(page)
-    page.emulate_media(color_scheme="dark")
-    page.reload()
-    expect(shown(page, "prediction").first).to_be_visible()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 18, 18)"
-    assert not serious_findings(page)
+    assert not findings_in_both_themes(page)
+    expect(page.locator("body")).to_have_css("background-color", "rgb(18, 18, 18)")
     page.goto(address)
     shown(page, "link-data").click()
     expect(shown(page, "about")).to_be_visible()

@@ -9,31 +9,17 @@ import pytest
 pytest.importorskip("panel_material_ui", reason="the dashboard extra is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
-from axe import serious_findings
+from axe import findings_in_both_themes
 from playwright.sync_api import expect
-from test_dashboard_browser import (  # noqa: F401 # browser is a fixture
-    browser,
-    field,
-    percent,
-    served,
-    shown,
-    wait_for,
-    watched,
-)
+from test_dashboard_browser import browser, field, percentage, shown, wait_for, watched
+
+__all__ = ["browser"]  # a fixture
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A server of the explore page on what ships."""
-    folder = tmp_path_factory.mktemp("log")
-    with served(folder, "dashboards/explore.py", SCIML_FM_OPERATORS=str(folder)) as url:
-        yield f"{url}/explore"
-
-
 @pytest.fixture
-def page(browser, address):  # noqa: F811
+def page(browser, address):
     """An evolution that a shipped operator takes steps of, all of whose steps have come."""
     with watched(browser, address.removesuffix("/explore"), size=(1366, 768)) as page:
         page.goto(f"{address}?system=advection_diffusion_in_time&model=symbol&dial=0.001&seed=3")
@@ -49,7 +35,7 @@ def step(page) -> int:
 def test_steps_are_shown_and_played_by_space(page):
     assert step(page) == 1, "nothing moves unasked"
     assert shown(page, "step").inner_text() == "step 1 of 40, t = 0.5"
-    first, error = field(page, "Solver u"), percent(shown(page, "zero_shot-error").inner_text())
+    first, error = field(page, "Solver u"), percentage(page, "zero_shot-error")
     expect(shown(page, "sentence")).to_have_text(
         re.compile(
             r"^Zero-shot: the error is \S+ % after 1 step and \S+ % after 10\. "
@@ -61,7 +47,7 @@ def test_steps_are_shown_and_played_by_space(page):
     time.press("End")
     expect(page.locator(".operator-stage")).to_have_attribute("data-step", "40")
     assert field(page, "Solver u") != first
-    assert percent(shown(page, "zero_shot-error").inner_text()) > error
+    assert percentage(page, "zero_shot-error") > error
     time.press("Home")
     expect(shown(page, "zero_shot-error")).to_have_text("0e+0 %")
     assert field(page, "Solver u") == field(page, "Initial u(0)") == field(page, "Zero-shot")
@@ -104,13 +90,8 @@ def test_the_menu_has_the_evolutions_and_the_steady_equations(page):
     expect(page.get_by_role("img", name="Exact and predicted solutions along the cut")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_player_is_accessible(page, scheme):
-    page.emulate_media(color_scheme=scheme)
-    assert not serious_findings(page)
-
-
-def test_everything_is_in_sight_at_1366(page):
+def test_the_player_is_accessible_and_everything_is_in_sight_at_1366(page):
     for name in ("Solver u", "Error of Zero-shot", "Errors over time"):
         box = page.get_by_role("img", name=name).bounding_box()
         assert box["y"] + box["height"] <= 768, name
+    assert not findings_in_both_themes(page)

@@ -128,7 +128,7 @@ def test_waiting_for_its_turn_is_no_part_of_its_time(operator):
     first = AdaptJob(hold, none, lambda _: None, queue)
     first.start()
     assert begun.wait(PATIENCE)
-    second = AdaptJob(lambda: operator, none, lambda _: None, queue, seconds=20)
+    second = AdaptJob(lambda: operator, none, lambda _: None, queue, seconds=PATIENCE)
     second.start()
     assert math.isinf(second._ends)
     release.set()

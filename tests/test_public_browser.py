@@ -4,10 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import expect
-from test_dashboard_browser import ROOT, browser, free_port, shown, train, wait_until_it_answers, watched
+from test_dashboard_browser import ROOT, browser, free_port, shown, train, until, wait_until_it_answers, watched
 
 __all__ = ["browser"]  # a fixture
 
@@ -53,25 +55,26 @@ def test_beyond_the_cap_the_page_is_kind_and_a_freed_place_is_given_to_the_next(
             second.goto(f"{address.removesuffix('explore')}studies")
             expect(shown(second, "full")).to_be_visible()  # one cap for both pages
             second.go_back()
+            assert not sockets  # who waits is not connected
             first.close()
             again = second.get_by_role("link", name="Try again")
-            for _ in range(60):
-                second.wait_for_timeout(1000)
-                again.click()
-                if second.title() != "All places are taken":
-                    break
-                assert not sockets  # who waits is not connected
+
+            def is_let_in():
+                with suppress(PlaywrightError):  # the page tries by itself too, and may be gone meanwhile
+                    again.click(timeout=5000)
+                with suppress(AssertionError):
+                    expect(second).not_to_have_title("All places are taken", timeout=1000)
+                    return True
+                return False
+
+            until(second, is_let_in, bool)
             expect(shown(second, "zero_shot-error")).to_have_text(re.compile(r"%$"))
             expect(second.locator(".dial > input")).to_have_attribute("aria-valuetext", "4")  # the link was kept
 
 
 def test_a_training_that_is_too_much_is_told_so(browser, address):
     with watched(browser, address.removesuffix("/operators/explore")) as page:
-        for _ in range(60):
-            page.goto(address)
-            if page.title() != "All places are taken":
-                break
-            page.wait_for_timeout(1000)
+        until(page, lambda: page.goto(address) and page.title(), lambda title: title != "All places are taken")
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
         page.locator(".keep").get_by_text("Train live").click()
         options = page.get_by_label("Examples", exact=True).locator("option").all_inner_texts()

@@ -107,6 +107,15 @@ def test_a_mean_that_the_equation_keeps_is_kept():
     assert torch.allclose(went.mean((-2, -1)), torch.full((3, 6), 0.3), atol=1e-5)
 
 
+def test_any_number_of_states_of_any_size_is_followed():
+    found, operator = drawn(LINEAR), untrained(LINEAR)
+    states = 1e7 * found.states[:, 0]
+    assert rollout(operator, states, found.coefficients, 2).isfinite().all()
+    assert rollout(operator, states[:0], found.coefficients[:0], 2).shape == (0, 3, *states.shape[1:])
+    with pytest.raises(ValueError, match="steps: expected at least 0"):
+        rollout(operator, states, found.coefficients, -1)
+
+
 def test_an_operator_takes_evolutions_that_it_was_not_trained_for(tmp_path):
     operator, found = untrained(LINEAR, BURGERS), drawn(NS)
     expected = operator.predict(found.states[:, 0], found.coefficients, "NS")
@@ -201,6 +210,20 @@ class TestBatches:
         size = rollout_errors(noisy.source, plain.source)
         assert 0.05 < size.mean() < 0.12
 
+    def test_processes_share_a_batch(self):
+        make = lambda share: FreshTrajectories(  # noqa: E731
+            [NS, BURGERS, LINEAR], 8, Unrolled(1, noise=0.1), resolution=16, pool=3, length=2, share=share
+        )
+        (whole,) = make((0, 1)).rolled(1, 0.0)
+        parts = [make((rank, 2)).rolled(1, 0.0)[0] for rank in (0, 1)]
+        sizes = [[examples.size for _, examples in each] for each in (whole, *parts)]
+        assert sizes[0] == [sum(both) for both in zip(*sizes[1:], strict=True)] == [3, 2, 3]
+        assert sum(sizes[1]) == sum(sizes[2])
+        joined = torch.cat([each[0][1].source for each in parts])
+        assert torch.equal(joined.sum(0), whole[0][1].source[[0, 2, 1]].sum(0))
+        with pytest.raises(ValueError, match="a multiple of the number of processes"):
+            make((0, 3))
+
     def test_what_cannot_be_is_said(self):
         with pytest.raises(ValueError, match="no evolution"):
             FreshTrajectories([Task.parse("SYS-1(1,5)")], 4)
@@ -210,6 +233,13 @@ class TestBatches:
             Unrolled({0.5: 2})
         with pytest.raises(ValueError, match="noise"):
             Unrolled(1, noise=2)
+        with pytest.raises(ValueError, match="steps of at least 1"):
+            Unrolled(1.5)
+        found = drawn(BURGERS, 2, 1)
+        with pytest.raises(ValueError, match="as many of each, got 2, 1, 2"):
+            FixedTrajectories(BURGERS.system, found._replace(coefficients=found.coefficients[:1]), 4)
+        with pytest.raises(ValueError, match="expects shape"):
+            FixedTrajectories(BURGERS.system, found._replace(coefficients=found.coefficients[:, :2]), 4)
 
 
 class TestTraining:

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,10 @@ from explorer.link import restore  # noqa: E402
 from explorer.shared import shared_operator, shipped_results  # noqa: E402
 from explorer.site import build, graphs, runtime  # noqa: E402
 from explorer.state import ExploreState  # noqa: E402
-from test_dashboard_browser import browser  # noqa: E402, F401 # a fixture
+from test_dashboard_browser import browser, expect, watched  # noqa: E402, F401 # browser is a fixture
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]  # on a busy machine each graph takes a while to write
 WHOLE = os.environ.get("SCIML_FM_SITE")
-TIMEOUT = 120_000
 RESTS = "() => Number(document.documentElement.dataset.rests ?? 0)"
 ERROR = "key => document.querySelector(`[data-test=${key}-error]`).textContent"
 
@@ -48,6 +48,9 @@ def folder(tmp_path_factory):
     if shutil.which("npm") is None:
         pytest.skip("npm fetches onnxruntime-web")
     made = tmp_path_factory.mktemp("site")
+    (made / "page.json.gz").touch()  # as of an earlier site
+    (made / "graphs").mkdir()
+    (made / "graphs" / "earlier.onnx.gz").touch()
     bundles = {name: bundle for name, bundle in find_bundles()[0].items() if name == "sys-1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "find_bundles", lambda: (bundles, []))
@@ -84,23 +87,15 @@ def address(folder):
 @pytest.fixture
 def open_at(browser, address):  # noqa: F811
     """Opens the page at a query, and sees to it that nothing fails and no other host is asked."""
-    pages, said = [], []
+    with ExitStack() as stack:
 
-    def opened(query="", **options):
-        page = browser.new_page(**{"viewport": {"width": 1366, "height": 768}} | options)
-        page.set_default_timeout(TIMEOUT)
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and said.append(message.text))
-        page.on("request", lambda asked: asked.url.startswith((address, "blob:", "data:")) or said.append(asked.url))
-        page.goto(f"{address}?{query}")
-        page.wait_for_function(f"({RESTS})() > 0")
-        pages.append(page)
-        return page
+        def opened(query=""):
+            page = stack.enter_context(watched(browser, address.removesuffix("/"), (1366, 768)))
+            page.goto(f"{address}?{query}")
+            page.wait_for_function(f"({RESTS})() > 0")
+            return page
 
-    yield opened
-    for page in pages:
-        page.close()
-    assert not said
+        yield opened
 
 
 def rested(page, act):
@@ -138,6 +133,18 @@ def test_the_numbers_are_those_of_the_served_page(open_at, folder, monkeypatch, 
         assert page.evaluate(ERROR, key) == percent(prediction.relative_error)
     assert "seed=5" in page.url
     assert query.partition("&result=")[2] in page.url
+
+
+def test_files_of_an_earlier_site_are_gone(folder):
+    assert not (folder / "graphs" / "earlier.onnx.gz").exists()
+
+
+def test_arrow_keys_go_to_the_tabs_that_are_there(open_at):
+    page = open_at()
+    page.get_by_role("tab", name="Errors").press("ArrowRight")
+    expect(page.get_by_role("tab", name="Examples")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Errors")).to_be_focused()
 
 
 def test_the_dial_and_a_drawn_source(open_at):
@@ -180,12 +187,16 @@ def test_each_lesson_goes_to_its_end(open_at, folder):
         assert page.locator("[data-test=score]").count() == 1
 
 
-@pytest.mark.parametrize("size", [(1920, 1080), (390, 844)])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_sizes_and_themes(open_at, size, theme):
-    page = open_at(viewport={"width": size[0], "height": size[1]}, color_scheme=theme)
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+def test_sizes_and_themes(open_at):
+    page = open_at()
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+        for width, height in ((1920, 1080), (390, 844)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.wait_for_function(
+                "width => innerWidth === width && document.documentElement.scrollWidth <= width", arg=width
+            )
 
 
 def test_the_runtime_is_what_was_expected(tmp_path):
@@ -213,7 +224,7 @@ def test_an_evolution_is_stepped_through_as_by_its_solver(name, tmp_path):
     source = system.draw(dial, parameters, (n, n), torch.Generator().manual_seed(0)).float()
     needed, (time, substeps) = graphs.taken(system), graphs.timing(system)
     given = {"source": source, "dial": dial, "parameters": parameters}
-    begun, advance = graphs.begun(system, n), graphs.advance(system, n)
+    begun, advance = graphs.begun(system), graphs.advance(system, n)
     assert export_function(begun, tmp_path / "begin.onnx", given, [*graphs.BEGUN, *needed]) < 1e-5
     coefficients, state, *found = begun({}, *given.values())
     taken = {"state": state, "coefficients": coefficients} | dict(zip(needed, found, strict=True))

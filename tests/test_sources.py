@@ -91,3 +91,11 @@ def test_presets_can_be_placed(name):
 def test_bad_gaussians_are_refused(rows):
     with pytest.raises(ValueError, match="gaussians: expected at least one row of finite"):
         place(rows, 16, zero_mean=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "width"), [([(0.3, 0.4, 1), (0.3, 0.4, -1)], 0.1), ([(0.3, 0.4, 1)], 1e-4), ([(0.3, 0.4, 1)], 0.0)]
+)
+def test_no_rounding_is_scaled_up_to_a_source(rows, width):
+    with pytest.raises(ValueError, match="that 16 points show and that do not cancel"):
+        place(rows, 16, zero_mean=False, width=width)

@@ -9,10 +9,10 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from sciml_fm_core.experiments.paper import BUDGETS, EXPERIMENTS, MIXTURE, SYS_1, SYS_2, SYS_3
 from sciml_fm_core.study import records as records_module
 from sciml_fm_core.study import runs
 from sciml_fm_core.study.colours import MEANING
-from sciml_fm_core.study.experiments import BUDGETS, EXPERIMENTS, MIXTURE, SYS_1, SYS_2, SYS_3
 from sciml_fm_core.study.records import write_table
 from sciml_fm_core.study.runs import PretrainingRun
 

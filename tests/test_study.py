@@ -492,6 +492,13 @@ def test_savings_are_read_off_the_curve_from_scratch():
             savings(records)
 
 
+def test_errors_without_a_logarithm_are_not_interpolated():
+    scratch = curve("from scratch", [(8, float("inf")), (32, 0.1), (64, 0.0)])
+    for error, count in ((0.2, 32), (0.0, 64)):
+        assert savings([*scratch, *curve("fine-tuned", [(8, error)])])[0].from_scratch == count
+        assert examples_to_reach(scratch, error) == count
+
+
 def test_savings_count_more_examples_as_no_worse():
     scratch = curve("from scratch", [(8, 0.4), (16, 0.8), (32, 0.1)])
     (saving,) = savings([*scratch, *curve("fine-tuned", [(4, 0.2)])])
@@ -602,6 +609,7 @@ def test_texts_of_a_table_stay_texts(tmp_path):
             ("1234567890123456", "null", None),
             ("12345678901234e5", "", 0.1),
             ("0123456789012345", 'a, "b"\nc', [1, {"d": 1e-300}]),
+            ("carriage\rreturn", "a\r\nb", None),
             ("fedcba9876543210", "[1]", True),
         )
     ]
@@ -625,9 +633,13 @@ def test_tables_that_cannot_be_read(quick, tmp_path):
     path.write_text('identity,seed\na,"""0"""\nb,1\n')
     with pytest.raises(ValueError, match=r"table\.csv: record 1: seed: expected a whole number, got '0'"):
         read_table(path)
+    path.write_text('identity,seed,error\na,"""0""",0.1\nb,1,0.1\nb,1,0.2\nc,1,NaN\n')
     problems = []
-    assert read_table(path, problems) == [{"identity": "b", "seed": 1}]
-    assert len(problems) == 1
+    assert read_table(path, problems) == [{"identity": "b", "seed": 1, "error": 0.1}]
+    assert [problem.split(": ", 2)[2] for problem in problems] == [
+        "seed: expected a whole number, got '0'", "b is there twice; leave one of them out",
+        "error: expected a number, got nan",
+    ]  # fmt: skip
     with pytest.raises(ValueError, match=r"missing\.csv: not readable"):
         read_table(tmp_path / "missing.csv")
 

@@ -6,9 +6,9 @@ import torch
 from sciml_fm_core import PAPER_TASKS, SYSTEMS, Task, parse_mixture
 from sciml_fm_core.physics import sampling
 from sciml_fm_core.physics.helmholtz import Helmholtz
-from sciml_fm_core.physics.sampling import RESOLVED
+from sciml_fm_core.physics.sampling import RESOLVED, draw_accepted
 from sciml_fm_core.physics.spectral import resample, wavenumbers
-from sciml_fm_core.physics.tasks import shift_of, tasks_of
+from sciml_fm_core.physics.tasks import tasks_of
 
 
 def stream(seed=5):
@@ -229,9 +229,9 @@ def test_a_range_of_one_value(system, generator):
 
 def test_rejection_rule_is_switchable_and_reports_its_rate():
     label = PAPER_TASKS["helmholtz"]["pre-training"]
-    kept, draws = Task.parse(label).sample_counted(256, 32, stream())
+    kept, draws = draw_accepted(Task.parse(label), 256, 32, stream())
     assert kept.solution.abs().max() <= 2
-    free, all_draws = Task(SYSTEMS["helmholtz"], 1, 10, reject=False).sample_counted(256, 32, stream())
+    free, all_draws = draw_accepted(Task(SYSTEMS["helmholtz"], 1, 10, reject=False), 256, 32, stream())
     assert all_draws == 256
     refused = free.solution.abs().amax(dim=(-2, -1)) > 2
     assert 0 < refused.sum() < 256
@@ -252,7 +252,7 @@ def test_rejection_is_no_part_of_the_solver():
 
 def test_other_systems_reject_nothing():
     for label in ("SYS-1(1,5)", "SYS-2(0.2,1)"):
-        assert Task.parse(label).sample_counted(16, 16, stream())[1] == 16
+        assert draw_accepted(Task.parse(label), 16, 16, stream())[1] == 16
 
 
 def test_a_rule_that_refuses_everything_ends_with_an_error(monkeypatch):
@@ -278,25 +278,6 @@ def test_sampling_needs_a_generator_a_count_and_an_even_grid():
 
 
 # Shifts ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("poisson", 1, "inside"), ("poisson", 5, "inside"), ("poisson", 7.5, "mild"), ("poisson", 10, "medium"),
-        ("poisson", 10.1, "large"), ("advection_diffusion", 0.19, "mild"), ("advection_diffusion", 1.6, "medium"),
-        ("advection_diffusion", 5, "large"), ("helmholtz", 10, "inside"), ("helmholtz", 4.5, "between"),
-        ("helmholtz", 12, "mild"), ("fractional_laplacian", 1, "unseen"),
-    ],
-)  # fmt: skip
-def test_shift_of_a_value(name, value, expected):
-    assert shift_of(SYSTEMS[name], value) == expected
-
-
-def test_shift_from_another_training_range():
-    assert shift_of(SYSTEMS["poisson"], 9, (1, 10)) == "inside"
-    assert shift_of(SYSTEMS["poisson"], 1, (4, 10)) == "large"
-    assert shift_of(SYSTEMS["fractional_laplacian"], 1, (0.5, 1.5)) == "inside"
 
 
 def test_nothing_is_trained_on_the_equations_beside_the_papers(system):

@@ -526,6 +526,8 @@ def test_nothing_to_train_is_refused(small_operator):
         ({"learning_rate": float("nan")}, "learning_rate: expected a finite number above 0"),
         ({"learning_rate": float("inf")}, "learning_rate: expected a finite number above 0"),
         ({"time_limit": 0}, "time_limit: expected seconds above 0"),
+        ({"time_limit": math.nan}, "time_limit: expected seconds above 0"),
+        ({"warmup": -1}, "warmup: expected steps of at least 0"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -110,6 +110,11 @@ def test_damaged_and_foreign_files_are_told(tmp_path):
         del file["scalars/time"]
     with pytest.raises(ValueError, match=r"a\.hdf5: "):
         load_trajectories(path)
+    path = save_trajectories(tmp_path / "d.hdf5", *small("HYPER(1e-6,1e-5)"))
+    with h5py.File(path, "a") as file:
+        file["t0_fields/state"][0, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"d\.hdf5: states: expected finite values"):
+        load_trajectories(path)
     with h5py.File(tmp_path / "b.hdf5", "w") as file:
         file["x"] = 1
     with pytest.raises(ValueError, match="no file of trajectories"):

@@ -157,6 +157,14 @@ def test_long_draws_tell_how_far_they_are():
     assert seen == [(16, 40), (32, 40), (40, 40)]
 
 
+@pytest.mark.parametrize("power", [-900, 900])
+def test_a_source_of_any_size_is_solved(power):
+    """The square of a small source is 0, and so was its residual."""
+    inputs, unit = drawn((0, 0.3), 2, 16).double(), 2.0**power
+    scaled = inputs * torch.tensor([1, unit], dtype=torch.float64).view(2, 1, 1)
+    assert torch.equal(DIFFUSION.solved(scaled).solution, DIFFUSION.solved(inputs).solution * unit)
+
+
 def test_an_example_that_does_not_converge_is_named():
     inputs = drawn((0, 0), 20, 64)
     inputs[18, 0] = drawn((1.2, 1.2), 1, 64)[0, 0]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sciml_fm_core.digests import stored_format
+from sciml_fm_core.digests import read_stored_header
 from sciml_fm_core.experiments.uncertainty.ensemble import ENSEMBLE_FORMAT, ensemble_like
 from sciml_fm_core.files import user_path
 from sciml_fm_core.models.normalization import StepNormalization, normalization_from_dict
@@ -156,9 +157,18 @@ def find_bundles() -> tuple[dict[str, Bundle], list[str]]:
         try:
             bundles[name] = _read(name, path, shipped=path in shipped)
         except (ValueError, OSError) as error:
-            if stored_format(path) not in (ENSEMBLE_FORMAT, CHECKPOINT_FORMAT):
+            if not _is_other_file(path):
                 problems.append(str(error) if path.name in str(error) else f"{path}: {error}")
     return bundles, problems
+
+
+def _is_other_file(path: Path) -> bool:
+    """Whether a file is an ensemble or a checkpoint."""
+    for kind in (ENSEMBLE_FORMAT, CHECKPOINT_FORMAT):
+        with suppress(ValueError):
+            read_stored_header(path, "file", kind, "another program")
+            return True
+    return False
 
 
 def opened(bundles: dict[str, Bundle]) -> Bundle | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml_fm_core.evaluation.rollouts import CORRELATED, correlations, rollout, rollout_errors
+from sciml_fm_core.evaluation.rollouts import BLOWN_UP, CORRELATED, correlations, rollout, rollout_errors
 from sciml_fm_core.physics.trajectories import evolution
 
 from . import text
@@ -105,7 +105,9 @@ class Film:
         for key, operator in self._operators.items():
             last = self._found[key]
             if torch.isfinite(last).all():  # else it has blown up before
-                self._found[key] = self._timed(key, rollout, operator, last, self._given, 1, self._system)[1]
+                found = self._timed(key, rollout, operator, last, self._given, 1, self._system)[1]
+                largest = BLOWN_UP * self.source.abs().max().clamp(min=1)  # of the film, not of this step of it
+                self._found[key] = torch.where(found.abs().max() < largest, found, torch.nan)
             self.errors[key].append(rollout_errors(self._found[key], exact).mean().item())
             self.correlation[key] = correlations(self._found[key], exact, self._system.output_axes).item()
             if self.correlation[key] < CORRELATED:

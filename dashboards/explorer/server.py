@@ -22,19 +22,35 @@ KEEP_ALIVE_MILLISECONDS = 25_000
 def serve(
     port: int,
     browser: bool,
-    origins: Sequence[str],
+    origins: Sequence[str] = (),
     *,
-    public: bool,
-    prefix: str,
-    address: str | None,
-    operators: Sequence[Path],
-    data: Sequence[Path],
-    opens: str,
+    public: bool = False,
+    prefix: str = "",
+    address: str | None = None,
+    operators: Sequence[Path] = (),
+    data: Sequence[Path] = (),
+    opens: str = "explore",
 ) -> None:
-    """Serve the pages until interrupted, see `sciml_fm_core.companions.serve_dashboard`.
+    """Serve the pages on this machine until interrupted, and open the first where a browser is asked for.
+
+    Browsers may connect from this machine, and from the further origins, such as the host of a proxy.
+
+    Args:
+        port: of the server.
+        browser: whether to open one.
+        origins: hosts by which browsers know the pages.
+        public: for strangers, behind a proxy: the tight bounds of `serving.limits`, no browser, no connection but from
+            the origins, and none to a session whose name the server has not signed, by the key ``BOKEH_SECRET_KEY`` of
+            the environment, or one of its own until it ends.
+        prefix: path below which the pages are.
+        address: on which the server listens; where it is not given, that of this machine alone if the pages are public,
+            all if not.
+        operators: bundles to show besides those of the user's folder.
+        data: files of fields in which to look for the examples of operators of given fields.
+        opens: the page that the browser opens, with its query.
 
     Raises:
-        ValueError: if the port is taken, or public pages have no origin.
+        ValueError: if the port is taken, a bound in the environment makes no sense, or public pages have no origin.
     """
     if _answers(port):
         raise ValueError(f"explore: port {port} is taken by another server; choose another one with --port")

@@ -12,7 +12,7 @@ from sciml_fm_core.models.operator import Operator, load_operator
 from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS, System
-from sciml_fm_core.physics.tasks import UNSEEN, Task, shift_of
+from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.training.recipes import LEARNING_RATES
 from sciml_fm_core.training.unlabelled import UNLABELLED
 
@@ -21,6 +21,7 @@ from .compute import EVOLUTION_RESOLUTION, RESOLUTION, Query, painted_fields
 from .predictions import PREDICTIONS
 from .serving import LIMITS, TooMuch
 from .settings import Adapted, AdaptSettings
+from .text import shift_of
 
 EXAMPLE_COUNTS = tuple(count for count in (0, 8, 16, 32, 64, 128, 256, 512) if count <= LIMITS.examples)
 EQUATION, GRID = "equation", "grid"
@@ -284,8 +285,7 @@ class ExploreState(param.Parameterized):
     @property
     def shift(self) -> str:
         """How far the dial is from the training range, in the words of `shift_of`."""
-        trained = self.trained_range
-        return shift_of(self.system, self.dial, trained) if trained else UNSEEN
+        return shift_of(self.system, self.dial, self.trained_range)
 
     def loader(self) -> Callable[[], Operator]:
         """A function that gives the chosen operator; it is shared and must not be changed.

@@ -11,7 +11,6 @@ from latex2mathml.converter import convert
 from sciml_fm_core.evaluation.rollouts import CORRELATED
 from sciml_fm_core.experiments.training_range.method import LEVEL, ErrorForecast
 from sciml_fm_core.physics.system import System
-from sciml_fm_core.physics.tasks import shift_of
 
 from .colours import COLOURS
 
@@ -165,6 +164,24 @@ def film_sentence(
 
 def _duration(seconds: float) -> str:
     return f"{1000 * seconds:.2g} ms" if seconds < 0.01 else f"{1000 * seconds:.0f} ms"
+
+
+def shift_of(system: System, value: float, trained: tuple[float, float] | None) -> str:
+    """Name of the shift at one value of the dial: ``inside`` the training range, ``mild``, ``medium`` or ``large``.
+
+    ``between`` is inside the range too, but between the whole numbers that an integer dial was trained on; ``unseen``
+    is where nothing was trained on the equation. Outside the range, the distance to its nearer end is compared, on a
+    logarithmic scale, with the upper ends of the paper's downstream ranges for SYS-1: 1.5 times the end of the range is
+    mild, 2 times medium, beyond it large.
+    """
+    if trained is None:
+        return "unseen"
+    low, high = trained
+    if low <= value <= high:
+        between = system.dialled.whole and not float(value).is_integer()
+        return "between" if between else "inside"
+    factor = value / high if value > high else low / value
+    return "mild" if factor <= 1.5 else "medium" if factor <= 2 else "large"
 
 
 def _distance(system: System, dial: float, trained: tuple[float, float] | None) -> str:

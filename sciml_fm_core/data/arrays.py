@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,22 +20,14 @@ import numpy as np
 import torch
 
 from sciml_fm_core.files import user_path
+from sciml_fm_core.messages import printable, reason
 
-from .hdf5 import COMPRESSION, FORMAT, _stored_bytes, one_line, plain_attribute
+from .hdf5 import COMPRESSION, FORMAT, _stored_bytes, plain_attribute
 
 MOST_ARRAYS = 10_000
 """Arrays of a file; more are an error."""
 SUFFIXES = (".h5", ".hdf5", ".mat", ".nc", ".npy", ".npz", ".pt", ".pth")
 """Files that belong to a folder of arrays."""
-
-
-def printable(value: Any) -> str:
-    """What a file says, for a line of a message: with escapes in place of what ends the line or moves the cursor.
-
-    >>> print(printable("u\\n"))
-    u\\n
-    """
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in str(value))
 
 
 def with_gaps(values: np.ndarray) -> np.ndarray:
@@ -86,14 +79,14 @@ class FileArray:
         """The array with an axis of examples before that of times, for a file of one trajectory."""
         return replace(self, shape=(1, *self.shape), open=partial(_Series, self.open))
 
-    def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Entries of the first axis, by ascending numbers, as float32; ValueError as `at`."""
+    def rows(self, rows: np.ndarray, kind: str = "f4") -> np.ndarray:
+        """Entries of the first axis, by ascending numbers, as float32, or another kind; ValueError as `at`."""
         if rows[-1] - rows[0] + 1 == len(rows):  # a run is read far faster than one after the other
-            return self.at([slice(int(rows[0]), int(rows[-1]) + 1)])[0]
-        return self.at([(int(row),) for row in rows])
+            return self.at([slice(int(rows[0]), int(rows[-1]) + 1)], kind)[0]
+        return self.at([(int(row),) for row in rows], kind)
 
-    def at(self, places: list) -> np.ndarray:
-        """What several indices give, stacked, as float32.
+    def at(self, places: list, kind: str = "f4") -> np.ndarray:
+        """What several indices give, stacked, as float32, or another kind.
 
         Raises:
             ValueError: if the file is damaged there, or the array is not of numbers.
@@ -102,9 +95,9 @@ class FileArray:
             raise ValueError(f"{self.where}: {self.problem}")
         try:
             with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: readers look for that
-                return np.stack([np.asarray(self._values[place]).astype("f4") for place in places])
+                return np.stack([np.asarray(self._values[place]).astype(kind) for place in places])
         except Exception as error:  # what damage leads HDF5, zlib and others to is not foreseen
-            raise ValueError(f"{self.where}: not readable, the file is damaged there ({one_line(error)})") from error
+            raise ValueError(f"{self.where}: not readable, the file is damaged there ({reason(error)})") from error
 
 
 class _Series:
@@ -117,7 +110,7 @@ class _Series:
         return np.asarray(self._times)[None][place] if isinstance(place, slice) else self._times[tuple(place[1:])]
 
 
-class ArrayFile:
+class ArrayFile(AbstractContextManager):
     """The arrays of a file, or of the files of a folder, by name; a context manager.
 
     >>> import tempfile
@@ -146,7 +139,7 @@ class ArrayFile:
             self.close()
             if isinstance(error, ValueError) and str(error).startswith("file "):
                 raise
-            raise ValueError(f"{self.where}: not readable, damaged or cut short ({one_line(error)})") from error
+            raise ValueError(f"{self.where}: not readable, damaged or cut short ({reason(error)})") from error
 
     def __getitem__(self, name: str) -> FileArray:
         """An array by its name, or by the last part of it where that is of one array only; else ValueError."""
@@ -174,9 +167,6 @@ class ArrayFile:
         """Close what is open."""
         for each in self._opened:
             each.close()
-
-    def __enter__(self) -> ArrayFile:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -260,7 +250,7 @@ class ArrayFile:
         except Exception as error:
             raise ValueError(
                 f"{self.where}: expected tensors, or a dictionary of them, saved by torch.save, got what is damaged or "
-                f"would run code ({one_line(error)[:120]})"
+                f"would run code ({reason(error)[:120]})"
             ) from error
         for name, value in _flat(content, ""):
             problem = None
@@ -310,9 +300,24 @@ def _datasets(group: h5py.Group, prefix: str, seen: set[int]) -> Iterator[tuple[
                 yield from _datasets(one, f"{name}/", seen)
 
 
-def _opened(one: h5py.Dataset, reverse: bool) -> h5py.Dataset | np.ndarray:
+def _opened(one: h5py.Dataset, reverse: bool) -> Any:
     """What can be indexed; MATLAB's examples are not in one piece of the file, so that all are read at once."""
-    return np.ascontiguousarray(one[()].T) if reverse else one
+    if reverse:
+        return np.ascontiguousarray(one[()].T)
+    fills = [np.ravel(one.attrs[key]) for key in ("_FillValue", "missing_value") if key in one.attrs]
+    fills = [each.astype(one.dtype) for each in fills if each.dtype.kind in "iuf"]
+    return _Filled(one, np.concatenate(fills)) if fills else one
+
+
+class _Filled:
+    """An array of NetCDF, with NaN where a value says that there is none."""
+
+    def __init__(self, one: h5py.Dataset, fills: np.ndarray):
+        self._one, self._fills = one, fills
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        values = np.asarray(self._one[place])
+        return np.where(np.isin(values, self._fills), np.nan, values)
 
 
 def _hdf5_problem(one: h5py.Dataset, where: str) -> str | None:
@@ -324,8 +329,6 @@ def _hdf5_problem(one: h5py.Dataset, where: str) -> str | None:
         return "a cell or struct array of MATLAB; save its fields as one array, permute(cat(3, C{:}), [3 1 2])"
     if {"scale_factor", "add_offset"} & set(one.attrs):
         return "packed by scale_factor and add_offset; save the values themselves"
-    if one.external:
-        return f"its values are in another file, {one.external[0][0]}; save them in this one"
     if _not_numbers(one.dtype) or not one.size:
         return None  # others say so
     try:

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution, grid_shape
@@ -16,7 +15,7 @@ from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
 
-from .given import Data, Reader, open_data
+from .given import Data, check_resampled, open_data
 from .splits import stream
 
 T = TypeVar("T")
@@ -51,7 +50,7 @@ def equal_shares(batch_size: int, tasks: int, step: int) -> list[int]:
     return [batch_size // tasks + ((i + step) % tasks < batch_size % tasks) for i in range(tasks)]
 
 
-def _check_share(what: str, number: int, share: tuple[int, int]) -> None:
+def check_share(what: str, number: int, share: tuple[int, int]) -> None:
     """Equal shares only: the mean of the processes' mean losses is then the mean over the batch."""
     if number % share[1]:
         raise ValueError(f"{what}: expected a multiple of the number of processes, {share[1]}, got {number}")
@@ -87,7 +86,7 @@ class FreshBatches:
     ):
         if batch_size < len(tasks) or not tasks:
             raise ValueError(f"fresh batches: expected at least one example for each of {len(tasks)} tasks")
-        _check_share("batch size", batch_size, share)
+        check_share("batch size", batch_size, share)
         self.share = share
         self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
         self.schedule: dict[float, Resolution] = with_start(resolution)
@@ -143,6 +142,8 @@ class FixedBatches:
     ):
         self.schedule: dict[float, Resolution] | None = None if resolution is None else with_start(resolution)
         self.sets = [(system, open_data(data, system, labels=False)) for system, data in sets]
+        for _, reader in self.sets:
+            check_resampled(reader, (self.schedule or {}).values())
         self.seed, self.device = seed, torch.device(device)
         self.count = sum(reader.size for _, reader in self.sets)
         if not self.count:
@@ -152,8 +153,8 @@ class FixedBatches:
         grids = sorted({reader.resolution for _, reader in self.sets}, key=grid_shape)
         if len(grids) > 1 and resolution is None:
             raise ValueError(f"data: on grids of {grids} points; give the resolution to train on")
-        _check_share("batch size", batch_size, share)
-        _check_share("number of examples", self.count, share)  # the last batch of an epoch is what remains
+        check_share("batch size", batch_size, share)
+        check_share("number of examples", self.count, share)  # the last batch of an epoch is what remains
         self.batch_size, self.share = min(batch_size, self.count), share
         self._epoch, self._order = -1, torch.empty(0, device="cpu")
         in_memory = all(isinstance(reader, Examples) for _, reader in self.sets)
@@ -190,7 +191,7 @@ class FixedBatches:
         for system, reader in self.sets:
             rows = index[(index >= first) & (index < first + reader.size)] - first
             if len(rows):
-                parts.append((system, _take(reader, rows)))
+                parts.append((system, reader.take(rows)))
             first += reader.size
         return parts
 
@@ -221,9 +222,3 @@ class TurnedBatches:
             turned = system.turned_examples(examples, system.symmetries[chosen].to(examples.source.device))
             parts.append((system, turned))
         return parts
-
-
-def _take(reader: Reader, rows: Tensor) -> Examples:
-    if isinstance(reader, Examples):
-        return reader.take(rows.to(reader.source.device))
-    return reader.take(rows)

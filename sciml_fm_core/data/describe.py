@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import ArrayFile, FileArray, printable, with_gaps
+from sciml_fm_core.messages import printable
+
+from .arrays import ArrayFile, FileArray, with_gaps
 from .fields import WELL, FieldsFile, has_times
 from .layout import Layout, Times
 

@@ -8,6 +8,7 @@ channel 1 of ``u`` is the field ``u_1``. Trajectories have an axis of times besi
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import numpy as np
 import torch
 
 from sciml_fm_core.files import user_path
+from sciml_fm_core.messages import printable
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution, resolution_of
 from sciml_fm_core.physics.unknown import UnknownSystem
 
-from .arrays import ArrayFile, FileArray, printable, with_gaps
+from .arrays import ArrayFile, FileArray, with_gaps
 from .hdf5 import chosen_numbers
 from .layout import SAY_TIMES, Layout, Times, layout_beside
 
@@ -55,6 +57,18 @@ class _Part:
             places = zip(rows.tolist(), ((starts + step) % self.times).tolist(), strict=True)
             found.append(self.array.at([(row, ..., time) if self.times_last else (row, time) for row, time in places]))
         return np.concatenate([self._channels(one) for one in found], axis=1)
+
+    def some(self, count: int) -> np.ndarray:
+        """The first, middle and last of so many examples, in double precision, of times alike; float32 as it is."""
+        if np.can_cast(np.dtype(self.array.dtype), "f4"):
+            return np.zeros(1)
+        rows, times = ([0, number // 2, number - 1] for number in (count, self.times))
+        places: list[tuple] = [(row,) for row in rows]
+        if self.times:
+            places = [
+                (row, ..., time) if self.times_last else (row, time) for row, time in zip(rows, times, strict=True)
+            ]
+        return self.array.at(places, "f8")
 
     def _channels(self, values: np.ndarray) -> np.ndarray:
         shape = (*self.grid, self.channels) if self.channels_last else (self.channels, *self.grid)
@@ -125,7 +139,7 @@ def _channels_last(shape: tuple[int, ...], said: str | None, grid: tuple[int, ..
     return fits[1]
 
 
-class FieldsFile:
+class FieldsFile(AbstractContextManager):
     """Examples of a file of fields, read in parts; a context manager, which other processes may read too.
 
     ``size`` is the number of examples, ``shape`` the points (ny, nx), ``input_names``, ``target_names`` and
@@ -180,6 +194,14 @@ class FieldsFile:
         plain = {array.shape[1:] for array in arrays if len(array.shape) == 3}
         grid = plain.pop() if len(plain) == 1 else None
         axis = None if layout.time is None else layout.time.axis
+        for array in () if axis is None else arrays:
+            times = array.shape[-1 if axis == "last" else 1]
+            others = len(array.shape) == 4 and array.group not in WELL and any(len(one.shape) == 5 for one in arrays)
+            if others and has_times(array, str(axis), arrays) and times <= MOST_CHANNELS:
+                raise ValueError(
+                    f"{array.where}: {array.shape}: whether {times} is the number of times or of channels is not sure; "
+                    "save it with an axis more, of one channel, or each channel as an array (N, ny, nx)"
+                )
         self._inputs, self._targets = (
             [_part(*one, layout, grid, axis is not None and has_times(one[1], axis, arrays)) for one in part]
             for part in named
@@ -194,7 +216,7 @@ class FieldsFile:
                 f"{self._where}: expected trajectories on a plane, (N, T, ny, nx), with the times {steps}, got "
                 f"{times or 'no'} times"
             )
-        self._check_apart()
+        self._check_apart(before, after)
         self.windows = times - max(steps) if layout.time is not None and layout.time.slide else 1
         self._scalars = [self._scalar(name, count) for name in layout.scalars]
         self.shape, self.size = parts[0].grid, count * self.windows
@@ -202,6 +224,11 @@ class FieldsFile:
         self.target_names = [name for part in self._targets for name in part.names(after)]
         columns = [(name, i, one.shape[1]) for name, one in self._scalars for i in range(one.shape[1])]
         self.scalar_names = [name if count == 1 else f"{name}_{i}" for name, i, count in columns]
+        for names in (self.input_names + self.scalar_names, self.target_names):
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"{self._where}: expected each field and scalar once, got {twice} twice")
+        for part in parts:
+            _check_held(part.array, part.some(count))
 
     def _find(self, said: str) -> tuple[str, FileArray, int | None]:
         """Name, array and channel: ``u_1`` is channel 1 of ``u``, and ``u=temperature`` is called otherwise here."""
@@ -218,12 +245,15 @@ class FieldsFile:
             array = self._series.setdefault(array.name, array.as_series())
         return called or name, array, channel
 
-    def _check_apart(self) -> None:
-        """Check that no target is an input too, unless at times that are named."""
+    def _check_apart(self, before: list[int], after: list[int]) -> None:
+        """Check that no target is an input too, unless at other times."""
         for one in self._inputs:
             for two in self._targets:
                 both = one.array is two.array and (None in (one.channel, two.channel) or one.channel == two.channel)
-                if both and not one.times:
+                same = (
+                    {time % one.times for time in before} & {time % one.times for time in after} if one.times else {0}
+                )
+                if both and same:
                     channels = f"name channels, such as {two.name}_0, or " if two.channels > 1 else ""
                     raise ValueError(
                         f"{self._where}: expected other targets than inputs, got {two.name}; {channels}of "
@@ -241,7 +271,9 @@ class FieldsFile:
         shape = array.shape_of(count)
         if (len(shape) not in (1, 2) or shape[0] != count) and not (np.prod(shape) == 1 and len(shape) <= 2):
             raise ValueError(f"{array.where}: expected a scalar ({count},) or ({count}, c), or one number, got {shape}")
-        values = array.at([()]).reshape(1 if np.prod(shape) == 1 else count, -1)
+        values, exact = (array.at([()], kind).reshape(-1, shape[-1] if len(shape) > 1 else 1) for kind in ("f4", "f8"))
+        for column in exact.T:
+            _check_held(array, column)
         if channel is not None and channel >= values.shape[1]:
             raise ValueError(f"{array.where}: expected a column below {values.shape[1]}, got {name}")
         values = values if channel is None else values[:, channel : channel + 1]
@@ -292,11 +324,19 @@ class FieldsFile:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> FieldsFile:
-        return self
-
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _check_held(array: FileArray, values: np.ndarray) -> None:
+    """Raise ValueError where rounding to float32 loses how values differ: tiny ones, or small changes of large ones."""
+    with np.errstate(all="ignore"):
+        spread, lost = values.std(), np.abs(values - values.astype("f4")).max()
+    if 1e-10 * np.abs(values).max() < spread < 100 * lost < np.inf:  # less than that is rounding of what is constant
+        raise ValueError(
+            f"{array.where}: expected values that float32 tells apart, got a spread of {spread:.2g} about "
+            f"{values.mean():.2g}; save them less their mean, or in other units"
+        )
 
 
 def _check_finite(values: np.ndarray, array: FileArray, rows: np.ndarray) -> None:

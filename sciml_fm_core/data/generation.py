@@ -21,12 +21,13 @@ from sciml_fm_core._version import __version__
 from sciml_fm_core.digests import check_digest, with_digest
 from sciml_fm_core.files import check_output, reserve, user_path, write_json
 from sciml_fm_core.locks import lock_output
-from sciml_fm_core.physics.sampling import check_resolution
+from sciml_fm_core.messages import reason
+from sciml_fm_core.physics.sampling import check_resolution, draw_accepted
 from sciml_fm_core.physics.spectral import Resolution, grid_shape, resolution_of
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.schema import takes_numpy
 
-from .hdf5 import ATTRIBUTES, FORMAT, FORMAT_VERSION, DatasetFile, one_line, plain_attribute
+from .hdf5 import ATTRIBUTES, FORMAT, FORMAT_VERSION, DatasetFile, plain_attribute
 from .splits import CHUNK, check_split, stream
 
 LIBRARY = ("v110", "v110")
@@ -142,7 +143,7 @@ def _write(task: Task, path: Path, count: int, attributes: dict, device, callbac
     with _open_partial(partial, progress, attributes) as file:
         for start in range(known["done"], count, CHUNK):
             generator = stream(attributes["seed"], task.label, attributes["split"], start // CHUNK)
-            examples, drawn = task.sample_counted(CHUNK, resolution_of(grid), generator, device=device)
+            examples, drawn = draw_accepted(task, CHUNK, resolution_of(grid), generator, device=device)
             stop = min(start + CHUNK, count)
             kept = examples.take(slice(0, stop - start)).to("cpu")
             fields[: kept.size, :p] = kept.source.numpy().reshape(kept.size, p, *grid)
@@ -236,4 +237,4 @@ def _open_partial(partial: Path, progress: Path, attributes: Mapping) -> h5py.Fi
             raise ValueError("its attributes are not what was written")
         return file
     except Exception as error:  # what damaged metadata lead HDF5 to is not foreseen
-        raise ValueError(f"{partial}: not readable ({one_line(error)}); remove it and {progress.name}") from error
+        raise ValueError(f"{partial}: not readable ({reason(error)}); remove it and {progress.name}") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -15,7 +17,7 @@ from sciml_fm_core import schema
 from sciml_fm_core.digests import digest_of, with_digest
 from sciml_fm_core.files import file_digest, user_path
 from sciml_fm_core.physics.examples import Examples
-from sciml_fm_core.physics.spectral import Resolution, check_finite, check_tensor
+from sciml_fm_core.physics.spectral import Resolution, check_finite, check_tensor, grid_shape, grid_text
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
@@ -137,19 +139,14 @@ def _in_memory(data: Any, system: System | None, name: str) -> Examples:
     source, coefficients, solution, dial = (part.detach().float() for part in parts)
     if not source.numel():
         raise ValueError(f"{name}: expected at least one example, got none")
-    fields = 1 if system is None else len(system.inputs), 1 if system is None else len(system.outputs)
-    shapes = [((q,) if q > 1 else ()) for q in fields]
-    if any(
-        part.shape != (len(source), *q, *source.shape[-2:]) for part, q in zip((source, solution), shapes, strict=True)
-    ):
-        form = (
-            "one shape (count, n, n)"
-            if fields == (1, 1)
-            else f"(count, {fields[0]}, ny, nx), (count, {fields[1]}, ...)"
-        )
+    fields = (1, 1) if system is None else (len(system.inputs), len(system.outputs))
+    found, grid = (source.shape, solution.shape), source.shape[-2:]
+    if found != tuple((len(source), *([q] if q > 1 else []), *grid) for q in fields):
+        several = f"(count, {fields[0]}, ny, nx), (count, {fields[1]}, ...)"
         raise ValueError(
-            f"{name}: expected sources and solutions of {form}, got {tuple(source.shape)} and {tuple(solution.shape)}; "
-            "leave out an axis of one channel by source.squeeze(1)"
+            f"{name}: expected sources and solutions of {'one shape (count, n, n)' if fields == (1, 1) else several}, "
+            f"got {tuple(source.shape)} and {tuple(solution.shape)}; leave out an axis of one channel by "
+            "source.squeeze(1)"
         )
     try:
         coefficients, dial = coefficients.expand(len(source), coefficients.shape[-1]), dial.expand(len(source))
@@ -223,7 +220,44 @@ def rows_of(data: Reader, rows: Tensor) -> Reader:
         return replace(data, rows=data.rows[rows])
     if isinstance(data, DatasetFile | FieldsFile):
         return Rows(data, rows)
-    return data.take(rows.to(data.source.device) if isinstance(data, Examples) else rows)
+    return data.take(rows)
+
+
+def check_apart(parts: Mapping[str, Reader]) -> None:
+    """Raise ValueError where two parts, such as those to train and to test on, have examples of a file in common."""
+    for (name, one), (other, two) in combinations(parts.items(), 2):
+        first, second = file_of(one), file_of(two)
+        if first is None or second is None or not _same_file(first, second):
+            continue
+        rows = [part.rows if isinstance(part, Rows) else torch.arange(part.size) for part in (one, two)]
+        if torch.isin(*rows).any():
+            raise ValueError(
+                f"{second.path}: expected other examples for {other} than for {name}, got some in both; give another "
+                "file, or none, and some are held out"
+            )
+
+
+def check_resampled(data: Reader, resolutions: Iterable[Resolution]) -> None:
+    """Raise ValueError where given fields would be brought to another grid as periodic ones, and nobody says they are.
+
+    Waves that go on beyond the edge would be off near it by as much as the field jumps there.
+    """
+    file = file_of(data)
+    if not isinstance(file, FieldsFile) or file.layout.periodic:
+        return
+    if other := [each for each in resolutions if grid_shape(each) != file.shape]:
+        raise ValueError(
+            f"{file.path}: expected its own grid, {grid_text(data.resolution)}, for fields that nobody says are "
+            f"periodic, got {grid_text(other[0])}; leave out the resolution, or write periodic: true into a YAML "
+            "beside the file"
+        )
+
+
+def _same_file(one: File, two: File) -> bool:
+    if getattr(one, "group", "") != getattr(two, "group", ""):
+        return False
+    sizes = {each.path.stat().st_size for each in (one, two)}
+    return one.path == two.path or (len(sizes) == 1 and digest_of_path(one.path) == digest_of_path(two.path))
 
 
 def hold_out(data: Reader, *counts: int, seed: int = 0) -> list[Reader]:
@@ -275,6 +309,7 @@ def split_file(
                 check_task(file, task)
     *parts, rest = hold_out(data, *(number for number in (validation, test) if isinstance(number, int)), seed=seed)
     held_out, tested = (parts.pop(0) if isinstance(file, int) else file for file in (validation, test))
+    check_apart({"training": rest, "validation": held_out, "test": tested})
     return few_of(rest, count, seed), held_out, tested
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 
 from sciml_fm_core import schema
 from sciml_fm_core.files import user_path
+from sciml_fm_core.messages import reason
 from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import FINEST_GRID, SMALLEST_GRID, resolution_of
@@ -65,11 +66,6 @@ class Attributes:
             )
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, shortened."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 class OutOfRange(IndexError, ValueError):
     """Examples are asked for that are not there; as IndexError, it ends a loop over a `DatasetFile`."""
 
@@ -88,11 +84,11 @@ def chosen_numbers(index, size: int, where: str) -> np.ndarray:
     except (IndexError, TypeError, ValueError) as error:
         raise OutOfRange(
             f"{where}: expected a slice, whole numbers from {-size} to {size - 1} or a mask of {size} to choose "
-            f"examples, got others ({one_line(error)})"
+            f"examples, got others ({reason(error)})"
         ) from None
 
 
-class DatasetFile:
+class DatasetFile(AbstractContextManager):
     """A dataset file, read in parts; a context manager, and a sequence of examples that other processes may read too.
 
     >>> import tempfile
@@ -125,7 +121,7 @@ class DatasetFile:
         try:
             self._file = h5py.File(self.path, "r")
         except Exception as error:  # what damaged metadata lead HDF5 to is not foreseen, here and below
-            raise ValueError(f"{where}: not a readable HDF5 file, or a truncated one ({one_line(error)})") from error
+            raise ValueError(f"{where}: not a readable HDF5 file, or a truncated one ({reason(error)})") from error
         try:
             self.attributes = {key: plain_attribute(value) for key, value in self._file.attrs.items()}
             self._ours = self.attributes.get("format") == FORMAT
@@ -138,7 +134,7 @@ class DatasetFile:
             self._file.close()
             if isinstance(error, ValueError) and str(error).startswith("dataset "):
                 raise
-            raise ValueError(f"{where}: not readable, its metadata are damaged ({one_line(error)})") from error
+            raise ValueError(f"{where}: not readable, its metadata are damaged ({reason(error)})") from error
         self.size: int = self._fields.shape[0]
         self.resolution = resolution_of(self._fields.shape)
 
@@ -209,7 +205,7 @@ class DatasetFile:
             fields, tensor = _read(self._fields, rows), _read(self._tensor, rows)
             dials = None if self._dial is None else _read(self._dial, rows)
         except (OSError, RuntimeError, MemoryError, ValueError) as error:
-            raise ValueError(f"dataset {self.path}: not readable ({one_line(error)})") from error
+            raise ValueError(f"dataset {self.path}: not readable ({reason(error)})") from error
         self._check(rows, fields, tensor, dials)
         p = len(self.system.inputs)
         parts = (fields[:, :p], fields[:, p:], tensor)
@@ -238,9 +234,6 @@ class DatasetFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> DatasetFile:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -310,42 +303,21 @@ def _read(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
 
 
 def _stored_bytes(dataset: h5py.Dataset, where: str) -> int:
-    """Bytes that hold an array, in whichever files they are.
+    """Bytes of a file that hold an array.
 
     Raises:
-        ValueError: if parts of it are missing or were never written: HDF5 reads zeros there without a word.
+        ValueError: if they are in other files, or were never written: HDF5 reads zeros there without a word.
     """
-    path, stored = Path(dataset.file.filename), dataset.id.get_storage_size()
-    if dataset.is_virtual:
-        parts = dataset.virtual_sources()
-        if sum(part.vspace.get_select_npoints() for part in parts) < dataset.size:
-            raise ValueError(f"{where}: parts of it are mapped to no file")
-        for part in parts:
-            places = [path] if part.file_name == "." else [path.parent / part.file_name, Path(part.file_name)]
-            try:
-                with h5py.File(next(filter(Path.is_file, places))) as file:
-                    source = file[part.dset_name]
-                    if source.size < part.vspace.get_select_npoints():
-                        raise KeyError
-                    stored += _stored_bytes(source, f"{where}: {part.file_name}")
-            except (StopIteration, OSError, KeyError):
-                raise ValueError(f"{where}: its part {part.dset_name} of {part.file_name} is missing") from None
-        return stored
-    if dataset.external:
-        missing = dataset.nbytes
-        for name, offset, size in dataset.external:
-            there = os.path.getsize(name) - offset if os.path.isfile(name) else 0
-            missing -= max(0, min(there, size))
-        if missing > 0:
-            raise ValueError(f"{where}: {missing} bytes of it are missing in {[name for name, *_ in dataset.external]}")
-        return dataset.nbytes
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{where}: its values are in other files; save them in this one")
+    stored = dataset.id.get_storage_size()
     if dataset.chunks:
         parts = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
         if dataset.id.get_num_chunks() < parts:
             raise ValueError(f"{where}: {parts - dataset.id.get_num_chunks()} of its {parts} chunks were never written")
     elif stored < dataset.nbytes:
         raise ValueError(f"{where}: was never written")
-    return min(stored, path.stat().st_size)
+    return min(stored, os.path.getsize(dataset.file.filename))
 
 
 def plain_attribute(value):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sciml_fm_core import schema
 from sciml_fm_core.files import user_path
+from sciml_fm_core.messages import reason
 
 from .arrays import ArrayFile
-from .hdf5 import one_line
 from .splits import SPLITS
 
 SAY_TIMES = "say in a YAML which times are which, as time: {axis: first, inputs: 0, targets: 1, slide: true}"
@@ -91,7 +91,7 @@ class Layout:
         if wrong := [name for name in self.splits if name not in SPLITS]:
             raise ValueError(f"splits: expected {', '.join(SPLITS)}, got {wrong[0]!r}")
         shares = [float(share) for share in self.splits.values() if not isinstance(share, str)]
-        if shares and (min(shares) <= 0 or sum(shares) > 1 + 1e-9):
+        if shares and not (min(shares) > 0 and sum(shares) <= 1 + 1e-9):
             raise ValueError(f"splits: expected shares above 0, together at most 1, got {shares}")
         splits = {name: share if isinstance(share, str) else float(share) for name, share in self.splits.items()}
         object.__setattr__(self, "splits", splits)
@@ -135,5 +135,5 @@ def layout_beside(path: str | Path) -> Layout:
     try:
         text = schema.read_text(beside)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{where}: not readable ({one_line(error)}); expected YAML in UTF-8") from error
+        raise ValueError(f"{where}: not readable ({reason(error)}); expected YAML in UTF-8") from error
     return schema.read(Layout, parse_yaml(text, where), where, strict=True)

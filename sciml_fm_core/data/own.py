@@ -16,7 +16,7 @@ from sciml_fm_core.files import user_path
 
 from .arrays import ArrayFile
 from .fields import FieldsFile
-from .given import Rows, digest_of_path
+from .given import Rows, check_apart, digest_of_path
 from .hdf5 import is_dataset
 from .layout import Layout, is_explained, layout_beside
 from .splits import SPLITS, stream
@@ -56,8 +56,10 @@ def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Row
     alone = layout.time is not None and layout.time.axis == "only"  # of one trajectory the last times are held out
     if alone:
         order, block = torch.arange(file.size).flip(0), 1
+        after = layout.time.steps[1]  # type: ignore[union-attr]
+        gap = max(after) - min(after)  # so many examples before those held out have some of their targets
     else:
-        order, block = torch.randperm(count, generator=stream(layout.seed, "held out")), file.windows
+        order, block, gap = torch.randperm(count, generator=stream(layout.seed, "held out")), file.windows, 0
     count = len(order)
 
     def rows(chosen: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Row
         if name not in found:
             own = layout.splits.get(name)
             size = max(1, round(count * own) if isinstance(own, float) else default)
-            found[name], order = Rows(file, rows(order[:size]), name), order[size:]
+            found[name], order = Rows(file, rows(order[:size]), name), order[size + gap :]
     kept = order[: round(count * share)] if isinstance(share, float) else order
     if not len(kept):
         raise ValueError(f"file {path}: expected examples to train on beside those held out, got {count} in all")
@@ -84,6 +86,7 @@ def open_splits(path: str | Path, layout: Layout | None = None) -> dict[str, Row
         if part.file.system != file.system:
             got = [*part.file.system.inputs, *part.file.system.outputs]
             raise ValueError(f"file {part.file.path}: expected the channels of those to train on, got {', '.join(got)}")
+    check_apart({name: found[name] for name in SPLITS})
     return {name: found[name] for name in SPLITS}
 
 
@@ -145,5 +148,5 @@ def _on_cards(card: Mapping[str, Any]) -> list[tuple[str, Layout]]:
         for one in data:
             if isinstance(one, dict) and "layout" in one:
                 found.append((str(one.get("digest")), schema.read(Layout, one["layout"], "card: layout")))
-        card = card.get("parent") or {}
+        card = card.get("parent") or card.get("start") or {}
     return found

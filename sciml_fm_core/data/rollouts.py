@@ -15,7 +15,7 @@ from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.trajectories import Trajectories, draw_trajectories, evolution
 
-from .batches import equal_shares, scheduled, with_start
+from .batches import check_share, equal_shares, scheduled, with_start
 from .splits import stream
 
 Part = tuple[System, Examples]
@@ -37,7 +37,8 @@ class Unrolled:
     noise: float = 0.0
 
     def __post_init__(self):
-        if min(with_start(self.steps, "steps").values()) < 1 or not 0 <= self.noise < 1:
+        whole = all(type(steps) is int and steps > 0 for steps in with_start(self.steps, "steps").values())
+        if not whole or not 0 <= self.noise < 1:
             raise ValueError(f"roll-outs: expected steps of at least 1 and a noise in [0, 1), got {self}")
 
     def at(self, progress: float) -> int:
@@ -60,6 +61,7 @@ class _Trajectories:
 
     unrolled: Unrolled
     seed: int
+    share: tuple[int, int] = (0, 1)
 
     def batch(self, step: int, progress: float) -> list[Part]:
         """Examples of one step: states and the next ones."""
@@ -69,7 +71,13 @@ class _Trajectories:
         """For 1, 2, ... steps the batch whose solutions are the states after them; sources are those of the first."""
         generator = stream(self.seed, "trajectories", step)
         ahead = self.unrolled.at(progress)
-        found = [self._windows(*chosen, ahead, generator) for chosen in self._chosen(step, progress, generator)]
+        whole = [self._windows(*chosen, ahead, generator) for chosen in self._chosen(step, progress, generator)]
+        found, dealt, (rank, processes) = [], 0, self.share
+        for system, of, windows in whole:  # each process has its part of the batch, which all have drawn
+            own = slice((rank - dealt) % processes, None, processes)
+            if own.start < len(windows):
+                found.append((system, of.take(own), windows[own]))
+            dealt += len(windows)
         return [
             [
                 (system, Examples(windows[:, 0], of.coefficients, windows[:, number], of.dial))
@@ -115,10 +123,11 @@ class FreshTrajectories(_Trajectories):
         length: steps in each, but at least those of a roll-out.
         later: half of the trajectories begin up to so many steps after the initial state.
         renewed: steps of the training after which all are drawn anew.
+        share: (rank, world size) of the process, which gets its part of the batch.
 
     Raises:
-        ValueError: on fewer states than tasks, a task of a system that is no evolution, or a schedule that does not
-            begin at 0.
+        ValueError: on fewer states than tasks, a task of a system that is no evolution, a schedule that does not begin
+            at 0, or unequal shares.
     """
 
     def __init__(
@@ -134,11 +143,14 @@ class FreshTrajectories(_Trajectories):
         length: int = 6,
         later: int = 30,
         renewed: int = 160,
+        share: tuple[int, int] = (0, 1),
     ):
         if batch_size < len(tasks) or not tasks:
             raise ValueError(f"fresh trajectories: expected at least one state for each of {len(tasks)} tasks")
         for task in tasks:
             evolution(task.system)
+        check_share("batch size", batch_size, share)
+        self.share = share
         self.tasks, self.batch_size, self.seed, self.device = list(tasks), batch_size, seed, torch.device(device)
         self.unrolled = unrolled or Unrolled()
         self.schedule: dict[float, Resolution] = with_start(resolution)
@@ -152,7 +164,7 @@ class FreshTrajectories(_Trajectories):
         shares = equal_shares(self.batch_size, len(self.tasks), step)
         for task, drawn, count in zip(self.tasks, pool, shares, strict=True):
             rows = torch.randint(drawn.size, (count,), generator=generator, device="cpu")
-            chosen.append((evolution(task.system), drawn.take(rows.to(drawn.states.device))))
+            chosen.append((evolution(task.system), drawn.take(rows)))
         return chosen
 
     def _pool(self, number: int, resolution: Resolution) -> list[Trajectories]:
@@ -198,6 +210,11 @@ class FixedTrajectories(_Trajectories):
     ):
         self.system, self.trajectories = evolution(system), trajectories.to(device)
         self.batch_size, self.unrolled, self.seed = batch_size, unrolled or Unrolled(), seed
+        self.system.check(trajectories.states[:, 0], trajectories.coefficients)
+        if len(set(map(len, trajectories))) > 1:
+            raise ValueError(
+                f"trajectories: expected as many of each, got {', '.join(map(str, map(len, trajectories)))}"
+            )
         if self.unrolled.most > trajectories.steps:
             raise ValueError(
                 f"trajectories: expected at least {self.unrolled.most} steps, as many as a roll-out, got "
@@ -211,4 +228,4 @@ class FixedTrajectories(_Trajectories):
 
     def _chosen(self, step, progress, generator):
         rows = torch.randint(self.count, (self.batch_size,), generator=generator, device="cpu")
-        return [(self.system, self.trajectories.take(rows.to(self.trajectories.states.device)))]
+        return [(self.system, self.trajectories.take(rows))]

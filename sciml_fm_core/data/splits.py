@@ -9,7 +9,7 @@ import torch
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import Resolution
 from sciml_fm_core.physics.tasks import Task
-from sciml_fm_core.schema import takes_numpy
+from sciml_fm_core.schema import check_choice, takes_numpy
 
 CHUNK = 256
 SPLITS = ("train", "validation", "test")
@@ -45,7 +45,6 @@ def draw_split(
 
 
 def check_split(split: str, count: int) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    check_choice("split", split, SPLITS)
     if count < 1:
         raise ValueError(f"count: expected at least 1 example, got {count}")

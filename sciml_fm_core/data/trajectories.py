@@ -19,13 +19,13 @@ from torch import Tensor
 
 from sciml_fm_core._version import __version__
 from sciml_fm_core.files import atomic_path, check_output, user_path
+from sciml_fm_core.messages import reason
 from sciml_fm_core.physics.evolution import Evolution
-from sciml_fm_core.physics.spectral import Resolution
+from sciml_fm_core.physics.spectral import Resolution, check_finite
 from sciml_fm_core.physics.system import System, find_system
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.trajectories import Trajectories, draw_trajectories, evolution
 
-from .hdf5 import one_line
 from .splits import check_split, stream
 
 FORMAT = "sciml-fm trajectories"
@@ -167,7 +167,12 @@ def load_trajectories(path: str | Path) -> tuple[Evolution, Trajectories]:
             fields = [torch.from_numpy(file[f"t0_fields/{name}"][()]).mT for name in field_names(system)]
             columns = [torch.from_numpy(file[f"scalars/{name}"][()]) for name in system.coefficient_names]
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {one_line(error)}") from None
+        raise ValueError(f"{path}: {reason(error)}") from None
     states = torch.stack(fields, dim=2) if len(fields) > 1 else fields[0]
     states, coefficients = states.contiguous(), torch.stack(columns, dim=-1)
+    try:
+        system.check(states[:, 0], coefficients)
+        check_finite(states, "states")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return system, Trajectories(states, coefficients, system.dial(states[:, 0], coefficients))

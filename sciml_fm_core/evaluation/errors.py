@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml_fm_core.data.given import Data, Reader, check_task, described, open_data, rows_of, with_system
+from sciml_fm_core.data.given import (
+    Data,
+    Reader,
+    check_resampled,
+    check_task,
+    described,
+    open_data,
+    rows_of,
+    with_system,
+)
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.models.operator import Operator, predict_together
 from sciml_fm_core.physics.evolution import Evolution
@@ -90,6 +99,7 @@ def evaluate(
             if not 1 <= count <= reader.size:
                 raise ValueError(f"count: expected 1 to {reader.size} given examples, got {count}")
             reader = rows_of(reader, torch.arange(count))
+        check_resampled(reader, [] if resolution is None else [resolution])
         about = {"data": described(reader)}
     elif task is not None:
         resolved, count = operator.normalization.resolve(task.system), 512 if count is None else count

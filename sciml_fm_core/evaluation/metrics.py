@@ -12,8 +12,8 @@ from sciml_fm_core.physics.spectral import (
     parseval_weights,
     power_of_two,
     relative_size,
+    shells,
     transform,
-    wavenumbers,
 )
 
 
@@ -111,8 +111,7 @@ def energy_spectrum(field: Tensor) -> Tensor:
     """
     n = check_grid(field)
     energy = (transform(field).abs() / n**2) ** 2 * parseval_weights(n, device=field.device).to(field.dtype)
-    kx, ky = wavenumbers(n, device=field.device)
-    shell = torch.round(torch.hypot(kx, ky)).long().flatten()
+    shell = shells(n, field.device).flatten()
     kept = shell < n // 2
     spectrum = energy.new_zeros(*field.shape[:-2], n // 2)
     return spectrum.index_add_(-1, shell[kept], energy.flatten(-2)[..., kept])

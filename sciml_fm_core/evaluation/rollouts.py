@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.evolution import Evolution
-from sciml_fm_core.physics.spectral import parseval_weights, relative_size, transform, wavenumbers
+from sciml_fm_core.physics.spectral import as_batch, parseval_weights, relative_size, shells, transform
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.trajectories import evolution
 
@@ -15,6 +15,8 @@ SHOWN = (1, 5, 10, 50, 200)
 """Steps at which roll-outs are shown."""
 CORRELATED = 0.8
 """Correlation below which a roll-out has lost the trajectory."""
+BLOWN_UP = 1e5
+"""Growth over the first state, or over 1, from which a roll-out has blown up."""
 UNEVEN = 1e-4
 """Size of waves that count as nothing, relative to the exact state: beside its mean, a state that has become uniform
 holds rounding alone, which no roll-out can follow."""
@@ -30,7 +32,7 @@ def rollout(
 ) -> Tensor:
     """States after 0, 1, ... steps that an operator predicts, or an evolution computes, each from the one before.
 
-    A state that stops being finite, or leaves the numbers of the network, is NaN from there on.
+    A state that stops being finite, or has grown to `BLOWN_UP` times the first, is NaN from there on.
 
     Args:
         operator: what takes the steps.
@@ -52,22 +54,22 @@ def rollout(
     """
     if isinstance(operator, Evolution):
         return operator.trajectory(state, coefficients, steps)
+    if steps < 0:
+        raise ValueError(f"steps: expected at least 0, got {steps}")
     asked = evolution(operator.normalization.resolve(system))
-    leading = torch.broadcast_shapes(state.shape[: -asked.input_axes], coefficients.shape[:-1])
-    fields = state.shape[-asked.input_axes :]
-    state = state.expand(*leading, *fields).reshape(-1, *fields)
-    rows = coefficients.expand(*leading, -1).reshape(len(state), -1)
-    states = state.new_full((len(state), steps + 1, *fields), torch.nan)
+    state, rows, leading = as_batch(state, coefficients, asked.input_axes)
+    largest = BLOWN_UP * state.abs().flatten(1).amax(1).clamp(min=1)
+    states = state.new_full((len(state), steps + 1, *state.shape[1:]), torch.nan)
     states[:, 0] = state
     going = torch.arange(len(state), device=state.device)
     for number in range(1, steps + 1):
         found = operator.predict(states[going, number - 1], rows[going], asked)
-        sound = torch.isfinite(found).flatten(1).all(1) & (found.abs().flatten(1).amax(1) < 1e6)
+        sound = torch.isfinite(found).flatten(1).all(1) & (found.abs().flatten(1).amax(1) < largest[going])
         going = going[sound]
         states[going, number] = found[sound]
         if not len(going):
             break
-    return states.view(*leading, steps + 1, *fields)
+    return states.view(*leading, *states.shape[1:])
 
 
 def rollout_errors(found: Tensor, exact: Tensor, field_axes: int = 2) -> Tensor:
@@ -111,8 +113,7 @@ def spectrum(field: Tensor) -> Tensor:
     3
     """
     n = field.shape[-1]
-    kx, ky = wavenumbers(n, device=field.device)
-    shell = torch.hypot(kx, ky).round().long()
+    shell = shells(n, field.device)
     energy = transform(field).abs().double().square() * parseval_weights(n, device=field.device) / n**4
     kept = (shell >= 1) & (shell <= n // 2)
     found = energy.new_zeros(*field.shape[:-2], n // 2 + 1)

@@ -1,4 +1,4 @@
-"""Side studies, one file or folder each: the method, the runs, the figure. The folders below import none of them.
+"""Studies, the paper's and others, one file or folder each: method, runs, figure; what is below imports none of them.
 
 They register themselves, see `study.registry`, which imports all of them when one is asked for that it does not know.
 """
@@ -8,6 +8,6 @@ from pkgutil import iter_modules
 
 
 def import_all() -> None:
-    """Import every study, so that it registers its experiments."""
-    for module in iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
+    """Import every study, so that it registers its experiments: the paper's questions first."""
+    for name in ("paper", *(module.name for module in iter_modules(__path__))):
+        import_module(f"{__name__}.{name}")

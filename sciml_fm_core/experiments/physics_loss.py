@@ -11,10 +11,10 @@ from typing import Any, ClassVar, cast
 
 from sciml_fm_core.data.batches import Batches, FreshBatches
 from sciml_fm_core.evaluation.errors import evaluate, validation_sets
+from sciml_fm_core.experiments.paper import COARSE_FIRST, Budget, find_budget
 from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
 from sciml_fm_core.study.custom import CustomRun, Schedule
-from sciml_fm_core.study.experiments import COARSE_FIRST, Budget, find_budget
 from sciml_fm_core.study.registry import experiment
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.loop import fit

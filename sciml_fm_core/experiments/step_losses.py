@@ -209,11 +209,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 @experiment("step_losses")
 def step_losses(budget: str = "laptop") -> list[StepLossRun]:
-    """Training a step by labels, by the residual alone, and with a curriculum, as advection or reaction grows.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Training a step by labels, by the residual alone, and with a curriculum, as advection or reaction grows."""
     chosen = for_budget(BUDGETS, budget)
     return [
         StepLossRun(equation, dial, loss, seed, **chosen["run"])

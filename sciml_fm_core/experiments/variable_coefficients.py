@@ -25,6 +25,7 @@ from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.krylov import NotConverged
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.variable_diffusion import VariableDiffusion
+from sciml_fm_core.schema import check_choice
 from sciml_fm_core.study.analysis import percent, select, spread, table
 from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
@@ -83,8 +84,7 @@ class FewLabelsRun(CustomRun):
 
     def __post_init__(self):
         Task.parse(self.task)
-        if self.start not in STARTS:
-            raise ValueError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}")
+        check_choice("start", self.start, STARTS)
 
     def measure(self, device):
         """Error before and after; the cost of the labels in seconds and in solves with constant coefficients; and the
@@ -205,11 +205,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @experiment("variable_coefficients")
 def variable_coefficients(budget: str = "laptop") -> list[CustomRun]:
-    """Few labelled examples of SYS-4 at its shifts, from random weights and from three pre-trainings; and the solver.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Few labelled examples of SYS-4 at its shifts, from random weights and three pre-trainings; and the solver."""
     chosen = for_budget(SETTINGS, budget)
     few = chosen["few"]
     shared = {name: few[name] for name in ("test", "resolution") if name in few}

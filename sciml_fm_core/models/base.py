@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciml_fm_core.physics.spectral import Resolution, check_tensor, resample, resolution_of
-from sciml_fm_core.schema import TakesNumpy
+from sciml_fm_core.schema import TakesNumpy, check_choice, look_up
 
 from .conditioning import Conditioning
 
@@ -112,6 +111,12 @@ class Model(nn.Module):
     def fitted(cls, resolutions: Sequence[Resolution]) -> Mapping[str, Any]:
         """Values of the config for data on such grids, the size ``auto``."""
         return cls.sizes["1M"]
+
+    @classmethod
+    def sized(cls, size: str, resolutions: Sequence[Resolution]) -> Mapping[str, Any]:
+        """Config values of a size, or for data on such grids where that is ``auto``; ValueError if there is none."""
+        check_choice("size", size, (*cls.sizes, AUTO))
+        return cls.fitted(resolutions) if size == AUTO else cls.sizes[size]
 
     @classmethod
     def create(cls, config: ModelConfig, generator: torch.Generator | None = None) -> Model:
@@ -315,39 +320,30 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
 
 
 def layers_of(model: nn.Module) -> list[tuple]:
-    """What `are_changed` compares: each module, its path, what it computes, its layers and the names of its weights."""
-    return [
-        (
-            module,
-            f"{path}." if path else "",
-            type(module).forward,
-            tuple(module._modules.values()),
-            tuple(module._parameters),
-        )
-        for path, module in model.named_modules()
-    ]
+    """What `are_changed` compares: every layer, what it computes, its own layers and the names of its weights.
 
-
-def are_changed(layers: list[tuple]) -> bool:
-    """Whether layers, from `layers_of`, are no longer all that a network applies: exchanged, hooked or compiled.
-
-    Parametrizations change weights, and not how they are applied. Hooks of the network itself are no matter of its own
-    `forward`.
+    A parametrization changes weights, and not how they are applied.
     """
-    for module, path, forward, children, names in layers:
-        own = module.__dict__
-        known, weights = own["_modules"], own["_parameters"]
-        if "parametrizations" in known:
-            parametrized = known["parametrizations"]
-            known = {name: child for name, child in known.items() if name != "parametrizations"}
-            names = [name for name in names if name not in parametrized]
-        if (
-            tuple(known.values()) != children
-            or (names and any(weights.get(name) is None for name in names))
-            or (path and (type(module).forward is not forward or is_hooked(module)))
-        ):
-            return True
-    return bool(_has_any_global_hook())
+    found: list[tuple] = []
+    left: list[Any] = [model]
+    for module in left:
+        layers = list(module._modules.values())
+        names = [name for name, weight in module._parameters.items() if weight is not None]
+        if "parametrizations" in module._modules:
+            layers = [layer for name, layer in module._modules.items() if name != "parametrizations"]
+            names += module._modules["parametrizations"]._modules
+        left += layers
+        found.append((module, type(module).forward, *layers, *sorted(names)))
+    return found
+
+
+def are_changed(model: nn.Module, layers: list[tuple]) -> bool:
+    """Whether the layers, once `layers_of` it, are no longer all that a network applies: exchanged, hooked or compiled.
+
+    Hooks of the network itself are no matter of its own `forward`.
+    """
+    now = layers_of(model)
+    return now != layers or any(is_hooked(module) for module, *_ in now[1:]) or bool(_has_any_global_hook())
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -403,14 +399,8 @@ def call_module(model: Model, fields: Tensor, conditioning: Conditioning) -> Ten
 
 
 def find_model(architecture: str) -> type[Model]:
-    """Architecture by name.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if architecture not in MODELS:
-        raise ValueError(f"architecture: expected one of {', '.join(MODELS)}, got {reprlib.repr(architecture)}")
-    return MODELS[architecture]
+    """Architecture by name; ValueError if there is none."""
+    return look_up("architecture", architecture, MODELS)
 
 
 def apply_together(

@@ -207,7 +207,7 @@ class FNO(Model):
         """
         told = self.told(fields, conditioning)
         with without_autocast(fields.device):
-            if are_changed(self._layers):
+            if are_changed(self, self._layers):
                 return self.head(self._hidden_by_layers(fields, told))
             return self.solution(fields, told)
 
@@ -218,7 +218,7 @@ class FNO(Model):
         """
         told = self.told(fields, conditioning)
         with without_autocast(fields.device):
-            if are_changed(self._layers):
+            if are_changed(self, self._layers):
                 return self._hidden_by_layers(fields, told)
             hidden = plain_blocks(*self._trunk(fields, told)).permute(2, 0, 1, 3)
             return hidden[:, : fields.shape[-2], : fields.shape[-1]]
@@ -233,7 +233,7 @@ class FNO(Model):
 
     @property
     def is_changed(self):
-        return type(self).forward is not FNO.forward or is_hooked(self) or are_changed(self._layers)
+        return type(self).forward is not FNO.forward or is_hooked(self) or are_changed(self, self._layers)
 
     def network(self, precision="float32"):
         if precision != "bfloat16":

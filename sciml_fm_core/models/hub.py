@@ -22,34 +22,37 @@ tags: [neural-operator, partial-differential-equations, scientific-machine-learn
 
 # {title}
 
-A neural operator that solves {equations} on the periodic unit square, in physical units:
+A neural operator that {what}, in physical units:
 `sciml_fm_core.models.hub.from_pretrained("this folder or name").predict(source, coefficients)`
 
-- Data: {seen} examples of {tasks}, made by the solvers of sciml-fm; recipe {recipe}, architecture {architecture}.
+- Data: {seen} examples of {tasks}; recipe {recipe}, architecture {architecture}.
 - Command: `{command}`
 
 | task | relative error | |
 |---|---|---|
 {errors}
 
-Errors are means of the relative L2 error over test examples. Beyond these ranges compare with the solver.
+Errors are means of the relative L2 error over test examples. Beyond these ranges compare with solutions.
 
 MIT licence. To cite: Subramanian et al., arXiv:2306.00258, and sciml-fm, as its CITATION.cff says.
 """
 
 
 def model_card(operator: Operator) -> str:
-    """What README.md of its folder says."""
-    card, trained = operator.card, operator.tasks
+    """What README.md of its folder says; of given fields, no equation and no task."""
+    card, trained, (first, *_) = operator.card, operator.tasks, operator.systems
+    equations = ", ".join(f"${system.equation}$" for system in operator.systems)
     rows = [
-        f"| {label} | {error:.2%} | {'in range' if label in trained else 'out of range'} |"
+        f"| {label} | {error:.2%} | {'in range' if label in trained or not first.is_known else 'out of range'} |"
         for label, error in (card.get("errors") or {}).items()
     ]
     return _CARD.format(
         title=" and ".join(system.title or system.name for system in operator.systems),
-        equations=", ".join(f"${system.equation}$" for system in operator.systems),
+        what=f"solves {equations} on the periodic unit square" if first.is_known else f"takes {first.name}",
         seen=card.get("examples_seen") or "an unknown number of",
-        tasks=", ".join(trained) or "unknown tasks",
+        tasks=f"{', '.join(trained) or 'unknown tasks'}, made by the solvers of sciml-fm"
+        if first.is_known
+        else "given fields",
         errors="\n".join(rows) or "| none measured | | |",
         **{key: card.get(key) or "unknown" for key in ("recipe", "architecture", "command")},
     )

@@ -105,11 +105,6 @@ def long_waves(n: int, modes: int, device: torch.device) -> Tensor:
     return (kx < modes) & (ky.abs() < modes) & ((kx != 0) | (ky != 0))
 
 
-def of_waves(field: Tensor, waves: Tensor) -> Tensor:
-    """The part of fields (..., n, n) that is in some of the waves, by a mask (..., n, n // 2 + 1)."""
-    return inverse_transform(transform(field) * waves, field.shape[-1]).to(field.dtype)
-
-
 def _root_mean_square(field: Tensor) -> Tensor:
     size = power_of_two(largest_size(field))
     square = (field / size[..., None, None]).square().mean(dim=(-2, -1))
@@ -622,7 +617,7 @@ class CorrectionNormalization(Normalization):
             g / scale.to(source.dtype),
             torch.ones_like(g),
             symbol_features(z).to(source.dtype),
-            first=first + of_waves(step, ~waves),
+            first=first + filter_modes(step, ~waves),
             waves=waves.expand(source.shape[0], -1, -1),
         )
 
@@ -764,9 +759,8 @@ def normalization_from_dict(values: dict) -> Normalization:
     Raises:
         ValueError: on an unknown kind or system, or values of another type or number.
     """
-    kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
+    kind: Any = values.get("kind")
+    schema.check_choice("normalization", kind, KINDS)
     known = dict(vars(schema.read(_plain(kind), values, "normalization", strict=True)))
     names: list[Any] = [known.get(name) for name in FIELD_NAMES]
     systems = (UnknownSystem(*names),) if any(names) else tuple(find_system(name) for name in known["systems"])
@@ -818,8 +812,7 @@ def fit_normalization(
     Raises:
         ValueError: on an unknown kind.
     """
-    if kind not in KINDS:
-        raise ValueError(f"normalization: expected one of {', '.join(KINDS)}, got {reprlib.repr(kind)}")
+    schema.check_choice("normalization", kind, KINDS)
     generator = torch.Generator().manual_seed(seed)
     count = count if KINDS[kind].is_fitted else 1
     drawn = [(task.system, task.sample(count, 32, generator)) for task in tasks]

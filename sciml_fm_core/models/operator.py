@@ -8,7 +8,6 @@ seed, command, hardware, errors) and a digest of all of it. Nothing is ever unpi
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Sequence
 from copy import deepcopy
@@ -23,7 +22,7 @@ from sciml_fm_core import schema
 from sciml_fm_core.digests import digest_of, read_stored_header, read_tensors, write_tensors
 from sciml_fm_core.eager import graph_where_needed, known_values
 from sciml_fm_core.files import find_file
-from sciml_fm_core.physics.spectral import Resolution, broadcast_shapes, is_finite, largest_size
+from sciml_fm_core.physics.spectral import Resolution, as_batch, is_finite, largest_size
 from sciml_fm_core.physics.symmetries import inverse
 from sciml_fm_core.physics.system import System
 
@@ -237,17 +236,18 @@ class Operator:
         self,
         path: str | Path,
         system: System | str | None = None,
-        resolution: Resolution | None = None,
+        resolution: Resolution | str | None = None,
         weights: str = "float32",
     ) -> Exported:
-        """Write `predict` for one system, on one grid, as a file that runs without this package, see docs/export.md.
+        """Write `predict` for one system as a file that runs without this package, see docs/export.md.
 
         It is checked against PyTorch before it is written.
 
         Args:
             path: file to write, ``*.onnx`` (needs the extra ``export``) or ``*.pt2``, a program of `torch.export`.
             system: which one, for an operator that takes several.
-            resolution: points n in each direction, or (ny, nx); 128 where None. The number of examples is free.
+            resolution: points n in each direction, or (ny, nx); ``"any"`` for a file that takes every square grid of an
+                even number of points that the operator takes; 128 where None. The number of examples is free.
             weights: float32, or float16 for a file of half the size; it computes in float32 all the same.
 
         Returns:
@@ -322,12 +322,10 @@ def predict_together(
     _check_size(largest_size(source), "source")
     if coefficients.shape[-1]:
         _check_size(coefficients.abs().amax(dim=-1), "coefficients")
-    leading = broadcast_shapes(source.shape[: -system.input_axes], coefficients.shape[:-1])
-    given, columns = source.shape[-system.input_axes :], coefficients.shape[-1]
-    sources = source.expand(*leading, *given).reshape(math.prod(leading), *given)
-    rows = coefficients.expand(*leading, columns).reshape(math.prod(leading), columns)
-    batch = max(1, BATCH_POINTS // (given[-2:].numel() * len(operators)))
-    shape = (*([len(system.outputs)] if system.output_axes > 2 else []), *given[-2:])
+    sources, rows, leading = as_batch(source, coefficients, system.input_axes)
+    grid = source.shape[-2:]
+    batch = max(1, BATCH_POINTS // (grid.numel() * len(operators)))
+    shape = (*([len(system.outputs)] if system.output_axes > 2 else []), *grid)
 
     def solutions(part: slice) -> Tensor:
         inputs = sources[part].to(device, dtype), rows[part].to(device, dtype)

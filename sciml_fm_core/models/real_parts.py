@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from functools import partial
+from fractions import Fraction
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -29,50 +30,104 @@ class Pair:
 
 
 def trace(function: Callable[..., Tensor], examples: Sequence[Sequence[Tensor]], whole: int) -> fx.GraphModule:
-    """Operations of a function, for a batch of any size.
+    """Operations of a function, for a batch of any size and, where it is asked for, for grids of any even size.
 
-    It is traced with two batches. A whole number that differs between the two is a linear function of their sizes, and
-    is replaced by it.
+    It is traced with several sizes. A number that differs between them is a function of the size of the batch and of
+    the points n of the grid, such as ``batch n^2`` or ``n / 2 + 1``, and is replaced by it.
 
     Args:
         function: of tensors.
-        examples: its arguments, twice: with two sizes of a batch.
+        examples: its arguments with two sizes of a batch; then, where the grid is free, with the first of these on two
+            finer grids. A field is the first argument that is one of a batch.
         whole: how many of the first arguments are no batch, such as weights.
 
     Raises:
-        ValueError: if it does something else with a batch of another size.
+        ValueError: if it does something else with a batch or a grid of another size.
     """
-    first, second = (make_fx(torch.func.functionalize(function, remove="mutations"))(*each) for each in examples)
-    small, large = (each[whole].shape[0] for each in examples)
-    nodes, others = list(first.graph.nodes), list(second.graph.nodes)
-    if [each.target for each in nodes] != [each.target for each in others]:
-        raise ValueError("export: expected the same operations for every size of a batch; compute examples alike")
-    with first.graph.inserting_after(nodes[len(examples[0]) - 1]):
-        batch = first.graph.call_function(aten.sym_size.int, (nodes[whole], 0))
-    for node, other in zip(nodes, others, strict=True):
-        if node.op == "get_attr" and getattr(first, node.target).shape != getattr(second, other.target).shape:
+    graphs = [make_fx(torch.func.functionalize(function, remove="mutations"))(*each) for each in examples]
+    first, batches = graphs[0], [each[whole].shape[0] for each in examples[:2]]
+    points = [examples[0][whole].shape[-1], *(each[whole].shape[-1] for each in examples[2:])]
+    targets = [[node.target for node in graph.graph.nodes] for graph in graphs]
+    if any(each != targets[0] for each in targets):
+        raise ValueError(
+            "export: expected the same operations for every size of a batch and a grid; compute examples alike"
+        )
+    nodes = list(zip(*(list(graph.graph.nodes) for graph in graphs), strict=True))
+    known: dict[str, fx.Node] = {}
+    with first.graph.inserting_after(nodes[len(examples[0]) - 1][0]):
+        for name, dim in (("points", -1), ("batch", 0)):
+            known[name] = first.graph.call_function(aten.sym_size.int, (nodes[whole][0], dim))
+    for same in nodes:
+        node = same[0]
+        if node.op == "get_attr" and len({getattr(g, n.target).shape for g, n in zip(graphs, same, strict=True)}) > 1:
             raise ValueError(
-                "export: a tensor has the size of the batch and is made without it; use new_ones and alike"
+                "export: a tensor has the size of the batch or grid and is made without it; use new_ones and alike"
             )
-        ours, form = tree_flatten((node.args, node.kwargs))
-        theirs, _ = tree_flatten((other.args, other.kwargs))
+        flat = [tree_flatten((each.args, each.kwargs)) for each in same]
+        ours, form = flat[0]
         with first.graph.inserting_before(node):
-            for place, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-                if isinstance(a, fx.Node) or a == b or a is b or not isinstance(a, int):
-                    continue
-                factor = (b - a) // (large - small)
-                scaled = first.graph.call_function(operator.mul, (batch, factor))
-                ours[place] = first.graph.call_function(operator.add, (scaled, a - factor * small))
+            for place, values in enumerate(zip(*(each for each, _ in flat), strict=True)):
+                if isinstance(values[0], int | float) and any(each != values[0] for each in values):
+                    ours[place] = _number(first.graph, values, batches, points, known)
         node.args, node.kwargs = tree_unflatten(ours, form)
     first.graph.eliminate_dead_code()
     first.recompile()
     return first
 
 
-def fourier_matrix(n: int, m: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of ``2 pi j k / n``, (n, m), for j < n and k < m; computed in float64."""
-    angle = 2 * torch.pi * (torch.outer(torch.arange(n), torch.arange(m)) % n).double() / n
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+def _number(graph: fx.Graph, values: Sequence[Any], batches: list[int], points: list[int], known: dict) -> Any:
+    """What computes a number from the size of the batch and the points of the grid."""
+    of_batch, of_points, call = values[:2], (values[0], *values[2:]), graph.call_function
+
+    def total(*terms: Any) -> Any:
+        return reduce(lambda a, b: call(operator.add, (a, b)), terms)
+
+    if all(math.isnan(each) for each in values):
+        return values[0]
+    if not isinstance(values[0], int) or isinstance(values[0], bool):
+        for power in (-1, -2, 1, 2):
+            shares = [each / n**power for each, n in zip(of_points, points, strict=True)]
+            if all(math.isclose(each, shares[0]) for each in shares) and of_batch[0] == of_batch[1]:
+                return call(power_of, (known["points"], power, shares[0]))
+        raise ValueError(
+            f"export: expected a number that follows from the size of the grid, got {values}; compute it by tensors"
+        )
+    if len(set(of_points)) == 1:
+        factor = (of_batch[1] - of_batch[0]) // (batches[1] - batches[0])
+        return total(call(operator.mul, (known["batch"], factor)), values[0] - factor * batches[0])
+    if of_batch[0] == of_batch[1] and len({a - _diagonal(n) for a, n in zip(of_points, points, strict=True)}) == 1:
+        turned = total(call(operator.mul, (known["points"], _DIAGONAL[0])), _DIAGONAL[1] // 2)
+        return total(call(operator.floordiv, (turned, _DIAGONAL[1])), values[0] - _diagonal(points[0]))
+    by = 1 if of_batch[0] == of_batch[1] else batches[0]
+    if by > 1 and of_batch[0] * batches[1] != of_batch[1] * batches[0]:
+        raise ValueError(f"export: expected a multiple of the size of the batch, got {values}; compute examples alike")
+    shares = _parabola(points, [Fraction(each, by) for each in of_points])
+    whole = math.lcm(*(each.denominator for each in shares))
+    powers = [1, known["points"], call(operator.mul, (known["points"], known["points"]))]
+    terms = [call(operator.mul, (each, int(share * whole))) for each, share in zip(powers, shares, strict=True)]
+    found = call(operator.floordiv, (total(*terms), whole))
+    return found if by == 1 else call(operator.mul, (found, known["batch"]))
+
+
+def power_of(n: int, power: int, factor: Tensor) -> Tensor:
+    """``factor n^power`` as a tensor: as a number of ONNX it would be float32."""
+    return factor * _whole(n, torch.float64) ** power
+
+
+_DIAGONAL = (92682, 131072)
+"""Their ratio is the root of a half: a wave of a grid of n points is not longer than n times it."""
+
+
+def _diagonal(n: int) -> int:
+    return (n * _DIAGONAL[0] + _DIAGONAL[1] // 2) // _DIAGONAL[1]
+
+
+def _parabola(at: Sequence[int], values: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients of 1, n and n^2 of the parabola through three values."""
+    (a, b, c), (u, v, w) = at, values
+    first = (v - u) / (b - a)
+    second = ((w - v) / (c - b) - first) / (c - a)
+    return [u - first * a + second * a * b, first - second * (a + b), second]
 
 
 class RealParts(fx.Interpreter):
@@ -84,11 +139,17 @@ class RealParts(fx.Interpreter):
     def __init__(self, graph: fx.GraphModule):
         super().__init__(graph)
         self.kept: dict[Any, Any] = {}
+        self.of_run: dict[Any, Any] = {}  # matrices, where the grid is free
         self.variable: set[fx.Node] = set()
         for node in graph.graph.nodes:
             spread = node.target == aten.expand.default  # as a constant it would be as large as what it is for
             if node.op == "placeholder" or spread or self.variable.intersection(node.all_input_nodes):
                 self.variable.add(node)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Results for arguments, see `torch.fx.Interpreter.run`."""
+        self.of_run.clear()
+        return super().run(*args, **kwargs)
 
     def run_node(self, n: fx.Node) -> Any:
         """The value of a node; as it was, where it depends on no argument."""
@@ -109,6 +170,8 @@ class RealParts(fx.Interpreter):
         """An operation, on pairs where it is one of complex numbers."""
         name = target.__name__.rpartition(".")[0] if isinstance(target, torch._ops.OpOverload) else ""
         kwargs = dict(kwargs)
+        if target is power_of:
+            args = (*args[:2], self._constant(args[2]))
         makes_complex = isinstance(kwargs.get("dtype"), torch.dtype) and kwargs["dtype"].is_complex
         if makes_complex:
             kwargs["dtype"] = torch.float64 if kwargs["dtype"] == torch.complex128 else torch.float32
@@ -123,6 +186,8 @@ class RealParts(fx.Interpreter):
                 args, kwargs, target = *self._in_double(args, kwargs), target.overloadpacket
             found = super().call_function(target, args, kwargs)
             return Pair(found, torch.zeros_like(found)) if makes_complex else found
+        if name.endswith("_like") and kwargs.get("dtype") is not None and not makes_complex:  # a mask, say
+            return super().call_function(target, _take(args, "real"), _take(kwargs, "real"))
         if name in _OF_PAIRS:
             return _OF_PAIRS[name](*args, **kwargs)
         if name not in _BY_PARTS:
@@ -133,21 +198,52 @@ class RealParts(fx.Interpreter):
         return [Pair(*each) for each in zip(*parts, strict=True)]
 
     def _in_double(self, args: Any, kwargs: Any) -> tuple:
-        """Numbers beside tensors of float64 as tensors: ONNX would round them to float32, and 1e-300 to 0."""
+        """Numbers as tensors, of float64 beside tensors of that: ONNX would round them to float32, and 1e-300 to 0."""
         flat, form = tree_flatten((args, kwargs))
-        if any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in flat):
-            for place, each in enumerate(flat):
-                if isinstance(each, float):
-                    flat[place] = self._once(each, partial(torch.tensor, each, dtype=torch.float64))
+        kinds = [each.dtype for each in flat if isinstance(each, Tensor)]
+        for place, each in enumerate(flat):
+            if isinstance(each, torch.SymInt):
+                flat[place] = _whole(each, kinds[0])
+            elif isinstance(each, float) and torch.float64 in kinds:
+                flat[place] = self._constant(each)
         return tree_unflatten(flat, form)
 
+    def _constant(self, value: float) -> Tensor:
+        return self._once(value, partial(torch.tensor, value, dtype=torch.float64))
+
     # Transforms ------------------------------------------------------------------------------------------------------
+
+    def matrix(self, n: int, m: int, dtype: torch.dtype, back: Any = None, name: str = "") -> tuple[Tensor, Tensor]:
+        """Cosine and sine of ``2 pi j k / n``, (n, m), for j < n and k < m, computed in float64.
+
+        Where ``back`` is a factor, they are for the way back, (m, n), times that, and a wave stands for its conjugate.
+        The factor has a name, since one that only a run knows cannot be told from others.
+        """
+        is_free = isinstance(n, torch.SymInt)
+        kept, key = (self.of_run if is_free else self.kept), str((n, m, dtype, name))
+        if key not in kept:
+            points, waves = _whole(n, torch.int64), torch.arange(m)
+            turned = (torch.outer(torch.arange(n), waves) % points).double() / points.double()
+            angle = self._constant(2 * math.pi) * turned
+            found = angle.cos(), angle.sin()
+            if back is not None:
+                alone = ((waves == 0) | (2 * waves == points)).double()
+                found = tuple(((2 - alone) * back * each).mT for each in found)
+            kept[key] = tuple(each.to(dtype) for each in found)
+        return kept[key]
+
+    def factor(self, scaling: int, sizes: list[int]) -> Any:
+        """By which PyTorch multiplies a transform: 1, or for 1 over the root of its points, for 2 over their number."""
+        if any(isinstance(each, torch.SymInt) for each in sizes):
+            points = reduce(operator.mul, (_whole(each, torch.float64) for each in sizes))
+            return [1, 1 / points.sqrt(), 1 / points][scaling]
+        return math.prod(sizes) ** (-scaling / 2)
 
     def along(self, value: Any, dim: int, forward: bool) -> Pair:
         """Complex transform along a dimension, unscaled, of a pair or a real tensor."""
         real, imag = _pair(value).real, _pair(value).imag
         n, sign = real.shape[dim], 1 if forward else -1
-        cosine, sine = self._once((n, n, real.dtype), lambda: fourier_matrix(n, n, real.dtype))
+        cosine, sine = self.matrix(n, n, real.dtype)
         found = Pair(_product(real, cosine, dim), -sign * _product(real, sine, dim))
         if not isinstance(value, Pair):
             return found
@@ -158,15 +254,15 @@ class RealParts(fx.Interpreter):
         """``rfft`` along the last of some dimensions, complex transforms along the others."""
         last, sizes = dims[-1], [value.shape[dim] for dim in dims]
         n, waves = sizes[-1], sizes[-1] // 2 + 1 if onesided else sizes[-1]
-        cosine, sine = self._once((n, waves, value.dtype), lambda: fourier_matrix(n, waves, value.dtype))
+        cosine, sine = self.matrix(n, waves, value.dtype)
         found = Pair(_product(value, cosine, last), -_product(value, sine, last))
         for dim in dims[:-1]:
             found = self.along(found, dim, forward=True)
-        return _times(found, _factor(scaling, sizes))
+        return _times(found, self.factor(scaling, sizes))
 
     def complex_to_complex(self, value: Pair, dims: list[int], scaling: int, forward: bool) -> Pair:
         """``fft`` or ``ifft`` along some dimensions."""
-        factor = _factor(scaling, [value.real.shape[dim] for dim in dims])
+        factor = self.factor(scaling, [value.real.shape[dim] for dim in dims])
         for dim in dims:
             value = self.along(value, dim, forward)
         return _times(value, factor)
@@ -174,17 +270,17 @@ class RealParts(fx.Interpreter):
     def complex_to_real(self, value: Any, dims: list[int], scaling: int, n: int) -> Tensor:
         """``irfft`` along the last of some dimensions, where a wave stands for its conjugate, too."""
         last, dtype = dims[-1], value.real.dtype
-        factor = _factor(scaling, [*(value.real.shape[dim] for dim in dims[:-1]), n])
+        sizes = [*(value.real.shape[dim] for dim in dims[:-1]), n]
+        factor = self.factor(scaling, sizes)
         for dim in dims[:-1]:
             value = self.along(value, dim, forward=False)
-
-        def back() -> list[Tensor]:
-            waves = torch.arange(n // 2 + 1)
-            twice = torch.where((waves == 0) | (2 * waves == n), 1, 2)[:, None] * factor
-            return [(twice * each.T).to(dtype) for each in fourier_matrix(n, len(waves), torch.float64)]
-
-        cosine, sine = self._once(("back", n, factor, dtype), back)
+        cosine, sine = self.matrix(n, n // 2 + 1, dtype, factor, f"back {scaling} {sizes}")
         return _product(_pair(value).real, cosine, last) - _product(_pair(value).imag, sine, last)
+
+
+def _whole(value: Any, dtype: torch.dtype) -> Tensor:
+    """A whole number, which may be one that only a run knows, as a tensor."""
+    return torch.scalar_tensor(value, dtype=dtype)
 
 
 def _product(value: Tensor, matrix: Tensor, dim: int) -> Tensor:
@@ -196,13 +292,12 @@ def _product(value: Tensor, matrix: Tensor, dim: int) -> Tensor:
     return (value.movedim(dim, -1) @ matrix).movedim(-1, dim)
 
 
-def _factor(scaling: int, sizes: list[int]) -> float:
-    """By which PyTorch multiplies a transform: 1 for 0, over the root of its points for 1, over their number for 2."""
-    return math.prod(sizes) ** (-scaling / 2)
-
-
-def _times(value: Pair, factor: float) -> Pair:
-    return value if factor == 1 else Pair(value.real * factor, value.imag * factor)
+def _times(value: Pair, factor: Any) -> Pair:
+    if isinstance(factor, Tensor):
+        factor = factor.to(value.real.dtype)
+    elif factor == 1:
+        return value
+    return Pair(value.real * factor, value.imag * factor)
 
 
 def _parts(value: Any) -> Any:
@@ -233,7 +328,13 @@ def _asinh(x: Tensor) -> Tensor:
     return torch.where(x < 0, -1, 1) * torch.log(size + torch.sqrt(size * size + 1))
 
 
+def _fftfreq(n: int, d: Any = 1.0, *, dtype: torch.dtype = torch.float32, **_: Any) -> Tensor:
+    waves, points = torch.arange(n), torch.scalar_tensor(n, dtype=torch.int64)
+    return torch.where(2 * waves >= points, waves - points, waves).to(dtype) / (points.to(dtype) * d)
+
+
 _OF_REAL: dict[str, Callable[..., Any]] = {
+    "fft_fftfreq": _fftfreq,
     "frexp": _frexp,
     "asinh": _asinh,
     "hypot": lambda a, b: _size(Pair(a, b)),

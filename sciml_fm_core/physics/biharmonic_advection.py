@@ -42,6 +42,7 @@ class BiharmonicAdvection(SpectralSystem):
     shifts = MappingProxyType({"weak": (0, 1), "strong": (1, 5), "whole": (0, 5)})
     parameters = (FLOW_DIRECTION,)
     zero_mean = True
+    above_zero = ("stiffness",)
     geometry = Geometry(vectors=(("v1", "v2"),))
 
     def symbol(self, coefficients, n):
@@ -62,10 +63,6 @@ class BiharmonicAdvection(SpectralSystem):
         stiffness, direction = torch.full_like(dial, self.constants["stiffness"]), parameters[..., 0]
         speed = dial * (2 * torch.pi) ** 3 * stiffness
         return torch.stack([stiffness, speed * torch.cos(direction), speed * torch.sin(direction)], dim=-1)
-
-    def check_coefficients(self, coefficients):
-        if not (coefficients[..., 0] > 0).all():
-            raise ValueError(f"coefficients: {self.name} expects a stiffness above 0")
 
     @property
     def feature_names(self):

@@ -1,8 +1,7 @@
 """States in time: ``du/dt + L u = N(u)`` on the periodic unit square, for a step, and step after step.
 
 The linear part L is known by its Fourier symbol and is integrated exactly. The rest N is a function of the state, and
-is integrated by the exponential Runge-Kutta method of fourth order, ETDRK4 (Cox and Matthews, 2002), whose coefficients
-are means over a circle around each value of the symbol, in complex128 (Kassam and Trefethen, 2005).
+is integrated by the exponential Runge-Kutta method of fourth order, ETDRK4 (Cox and Matthews, 2002).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from torch import Tensor
 from sciml_fm_core.eager import known_values
 
 from .spectral import (
+    as_batch,
     check_grid,
     derivative_wavenumbers,
     inverse_transform,
@@ -28,8 +28,8 @@ from .spectral import (
 )
 from .spectral_system import SpectralSystem
 
-CONTOUR = 32
-"""Points of the circle over which the coefficients of a step are averaged."""
+MOST_GROWTH = 10.0
+"""Factor by which waves that a grid does not resolve may grow over all steps."""
 
 Rest = Callable[[Tensor], Tensor]
 """From the Fourier coefficients of states to those of N(u)."""
@@ -60,6 +60,8 @@ class Evolution(SpectralSystem):
     """Share of the waves that N keeps: 2/3 where it is a product of two fields, 1/2 of three."""
     largest_step: ClassVar[float] = 0.025
     """The time that one step of the integrator covers at most."""
+    not_negative: ClassVar[tuple[str, ...]] = ("time", "nu", "diffusivity", "hyper_diffusivity", "d_u", "d_v")
+    """Names of coefficients below 0 of which short waves would grow without bound."""
     zero_mean: ClassVar[bool] = False
     keeps_mean: ClassVar[bool] = False
     """Whether N has no mean, so that the mean of the state changes by the linear part alone."""
@@ -101,6 +103,15 @@ class Evolution(SpectralSystem):
         """The state after the time T, as `solve`: exact where there is no rest, else by `trajectory`."""
         return self.solve(state, coefficients)
 
+    def check(self, source, coefficients):
+        """As `SpectralSystem.check`; what is `not_negative` is not, since what decays cannot be followed backwards."""
+        super().check(source, coefficients)
+        if (values := known_values(coefficients)) is None:
+            return
+        for name, column in zip(self.coefficient_names, values.unbind(-1), strict=True):
+            if name in self.not_negative and (column < 0).any():
+                raise ValueError(f"{name}: {self.name} expects at least 0, got {column.min():g}; correct it")
+
     def trajectory(self, state: Tensor, coefficients: Tensor, steps: int, *, substeps: int | None = None) -> Tensor:
         """States after 0, 1, ... steps, shape (..., steps + 1, n, n), or (..., steps + 1, q, n, n) of q fields.
 
@@ -113,7 +124,8 @@ class Evolution(SpectralSystem):
             substeps: steps of the integrator in each, `Evolution.substeps` where None.
 
         Raises:
-            ValueError: as `SpectralSystem.solve`, or if a state stops being finite; it says after which step.
+            ValueError: as `SpectralSystem.solve`, on a negative time or number of steps, or if a state stops being
+                finite; it says after which step.
         """
         self.check(state, coefficients)
         self.check_mean(state)
@@ -133,16 +145,28 @@ class Evolution(SpectralSystem):
         return torch.stack([first, *self._each(state, coefficients, steps, substeps)], dim=len(leading))
 
     def _each(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None) -> Iterator[Tensor]:
-        fields = state.shape[-self.input_axes :]
-        leading = torch.broadcast_shapes(state.shape[: -self.input_axes], coefficients.shape[:-1])
-        rows = coefficients.expand(*leading, -1).reshape(-1, coefficients.shape[-1])
-        batch = state.expand(*leading, *fields).reshape(-1, *fields)
+        if steps < 0 or (substeps is not None and substeps < 1):
+            raise ValueError(f"steps: expected at least 0, of 1 substep each or more, got {steps} of {substeps}")
+        batch, rows, leading = as_batch(state, coefficients, self.input_axes)
+        self._check_resolved(rows, state.shape[-1], steps)
         for number, each in enumerate(self._states(batch, rows, steps, substeps), start=1):
             if not is_finite(each):
                 raise ValueError(
                     f"{self.name}: the state is not finite after step {number}; take a shorter time or more substeps"
                 )
-            yield each.to(batch.dtype).view(*leading, *fields)
+            yield each.to(batch.dtype).view(*leading, *batch.shape[1:])
+
+    def _check_resolved(self, coefficients: Tensor, n: int, steps: int) -> None:
+        """Raise ValueError where waves grow that N leaves out, and so does not hold back."""
+        if self.is_linear or known_values(coefficients) is None or not coefficients.numel():
+            return
+        growth = -self.symbol(coefficients.double(), n).real * ~self.resolved_waves(n, coefficients.device)
+        time = self.time(coefficients).double().view(-1, *[1] * self.input_axes)
+        if (most := float((growth * time).max()) * steps) > math.log(MOST_GROWTH):
+            raise ValueError(
+                f"{self.name}: waves that {n} points do not resolve would grow by a factor of "
+                f"{math.exp(min(most, 99)):.2g} in {steps} steps; take a finer grid"
+            )
 
     def _states(self, state: Tensor, coefficients: Tensor, steps: int, substeps: int | None):
         n = state.shape[-1]
@@ -250,10 +274,7 @@ def stages(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest, count: i
     """
     if not count:
         return []
-    h = step.double().view(-1, *[1] * (symbol.ndim - 1))
-    z = -symbol * h
-    kind = state_hat.dtype if z.is_complex() else state_hat.real.dtype
-    half, inner, weight = (each.to(kind) for each in (torch.exp(z / 2), h / 2 * phis(z / 2)[0], h * phis(z)[0]))
+    _, half, inner, weight, *_ = _weights(symbol, step, state_hat.dtype)
     return [weight * each for each in _tendencies(state_hat, half, inner, rest, count)]
 
 
@@ -283,15 +304,8 @@ def cheap_step(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest) -> C
     increments are divided by half of it, as the mean over a step of what turns so fast. Both are sharp, so that where
     the step is short it is ETDRK4 of fourth order.
     """
-    h = step.double().view(-1, *[1] * (symbol.ndim - 1))
-    z, n = -symbol * h, state_hat.shape[-2]
-    kind = state_hat.dtype if z.is_complex() else state_hat.real.dtype
-    one, two, three = phis(z)
-    weights = (
-        torch.exp(z / 2), h / 2 * phis(z / 2)[0], h * one, h * (one - 3 * two + 4 * three),
-        h * (2 * two - 4 * three), h * (4 * three - two),
-    )  # fmt: skip
-    half, inner, whole, first, middle, last = (each.to(kind) for each in weights)
+    n = state_hat.shape[-2]
+    _, half, inner, whole, first, middle, last = _weights(symbol, step, state_hat.dtype)
     start = rest(state_hat)
     size = shell_sizes(start)
 
@@ -306,7 +320,7 @@ def cheap_step(state_hat: Tensor, symbol: Tensor, step: Tensor, rest: Rest) -> C
     at_b = near_start(rest(half * state_hat + inner * at_a))
     at_c = near_start(rest(half * a + inner * (2 * at_b - start)))
     euler, midpoint = whole * start, whole * at_a
-    best = first * start + middle * (at_a + at_b) + last * at_c
+    best = first * start + 2 * middle * (at_a + at_b) + last * at_c
     damping = on_shells(_held(length / 2), n)
     increments = (damping * euler, damping * (midpoint - euler), damping * (best - midpoint))
     before, last_size = map(shell_sizes, increments[1:])
@@ -363,38 +377,44 @@ class Stepper(NamedTuple):
     def advance(self, state_hat: Tensor, rest: Rest) -> Tensor:
         """Fourier coefficients of the state after the step."""
         start, at_a, at_b, at_c = _tendencies(state_hat, self.half, self.inner, rest)
-        return self.whole * state_hat + self.first * start + 2 * self.middle * (at_a + at_b) + self.last * at_c
+        found = self.whole * state_hat + self.first * start + 2 * self.middle * (at_a + at_b) + self.last * at_c
+        return of_a_real_field(found)
 
 
 def etdrk4(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> Stepper:
-    """Coefficients of a step of ``du/dt = -symbol u + N(u)``.
+    """Coefficients of a step of ``du/dt = -symbol u + N(u)``; arguments as of `_weights`."""
+    whole, half, inner, _, *last_line = _weights(symbol, step, dtype)
+    return Stepper(whole, half, inner, *last_line)
 
-    With z = -symbol h: exp(z), exp(z / 2), h (exp(z / 2) - 1) / z and the three of the last line of the method. Each
-    is the mean over a circle of radius 1 around z: no difference of nearly equal numbers is divided by a small one.
+
+def _weights(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """What ETDRK4 multiplies by, with z = -symbol h.
+
+    ``exp(z)``, ``exp(z / 2)``, ``h / 2 phi_1(z / 2)``, ``h phi_1(z)``, and the three of its last line, see `phis`.
 
     Args:
         symbol: (batch, [q,] n, n // 2 + 1), real or complex.
         step: h, shape (batch,).
-        dtype: complex type of the states; the coefficients are computed in complex128.
+        dtype: complex type of the states; the weights are computed in double precision.
     """
     h = step.double().view(-1, *[1] * (symbol.ndim - 1))
-    z = (-symbol * h).to(torch.complex128)
-    angle = 2 * torch.pi * (torch.arange(CONTOUR, dtype=torch.float64, device=symbol.device) + 0.5) / CONTOUR
-    sums = [torch.zeros_like(z) for _ in range(4)]
-    circle = torch.polar(torch.ones_like(angle), angle)
-    # One point at a time, so that memory stays flat; what is traced takes all at once, so that its graph stays short.
-    for points in circle.split(1 if known_values(z) is not None else CONTOUR):
-        r = z[..., None] + points
-        e, cube = torch.exp(r), r**3
-        sums[0] += ((torch.exp(r / 2) - 1) / r).sum(-1)
-        sums[1] += ((-4 - r + e * (4 - 3 * r + r**2)) / cube).sum(-1)
-        sums[2] += ((2 + r + e * (r - 2)) / cube).sum(-1)
-        sums[3] += ((-4 - 3 * r - r**2 + e * (4 - r)) / cube).sum(-1)
-    weights = [h * each / CONTOUR for each in sums]
-    kept = [torch.exp(z), torch.exp(z / 2), *weights]
-    if not symbol.is_complex():  # means over a circle that is symmetric to the real axis are real
-        return Stepper(*(each.real.to(torch.empty(0, dtype=dtype).real.dtype) for each in kept))
-    return Stepper(*(each.to(dtype) for each in kept))
+    z = -symbol.to(torch.complex128 if symbol.is_complex() else torch.float64) * h
+    one, two, three = phis(z)
+    last_line = one - 3 * two + 4 * three, two - 2 * three, 4 * three - two
+    found = torch.exp(z), torch.exp(z / 2), h / 2 * phis(z / 2)[0], h * one, *(h * each for each in last_line)
+    return [each.to(dtype if z.is_complex() else dtype.to_real()) for each in found]
+
+
+def of_a_real_field(state_hat: Tensor) -> Tensor:
+    """Fourier coefficients (..., n, n // 2 + 1) without the part of kx = 0 and kx = n / 2 that no real field has.
+
+    Waves k and -k are both stored there. By rounding they are not quite conjugate; no field shows that part, so that no
+    rest holds it back, and where the linear part alone grows, it would end as large as the state.
+    """
+    n = state_hat.shape[-2]
+    ends = state_hat[..., :: n // 2]
+    ends = (ends + ends.flip(-2).roll(1, -2).conj()) / 2
+    return torch.cat([ends[..., :1], state_hat[..., 1 : n // 2], ends[..., 1:]], dim=-1)
 
 
 def derivatives(state_hat: Tensor) -> tuple[Tensor, Tensor]:

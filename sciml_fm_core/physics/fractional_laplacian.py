@@ -46,6 +46,7 @@ class FractionalLaplacian(SpectralSystem):
     shifts = MappingProxyType({"near diffusion": (0.75, 1.5), "whole": (0.5, 2)})
     zero_mean = True
     positive = True
+    above_zero = ("diffusivity", "exponent")
     geometry = Geometry()
 
     def symbol(self, coefficients, n):
@@ -60,10 +61,6 @@ class FractionalLaplacian(SpectralSystem):
 
     def coefficients(self, dial, source, parameters):
         return torch.stack([DIFFUSIVITY * (4 * torch.pi**2) ** (1 - dial), dial], dim=-1)
-
-    def check_coefficients(self, coefficients):
-        if not (coefficients > 0).all():
-            raise ValueError(f"coefficients: {self.name} expects a diffusivity and an exponent above 0")
 
     @property
     def feature_names(self):

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciml_fm_core.schema import check_choice
+
 from .symmetries import ELEMENTS
 from .system import VARIANTS, System
 
@@ -173,8 +175,7 @@ def reflected(system: System, boundary: str) -> Reflected:
     Raises:
         ValueError: on another boundary, or a system that does not reflect.
     """
-    if boundary not in BOUNDARIES:
-        raise ValueError(f"boundary: expected one of {', '.join(BOUNDARIES)}, got {boundary!r}")
+    check_choice("boundary", boundary, BOUNDARIES)
     vectors = [name for pair in (system.geometry.vectors if system.geometry else ()) for name in pair]
     if vectors:
         raise ValueError(

@@ -85,7 +85,12 @@ def _whatever_is_set(device: torch.device) -> Iterator[None]:
 
 
 def draw_accepted(
-    task: Task, count: int, resolution: Resolution, generator: torch.Generator, dtype: torch.dtype, device: torch.device
+    task: Task,
+    count: int,
+    resolution: Resolution,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
 ) -> tuple[Examples, int]:
     """Examples that the sampler's rule of the system accepts, and the number of draws that they took.
 
@@ -93,29 +98,24 @@ def draw_accepted(
         ValueError: if the rule turns nearly every draw away.
     """
     check_equation(task.system)
+    device = torch.device(device or generator.device)
     with _whatever_is_set(device):
-        return _draw_accepted(task, count, resolution, generator, dtype, device)
-
-
-def _draw_accepted(
-    task: Task, count: int, resolution: Resolution, generator: torch.Generator, dtype: torch.dtype, device: torch.device
-) -> tuple[Examples, int]:
-    shares = torch.tensor(task.sparsities, dtype=torch.float32, device="cpu")
-    sparsity = shares[torch.arange(count, device="cpu") % len(shares)]
-    examples, draws = _draw(task, sparsity, resolution, generator, dtype, device), count
-    limit = task.system.max_solution if task.reject else None
-    if limit is None:
-        return examples, draws
-    refused, drawn = torch.arange(count, device=device), examples
-    for _ in range(MAX_REDRAWS):
-        largest, smallest = drawn.solution.flatten(1).amax(dim=1), drawn.solution.flatten(1).amin(dim=1)
-        refused = refused[torch.maximum(largest, -smallest) > limit]
-        if not len(refused):
+        shares = torch.tensor(task.sparsities, dtype=torch.float32, device="cpu")
+        sparsity = shares[torch.arange(count, device="cpu") % len(shares)]
+        examples, draws = _draw(task, sparsity, resolution, generator, dtype, device), count
+        limit = task.system.max_solution if task.reject else None
+        if limit is None:
             return examples, draws
-        drawn = _draw(task, sparsity[refused.cpu()], resolution, generator, dtype, device)
-        draws += len(refused)
-        for tensor, replacement in zip(examples, drawn, strict=True):
-            tensor[refused] = replacement
+        refused, drawn = torch.arange(count, device=device), examples
+        for _ in range(MAX_REDRAWS):
+            largest, smallest = drawn.solution.flatten(1).amax(dim=1), drawn.solution.flatten(1).amin(dim=1)
+            refused = refused[torch.maximum(largest, -smallest) > limit]
+            if not len(refused):
+                return examples, draws
+            drawn = _draw(task, sparsity[refused.cpu()], resolution, generator, dtype, device)
+            draws += len(refused)
+            for tensor, replacement in zip(examples, drawn, strict=True):
+                tensor[refused] = replacement
     raise ValueError(
         f"task {task.label}: after {MAX_REDRAWS} rounds {len(refused)} of {count} examples still exceed max |u| = "
         f"{limit:g}; choose another range, or Task(..., reject=False)"

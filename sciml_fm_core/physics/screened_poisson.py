@@ -38,6 +38,7 @@ class ScreenedPoisson(SpectralSystem):
     shifts = MappingProxyType({"weak": (0.1, 1), "strong": (1, 5), "whole": (0.1, 5)})
     zero_mean = False
     positive = True
+    above_zero = ("diffusivity", "screening")
     geometry = Geometry()
 
     def symbol(self, coefficients, n):
@@ -52,10 +53,6 @@ class ScreenedPoisson(SpectralSystem):
 
     def on_square(self, source, coefficients, side):
         return source, coefficients / coefficients.new_tensor([side**2, 1])
-
-    def check_coefficients(self, coefficients):
-        if not (coefficients > 0).all():
-            raise ValueError(f"coefficients: {self.name} expects a diffusivity and a screening above 0")
 
     @property
     def feature_names(self):

@@ -35,10 +35,10 @@ PRESETS: dict[str, tuple[tuple[float, float, float], ...]] = {
 """Sources to place by hand: rows of (x, y, amplitude)."""
 
 
-def lattice_profiles(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
+def lattice_profiles(n: int, *, device: torch.device | str | None = None) -> Tensor:
     """One-dimensional Gaussians ``exp(-(x - c)^2 / 2 sigma^2)`` of the 12 lattice lines on n points, shape (12, n)."""
-    x = torch.arange(n, dtype=dtype, device=device) / n
-    centres = 0.5 + SPACING * (torch.arange(LATTICE, dtype=dtype, device=device) - (LATTICE - 1) / 2)
+    x = torch.arange(n, dtype=torch.float64, device=device) / n
+    centres = 0.5 + SPACING * (torch.arange(LATTICE, dtype=torch.float64, device=device) - (LATTICE - 1) / 2)
     return torch.exp(-((x[None, :] - centres[:, None]) ** 2) / (2 * SIGMA**2))
 
 
@@ -99,19 +99,29 @@ def place(
         Source of shape (n, n).
 
     Raises:
-        ValueError: if there is no Gaussian, a value is not finite, or all amplitudes are zero.
+        ValueError: if there is no Gaussian, a value is not finite, all amplitudes are zero, or nothing of the Gaussians
+            is on the grid, because they are too narrow or cancel.
     """
     rows = torch.tensor([tuple(map(float, row)) for row in gaussians], dtype=torch.float64, device="cpu")
     if rows.ndim != 2 or rows.shape[1] != 3 or not torch.isfinite(rows).all() or not rows[:, 2].any():
         raise ValueError(
             f"gaussians: expected at least one row of finite (x, y, amplitude) with amplitude not 0, got {gaussians!r}"
         )
-    source = placed(rows, n, width)
+    source = _sum_of(rows, n, width)
+    largest = source.abs().amax()
+    if not (width > 0 and largest > 1e-12 * rows[:, 2].abs().amax()):  # what is left of those that cancel is rounding
+        raise ValueError(f"gaussians: expected some that {n} points show and that do not cancel, got {gaussians!r}")
+    source = source / largest
     return (source - source.mean() if zero_mean else source).to(dtype)
 
 
 def placed(rows: Tensor, n: int, width: float = SIGMA) -> Tensor:
     """`place` of rows (gaussians, 3) in float64, without checks, and without a mean of zero; shape (n, n)."""
+    source = _sum_of(rows, n, width)
+    return source / source.abs().amax(dim=(-2, -1))
+
+
+def _sum_of(rows: Tensor, n: int, width: float) -> Tensor:
     points = torch.arange(n, dtype=torch.float64, device="cpu") / n
 
     def profiles(centres: Tensor) -> Tensor:
@@ -119,5 +129,4 @@ def placed(rows: Tensor, n: int, width: float = SIGMA) -> Tensor:
         offset = offset - torch.round(offset)  # nearest image on the torus
         return torch.exp(-(offset**2) / (2 * width**2))
 
-    source = torch.einsum("g,gy,gx->yx", rows[:, 2], profiles(rows[:, 1]), profiles(rows[:, 0]))
-    return source / source.abs().amax(dim=(-2, -1))
+    return torch.einsum("g,gy,gx->yx", rows[:, 2], profiles(rows[:, 1]), profiles(rows[:, 0]))

@@ -51,6 +51,19 @@ def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
         ) from None
 
 
+def as_batch(fields: Tensor, rows: Tensor, axes: int) -> tuple[Tensor, Tensor, torch.Size]:
+    """Fields (..., [p,] ny, nx) of so many axes and rows (..., c) as a batch each, and their common leading shape.
+
+    >>> fields, rows, leading = as_batch(torch.zeros(3, 1, 8, 8), torch.zeros(4, 2), 2)
+    >>> fields.shape, rows.shape, leading
+    (torch.Size([12, 8, 8]), torch.Size([12, 2]), torch.Size([3, 4]))
+    """
+    leading = broadcast_shapes(fields.shape[:-axes], rows.shape[:-1])
+    own, count = fields.shape[-axes:], leading.numel()
+    batch = fields.expand(*leading, *own).reshape(count, *own)
+    return batch, rows.expand(*leading, -1).reshape(count, rows.shape[-1]), leading
+
+
 def check_tensor(value: object, name: str) -> None:
     """Raise ValueError when a value is no dense tensor of real numbers."""
     if not isinstance(value, Tensor):
@@ -325,9 +338,9 @@ def filter_modes(field: Tensor, symbol: Tensor) -> Tensor:
     return inverse_transform(field_hat * symbol.to(field_hat.dtype), n).to(field.dtype)
 
 
-def parseval_weights(n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None) -> Tensor:
+def parseval_weights(n: int, *, device: torch.device | str | None = None) -> Tensor:
     """Multiplicity of each stored mode, shape (1, n // 2 + 1): sum |u|^2 = sum weights |u_hat|^2 / n^2."""
-    weights = torch.full((1, n // 2 + 1), 2.0, dtype=dtype, device=device)
+    weights = torch.full((1, n // 2 + 1), 2.0, dtype=torch.float64, device=device)
     weights[:, 0] = 1.0
     weights[:, -1] = 1.0
     return weights

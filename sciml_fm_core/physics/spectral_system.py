@@ -22,8 +22,8 @@ from .spectral import (
     is_finite,
     largest_size,
     parseval_weights,
+    shells,
     transform,
-    wavenumbers,
 )
 from .system import System
 
@@ -160,8 +160,7 @@ class SpectralSystem(System):
         phase. Of a positive operator that treats all directions alike that is nearly the whole symbol, and the
         residual divided by P nearly the error: that asks for as much knowledge as solving does.
         """
-        kx, ky = wavenumbers(n, device=coefficients.device)
-        shell = torch.hypot(kx, ky).round().long().clamp(min=1).flatten() - 1
+        shell = shells(n, coefficients.device).clamp(min=1).flatten() - 1
         count = parseval_weights(n, device=coefficients.device).expand(n, -1).flatten()
         size = count * self.symbol(coefficients.double(), n).abs().flatten(-2)
         total = size.new_zeros(*size.shape[:-1], int(shell.max()) + 1).index_add(-1, shell, size)

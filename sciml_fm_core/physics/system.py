@@ -82,12 +82,16 @@ class System(ABC):
     """What else fixes the coefficients, each drawn uniformly in its range."""
     constants: ClassVar[Mapping[str, float]] = MappingProxyType({})
     """Coefficients that are the same in every example, by name."""
+    above_zero: ClassVar[tuple[str, ...]] = ()
+    """Names of the coefficients that have to be above 0."""
     zero_mean: ClassVar[bool] = False
     """True when L annihilates constants: the source must have zero mean, the solution is given zero mean."""
     max_solution: ClassVar[float | None] = None
     """Rule of the paper's sampler: redraw an example while ``max |u|`` exceeds this; never applied by `solve`."""
     geometry: ClassVar[Geometry | None] = None
     """How coefficients and fields turn with the square, see `turned`; where None, only the identity is a symmetry."""
+    kept_by: ClassVar[tuple[int, ...]] = tuple(range(ELEMENTS))
+    """The elements of the square's symmetries that keep the form of an equation with a geometry."""
     is_known: ClassVar[bool] = True
     """Whether there is an equation, and not only examples, see `unknown.UnknownSystem`."""
     declared: ClassVar[tuple[str, ...]] = ("label", "equation", "coefficient_names", "dialled", "solve")
@@ -161,8 +165,12 @@ class System(ABC):
         known |= {p.name: parameters[..., i] for i, p in enumerate(self.parameters)} | {self.dial_name: dial}
         return torch.stack([known[name] for name in self.coefficient_names], dim=-1)
 
-    def check_coefficients(self, coefficients: Tensor) -> None:  # noqa: B027 - most operators are always defined
-        """Raise ValueError when the operator is not defined for these coefficients."""
+    def check_coefficients(self, coefficients: Tensor) -> None:
+        """Raise ValueError when the operator is not defined for these coefficients: those `above_zero` have to be."""
+        places = [self.coefficient_names.index(name) for name in self.above_zero]
+        if places and not (coefficients[..., places] > 0).all():
+            wanted = " and ".join(f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in self.above_zero)
+            raise ValueError(f"coefficients: {self.name} expects {wanted} above 0")
 
     # What people are told -------------------------------------------------------------------------------------------
 
@@ -206,7 +214,7 @@ class System(ABC):
     @property
     def symmetries(self) -> Tensor:
         """The elements of the square's symmetries that keep the form of the equation, see `physics.symmetries`."""
-        return torch.arange(1 if self.geometry is None else ELEMENTS, device="cpu")
+        return torch.tensor((0,) if self.geometry is None else self.kept_by, device="cpu")
 
     def turned(self, coefficients: Tensor, elements: Tensor) -> Tensor:
         """Coefficients (..., c) of the equation that turned fields solve, for elements that broadcast to (...).

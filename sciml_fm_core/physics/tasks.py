@@ -13,7 +13,7 @@ from .examples import Examples
 from .probe import check_kept
 from .sampling import check_resolution, draw_accepted
 from .spectral import Resolution
-from .system import PRETRAINING, SYSTEMS, System, find_system
+from .system import SYSTEMS, System, find_system
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.8)
 """Sparsities of the sources, in equal shares: example i has sparsity number i mod 4, so any prefix is balanced."""
@@ -113,24 +113,12 @@ class Task(TakesNumpy):
             ValueError: if the count or the resolution is not positive, no generator is given, or the rejection rule
                 turns nearly every draw away.
         """
-        return self.sample_counted(count, resolution, generator, dtype=dtype, device=device)[0]
-
-    def sample_counted(
-        self,
-        count: int,
-        resolution: Resolution = 128,
-        generator: torch.Generator | None = None,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str | None = None,
-    ) -> tuple[Examples, int]:
-        """`sample`, and the number of draws it took: count / draws is the acceptance rate of the rejection rule."""
         if count < 1:
             raise ValueError(f"count: expected at least 1, got {count}")
         check_resolution(resolution, self.system)
         if generator is None:
             raise ValueError("generator: expected a torch.Generator; pass torch.Generator().manual_seed(seed)")
-        return draw_accepted(self, count, resolution, generator, dtype, torch.device(device or generator.device))
+        return draw_accepted(self, count, resolution, generator, dtype, device)[0]
 
 
 def _label(system: System, low: float, high: float) -> str:
@@ -168,32 +156,3 @@ PAPER_TASKS: dict[str, dict[str, str]] = {
     name: tasks_of(SYSTEMS[name]) for name in ("poisson", "advection_diffusion", "helmholtz")
 }
 """Pre-training task and downstream shifts of the paper's systems."""
-
-
-UNSEEN = "unseen"
-"""What `shift_of` says of an equation that nothing was trained on."""
-
-
-def shift_of(system: System, value: float, trained: tuple[float, float] | None = None) -> str:
-    """Name of the shift at one value of the dial: ``inside`` the pre-training range, ``mild``, ``medium`` or ``large``.
-
-    ``between`` is inside the range too, but between the whole numbers that an integer dial was trained on. Where there
-    is no such range, nothing was trained on the equation at all: ``unseen``.
-
-    Outside the range, the distance to its nearer end is compared, on a logarithmic scale, with the upper ends of the
-    paper's downstream ranges for SYS-1: 1.5 times the end of the range is mild, 2 times medium, beyond it large.
-
-    Args:
-        system: the PDE.
-        value: value of the dial.
-        trained: pre-training range; the system's own by default, where it has one.
-    """
-    trained = trained or system.shifts.get(PRETRAINING)
-    if trained is None:
-        return UNSEEN
-    low, high = trained
-    if low <= value <= high:
-        between = system.dialled.whole and not float(value).is_integer()
-        return "between" if between else "inside"
-    factor = value / high if value > high else low / value
-    return "mild" if factor <= 1.5 else "medium" if factor <= 2 else "large"

@@ -36,10 +36,14 @@ class UnknownSystem(System):
         self.__dict__ |= said | {"name": f"{', '.join([*inputs, *coefficient_names])} to {', '.join(outputs)}"}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, UnknownSystem) and other.name == self.name
+        return isinstance(other, UnknownSystem) and other._names == self._names
 
     def __hash__(self) -> int:
-        return hash(self.name)
+        return hash(self._names)
+
+    @property
+    def _names(self) -> tuple:
+        return self.inputs, self.outputs, self.coefficient_names
 
     def dial(self, source: Tensor, coefficients: Tensor) -> Tensor:
         """Zeros: nothing is varied."""

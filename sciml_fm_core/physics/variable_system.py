@@ -20,7 +20,7 @@ from torch import Tensor
 from .krylov import LinearOperator, Progress, Solved, conjugate_gradients, in_chunks
 from .resolved import ResolvedModes
 from .sources import draw_amplitudes, normalize, render
-from .spectral import broadcast_shapes, check_finite, check_grid
+from .spectral import broadcast_shapes, check_finite, check_grid, is_finite, largest_size, power_of_two
 from .system import System
 from .tasks import SPARSITIES
 
@@ -113,15 +113,16 @@ class VariableSystem(System):
                 mean, or an example that does not reach the tolerance, which is named (`NotConverged`).
         """
         self._check_inputs(inputs)
-        fields, source = inputs[:, :-1].to(dtype), inputs[:, -1].to(dtype)
+        unit = power_of_two(largest_size(inputs[:, -1]))[:, None, None]  # no square overflows or vanishes
+        fields, source = inputs[:, :-1].to(dtype), (inputs[:, -1] / unit).to(dtype)
         self.check_fields(fields)
         modes = ResolvedModes.of(source)
 
         def solve_part(part: slice) -> Solved:
-            begin = None if start is None else modes.vector(start[part].to(source))
+            begin = None if start is None else modes.vector((start[part] / unit[part]).to(source))
             operator, right = self.operator(fields[part], modes), modes.vector(source[part])
             found = type(self).method(operator, right, start=begin, tolerance=tolerance, limit=limit)
-            return found._replace(solution=modes.field(found.solution))
+            return found._replace(solution=modes.field(found.solution) * unit[part].to(source))
 
         chunk = max(1, POINTS // modes.n**2) if source.device.type == "cpu" else None
         return in_chunks(solve_part, len(source), chunk, progress)
@@ -145,8 +146,10 @@ class VariableSystem(System):
 
     def solve(self, source, coefficients):
         self.check(source, coefficients)
-        found = self.solved(source.reshape(-1, *source.shape[-3:])).solution
-        return found.view(*source.shape[:-3], *source.shape[-2:]).to(source.dtype)
+        found = self.solved(source.reshape(-1, *source.shape[-3:])).solution.to(source.dtype)
+        if not is_finite(found):
+            raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float64")
+        return found.view(*source.shape[:-3], *source.shape[-2:])
 
     def residual(self, solution, source, coefficients):
         """``A u - f`` among the resolved waves, without its mean."""

@@ -1,7 +1,6 @@
 """Grids of runs, their records, and what the records show."""
 
 from .custom import CustomRun
-from .experiments import EXPERIMENTS
 from .records import read_table, write_table
 from .registry import experiment, results
 from .runs import AdaptationRun, PretrainingRun, run_study
@@ -9,7 +8,6 @@ from .runs import AdaptationRun, PretrainingRun, run_study
 MeasuredRun = CustomRun  # its former name
 
 __all__ = [
-    "EXPERIMENTS",
     "AdaptationRun",
     "CustomRun",
     "MeasuredRun",

@@ -126,8 +126,7 @@ def savings(records: Sequence[dict]) -> list[Saving]:
             needed = float(counts[-1] if beyond else counts[0])
         else:
             i = next(i for i, reached in enumerate(errors) if reached <= error)
-            share = math.log(errors[i - 1] / error) / math.log(errors[i - 1] / errors[i])
-            needed = counts[i - 1] * (counts[i] / counts[i - 1]) ** share
+            needed = _between((counts[i - 1], errors[i - 1]), (counts[i], errors[i]), error)
         found.append(Saving(examples, error, needed, beyond))
     return found
 
@@ -140,8 +139,16 @@ def examples_to_reach(records: Sequence[dict], error: float) -> float | None:
     points = list(median_errors(records).items())
     for i, (count, reached) in enumerate(points):
         if reached <= error:
-            if i == 0 or not points[i - 1][0]:
-                return float(count)  # no logarithm reaches zero examples
-            before, worse = points[i - 1]
-            return before * (count / before) ** (math.log(worse / error) / math.log(worse / reached))
+            return _between(points[i - 1], (count, reached), error) if i else float(count)
     return None
+
+
+def _between(before: tuple[float, float], after: tuple[float, float], error: float) -> float:
+    """Examples at which a line between two points, examples and error, on logarithmic axes comes to an error.
+
+    Those of the point after where one of them is not on such axes: no examples, no error, or an infinite one.
+    """
+    (fewer, worse), (count, reached) = before, after
+    if not (fewer and reached and math.isfinite(worse)):
+        return float(count)
+    return fewer * (count / fewer) ** (math.log(worse / error) / math.log(worse / reached))

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 from sciml_fm_core import schema
 from sciml_fm_core._version import NUMBERS
 from sciml_fm_core.files import results_folder, user_path
+from sciml_fm_core.messages import reason
 from sciml_fm_core.physics.tasks import is_label
 
 from .engine import need
@@ -229,8 +230,7 @@ def _defaults(source: str, notebook: Path) -> dict[str, Any]:
     try:
         statements = ast.parse(source).body
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        about = " ".join(str(error).split())[:300]
-        raise ValueError(f"{notebook}: the cell tagged 'parameters' is not valid Python ({about})") from error
+        raise ValueError(f"{notebook}: the cell tagged 'parameters' is not valid Python ({reason(error)})") from error
     defaults: dict[str, Any] = {}
     for statement in statements:
         if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:

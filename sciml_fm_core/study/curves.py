@@ -89,8 +89,8 @@ def example_axis(records: Iterable[dict], more: Iterable[int] = ()) -> list[int]
 
 
 def error_range(errors: Iterable[float]) -> tuple[float, float]:
-    """Ends of a logarithmic axis of errors."""
-    found = list(errors)
+    """Ends of a logarithmic axis of errors, of which none and an infinite one have no place there."""
+    found = [error for error in errors if 0 < error < math.inf] or [1.0]
     return min(found) / 1.4, max(found) * 1.4
 
 

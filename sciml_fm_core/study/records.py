@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,10 @@ class AdaptationRecord(AnyRecord):
     validation_error: float | None = None
     seconds: float | None = None
     total_seconds: float | None = None
+
+    def __post_init__(self):
+        if self.error is not None and math.isnan(self.error):  # no median is right beside it
+            raise ValueError(f"error: expected a number, got {self.error}")
 
 
 def _checked(record: dict, where: str) -> dict:
@@ -126,12 +131,16 @@ def read_table(path: str | Path, problems: list[str] | None = None) -> list[dict
     header, *rows = lines or [[]]
     if "identity" not in header or len(set(header)) < len(header) or any(len(row) != len(header) for row in rows):
         raise ValueError(f"table {path}: not a whole table of a study; write it again from its records")
-    records = []
+    records: list[dict] = []
+    identities: set[str] = set()
     for number, row in enumerate(rows, 1):
         where = f"table {path}: record {number}"
         try:
             record = {key: _parsed(value, where) for key, value in zip(header, row, strict=True) if value}
-            records.append(_checked(record, where))
+            if _checked(record, where)["identity"] in identities:
+                raise ValueError(f"{where}: {record['identity']} is there twice; leave one of them out")
+            records.append(record)
+            identities.add(record["identity"])
         except ValueError as error:
             if problems is None:
                 raise
@@ -141,7 +150,8 @@ def read_table(path: str | Path, problems: list[str] | None = None) -> list[dict
 
 def _text(value) -> str:
     """A value as JSON; a text as it is, unless it could be read as JSON (such as an identity of digits alone)."""
-    return value if isinstance(value, str) and value and _is_text(value) else json.dumps(schema.plain(value))
+    plain = isinstance(value, str) and value and "\r" not in value  # which the writer does not quote
+    return value if plain and _is_text(value) else json.dumps(schema.plain(value))
 
 
 def _is_text(value: str) -> bool:

@@ -1,7 +1,7 @@
 """Experiments by name, and their records: those that ship, and the rest computed.
 
 A function that gives the runs of a budget registers itself by `experiment`. The command line and the notebooks then
-offer it, wherever it was written: in `study.experiments`, in a plugin, or among the side studies of
+offer it, wherever it was written: in `experiments.paper`, in a plugin, or among the side studies of
 `sciml_fm_core.experiments`, which are imported when one of them is asked for.
 """
 
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .engine import GridProgress
+from sciml_fm_core.schema import look_up
+
 from .records import read_table, shipped_tables
 from .runs import Recorded, identity, run_study
 
@@ -45,6 +46,8 @@ REGISTRY: dict[str, Experiment] = {}
 def experiment(name: str, *, table: str | None = None) -> Callable[[Runs], Runs]:
     """Decorator that registers a function from the name of a budget to its runs; `table` is the name where not given.
 
+    The function raises a ValueError on a budget that it does not know, see `for_budget`.
+
     >>> @experiment("nothing")
     ... def nothing(budget):
     ...     return []
@@ -60,27 +63,15 @@ def experiment(name: str, *, table: str | None = None) -> Callable[[Runs], Runs]
 
 
 def find_experiment(name: str) -> Callable[..., Sequence[Recorded]]:
-    """The runs of an experiment, as a function of the budget.
-
-    Raises:
-        ValueError: if there is no such experiment.
-    """
+    """The runs of an experiment, as a function of the budget; ValueError if there is no such experiment."""
     if name not in REGISTRY:
         importlib.import_module("sciml_fm_core.experiments").import_all()  # by its name alone: they import this module
-    if name not in REGISTRY:
-        raise ValueError(f"experiment: expected one of {', '.join(REGISTRY)}, got {name!r}")
-    return REGISTRY[name].runs
+    return look_up("experiment", name, REGISTRY).runs
 
 
 def for_budget(settings: Mapping[str, Settings], budget: str) -> Settings:
-    """The settings of a budget.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if budget not in settings:
-        raise ValueError(f"budget: expected one of {', '.join(settings)}, got {budget!r}")
-    return settings[budget]
+    """The settings of a budget; ValueError if there are none."""
+    return look_up("budget", budget, settings)
 
 
 def results(
@@ -89,10 +80,7 @@ def results(
     *,
     rerun: bool = False,
     folder: str | Path = "runs/study",
-    processes: int = 1,
-    scheduler: str | None = None,
-    device: str = "cpu",
-    callback: Callable[[GridProgress], None] | None = None,
+    **how: Any,
 ) -> list[dict]:
     """Records of an experiment, or of several: those that ship with the package, and the rest computed.
 
@@ -100,7 +88,8 @@ def results(
         experiments: keys of `REGISTRY`.
         budget: its name, one that the experiments know.
         rerun: compute all, even those that ship.
-        folder, processes, scheduler, device, callback: as in `run_study`; what the folder holds is not computed again.
+        folder: see `run_study`; what it holds is not computed again.
+        how: further arguments of `run_study`, such as ``processes`` or ``device``.
 
     Raises:
         ValueError: on an unknown experiment or budget.
@@ -112,6 +101,5 @@ def results(
     known = {r["identity"]: r for table in tables if table in shipped for r in read_table(shipped[table])}
     missing = [run for name, run in runs.items() if name not in known]
     if missing:
-        how: dict[str, Any] = {"processes": processes, "scheduler": scheduler, "device": device, "callback": callback}
         known |= {record["identity"]: record for record in run_study(missing, folder, **how)}
     return [known[name] for name in runs]

@@ -30,7 +30,7 @@ from sciml_fm_core.files import find_file, user_path
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations, shipped_operators
 from sciml_fm_core.physics.tasks import Task, parse_mixture
-from sciml_fm_core.schema import TakesNumpy
+from sciml_fm_core.schema import TakesNumpy, check_choice
 from sciml_fm_core.training.cards import hardware, versions
 from sciml_fm_core.training.checkpoints import CheckpointError
 from sciml_fm_core.training.config import TrainConfig
@@ -117,8 +117,7 @@ class AdaptationRun(TakesNumpy):
 
     def __post_init__(self):
         Task.parse(self.task)
-        if self.start not in STARTS:
-            raise ValueError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}")
+        check_choice("start", self.start, STARTS)
         if self.examples < 0 or min(self.steps, self.batch_size, self.validation, self.test) < 1:
             raise ValueError(
                 "run: expected examples of at least 0; steps, batch size, validation and test of at least 1"

@@ -47,8 +47,7 @@ class MemberState:
     pending: float | None = None  # of the last validation, until it is reported
 
     def __post_init__(self):
-        if self.status not in STATUSES:
-            raise ValueError(f"status: expected one of {', '.join(STATUSES)}, got {self.status[:80]!r}")
+        schema.check_choice("status", self.status, STATUSES)
         for row in self.history.rows:
             schema.read(Row, row, "history: rows", finite=False)
 

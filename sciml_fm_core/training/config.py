@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sciml_fm_core.schema import TakesNumpy
+from sciml_fm_core.schema import TakesNumpy, check_choice
 
 from .losses import LABEL_FREE, find_loss
 
@@ -63,8 +63,7 @@ class TrainConfig(TakesNumpy):
     validate_by: str | None = None
 
     def __post_init__(self):
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        check_choice("precision", self.precision, PRECISIONS)
         for loss in (self.loss, self.validate_by):
             if loss is not None:
                 find_loss(loss)
@@ -79,7 +78,9 @@ class TrainConfig(TakesNumpy):
             raise ValueError(f"learning_rate: expected a finite number above 0, got {self.learning_rate}")
         if self.composed is not None and not 0 <= self.composed <= 1:
             raise ValueError(f"composed: expected a share in [0, 1], got {self.composed}")
-        if self.time_limit is not None and self.time_limit <= 0:
+        if self.warmup is not None and self.warmup < 0:
+            raise ValueError(f"warmup: expected steps of at least 0, got {self.warmup}")
+        if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit: expected seconds above 0, got {self.time_limit}")
 
     @property

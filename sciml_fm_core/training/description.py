@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml_fm_core.data.batches import Batches, Reader
+from sciml_fm_core.data.batches import Batches
+from sciml_fm_core.data.given import Reader
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System

@@ -19,6 +19,7 @@ from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.trajectories import Trajectories
 from sciml_fm_core.physics.variable_system import VariableSystem
+from sciml_fm_core.schema import look_up
 
 
 class Batch(NamedTuple):
@@ -145,14 +146,8 @@ def _residual_of_fields(prediction: Tensor, batch: Batch, system: VariableSystem
 
 
 def find_loss(name: str) -> Loss:
-    """Look up a loss by its name.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if name not in LOSSES:
-        raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {name!r}")
-    return LOSSES[name]
+    """Look up a loss by its name; ValueError if there is none."""
+    return look_up("loss", name, LOSSES)
 
 
 def training_loss(prediction: Tensor, parts: Sequence[tuple[System, Examples]], loss: str) -> Tensor:
@@ -196,6 +191,12 @@ def _rolled(operator: Operator, system: System, given: Trajectories, function: L
         for number in range(1, given.steps + 1)
     ]
     return torch.stack(steps).mean(dim=0)
+
+
+def check_residual(loss: str | None, system: System) -> None:
+    """Raise ValueError where a loss is a residual of an equation of which none is known, before anything is drawn."""
+    if loss in (residual.__name__, physics.__name__) and not isinstance(system, VariableSystem):
+        spectral(system)
 
 
 def check_kept(sets: Sequence[tuple[System, Reader]], loss: str, name: str) -> None:

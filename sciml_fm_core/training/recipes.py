@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.schema import look_up
 
 from .config import TrainConfig
 
@@ -74,11 +75,5 @@ def completed(config: TrainConfig | None, operator: Operator) -> TrainConfig:
 
 
 def find_recipe(name: str) -> Recipe:
-    """Look up a recipe by its name.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if name not in RECIPES:
-        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
-    return RECIPES[name]
+    """Look up a recipe by its name; ValueError if there is none."""
+    return look_up("recipe", name, RECIPES)

@@ -26,7 +26,7 @@ from sciml_fm_core.data.rollouts import FixedTrajectories, FreshTrajectories, Un
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.evaluation.metrics import has_size
-from sciml_fm_core.models.base import AUTO, find_model
+from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.fno import FNO, FNOConfig
 from sciml_fm_core.models.normalization import (
     FieldsNormalization,
@@ -81,9 +81,7 @@ def new_operator(
         ValueError: on an unknown recipe, architecture or size.
     """
     chosen, model = find_recipe(recipe), find_model(architecture)
-    if size not in (*model.sizes, AUTO):
-        raise ValueError(f"size: expected one of {', '.join(model.sizes)}, {AUTO}, got {size!r}")
-    sized = model.sizes[size] if size != AUTO else model.fitted([given.resolution for _, given in examples])
+    sized = model.sized(size, [given.resolution for _, given in examples])
     drawn = [*(() if examples else tasks), *inputs_for]
     normalization = fit_normalization(chosen.normalization, drawn, seed=seed, examples=examples, **chosen.options)
     if unknown := [name for name in shape if name not in {each.name for each in fields(model.config_type)}]:
@@ -192,7 +190,9 @@ def pretrain(
         batches = FixedBatches(pairs, batch_size, resolution=resolution, seed=seed, device=device, share=share)
         check_kept(pairs, cast(str, config.loss), "data")
     elif takes_steps:
-        batches = FreshTrajectories(tasks, batch_size, unrolled, resolution=resolution or 64, seed=seed, device=device)
+        batches = FreshTrajectories(
+            tasks, batch_size, unrolled, resolution=resolution or 64, seed=seed, device=device, share=share
+        )
     else:
         batches = FreshBatches(tasks, batch_size, resolution=resolution or 64, seed=seed, device=device, share=share)
     read = [one.take(slice(None)) for one in held_out]
@@ -232,7 +232,7 @@ def pretrain(
         "resolution": _plain_resolution(resolution, sets),
         "data": [described(one) for one in sets] or "fresh examples",
         "validation": [_about_validation(*both) for both in zip(held_out, read, strict=True)]
-        or (f"{validation_count} drawn examples for each task" if validated else "none"),
+        or (_drawn_text(validated[0][1]) if validated else "none"),
         "learning_rate": config.learning_rate,
         "loss": config.loss,
         "precision": config.precision,
@@ -260,6 +260,12 @@ def started(operator: Operator, start: Operator) -> Operator:
             f"recipe correction; got {start.model.config}; choose another size, recipe or start"
         )
     return Operator(model, operator.normalization, operator.card).to(operator.device)
+
+
+def _drawn_text(drawn: Examples | Trajectories) -> str:
+    """What a card says of validation examples that were drawn, as many of each task."""
+    what = f"trajectories of {drawn.steps} steps" if isinstance(drawn, Trajectories) else "examples"
+    return f"{drawn.size} drawn {what} for each task"
 
 
 def _of_tasks(data: Data | Sequence[Data], tasks: Sequence[Task], name: str) -> list[Reader]:
@@ -394,7 +400,9 @@ def fine_tune(
     if (data is None) == (unlabelled is None):
         raise ValueError("fine-tuning: expected labelled data, or a task as unlabelled=..., and not both")
     # what is left open is not the recipe's, which is for pre-training, but for the loss
-    config = (config if unlabelled is None else unlabelled_config(config)) or TrainConfig(steps=200, validate_every=10)
+    if unlabelled is not None:
+        config = unlabelled_config(config, unlabelled.system)
+    config = config or TrainConfig(steps=200, validate_every=10)
     loss = recipe_of(operator).loss
     config = config.completed(learning_rate=ADAPT_LEARNING_RATE, loss=loss, warmup=0, composed=0.0)
     device = operator.device
@@ -406,8 +414,8 @@ def fine_tune(
         given, said = _validated(validation, resolved, system, labels=False)
         batches, held_out, about = unlabelled_data(unlabelled, operator, batch_size, resolution, seed, given)
     elif isinstance(data, Trajectories):
-        if validation is not None and not isinstance(validation, Trajectories):
-            raise ValueError("validation: expected trajectories, as the data are")
+        if validation is not None and not (isinstance(validation, Trajectories) and validation.steps):
+            raise ValueError("validation: expected trajectories of a step or more, as the data are")
         resolved, held_out = operator.normalization.resolve(system), validation
         size = batch_size or find_recipe("step").batch_size
         batches = steps = FixedTrajectories(resolved, data, size, unrolled, seed=seed, device=device)

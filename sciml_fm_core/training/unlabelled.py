@@ -22,7 +22,7 @@ from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
 from .config import TrainConfig
-from .losses import LABEL_FREE
+from .losses import LABEL_FREE, check_residual
 
 UNLABELLED = TrainConfig(steps=300, learning_rate=3e-3, loss="physics", validate_every=20)
 """How to adapt without labels. The learning rate may be larger than with a few labels: no example is seen twice."""
@@ -42,17 +42,18 @@ class WithoutSolutions:
         return [(system, examples.without_solution()) for system, examples in self.batches.batch(step, progress)]
 
 
-def unlabelled_config(config: TrainConfig | None) -> TrainConfig:
-    """Complete a configuration by `UNLABELLED`.
+def unlabelled_config(config: TrainConfig | None, system: System) -> TrainConfig:
+    """Complete a configuration by `UNLABELLED`, for examples of a system.
 
     Raises:
-        ValueError: if its loss, or what it validates by, needs labels.
+        ValueError: if its loss, or what it validates by, needs labels, or is a residual that is not known.
     """
     config = (config or UNLABELLED).completed(learning_rate=UNLABELLED.learning_rate, loss=UNLABELLED.loss, warmup=0)
     for name in (config.loss, config.validation_loss):
         if name not in LABEL_FREE:
             known = " or ".join(sorted(LABEL_FREE))
             raise ValueError(f"unlabelled: expected a loss that needs no labels, {known}, got {name!r}")
+        check_residual(name, system)
     return config
 
 

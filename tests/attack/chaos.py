@@ -27,7 +27,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import psutil
@@ -179,6 +179,7 @@ def gone_late(mark: str) -> list[int]:
     return left
 
 
+@cache
 def undisturbed(command: Command) -> tuple[dict, float]:
     """What the command makes, and the seconds that it takes."""
     with workplace(command) as (folder, mark):

@@ -27,7 +27,7 @@ KINDS: dict[str, Callable[[int, Path], str | None]] = {
     **{name: partial(attack, kind) for name, kind in FILES.items()}, **CALLS
 }  # fmt: skip
 SECONDS = 10
-"""Time of one case, at most."""
+"""Time of a processor that one case may take, so that other programs make none too long."""
 MEMORY = 2 * 2**30
 """Bytes that a process may ask for beyond what it has when it starts."""
 
@@ -36,8 +36,8 @@ def run_case(case: Callable[[int, Path], str | None], seed: int, root: Path) -> 
     """What is wrong with one case, None where nothing is: an error that is let out is a defect too."""
     folder = root / str(seed)
     folder.mkdir(parents=True)
-    signal.signal(signal.SIGALRM, _too_long)
-    signal.alarm(SECONDS)
+    signal.signal(signal.SIGPROF, _too_long)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         return case(seed, folder)
     except BaseException as error:
@@ -47,7 +47,7 @@ def run_case(case: Callable[[int, Path], str | None], seed: int, root: Path) -> 
         place = "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{place}"
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -77,7 +77,7 @@ def run_kind(name: str, seeds: Sequence[int]) -> list[tuple[int, str]]:
             process.start()
             theirs.close()
             _next(ours, 180)  # it imports PyTorch first
-            while waiting and (found := _next(ours, 3 * SECONDS)):
+            while waiting and (found := _next(ours, 30 * SECONDS)):
                 waiting.remove(found[0])
                 wrong += [found] if found[1] else []
             if waiting:  # it died, or hangs where no signal reaches it

@@ -53,9 +53,10 @@ class Insight {
     this.list.addEventListener('keydown', event => {
       const step = {ArrowRight: 1, ArrowLeft: -1}[event.key]
       if (!step) return
-      const keys = Object.keys(TABS), next = keys[(keys.indexOf(this.shown) + step + keys.length) % keys.length]
-      this.choose(next)
-      this.tabs[keys.indexOf(next)].focus()
+      const there = this.tabs.filter(tab => tab.checkVisibility()) // a page may be without some
+      const next = there[(there.findIndex(tab => tab.dataset.tab === this.shown) + step + there.length) % there.length]
+      this.choose(next.dataset.tab)
+      next.focus()
     })
     fields.panel.id = 'insight'
     fields.below.id = 'errors'

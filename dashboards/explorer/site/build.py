@@ -36,16 +36,19 @@ from sciml_fm_core.files import atomic_path
 from sciml_fm_core.models.export import export_function
 from sciml_fm_core.models.operator import Operator, read_header, shipped_adaptations
 from sciml_fm_core.models.packed import unzipped
+from sciml_fm_core.models.steps import steps_alike
 from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.sources import PRESETS, draw_amplitudes
 from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import SYSTEMS, System
 
 from . import graphs
-from .runtime import RUNTIME, copy_runtime
+from .runtime import copy_runtime
 
 HERE = Path(__file__).parent
-PAGES = ("index.html", "feeder.js", "worker.js")
+PAGES = ("index.html", "feeder.js", "worker.js", "glue.js")
+PARTS = ("runtime", "graphs", "weights", "frames", "sources")
+"""Folders that the site is made of, besides files at its top."""
 MOVING, RESTING = 64, 128
 """Points of a frame while the dial moves, and at rest."""
 SEEDS, SPARSITIES = range(24), tuple(round(0.05 * i, 2) for i in range(20))
@@ -60,6 +63,8 @@ STEPPING = "step"
 """Normalisation of the operators that take the steps of evolutions here."""
 LARGEST_DIFFERENCE = 1e-4
 """Relative difference to PyTorch above which a graph is not written; errors are shown in two digits."""
+TRACED = (32, 34, 42)
+"""Points of the grids that a graph for all grids is traced with, see `export_function`."""
 EXAMPLES = 3
 """Examples that each graph is traced and checked with."""
 COMMON, OF_SYSTEM = (
@@ -75,7 +80,7 @@ def write_site(
     """Write the folder, and give its size in bytes.
 
     Args:
-        folder: where; it is made, and files of the same names are replaced.
+        folder: where; it is made, and files of an earlier site are replaced, or deleted.
         runtime: a folder with the files `RUNTIME` of onnxruntime-web; of npm's package where None.
         systems: names of those to have; all that can be computed in a browser where there are none.
         tell: called with what is done next.
@@ -89,8 +94,11 @@ def write_site(
             f"site: expected systems that a symbol or ETDRK4 solves, and that operators are shipped for, got "
             f"{', '.join(bad)}; leave them out"
         )
-    for part in ("runtime", "graphs", "weights", "frames", "sources"):
+    earlier = (folder / "page.json.gz").is_file()  # else what is there is somebody's own
+    for part in PARTS:
         (folder / part).mkdir(parents=True, exist_ok=True)
+        for path in (folder / part).glob("*.gz") if earlier else ():
+            path.unlink()
     copy_runtime(folder / "runtime", runtime)
     site = Site(folder, chosen, tell)
     site.write()
@@ -99,9 +107,7 @@ def write_site(
 
 def is_computed(system: System) -> bool:
     """Whether a browser can solve it: by its symbol, or step by step by that and ETDRK4."""
-    if not isinstance(system, Evolution):
-        return is_drawn_as_gaussians(system)
-    return type(system)._states is Evolution._states and len(system.outputs) == 1
+    return steps_alike(system) if isinstance(system, Evolution) else is_drawn_as_gaussians(system)
 
 
 def is_offered(system: System) -> bool:
@@ -146,7 +152,7 @@ class Site:
         if any(isinstance(system, Evolution) for system in self.systems):
             states = torch.randn(2, EXAMPLES, MOVING, MOVING, generator=torch.Generator().manual_seed(0)).unbind()
             given = dict(zip(("prediction", "solution"), states, strict=True))
-            self.graph(f"compare-{MOVING}", graphs.compare, given, graphs.COMPARED)
+            self.graph("compare", graphs.compare, given, graphs.COMPARED)
         for system in self.systems:
             self.add_system(system)
         amplitudes = [
@@ -170,7 +176,6 @@ class Site:
             "seeds": [*SEEDS],
             "sparsities": SPARSITIES,
             "presets": PRESETS,
-            "files": list(RUNTIME),
             "film": text.FILM,
             "correlated": CORRELATED,
             "lessons": self.lessons(),
@@ -183,7 +188,9 @@ class Site:
         with atomic_path(self.folder / f"{name}.gz") as partial:
             partial.write_bytes(gzip.compress(content, 9, mtime=0))
 
-    def graph(self, name: str, function: graphs.Function, given: dict, results: Sequence[str], weights=None) -> None:
+    def graph(
+        self, name: str, function: graphs.Function, given: dict | list[dict], results: Sequence[str], weights=None
+    ) -> None:
         """Write a graph, compressed."""
         self.tell(name)
         path = self.folder / "graphs" / f"{name}.onnx"
@@ -256,25 +263,25 @@ class Site:
 
     def add_solver(self, system: SpectralSystem) -> None:
         """Write what solves a system, and what measures its predictions."""
-        for n in (MOVING, RESTING):
-            given = dict(zip(("source", "dial", "parameters"), self.examples(system, n), strict=True))
-            solve = graphs.solver(system, n)
-            self.graph(f"solve-{system.name}-{n}", solve, given, graphs.SOLVED)
-            coefficients, solution = solve({}, *given.values())[:2]
-            measured = {
-                "prediction": 1.1 * solution + 1e-3, "solution": solution, "source": given["source"],
+        solve, given, measured = graphs.solver(system), [], []
+        for n in dict.fromkeys((*TRACED, MOVING, RESTING)):
+            given.append(dict(zip(("source", "dial", "parameters"), self.examples(system, n), strict=True)))
+            coefficients, solution = solve({}, *given[-1].values())[:2]
+            measured.append({
+                "prediction": 1.1 * solution + 1e-3, "solution": solution, "source": given[-1]["source"],
                 "coefficients": coefficients,
-            }  # fmt: skip
-            self.graph(f"measure-{system.name}-{n}", graphs.measure(system), measured, graphs.MEASURED)
+            })  # fmt: skip
+        self.graph(f"solve-{system.name}", solve, given, graphs.SOLVED)
+        self.graph(f"measure-{system.name}", graphs.measure(system), measured, graphs.MEASURED)
 
     def add_solver_in_time(self, system: Evolution) -> None:
         """Write what solves an evolution, step by step."""
         given = dict(zip(("source", "dial", "parameters"), self.examples(system, MOVING), strict=True))
-        begun, needed = graphs.begun(system, MOVING), graphs.taken(system)
-        self.graph(f"begin-{system.name}-{MOVING}", begun, given, [*graphs.BEGUN, *needed])
+        begun, needed = graphs.begun(system), graphs.taken(system)
+        self.graph(f"begin-{system.name}", begun, given, [*graphs.BEGUN, *needed])
         coefficients, state, *found = begun({}, *given.values())
         taken = {"state": state, "coefficients": coefficients} | dict(zip(needed, found, strict=True))
-        self.graph(f"advance-{system.name}-{MOVING}", graphs.advance(system, MOVING), taken, graphs.ADVANCED)
+        self.graph(f"advance-{system.name}", graphs.advance(system, MOVING), taken, graphs.ADVANCED)
 
     def model(self, system: System, name: str) -> dict[str, Any]:
         """What the page says and needs of a model and its fine-tunings."""
@@ -318,11 +325,12 @@ class Site:
         form = json.dumps([system.name, operator.normalization.kind, operator.model.config.to_dict(), sorted(weights)])
         if form not in self.networks:
             self.networks[form] = f"network-{len(self.networks)}"
-            for n in (MOVING,) if isinstance(system, Evolution) else (MOVING, RESTING):
-                source, dial, parameters = self.examples(system, n)
+            grids = (MOVING,) if isinstance(system, Evolution) else dict.fromkeys((*TRACED, MOVING, RESTING))
+            given = []
+            for source, dial, parameters in (self.examples(system, n) for n in grids):
                 coefficients = system.coefficients(dial, source.double(), parameters).float()
-                given = {"source": source, "coefficients": coefficients}
-                self.graph(f"{self.networks[form]}-{n}", function, given, ["prediction"], weights)
+                given.append({"source": source, "coefficients": coefficients})
+            self.graph(self.networks[form], function, given, ["prediction"], weights)
         self.page["networks"].setdefault(system.name, {})[name] = self.networks[form]
         if name not in self.page["weights"]:
             content, self.page["weights"][name] = stored(name, weights)

@@ -5,13 +5,13 @@ import {render} from './stage.js'
 
 const RESTS_AFTER = 60 // ms without a move: then the frame of full resolution follows
 
-const unpacked = async name => {
+const unzipped = async name => {
   const answer = await fetch(new URL(name, import.meta.url))
-  return new Response(answer.body.pipeThrough(new DecompressionStream('gzip'))).arrayBuffer()
+  return answer.body.pipeThrough(new DecompressionStream('gzip'))
 }
-const page = JSON.parse(new TextDecoder().decode(await unpacked('page.json.gz')))
+const unpacked = async name => new Response(await unzipped(name)).arrayBuffer()
 
-// Workers -------------------------------------------------------------------------------------------------------------
+// Workers: they and the program that they run are on their way before the page is. -----------------------------------
 
 const workers = [], answers = new Map()
 let asked = 0
@@ -23,14 +23,21 @@ for (let i = 0; i < Math.min(3, Math.max(1, navigator.hardwareConcurrency ?? 2))
     if (error) reject(new Error(error))
     else resolve(found)
   }
-  worker.postMessage({begin: page})
   workers.push(worker)
 }
+const tellAll = message => workers.forEach(worker => worker.postMessage(message))
 const ask = (number, message) => new Promise((resolve, reject) => {
   const id = ++asked
   answers.set(id, {resolve, reject})
   workers[number % workers.length].postMessage({id, ...message})
 })
+const beside = i => 1 + i % Math.max(1, workers.length - 1) // a worker, not the solver's where there are others
+const packed = unpacked('page.json.gz')
+unzipped('runtime/ort-wasm-simd-threaded.wasm.gz')
+  .then(body => WebAssembly.compileStreaming(new Response(body, {headers: {'Content-Type': 'application/wasm'}})))
+  .then(program => tellAll({program}), error => notice(`The program of the networks cannot be loaded: ${error.message}`))
+const page = JSON.parse(new TextDecoder().decode(await packed))
+tellAll({begin: page})
 
 // State ---------------------------------------------------------------------------------------------------------------
 
@@ -48,7 +55,7 @@ function setDial(value) {
 function chooseSystem(name) {
   kept[state.system] = state.parameters
   const next = page.systems[name]
-  if (!next) throw new Error(`there is no such equation here; expected one of ${Object.keys(page.systems).join(', ')}`)
+  if (!next) throw new Error(`there is no such equation here; expected one of ${Object.keys(page.systems).join(', ')}. ${SERVED}`)
   state.system = name
   state.model = preferred in next.models ? preferred : next.model
   state.parameters = {...Object.fromEntries(next.parameters.map(one => [one.name, one.default])), ...kept[name]}
@@ -201,22 +208,28 @@ async function asks(n) { // what a frame is of: the source, the dial and the par
 }
 const single = tensor => ({...tensor, type: 'float32', data: Float32Array.from(tensor.data)})
 
+let prepared = '' // of which networks the sessions are on their way
 async function compute(n) {
-  const {system, dial} = state, shown = operators(), at = turn, {given} = resultOf()
+  const {system, dial} = state, shown = Object.entries(operators()), at = turn, {given} = resultOf()
   const {values, takes, makes} = await asks(n)
-  const solved = await ask(0, {values, wanted: ['source', 'coefficients', 'solution', 'rms', 'largest'], steps: [
+  const solving = ask(0, {values, wanted: ['source', 'coefficients', 'solution', 'rms', 'largest'], steps: [
     ...makes,
-    {graph: `solve-${system}-${n}`, takes, gives: {coefficients: 'coefficients', solution: 'solution', rms: 'rms', largest: 'largest'}},
+    {graph: `solve-${system}`, takes, gives: {coefficients: 'coefficients', solution: 'solution', rms: 'rms', largest: 'largest'}},
   ]})
+  const measuring = shown.map(([, name]) => [
+    {graph: page.networks[system][name], weights: name, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}},
+    {graph: `measure-${system}`, takes: {prediction: 'prediction', solution: 'solution', source: 'source', coefficients: 'exact'},
+      gives: {error: 'error', relative: 'relative', residual: 'residual', lower: 'lower', upper: 'upper'}},
+  ])
+  const names = `${system} ${shown.map(([, name]) => name)}`
+  if (prepared !== names) measuring.forEach((steps, i) => ask(i + 1, {steps}))
+  prepared = names
+  const solved = await solving
   if (![...solved.coefficients.data].every(Number.isFinite)) throw new Error('The dial cannot be set so far with this source and flow direction: turn the flow or lower the ratio.')
   const known = {source: solved.source, solution: solved.solution, exact: solved.coefficients, coefficients: single(solved.coefficients)}
-  const measured = await Promise.all(Object.values(shown).map((name, i) => ask(i, {values: known, wanted: ['error', 'relative', 'residual', 'lower', 'upper'], steps: [
-    {graph: `${page.networks[system][name]}-${n}`, weights: name, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}},
-    {graph: `measure-${system}-${n}`, takes: {prediction: 'prediction', solution: 'solution', source: 'source', coefficients: 'exact'},
-      gives: {error: 'error', relative: 'relative', residual: 'residual', lower: 'lower', upper: 'upper'}},
-  ]})))
+  const measured = await Promise.all(measuring.map((steps, i) => ask(i + 1, {values: known, wanted: ['error', 'relative', 'residual', 'lower', 'upper'], steps})))
   const arrays = {source: solved.source.data, solution: solved.solution.data}, numbers = {}
-  Object.keys(shown).forEach((key, i) => {
+  shown.forEach(([key], i) => {
     const {error, relative, residual, lower, upper} = measured[i]
     arrays[key] = error.data
     numbers[key] = {error: finite(relative.data[0]), residual: finite(residual.data[0]), bounds: [lower.data[0], finite(upper.data[0])]}
@@ -236,11 +249,11 @@ async function average(frame) {
   values.dial = {...values.dial, data: new Float64Array(count).fill(dial), dims: [count]}
   values.parameters = {...values.parameters, data: Float64Array.from(sweep), dims: [count, parameters.length]}
   const {source, coefficients, solution} = await ask(0, {values, wanted: ['source', 'coefficients', 'solution'], steps: [
-    make, {graph: `solve-${system}-${n}`, takes, gives: {coefficients: 'coefficients', solution: 'solution'}}]})
+    make, {graph: `solve-${system}`, takes, gives: {coefficients: 'coefficients', solution: 'solution'}}]})
   if (wanted) return
-  const {relative} = await ask(0, {values: {source, solution, exact: coefficients, coefficients: single(coefficients)}, wanted: ['relative'], steps: [
-    {graph: `${page.networks[system][model]}-${n}`, weights: model, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}},
-    {graph: `measure-${system}-${n}`, takes: {prediction: 'prediction', solution: 'solution', source: 'source', coefficients: 'exact'}, gives: {relative: 'relative'}}]})
+  const {relative} = await ask(1, {values: {source, solution, exact: coefficients, coefficients: single(coefficients)}, wanted: ['relative'], steps: [
+    {graph: page.networks[system][model], weights: model, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}},
+    {graph: `measure-${system}`, takes: {prediction: 'prediction', solution: 'solution', source: 'source', coefficients: 'exact'}, gives: {relative: 'relative'}}]})
   means.set(key, relative.data.reduce((sum, value) => sum + value, 0) / count)
   if (!wanted && meanKey(state.dial) === key) tell({kind: 'sentence', text: sentence(frame)})
 }
@@ -256,32 +269,47 @@ class Film {
     this.seconds = Object.fromEntries(['solver', ...Object.keys(this.shown)].map(key => [key, []]))
   }
   get over() { return this.number === page.systems[this.system].setup.steps }
-  async step(n) {
-    const {system, shown} = this, {needed, substeps, time} = page.systems[system], kept = ['state', 'coefficients', ...needed]
-    if (!this.number) {
-      const {values, takes, makes} = await asks(n)
-      const gives = Object.fromEntries(kept.map(name => [name, name]))
-      this.known = await ask(0, {values, wanted: ['source', ...kept], steps: [...makes, {graph: `begin-${system}-${n}`, takes, gives}]})
-      delete this.known.seconds
-      for (const key of Object.keys(shown)) this.states[key] = this.known.source
-    }
-    const {source, ...values} = this.known, coefficients = single(values.coefficients)
-    const solver = ask(0, {values, wanted: ['state', 'shown'], steps: [
-      {graph: `advance-${system}-${n}`, takes: Object.fromEntries(kept.map(name => [name, name])), gives: {next: 'state', shown: 'shown'}, times: substeps}]})
-    const found = Object.entries(shown).filter(([key]) => this.states[key]).map(([key, name], i) => ask(i + 1, {
-      values: {source: this.states[key], coefficients}, wanted: ['prediction'], steps: [
-        {graph: `${page.networks[system][name]}-${n}`, weights: name, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}}],
-    }).then(({prediction, seconds}) => { this.seconds[key].push(seconds); return [key, prediction] }))
-    const [{state: next, shown: solution, seconds}, ...predicted] = await Promise.all([solver, ...found])
+  async begin(n) {
+    const {system} = this, {needed} = page.systems[system], {values, takes, makes} = await asks(n)
+    this.kept = ['state', 'coefficients', ...needed]
+    const beginning = ask(0, {values, wanted: ['source', ...this.kept], steps: [
+      ...makes, {graph: `begin-${system}`, takes, gives: Object.fromEntries(this.kept.map(name => [name, name]))}]})
+    ask(0, {steps: [{graph: `advance-${system}`}]})
+    Object.values(this.shown).forEach((name, i) => ask(beside(i), {steps: [this.network(name), {graph: 'compare'}]}))
+    const {seconds, ...known} = await beginning
+    this.known = known
+    for (const key of Object.keys(this.shown)) this.states[key] = known.source
+  }
+  network(name) {
+    return {graph: page.networks[this.system][name], weights: name, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}}
+  }
+  async solve() { // the next state of the solver
+    const {source, ...values} = this.known
+    const found = await ask(0, {values, wanted: ['state', 'shown'], steps: [{graph: `advance-${this.system}`,
+      takes: Object.fromEntries(this.kept.map(name => [name, name])), gives: {next: 'state', shown: 'shown'}, times: page.systems[this.system].substeps}]})
+    this.known.state = found.state
+    return found
+  }
+  async step(n, more = false) { // with more to come the solver goes on while the networks follow
+    const {system, shown} = this, {time} = page.systems[system]
+    if (!this.number) await this.begin(n)
+    const {source} = this.known, coefficients = single(this.known.coefficients)
+    const keys = Object.keys(shown).filter(key => this.states[key])
+    const following = Promise.all(keys.map((key, i) => ask(beside(i), {values: {source: this.states[key], coefficients}, wanted: ['prediction'], steps: [this.network(shown[key])]})))
+    const {shown: solution, seconds} = await (this.ahead ?? this.solve())
     this.seconds.solver.push(seconds)
-    this.known.state = next
     this.number++
+    this.ahead = more && !this.over ? this.solve() : null
+    this.ahead?.catch(() => {}) // it is said when the step is due, if it ever is
+    const predicted = await Promise.all((await following).map(async ({prediction, seconds}, i) => {
+      this.seconds[keys[i]].push(seconds)
+      return [keys[i], prediction, await ask(beside(i), {values: {prediction, solution}, wanted: ['error', 'relative', 'correlation', 'size', 'rms'], steps: [
+        {graph: 'compare', takes: {prediction: 'prediction', solution: 'solution'}, gives: {error: 'error', relative: 'relative', correlation: 'correlation', size: 'size', rms: 'rms'}}]})]
+    }))
     const arrays = {solution: solution.data, ...(this.number === 1 ? {source: source.data} : {})}, numbers = {}
     for (const key of Object.keys(shown)) if (!this.states[key]) { this.errors[key].push(Infinity); numbers[key] = {error: null, correlation: this.correlation[key] = 0} }
     let scale = 1
-    for (const [key, prediction] of predicted) {
-      const {error, relative, correlation, size, rms} = await ask(0, {values: {prediction, solution}, wanted: ['error', 'relative', 'correlation', 'size', 'rms'], steps: [
-        {graph: `compare-${n}`, takes: {prediction: 'prediction', solution: 'solution'}, gives: {error: 'error', relative: 'relative', correlation: 'correlation', size: 'size', rms: 'rms'}}]})
+    for (const [key, prediction, {error, relative, correlation, size, rms}] of predicted) {
       const sound = size.data[0] < 1e6
       this.states[key] = sound ? prediction : null
       this.errors[key].push(sound ? relative.data[0] : Infinity)
@@ -341,7 +369,7 @@ async function runOn(one) { // until another frame is asked for
   const id = number
   document.documentElement.dataset.rests = number
   while (one && !one.over && !wanted) {
-    const step = await one.step(page.points[0])
+    const step = await one.step(page.points[0], true)
     if (!wanted) tell({kind: 'step', film: id, ...step})
   }
 }

@@ -14,15 +14,17 @@ from torch import Tensor
 from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
 from sciml_fm_core.evaluation.rollouts import correlations, rollout_errors
 from sciml_fm_core.experiments.error_bounds import error_bounds
+from sciml_fm_core.models import steps
 from sciml_fm_core.models.export import network_of
 from sciml_fm_core.models.operator import Operator
-from sciml_fm_core.physics.evolution import Evolution, Stepper, etdrk4
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.sources import normalize, placed, render
 from sciml_fm_core.physics.spectral import inverse_transform, transform
 from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import System
 
 Function = Callable[..., Sequence[Tensor]]
+advance, taken, ADVANCED = steps.advance, steps.taken, steps.ADVANCED
 
 SOURCES = ("plain", "centred")
 """Results of `random_source` and `drawn_source`: for systems that take any source, and for those of zero mean."""
@@ -32,8 +34,6 @@ MEASURED = ("error", "relative", "residual", "lower", "upper")
 """Results of `measure`."""
 BEGUN = ("coefficients", "state")
 """First results of `begun`; those that `advance` takes besides follow, called as `taken` says."""
-ADVANCED = ("next", "shown")
-"""Results of `advance`."""
 COMPARED = ("error", "relative", "correlation", "size", "rms")
 """Results of `compare`."""
 FITTED = ("centre", "spread")
@@ -60,11 +60,11 @@ def drawn_source(n: int) -> Function:
     return function
 
 
-def solver(system: SpectralSystem, n: int) -> Function:
+def solver(system: SpectralSystem) -> Function:
     """Exact solutions, from sources (batch, n, n), the dial (batch,) and parameters (batch, p)."""
 
     def function(_: dict[str, Tensor], source: Tensor, dial: Tensor, parameters: Tensor) -> list[Tensor]:
-        exact = source.double()
+        exact, n = source.double(), source.shape[-1]
         coefficients = system.coefficients(dial, exact, parameters)
         solution = inverse_transform(system.solve_hat(transform(exact), coefficients, n), n)
         shown = solution.to(source.dtype)
@@ -93,11 +93,6 @@ def _residual(system: SpectralSystem, solution: Tensor, source: Tensor, coeffici
     return relative_residual(inverse_transform(modes, source.shape[-1]).to(solution.dtype), source)
 
 
-def taken(system: Evolution) -> list[str]:
-    """Names of what a step of an evolution's solver needs: a multiplier, or coefficients of ETDRK4."""
-    return ["multiplier"] if system.is_linear else list(Stepper._fields)
-
-
 def timing(system: Evolution) -> tuple[float, int]:
     """The time of a step of an evolution, which is the same wherever its dial stands, and the solver's steps in it."""
     dial, parameters = system.dialled.default, [each.default for each in system.parameters]
@@ -106,34 +101,14 @@ def timing(system: Evolution) -> tuple[float, int]:
     return float(system.time(coefficients)), system.substeps(coefficients)
 
 
-def begun(system: Evolution, n: int) -> Function:
+def begun(system: Evolution) -> Function:
     """What a trajectory begins with, from states (batch, n, n), the dial (batch,) and parameters (batch, p)."""
-    _, count = timing(system)
+    begin = steps.begun(system)
 
     def function(_: dict[str, Tensor], source: Tensor, dial: Tensor, parameters: Tensor) -> list[Tensor]:
-        state = source.double()
-        coefficients = system.coefficients(dial, state, parameters)
-        state_hat = transform(state)
-        if system.is_linear:
-            needed: Sequence[Tensor] = [system.linear_multiplier(coefficients, n)]
-        else:
-            step = system.time(coefficients) / count
-            needed = etdrk4(system.symbol(coefficients, n), step, state_hat.dtype)
-        return [coefficients, *map(_real, (state_hat, *needed))]
-
-    return function
-
-
-def advance(system: Evolution, n: int) -> Function:
-    """One step of the solver between Fourier coefficients (batch, n, n // 2 + 1, 2), and the state that it leads to."""
-
-    def function(_: dict[str, Tensor], state: Tensor, coefficients: Tensor, *needed: Tensor) -> list[Tensor]:
-        state_hat, told = torch.view_as_complex(state), [_complex(each, state.ndim) for each in needed]
-        if system.is_linear:
-            state_hat = state_hat * told[0]
-        else:
-            state_hat = Stepper(*told).advance(state_hat, system.dealiased_rest(coefficients, n, state.dtype))
-        return [torch.view_as_real(state_hat), inverse_transform(state_hat, n).float()]
+        coefficients = system.coefficients(dial, source.double(), parameters)
+        state, _count, *needed = begin({}, source, coefficients)
+        return [coefficients, state, *needed]
 
     return function
 
@@ -143,14 +118,6 @@ def compare(_: dict[str, Tensor], prediction: Tensor, solution: Tensor) -> list[
     measured = rollout_errors(prediction, solution), correlations(prediction, solution)
     rms = solution.square().mean(dim=(-2, -1)).sqrt()
     return [prediction - solution, *measured, prediction.abs().amax(dim=(-2, -1)), rms]
-
-
-def _real(values: Tensor) -> Tensor:
-    return torch.view_as_real(values) if values.is_complex() else values
-
-
-def _complex(values: Tensor, ndim: int) -> Tensor:
-    return torch.view_as_complex(values) if values.ndim == ndim else values
 
 
 def network(operator: Operator, system: System) -> tuple[Function, dict[str, Tensor]]:

@@ -1,6 +1,12 @@
 // Runs graphs of ONNX, one job after another. A job is a list of steps over named tensors: what one gives, another takes.
 
-let ort = null, page = null
+import * as ort from './runtime/ort.wasm.min.mjs'
+
+ort.env.wasm.numThreads = 1 // more would need headers that few hosts set
+ort.env.wasm.wasmPaths = {mjs: new URL('glue.js', import.meta.url).href}
+
+let page = null, known = null
+self.program = new Promise(resolve => { known = resolve }) // see glue.js
 const sessions = new Map(), weights = new Map()
 
 // A file of this site that is compressed, whatever the host makes of it.
@@ -35,17 +41,20 @@ async function readWeights(name) { // as build.py stores them
   return found
 }
 
-let last = null // one session after another: while it makes one, the runtime knows of no other's weights
-async function begin(graph, name) {
-  const [model, own] = await Promise.all([unpacked(`graphs/${graph}.onnx.gz`), name && once(weights, name, () => readWeights(name))])
-  const externalData = own ? [{path: 'weights', data: new Uint8Array(own.buffer)}] : []
-  const make = () => ort.InferenceSession.create(model, {externalData, executionProviders: ['wasm'], logSeverityLevel: 3})
-  return last = last ? last.then(make, make) : make()
+let last = Promise.resolve() // one session after another: while it makes one, the runtime knows of no other's weights
+function begin(graph, name) {
+  const files = Promise.all([unpacked(`graphs/${graph}.onnx.gz`), name && once(weights, name, () => readWeights(name))])
+  const made = last.then(() => files).then(([model, own]) => ort.InferenceSession.create(model, {
+    externalData: own ? [{path: 'weights', data: new Uint8Array(own.buffer)}] : [], executionProviders: ['wasm'], graphOptimizationLevel: 'basic', logSeverityLevel: 3}))
+  last = made.catch(() => {})
+  return made
 }
 const session = (graph, name) => once(sessions, `${graph} ${name ?? ''}`, () => begin(graph, name))
 
-// {graph, weights, takes: {input: tensor}, gives: {output: tensor}, times}
+// {graph, weights, takes: {input: tensor}, gives: {output: tensor}, times}; their sessions are begun at once
 async function run({values, steps, wanted}) {
+  for (const {graph, weights} of steps) session(graph, weights).catch(() => {}) // it is said where it is used
+  if (!values) return {} // they were to be begun
   const known = {}
   let seconds = 0
   for (const [name, {type, data, dims}] of Object.entries(values)) known[name] = new ort.Tensor(type, data, dims)
@@ -61,20 +70,10 @@ async function run({values, steps, wanted}) {
   return Object.fromEntries([['seconds', seconds]].concat(wanted.map(name => [name, {type: known[name].type, data: known[name].data, dims: known[name].dims}])))
 }
 
-async function start(given) {
-  page = given
-  const [runtime, files, wasm] = page.files
-  ort = await import(new URL(`runtime/${runtime}`, import.meta.url))
-  ort.env.wasm.numThreads = 1 // more would need headers that few hosts set
-  ort.env.wasm.wasmPaths = {mjs: new URL(`runtime/${files}`, import.meta.url).href}
-  ort.env.wasm.wasmBinary = (await unpacked(`runtime/${wasm}.gz`)).buffer
-}
-
-let started = null
 self.onmessage = async ({data}) => {
-  if (data.begin) { started = start(data.begin); started.catch(() => {}); return }
+  if (data.begin) { page = data.begin; return }
+  if (data.program) { known(data.program); return }
   try {
-    await started
     postMessage({id: data.id, found: await run(data)})
   } catch (error) {
     postMessage({id: data.id, error: `${error.message ?? error}`})

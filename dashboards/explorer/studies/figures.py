@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from sciml_fm_core.experiments.paper import EXPERIMENTS
 from sciml_fm_core.models.base import MODELS
 from sciml_fm_core.physics.system import PRETRAINING
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
-from sciml_fm_core.study.experiments import EXPERIMENTS
 from sciml_fm_core.study.runs import STARTS
 
 from .charts import (

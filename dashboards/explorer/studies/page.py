@@ -22,9 +22,9 @@ from explorer.pages import Address, address_of, dashboard_page, own_query
 from explorer.parts import WIDE, Html, Select, column
 from explorer.serving import LIMITS, Allowance
 from explorer.shared import shipped_results
+from sciml_fm_core.experiments.paper import PRINTED
 from sciml_fm_core.study.colours import MEANING
 from sciml_fm_core.study.curves import curves_of
-from sciml_fm_core.study.experiments import PRINTED
 from sciml_fm_core.study.records import write_table
 
 from .charts import Chart

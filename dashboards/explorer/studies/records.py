@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sciml_fm_core.experiments.paper import BUDGETS, Budget
 from sciml_fm_core.files import user_path
 from sciml_fm_core.physics.tasks import Task
-from sciml_fm_core.study.experiments import BUDGETS, Budget
 from sciml_fm_core.study.records import read_record, read_table, shipped_tables
 from sciml_fm_core.study.runs import STARTS
 

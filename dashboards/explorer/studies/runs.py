@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sciml_fm_core.study.experiments import EXPERIMENTS
+from sciml_fm_core.experiments.paper import EXPERIMENTS
 from sciml_fm_core.study.runs import AdaptationRun
 
 from .charts import Picture

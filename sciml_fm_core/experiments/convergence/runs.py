@@ -210,9 +210,6 @@ def convergence_runs(budget: str = "laptop") -> list[CustomRun]:
 
     Steps of time: operators of the heat equation that were trained on one step, and on a range of them, each told the
     time as a coefficient, or through the symbol. Of the operators that ship, the smoke budget has one.
-
-    Raises:
-        ValueError: on an unknown budget.
     """
     chosen = for_budget(SETTINGS, budget)
     seeds, grids = chosen["seeds"], chosen["grids"]

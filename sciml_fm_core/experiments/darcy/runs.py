@@ -239,9 +239,6 @@ def darcy(budget: str = "laptop") -> list[DarcyRun]:
     """The solver, neuraloperator's networks and this project's, from scratch and pre-trained on own examples.
 
     The last run gives neuraloperator's TFNO all labels and as long as pre-training and fine-tuning take together.
-
-    Raises:
-        ValueError: on an unknown budget.
     """
     chosen = dict(for_budget(SETTINGS, budget))
     pretraining = chosen.pop("pretraining")

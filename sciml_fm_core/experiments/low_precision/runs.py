@@ -94,11 +94,7 @@ SETTINGS: dict[str, dict[str, int]] = {
 
 @experiment("low_precision")
 def low_precision_runs(budget: str = "laptop") -> list[CustomRun]:
-    """Every operator that ships on every named shift of the systems that it was trained on; in the smoke budget, two.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Every operator that ships on every named shift of the systems it was trained on; in the smoke budget, two."""
     chosen = for_budget(SETTINGS, budget)
     operators = {name: SYSTEMS_OF[name][:1] for name in ("sys-1", "symbol")} if budget == "smoke" else SYSTEMS_OF
     return [

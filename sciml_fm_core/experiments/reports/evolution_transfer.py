@@ -5,7 +5,6 @@ from __future__ import annotations
 from sciml_fm_core.experiments.evolutions import (
     equal_error_table,
     few_trajectories_table,
-    several_table,
     transfer_conclusion,
 )
 from sciml_fm_core.study.analysis import select
@@ -30,4 +29,4 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
 
 def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
-    return [part(records) for part in (transfer_conclusion, few_trajectories_table, equal_error_table, several_table)]
+    return [part(records) for part in (transfer_conclusion, few_trajectories_table, equal_error_table)]

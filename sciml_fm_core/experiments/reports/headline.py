@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sciml_fm_core.experiments.paper import PATIENCE, PRINTED
 from sciml_fm_core.study.analysis import Form, examples_to_reach, percent, select, spread, table
-from sciml_fm_core.study.experiments import PATIENCE, PRINTED
 from sciml_fm_core.study.figures import error_curves
 
 from .shared import Figures, Records

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+from sciml_fm_core.experiments.paper import PRINTED
 from sciml_fm_core.physics.system import PRETRAINING
 from sciml_fm_core.physics.tasks import PAPER_TASKS
 from sciml_fm_core.study.analysis import Form, examples_to_reach, median_errors, percent, select, table
-from sciml_fm_core.study.experiments import PRINTED
 from sciml_fm_core.study.figures import error_curves, strip
 
 from .shared import TOLD, Figures, Records, cells_of, groups

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sciml_fm_core.experiments.paper import UNSEEN
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import Form, error_of, median_errors, percent, select, table
-from sciml_fm_core.study.experiments import UNSEEN
 from sciml_fm_core.study.figures import Drawing, error_panels
 
 from .shared import TOLD, Figures, Records, cells_of, columns_of, common_counts, groups

@@ -22,6 +22,7 @@ from sciml_fm_core.physics.spectral import parseval_weights, transform
 from sciml_fm_core.physics.spectral_system import spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task, tasks_of
+from sciml_fm_core.schema import check_choice
 from sciml_fm_core.study.analysis import select, spread, table
 from sciml_fm_core.study.custom import CustomRun
 from sciml_fm_core.study.registry import experiment, for_budget
@@ -57,8 +58,7 @@ class TrainingRangeRun(CustomRun):
     kind: ClassVar[str] = "training range"
 
     def __post_init__(self):
-        if self.cases not in KINDS:
-            raise ValueError(f"cases: expected one of {', '.join(KINDS)}, got {self.cases!r}")
+        check_choice("cases", self.cases, KINDS)
 
     def measure(self, device):
         """Areas under the ROC curve by score, and the scores and errors of all cases, to pool them over operators."""
@@ -165,11 +165,7 @@ SEEDS = (0, 1, 2)
 
 @experiment("training_range")
 def training_range(budget: str) -> list[TrainingRangeRun]:
-    """Every shipped operator and some of its adaptations, met with both kinds of cases, three seeds of each.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Every shipped operator and some of its adaptations, met with both kinds of cases, three seeds of each."""
     sizes = {"smoke": (4, 3), "laptop": (12, 5), "gpu": (512, 64), "paper": (512, 64)}
     shifts, values = for_budget(sizes, budget)
     operators, seeds = (("sys-1",), SEEDS[:1]) if budget == "smoke" else ((*TRAINED_ON, *ADAPTED), SEEDS)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciml_fm_core import schema
 from sciml_fm_core.data.given import Data, open_data
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
@@ -111,7 +112,7 @@ def band_of(card: dict[str, Any]) -> Band:
             "band: expected one on the card of the operator; `sciml-fm pretrain` and `adapt` calibrate it on the "
             "validation examples of a file of fields, of which they want 9 or more"
         )
-    return Band(**card["band"])
+    return schema.read(Band, card["band"], "card: band", strict=True)
 
 
 def _parts(predictor: Operator | Ensemble, data: Data) -> Iterator[Examples]:

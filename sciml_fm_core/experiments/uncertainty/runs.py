@@ -185,11 +185,7 @@ LAPTOP_STEPS = {"poisson": 2000, "advection_diffusion": 3000, "helmholtz": 3000}
 
 @experiment("uncertainty")
 def uncertainty(budget: str = "laptop") -> list[UncertaintyRun]:
-    """All systems of the paper, each with three ensembles but at the smallest budget.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """All systems of the paper, each with three ensembles but at the smallest budget."""
     settings: dict[str, dict[str, Any]] = {
         "smoke": SMALL,
         "laptop": {},

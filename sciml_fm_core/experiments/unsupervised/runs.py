@@ -24,6 +24,7 @@ from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import root_mean_square
 from sciml_fm_core.physics.tasks import Task
+from sciml_fm_core.schema import check_choice
 from sciml_fm_core.study.analysis import Form, percent, select, spread, table
 from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
@@ -128,8 +129,7 @@ class UnsupervisedRun(_FewShot):
         for label in (self.task, self.unlabelled):
             Task.parse(label)
         _ = self.degradation
-        if self.start not in STARTS:
-            raise ValueError(f"start: expected one of {', '.join(STARTS)}, got {self.start!r}")
+        check_choice("start", self.start, STARTS)
 
     @property
     def degradation(self) -> Degradation:
@@ -309,9 +309,6 @@ def unsupervised(budget: str = "laptop") -> list[CustomRun]:
 
     The first seed has all `SETTINGS`, to choose one by; and pre-training by labels, for scale. In context, the operator
     is trained on the downstream range and meets one beyond it.
-
-    Raises:
-        ValueError: on an unknown budget.
     """
     fields, runs = for_budget(BUDGETS, budget), list[CustomRun]()
     fewer = {

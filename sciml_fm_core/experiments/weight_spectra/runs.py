@@ -162,11 +162,7 @@ SEEDS = (0, 1, 2)
 
 @experiment("weight_spectra")
 def weight_spectra(budget: str = "laptop") -> list[CustomRun]:
-    """Every operator that ships on every named shift of its systems, and trainings of both kinds, three seeds of each.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Every operator that ships on every named shift of its systems, and trainings of both kinds, three seeds each."""
     sizes: dict[str, dict[str, Any]] = {
         "smoke": {"test": 2, "test_resolution": 32},
         "laptop": {},

@@ -6,15 +6,15 @@ from typing import ClassVar
 
 import torch
 
-from sciml_fm_core.physics.evolution import Evolution, derivatives, fields_of
+from sciml_fm_core.physics.evolution import derivatives, fields_of
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import advection_symbol, laplacian
 
 from .navier_stokes import SAME
-from .states import smooth_states
+from .states import FromSmoothStates
 
 
-class Bilinear(Evolution):
+class Bilinear(FromSmoothStates):
     """``du/dt + c . grad u + v . grad u + div(b u^2) / 2 = nu lap u``; dial: the exponent a.
 
     The velocity is ``v = s (cos t rot + sin t grad) (-lap)^(-a / 2) u``: without divergence at t = 0, where it is that
@@ -57,6 +57,3 @@ class Bilinear(Evolution):
         rot, grad = strength * turn.cos(), strength * turn.sin()
         carried = (rot * psi_y + grad * psi_x + bx * u) * u_x + (grad * psi_y - rot * psi_x + by * u) * u_y
         return -torch.fft.rfft2(carried)
-
-    def draw(self, dial, parameters, grid, generator):
-        return smooth_states(len(dial), grid, generator)

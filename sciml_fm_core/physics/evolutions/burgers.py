@@ -6,16 +6,16 @@ from typing import ClassVar
 
 import torch
 
-from sciml_fm_core.physics.evolution import Evolution, derivatives
+from sciml_fm_core.physics.evolution import derivatives
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import laplacian
 from sciml_fm_core.physics.symmetries import Geometry
 
 from .linear import EXCHANGED
-from .states import smooth_states
+from .states import FromSmoothStates
 
 
-class Burgers(Evolution):
+class Burgers(FromSmoothStates):
     """``du/dt + b (d/dx + d/dy) u^2 / 2 = nu lap u``; dial: the viscosity nu. The mean stays."""
 
     name = "burgers"
@@ -28,12 +28,8 @@ class Burgers(Evolution):
     keeps_mean = True
     constants: ClassVar = {"time": 0.5}
     shifts: ClassVar = {"pre-training": (1e-3, 5e-3), "sharper": (5e-4, 1e-3)}
-
     geometry = Geometry()
-
-    @property
-    def symmetries(self):
-        return torch.tensor(EXCHANGED, device="cpu")
+    kept_by = EXCHANGED
 
     def symbol(self, coefficients, n):
         return coefficients[..., 0, None, None] * laplacian(n, like=coefficients)
@@ -43,6 +39,3 @@ class Burgers(Evolution):
         square = torch.fft.rfft2(torch.fft.irfft2(state_hat, s=(n, n)).square())
         along_x, along_y = derivatives(square)
         return -coefficients[..., 1, None, None] / 2 * (along_x + along_y)
-
-    def draw(self, dial, parameters, grid, generator):
-        return smooth_states(len(dial), grid, generator)

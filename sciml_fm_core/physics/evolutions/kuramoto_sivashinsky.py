@@ -34,6 +34,7 @@ class KuramotoSivashinsky(Evolution):
     dialled = Parameter("size", 12, 48, start=24, label="Side of the square ℓ")
     constants: ClassVar = {"time": 1.0}
     shifts: ClassVar = {"pre-training": (16, 28), "larger": (28, 48)}
+    above_zero = ("size",)
     geometry = Geometry()
     keeps_mean = True
 
@@ -47,12 +48,6 @@ class KuramotoSivashinsky(Evolution):
         change = change / (-2 * coefficients[..., 0, None, None] ** 2)
         change[..., 0, 0] = 0
         return change
-
-    def check_coefficients(self, coefficients):
-        if not (coefficients[..., 0] > 0).all():
-            raise ValueError(
-                f"size: {self.name} expects a side above 0, got {coefficients[..., 0].min():g}; correct it"
-            )
 
     def draw(self, dial, parameters, grid, generator):
         return 2 * smooth_states(len(dial), grid, generator, modes=12, exponent=6, inverse_length=25.0)

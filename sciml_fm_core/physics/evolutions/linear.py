@@ -6,23 +6,17 @@ from typing import ClassVar
 
 import torch
 
-from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import advection_symbol, derivative_wavenumbers, laplacian
 from sciml_fm_core.physics.symmetries import Geometry
 
-from .states import smooth_states
+from .states import FromSmoothStates
 
 EXCHANGED = (0, 1)
 """The symmetries of the square that exchange x and y, and mirror nothing."""
 
 
-class _Exact(Evolution):
-    def draw(self, dial, parameters, grid, generator):
-        return smooth_states(len(dial), grid, generator)
-
-
-class AdvectionDiffusionInTime(_Exact):
+class AdvectionDiffusionInTime(FromSmoothStates):
     """``du/dt + c . grad u = nu lap u``; dial: the viscosity nu."""
 
     name = "advection_diffusion_in_time"
@@ -41,7 +35,7 @@ class AdvectionDiffusionInTime(_Exact):
         return torch.complex(diffusion, advection_symbol(coefficients[..., 1:3], n).expand(diffusion.shape))
 
 
-class Dispersion(_Exact):
+class Dispersion(FromSmoothStates):
     """``du/dt = xi (d^3/dx^3 + d^3/dy^3) u``; dial: xi. Waves travel, short ones faster, and none decays.
 
     Koehler et al. (2024), APEBench, arXiv:2411.00180.
@@ -58,10 +52,7 @@ class Dispersion(_Exact):
     constants: ClassVar = {"time": 0.5}
     shifts: ClassVar = {"pre-training": (2e-5, 1e-4), "faster": (1e-4, 3e-4)}
     geometry = Geometry()
-
-    @property
-    def symmetries(self):
-        return torch.tensor(EXCHANGED, device="cpu")
+    kept_by = EXCHANGED
 
     def symbol(self, coefficients, n):
         kx, ky = derivative_wavenumbers(n, dtype=coefficients.dtype, device=coefficients.device)
@@ -69,7 +60,7 @@ class Dispersion(_Exact):
         return torch.complex(torch.zeros_like(cubes), cubes)
 
 
-class HyperDiffusion(_Exact):
+class HyperDiffusion(FromSmoothStates):
     """``du/dt = -mu lap^2 u``; dial: mu.
 
     Koehler et al. (2024), APEBench, arXiv:2411.00180.

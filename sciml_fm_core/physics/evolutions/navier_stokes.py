@@ -12,12 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sciml_fm_core.physics.evolution import Evolution, derivatives, fields_of
+from sciml_fm_core.physics.evolution import derivatives, fields_of
 from sciml_fm_core.physics.parameter import Parameter
 from sciml_fm_core.physics.spectral import laplacian
 from sciml_fm_core.physics.symmetries import Geometry
 
-from .states import smooth_states
+from .states import FromSmoothStates, smooth_states
 
 SAME = 4 * 4 * torch.pi**2
 """Laplacian of the waves whose velocity is the same for every exponent: those with |k| = 2."""
@@ -48,20 +48,14 @@ ROTATIONS = (0, 3, 5, 6)
 """The symmetries of the square that are rotations: a mirror turns the sign of what rotates, see `symmetries`."""
 
 
-class _Flow(Evolution):
+class _Flow(FromSmoothStates):
     geometry = Geometry()
     keeps_mean = True
-
-    @property
-    def symmetries(self):
-        return torch.tensor(ROTATIONS, device="cpu")
+    kept_by: ClassVar[tuple[int, ...]] = ROTATIONS
 
     def symbol(self, coefficients, n):
         nu = coefficients[..., self.coefficient_names.index("nu"), None, None]
         return nu * laplacian(n, like=coefficients)
-
-    def draw(self, dial, parameters, grid, generator):
-        return smooth_states(len(dial), grid, generator)
 
 
 class ActiveScalar(_Flow):
@@ -123,10 +117,7 @@ class ForcedNavierStokes(_Flow):
     constants: ClassVar = {"forcing": 0.1, "time": 1.0}
     largest_step = 0.02
     shifts: ClassVar = {"pre-training": (5e-4, 2e-3), "medium": (5e-5, 2e-4), "large": (5e-6, 2e-5)}
-
-    @property
-    def symmetries(self):
-        return torch.arange(1, device="cpu")  # the forcing has a direction
+    kept_by = (0,)  # the forcing has a direction
 
     def rest(self, state_hat, coefficients):
         one = torch.ones_like(coefficients[..., 0])

@@ -31,6 +31,7 @@ class SwiftHohenberg(Evolution):
     parameters = (Parameter("quadratic", 0, 1),)
     constants: ClassVar = {"size": 25.0, "time": 1.0}
     shifts: ClassVar = {"pre-training": (0.2, 0.6), "stronger": (0.6, 1.2)}
+    above_zero = ("size",)
     geometry = Geometry()
     resolved = 1 / 2
 
@@ -42,12 +43,6 @@ class SwiftHohenberg(Evolution):
         n = state_hat.shape[-2]
         u = torch.fft.irfft2(state_hat, s=(n, n))
         return torch.fft.rfft2(coefficients[..., 1, None, None] * u.square() - u**3)
-
-    def check_coefficients(self, coefficients):
-        if not (coefficients[..., 2] > 0).all():
-            raise ValueError(
-                f"size: {self.name} expects a side above 0, got {coefficients[..., 2].min():g}; correct it"
-            )
 
     def draw(self, dial, parameters, grid, generator):
         return 0.3 * smooth_states(len(dial), grid, generator, modes=8, exponent=6, inverse_length=25.0)

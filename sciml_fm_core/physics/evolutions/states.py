@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.random_fields import random_field
 from sciml_fm_core.physics.spectral import resample
 
@@ -40,6 +41,13 @@ def smooth_states(
     noise = torch.randn(count, POINTS, POINTS, generator=generator, device=generator.device, dtype=torch.float64)
     field = random_field(noise, exponent=exponent, inverse_length=inverse_length, modes=modes)
     return resample(field, nx)
+
+
+class FromSmoothStates(Evolution):
+    """An evolution that begins with smooth random states."""
+
+    def draw(self, dial, parameters, grid, generator):
+        return smooth_states(len(dial), grid, generator)
 
 
 def shares(field: Tensor) -> Tensor:

@@ -12,11 +12,10 @@ from typing import Any
 
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task, tasks_of
+from sciml_fm_core.study.custom import Schedule
+from sciml_fm_core.study.registry import REGISTRY, experiment, for_budget
+from sciml_fm_core.study.runs import COARSE_FIRST, STARTS, AdaptationRun, PretrainingRun
 from sciml_fm_core.training.recipes import LEARNING_RATES, PAPER_LEARNING_RATES
-
-from .custom import Schedule
-from .registry import REGISTRY, experiment, for_budget
-from .runs import COARSE_FIRST, STARTS, AdaptationRun, PretrainingRun
 
 PAPER_SIZES = ("64K", "1M", "16M", "256M")
 EXAMPLES = tuple(2**power for power in range(3, 16))
