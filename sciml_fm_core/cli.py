@@ -1,6 +1,6 @@
 """Command line: ``sciml-fm COMMAND``; ``sciml-fm --help`` lists the commands.
 
-What a command is given is checked before it works. What goes wrong is one line on standard error, and the exit code: 2
+The arguments are checked before any work begins. What goes wrong is one line on standard error, and the exit code: 2
 where something else is to be asked for, 1 where the surroundings failed (a full disk, a folder that is gone).
 """
 
@@ -103,7 +103,7 @@ LARGEST_NUMBER = 2**31 - 1
 
 
 def _option(help: str, *names: str, least: float | None = None, above: float | None = None) -> Any:
-    """An option; a number is finite, and checked to be from, or above, a bound when the command line is read."""
+    """An option; a number with a bound is checked when the command line is read, and is at most `LARGEST_NUMBER`."""
     bound = above if least is None else least
 
     def check(param: typer.CallbackParam, value: Any) -> Any:
@@ -282,8 +282,8 @@ def pretrain(
     recipe: Annotated[
         str | None,
         _option(
-            f"One of {', '.join(RECIPES)}; dimensionless where not given, or without a symbol step for an evolution, "
-            "else fields."
+            f"One of {', '.join(RECIPES)}. Where not given: dimensionless if the equation has a symbol, step for other "
+            "evolutions, fields for everything else."
         ),
     ] = None,
     architecture: Annotated[str, _option(f"One of {', '.join(MODELS)}.")] = "fno",
@@ -332,7 +332,8 @@ def pretrain(
     validation_count: Annotated[
         int | None,
         _option(
-            "Validation examples of each task, drawn or held out, or a trajectory for 16 of them; 256 where not given.",
+            "Validation examples of each task, drawn or held out; 256 where not given. The recipe step draws one "
+            "trajectory in place of 16 of them.",
             least=0,
         ),
     ] = None,

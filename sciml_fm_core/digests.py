@@ -60,7 +60,7 @@ def read_stored_header(path: Path, what: str, kind: str, writer: str) -> dict:
 
     Args:
         path: the file.
-        what: such as ``operator``, with which errors begin.
+        what: the first word of errors, such as ``operator``.
         kind: the format expected.
         writer: what writes such files.
 
@@ -107,7 +107,7 @@ def write_tensors(
 
     Args:
         path: the file.
-        what: such as ``operator``, with which errors begin.
+        what: the first word of errors, such as ``operator``.
         header, tensors: what is written.
         restore: a function of header, tensors and the beginning of errors that makes what is stored; where it raises an
             error, nothing is written.

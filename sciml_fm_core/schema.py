@@ -63,7 +63,7 @@ def parse(text: str, where: str) -> Any:
 
     Args:
         text: the JSON.
-        where: file and kind, with which errors begin.
+        where: the file and the kind: errors begin with them.
 
     Raises:
         ValueError: if it is no JSON or exceeds a limit.
@@ -112,7 +112,7 @@ def read(kind: type[T], values: Any, where: str, *, finite: bool = True, strict:
     Args:
         kind: the dataclass; its fields may be of plain types, lists, tuples, unions or dataclasses.
         values: what a file holds; names that the dataclass does not have are left out.
-        where: file and kind, with which errors begin.
+        where: the file and the kind: errors begin with them.
         finite: whether NaN and infinity are refused.
         strict: whether other names are refused.
 

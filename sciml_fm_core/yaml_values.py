@@ -79,7 +79,7 @@ def parse_yaml(text: str, where: str, unsure: list[str] | None = None) -> Any:
 
     Args:
         text: the YAML.
-        where: file and kind, with which errors begin.
+        where: the file and the kind: errors begin with them.
         unsure: what readers differ about, such as ``yes``, ``08`` or a date without quotes, is added to it and taken
             for text; where None, it is refused.
 

@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,7 @@ from explorer.controls import ParameterControls
 from explorer.error_curves import along, coarse_to_fine, mean_at, sweep_sources
 from explorer.exports import as_hdf5, as_npz, program
 from explorer.films import STEPS, Film, whole_film
+from explorer.frame_loop import FrameLoop
 from explorer.jobs import AdaptJob, JobQueue
 from explorer.link import _system, choices_of, query_of, restore, revisit, settings_of
 from explorer.pages import LOOK, PAGES, address_of, open_page
@@ -1529,3 +1531,24 @@ def test_shift_from_another_training_range():
     assert text.shift_of(SYSTEMS["poisson"], 9, (1, 10)) == "inside"
     assert text.shift_of(SYSTEMS["poisson"], 1, (4, 10)) == "large"
     assert text.shift_of(SYSTEMS["fractional_laplacian"], 1, (0.5, 1.5)) == "inside"
+
+
+def test_a_page_does_not_rest_while_a_further_frame_is_computed():
+    async def moves():
+        begun, sent = [Future(), Future()], asyncio.Event()
+        waiting = iter(begun)
+        loop = FrameLoop(lambda: next(waiting), lambda *frame: sent.set(), lambda *frame: None)
+        loop.request()
+        begun[0].set_result("first")
+        await sent.wait()
+        assert loop.rests_at(1)
+        loop.acknowledge(1)
+        sent.clear()
+        loop.request()
+        assert not loop.rests_at(1)
+        begun[1].set_result("second")
+        await sent.wait()
+        assert loop.rests_at(2)
+        loop.close()
+
+    asyncio.run(moves())

@@ -13,7 +13,7 @@ import torch
 
 from sciml_fm_core import SYSTEMS, Operator, Task, find_system, load_operator, shipped_operators
 from sciml_fm_core.cli import app
-from sciml_fm_core.models.export import ANY, export_function, export_solver, network_of
+from sciml_fm_core.models.export import ANY, export_function, export_solver
 from sciml_fm_core.models.fno import FNO, FNOConfig
 from sciml_fm_core.models.normalization import StepNormalization
 from sciml_fm_core.models.real_parts import RealParts, trace
@@ -191,13 +191,6 @@ def test_every_operator_that_ships(name, tmp_path):
     for system in [each for each in SYSTEMS.values() if operator.normalization.knows(each)]:
         made = operator.export(tmp_path / "all.onnx", system, ANY)
         check_graph(made.path)
-        function, weights = network_of(operator, system)
-        doubled = {key: value.double() for key, value in weights.items()}
         for points in (32, 64, 66, 128):
             given = examples_of(system, points, 20)
-            expected = operator.predict(*given, system)
-            with torch.no_grad():
-                exact = function(doubled, *(each.double() for each in given))
-            own = ((expected - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)).max().item()
-            # where PyTorch loses digits, as where a mean is taken off that is larger than what is left, so may the file
-            assert difference(made.path, given, expected) <= max(TOLERANCE, 2 * own), (system.name, points)
+            assert difference(made.path, given, operator.predict(*given, system)) <= TOLERANCE, (system.name, points)

@@ -190,7 +190,7 @@ class Explorer:
         self.loop.call(partial(self._settled, number, outcome))
 
     def _settled(self, number: int, outcome: Frame | Film | str) -> None:
-        """The dial rests: what would slow it down follows, and what is not on the stage, where it can be seen."""
+        """The dial rests: do what was put off, and update the drawer and the training sheet if they are open."""
         if not self.frames.rests_at(number):
             return  # another frame is on its way, and will settle
         self._tell_address()

@@ -1,7 +1,7 @@
 """State in, arrays out: from one point of the page to its fields and numbers, without any display or server.
 
-`frame_message(compute(query), mean)` is all that whatever feeds a page needs. The functions are pure, and are called
-off the event loop.
+`frame_message(compute(query), mean)` is all that whatever feeds a page needs. `compute` is called on the
+thread for frames, `frame_message` on the event loop; neither knows what is displayed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One frame after another: always the latest that was asked for, and none before the browser has painted the last."""
+"""One frame after another, each of the page as it is when the frame begins.
+
+At most one is being computed at a time. It is sent when the browser has painted the one before, or after half a second.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,7 @@ class FrameLoop(Generic[Outcome]):
         self.turn = 0  # number of the latest move of a hand that the browser told of
         self.number = 0  # of the frame that was sent last
         self._wanted = False
+        self._following = False  # whether a further one has begun
         self._painted = 0
         self._acknowledged = asyncio.Event()
         self._task: asyncio.Task | None = None
@@ -52,8 +56,8 @@ class FrameLoop(Generic[Outcome]):
         self._acknowledged.set()
 
     def rests_at(self, number: int) -> bool:
-        """Whether a frame is the last that was sent, and no further one was asked for since."""
-        return number == self.number and not self._wanted
+        """Whether a frame is the last that was sent, and no further one was asked for or begun since."""
+        return number == self.number and not (self._wanted or self._following)
 
     def close(self) -> None:
         """Send no more."""
@@ -63,7 +67,7 @@ class FrameLoop(Generic[Outcome]):
 
     def _begin(self) -> tuple[int, Future[Outcome]]:
         """Begin the frame of the latest move, whose number goes with it."""
-        self._wanted = False
+        self._wanted, self._following = False, True
         return self.turn, self._begin_frame()
 
     def _begin_if_wanted(self) -> tuple[int, Future[Outcome]] | None:
@@ -75,6 +79,7 @@ class FrameLoop(Generic[Outcome]):
             outcome = await asyncio.wrap_future(future)
             begun = self._begin_if_wanted()  # it is computed while the browser paints
             latest = begun is None
+            self._following = not latest
             await self._until_painted()
             self.number += 1
             self._paint(outcome, self.number, turn)
@@ -83,7 +88,7 @@ class FrameLoop(Generic[Outcome]):
             begun = begun or self._begin_if_wanted()
 
     async def _until_painted(self) -> None:
-        """Wait for the browser: a frame that waits here may yet be overtaken, one that was sent may not."""
+        """Wait until the browser has painted the frame before, at most for `PATIENCE_SECONDS`."""
         if self._painted < self.number:
             self._acknowledged.clear()
             with contextlib.suppress(TimeoutError):

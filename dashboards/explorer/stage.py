@@ -1,8 +1,8 @@
 """The stage: one component of the browser that shows a frame, turns the dial and draws the source; see ``browser``.
 
 It is told of a frame by one binary message: the length of a header, the header as JSON, and an int16 array for each
-field with its middle and step. Predictions are sent as their signed errors, which keeps the small ones exact, and half
-the size. What it says is in `MESSAGES`, all of it.
+field, whose middle and step are in the header: half the size of float32. Predictions are sent as their signed errors,
+so that small errors are not lost in rounding. All that it says is in `MESSAGES`.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ REPLACES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("drawn", "gaussians", "seed", "sparsity"), ("draw",)),
     **dict.fromkeys(("dial", "parameters", "painted"), ()),
 }
-"""Parts of an address that a choice stands in place of, by the name of what was chosen."""
+"""Parts of an address that named something missing are forgotten once it is chosen anew: which, by what was chosen."""
 
 
 class ExploreState(param.Parameterized):

@@ -44,7 +44,7 @@ class FileArray:
         shape: entries along each axis; of MATLAB's arrays as MATLAB shows it, which is reversed in the file.
         dtype: kind of its numbers.
         open: gives what can be indexed; called once, by the first read.
-        where: file and name, with which errors begin.
+        where: the file and the name: errors begin with them.
         problem: why it cannot be read, if so.
         of_matlab: whether MATLAB wrote it, whose vectors may be rows (1, N).
     """

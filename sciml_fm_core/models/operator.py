@@ -46,7 +46,7 @@ SMALLEST, LARGEST = 1e-30, 1e30
 
 @dataclass(frozen=True)
 class Card:
-    """What a card may say and others read; it may say more. That of an adapted operator holds that of its origin."""
+    """What the library reads of a card; it may say more. That of an adapted operator holds that of its origin."""
 
     kind: str | None = None
     tasks: list[str] = field(default_factory=list)

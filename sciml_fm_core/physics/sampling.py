@@ -27,8 +27,9 @@ MAX_REDRAWS = 200
 
 RESOLVED = round(1.75 / SIGMA)
 """Points that resolve a random source: at their Nyquist wavenumber, 7 / 8 sigma, a Gaussian of standard deviation sigma
-has fallen to exp(-2 pi^2 (7 / 8)^2) = 3e-7 of its mean, its solution mostly to far less. In float32, finer grids are
-solved on this one and interpolated, where that is so and the equation is solved mode by mode."""
+has fallen to exp(-2 pi^2 (7 / 8)^2) = 3e-7 of its mean, its solution mostly to far less. In float32, examples on
+finer grids are solved on this one and interpolated, provided that the shortest waves of the solution are lost in
+rounding and that the equation is solved mode by mode."""
 
 SMALLEST_MODE = 2e-7
 """Share of a solution's longest waves at which its shortest ones are lost in the rounding of float32."""
@@ -68,8 +69,8 @@ def check_resolution(resolution: Resolution, system: System | None = None) -> No
 
 
 @contextmanager
-def _whatever_is_set(device: torch.device) -> Iterator[None]:
-    """What a process has set of autocast, inference mode, gradients and default device does not change the numbers."""
+def _isolated_from_settings(device: torch.device) -> Iterator[None]:
+    """Draw the same numbers whatever the process has set of autocast, inference mode, gradients and default device."""
     if is_plain(device):  # half of a small batch's overhead
         with torch.no_grad():
             yield
@@ -99,7 +100,7 @@ def draw_accepted(
     """
     check_equation(task.system)
     device = torch.device(device or generator.device)
-    with _whatever_is_set(device):
+    with _isolated_from_settings(device):
         shares = torch.tensor(task.sparsities, dtype=torch.float32, device="cpu")
         sparsity = shares[torch.arange(count, device="cpu") % len(shares)]
         examples, draws = _draw(task, sparsity, resolution, generator, dtype, device), count

@@ -1,7 +1,7 @@
 """Systems that are solved by a Fourier symbol: linear operators with constant coefficients on the periodic unit square.
 
 In Fourier space such an operator is multiplication by its symbol, so a solution is exact for every resolved mode. Those
-of arXiv:2306.00258 are in the other files of this folder.
+of arXiv:2306.00258 are in `poisson`, `advection_diffusion` and `helmholtz`.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class TrainConfig(TakesNumpy):
 
     Attributes:
         steps: optimiser steps.
-        learning_rate: at the start; decays to 0 over the steps as half a cosine. The recipe's where None, as are the
-            loss, the warmup and the share.
+        learning_rate: at the start; decays to 0 over the steps as half a cosine. The recipe's where None, as are
+            ``loss``, ``warmup`` and ``composed``.
         loss: a name in `LOSSES`, such as ``relative``, the mean of ||u - u0|| / ||u0||; ``squared``, the paper's; or
             ``physics``, which needs no solutions.
         warmup: steps over which the learning rate rises from 0.

@@ -47,14 +47,16 @@ def fit(
     checkpoint: str | Path | None = None,
     processes: Processes = ALONE,
 ) -> History:
-    """Train an operator in place with Adam and cosine decay; it ends with the weights of lowest validation error.
+    """Train an operator in place with Adam and cosine decay.
+
+    It ends with the weights of lowest validation error, or with the last ones where nothing is given to validate on.
 
     A run is a function of the seeds, the configuration and the number of threads: resumed from a checkpoint it ends
     with the same bytes as uninterrupted (except where a time limit decides when it ends).
 
     Args:
         operator: what to train, on the device it is on.
-        data: `FreshBatches` or `FixedBatches`, on the same device.
+        data: any `Batches`, such as `FreshBatches` or `FixedBatches`, on the same device.
         config: how to train.
         validation: examples on which the weights are chosen; never the test set.
         callback: the one hook: progress bars, live plots, cancelling.

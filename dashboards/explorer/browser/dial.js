@@ -1,6 +1,6 @@
 // The dial is the error curve: relative error along its whole range, and a handle to drag.
 
-const visited = (name, now = false) => { // whether something was done before, in this browser; a frame may keep nothing
+const visited = (name, now = false) => { // whether something was done before, in this browser; an iframe may have no storage
   try { return now ? localStorage[name] = 'yes' : localStorage[name] } catch { return true }
 }
 

@@ -99,7 +99,8 @@ class Field { // one canvas, its crosshair, and what is said where there is noth
 const DASHES = {none: 'solid', '8 4': 'dashed'} // of a line in a heading, by that of the curve
 
 class Fields {
-  // `next(value)` is called where the card is pressed that offers what to do next: the number of a result, or none.
+  // `next(value)` is called when a button of the card that says what to do next is pressed: with the number of a result,
+  // or with nothing for *Train live*.
   constructor(parent, {colours, scales, texts}, next) {
     Object.assign(this, {colours, scales, texts, next})
     this.tables = {solution: lookup(scales.solution), error: lookup(scales.error)}

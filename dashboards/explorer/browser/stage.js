@@ -6,7 +6,7 @@ export function render({model, el}) {
   const send = message => model.send_msg(message)
   let setup = null, frame = null, turns = 0
 
-  // At once, and what follows within the same picture of the screen together with the next one.
+  // The first message is sent at once; later ones of the same animation frame are merged into one.
   let wanted = null, resting = true
   function soon(message) {
     wanted = {...wanted, ...message}
