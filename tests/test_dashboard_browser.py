@@ -191,11 +191,18 @@ def dial(page):
     return page.locator(".dial > input[type=range]")
 
 
-def train(page, *, steps, examples=None):
-    """Open the sheet of the training, set it, and start."""
+def open_training(page):
+    """Open the sheet of the training, where it is not open, and give the button that starts one."""
     run = page.get_by_role("button", name="Fine-tune", exact=True)
     if not run.is_visible():
         page.locator(".keep").get_by_text("Train live").click()
+        expect(run).to_be_visible()  # a second click would close it
+    return run
+
+
+def train(page, *, steps, examples=None):
+    """Open the sheet of the training, set it, and start."""
+    run = open_training(page)
     if examples is not None:
         page.get_by_label("Examples", exact=True).select_option(examples)
     box = page.get_by_role("textbox", name="Steps")

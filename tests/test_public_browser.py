@@ -9,7 +9,17 @@ from contextlib import suppress
 import pytest
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import expect
-from test_dashboard_browser import ROOT, browser, free_port, shown, train, until, wait_until_it_answers, watched
+from test_dashboard_browser import (
+    ROOT,
+    browser,
+    free_port,
+    open_training,
+    shown,
+    train,
+    until,
+    wait_until_it_answers,
+    watched,
+)
 
 __all__ = ["browser"]  # a fixture
 
@@ -76,7 +86,7 @@ def test_a_training_that_is_too_much_is_told_so(browser, address):
     with watched(browser, address.removesuffix("/operators/explore")) as page:
         until(page, lambda: page.goto(address) and page.title(), lambda title: title != "All places are taken")
         expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
-        page.locator(".keep").get_by_text("Train live").click()
+        open_training(page)
         options = page.get_by_label("Examples", exact=True).locator("option").all_inner_texts()
         assert options[-1] == "128"
         train(page, steps=51)
