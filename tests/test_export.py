@@ -125,6 +125,18 @@ def test_a_step_of_an_evolution_as_a_program_with_half_weights(tmp_path):
     assert (program.module()(*given) - expected).norm() <= 1e-3 * expected.norm()
 
 
+def test_an_operator_of_two_fields_is_the_same_in_onnx(tmp_path):
+    system = SYSTEMS["gray_scott"]
+    normalization = StepNormalization((system,), form="residual", stages=1)
+    config = FNOConfig(
+        normalization.in_channels, width=4, modes=2, depth=1, mode_channels=normalization.mode_channels, out_channels=2
+    )
+    operator = Operator(FNO.create(config, torch.Generator().manual_seed(0)), normalization)
+    given = examples_of(system, 8)
+    made = operator.export(tmp_path / "step.onnx", resolution=8)
+    assert difference(made.path, given, operator.predict(*given)) <= TOLERANCE
+
+
 @pytest.mark.parametrize("name", ["advection_diffusion", "fractional_laplacian", "hyper_diffusion", "dispersion"])
 def test_complex_numbers_as_pairs(name):
     system = SYSTEMS[name]

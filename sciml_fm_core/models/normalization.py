@@ -77,7 +77,8 @@ class Encoded(NamedTuple):
 
         Those of q > 1 output fields keep the shape (..., batch, q, ny, nx) of the outputs.
         """
-        output = output.squeeze(-3)
+        if output.shape[-3] == 1:  # a file of ONNX squeezes no other axis
+            output = output.squeeze(-3)
         if self.first is not None and self.waves is not None:
             scale, n = self.used_scale.view(-1, *[1] * (self.first.ndim - 1)), output.shape[-1]
             output_hat = transform(output)
