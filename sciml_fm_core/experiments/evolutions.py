@@ -445,7 +445,7 @@ def rollout_table(records: Sequence[dict]) -> str:
 
 
 def rollout_conclusion(records: Sequence[dict]) -> str:
-    """Evolutions whose roll-outs by the network stay finite and keep their spectrum in a share of `MOST`, and others."""
+    """Name the evolutions whose roll-outs stay finite and keep their spectrum in a share of `MOST`, and the others."""
     verdicts = [
         (
             f"{record['task']}, {round(record['kept_spectrum'] * record['count'])} of {record['count']} roll-outs",
