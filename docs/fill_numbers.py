@@ -405,12 +405,18 @@ def exported() -> str:
         rows.append([f"`{name}`", ", ".join(row["system"] for row in ours), *worst.values(), *times])
     header = ["file", "systems", "to PyTorch", "PyTorch to float64", "file to float64", "64, ms", "128, ms"]
     odd = sum(bool(row["odd"]) for row in EXPORTED["rows"]) or "none"
+    ratios = {
+        (row["name"], row["system"], n): at["rounding_onnx"] / at["rounding"]
+        for row in EXPORTED["rows"] for n, at in row["points"].items()
+    }  # fmt: skip
+    (name, system, points), ratio = max(ratios.items(), key=lambda item: item[1])
     where = (
         f"{len(EXPORTED['rows'])} files, each for any even grid and tried on 32, 64, 66 and 128 points with "
         f"{EXPORTED['examples']} random examples; with a transform or a complex number: {odd}. Largest relative "
         f"differences; and the processor time of one prediction on one thread, ONNX Runtime / PyTorch, on average. "
         f"{EXPORTED['hardware']}, shared with other work, PyTorch {EXPORTED['torch'].split('+')[0]}, ONNX Runtime "
-        f"{EXPORTED['onnxruntime']}. Made by `python benchmarks/exported.py`."
+        f"{EXPORTED['onnxruntime']}. A file is at most {ratio:.1f} times as far from float64 as PyTorch is, `{name}` "
+        f"on {system} at {points} points. Made by `python benchmarks/exported.py`."
     )
     return f"{where}\n\n{table(header, rows)}"
 

@@ -436,7 +436,8 @@ def _simplify(model: Any) -> None:
     """Compute what is constant, unless it would take room: one matrix for each row of a grid, say."""
     from onnxscript.optimizer import optimize
 
-    optimize(model, input_size_limit=8192, output_size_limit=8192)
+    with _quiet():
+        optimize(model, input_size_limit=8192, output_size_limit=8192)
 
 
 def _session(content: bytes, names: list[str]) -> Callable[..., Any]:
