@@ -120,6 +120,9 @@ QUERIES = [
     "system=poisson&model=sys-1&dial=9.5&p.principal axis=30&seed=5&sparsity=0.75&result=8:8:12",
     "system=helmholtz&model=sys-3&dial=11.4&seed=5&sparsity=0.6&result=8:11:12",  # it has no parameters
     "system=advection_diffusion&model=sys-2&dial=1.5&seed=5&sparsity=0.5&result=8:1:2",
+    "system=variable_diffusion&model=sys-4&dial=0.744&seed=5&sparsity=0.6&result=8:0.6:0.9",
+    "system=variable_diffusion&model=sys-4&dial=0.744&seed=5&paint.diffusivity=0.5,0.5,1;0.2,0.7,-1&result=64:0.6:0.9",
+    "system=variable_advection&model=sys-5&dial=1.4&seed=5&sparsity=0.6&result=none",
 ]
 
 
@@ -202,8 +205,8 @@ def test_sizes_and_themes(open_at):
 def test_the_runtime_is_what_was_expected(tmp_path):
     with pytest.raises(ValueError, match=r"expected ort\.wasm\.min\.mjs"):
         runtime.copy_runtime(tmp_path, tmp_path)
-    with pytest.raises(ValueError, match="a symbol or ETDRK4 solves"):
-        build.write_site(tmp_path, tmp_path, ["variable_diffusion"])
+    with pytest.raises(ValueError, match="a symbol, ETDRK4 or a Krylov method solves"):
+        build.write_site(tmp_path, tmp_path, ["porous_medium"])
 
 
 def test_weights_are_read_as_they_are_stored():
@@ -236,6 +239,27 @@ def test_an_evolution_is_stepped_through_as_by_its_solver(name, tmp_path):
     assert (system.time(coefficients) == time).all()
     expected = system.trajectory(source.double(), coefficients, 2)[:, 2]
     assert (torch.from_numpy(shown) - expected).norm() <= 1e-6 * expected.norm()
+
+
+@pytest.mark.parametrize("name", ["variable_diffusion", "variable_advection"])
+def test_coefficients_that_are_fields_are_solved_with_iteration_by_iteration(name, tmp_path):
+    system, n, count = find_system(name), 16, 3
+    dial = torch.linspace(*next(iter(system.shifts.values())), count, dtype=torch.float64)
+    source = system.draw(dial, dial.new_empty(count, 0), (n, n), torch.Generator().manual_seed(0)).float()
+    first, iterated, kept = graphs.first_iterate(system), graphs.iterated(system), graphs.ITERATED[:-1]
+    begun = dict(zip(graphs.ITERATED, first({}, source), strict=True))
+    taken = {"source": source} | {f"{key}_before": begun[key] for key in kept}
+    assert export_function(iterated, tmp_path / "iterated.onnx", taken, graphs.ITERATED) < 1e-5
+    session = onnxruntime.InferenceSession(str(tmp_path / "iterated.onnx"))
+    feeds = {key: value[-1:].numpy() for key, value in taken.items()}  # one example at a time, as there
+    for _ in range(20):
+        *found, length = session.run(None, feeds)
+        feeds |= {f"{key}_before": value for key, value in zip(kept, found, strict=True)}
+        if length[0] <= 1e-8 * begun["length"][-1]:
+            break
+    solution = graphs.last_iterate({}, source[-1:], torch.from_numpy(feeds["iterate_before"]))[0]
+    expected = system.solve(source[-1:], source.new_empty(1, 0))
+    assert (solution - expected).norm() <= 1e-6 * expected.norm()
 
 
 @pytest.mark.skipif(not WHOLE, reason="of a whole site, on a quiet machine: SCIML_FM_SITE=FOLDER")

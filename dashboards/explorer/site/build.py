@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from explorer import text
 from explorer.bundles import Bundle, find_bundles, pretraining_range
-from explorer.compute import compute, frame_message, is_drawn_as_gaussians, make_source
+from explorer.compute import Query, compute, frame_message, is_drawn_as_gaussians, make_source, painted_fields
 from explorer.error_curves import along, mean_at, mean_errors, sweep_amplitudes
 from explorer.films import Film
 from explorer.insight import examples_curve
@@ -41,6 +41,7 @@ from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.sources import PRESETS, draw_amplitudes
 from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import SYSTEMS, System
+from sciml_fm_core.physics.variable_system import VariableSystem
 
 from . import graphs
 from .runtime import copy_runtime
@@ -58,7 +59,11 @@ SIZES = 2
 LEFT_OUT = ("mixed", "sys-1-symbol")
 """Operators that the page has no room for."""
 STATES = range(6)
-"""Seeds of the initial states of evolutions, which are not Gaussians, and are here as they are."""
+"""Seeds of initial states of evolutions, and of coefficients that are fields: they are here as they are."""
+TOLERANCES = 1e-5, 1e-8
+"""Relative residual to which a solver iterates while the dial moves, and at rest, as `VariableSystem.solved` does."""
+ITERATIONS = 1000
+"""Iterations after which it gives up."""
 STEPPING = "step"
 """Normalisation of the operators that take the steps of evolutions here."""
 LARGEST_DIFFERENCE = 1e-4
@@ -91,7 +96,7 @@ def write_site(
     chosen = [SYSTEMS[name] for name in systems or SYSTEMS if systems or is_offered(SYSTEMS[name])]
     if bad := [each.name for each in chosen if not is_computed(each)]:
         raise ValueError(
-            f"site: expected systems that a symbol or ETDRK4 solves, and that operators are shipped for, got "
+            f"site: expected systems that a symbol, ETDRK4 or a Krylov method solves, got "
             f"{', '.join(bad)}; leave them out"
         )
     earlier = (folder / "page.json.gz").is_file()  # else what is there is somebody's own
@@ -106,8 +111,9 @@ def write_site(
 
 
 def is_computed(system: System) -> bool:
-    """Whether a browser can solve it: by its symbol, or step by step by that and ETDRK4."""
-    return steps_alike(system) if isinstance(system, Evolution) else is_drawn_as_gaussians(system)
+    """Whether a browser can solve it: by its symbol, step by step by that and ETDRK4, or by a Krylov method."""
+    fields = isinstance(system, VariableSystem)
+    return steps_alike(system) if isinstance(system, Evolution) else fields or is_drawn_as_gaussians(system)
 
 
 def is_offered(system: System) -> bool:
@@ -149,6 +155,8 @@ class Site:
             self.graph(f"random-{n}", graphs.random_source(n), {"amplitudes": amplitudes}, graphs.SOURCES)
             rows = amplitudes[:, 0, :3].double()
             self.graph(f"drawn-{n}", graphs.drawn_source(n), {"rows": rows}, graphs.SOURCES)
+            if any(map(painted_fields, self.systems)):
+                self.graph(f"painted-{n}", graphs.painted_field(n), {"rows": rows}, ["field"])
         if any(isinstance(system, Evolution) for system in self.systems):
             states = torch.randn(2, EXAMPLES, MOVING, MOVING, generator=torch.Generator().manual_seed(0)).unbind()
             given = dict(zip(("prediction", "solution"), states, strict=True))
@@ -206,6 +214,8 @@ class Site:
         state.choose_system(system.name)
         if isinstance(system, Evolution):
             self.add_solver_in_time(system)
+        elif isinstance(system, VariableSystem):
+            self.add_iterations(system)
         else:
             self.add_solver(system)
         message = setup_message(state)
@@ -229,16 +239,24 @@ class Site:
         if isinstance(system, Evolution):
             header, arrays = Film(replace(state.query(), resolution=MOVING)).message()
             entry["time"], entry["substeps"] = graphs.timing(system)
-            entry["needed"], entry["seeds"] = graphs.taken(system), [*STATES]
-            queries = [replace(state.query(), seed=seed, resolution=MOVING) for seed in STATES]
-            states = torch.stack([make_source(query) for query in queries])
-            self.binary(f"sources/{system.name}", states.numpy().astype("<f4").tobytes())
+            entry["needed"] = graphs.taken(system)
+            self.states(entry, replace(state.query(), resolution=MOVING))
         else:
             chosen = entry["models"][state.bundle_name]["operators"]["zero_shot"]
             mean = mean_at(state.dial, self.page["curves"][system.name][chosen])
             header, arrays = frame_message(compute(replace(state.query(), resolution=RESTING)), mean)
-            entry["sweep"] = sweep_amplitudes(system, stream(0, "explore", "sweep"))[1].flatten().tolist()
+            if isinstance(system, VariableSystem):
+                entry |= {"fields": system.inputs, "iterations": ITERATIONS, "tolerances": TOLERANCES}
+                self.states(entry, replace(state.query(), dial=system.dialled.high, resolution=RESTING))
+            else:
+                entry["sweep"] = sweep_amplitudes(system, stream(0, "explore", "sweep"))[1].flatten().tolist()
         self.binary(f"frames/{system.name}", pack({"kind": "frame", **header}, arrays))
+
+    def states(self, entry: dict[str, Any], query: Query) -> None:
+        """Write what is random and is not drawn in the browser, for each of the seeds."""
+        states = torch.stack([make_source(replace(query, seed=seed)) for seed in STATES])
+        entry["seeds"] = [*STATES]
+        self.binary(f"sources/{query.system.name}", states.numpy().astype("<f4").tobytes())
 
     def model_for(self, system: System) -> str:
         """The model that a system opens with."""
@@ -256,7 +274,7 @@ class Site:
         parameters = parameters.expand(EXAMPLES, -1)
         low, high = pretraining_range(system)
         dial = torch.linspace(low, high, EXAMPLES, dtype=torch.float64)
-        if isinstance(system, Evolution):
+        if not is_drawn_as_gaussians(system):
             return system.draw(dial, parameters, (n, n), stream(0, "explore")).float(), dial, parameters
         amplitudes = draw_amplitudes(torch.full((EXAMPLES,), 0.5), stream(0, "explore"))
         return graphs.random_source(n)({}, amplitudes)[system.zero_mean], dial, parameters
@@ -273,6 +291,27 @@ class Site:
             })  # fmt: skip
         self.graph(f"solve-{system.name}", solve, given, graphs.SOLVED)
         self.graph(f"measure-{system.name}", graphs.measure(system), measured, graphs.MEASURED)
+
+    def add_iterations(self, system: VariableSystem) -> None:
+        """Write what solves a system whose coefficients are fields, iteration by iteration, and what measures it."""
+        first, iterated, own = graphs.first_iterate(system), graphs.iterated(system), slice(len(graphs.ITERATED) - 1)
+        before = [f"{name}_before" for name in graphs.ITERATED[own]]
+        fields, begun, kept, measured = [], [], [], []
+        for n in dict.fromkeys((*TRACED, MOVING, RESTING)):
+            source, dial, _ = self.examples(system, n)
+            fields.append(dict(zip(system.inputs, source.unbind(1), strict=True)) | {"dial": dial})
+            begun.append({"source": source})
+            found = iterated({}, source, *first({}, source)[own])[own]
+            kept.append({"source": source} | dict(zip(before, found, strict=True)))
+            solution = system.solve(source, source.new_empty(len(source), 0))
+            measured.append({"prediction": 1.1 * solution + 1e-3, "solution": solution, "source": source})
+        shown = ["fields", *(f"{name}_shown" for name in system.inputs[:-1])]
+        self.graph(f"varied-{system.name}", graphs.varied(system), fields, shown)
+        self.graph(f"first-{system.name}", first, begun, graphs.ITERATED)
+        self.graph(f"iterated-{system.name}", iterated, kept, graphs.ITERATED)
+        ends = [{"source": each["source"], "iterate": each["iterate_before"]} for each in kept]
+        self.graph(f"last-{system.name}", graphs.last_iterate, ends, graphs.SOLVED[1:])
+        self.graph(f"measure-{system.name}", graphs.measure_fields(system), measured, graphs.MEASURED)
 
     def add_solver_in_time(self, system: Evolution) -> None:
         """Write what solves an evolution, step by step."""
@@ -328,8 +367,9 @@ class Site:
             grids = (MOVING,) if isinstance(system, Evolution) else dict.fromkeys((*TRACED, MOVING, RESTING))
             given = []
             for source, dial, parameters in (self.examples(system, n) for n in grids):
-                coefficients = system.coefficients(dial, source.double(), parameters).float()
-                given.append({"source": source, "coefficients": coefficients})
+                given.append({"source": source})
+                if system.coefficient_names:
+                    given[-1]["coefficients"] = system.coefficients(dial, source.double(), parameters).float()
             self.graph(self.networks[form], function, given, ["prediction"], weights)
         self.page["networks"].setdefault(system.name, {})[name] = self.networks[form]
         if name not in self.page["weights"]:
@@ -338,7 +378,7 @@ class Site:
         curve = self.page["curves"].setdefault(system.name, {})
         if name not in curve:
             self.tell(f"curve of {name} for {system.name}")
-            values = along(system)
+            values = system.dialled.values() if isinstance(system, VariableSystem) else along(system)
             (errors,) = mean_errors([operator], values, system)
             pairs = zip(values, errors, strict=True)
             curve[name] = [(value, float(f"{error:.4g}")) for value, error in pairs if math.isfinite(error)]

@@ -51,20 +51,22 @@ function begin(graph, name) {
 }
 const session = (graph, name) => once(sessions, `${graph} ${name ?? ''}`, () => begin(graph, name))
 
-// {graph, weights, takes: {input: tensor}, gives: {output: tensor}, times}; their sessions are begun at once
+// {graph, weights, takes: {input: tensor}, gives: {output: tensor}, times}; their sessions are begun at once. A step is taken so
+// many times; or, of an iteration, until its `length` is that share of the first.
 async function run({values, steps, wanted}) {
   for (const {graph, weights} of steps) session(graph, weights).catch(() => {}) // it is said where it is used
   if (!values) return {} // they were to be begun
   const known = {}
   let seconds = 0
   for (const [name, {type, data, dims}] of Object.entries(values)) known[name] = new ort.Tensor(type, data, dims)
-  for (const {graph, weights, takes, gives, times = 1} of steps) {
-    const own = await session(graph, weights), began = performance.now()
-    for (let i = 0; i < times; i++) {
+  for (const {graph, weights, takes, gives, times = 1, share} of steps) {
+    const own = await session(graph, weights), began = performance.now(), length = () => known.length.data[0], enough = share && share * length()
+    for (let i = 0; i < times && !(share && length() <= enough); i++) {
       const feeds = Object.fromEntries(Object.entries(takes).map(([input, name]) => [input, known[name]]))
       const found = await own.run(feeds, Object.keys(gives))
       for (const [output, name] of Object.entries(gives)) known[name] = found[output]
     }
+    if (share && !(length() <= enough)) throw new Error(`The solver has not converged after ${times} iterations: set the dial lower.`)
     seconds += (performance.now() - began) / 1000
   }
   return Object.fromEntries([['seconds', seconds]].concat(wanted.map(name => [name, {type: known[name].type, data: known[name].data, dims: known[name].dims}])))
