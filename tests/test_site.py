@@ -28,6 +28,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from explorer.bundles import find_bundles  # noqa: E402
 from explorer.compute import compute  # noqa: E402
+from explorer.insight import spectrum  # noqa: E402
 from explorer.link import restore  # noqa: E402
 from explorer.shared import shared_operator, shipped_results  # noqa: E402
 from explorer.site import build, graphs, runtime  # noqa: E402
@@ -57,6 +58,7 @@ def folder(tmp_path_factory):
         patch.setattr(build, "MOVING", 32)
         patch.setattr(build, "RESTING", 32)
         patch.setattr(build, "SIZES", 1)
+        patch.setattr(build, "ATLAS_SHAPE", (4, 3))
         try:
             build.write_site(made, systems=["poisson"])
         except ValueError as error:
@@ -105,11 +107,16 @@ def rested(page, act):
     page.wait_for_function(f"before => ({RESTS})() > before", arg=before)
 
 
-def served(query):
-    """What the served page computes at an address."""
+def query_at(address):
+    """The point of the served page at an address."""
     state = ExploreState(find_bundles()[0], shared_operator, kept=shipped_results())
-    assert not restore(state, dict(part.split("=") for part in query.split("&")))
-    return compute(state.query())
+    assert not restore(state, dict(part.split("=") for part in address.split("&")))
+    return state.query()
+
+
+def served(address):
+    """What the served page computes there."""
+    return compute(query_at(address))
 
 
 def percent(value):
@@ -145,9 +152,31 @@ def test_files_of_an_earlier_site_are_gone(folder):
 def test_arrow_keys_go_to_the_tabs_that_are_there(open_at):
     page = open_at()
     page.get_by_role("tab", name="Errors").press("ArrowRight")
-    expect(page.get_by_role("tab", name="Examples")).to_be_focused()
-    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Atlas")).to_be_focused()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
     expect(page.get_by_role("tab", name="Errors")).to_be_focused()
+
+
+def test_the_atlas_and_the_spectrum_are_those_of_the_served_page(open_at, folder, monkeypatch):
+    page = open_at(QUERIES[0])
+    told = json.loads(gzip.decompress((folder / "page.json.gz").read_bytes()))
+    monkeypatch.setattr("explorer.state.RESOLUTION", told["points"][1])
+    monkeypatch.setattr("explorer.insight.RESOLUTION", told["points"][0])
+    expected = spectrum(query_at(QUERIES[0]))
+    page.get_by_role("tab", name="Atlas").click()
+    rows = told["atlas"]["poisson"]["errors"]["sys-1"]
+    cells = page.locator("[aria-label^='Mean error of Zero-shot'] .cell")
+    expect(cells).to_have_count(len(rows) * len(rows[0]))
+    assert cells.first.locator("title").text_content().endswith(f": {percent(rows[0][0])}")
+    page.get_by_role("tab", name="Spectrum").click()
+    gains = page.locator("[aria-label^=Gain] circle title")
+    for key, name in (("zero_shot", "Zero-shot"), ("fine_tuned", "Fine-tuned")):
+        expect(gains.filter(has_text=f"{name}, ")).to_have_count(len(expected["wavenumbers"]))
+        shown = [float(one.split(": ")[1]) for one in gains.filter(has_text=f"{name}, ").all_text_contents()]
+        assert shown == pytest.approx(expected["operators"][key]["gain"], rel=1e-3)
+    energy = page.locator("[aria-label^=Energy] circle title").filter(has_text="Zero-shot, 3: ").text_content()
+    assert float(energy.split(": ")[1]) == pytest.approx(expected["energy"]["errors"]["zero_shot"][3], rel=0.06)
 
 
 def test_the_dial_and_a_drawn_source(open_at):
@@ -216,7 +245,8 @@ def test_weights_are_read_as_they_are_stored():
     sizes = {"half": 2, "float": 4}
     assert sum(count * sizes[kind] for count, kind in about["parts"]) == len(content)
     first, (count, kind) = next(iter(weights.values())), about["parts"][0]
-    assert np.array_equal(np.frombuffer(content, "<f2" if kind == "half" else "<f4", count), first.numpy().ravel())
+    by_bytes = np.frombuffer(content, "u1", count * sizes[kind]).reshape(sizes[kind], count).T.tobytes()
+    assert np.array_equal(np.frombuffer(by_bytes, "<f2" if kind == "half" else "<f4"), first.numpy().ravel())
 
 
 @pytest.mark.parametrize("name", ["hyper_diffusion", *(["navier_stokes"] if WHOLE else [])])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from explorer.bundles import Bundle, find_bundles, pretraining_range
 from explorer.compute import Query, compute, frame_message, is_drawn_as_gaussians, make_source, painted_fields
 from explorer.error_curves import along, mean_at, mean_errors, sweep_amplitudes
 from explorer.films import Film
-from explorer.insight import examples_curve
+from explorer.insight import ATLAS_SHAPE, MAX_WAVENUMBER, atlas, examples_curve, tried_among
 from explorer.lesson_card import LessonCard
 from explorer.lessons import find_lessons
 from explorer.link import query_of, result_name
@@ -32,9 +33,10 @@ from explorer.state import ExploreState, midpoint, opening_dial
 from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.rollouts import CORRELATED
+from sciml_fm_core.experiments.learned_symbol import half_plane
 from sciml_fm_core.files import atomic_path
 from sciml_fm_core.models.export import export_function
-from sciml_fm_core.models.operator import Operator, read_header, shipped_adaptations
+from sciml_fm_core.models.operator import Operator, read_header, shipped_adaptations, shipped_operators
 from sciml_fm_core.models.packed import unzipped
 from sciml_fm_core.models.steps import steps_alike
 from sciml_fm_core.physics.evolution import Evolution
@@ -47,7 +49,7 @@ from . import graphs
 from .runtime import copy_runtime
 
 HERE = Path(__file__).parent
-PAGES = ("index.html", "feeder.js", "worker.js", "glue.js")
+PAGES = ("index.html", "feeder.js", "files.js", "worker.js", "glue.js")
 PARTS = ("runtime", "graphs", "weights", "frames", "sources")
 """Folders that the site is made of, besides files at its top."""
 MOVING, RESTING = 64, 128
@@ -142,7 +144,7 @@ class Site:
         self.state = ExploreState(shipped, shared_operator, kept=kept)
         self.operators: dict[str, Operator] = {}
         self.networks: dict[str, str] = {}  # graph by what it is made of
-        self.page: dict[str, Any] = {"weights": {}, "networks": {}, "systems": {}, "curves": {}}
+        self.page: dict[str, Any] = {"weights": {}, "networks": {}, "systems": {}, "curves": {}, "atlas": {}}
 
     def write(self) -> None:
         """Write all files."""
@@ -157,6 +159,16 @@ class Site:
             self.graph(f"drawn-{n}", graphs.drawn_source(n), {"rows": rows}, graphs.SOURCES)
             if any(map(painted_fields, self.systems)):
                 self.graph(f"painted-{n}", graphs.painted_field(n), {"rows": rows}, ["field"])
+        every = half_plane(MAX_WAVENUMBER)
+        few, fields = every[:EXAMPLES].double(), torch.randn(EXAMPLES, RESTING, RESTING)
+        self.graph("waves", graphs.waves(MOVING), {"wavevectors": few}, graphs.WAVES)
+        waves = graphs.waves(MOVING)({}, few)
+        given = dict(zip(graphs.WAVES, waves, strict=True)) | {"wavevectors": few, "exact": few + 0.5}
+        self.graph("projection", graphs.projection, given, graphs.PROJECTED)
+        self.graph("energy", graphs.energy, {"fields": fields}, ["energy"])
+        self.page["spectrum"] = {
+            "last": MAX_WAVENUMBER, "waves": every.tolist(), "tried": tried_among(every).tolist(),
+        }  # fmt: skip
         if any(isinstance(system, Evolution) for system in self.systems):
             states = torch.randn(2, EXAMPLES, MOVING, MOVING, generator=torch.Generator().manual_seed(0)).unbind()
             given = dict(zip(("prediction", "solution"), states, strict=True))
@@ -169,7 +181,7 @@ class Site:
             for sparsity in SPARSITIES
         ]
         amplitudes.append(sweep_amplitudes(self.systems[0], stream(0, "explore", "sweep"))[0])
-        self.binary("amplitudes", torch.cat(amplitudes).numpy().astype("<f4").tobytes())
+        self.binary("amplitudes", by_bytes(torch.cat(amplitudes)))
         self.state.choose_system(self.systems[0].name)
         parameters = {name: Stage.param[name].default for name in ("style", "colours", "scales", "texts")}
         message = setup_message(self.state)
@@ -256,7 +268,7 @@ class Site:
         """Write what is random and is not drawn in the browser, for each of the seeds."""
         states = torch.stack([make_source(replace(query, seed=seed)) for seed in STATES])
         entry["seeds"] = [*STATES]
-        self.binary(f"sources/{query.system.name}", states.numpy().astype("<f4").tobytes())
+        self.binary(f"sources/{query.system.name}", by_bytes(states))
 
     def model_for(self, system: System) -> str:
         """The model that a system opens with."""
@@ -289,6 +301,9 @@ class Site:
                 "prediction": 1.1 * solution + 1e-3, "solution": solution, "source": given[-1]["source"],
                 "coefficients": coefficients,
             })  # fmt: skip
+        waves = half_plane(MAX_WAVENUMBER)[:EXAMPLES].double()
+        asked = {"wavevectors": waves, "coefficients": coefficients}
+        self.graph(f"answers-{system.name}", graphs.exact_answers(system), asked, ["exact", "strong"])
         self.graph(f"solve-{system.name}", solve, given, graphs.SOLVED)
         self.graph(f"measure-{system.name}", graphs.measure(system), measured, graphs.MEASURED)
 
@@ -347,7 +362,9 @@ class Site:
             "history": bundle.history_on(system),
             "examples": examples_curve(state),
         }
+        operators: dict[str, Callable[[], Operator] | None] = {name: state.loader()}
         for number, result in enumerate(result for _, result in results):
+            operators |= {adapted: result.operators[kind] for kind, adapted in result.names.items()}
             for kind, adapted in result.names.items():
                 self.weights(system, adapted, result.operators[kind]())
             entry["results"][str(number)] = {
@@ -356,7 +373,19 @@ class Site:
                 "window": (result.settings.task.low, result.settings.task.high),
                 "given": result.settings.given,
             }
+        self.add_atlas(replace(state.query(), operators=operators))
         return entry
+
+    def add_atlas(self, query: Query) -> None:
+        """Measure the atlas of operators, called by their names, where all that it does not vary is as it opens."""
+        system, (columns, rows) = query.system, ATLAS_SHAPE
+        self.tell(f"atlas of {', '.join(query.operators)} for {system.name}")
+        shape = columns, rows if system.parameters or is_drawn_as_gaussians(system) else 1  # nothing lies across
+        found = atlas(query, Event(), lambda _: None, shape=shape)
+        for errors in found["errors"].values():
+            for row in errors:
+                row[:] = [None if each is None else float(f"{each:.3g}") for each in row]
+        self.page["atlas"].setdefault(system.name, found)["errors"] |= found["errors"]
 
     def weights(self, system: System, name: str, operator: Operator) -> None:
         """Write the weights of an operator, once; its graph for a system, once for all of its kind; and its curve."""
@@ -413,13 +442,24 @@ class Site:
         return found
 
 
+def by_bytes(values: torch.Tensor, kind: str = "<f4") -> bytes:
+    """The first bytes of all numbers, then the second ones, and so on: so they are smaller when compressed.
+
+    >>> by_bytes(torch.tensor([1, 2]), "<i2")
+    b'\\x01\\x02\\x00\\x00'
+    """
+    numbers = values.numpy().astype(kind).ravel()
+    return numbers.view("u1").reshape(len(numbers), -1).T.tobytes()
+
+
 def stored(name: str, weights: dict[str, torch.Tensor]) -> tuple[bytes, dict[str, Any]]:
     """Weights as bytes, one after another, and how they are to be read.
 
-    Each is float32, or float16 where that holds it exactly; or, of an operator whose bundle is packed, the float32
-    largest number of each block and shares of it in int8, of what the weight differs by from that of the ``parent``.
+    Each is float32, or float16 where that holds it exactly, see `by_bytes`; or, of an operator whose bundle is packed,
+    the float32 largest number of each block and shares of it in int8, of what the weight differs by from that of the
+    ``parent``.
     """
-    path, shares, about = shipped_adaptations().get(name), {}, {}
+    path, shares, about = (shipped_operators() | shipped_adaptations()).get(name), {}, {}
     if path and (packed := read_header(path).packed):
         shapes = {key.removeprefix("model."): tuple(value.shape) for key, value in weights.items()}
         shares, about = (
@@ -430,11 +470,11 @@ def stored(name: str, weights: dict[str, torch.Tensor]) -> tuple[bytes, dict[str
     for key, value in weights.items():
         own = key.removeprefix("model.")
         if f"{own}:shares" in shares and shares[f"{own}:shares"].dtype == torch.int8:
-            kind, found = "shares", (shares[f"{own}:largest"].numpy().astype("<f4"), shares[f"{own}:shares"].numpy())
+            kind, found = "shares", (by_bytes(shares[f"{own}:largest"]), by_bytes(shares[f"{own}:shares"], "i1"))
         elif bool((value.half().float() == value).all()):
-            kind, found = "half", (value.numpy().astype("<f2"),)
+            kind, found = "half", (by_bytes(value, "<f2"),)
         else:
-            kind, found = "float", (value.numpy().astype("<f4"),)
-        parts += [each.tobytes() for each in found]
+            kind, found = "float", (by_bytes(value),)
+        parts += found
         said.append([value.numel(), kind])
     return b"".join(parts), {"parts": said} | about

@@ -2,14 +2,9 @@
 // All sentences, ranges and curves are those that Python wrote into page.json; all numbers of a frame come of its graphs.
 
 import {render} from './stage.js'
+import {numbers, unpacked, unzipped} from './files.js'
 
 const RESTS_AFTER = 60 // ms without a move: then the frame of full resolution follows
-
-const unzipped = async name => {
-  const answer = await fetch(new URL(name, import.meta.url))
-  return answer.body.pipeThrough(new DecompressionStream('gzip'))
-}
-const unpacked = async name => new Response(await unzipped(name)).arrayBuffer()
 
 // Workers: they and the program that they run are on their way before the page is. -----------------------------------
 
@@ -165,6 +160,7 @@ function setUp() {
   for (const [key, name] of Object.entries(operators())) curves[key] = page.curves[state.system][name]
   tell({kind: 'curves', reset: true, curves})
   settings()
+  showTab()
 }
 function operators() { // in the order of the page
   const known = {...modelOf().operators, ...resultOf().operators}
@@ -195,7 +191,10 @@ function sentence({dial, numbers, largest}) {
 // Frames ----------------------------------------------------------------------------------------------------------------
 
 const files = new Map()
-const once = name => { if (!files.has(name)) files.set(name, unpacked(name)); return files.get(name) }
+const once = name => { // numbers of a file
+  if (!files.has(name)) files.set(name, unpacked(name).then(buffer => numbers(buffer, Float32Array)))
+  return files.get(name)
+}
 const finite = value => Number.isFinite(value) ? value : null
 
 async function asks(n) { // what a frame is of: the source, the dial and the parameters as tensors, and how they are taken
@@ -206,7 +205,7 @@ async function asks(n) { // what a frame is of: the source, the dial and the par
   }
   const takes = {source: 'source', dial: 'dial', parameters: 'parameters'}
   if (fields) { // each as it was drawn, or as it is painted; then all of them together, where the dial stands
-    const all = new Float32Array(await once(`sources/${system}.gz`)), points = page.points[1], makes = []
+    const all = await once(`sources/${system}.gz`), points = page.points[1], makes = []
     fields.forEach((name, i) => {
       const from = points * points * (fields.length * seeds().indexOf(state.seed) + i)
       values[name] = {type: 'float32', data: everyOther(all.subarray(from, from + points * points), points / n), dims: [1, n, n]}
@@ -225,12 +224,12 @@ async function asks(n) { // what a frame is of: the source, the dial and the par
     return {values, takes, makes: [{graph: `drawn-${n}`, takes: {rows: 'given'}, gives: {[kind]: 'source'}}]}
   }
   if (systemOf().time) {
-    const all = new Float32Array(await once(`sources/${system}.gz`)), from = n * n * seeds().indexOf(state.seed)
+    const all = await once(`sources/${system}.gz`), from = n * n * seeds().indexOf(state.seed)
     values.source = {type: 'float32', data: all.slice(from, from + n * n), dims: [1, n, n]}
     return {values, takes, makes: []}
   }
   const from = 144 * (page.seeds.indexOf(state.seed) * page.sparsities.length + page.sparsities.indexOf(state.sparsity))
-  values.given = {type: 'float32', data: new Float32Array(await once('amplitudes.gz')).slice(from, from + 144), dims: [1, 12, 12]}
+  values.given = {type: 'float32', data: (await once('amplitudes.gz')).slice(from, from + 144), dims: [1, 12, 12]}
   return {values, takes, makes: [{graph: `random-${n}`, takes: {amplitudes: 'given'}, gives: {[kind]: 'source'}}]}
 }
 function someGaussians() {
@@ -254,8 +253,10 @@ function iterations(n) { // of the solver of a system whose coefficients are fie
 const single = tensor => ({...tensor, type: 'float32', data: Float32Array.from(tensor.data)})
 
 let prepared = '' // of which networks the sessions are on their way
+let solvedLast = null // fields of the last frame, which the spectrum is of
 async function compute(n) {
   const {system, dial} = state, shown = Object.entries(operators()), at = turn, {given} = resultOf(), {fields, setup} = systemOf()
+  solvedLast = null
   const {values, takes, makes} = await asks(n)
   const further = setup.further.map(({key}) => key), wanted = ['source', 'solution', 'rms', 'largest', ...further, fields ? 'fields' : 'coefficients']
   const solving = ask(0, {values, wanted, steps: [...makes, ...fields ? iterations(n) : [
@@ -279,6 +280,7 @@ async function compute(n) {
     arrays[key] = error.data
     numbers[key] = {error: finite(relative.data[0]), residual: finite(residual.data[0]), bounds: [lower.data[0], finite(upper.data[0])]}
   })
+  solvedLast = {shown, coefficients: solved.coefficients, arrays}
   return {system, dial, points: n, given, rms: solved.rms.data[0] || 1, residual: null,
     largest: solved.largest.data[0], learning: [], numbers, arrays, turn: at}
 }
@@ -288,7 +290,7 @@ const means = new Map(), meanKey = dial => `${state.system} ${state.model} ${dia
 async function average(frame) {
   const {system, model, dial} = state, n = page.points[0], {sweep, parameters} = systemOf(), key = meanKey(dial)
   if (!sweep || means.has(key) || page.curves[system][model].some(([value]) => value === dial)) return
-  const all = new Float32Array(await once('amplitudes.gz')), from = 144 * page.seeds.length * page.sparsities.length, count = (all.length - from) / 144
+  const all = await once('amplitudes.gz'), from = 144 * page.seeds.length * page.sparsities.length, count = (all.length - from) / 144
   const {values, takes} = await asks(n), make = {graph: `random-${n}`, takes: {amplitudes: 'given'}, gives: {[systemOf().zero_mean ? 'centred' : 'plain']: 'source'}}
   values.given = {type: 'float32', data: all.slice(from), dims: [count, 12, 12]}
   values.dial = {...values.dial, data: new Float64Array(count).fill(dial), dims: [count]}
@@ -409,6 +411,7 @@ async function rest() {
   if (!wanted && latest) await average(latest).catch(() => {}) // the sentence does without
   running = false
   if (wanted) loop()
+  else showTab()
 }
 async function runOn(one) { // until another frame is asked for
   const id = number
@@ -454,7 +457,7 @@ const MESSAGES = {
   lesson: name => { lesson = {name, number: 0, guesses: {}}; setUp(); showStep(0) },
   step: value => showStep(value),
   guess: value => answer(value),
-  insight: tab => { showTab(tab); return false },
+  insight: name => { tab = name; showTab(); return false },
   training: () => { notice(SERVED); return false },
   save: () => { notice(SERVED); return false },
 }
@@ -491,9 +494,55 @@ function answer(guess) {
   }
   tell({kind: 'answer', text: step.answers[guess], ...ends})
 }
-function showTab(tab) {
+// What the operators make of single waves, and where the energy of their errors lies, of the frame at rest; see insight.py.
+async function spectrum() {
+  const {system} = state, {last, waves, tried} = page.spectrum, {shown, coefficients, arrays} = solvedLast ?? {}, id = number, {sweep} = systemOf()
+  if (!sweep) throw new Error('The spectrum is there for equations that a Fourier symbol solves at once; this one is solved step by step.')
+  if (!arrays) return
+  const asked = vectors => ({
+    wavevectors: {type: 'float64', data: Float64Array.from(vectors.flat()), dims: [vectors.length, 2]},
+    exactly: {...coefficients, data: Float64Array.from({length: vectors.length * coefficients.data.length}, (_, i) => coefficients.data[i % coefficients.data.length]),
+      dims: [vectors.length, coefficients.data.length]},
+  })
+  const answers = {graph: `answers-${system}`, takes: {wavevectors: 'wavevectors', coefficients: 'exactly'}, gives: {exact: 'exact', strong: 'strong'}}
+  const {strong} = await ask(0, {values: asked(waves), wanted: ['strong'], steps: [answers]})
+  const chosen = waves.filter((_, i) => tried[i] || strong.data[i]), shells = chosen.map(wave => Math.round(Math.hypot(...wave))), parts = []
+  for (let i = 0; i < chosen.length; i += 16) parts.push(chosen.slice(i, i + 16)) // so many fit beside each other
+  const wanted = ['gain', 'off', 'leak'], wavenumbers = Array.from({length: last}, (_, i) => i + 1), operators = {}
+  await Promise.all(shown.map(async ([key, name], i) => {
+    const found = Object.fromEntries(wanted.map(each => [each, []]))
+    const network = wave => ({graph: page.networks[system][name], weights: name, takes: {source: wave, coefficients: 'coefficients'}, gives: {prediction: wave}})
+    for (const part of parts) {
+      if (number !== id) return
+      const values = asked(part), some = await ask(i + 1, {values: {...values, coefficients: single(values.exactly)}, wanted, steps: [
+        {graph: 'waves', takes: {wavevectors: 'wavevectors'}, gives: {cosine: 'cosine', sine: 'sine'}}, answers, network('cosine'), network('sine'),
+        {graph: 'projection', takes: {cosine: 'cosine', sine: 'sine', wavevectors: 'wavevectors', exact: 'exact'}, gives: {gain: 'gain', off: 'off', leak: 'leak'}}]})
+      for (const each of wanted) found[each].push(...some[each].data)
+    }
+    const mean = (values, shell) => {
+      const own = values.filter((value, i) => shells[i] === shell && !Number.isNaN(value))
+      return finite(own.reduce((sum, value) => sum + value, 0) / own.length)
+    }
+    operators[key] = Object.fromEntries(wanted.map(each => [each, wavenumbers.map(shell => mean(found[each], shell))]))
+  }))
+  const names = ['solution', ...shown.map(([key]) => key)], n = Math.sqrt(arrays.solution.length)
+  const fields = {type: 'float32', data: Float32Array.from(names.flatMap(name => [...arrays[name]])), dims: [names.length, n, n]}
+  const {energy} = await ask(0, {values: {fields}, wanted: ['energy'], steps: [{graph: 'energy', takes: {fields: 'fields'}, gives: {energy: 'energy'}}]})
+  const line = i => [...energy.data.slice(i * n / 2, i * n / 2 + last + 1)].map(finite)
+  if (number !== id || tab !== 'spectrum') return
+  const resonant = new Set(waves.flatMap((wave, i) => strong.data[i] ? [Math.round(Math.hypot(...wave))] : []))
+  tell({kind: 'insight', tab, system, wavenumbers, resonant: wavenumbers.map(shell => resonant.has(shell)), operators,
+    energy: {wavenumbers: [0, ...wavenumbers], solution: line(0), errors: Object.fromEntries(shown.map(([key], i) => [key, line(i + 1)]))}})
+}
+
+let tab = 'errors' // that is open below the fields
+function showTab() {
   if (tab === 'examples') tell({kind: 'insight', tab, ...modelOf().examples})
-  else if (tab === 'atlas' || tab === 'spectrum') notice(SERVED)
+  else if (tab === 'atlas') {
+    const {errors, ...found} = page.atlas[state.system], [first] = systemOf().parameters
+    tell({kind: 'insight', tab, ...found, errors: Object.fromEntries(Object.entries(operators()).map(([key, name]) => [key, errors[name]])),
+      at: {dial: state.dial, across: first ? state.parameters[first.name] : state.sparsity}})
+  } else if (tab === 'spectrum' && !running) spectrum().catch(error => notice(error.message))
 }
 
 // The frame that a system opens with, as Python computed it: it is there before the networks are.

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from explorer.compute import PAINTED_WIDTH
-from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
+from explorer.insight import answers
+from sciml_fm_core.evaluation.metrics import energy_spectrum, relative_error, relative_residual
 from sciml_fm_core.evaluation.rollouts import correlations, rollout_errors
 from sciml_fm_core.experiments.error_bounds import error_bounds
+from sciml_fm_core.experiments.learned_symbol import LearnedSymbol, projected, real_waves
 from sciml_fm_core.models import steps
 from sciml_fm_core.models.export import network_of
 from sciml_fm_core.models.operator import Operator
@@ -44,6 +46,10 @@ ITERATED = ("iterate", "left", "one", "other", "length")
 """Results of `first_iterate` and `iterated`: what an iteration of a Krylov method begins with, and its residual."""
 REMEMBERED = 40
 """Directions that generalised conjugate residuals remember here."""
+WAVES = ("cosine", "sine")
+"""Results of `waves`."""
+PROJECTED = ("gain", "off", "leak")
+"""Results of `projection`."""
 COMPARED = ("error", "relative", "correlation", "size", "rms")
 """Results of `compare`."""
 FITTED = ("centre", "spread")
@@ -172,6 +178,34 @@ def measure_fields(system: VariableSystem) -> Function:
         return [prediction - solution, off, residual, torch.zeros_like(off), torch.full_like(off, math.inf)]
 
     return function
+
+
+def exact_answers(system: SpectralSystem) -> Function:
+    """What a system makes of waves (m, 2), with coefficients (m, c), and which of them resonate."""
+
+    def function(_: dict[str, Tensor], wavevectors: Tensor, coefficients: Tensor) -> list[Tensor]:
+        exact, strong = answers(system, coefficients, wavevectors.long())
+        return [torch.view_as_real(exact), strong]
+
+    return function
+
+
+def waves(n: int) -> Function:
+    """Cosine and sine waves on n x n points."""
+    return lambda _, wavevectors: [each.float() for each in real_waves(wavevectors, n)]
+
+
+def projection(_: dict[str, Tensor], cosine: Tensor, sine: Tensor, wavevectors: Tensor, exact: Tensor) -> list[Tensor]:
+    """What predictions (m, n, n) of such waves are beside exact answers, as the tab of the spectrum shows it."""
+    modes, response = wavevectors.long(), torch.complex(cosine.double(), sine.double())
+    gain, leak = projected(response, modes)
+    ratio = LearnedSymbol(modes, gain, torch.view_as_complex(exact), leak).ratio
+    return [ratio.abs(), (ratio - 1).abs(), leak]
+
+
+def energy(_: dict[str, Tensor], fields: Tensor) -> list[Tensor]:
+    """Energy by wavenumber of fields (batch, n, n)."""
+    return [energy_spectrum(fields.double())]
 
 
 def timing(system: Evolution) -> tuple[float, int]:
