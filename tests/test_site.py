@@ -127,9 +127,9 @@ QUERIES = [
     "system=poisson&model=sys-1&dial=9.5&p.principal axis=30&seed=5&sparsity=0.75&result=8:8:12",
     "system=helmholtz&model=sys-3&dial=11.4&seed=5&sparsity=0.6&result=8:11:12",  # it has no parameters
     "system=advection_diffusion&model=sys-2&dial=1.5&seed=5&sparsity=0.5&result=8:1:2",
-    "system=variable_diffusion&model=sys-4&dial=0.744&seed=5&sparsity=0.6&result=8:0.6:0.9",
-    "system=variable_diffusion&model=sys-4&dial=0.744&seed=5&paint.diffusivity=0.5,0.5,1;0.2,0.7,-1&result=64:0.6:0.9",
-    "system=variable_advection&model=sys-5&dial=1.4&seed=5&sparsity=0.6&result=none",
+    "system=variable_diffusion&model=sys-4&dial=0.744&seed=2&sparsity=0.6&result=8:0.6:0.9",
+    "system=variable_diffusion&model=sys-4&dial=0.744&seed=2&paint.diffusivity=0.5,0.5,1;0.2,0.7,-1&result=64:0.6:0.9",
+    "system=variable_advection&model=sys-5&dial=1.4&seed=2&sparsity=0.6&result=none",
 ]
 
 
@@ -139,9 +139,9 @@ def test_the_numbers_are_those_of_the_served_page(open_at, folder, monkeypatch, 
     points = json.loads(gzip.decompress((folder / "page.json.gz").read_bytes()))["points"][1]
     monkeypatch.setattr("explorer.state.RESOLUTION", points)
     expected = served(query)
-    for key, prediction in expected.predictions.items():
+    for key, prediction in ((key, each) for key, each in expected.predictions.items() if each):
         assert page.evaluate(ERROR, key) == percent(prediction.relative_error)
-    assert "seed=5" in page.url
+    assert re.search("seed=[25]&", query).group() in page.url
     assert query.partition("&result=")[2] in page.url
 
 

@@ -161,8 +161,10 @@ def atlas(
         the points that were measured.
     """
     system, (columns, rows) = query.system, shape
+    across = _across(system, rows)
+    rows = len(across["values"])
     operators = {key: load() for key, load in query.operators.items() if load}
-    dial, across = system.dialled.sweep(columns), _across(system, rows)
+    dial = system.dialled.sweep(columns)
     errors = np.full((len(operators), rows, columns), np.nan)
     measured = np.zeros((rows, columns), dtype=bool)
 
@@ -202,6 +204,8 @@ def _axis(parameter) -> dict[str, Any]:
 
 def _across(system: System, count: int) -> dict[str, Any]:
     """The axis across the dial; an angle goes once round, without coming back to where it began."""
+    if not system.parameters and not is_drawn_as_gaussians(system):  # nothing lies across
+        return {"name": "", "title": "", "angle": False, "logarithmic": False, "values": [0.0]}
     if not system.parameters:
         values = np.linspace(0, SPARSEST, count).round(3).tolist()
         return {"name": "sparsity", "title": "Sparsity", "angle": False, "logarithmic": False, "values": values}

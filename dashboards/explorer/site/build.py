@@ -61,7 +61,7 @@ SIZES = 2
 LEFT_OUT = ("mixed", "sys-1-symbol")
 """Operators that the page has no room for."""
 STATES = range(6)
-"""Seeds of initial states of evolutions, and of coefficients that are fields: they are here as they are."""
+"""Seeds of initial states of evolutions, which are here as they are; of coefficients that are fields the first four."""
 TOLERANCES = 1e-5, 1e-8
 """Relative residual to which a solver iterates while the dial moves, and at rest, as `VariableSystem.solved` does."""
 ITERATIONS = 1000
@@ -252,22 +252,22 @@ class Site:
             header, arrays = Film(replace(state.query(), resolution=MOVING)).message()
             entry["time"], entry["substeps"] = graphs.timing(system)
             entry["needed"] = graphs.taken(system)
-            self.states(entry, replace(state.query(), resolution=MOVING))
+            self.states(entry, replace(state.query(), resolution=MOVING), STATES)
         else:
             chosen = entry["models"][state.bundle_name]["operators"]["zero_shot"]
             mean = mean_at(state.dial, self.page["curves"][system.name][chosen])
             header, arrays = frame_message(compute(replace(state.query(), resolution=RESTING)), mean)
             if isinstance(system, VariableSystem):
                 entry |= {"fields": system.inputs, "iterations": ITERATIONS, "tolerances": TOLERANCES}
-                self.states(entry, replace(state.query(), dial=system.dialled.high, resolution=RESTING))
+                self.states(entry, replace(state.query(), dial=system.dialled.high, resolution=RESTING), STATES[:4])
             else:
                 entry["sweep"] = sweep_amplitudes(system, stream(0, "explore", "sweep"))[1].flatten().tolist()
         self.binary(f"frames/{system.name}", pack({"kind": "frame", **header}, arrays))
 
-    def states(self, entry: dict[str, Any], query: Query) -> None:
+    def states(self, entry: dict[str, Any], query: Query, seeds: Sequence[int]) -> None:
         """Write what is random and is not drawn in the browser, for each of the seeds."""
-        states = torch.stack([make_source(replace(query, seed=seed)) for seed in STATES])
-        entry["seeds"] = [*STATES]
+        states = torch.stack([make_source(replace(query, seed=seed)) for seed in seeds])
+        entry["seeds"] = [*seeds]
         self.binary(f"sources/{query.system.name}", by_bytes(states))
 
     def model_for(self, system: System) -> str:
@@ -378,14 +378,12 @@ class Site:
 
     def add_atlas(self, query: Query) -> None:
         """Measure the atlas of operators, called by their names, where all that it does not vary is as it opens."""
-        system, (columns, rows) = query.system, ATLAS_SHAPE
-        self.tell(f"atlas of {', '.join(query.operators)} for {system.name}")
-        shape = columns, rows if system.parameters or is_drawn_as_gaussians(system) else 1  # nothing lies across
-        found = atlas(query, Event(), lambda _: None, shape=shape)
+        self.tell(f"atlas of {', '.join(query.operators)} for {query.system.name}")
+        found = atlas(query, Event(), lambda _: None, shape=ATLAS_SHAPE)
         for errors in found["errors"].values():
             for row in errors:
                 row[:] = [None if each is None else float(f"{each:.3g}") for each in row]
-        self.page["atlas"].setdefault(system.name, found)["errors"] |= found["errors"]
+        self.page["atlas"].setdefault(query.system.name, found)["errors"] |= found["errors"]
 
     def weights(self, system: System, name: str, operator: Operator) -> None:
         """Write the weights of an operator, once; its graph for a system, once for all of its kind; and its curve."""
