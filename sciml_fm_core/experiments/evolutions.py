@@ -7,8 +7,8 @@ time is the honest comparison (McGreivy and Hakim, 2024).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from statistics import median
 from typing import Any, ClassVar
@@ -186,7 +186,11 @@ class FewTrajectoriesRun(CustomRun):
 
     def measure(self, device):
         """Errors of a single step and of roll-outs after 1, 5 and 10, before and after; seconds of labels, training."""
-        task, operator = Task.parse(self.task), load_operator(self.parent, device)
+        return self.of(load_operator(self.parent, device))
+
+    def of(self, operator: Operator) -> dict[str, Any]:
+        """The same of any operator."""
+        task = Task.parse(self.task)
         drawn = partial(split_trajectories, task, steps=self.length, resolution=self.resolution, seed=self.seed)
         test = drawn(split="test", count=self.test)
         drawing = time.process_time()
@@ -245,6 +249,20 @@ class ToldRun(CustomRun):
 
     def measure(self, device):
         """Errors on the unseen task, as `errors_of`, and of single steps on those of the training."""
+        training = time.process_time()
+        operator = self.trained(device)
+        sizes = {"steps": self.length, "resolution": self.resolution}
+        tasks = [*parse_mixture(self.tasks), Task.parse(self.task)]
+        errors = [errors_of(operator, task, split_trajectories(task, "test", self.test, **sizes)) for task in tasks]
+        return {
+            "training_seconds": round(time.process_time() - training, 1),
+            **errors[-1],
+            "seen_single_step": [each["single_step"] for each in errors[:-1]],
+            "parameters": operator.model.parameter_count,
+        }
+
+    def trained(self, device, **how: Any) -> Operator:
+        """The operator after its training on fresh trajectories, which `how` says more of; see `FreshTrajectories`."""
         tasks = parse_mixture(self.tasks)
         systems = tuple(dict.fromkeys(task.system for task in tasks))
         normalization = StepNormalization(systems, self.form, self.stages)
@@ -255,27 +273,57 @@ class ToldRun(CustomRun):
         operator = Operator(model, normalization, {"recipe": "step"}).to(device)
         unrolled = Unrolled({0: 1, 0.5: self.unrolled}, self.push_forward, self.noise)
         batches = FreshTrajectories(
-            tasks, self.batch_size, unrolled, resolution=self.resolution, seed=self.seed, device=device
+            tasks, self.batch_size, unrolled, resolution=self.resolution, seed=self.seed, device=device, **how
         )
-        training = time.process_time()
-        if self.steps:
-            fit(operator, batches, TrainConfig(steps=self.steps))
-        else:
-            operator = silent(*tasks)
-        sizes = {"steps": self.length, "resolution": self.resolution}
-        test = {each: split_trajectories(each, "test", self.test, **sizes) for each in [*tasks, Task.parse(self.task)]}
-        errors = [errors_of(operator, *each) for each in test.items()]
-        return {
-            "training_seconds": round(time.process_time() - training, 1),
-            **errors[-1],
-            "seen_single_step": [each["single_step"] for each in errors[:-1]],
-            "parameters": model.parameter_count,
-        }
+        if not self.steps:
+            return _silenced(operator)
+        fit(operator, batches, TrainConfig(steps=self.steps))
+        return operator
+
+
+@dataclass(frozen=True)
+class SharedRun(ToldRun):
+    """A network trained on several evolutions, or on one: what it makes of each, and of one that none has seen.
+
+    Trajectories are drawn anew whenever the training has seen `RENEWED` states of each of its evolutions, so that as
+    many states come from as many labelled trajectories.
+
+    Attributes:
+        tests: evolutions that it is measured on, the unseen `task` among them.
+        trajectories, tuning: labelled ones of the unseen task that it is then tuned on, and the steps of that.
+        seed: also of the test trajectories. With 0 steps the cheap step alone, tuned from random weights.
+    """
+
+    form: str = "corrected"
+    tests: tuple[str, ...] = ()
+    trajectories: int = 2
+    tuning: int = 60
+    kind: ClassVar[str] = "shared"
+
+    def measure(self, device):
+        """Errors as `errors_of` and time of a step, a list with one for each test; and those of the tuning."""
+        began = time.process_time()
+        operator = self.trained(device, renewed=RENEWED * len(parse_mixture(self.tasks)) // self.batch_size)
+        took = time.process_time() - began
+        found = []
+        for task in map(Task.parse, self.tests):
+            test = split_trajectories(task, "test", self.test, self.length, seed=self.seed, resolution=self.resolution)
+            step = partial(operator.predict, test.states[:, 0], test.coefficients, task.system)
+            found.append(errors_of(operator, task, test) | {"milliseconds": milliseconds_of(step, self.test)})
+        few = FewTrajectoriesRun(
+            self.task, "pre-trained" if self.steps else "scratch", "", self.trajectories, self.seed, self.tuning,
+            resolution=self.resolution, test=self.test, length=self.length,
+        )  # fmt: skip
+        tested = {f"each_{name}": [each[name] for each in found] for name in found[0]}
+        return {**few.of(operator), **tested, "pretraining_seconds": round(took, 1)}
 
 
 def silent(*tasks: Task) -> Operator:
     """An operator whose network says nothing, so that its predictions are the cheap steps that it would correct."""
-    operator = new_operator(tasks, recipe="step", width=1, modes=1, depth=1)
+    return _silenced(new_operator(tasks, recipe="step", width=1, modes=1, depth=1))
+
+
+def _silenced(operator: Operator) -> Operator:
     for each in operator.model.parameters():
         each.data.zero_()
     return operator
@@ -330,7 +378,22 @@ FEW: dict[str, dict[str, Any]] = {
     "paper": {"tasks": dict.fromkeys(UNSEEN, (2, 8, 32, 128)), "seeds": 5,
               "run": {"steps": 8000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
 }  # fmt: skip
+SHARED: dict[str, dict[str, Any]] = {
+    "smoke": {"tasks": SEEN[1:3], "seeds": 1,
+              "run": {"steps": 4, "test": 2, "length": 4, "batch_size": 4, "tuning": 1}},
+    "laptop": {"tasks": SEEN, "seeds": 3, "run": {"steps": 480}},
+    "gpu": {"tasks": SEEN, "seeds": 3, "run": {"steps": 8000, "resolution": 64, "tuning": 2000}},
+    "paper": {"tasks": SEEN, "seeds": 5, "run": {"steps": 40000, "resolution": 64, "tuning": 8000}},
+}  # fmt: skip
 """How much of the experiments to run, by budget."""
+NOTHING, FOR_ALL, AS_MUCH, WHOLE = (
+    "the cheap step alone",
+    "one network for all",
+    "one equation alone, as many states of it",
+    "one equation alone, as many states in all",
+)
+"""Names of `SharedRun`, all of as many steps."""
+RENEWED = 960
 
 
 @experiment("rollout")
@@ -372,7 +435,18 @@ def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
     for task in chosen["tasks"]:
         few += [RolloutRun(task, parent, **same, seed=seed) for parent in (PARENT, "") for seed in seeds]
         few.append(CoarseSolverRun(task, **same, points=(16, 24, 32)))
-    return few
+    return [*few, *_shared_runs(**for_budget(SHARED, budget))]
+
+
+def _shared_runs(tasks: Sequence[str], seeds: int, run: dict[str, Any]) -> Iterator[CustomRun]:
+    for seed in range(seeds):
+        one = SharedRun(FOR_ALL, "+".join(tasks), **run, task=UNSEEN[0], tests=(*tasks, UNSEEN[0]), seed=seed)
+        yield from (replace(one, name=NOTHING, steps=0), one)
+        for task in tasks:
+            yield replace(one, name=AS_MUCH, tasks=task, batch_size=one.batch_size // len(tasks))
+            yield replace(one, name=WHOLE, tasks=task)
+    for task in tasks:
+        yield CoarseSolverRun(task, one.length, one.test, one.resolution, (16, 24, 32))
 
 
 FAR, NEAR, BROAD = (
