@@ -576,6 +576,9 @@ def _steps_taken(records: Sequence[dict]) -> list[dict[str, Any]]:
             most = max(each["trajectories"] for each in tuned)
             error = median(each["after_1"] for each in select(tuned, trajectories=most))
             found.append(took | {"taken by": f"fine-tuned on {most} trajectories", "error": error})
+    for record in select(records, kind="shared", name=FOR_ALL, seed=0):
+        steps = zip(record["tests"], record["each_milliseconds"], record["each_after_1"], strict=True)
+        found += [{"task": of, "milliseconds": ms, "taken by": FOR_ALL, "error": error} for of, ms, error in steps]
     return found
 
 
@@ -616,6 +619,8 @@ def transfer_verdicts(records: Sequence[dict]) -> dict[str, list[tuple[str, bool
             {r["seed"]: r["mean_errors"][-1] for r in select(records, kind="rollout", task=task, parent=parent)}
             for parent in (PARENT, "")
         )
+        if not alone:  # it was trained on, and is measured beside the others
+            continue
         better = all(untouched[seed] < alone[seed] for seed in alone)
         found.append(("after all steps the untouched operator is ahead of the cheap step alone", better))
         few = select(records, kind="few_trajectories", task=task)
@@ -627,3 +632,41 @@ def transfer_verdicts(records: Sequence[dict]) -> dict[str, list[tuple[str, bool
             better = all(tuned[seed] < scratch[seed] for seed in tuned)
             found.append((f"{count} trajectories are worth more fine-tuned than from scratch", better))
     return said
+
+
+def shared_table(records: Sequence[dict], name: str = "after_10") -> str:
+    """Errors of what was trained on one evolution and on several, on each of them and on one that none has seen."""
+    shared = select(records, kind="shared")
+    (tests, tuned), rows = (shared[0][field] for field in ("tests", "trajectories")), []
+    for of, tasks in dict.fromkeys((record["name"], record["tasks"]) for record in shared):
+        own = select(shared, name=of, tasks=tasks)
+        cells = [spread([record[f"each_{name}"][i] for record in own]) for i in range(len(tests))]
+        rows.append([of.replace("one equation", tasks), *cells, spread([record[name] for record in own])])
+    after = {"single_step": "one step", "after_10": "after 10 steps"}[name]
+    return table([after, *tests, f"{tests[-1]}, tuned on {tuned} trajectories"], rows)
+
+
+def shared_verdicts(records: Sequence[dict]) -> str:
+    """Where one network for all is ahead after all steps, with every seed, of those for one evolution, and where not.
+
+    On the unseen one, which all of them meet, those are named by what they were trained on.
+    """
+    shared, rows = select(records, kind="shared"), []
+    *seen, unseen = shared[0]["tests"]
+
+    def errors(test: str, **which: Any) -> list[float]:
+        own = select(shared, **which)
+        return [r["each_after_10"][r["tests"].index(test)] if test else r["after_10"] for r in own]
+
+    for name in (AS_MUCH, WHOLE):
+        for words, test in (("what it was trained on", None), (unseen, unseen), (f"{unseen}, tuned", "")):
+            found: dict[str, list[str]] = {"ahead": [], "behind": [], "neither": []}
+            for task in seen:
+                on = task if test is None else test
+                pairs = zip(errors(on, name=FOR_ALL), errors(on, name=name, tasks=task), strict=True)
+                ahead = {ours < theirs for ours, theirs in pairs}
+                found["neither" if len(ahead) > 1 else "ahead" if ahead.pop() else "behind"].append(task)
+            rows.append([name, words, *map(", ".join, found.values())])
+    return table(
+        ["one network for all against", "on", "ahead with every seed", "behind with every seed", "neither"], rows
+    )
