@@ -510,6 +510,14 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}; from random "
             "weights with twice the steps.",
         ),
+        "shared": shown(
+            "evolution_transfer",
+            evolutions.shared_verdicts,
+            partial(evolutions.shared_table, name="single_step"),
+            evolutions.shared_table,
+            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}, medians over seeds, "
+            "with the lowest and the highest. Where nothing was trained, the last column is tuned from random weights.",
+        ),
         "tuned": tuned,
         "forecasts": shown(
             "forecasting",

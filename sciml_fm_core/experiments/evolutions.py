@@ -376,13 +376,9 @@ SHARED: dict[str, dict[str, Any]] = {
     "paper": {"tasks": SEEN, "seeds": 5, "run": {"steps": 40000, "resolution": 64, "tuning": 8000}},
 }  # fmt: skip
 """How much of the experiments to run, by budget."""
-NOTHING, FOR_ALL, AS_MUCH, WHOLE = (
-    "the cheap step alone",
-    "one network for all",
-    "one equation alone, as many states of it",
-    "one equation alone, as many states in all",
-)
-"""Names of `SharedRun`, all of as many steps."""
+NOTHING, FOR_ALL = "the cheap step alone", "one network for all"
+AS_MUCH, WHOLE = "one equation alone, as many states of it", "one equation alone, as many states in all"
+"""Names of `SharedRun`; all trainings take as many steps, on equal shares of each equation."""
 RENEWED = 960
 
 

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from sciml_fm_core.experiments.evolutions import (
-    AS_MUCH,
-    FOR_ALL,
-    NOTHING,
-    WHOLE,
-    equal_error_table,
-    few_trajectories_table,
-    shared_table,
-    shared_verdicts,
-    transfer_conclusion,
-)  # fmt: skip
+from sciml_fm_core.experiments import evolutions
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.study.analysis import select
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
@@ -33,7 +23,7 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
         )
         for task in dict.fromkeys(record["task"] for record in few)
     ]
-    names = (NOTHING, FOR_ALL, AS_MUCH, WHOLE)
+    names = (evolutions.NOTHING, evolutions.FOR_ALL, evolutions.AS_MUCH, evolutions.WHOLE)
     points = [
         {"name": r["name"], "at": at + 0.15 * names.index(r["name"]) - 0.2, "error": error}
         for r in shared
@@ -51,5 +41,6 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
 
 def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
-    tables = shared_verdicts, partial(shared_table, name="single_step"), shared_table
-    return [part(records) for part in (transfer_conclusion, few_trajectories_table, equal_error_table, *tables)]
+    few = evolutions.transfer_conclusion, evolutions.few_trajectories_table, evolutions.equal_error_table
+    shared = evolutions.shared_verdicts, partial(evolutions.shared_table, name="single_step"), evolutions.shared_table
+    return [part(records) for part in (*few, *shared)]
