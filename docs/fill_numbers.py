@@ -515,8 +515,9 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             evolutions.shared_verdicts,
             partial(evolutions.shared_table, name="single_step"),
             evolutions.shared_table,
-            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}, medians over seeds, "
-            "with the lowest and the highest. Where nothing was trained, the last column is tuned from random weights.",
+            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}, medians over "
+            "seeds, with the lowest and the highest. Where nothing was trained, the last column is tuned from random "
+            "weights.",
         ),
         "tuned": tuned,
         "forecasts": shown(
