@@ -19,7 +19,8 @@ from sciml_fm_core.data.given import (
     with_system,
 )
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.models.operator import Operator, predict_together
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.models.predict import predict_together
 from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.spectral import Resolution, check_finite
 from sciml_fm_core.physics.system import SYSTEMS, System
