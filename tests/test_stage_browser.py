@@ -124,7 +124,7 @@ def test_back_undoes_a_choice_and_not_a_move(page):
 def test_the_spectrum_tells_the_operators_apart_and_follows_the_dial(page):
     panel = tab(page, "Spectrum")
     assert panel.locator("figcaption").all_inner_texts() == [
-        "Gain, learned over exact", "Off: |learned / exact − 1|", "Leak into other waves",
+        "Gain, learned over exact", "Relative error, |learned / exact − 1|", "Leak into other waves",
         "Energy of u (grey) and of the errors",
     ]  # fmt: skip
     off = panel.locator("figure").nth(1)

@@ -254,7 +254,12 @@ def test_curves_are_named_for_what_the_figure_asks():
     assert names(shifts.charts[0]) == [
         f"{shift}{told}"
         for told in ("", ", the paper's recipe", ", conditioned on the symbol")
-        for shift in ("none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)")
+        for shift in (
+            "no shift, SYS-1(1,2.5)",
+            "mild shift, SYS-1(2.5,7.5)",
+            "medium shift, SYS-1(5,10)",
+            "large shift, SYS-1(10,20)",
+        )
     ]
     assert shifts.pretraining == SYS_1
     assert len(shifts.downstream) == 4
@@ -448,7 +453,8 @@ def test_the_sentence_is_computed_from_the_records_that_are_drawn():
         record["error"] = 0.02 * (1 + 0.1 * record["seed"])
     assert "has 1 times the error" in said(state_over(records).picture)
     assert "whose ranges overlap in 1" in said(state_over(records).picture)
-    assert said(state_over([r for r in records if not r["seed"] or r["examples"] < 9][:4]).picture) == ""
+    alone = [r for r in records if not r["seed"] or r["examples"] < 9][:4]
+    assert said(state_over(alone).picture) == "The lowest error is 2 %: zero-shot."
 
 
 def test_own_runs_lie_over_those_that_ship_and_are_told_apart(places, monkeypatch):

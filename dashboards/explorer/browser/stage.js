@@ -73,7 +73,7 @@ export function render({model, el}) {
   root.addEventListener('fullscreenchange', () => set(present, document.fullscreenElement ? 'Leave' : 'Present'))
   let drawings = {}, drawn = null // what is painted, and what of it was painted last
   new ResizeObserver(() => { // on a phone the examples stick to the bottom with the dial
-    const phone = root.clientWidth <= 700
+    const phone = root.clientWidth <= 860
     if (phone !== dial.box.contains(examples)) phone ? dial.box.prepend(examples) : bar.insertBefore(examples, lessons.parentElement)
   }).observe(root)
 

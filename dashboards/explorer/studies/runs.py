@@ -71,13 +71,14 @@ def details_of(record: dict, figure: Figure, budget: str | None) -> Details:
     if tried:
         rows = [(f"{rate}{'  (chosen)' if float(rate) == chosen else ''}", _percent(e)) for rate, e in tried.items()]
         sections["Learning rates tried, with validation error"] = rows
+    start = record["start"] if record["examples"] or record["start"] != "fine-tuned" else "zero-shot"
     known = {key for keys in SECTIONS.values() for key in keys} | set(SHOWN_APART)
     if rest := [(key.replace("_", " "), _value(key, value)) for key, value in record.items() if key not in known]:
         sections["More"] = rest
     return Details(
         identity=record["identity"],
-        title=f"{record['task']}, {record['start']}, {_count(record)}",
-        start=record["start"] if record["examples"] or record["start"] != "fine-tuned" else "zero-shot",
+        title=f"{record['task']}, {start}, {_count(record)}",
+        start=start,
         sections=sections,
         curve=tuple((int(step), float(error)) for step, error in record.get("curve") or () if error),
         notebook=f"notebooks/{figure.notebook}.ipynb" if figure.notebook else None,
@@ -96,8 +97,10 @@ COLUMNS = ("run", "task", "examples", "seed", "learning rate", "steps", "error")
 def rows_of(picture: Picture) -> list[list]:
     """The runs that a picture draws, each with its identity and the values of `COLUMNS`."""
     keys = ("task", "examples", "seed", "learning_rate", "steps", "error")
+    untrained = {"steps": None}  # the record of an operator without any example has those of its grid
     names = {r["identity"]: chart.full_name(r) for chart in picture.charts for r in chart.records}
-    return [[name, names[name], *(record.get(key) for key in keys)] for name, record in picture.records.items()]
+    rows = {name: record if record["examples"] else record | untrained for name, record in picture.records.items()}
+    return [[name, names[name], *map(record.get, keys)] for name, record in rows.items()]
 
 
 def repeat_command(record: dict, figure: Figure, budget: str | None) -> str:
