@@ -56,7 +56,7 @@ LOOK = {
     "& h3": {
         "fontSize": "1.2rem",
         "@media (max-width: 600px)": {
-            "fontSize": ".9rem",
+            "fontSize": ".8rem",
             "maxHeight": "2.4em",
             "lineHeight": 1.2,
             "overflow": "hidden",

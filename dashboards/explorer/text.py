@@ -43,6 +43,7 @@ STAGE = {
     "dial, it gets better there. How many examples?",
     "next_train": "This is the network as it was pre-trained; nothing was fine-tuned from it for this equation yet. "
     "Show it a few examples, and watch it learn.",
+    "next_model": "Choose another model above to see what it predicts.",
     "next_none": "No trained operator knows this equation. Turn the dial and paint: the solver answers.",
     "choose_first": "Choose first: a prediction that fails teaches more than none.",
 }
@@ -115,7 +116,8 @@ def sentence(
         forecast: what was expected of it before it was solved, None where that is not known yet.
         bounds: between which that error must be.
     """
-    parts = [f"{system.dialled.title} is {dial:g}{_distance(system, dial, trained)}."]
+    stands = "" if error is None and trained is None else _distance(system, dial, trained)
+    parts = [f"{system.dialled.title} is {dial:g}{stands}."]
     if error is not None:
         average = "" if mean is None else SENTENCE["average"].format(mean=percent(mean, 2))
         parts.append(SENTENCE["error"].format(error=percent(error, 2), average=average))

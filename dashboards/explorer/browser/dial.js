@@ -125,10 +125,11 @@ class Dial {
       if (points.length) ends.push({...one, x: width - right, y: points.at(-1)[1]})
     }
     tick(chart, width - right + 5, top + 0.35 * em, setup.steps ? this.texts.curves_in_time : this.texts.curves, 'start')
+    const low = ends.some(({y}) => y > floor - 1.7 * em)
     nameEnds(chart, ends, floor, top + 1.3 * em)
     if (trained) this.label(trained, 'pre-trained here', top + em)
-    const kinds = this.marked(floor, em) // where there are none, the axis has its name there
-    if (0.55 * setup.dial.title.length * em < (width - left - right) / 2) tick(chart, width - right - 4, kinds ? top + em : floor - 0.5 * em, setup.dial.title, 'end')
+    const full = this.marked(floor, em) || low // else the axis has its name at the bottom
+    if (0.55 * setup.dial.title.length * em < (width - left - right) / 2) tick(chart, width - right - 4, full ? top + em : floor - 0.5 * em, setup.dial.title, 'end')
     const chosen = this.ends ?? setup.window
     if (chosen) {
       const inside = chosen.map(value => this.across(value)), over = trained && inside[0] < trained[1] + 8 * em

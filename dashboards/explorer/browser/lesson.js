@@ -44,10 +44,10 @@ class Lesson {
     this.answer.innerHTML = lesson.text
     set(this.next, 'Next')
     this.check.className = ''
-    this.next.className = 'main-act'
+    this.next.className = this.next.disabled ? '' : 'main-act'
     this.end.replaceChildren()
     const {score, next} = lesson
     if (score) make('p', this.end, {}, score).dataset.test = 'score'
-    if (next) button(this.end, `Next lesson: ${next.label}`, () => this.send({lesson: next.value}))
+    if (next) button(this.end, `Next lesson: ${next.label}`, () => this.send({lesson: next.value}), {className: 'main-act'})
   }
 }

@@ -63,7 +63,7 @@ LABELS = {
 def details_of(record: dict, figure: Figure, budget: str | None) -> Details:
     """All about one run of a figure."""
     sections = {
-        title: [(LABELS.get(key, key.replace("_", " ")), _value(key, record.get(key))) for key in keys]
+        title: [(LABELS.get(key, key.replace("_", " ")), _value(key, _told(record).get(key))) for key in keys]
         for title, keys in SECTIONS.items()
     }
     tried = record.get("tried") or {}
@@ -71,7 +71,7 @@ def details_of(record: dict, figure: Figure, budget: str | None) -> Details:
     if tried:
         rows = [(f"{rate}{'  (chosen)' if float(rate) == chosen else ''}", _percent(e)) for rate, e in tried.items()]
         sections["Learning rates tried, with validation error"] = rows
-    start = record["start"] if record["examples"] or record["start"] != "fine-tuned" else "zero-shot"
+    start = _told(record)["start"]
     known = {key for keys in SECTIONS.values() for key in keys} | set(SHOWN_APART)
     if rest := [(key.replace("_", " "), _value(key, value)) for key, value in record.items() if key not in known]:
         sections["More"] = rest
@@ -86,6 +86,12 @@ def details_of(record: dict, figure: Figure, budget: str | None) -> Details:
     )
 
 
+def _told(record: dict) -> dict:
+    """What is said of a record: one of no examples has the start and steps of its grid, but nothing was trained."""
+    zero_shot = {"steps": None} | ({"start": "zero-shot"} if record["start"] == "fine-tuned" else {})
+    return record if record["examples"] else record | zero_shot
+
+
 def _count(record: dict) -> str:
     return f"{record['examples']:,} examples" if record["examples"] else "no examples"
 
@@ -97,10 +103,8 @@ COLUMNS = ("run", "task", "examples", "seed", "learning rate", "steps", "error")
 def rows_of(picture: Picture) -> list[list]:
     """The runs that a picture draws, each with its identity and the values of `COLUMNS`."""
     keys = ("task", "examples", "seed", "learning_rate", "steps", "error")
-    untrained = {"steps": None}  # the record of an operator without any example has those of its grid
     names = {r["identity"]: chart.full_name(r) for chart in picture.charts for r in chart.records}
-    rows = {name: record if record["examples"] else record | untrained for name, record in picture.records.items()}
-    return [[name, names[name], *map(record.get, keys)] for name, record in rows.items()]
+    return [[name, names[name], *map(_told(record).get, keys)] for name, record in picture.records.items()]
 
 
 def repeat_command(record: dict, figure: Figure, budget: str | None) -> str:
