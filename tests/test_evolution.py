@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sciml_fm_core import SYSTEMS, Evolution, Task
+from sciml_fm_core.physics import evolution
 from sciml_fm_core.physics.evolutions.states import smooth_states
 from sciml_fm_core.physics.spectral import parseval_weights, resample, shell_sizes, wavenumbers
 from sciml_fm_core.physics.spectral_system import is_spectral
@@ -436,7 +437,25 @@ def test_several_fields_broadcast_with_coefficients():
         system.step(state[:, 0], coefficients)
 
 
+@pytest.mark.parametrize(("name", "size"), [("burgers", 12), ("allen_cahn", 6), ("gray_scott", 3), ("bilinear", 3)])
+def test_a_state_that_changes_fast_has_more_substeps(name, size):
+    """With those of the tasks' states it was off by a tenth, or not finite."""
+    state, coefficients = drawn(name, n=48)
+    system, state = SYSTEMS[name], size * state
+    exact = system.trajectory(state, coefficients, 1, substeps=400)
+    assert difference(system.trajectory(state, coefficients, 1)[:, 1], exact[:, 1]) < 3e-3
+    still = torch.zeros_like(state)
+    assert system.trajectory(still, coefficients, 1).isfinite().all()
+
+
 # Bad input ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_state_that_needs_too_many_substeps_is_said_to(monkeypatch):
+    monkeypatch.setattr(evolution, "MOST_SUBSTEPS", 50)
+    state, coefficients = drawn("swift_hohenberg")
+    with pytest.raises(ValueError, match="changes so fast that a step needs more than 50 substeps; take a shorter"):
+        SYSTEMS["swift_hohenberg"].trajectory(10 * state, coefficients, 1)
 
 
 def test_a_state_that_blows_up_is_said_to():

@@ -2,10 +2,12 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from sciml_fm_core import SYSTEMS, Examples, energy_spectrum, mean_relative_error, relative_error, relative_residual
+from sciml_fm_core.evaluation.metrics import statistics_of
 from sciml_fm_core.experiments.error_bounds import error_bounds
 from sciml_fm_core.experiments.uncertainty.ensemble import Prediction
 from sciml_fm_core.experiments.uncertainty.method import relative_width
@@ -127,6 +129,14 @@ def test_spectrum_sums_to_the_mean_square_of_a_resolved_field(generator):
     assert spectrum.shape == (2, 16)
     torch.testing.assert_close(spectrum.sum(-1), field.square().mean(dim=(-2, -1)), rtol=1e-12, atol=0)
     torch.testing.assert_close(energy_spectrum(field.float()), spectrum.float())
+
+
+def test_statistics_are_those_of_numpy_and_infinite_where_an_error_is(generator):
+    errors = torch.rand(10, generator=generator, dtype=torch.float64)
+    wanted = [errors.mean().item(), *np.quantile(errors.numpy(), [0.5, 0.9])]
+    assert list(statistics_of(errors).values()) == pytest.approx(wanted, rel=1e-12)
+    errors[:4] = torch.inf
+    assert statistics_of(errors)["median"] < statistics_of(errors)["percentile_90"] == torch.inf
 
 
 def test_spectrum_needs_a_grid():

@@ -28,7 +28,7 @@ from sciml_fm_core.experiments.architectures.vit import ViTConfig
 from sciml_fm_core.models.base import apply_together
 from sciml_fm_core.models.conditioning import Conditioning, symbol_features
 from sciml_fm_core.models.normalization import fit_normalization, normalization_from_dict
-from sciml_fm_core.models.operator import encode_together, predict_together
+from sciml_fm_core.models.predict import encode_together, predict_together
 from sciml_fm_core.physics.spectral import resample
 
 TASK, FAR = Task.parse("SYS-1(1,5)"), Task.parse("SYS-1(5,10)")

@@ -28,7 +28,7 @@ from sciml_fm_core import (
 from sciml_fm_core.digests import with_digest
 from sciml_fm_core.experiments.low_precision.method import predict_in
 from sciml_fm_core.experiments.uncertainty.ensemble import load_ensemble
-from sciml_fm_core.models import operator as operator_module
+from sciml_fm_core.models import predict as predict_module
 from sciml_fm_core.models.operator import read_header
 from sciml_fm_core.models.packed import BLOCK, SMALL, pack, unpack
 
@@ -400,7 +400,7 @@ def test_predict_in_parts_is_the_same(small_operator, monkeypatch):
     operator = small_operator()
     source, coefficients, _, _ = draw("SYS-1(1,5)", count=5)
     whole = operator.predict(source, coefficients)
-    monkeypatch.setattr(operator_module, "BATCH_POINTS", 2 * 16**2)
+    monkeypatch.setattr(predict_module, "BATCH_POINTS", 2 * 16**2)
     torch.testing.assert_close(operator.predict(source, coefficients), whole, rtol=1e-4, atol=1e-6)
 
 

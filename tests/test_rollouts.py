@@ -178,6 +178,12 @@ def test_rounding_beside_a_mean_is_no_pattern():
     assert not keeps_spectrum(uneven, exact, 21).any()
 
 
+@pytest.mark.parametrize("size", [0, 1e-24, 1e-13, 1e10, 1e18])
+def test_a_state_of_any_size_is_correlated_with_itself(size):
+    state = size * torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(correlations(state, state), torch.ones(1, 3))
+
+
 class TestBatches:
     def test_steps_follow_each_other(self):
         batches = FreshTrajectories([NS, BURGERS], 6, Unrolled(3), resolution=32, pool=4, length=5)

@@ -190,15 +190,15 @@ def test_a_run_asked_for_twice_is_done_once(quick, executed, tmp_path):
 def test_stopped_within_a_run_it_goes_on_without_repeating_any(quick, executed, tmp_path, monkeypatch):
     runs = [quick(seed=seed) for seed in range(4)]
     whole = run_study(runs, tmp_path / "whole")
-    measured, relative_error = [], study_module.relative_error
+    measured, statistics_of = [], study_module.statistics_of
 
     def kill_the_third(*arguments):
         measured.append(arguments)
         if len(measured) == 3:
             raise Killed
-        return relative_error(*arguments)
+        return statistics_of(*arguments)
 
-    monkeypatch.setattr(study_module, "relative_error", kill_the_third)
+    monkeypatch.setattr(study_module, "statistics_of", kill_the_third)
     with pytest.raises(Killed):
         run_study(runs, tmp_path / "study")
     before = contents(tmp_path / "study")

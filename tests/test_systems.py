@@ -156,6 +156,15 @@ def test_residual_of_a_wrong_solution_is_not_small(system, task, generator):
     assert difference(residual, 0.1 * examples.source).max() < 1e-10
 
 
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_no_source_has_no_solution(name):
+    """As an operator predicts nothing of it; PyTorch's transforms refuse it."""
+    system = SYSTEMS[name]
+    fields = [len(system.inputs)] * (len(system.inputs) > 1)
+    source, coefficients = torch.zeros(0, *fields, 8, 8), torch.zeros(0, len(system.coefficient_names))
+    assert system.solve(source, coefficients).shape == (0, *[2] * (name == "gray_scott"), 8, 8)
+
+
 def test_zero_mode(system, coefficients):
     source = noise(system, 16, 16)
     mean = system.solve(source, coefficients).mean()

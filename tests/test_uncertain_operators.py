@@ -11,7 +11,7 @@ from sciml_fm_core.experiments.uncertainty.operators import (
     diverse_heads,
     diversity_of,
 )
-from sciml_fm_core.models.operator import encode_together
+from sciml_fm_core.models.predict import encode_together
 
 TASK = Task.parse("SYS-1(1,5)")
 

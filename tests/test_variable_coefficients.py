@@ -13,6 +13,7 @@ from sciml_fm_core.physics.random_fields import random_field
 from sciml_fm_core.physics.spectral import resample
 from sciml_fm_core.physics.symmetries import turned_field
 from sciml_fm_core.physics.system import SYSTEMS
+from sciml_fm_core.physics.tasks import Task
 
 TAU = 2 * math.pi
 DIFFUSION, ADVECTION, NONE = SYSTEMS["variable_diffusion"], SYSTEMS["variable_advection"], torch.empty(0)
@@ -121,6 +122,11 @@ def test_symmetries_of_the_square_act_on_input_fields():
     elements = torch.arange(8)
     turned = DIFFUSION.solved(turned_field(inputs, elements[:, None])).solution
     assert relative(turned, turned_field(DIFFUSION.solved(inputs).solution, elements)) < 1e-7
+
+
+def test_leading_shapes_broadcast_though_there_are_no_coefficients():
+    fields = Task(DIFFUSION, 0.1, 0.2).sample(2, 8, torch.Generator().manual_seed(0)).source
+    assert DIFFUSION.solve(fields[:, None], torch.empty(1, 3, 0)).shape == (2, 3, 8, 8)
 
 
 def test_an_example_is_solved_alike_alone_and_in_company():

@@ -21,7 +21,8 @@ from sciml_fm_core.evaluation.metrics import relative_error, relative_residual
 from sciml_fm_core.experiments.error_bounds import error_bounds
 from sciml_fm_core.experiments.training_range.method import ErrorForecast, TrainingRange
 from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble
-from sciml_fm_core.models.operator import Operator, predict_together
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.models.predict import predict_together
 from sciml_fm_core.physics.sources import draw_amplitudes, normalize, place, render
 from sciml_fm_core.physics.spectral import resample
 from sciml_fm_core.physics.spectral_system import SpectralSystem, is_spectral

@@ -59,8 +59,6 @@ def split_trajectories(
     """
     evolution(task.system)
     check_split(split, count)
-    if steps < 1:
-        raise ValueError(f"steps: expected at least 1, got {steps}")
     parts = []
     for start in range(0, count, DRAWN_AT_ONCE):
         generator = stream(seed, task.label, split, "trajectories", start // DRAWN_AT_ONCE)

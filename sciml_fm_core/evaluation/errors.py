@@ -19,14 +19,15 @@ from sciml_fm_core.data.given import (
     with_system,
 )
 from sciml_fm_core.data.splits import draw_split
-from sciml_fm_core.models.operator import Operator, predict_together
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.models.predict import predict_together
 from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.spectral import Resolution, check_finite
 from sciml_fm_core.physics.system import SYSTEMS, System
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.schema import takes_numpy
 
-from .metrics import has_size, measured_errors, relative_error
+from .metrics import has_size, measured_errors, relative_error, statistics_of
 
 Measured = Callable[[str, int, int], None]
 """Called before a part of the examples is measured, with what it is of, how many are done, and how many there are."""
@@ -121,9 +122,7 @@ def evaluate(
     error = measured_errors(parts())
     return {
         "task": label,
-        "error": error.mean().item(),
-        "median": error.median().item(),
-        "percentile_90": error.quantile(0.9).item(),
+        **statistics_of(error),
         "worst": error.max().item(),
         "examples": reader.size,
         "left_out": reader.size - len(error),

@@ -94,6 +94,16 @@ def measured_errors(parts: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     return errors
 
 
+def statistics_of(errors: Tensor) -> dict[str, float]:
+    """``error``, their mean, ``median`` and ``percentile_90`` of errors (count,); infinite where one that is decides.
+
+    >>> statistics_of(torch.tensor([1.0, 2.0, 4.0, 8.0]))["median"]
+    3.0
+    """
+    quantiles = errors.quantile(errors.new_tensor([0.5, 0.9])).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return dict(zip(("error", "median", "percentile_90"), [errors.mean().item(), *quantiles.tolist()], strict=True))
+
+
 def _by_example(prediction: Tensor, solution: Tensor) -> Tensor:
     error, counts = relative_error(prediction, solution).double(), has_size(solution, batched=True)
     return (error if error.ndim < 2 else error.flatten(1).mean(dim=1))[counts]

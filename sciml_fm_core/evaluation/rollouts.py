@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.physics.evolution import Evolution
-from sciml_fm_core.physics.spectral import as_batch, parseval_weights, relative_size, shells, transform
+from sciml_fm_core.physics.spectral import as_batch, parseval_weights, power_of_two, relative_size, shells, transform
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.trajectories import evolution
 
@@ -79,7 +79,7 @@ def rollout_errors(found: Tensor, exact: Tensor, field_axes: int = 2) -> Tensor:
 
 
 def correlations(found: Tensor, exact: Tensor, field_axes: int = 2) -> Tensor:
-    """Correlation of states less their means, shape (..., steps + 1); 0 where there is no number.
+    """Correlation of states of any size less their means, shape (..., steps + 1); 0 where there is no number.
 
     Both are given the same further wave of `UNEVEN` of the exact state, so that two uniform states are alike.
 
@@ -88,10 +88,13 @@ def correlations(found: Tensor, exact: Tensor, field_axes: int = 2) -> Tensor:
     [1.0, 0.0]
     """
     dim = tuple(range(-field_axes, 0))
+    unit = power_of_two(exact.abs().amax(dim=dim, keepdim=True))  # no square overflows or vanishes
+    found, exact = found / unit, exact / unit
     one, other = (each - each.mean(dim=(-2, -1), keepdim=True) for each in (torch.nan_to_num(found), exact))
     added = UNEVEN**2 * exact.square().sum(dim)
-    size = ((one.square().sum(dim) + added) * (other.square().sum(dim) + added)).sqrt()
-    correlation = ((one * other).sum(dim) + added) / size.masked_fill(size == 0, 1)
+    sizes = [(each.square().sum(dim) + added).sqrt() for each in (one, other)]
+    product, both = (one * other).sum(dim) + added, sizes[0] * sizes[1]
+    correlation = torch.where(both == 0, (sizes[0] == 0).to(both), product / both.masked_fill(both == 0, 1))
     return torch.where(torch.isfinite(found).flatten(-field_axes).all(-1), correlation, 0)
 
 

@@ -302,7 +302,7 @@ def _finite(value: Tensor) -> float:
 
 
 def _median(values: Tensor) -> float:
-    return min(values.median().item(), 1e6)
+    return min(median(values.tolist()), 1e6)
 
 
 MOST = 0.95

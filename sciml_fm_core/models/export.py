@@ -30,6 +30,8 @@ from sciml_fm_core.physics.spectral_system import is_spectral
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
 
+from .packed import halved_names
+from .predict import apply_operators
 from .real_parts import RealParts, trace
 from .steps import ADVANCED, BEGUN, advance, begun, joined, steps_alike, taken
 
@@ -108,8 +110,6 @@ def export_operator(
     weights: str = "float32",
 ) -> Exported:
     """Write an operator on one grid or any, for any number of examples; see `Operator.export`."""
-    from .operator import halved_names
-
     path, known = _checked_path(path, resolution), operator.normalization.resolve(system)
     if weights not in ("float32", "float16"):
         raise ValueError(f"weights: expected float32 or float16, got {weights!r}; choose one of them")
@@ -143,11 +143,9 @@ def _grids(resolution: Resolution | str, least: int) -> list[Resolution]:
 
 def network_of(operator: Operator, system: System) -> tuple[Callable[..., Tensor], dict[str, Tensor]]:
     """`predict` without its checks, as a function of weights, source and coefficients; and the weights, in float32."""
-    from .operator import apply_operators
-
     plain = operator.copy().to("cpu")
     plain.model = plain.model.plain().float()
-    net = _Net(plain, system, apply_operators)
+    net = _Net(plain, system)
 
     def function(given: dict[str, Tensor], *inputs: Tensor) -> Tensor:
         return torch.func.functional_call(net, given, inputs)
@@ -226,14 +224,14 @@ def _steps(system: Evolution, source: Tensor, coefficients: Tensor) -> Callable[
 class _Net(nn.Module):
     """`predict` without its checks, as a module: its parameters are those of the network."""
 
-    def __init__(self, operator: Operator, system: System, apply: Callable):
+    def __init__(self, operator: Operator, system: System):
         super().__init__()
-        self.model, self.operator, self.system, self.apply_operators = operator.model, operator, system, apply
+        self.model, self.operator, self.system = operator.model, operator, system
 
     def forward(self, source: Tensor, coefficients: Tensor | None = None) -> Tensor:
         if coefficients is None:
             coefficients = source.new_empty(source.shape[0], 0)
-        return self.apply_operators([self.operator], self.system, source, coefficients)[0]
+        return apply_operators([self.operator], self.system, source, coefficients)[0]
 
 
 def _examples(operator: Operator | None, system: System, resolution: Resolution) -> list[Tensor]:

@@ -16,6 +16,8 @@ COARSE_BLOCK = 64
 """The same of an ensemble, whose members make up for each other; of earlier versions' differences, too."""
 SMALL = 2**15
 """Tensors of fewer numbers are one block in sixteen bits: they matter most, and take next to no room."""
+SMALL_SHARE = 256
+"""Tensors that have less than such a part of all weights are not stored in float16."""
 
 State = dict[str, Tensor]
 
@@ -152,3 +154,17 @@ def unpack(
             raise ValueError(f"packed: expected the tensors of the parent, got {got}")
         state[name] = value if parent is None else value + parent[name].cpu().float()
     return state
+
+
+def halved_names(state: State, where: str) -> list[str]:
+    """Weights to be kept in float16, all but small ones, checked to keep three digits of the largest."""
+    total = sum(value.numel() for value in state.values())
+    names = [key for key, value in state.items() if SMALL_SHARE * value.numel() >= total]
+    for key in names:
+        value, largest = state[key], state[key].abs().max()
+        if not (value.half().float() - value.float()).abs().max() <= largest / 1000:
+            raise ValueError(
+                f"{where}: {key!r}: expected weights that float16 holds, whose numbers go from 6e-5 to 65,504, got a "
+                f"largest one of {largest:.3g}; save it without half=True; nothing was written"
+            )
+    return names

@@ -21,7 +21,7 @@ ADVANCED = ("next", "shown")
 
 
 def steps_alike(system: System) -> bool:
-    """Whether a system is an evolution of one field whose steps are all alike: none is adapted to the state."""
+    """Whether a system is an evolution of one field whose steps are all alike, for states like those of its tasks."""
     return (
         isinstance(system, Evolution)
         and type(system)._states is Evolution._states

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -28,6 +29,11 @@ from .spectral import (
 )
 from .spectral_system import SpectralSystem
 
+LARGEST_DOUBT = 4e-3
+"""Relative change of a state, between two stages of a substep, above which the substep is too long: the next ones are
+about as much smaller again. Those that tasks draw stay below it."""
+MOST_SUBSTEPS = 2000
+"""Substeps of a step that are made unasked."""
 MOST_GROWTH = 10.0
 """Factor by which waves that a grid does not resolve may grow over all steps."""
 
@@ -121,7 +127,8 @@ class Evolution(SpectralSystem):
             state: u(0), shape (..., n, n) or (..., q, n, n), n even.
             coefficients: shape (..., c), in the order of `coefficient_names`; leading shapes broadcast.
             steps: how many.
-            substeps: steps of the integrator in each, `Evolution.substeps` where None.
+            substeps: steps of the integrator in each; `Evolution.substeps` where None, or more where a state changes
+                faster than those of the tasks.
 
         Raises:
             ValueError: as `SpectralSystem.solve`, on a negative time or number of steps, or if a state stops being
@@ -148,7 +155,10 @@ class Evolution(SpectralSystem):
         if steps < 0 or (substeps is not None and substeps < 1):
             raise ValueError(f"steps: expected at least 0, of 1 substep each or more, got {steps} of {substeps}")
         batch, rows, leading = as_batch(state, coefficients, self.input_axes)
-        self._check_resolved(rows, state.shape[-1], steps)
+        self._check_resolved(rows.detach(), state.shape[-1], steps)
+        if not len(batch):
+            yield from [batch.view(*leading, *batch.shape[1:])] * steps
+            return
         for number, each in enumerate(self._states(batch, rows, steps, substeps), start=1):
             if not is_finite(each):
                 raise ValueError(
@@ -176,12 +186,20 @@ class Evolution(SpectralSystem):
                 state_hat = state_hat * multiplier
                 yield inverse_transform(state_hat, n)
             return
-        state_hat, count = transform(state), substeps or self.substeps(coefficients)
-        stepper = etdrk4(self.symbol(coefficients.double(), n), self.time(coefficients) / count, state_hat.dtype)
+        state_hat, symbol, time = transform(state), self.symbol(coefficients.double(), n), self.time(coefficients)
         rest = self.dealiased_rest(coefficients, n, state_hat.real.dtype)
+        of_count = lru_cache(maxsize=2)(lambda count: etdrk4(symbol, time / count, state_hat.dtype))
         for _ in range(steps):
+            count = substeps or self.substeps(coefficients)
+            needed = count if substeps else _needed(of_count, count, state_hat, rest)
+            count = needed if needed <= MOST_SUBSTEPS else count
             for _ in range(count):
-                state_hat = stepper.advance(state_hat, rest)
+                state_hat = of_count(count).advance(state_hat, rest)
+            if needed > count and is_finite(torch.view_as_real(state_hat)):
+                raise ValueError(
+                    f"{self.name}: the state changes so fast that a step needs more than {MOST_SUBSTEPS} substeps; "
+                    "take a shorter time, or say how many substeps"
+                )
             yield inverse_transform(state_hat, n)
 
     def cheap_step(self, state: Tensor, coefficients: Tensor) -> CheapStep:
@@ -364,6 +382,14 @@ def _tendencies(state_hat: Tensor, half: Tensor, inner: Tensor, rest: Rest, coun
     return found
 
 
+@torch.no_grad()
+def _needed(of_count: Callable[[int], Stepper], count: int, state_hat: Tensor, rest: Rest) -> int:
+    """Substeps, at least so many, by which no state has more than `LARGEST_DOUBT`, above `MOST_SUBSTEPS` in vain."""
+    while (doubt := of_count(count).doubt(state_hat, rest)) > LARGEST_DOUBT and count <= MOST_SUBSTEPS:
+        count = math.ceil(count * min(2 * (doubt / LARGEST_DOUBT) ** (1 / 3), 10))
+    return count
+
+
 class Stepper(NamedTuple):
     """Coefficients of ETDRK4 for one step, each of the shape of the symbol."""
 
@@ -379,6 +405,16 @@ class Stepper(NamedTuple):
         start, at_a, at_b, at_c = _tendencies(state_hat, self.half, self.inner, rest)
         found = self.whole * state_hat + self.first * start + 2 * self.middle * (at_a + at_b) + self.last * at_c
         return of_a_real_field(found)
+
+    def doubt(self, state_hat: Tensor, rest: Rest) -> float:
+        """Largest relative change of states from one stage to the next, their means apart; 0 where nobody can look."""
+        _, at_a, at_b = _tendencies(state_hat, self.half, self.inner, rest, 3)
+        (mean, wave), (means, waves) = (
+            [part.abs().reshape(len(part), -1).norm(dim=1) for part in (each[..., :1], each[..., 1:])]
+            for each in ((self.inner * (at_b - at_a)).flatten(-2), state_hat.flatten(-2))
+        )
+        doubt = torch.maximum(wave / (waves + 1e-4 * means), mean / (waves + means))  # beside a mean, rounding
+        return 0.0 if (values := known_values(doubt)) is None or not len(values) else float(values.nan_to_num(0).max())
 
 
 def etdrk4(symbol: Tensor, step: Tensor, dtype: torch.dtype) -> Stepper:

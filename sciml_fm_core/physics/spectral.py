@@ -291,7 +291,10 @@ def sandwich(field: Tensor, matrix: Tensor, *, out: Tensor | None = None) -> Ten
 
 def transform(field: Tensor) -> Tensor:
     """Real Fourier transform of (..., n, n) to (..., n, n // 2 + 1); half precision is computed in float32."""
-    return torch.fft.rfft2(field if field.dtype in (torch.float32, torch.float64) else field.float())
+    field = field if field.dtype in (torch.float32, torch.float64) else field.float()
+    if is_eager() and not field.numel():  # of no field, which the library refuses
+        return field.new_empty(*field.shape[:-1], field.shape[-1] // 2 + 1, dtype=field.dtype.to_complex())
+    return torch.fft.rfft2(field)
 
 
 def inverse_transform(field_hat: Tensor, n: int) -> Tensor:
@@ -301,6 +304,8 @@ def inverse_transform(field_hat: Tensor, n: int) -> Tensor:
     one thread is about as fast there.
     """
     threads = torch.get_num_threads()
+    if is_eager() and not field_hat.numel():
+        return field_hat.real.new_empty(*field_hat.shape[:-1], n)
     if n not in SERIAL_GRIDS or threads == 1 or field_hat.device.type != "cpu" or not is_eager():
         return torch.fft.irfft2(field_hat, s=(n, n))
     torch.set_num_threads(1)

@@ -102,6 +102,8 @@ def draw_trajectories(
         ValueError: as `Task.sample`, or if the task is no evolution's.
     """
     system = evolution(task.system)
+    if steps < 1:
+        raise ValueError(f"steps: expected at least 1, got {steps}")
     first = task.sample(count, resolution, generator, dtype=dtype, device=device)
     with torch.no_grad():
         further = system.trajectory(first.solution, first.coefficients, steps - 1) if steps > 1 else None

@@ -149,7 +149,8 @@ class VariableSystem(System):
         found = self.solved(source.reshape(-1, *source.shape[-3:])).solution.to(source.dtype)
         if not is_finite(found):
             raise ValueError(f"solution: too large for {source.dtype}; scale the source, or pass it as float64")
-        return found.view(*source.shape[:-3], *source.shape[-2:])
+        leading = broadcast_shapes(source.shape[:-3], coefficients.shape[:-1])
+        return found.view(*source.shape[:-3], *source.shape[-2:]).expand(*leading, *source.shape[-2:])
 
     def residual(self, solution, source, coefficients):
         """``A u - f`` among the resolved waves, without its mean."""

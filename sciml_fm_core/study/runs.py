@@ -25,7 +25,7 @@ import torch
 
 from sciml_fm_core._version import NUMBERS
 from sciml_fm_core.data.splits import draw_split, stream
-from sciml_fm_core.evaluation.metrics import has_size, relative_error
+from sciml_fm_core.evaluation.metrics import measured_errors, statistics_of
 from sciml_fm_core.files import find_file, user_path
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations, shipped_operators
@@ -282,8 +282,7 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
         model = parent.model.create(parent.model.config, stream(run.seed, "scratch")).to(parent.device)
         operator = Operator(model, parent.normalization, parent.card)
     test = draw_split(task, "test", run.test, seed=0, resolution=n)
-    error = relative_error(operator.predict(test.source, test.coefficients, system), test.solution).double()
-    error = error[has_size(test.solution)]
+    error = measured_errors([(operator.predict(test.source, test.coefficients, system), test.solution)])
     card = parent.card
     return {
         "identity": identity(run),
@@ -297,9 +296,7 @@ def adapt_and_measure(run: AdaptationRun, folder: Path, device: str, checkpoint:
         "pretraining_seconds": card.get("seconds"),
         **{key: value for key, value in asdict(run).items() if key != "parent"},
         "shipped_parent": run.parent if isinstance(run.parent, str) and run.parent in shipped_operators() else None,
-        "error": error.mean().item(),
-        "median": error.median().item(),
-        "percentile_90": error.quantile(0.9).item(),
+        **statistics_of(error),
         **chosen,
         "total_seconds": round(time.monotonic() - began, 2),
         "hardware": hardware(operator.device),

@@ -18,7 +18,8 @@ from sciml_fm_core.data.splits import stream
 from sciml_fm_core.files import user_path
 from sciml_fm_core.models.base import apply_together
 from sciml_fm_core.models.normalization import COMPOSITIONS, VARIATIONS, Encoded
-from sciml_fm_core.models.operator import Operator, encode_together
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.models.predict import encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.trajectories import Trajectories

@@ -12,7 +12,8 @@ from torch import Tensor
 from sciml_fm_core.data.given import Reader
 from sciml_fm_core.evaluation.metrics import has_size, relative_error
 from sciml_fm_core.evaluation.rollouts import rollout
-from sciml_fm_core.models.operator import Operator, predict_together
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.models.predict import predict_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.spectral import check_grid, parseval_weights, relative_size, transform
 from sciml_fm_core.physics.spectral_system import spectral

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sciml_fm_core.eager import graph_where_needed
 from sciml_fm_core.models.base import apply_together
-from sciml_fm_core.models.operator import Operator, encode_together
+from sciml_fm_core.models.operator import Operator
 from sciml_fm_core.models.packed import BLOCK, State, pack, unpack
+from sciml_fm_core.models.predict import encode_together
 from sciml_fm_core.physics.system import System
 
 WEIGHT_KINDS = ("float32", "float16", "bfloat16", "int8 in blocks", "int8 by mode")

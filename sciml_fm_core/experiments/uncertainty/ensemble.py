@@ -22,8 +22,9 @@ from sciml_fm_core.digests import read_stored_header, read_tensors, write_tensor
 from sciml_fm_core.files import find_file, user_path
 from sciml_fm_core.models.base import find_model
 from sciml_fm_core.models.normalization import Normalization, normalization_from_dict
-from sciml_fm_core.models.operator import Card, Operator, Packed, check_version, predict_together
+from sciml_fm_core.models.operator import Card, Operator, Packed, check_version
 from sciml_fm_core.models.packed import COARSE_BLOCK, State, pack, unpack
+from sciml_fm_core.models.predict import predict_together
 from sciml_fm_core.physics.spectral import relative_size
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task

@@ -24,7 +24,8 @@ from sciml_fm_core.eager import graph_where_needed
 from sciml_fm_core.evaluation.errors import validation_sets
 from sciml_fm_core.experiments.uncertainty.ensemble import Ensemble, Prediction
 from sciml_fm_core.models.fno import FNO
-from sciml_fm_core.models.operator import Operator, encode_together
+from sciml_fm_core.models.operator import Operator
+from sciml_fm_core.models.predict import encode_together
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.system import System
 from sciml_fm_core.physics.tasks import Task
