@@ -24,8 +24,8 @@ export function render({model, el}) {
   }
 
   const bar = make('div', root, {className: 'bar'})
-  const menu = (name, message) => {
-    const select = make('select', make('label', bar, {className: 'model'}, `${name} `), {ariaLabel: name})
+  const menu = (name, message, said = `${name} `) => {
+    const select = make('select', make('label', bar, {className: 'model'}, said), {ariaLabel: name})
     select.addEventListener('change', () => send({[message]: select.value}))
     return select
   }
@@ -33,7 +33,7 @@ export function render({model, el}) {
   const equation = make('div', bar, {className: 'equation'})
   const models = menu('Model', 'model')
   const examples = make('fieldset', bar, {className: 'choice examples'}, make('legend', null, {}, 'Fine-tuned on'))
-  const lessons = menu('Lesson', 'lesson')
+  const lessons = menu('Lesson', 'lesson', '')
   lessons.parentElement.classList.add('lessons')
   const tools = make('div', bar, {className: 'keep'})
   const trains = button(tools, 'Train live', () => send({training: !setup.training}), {className: 'main-act', hidden: true})
