@@ -108,7 +108,7 @@ class AdaptView:
             if current:
                 self._show_summary(current)
             else:
-                words = "No fine-tuning is shown." if state.adapted else "Nothing was trained yet for this equation and model."
+                words = "No fine-tuning is shown." if state.adapted else "Nothing was trained from it yet."
                 self._show_status(words)
             self.curves.paint(current.curves if current else {})
 
