@@ -30,11 +30,11 @@ from sciml_fm_core.experiments.reports import (
     q3_physics_shift,
     q4_mixed_operators,
     unseen,
+    weight_spectra,
 )
 from sciml_fm_core.experiments.training_range import runs as training_range
 from sciml_fm_core.experiments.uncertainty import runs as uncertainty
 from sciml_fm_core.experiments.unsupervised import runs as unsupervised
-from sciml_fm_core.experiments.weight_spectra import runs as weight_spectra
 from sciml_fm_core.files import write_json
 from sciml_fm_core.models.operator import read_header, shipped_adaptations, shipped_operators
 from sciml_fm_core.study.analysis import percent, select, table
@@ -445,7 +445,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "uncertain": shown(
             "uncertainty",
             uncertainty.uncertainty_table,
-            about="Medians of three ensembles each, with the lowest and the highest.",
+            about="Medians of three ensembles each, with the lowest and the highest; half widths and CRPS, of which "
+            "lower is better, are shares of the size of the solution.",
         ),
         "flagged": shown(
             "training_range",
@@ -460,7 +461,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             "band-limited sources; medians of three draws of them, with the lowest and the highest.",
         ),
         "darcy": shown("darcy", partial(darcy.darcy_table, n=16), partial(darcy.darcy_table, n=32)),
-        "spectra": shown("weight_spectra", weight_spectra.weight_spectra_table),
+        "spectra": shown("weight_spectra", lambda records: "\n\n".join(weight_spectra.findings(records)[:2])),
         "bits": shown(
             "low_precision",
             low_precision.low_precision_table,
@@ -508,6 +509,15 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
             evolutions.equal_error_table,
             about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}; from random "
             "weights with twice the steps.",
+        ),
+        "shared": shown(
+            "evolution_transfer",
+            evolutions.shared_verdicts,
+            partial(evolutions.shared_table, name="single_step"),
+            evolutions.shared_table,
+            about="Mean relative errors on {test} test trajectories at {resolution} x {resolution}, medians over "
+            "seeds, with the lowest and the highest. Where nothing was trained, the last column is tuned from random "
+            "weights.",
         ),
         "tuned": tuned,
         "forecasts": shown(

@@ -13,6 +13,7 @@ from sciml_fm_core.evaluation.rollouts import (
     spectrum,
     steps_correlated,
 )
+from sciml_fm_core.experiments.evolutions import AS_MUCH, FOR_ALL, WHOLE, evolution_transfer, shared_verdicts
 from sciml_fm_core.models.normalization import StepNormalization
 from sciml_fm_core.physics.evolution import stages
 from sciml_fm_core.physics.spectral import shell_sizes, transform
@@ -321,3 +322,31 @@ class TestTraining:
         with pytest.raises(ValueError, match="expected trajectories"):
             fine_tune(untrained(), found, validation=found.pairs(), config=TrainConfig(steps=1))
         assert isinstance(found.take(slice(1)), Trajectories)
+
+
+def test_one_network_for_all_meets_rivals_that_see_as_much():
+    """Of their own equation, or in all."""
+    runs = [run for run in evolution_transfer("laptop") if run.kind == "shared" and run.steps]
+    (one,) = {(run.steps, run.batch_size, run.tasks) for run in runs if run.name == FOR_ALL}
+    tasks = one[2].split("+")
+    alone = {(run.name, run.tasks, run.steps, run.batch_size) for run in runs if run.name != FOR_ALL}
+    assert alone == {(AS_MUCH, task, one[0], one[1] // len(tasks)) for task in tasks} | {
+        (WHOLE, task, *one[:2]) for task in tasks
+    }
+    assert all(run.task not in one[2] for run in runs)
+
+
+def test_who_is_ahead_is_said_of_every_seed():
+    first, second, unseen = tests = ("AC(0.5,1.5)", "SCALAR(0.5,1.5)", "NS(0.0003,0.003)")
+
+    def record(name, tasks, seed, *errors):
+        about = {"kind": "shared", "name": name, "tasks": tasks, "seed": seed, "tests": tests}
+        return about | {"each_after_10": errors, "after_10": errors[-1]}
+
+    records = [record(FOR_ALL, f"{first}+{second}", seed, 0.1, 0.1, 0.1) for seed in (0, 1)]
+    for name in (AS_MUCH, WHOLE):
+        records += [record(name, task, seed, 0.2, 0.05 + 0.1 * seed, 0.05) for task in tests[:2] for seed in (0, 1)]
+    rows = shared_verdicts(records).splitlines()[2:]
+    assert rows[0] == f"| {AS_MUCH} | what it was trained on | {first} |  | {second} |"
+    assert rows[1] == f"| {AS_MUCH} | {unseen} |  | {first}, {second} |  |"
+    assert len(rows) == 6

@@ -116,14 +116,24 @@ def spectrum(
 def _waves(system: SpectralSystem, coefficients: Tensor, max_wavenumber: int, per_shell: int) -> tuple[Tensor, Tensor]:
     """Wavevectors to try, and those among them that resonate."""
     every = half_plane(max_wavenumber)
-    multiplier, null = system.solution_multiplier(coefficients, RESOLUTION)
-    strong = torch.zeros(len(every), dtype=torch.bool)
-    if not system.zero_mean:  # else there is no answer to a constant to compare with
-        strong = at_wavevectors(multiplier, every).abs() > RESONANT * multiplier[0, 0].abs()
-        strong |= at_wavevectors(null, every).real > 0  # exactly at a resonance
+    strong = answers(system, coefficients, every)[1]
+    return every[tried_among(every, max_wavenumber, per_shell) | strong], every[strong]
+
+
+def tried_among(every: Tensor, max_wavenumber: int = MAX_WAVENUMBER, per_shell: int = PER_SHELL) -> Tensor:
+    """Mask of the wavevectors (m, 2) that are tried whether they resonate or not."""
     few = half_plane(max_wavenumber, per_shell=per_shell)
-    tried = (every[:, None] == few).all(dim=-1).any(dim=-1)
-    return every[tried | strong], every[strong]
+    return (every[:, None] == few).all(dim=-1).any(dim=-1)
+
+
+def answers(system: SpectralSystem, coefficients: Tensor, waves: Tensor) -> tuple[Tensor, Tensor]:
+    """Exact answers to waves (m, 2), and whether they resonate; coefficients (c,), or (m, c) for one row each."""
+    multiplier, null = system.solution_multiplier(coefficients, RESOLUTION)
+    exact = at_wavevectors(multiplier, waves)
+    if system.zero_mean:  # there is no answer to a constant to compare with
+        return exact, torch.zeros_like(exact.real, dtype=torch.bool)
+    strong = exact.abs() > RESONANT * multiplier[..., 0, 0].abs()
+    return exact, strong | (at_wavevectors(null, waves).real > 0)  # exactly at a resonance
 
 
 def _shell(wavevectors: Tensor) -> Tensor:
@@ -151,8 +161,10 @@ def atlas(
         the points that were measured.
     """
     system, (columns, rows) = query.system, shape
+    across = _across(system, rows)
+    rows = len(across["values"])
     operators = {key: load() for key, load in query.operators.items() if load}
-    dial, across = system.dialled.sweep(columns), _across(system, rows)
+    dial = system.dialled.sweep(columns)
     errors = np.full((len(operators), rows, columns), np.nan)
     measured = np.zeros((rows, columns), dtype=bool)
 
@@ -192,6 +204,8 @@ def _axis(parameter) -> dict[str, Any]:
 
 def _across(system: System, count: int) -> dict[str, Any]:
     """The axis across the dial; an angle goes once round, without coming back to where it began."""
+    if not system.parameters and not is_drawn_as_gaussians(system):  # nothing lies across
+        return {"name": "", "title": "", "angle": False, "logarithmic": False, "values": [0.0]}
     if not system.parameters:
         values = np.linspace(0, SPARSEST, count).round(3).tolist()
         return {"name": "sparsity", "title": "Sparsity", "angle": False, "logarithmic": False, "values": values}

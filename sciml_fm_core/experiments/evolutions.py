@@ -7,8 +7,8 @@ time is the honest comparison (McGreivy and Hakim, 2024).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from statistics import median
 from typing import Any, ClassVar
@@ -34,7 +34,7 @@ from sciml_fm_core.physics.spectral import resample
 from sciml_fm_core.physics.tasks import Task, parse_mixture
 from sciml_fm_core.physics.trajectories import Trajectories, evolution
 from sciml_fm_core.study.analysis import percent, select, spread, table, verdict_sentences
-from sciml_fm_core.study.custom import CustomRun
+from sciml_fm_core.study.custom import CustomRun, milliseconds_of
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import TrainConfig
 from sciml_fm_core.training.loop import fit
@@ -48,16 +48,6 @@ LONGER = 2
 def _tested(task: Task, count: int, steps: int, seed: int, resolution: int) -> Trajectories:
     """Test trajectories, which the next run of a study is often measured on as well."""
     return split_trajectories(task, "test", count, steps, seed=seed, resolution=resolution)
-
-
-def milliseconds_of(step: Any, examples: int) -> float:
-    """Time of this process for an example, of one call that makes the step of all of them; the best of three."""
-    took = []
-    for _ in range(3):
-        began = time.process_time()
-        step()
-        took.append(time.process_time() - began)
-    return round(1000 * min(took) / examples, 3)
 
 
 @dataclass(frozen=True)
@@ -186,7 +176,11 @@ class FewTrajectoriesRun(CustomRun):
 
     def measure(self, device):
         """Errors of a single step and of roll-outs after 1, 5 and 10, before and after; seconds of labels, training."""
-        task, operator = Task.parse(self.task), load_operator(self.parent, device)
+        return self.of(load_operator(self.parent, device))
+
+    def of(self, operator: Operator) -> dict[str, Any]:
+        """The same of any operator."""
+        task = Task.parse(self.task)
         drawn = partial(split_trajectories, task, steps=self.length, resolution=self.resolution, seed=self.seed)
         test = drawn(split="test", count=self.test)
         drawing = time.process_time()
@@ -245,6 +239,20 @@ class ToldRun(CustomRun):
 
     def measure(self, device):
         """Errors on the unseen task, as `errors_of`, and of single steps on those of the training."""
+        training = time.process_time()
+        operator = self.trained(device)
+        sizes = {"steps": self.length, "resolution": self.resolution}
+        tasks = [*parse_mixture(self.tasks), Task.parse(self.task)]
+        errors = [errors_of(operator, task, split_trajectories(task, "test", self.test, **sizes)) for task in tasks]
+        return {
+            "training_seconds": round(time.process_time() - training, 1),
+            **errors[-1],
+            "seen_single_step": [each["single_step"] for each in errors[:-1]],
+            "parameters": operator.model.parameter_count,
+        }
+
+    def trained(self, device, **how: Any) -> Operator:
+        """The operator after its training on fresh trajectories, which `how` says more of; see `FreshTrajectories`."""
         tasks = parse_mixture(self.tasks)
         systems = tuple(dict.fromkeys(task.system for task in tasks))
         normalization = StepNormalization(systems, self.form, self.stages)
@@ -255,27 +263,57 @@ class ToldRun(CustomRun):
         operator = Operator(model, normalization, {"recipe": "step"}).to(device)
         unrolled = Unrolled({0: 1, 0.5: self.unrolled}, self.push_forward, self.noise)
         batches = FreshTrajectories(
-            tasks, self.batch_size, unrolled, resolution=self.resolution, seed=self.seed, device=device
+            tasks, self.batch_size, unrolled, resolution=self.resolution, seed=self.seed, device=device, **how
         )
-        training = time.process_time()
-        if self.steps:
-            fit(operator, batches, TrainConfig(steps=self.steps))
-        else:
-            operator = silent(*tasks)
-        sizes = {"steps": self.length, "resolution": self.resolution}
-        test = {each: split_trajectories(each, "test", self.test, **sizes) for each in [*tasks, Task.parse(self.task)]}
-        errors = [errors_of(operator, *each) for each in test.items()]
-        return {
-            "training_seconds": round(time.process_time() - training, 1),
-            **errors[-1],
-            "seen_single_step": [each["single_step"] for each in errors[:-1]],
-            "parameters": model.parameter_count,
-        }
+        if not self.steps:
+            return _silenced(operator)
+        fit(operator, batches, TrainConfig(steps=self.steps))
+        return operator
+
+
+@dataclass(frozen=True)
+class SharedRun(ToldRun):
+    """A network trained on several evolutions, or on one: what it makes of each, and of one that none has seen.
+
+    Trajectories are drawn anew whenever the training has seen `RENEWED` states of each of its evolutions, so that as
+    many states come from as many labelled trajectories.
+
+    Attributes:
+        tests: evolutions that it is measured on, the unseen `task` among them.
+        trajectories, tuning: labelled ones of the unseen task that it is then tuned on, and the steps of that.
+        seed: also of the test trajectories. With 0 steps the cheap step alone, tuned from random weights.
+    """
+
+    form: str = "corrected"
+    tests: tuple[str, ...] = ()
+    trajectories: int = 2
+    tuning: int = 60
+    kind: ClassVar[str] = "shared"
+
+    def measure(self, device):
+        """Errors as `errors_of` and time of a step, a list with one for each test; and those of the tuning."""
+        began = time.process_time()
+        operator = self.trained(device, renewed=RENEWED * len(parse_mixture(self.tasks)) // self.batch_size)
+        took = time.process_time() - began
+        found = []
+        for task in map(Task.parse, self.tests):
+            test = split_trajectories(task, "test", self.test, self.length, seed=self.seed, resolution=self.resolution)
+            step = partial(operator.predict, test.states[:, 0], test.coefficients, task.system)
+            found.append(errors_of(operator, task, test) | {"milliseconds": milliseconds_of(step, self.test)})
+        few = FewTrajectoriesRun(
+            self.task, "pre-trained" if self.steps else "scratch", "", self.trajectories, self.seed, self.tuning,
+            resolution=self.resolution, test=self.test, length=self.length,
+        )  # fmt: skip
+        tested = {f"each_{name}": [each[name] for each in found] for name in found[0]}
+        return {**few.of(operator), **tested, "pretraining_seconds": round(took, 1)}
 
 
 def silent(*tasks: Task) -> Operator:
     """An operator whose network says nothing, so that its predictions are the cheap steps that it would correct."""
-    operator = new_operator(tasks, recipe="step", width=1, modes=1, depth=1)
+    return _silenced(new_operator(tasks, recipe="step", width=1, modes=1, depth=1))
+
+
+def _silenced(operator: Operator) -> Operator:
     for each in operator.model.parameters():
         each.data.zero_()
     return operator
@@ -330,16 +368,23 @@ FEW: dict[str, dict[str, Any]] = {
     "paper": {"tasks": dict.fromkeys(UNSEEN, (2, 8, 32, 128)), "seeds": 5,
               "run": {"steps": 8000, "resolution": 64, "batch_size": 24, "learning_rates": (3e-4, 1e-3, 4e-3)}},
 }  # fmt: skip
+SHARED: dict[str, dict[str, Any]] = {
+    "smoke": {"tasks": SEEN[1:3], "seeds": 1,
+              "run": {"steps": 4, "test": 2, "length": 4, "batch_size": 4, "tuning": 1}},
+    "laptop": {"tasks": SEEN, "seeds": 1, "run": {"steps": 480}},
+    "gpu": {"tasks": SEEN, "seeds": 3, "run": {"steps": 8000, "resolution": 64, "tuning": 2000}},
+    "paper": {"tasks": SEEN, "seeds": 5, "run": {"steps": 40000, "resolution": 64, "tuning": 8000}},
+}  # fmt: skip
 """How much of the experiments to run, by budget."""
+NOTHING, FOR_ALL = "the cheap step alone", "one network for all"
+AS_MUCH, WHOLE = "one equation alone, as many states of it", "one equation alone, as many states in all"
+"""Names of `SharedRun`; all trainings take as many steps, on equal shares of each equation."""
+RENEWED = 960
 
 
 @experiment("rollout")
 def rollouts(budget: str = "laptop") -> list[CustomRun]:
-    """Roll-outs of the shipped operator on evolutions that it was trained on and on others; and the coarser solver.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Roll-outs of the shipped operator on evolutions that it was trained on and on others; and the coarser solver."""
     chosen = for_budget(ROLLOUTS, budget)
     runs: list[CustomRun] = [
         RolloutRun(task, parent, **chosen["run"] | (chosen["many"] if (task, parent) in MANY else {}))
@@ -354,9 +399,6 @@ def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
     """A few trajectories of evolutions unseen in pre-training: fine-tuned, and from random weights.
 
     Beside them stand the untouched operator, the cheap step alone, and the coarser solver.
-
-    Raises:
-        ValueError: on an unknown budget.
     """
     chosen = for_budget(FEW, budget)
     seeds = range(chosen["seeds"])
@@ -372,7 +414,18 @@ def evolution_transfer(budget: str = "laptop") -> list[CustomRun]:
     for task in chosen["tasks"]:
         few += [RolloutRun(task, parent, **same, seed=seed) for parent in (PARENT, "") for seed in seeds]
         few.append(CoarseSolverRun(task, **same, points=(16, 24, 32)))
-    return few
+    return [*few, *_shared_runs(**for_budget(SHARED, budget))]
+
+
+def _shared_runs(tasks: Sequence[str], seeds: int, run: dict[str, Any]) -> Iterator[CustomRun]:
+    for seed in range(seeds):
+        one = SharedRun(FOR_ALL, "+".join(tasks), **run, task=UNSEEN[0], tests=(*tasks, UNSEEN[0]), seed=seed)
+        yield from (replace(one, name=NOTHING, steps=0), one)
+        for task in tasks:
+            yield replace(one, name=AS_MUCH, tasks=task, batch_size=one.batch_size // len(tasks))
+            yield replace(one, name=WHOLE, tasks=task)
+    for task in tasks:
+        yield CoarseSolverRun(task, one.length, one.test, one.resolution, (16, 24, 32))
 
 
 FAR, NEAR, BROAD = (
@@ -398,11 +451,7 @@ TOLD: dict[str, dict[str, Any]] = {
 
 @experiment("told")
 def told(budget: str = "laptop") -> list[CustomRun]:
-    """Small pre-trainings that are told more or less, on narrower and broader families, asked for Navier-Stokes.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Small pre-trainings that are told more or less, on narrower and broader families, asked for Navier-Stokes."""
     settings: dict[str, dict[str, Any]]
     settings = {"smoke": {"steps": 2, "test": 2, "length": 2, "batch_size": 4}, "laptop": {},
                 "gpu": {"steps": 4000, "resolution": 64}, "paper": {"steps": 20000, "resolution": 64}}  # fmt: skip
@@ -426,34 +475,20 @@ def rollout_table(records: Sequence[dict]) -> str:
     rows = []
     for record in runs:
         errors = [percent(error) if error < 1e3 else "-" for error in record["errors"]]
-        rows.append(
-            [
-                record["task"],
-                start_of(record),
-                f"{record['count']}",
-                percent(record["single_step"]),
-                *errors,
-                *[""] * (len(shown) - len(errors)),
-                f"{record['correlated']:.0f}",
-                percent(record["finite"]),
-                percent(record["kept_spectrum"]),
-                f"{record['milliseconds']:.2g} ms",
-            ]
-        )
+        errors += [""] * (len(shown) - len(errors))
+        far = [f"{record['correlated']:.0f}", percent(record["finite"]), percent(record["kept_spectrum"])]
+        first = [record["task"], start_of(record), record["count"], percent(record["single_step"])]
+        rows.append([*first, *errors, *far, f"{record['milliseconds']:.2g} ms"])
     heads = ["task", "taken by", "roll-outs", "one step", *(f"after {number}" for number in shown)]
     return table([*heads, "steps correlated", "finite", "spectrum kept", "a step"], rows)
 
 
 def rollout_conclusion(records: Sequence[dict]) -> str:
     """Name the evolutions whose roll-outs stay finite and keep their spectrum in a share of `MOST`, and the others."""
-    verdicts = [
-        (
-            f"{record['task']}, {round(record['kept_spectrum'] * record['count'])} of {record['count']} roll-outs",
-            record["kept_spectrum"] >= MOST,
-        )
-        for record in select(records, kind="rollout")
-        if record["parent"]
-    ]
+    verdicts = []
+    for record in (record for record in select(records, kind="rollout") if record["parent"]):
+        kept, count = record["kept_spectrum"], record["count"]
+        verdicts.append((f"{record['task']}, {round(kept * count)} of {count} roll-outs", kept >= MOST))
     claim = f"the goal that {percent(MOST)} stay finite over {records[0]['steps']} steps and keep their spectrum"
     return "\n\n".join(verdict_sentences(verdicts, of=claim))
 
@@ -502,6 +537,10 @@ def _steps_taken(records: Sequence[dict]) -> list[dict[str, Any]]:
             most = max(each["trajectories"] for each in tuned)
             error = median(each["after_1"] for each in select(tuned, trajectories=most))
             found.append(took | {"taken by": f"fine-tuned on {most} trajectories", "error": error})
+    for record in select(records, kind="shared", name=FOR_ALL, seed=0):
+        seen = record["tests"][:-1]  # whose solver was timed beside it
+        steps = zip(seen, record["each_milliseconds"], record["each_after_1"], strict=False)
+        found += [{"task": of, "milliseconds": ms, "taken by": FOR_ALL, "error": error} for of, ms, error in steps]
     return found
 
 
@@ -542,6 +581,8 @@ def transfer_verdicts(records: Sequence[dict]) -> dict[str, list[tuple[str, bool
             {r["seed"]: r["mean_errors"][-1] for r in select(records, kind="rollout", task=task, parent=parent)}
             for parent in (PARENT, "")
         )
+        if not alone:  # it was trained on, and is measured beside the others
+            continue
         better = all(untouched[seed] < alone[seed] for seed in alone)
         found.append(("after all steps the untouched operator is ahead of the cheap step alone", better))
         few = select(records, kind="few_trajectories", task=task)
@@ -553,3 +594,39 @@ def transfer_verdicts(records: Sequence[dict]) -> dict[str, list[tuple[str, bool
             better = all(tuned[seed] < scratch[seed] for seed in tuned)
             found.append((f"{count} trajectories are worth more fine-tuned than from scratch", better))
     return said
+
+
+def shared_table(records: Sequence[dict], name: str = "after_10") -> str:
+    """Errors of what was trained on one evolution and on several, on each of them and on one that none has seen."""
+    shared = select(records, kind="shared")
+    (tests, tuned), rows = (shared[0][field] for field in ("tests", "trajectories")), []
+    for of, tasks in dict.fromkeys((record["name"], record["tasks"]) for record in shared):
+        own = select(shared, name=of, tasks=tasks)
+        cells = [spread([record[f"each_{name}"][i] for record in own]) for i in range(len(tests))]
+        rows.append([of.replace("one equation", tasks), *cells, spread([record[name] for record in own])])
+    after = {"single_step": "one step", "after_10": "after 10 steps"}[name]
+    return table([after, *tests, f"{tests[-1]}, tuned on {tuned} trajectories"], rows)
+
+
+def shared_verdicts(records: Sequence[dict]) -> str:
+    """Where one network for all is ahead after all steps, with every seed, of those for one evolution, and where not.
+
+    On the unseen one, which all of them meet, those are named by what they were trained on.
+    """
+    shared, rows = select(records, kind="shared"), []
+    *seen, unseen = shared[0]["tests"]
+
+    def errors(test: str, **which: Any) -> list[float]:
+        own = select(shared, **which)
+        return [r["each_after_10"][r["tests"].index(test)] if test else r["after_10"] for r in own]
+
+    for name in (AS_MUCH, WHOLE):
+        for words, test in (("what it was trained on", None), (unseen, unseen), (f"{unseen}, tuned", "")):
+            found: dict[str, list[str]] = {"ahead": [], "behind": [], "neither": []}
+            for task in seen:
+                on = task if test is None else test
+                pairs = zip(errors(on, name=FOR_ALL), errors(on, name=name, tasks=task), strict=True)
+                ahead = {ours < theirs for ours, theirs in pairs}
+                found["neither" if len(ahead) > 1 else "ahead" if ahead.pop() else "behind"].append(task)
+            rows.append([name, words, *map(", ".join, found.values())])
+    return table(["one network for all against", "on", "always ahead", "always behind", "neither"], rows)

@@ -28,10 +28,8 @@ from sciml_fm_core.physics.spectral import inverse_transform, relative_size, res
 from sciml_fm_core.physics.tasks import Task
 from sciml_fm_core.physics.trajectories import evolution
 from sciml_fm_core.study.analysis import select, spread, table
-from sciml_fm_core.study.custom import CustomRun
+from sciml_fm_core.study.custom import CustomRun, milliseconds_of, minimise
 from sciml_fm_core.study.registry import experiment, for_budget
-
-from .evolutions import milliseconds_of
 
 OBSERVED = 4
 """Frames before every forecast. Who is given fewer sees the last of them, so that all forecast the same frames."""
@@ -255,19 +253,16 @@ class ForecastRun(CustomRun):
             memory = self.method == "conv_lem"
             network = ConvLEM(self.width, self.kernel) if memory else FrameFNO(self.frames, self.width, self.modes)
         network, scale = network.to(states.device), states.std()
-        optimizer = torch.optim.Adam(network.parameters(), rate)
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
-        for step in range(self.steps):
+
+        def loss(step: int) -> Tensor:
             ahead, generator = 1 if step < self.steps // 2 else self.unrolled, stream(self.seed, "batch", step)
             rows = torch.randint(len(states), (self.batch_size, 1), generator=generator)
             first = torch.randint(OBSERVED, states.shape[1] - ahead + 1, (self.batch_size, 1), generator=generator)
             window = states[rows, first + torch.arange(-self.frames, ahead)] / scale
             observed, following = window.split([self.frames, ahead], dim=1)
-            optimizer.zero_grad()
-            relative_size(network(observed, ahead) - following, following).mean().backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            decay.step()
+            return relative_size(network(observed, ahead) - following, following).mean()
+
+        minimise(network, loss, self.steps, rate, clipped=1.0)
         return torch.no_grad()(lambda frames, steps: scale * network(frames / scale, steps))
 
 
@@ -290,11 +285,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 @experiment("forecasting")
 def forecasting(budget: str = "laptop") -> list[ForecastRun]:
-    """Forecasts from one frame and from four, of two evolutions whose coefficients nobody says, by every method.
-
-    Raises:
-        ValueError: on an unknown budget.
-    """
+    """Forecasts from one frame and from four, of two evolutions whose coefficients nobody says, by every method."""
     chosen = for_budget(BUDGETS, budget)
     tasks, settings = TASKS[: chosen["tasks"]], chosen["run"]
     given = [ForecastRun(task, **about, **settings) for task in tasks for about in GIVEN]

@@ -102,12 +102,13 @@ def at_wavevectors(multiplier: Tensor, wavevectors: Tensor) -> Tensor:
     [(2-1j), (2+1j)]
 
     Args:
-        multiplier: on the modes of a real transform, shape (n, n // 2 + 1).
+        multiplier: on the modes of a real transform, shape (n, n // 2 + 1), or one for each wavevector, (m, ...).
         wavevectors: integers below the Nyquist wavenumber, shape (m, 2).
     """
-    n, (kx, ky) = len(multiplier), wavevectors.unbind(-1)
+    n, (kx, ky) = multiplier.shape[-2], wavevectors.unbind(-1)
     mirrored = kx < 0
-    value = multiplier[torch.where(mirrored, -ky, ky) % n, kx.abs()].to(torch.complex128)
+    own = [torch.arange(multiplier.shape[0], device=multiplier.device)] * (multiplier.ndim - 2)
+    value = multiplier[(*own, torch.where(mirrored, -ky, ky) % n, kx.abs())].to(torch.complex128)
     return torch.where(mirrored, value.conj(), value)
 
 
@@ -182,7 +183,7 @@ def learned_symbol(
     found = []
     for part in modes.split(max(1, HELD_POINTS // (2 * n**2))):
         response = _response(operator, known, coefficients, part, source, n)
-        found.append(_projected(response, part))
+        found.append(projected(response, part))
     gain, leak = (torch.cat(column) for column in zip(*found, strict=True))
     return LearnedSymbol(modes, gain, at_wavevectors(multiplier, modes), leak)
 
@@ -202,14 +203,19 @@ def _check_wavevectors(wavevectors: Tensor, n: int, system: System) -> None:
         raise ValueError(f"wavevectors: {system.name} expects sources of zero mean, got (0, 0); leave that mode out")
 
 
+def real_waves(wavevectors: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of ``2 pi k . x`` for wavevectors (m, 2), each of shape (m, n, n), float64."""
+    points = 2 * torch.pi * torch.arange(n, dtype=torch.float64, device="cpu") / n
+    kx, ky = wavevectors.double()[..., None, None].unbind(1)
+    angle = kx * points + ky * points[:, None]
+    return angle.cos(), angle.sin()
+
+
 def _response(
     operator: Operator, system: System, coefficients: Tensor, wavevectors: Tensor, source: Tensor | None, n: int
 ) -> Tensor:
     """Responses to the modes, shape (m, n, n), complex128."""
-    points = 2 * torch.pi * torch.arange(n, dtype=torch.float64, device="cpu") / n
-    kx, ky = wavevectors.double()[..., None, None].unbind(1)
-    angle = kx * points + ky * points[:, None]
-    waves = torch.cat([angle.cos(), angle.sin()])
+    waves = torch.cat(real_waves(wavevectors, n))
 
     def predict(field: Tensor) -> Tensor:
         return operator.predict(field, coefficients, system)
@@ -228,12 +234,13 @@ def _response(
     return torch.complex(cosine, sine * wavevectors.any(dim=-1)[:, None, None])
 
 
-def _projected(response: Tensor, wavevectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Gain and leak of responses (m, n, n)."""
+def projected(response: Tensor, wavevectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Gain and leak of complex responses (m, n, n) to the modes of wavevectors (m, 2), which are whole numbers."""
     n = response.shape[-1]
-    amplitudes = torch.fft.fft2(response, norm="forward")
-    mode = torch.arange(len(response), device=response.device), wavevectors[:, 1] % n, wavevectors[:, 0] % n
-    gain = amplitudes[mode]
-    amplitudes[mode] = 0  # what is left is summed up by itself: as a difference, a small leak would be rounding
-    others = torch.linalg.vector_norm(amplitudes, dim=(-2, -1))
+    amplitudes, lines = torch.fft.fft2(response, norm="forward"), torch.arange(n, device=response.device)
+    kx, ky = (wavevectors % n)[..., None].unbind(1)
+    mode = (lines == ky)[:, :, None] & (lines == kx)[:, None]
+    gain = torch.where(mode, amplitudes, 0).sum((-2, -1))
+    # What is left is summed up by itself: as a difference, a small leak would be rounding.
+    others = torch.linalg.vector_norm(torch.where(mode, 0, amplitudes).abs(), dim=(-2, -1))
     return gain, others / torch.hypot(gain.abs(), others)

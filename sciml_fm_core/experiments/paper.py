@@ -7,7 +7,9 @@ that two figures share is the same run.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import update_wrapper
 from typing import Any
 
 from sciml_fm_core.physics.system import SYSTEMS
@@ -175,81 +177,84 @@ REPEATS = 3
 """Seeds of the points that the headline and its like are computed from."""
 
 
-@experiment("q1_downstream_data", table="")
-def downstream_data(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+Curves = Iterator[list[AdaptationRun]]
+
+
+def _curves(name: str) -> Callable[[Callable[[Budget], Curves]], Callable[..., list[AdaptationRun]]]:
+    """Decorator that registers the curves of a budget as an experiment, a function of the name of one; see `registry`.
+
+    Of runs that two curves share, one is kept.
+    """
+
+    def register(curves: Callable[[Budget], Curves]) -> Callable[..., list[AdaptationRun]]:
+        def runs(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+            return list(dict.fromkeys(run for curve in curves(find_budget(budget, name)) for run in curve))
+
+        return experiment(name, table="")(update_wrapper(runs, curves, assigned=("__doc__", "__name__")))
+
+    return register
+
+
+@_curves("q1_downstream_data")
+def downstream_data(chosen: Budget) -> Curves:
     """Question 1 (Figure 3): error against downstream examples at the medium shifts, by both recipes for SYS-1.
 
     `REPEATS` seeds of the specialists, but for the most examples.
     """
-    chosen = find_budget(budget, "q1_downstream_data")
     curves = (("poisson", "dimensionless"), ("poisson", "paper"), ("advection_diffusion", "dimensionless"))
-    runs = []
     for system, recipe in curves:
         parent, task = _parent(chosen, TRAINED_ON[system], recipe), PAPER_TASKS[system]["medium"]
         settings = replace(chosen, symmetries=False) if recipe == "paper" else chosen  # as it was published
         for seed in chosen.seeds[:REPEATS]:
             examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
-            runs += _curve(settings, parent, task, examples, seed=seed)
+            yield _curve(settings, parent, task, examples, seed=seed)
     for system in TRAINED_ON:
-        runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system]["medium"], chosen.other_examples)
-    return runs
+        yield _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system]["medium"], chosen.other_examples)
 
 
-@experiment("q2_model_size", table="")
-def model_size(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+@_curves("q2_model_size")
+def model_size(chosen: Budget) -> Curves:
     """Question 2 (Figure 4): the same for networks of several sizes, each pre-trained by the study in equal steps."""
-    chosen = find_budget(budget, "q2_model_size")
-    runs = []
     for system, tasks in TRAINED_ON.items():
         for size in chosen.sizes:
             parent = _pretraining(chosen, tasks, "dimensionless", size)
-            runs += _curve(chosen, parent, PAPER_TASKS[system]["medium"], chosen.other_examples)
-    return runs
+            yield _curve(chosen, parent, PAPER_TASKS[system]["medium"], chosen.other_examples)
 
 
-@experiment("q3_physics_shift", table="")
-def physics_shift(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+@_curves("q3_physics_shift")
+def physics_shift(chosen: Budget) -> Curves:
     """Question 3 (Figures 5, A.2, B.1): no, mild, medium and large shifts of SYS-1 and SYS-2."""
-    chosen = find_budget(budget, "q3_physics_shift")
-    runs = []
     for system, tasks in TRAINED_ON.items():
         for shift in ("none", "mild", "medium", "large"):
             examples = chosen.examples if shift == "medium" else chosen.other_examples
-            runs += _curve(chosen, _parent(chosen, tasks, "dimensionless"), PAPER_TASKS[system][shift], examples)
-            runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system][shift], (), STARTS[:1])
+            yield _curve(chosen, _parent(chosen, tasks, "dimensionless"), PAPER_TASKS[system][shift], examples)
+            yield _curve(chosen, _parent(chosen, MIXTURE, "symbol"), PAPER_TASKS[system][shift], (), STARTS[:1])
             if system == "poisson":
                 published = replace(chosen, symmetries=False)
-                runs += _curve(published, _parent(chosen, tasks, "paper"), PAPER_TASKS[system][shift], (), STARTS[:1])
-    return runs
+                yield _curve(published, _parent(chosen, tasks, "paper"), PAPER_TASKS[system][shift], (), STARTS[:1])
 
 
-@experiment("q4_mixed_operators", table="")
-def mixed_operators(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+@_curves("q4_mixed_operators")
+def mixed_operators(chosen: Budget) -> Curves:
     """Question 4 (Figures 6, B.2): one operator pre-trained on all three systems against the three specialists.
 
     Inside the pre-training ranges (shift "none") and outside them ("medium").
     """
-    chosen = find_budget(budget, "q4_mixed_operators")
-    runs = []
     for tasks in (SYS_1, SYS_2, SYS_3):
         for shift in ("none", "medium"):
             task = PAPER_TASKS[Task.parse(tasks).system.name][shift]
-            runs += _curve(chosen, _parent(chosen, tasks, "dimensionless"), task, chosen.few_examples)
-            runs += _curve(chosen, _parent(chosen, MIXTURE, "dimensionless"), task, chosen.few_examples, STARTS[:1])
-            runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, (), STARTS[:1])
-    return runs
+            yield _curve(chosen, _parent(chosen, tasks, "dimensionless"), task, chosen.few_examples)
+            yield _curve(chosen, _parent(chosen, MIXTURE, "dimensionless"), task, chosen.few_examples, STARTS[:1])
+            yield _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, (), STARTS[:1])
 
 
-@experiment("seeds", table="")
-def seeds(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+@_curves("seeds")
+def seeds(chosen: Budget) -> Curves:
     """Figure B.3: the medium shifts with several draws of the downstream examples, shuffles and random weights."""
-    chosen = find_budget(budget, "seeds")
-    runs = []
     for system, tasks in TRAINED_ON.items():
         parent, task = _parent(chosen, tasks, "dimensionless"), PAPER_TASKS[system]["medium"]
         for seed in chosen.seeds:
-            runs += _curve(chosen, parent, task, chosen.few_examples, seed=seed)
-    return runs
+            yield _curve(chosen, parent, task, chosen.few_examples, seed=seed)
 
 
 PRINTED = {"SYS-1(5,10)": {"fine-tuned": (64, 0.01), "from scratch": (8000, 0.01)}}
@@ -259,8 +264,8 @@ PATIENCE = 4
 """How many times longer the headline trains from scratch beside its equal steps."""
 
 
-@experiment("headline", table="")
-def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+@_curves("headline")
+def headline(chosen: Budget) -> Curves:
     """Labelled examples against error on SYS-1(5,10): what each of our changes to few-shot training is worth.
 
     Both recipes fine-tuned without the symmetries of the square, then ours with them, and its twin from scratch, with
@@ -268,43 +273,38 @@ def headline(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     it gains more from further steps, so that what is saved depends on them. The mixture conditioned on the symbol has
     no labels of this task at all.
     """
-    chosen = find_budget(budget, "headline")
     task = PAPER_TASKS["poisson"]["medium"]
-    runs = _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, (), STARTS[:1])
+    yield _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, (), STARTS[:1])
     for recipe in ("paper", "dimensionless"):
         parent = _parent(chosen, SYS_1, recipe)
-        runs += _curve(replace(chosen, symmetries=False), parent, task, chosen.examples, STARTS[:1])
+        yield _curve(replace(chosen, symmetries=False), parent, task, chosen.examples, STARTS[:1])
     parent, chosen = _parent(chosen, SYS_1, "dimensionless"), replace(chosen, symmetries=True)
     longer = replace(chosen, steps=tuple((most, PATIENCE * steps) for most, steps in chosen.steps))
     patient = [count for count in chosen.examples if min(chosen.few_examples) < count <= max(chosen.other_examples)]
     for seed in chosen.seeds[:REPEATS]:
         examples = chosen.examples if seed == chosen.seeds[0] else chosen.other_examples
-        runs += _curve(chosen, parent, task, examples, seed=seed)
-        runs += _curve(longer, parent, task, patient, STARTS[1:], seed)[1:]
-    return list(dict.fromkeys(runs))
+        yield _curve(chosen, parent, task, examples, seed=seed)
+        yield _curve(longer, parent, task, patient, STARTS[1:], seed)[1:]
 
 
-@experiment("architectures", table="")
-def architectures(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+@_curves("architectures")
+def architectures(chosen: Budget) -> Curves:
     """Networks of other architectures, pre-trained on SYS-1(1,5) for equal time, at the medium shift."""
-    chosen = find_budget(budget, "architectures")
-    runs = []
     steps_of = chosen.architecture_steps or tuple((name, chosen.pretraining_steps) for name in ARCHITECTURES)
     for architecture, steps in steps_of:
         parent = PretrainingRun(
             SYS_1, steps=steps, batch_size=chosen.pretraining_batch, resolution=chosen.resolution,
             size=_size(chosen), architecture=architecture,
         )  # fmt: skip
-        runs += _curve(chosen, parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
-    return runs
+        yield _curve(chosen, parent, PAPER_TASKS["poisson"]["medium"], chosen.other_examples)
 
 
 LONGER = 3
 """How many times longer the operator that meets SYS-3 is pre-trained, beside its equal steps."""
 
 
-@experiment("unseen", table="")
-def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
+@_curves("unseen")
+def unseen(chosen: Budget) -> Curves:
     """Equations that the pre-training never saw: each of the paper's held out in turn, and those of `UNSEEN`.
 
     An operator of the paper's other two systems meets the third, in its pre-training range. By the recipe that is told
@@ -313,8 +313,7 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
     compositions has `REPEATS` seeds of the examples, the others one. The mixture of all three meets the equations
     beside them.
     """
-    chosen = find_budget(budget, "unseen")
-    runs, systems = [], (SYS_1, SYS_2, SYS_3)
+    systems = (SYS_1, SYS_2, SYS_3)
     for held_out in systems:
         others = " + ".join(tasks for tasks in systems if tasks != held_out)
         for recipe in ("symbol-composed", "symbol", "dimensionless"):
@@ -323,13 +322,12 @@ def unseen(budget: str | Budget = "laptop") -> list[AdaptationRun]:
                 resolution=chosen.resolution[:1], inputs_for=held_out if recipe == "dimensionless" else "",
             )  # fmt: skip
             for seed in chosen.seeds[: REPEATS if recipe == "symbol-composed" else 1]:
-                runs += _curve(chosen, parent, held_out, chosen.few_examples, seed=seed)
+                yield _curve(chosen, parent, held_out, chosen.few_examples, seed=seed)
                 if (held_out, recipe) == (SYS_3, "symbol-composed"):
                     longer = replace(parent, steps=LONGER * parent.steps)
-                    runs += _curve(chosen, longer, held_out, chosen.few_examples, STARTS[:1], seed)
+                    yield _curve(chosen, longer, held_out, chosen.few_examples, STARTS[:1], seed)
     for task in UNSEEN:
-        runs += _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, chosen.few_examples)
-    return runs
+        yield _curve(chosen, _parent(chosen, MIXTURE, "symbol"), task, chosen.few_examples)
 
 
 def find_budget(budget: str | Budget, experiment: str) -> Budget:

@@ -118,7 +118,10 @@ class EquationRun(CustomRun):
             operator = new_operator([task], recipe=self.recipe, size=self.size, seed=self.seed, device=device)
         n = self.resolution[-1][1]
         ((system, held_out),) = validation_sets([task], self.validation, resolution=n, device=device)
-        batches = _batches(self, task, device)
+        options: dict[str, Any] = {"resolution": dict(self.resolution), "seed": self.seed, "device": device}
+        batches: Batches = FreshBatches([task], self.batch_size, **options)
+        if self.easiest:
+            batches = CurriculumBatches(Task.parse(self.easiest), task, self.batch_size, **options)
         if self.loss in LABEL_FREE:
             batches, held_out = WithoutSolutions(batches), held_out.without_solution()
         every = max(1, self.steps // 15)
@@ -140,13 +143,6 @@ class EquationRun(CustomRun):
             "seconds": round(history.seconds, 2),
             "cpu_seconds": round(computing, 2),
         }
-
-
-def _batches(run: EquationRun, task: Task, device: str) -> Batches:
-    options: dict[str, Any] = {"resolution": dict(run.resolution), "seed": run.seed, "device": device}
-    if run.easiest:
-        return CurriculumBatches(Task.parse(run.easiest), task, run.batch_size, **options)
-    return FreshBatches([task], run.batch_size, **options)
 
 
 @experiment("physics_loss")

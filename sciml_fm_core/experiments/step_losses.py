@@ -25,10 +25,8 @@ from sciml_fm_core.physics.spectral import inverse_transform, relative_size, tra
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.trajectories import evolution
 from sciml_fm_core.study.analysis import percent, select, spread, table
-from sciml_fm_core.study.custom import CustomRun
+from sciml_fm_core.study.custom import CustomRun, milliseconds_of, minimise
 from sciml_fm_core.study.registry import experiment, for_budget
-
-from .evolutions import milliseconds_of
 
 STAGES = 4
 """Parts of a curriculum: the dial is 1/4, 2/4, 3/4 of the last one, then that."""
@@ -151,20 +149,14 @@ class StepLossRun(CustomRun):
             asked = equation_of(self.equation, at)[1]
             return residuals(system, asked, torch.cat([states[:, None], found], dim=1), matrix)
 
-        optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
-        computing = time.process_time()
-        for step in range(self.steps):
+        def loss(step: int) -> Tensor:
             rows = torch.randint(self.states, (self.batch_size,), generator=stream(self.seed, "batch", step))
-            at = self.dial
-            if self.loss == "curriculum":
-                at *= (1 + STAGES * step // self.steps) / STAGES
+            at = self.dial * ((1 + STAGES * step // self.steps) / STAGES if self.loss == "curriculum" else 1)
             found = predict(train[rows])
-            wrong = left(train[rows], found, at) if labels is None else found - labels[rows]
-            optimizer.zero_grad()
-            wrong.square().mean().backward()
-            optimizer.step()
-            decay.step()
+            return (left(train[rows], found, at) if labels is None else found - labels[rows]).square().mean()
+
+        computing = time.process_time()
+        minimise(network, loss, self.steps, self.learning_rate)
         computing = time.process_time() - computing
         with torch.no_grad():
             found = predict(test)
@@ -227,14 +219,7 @@ def step_losses_table(records: Sequence[dict]) -> str:
         for dial in sorted({record["dial"] for record in select(records, equation=equation)}):
             runs = {loss: select(records, equation=equation, dial=dial, loss=loss) for loss in LOSSES}
             best = min((run for own in runs.values() for run in own), key=lambda run: run["error"])
-            rows.append(
-                [
-                    equation,
-                    f"{dial:g}",
-                    *(spread([run["error"] for run in own]) for own in runs.values()),
-                    f"{best['milliseconds']:.2g} ms",
-                    f"{best['solver_milliseconds']:.2g} ms for {percent(best['solver_error'])}",
-                ]
-            )
-    heads = ["equation", "dial", *LOSSES.values(), "network", "solver at the lowest error"]
-    return table(heads, rows)
+            errors = (spread([run["error"] for run in own]) for own in runs.values())
+            solver = f"{best['solver_milliseconds']:.2g} ms for {percent(best['solver_error'])}"
+            rows.append([equation, f"{dial:g}", *errors, f"{best['milliseconds']:.2g} ms", solver])
+    return table(["equation", "dial", *LOSSES.values(), "network", "solver at the lowest error"], rows)

@@ -184,6 +184,8 @@ class RealParts(fx.Interpreter):
                 return _OF_REAL[name](*args, **kwargs)
             if name in _WITH_NUMBERS:
                 args, kwargs, target = *self._in_double(args, kwargs), target.overloadpacket
+                if "alpha" in kwargs:
+                    args = args[0], args[1] * kwargs.pop("alpha")
             found = super().call_function(target, args, kwargs)
             return Pair(found, torch.zeros_like(found)) if makes_complex else found
         if name.endswith("_like") and kwargs.get("dtype") is not None and not makes_complex:  # a mask, say

@@ -8,11 +8,14 @@ that the preconditioner was applied, so it is the cost of its solution in solves
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+Iterate = tuple[Tensor, ...]
+"""An iterate x, its residual ``b - A x``, and what the next iteration takes besides."""
 Progress = Callable[[int, int], object]
 """Called with the number of examples that are solved and the number of all; what it returns is not used."""
 
@@ -83,22 +86,17 @@ def conjugate_gradients(
         NotConverged: if an example does not reach it.
     """
     state = _State(source, operator, start, tolerance)
-    z = operator.precondition(state.residual)
-    p, rz = z, _dot(state.residual, z)
-    operator, p, rz = state.drop_converged(operator, p, rz)
-    for iteration in range(1, limit + 1):
-        if state.is_empty:
-            break
-        q = operator.apply(p)
-        curvature = _dot(p, q)
-        state.step(_over(rz, curvature), p, q, iteration)
-        operator, p, rz = state.drop_converged(operator, p, rz)
-        if state.is_empty:
-            break
-        z = operator.precondition(state.residual)
-        before, rz = rz, _dot(state.residual, z)
-        p = torch.addcmul(z, p, _like(_over(rz, before), p))
-    return state.result()
+    p, rz = torch.zeros_like(source), torch.zeros_like(state.size)
+    return state.iterate(conjugate_gradient, operator, limit, p, rz)
+
+
+def conjugate_gradient(operator: LinearOperator, x: Tensor, residual: Tensor, p: Tensor, rz: Tensor) -> Iterate:
+    """One iteration: x, its residual, and the direction p with its product of r and z, both 0 at first."""
+    z = operator.precondition(residual)
+    before, rz = rz, _dot(residual, z)
+    p = torch.addcmul(z, p, _like(_over(rz, before), p))
+    q = operator.apply(p)
+    return *_along(x, residual, _over(rz, _dot(p, q)), p, q), p, rz
 
 
 def conjugate_residuals(
@@ -124,27 +122,29 @@ def conjugate_residuals(
         NotConverged: if an example does not reach the tolerance.
     """
     state = _State(source, operator, start, tolerance)
-    directions = images = source.new_empty(len(source), 0, *source.shape[1:])
-    operator, directions, images = state.drop_converged(operator, directions, images)
-    for iteration in range(1, limit + 1):
-        if state.is_empty:
-            break
-        p = operator.precondition(state.residual)
-        q = operator.apply(p)
-        if images.shape[1]:
-            share = torch.linalg.vecdot(images.flatten(2), q.flatten(1)[:, None])[:, None]
-            q = q - (share @ images.flatten(2)).view(q.shape)
-            p = p - (share @ directions.flatten(2)).view(p.shape)
-        length = _dot(q, q).sqrt()
-        p, q = (
-            p * _like(_over(torch.ones_like(length), length), p),
-            q * _like(_over(torch.ones_like(length), length), q),
-        )
-        state.step(_dot(state.residual, q), p, q, iteration)
-        directions = torch.cat([directions[:, -(memory - 1) :], p[:, None]], dim=1)
-        images = torch.cat([images[:, -(memory - 1) :], q[:, None]], dim=1)
-        operator, directions, images = state.drop_converged(operator, directions, images)
-    return state.result()
+    none = source.new_empty(len(source), 0, *source.shape[1:])
+    return state.iterate(partial(conjugate_residual, memory=memory), operator, limit, none, none)
+
+
+def conjugate_residual(
+    operator: LinearOperator, x: Tensor, residual: Tensor, directions: Tensor, images: Tensor, *, memory: int
+) -> Iterate:
+    """One iteration: x, its residual, and the directions so far with their images, shape (batch, count, ...)."""
+    p = operator.precondition(residual)
+    q = operator.apply(p)
+    if images.shape[1]:
+        share = torch.linalg.vecdot(images.flatten(2), q.flatten(1)[:, None])[:, None]
+        q = q - (share @ images.flatten(2)).view(q.shape)
+        p = p - (share @ directions.flatten(2)).view(p.shape)
+    length = _dot(q, q).sqrt()
+    p, q = (each * _like(_over(torch.ones_like(length), length), each) for each in (p, q))
+    kept = (torch.cat([old[:, -(memory - 1) :], new[:, None]], dim=1) for old, new in ((directions, p), (images, q)))
+    return *_along(x, residual, _dot(residual, q), p, q), *kept
+
+
+def _along(x: Tensor, residual: Tensor, length: Tensor, direction: Tensor, image: Tensor) -> Iterate:
+    """Go along a direction, whose image under A is known."""
+    return torch.addcmul(x, direction, _like(length, direction)), torch.addcmul(residual, image, _like(-length, image))
 
 
 class _State:
@@ -171,12 +171,17 @@ class _State:
         length = _dot(self.residual, self.residual).sqrt()
         self.relative[self.active] = torch.where(size > 0, length / torch.where(size > 0, size, 1), length)
 
-    def step(self, length: Tensor, direction: Tensor, image: Tensor, iteration: int) -> None:
-        """Go along a direction, whose image under A is known."""
-        self.x = torch.addcmul(self.x, direction, _like(length, direction))
-        self.residual = torch.addcmul(self.residual, image, _like(-length, image))
-        self.iterations[self.active] = iteration
-        self._measure()
+    def iterate(self, advance: Callable[..., Iterate], operator: LinearOperator, limit: int, *memory: Tensor) -> Solved:
+        """Advance the active examples until there are none, with what an iteration takes of the one before."""
+        operator, *kept = self.drop_converged(operator, *memory)
+        for iteration in range(1, limit + 1):
+            if self.is_empty:
+                break
+            self.x, self.residual, *kept = advance(operator, self.x, self.residual, *kept)
+            self.iterations[self.active] = iteration
+            self._measure()
+            operator, *kept = self.drop_converged(operator, *kept)
+        return self.result()
 
     def drop_converged(self, operator: LinearOperator, *tensors: Tensor) -> tuple:
         """Leave converged examples out of the active ones, the operator and these tensors."""

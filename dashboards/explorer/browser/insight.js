@@ -134,7 +134,7 @@ class Insight {
       const nearest = (values, value) => values.reduce((best, other, i) => Math.abs(other - value) < Math.abs(values[best] - value) ? i : best, 0)
       draw('rect', svg, {x: left(nearest(dial.values, at.dial)), y: top(nearest(across.values, at.across)), width: w, height: h, class: 'here'})
       dial.values.forEach((value, i) => { if (i % 4 === 0) tick(svg, left(i) + w / 2, size.height - 1.75 * size.em, number(Number(value.toPrecision(2)))) })
-      across.values.forEach((value, j) => { if (j % 3 === 0) tick(svg, size.left - 4, top(j) + h / 2 + 0.35 * size.em, name(value), 'end') })
+      across.values.forEach((value, j) => { if (across.title && j % 3 === 0) tick(svg, size.left - 4, top(j) + h / 2 + 0.35 * size.em, name(value), 'end') })
       tick(svg, (size.left + size.width) / 2, size.height - 4, dial.title)
       draw('text', svg, {transform: `translate(${size.em} ${size.height / 2 - 10}) rotate(-90)`, class: 'tick', 'text-anchor': 'middle'}, across.title)
     }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from safetensors.torch import load_file
 
 from explorer import text
 from explorer.bundles import Bundle, find_bundles, pretraining_range
-from explorer.compute import compute, frame_message, is_drawn_as_gaussians, make_source
+from explorer.compute import Query, compute, frame_message, is_drawn_as_gaussians, make_source, painted_fields
 from explorer.error_curves import along, mean_at, mean_errors, sweep_amplitudes
 from explorer.films import Film
-from explorer.insight import examples_curve
+from explorer.insight import ATLAS_SHAPE, MAX_WAVENUMBER, atlas, examples_curve, tried_among
 from explorer.lesson_card import LessonCard
 from explorer.lessons import find_lessons
 from explorer.link import query_of, result_name
@@ -32,21 +33,23 @@ from explorer.state import ExploreState, midpoint, opening_dial
 from sciml_fm_core._version import __version__
 from sciml_fm_core.data.splits import stream
 from sciml_fm_core.evaluation.rollouts import CORRELATED
+from sciml_fm_core.experiments.learned_symbol import half_plane
 from sciml_fm_core.files import atomic_path
 from sciml_fm_core.models.export import export_function
-from sciml_fm_core.models.operator import Operator, read_header, shipped_adaptations
+from sciml_fm_core.models.operator import Operator, read_header, shipped_adaptations, shipped_operators
 from sciml_fm_core.models.packed import unzipped
 from sciml_fm_core.models.steps import steps_alike
 from sciml_fm_core.physics.evolution import Evolution
 from sciml_fm_core.physics.sources import PRESETS, draw_amplitudes
 from sciml_fm_core.physics.spectral_system import SpectralSystem
 from sciml_fm_core.physics.system import SYSTEMS, System
+from sciml_fm_core.physics.variable_system import VariableSystem
 
 from . import graphs
 from .runtime import copy_runtime
 
 HERE = Path(__file__).parent
-PAGES = ("index.html", "feeder.js", "worker.js", "glue.js")
+PAGES = ("index.html", "feeder.js", "files.js", "worker.js", "glue.js")
 PARTS = ("runtime", "graphs", "weights", "frames", "sources")
 """Folders that the site is made of, besides files at its top."""
 MOVING, RESTING = 64, 128
@@ -58,7 +61,11 @@ SIZES = 2
 LEFT_OUT = ("mixed", "sys-1-symbol")
 """Operators that the page has no room for."""
 STATES = range(6)
-"""Seeds of the initial states of evolutions, which are not Gaussians, and are here as they are."""
+"""Seeds of initial states of evolutions, which are here as they are; of coefficients that are fields the first four."""
+TOLERANCES = 1e-5, 1e-8
+"""Relative residual to which a solver iterates while the dial moves, and at rest, as `VariableSystem.solved` does."""
+ITERATIONS = 1000
+"""Iterations after which it gives up."""
 STEPPING = "step"
 """Normalisation of the operators that take the steps of evolutions here."""
 LARGEST_DIFFERENCE = 1e-4
@@ -91,7 +98,7 @@ def write_site(
     chosen = [SYSTEMS[name] for name in systems or SYSTEMS if systems or is_offered(SYSTEMS[name])]
     if bad := [each.name for each in chosen if not is_computed(each)]:
         raise ValueError(
-            f"site: expected systems that a symbol or ETDRK4 solves, and that operators are shipped for, got "
+            f"site: expected systems that a symbol, ETDRK4 or a Krylov method solves, got "
             f"{', '.join(bad)}; leave them out"
         )
     earlier = (folder / "page.json.gz").is_file()  # else what is there is somebody's own
@@ -106,8 +113,9 @@ def write_site(
 
 
 def is_computed(system: System) -> bool:
-    """Whether a browser can solve it: by its symbol, or step by step by that and ETDRK4."""
-    return steps_alike(system) if isinstance(system, Evolution) else is_drawn_as_gaussians(system)
+    """Whether a browser can solve it: by its symbol, step by step by that and ETDRK4, or by a Krylov method."""
+    fields = isinstance(system, VariableSystem)
+    return steps_alike(system) if isinstance(system, Evolution) else fields or is_drawn_as_gaussians(system)
 
 
 def is_offered(system: System) -> bool:
@@ -136,7 +144,7 @@ class Site:
         self.state = ExploreState(shipped, shared_operator, kept=kept)
         self.operators: dict[str, Operator] = {}
         self.networks: dict[str, str] = {}  # graph by what it is made of
-        self.page: dict[str, Any] = {"weights": {}, "networks": {}, "systems": {}, "curves": {}}
+        self.page: dict[str, Any] = {"weights": {}, "networks": {}, "systems": {}, "curves": {}, "atlas": {}}
 
     def write(self) -> None:
         """Write all files."""
@@ -149,6 +157,18 @@ class Site:
             self.graph(f"random-{n}", graphs.random_source(n), {"amplitudes": amplitudes}, graphs.SOURCES)
             rows = amplitudes[:, 0, :3].double()
             self.graph(f"drawn-{n}", graphs.drawn_source(n), {"rows": rows}, graphs.SOURCES)
+            if any(map(painted_fields, self.systems)):
+                self.graph(f"painted-{n}", graphs.painted_field(n), {"rows": rows}, ["field"])
+        every = half_plane(MAX_WAVENUMBER)
+        few, fields = every[:EXAMPLES].double(), torch.randn(EXAMPLES, RESTING, RESTING)
+        self.graph("waves", graphs.waves(MOVING), {"wavevectors": few}, graphs.WAVES)
+        waves = graphs.waves(MOVING)({}, few)
+        given = dict(zip(graphs.WAVES, waves, strict=True)) | {"wavevectors": few, "exact": few + 0.5}
+        self.graph("projection", graphs.projection, given, graphs.PROJECTED)
+        self.graph("energy", graphs.energy, {"fields": fields}, ["energy"])
+        self.page["spectrum"] = {
+            "last": MAX_WAVENUMBER, "waves": every.tolist(), "tried": tried_among(every).tolist(),
+        }  # fmt: skip
         if any(isinstance(system, Evolution) for system in self.systems):
             states = torch.randn(2, EXAMPLES, MOVING, MOVING, generator=torch.Generator().manual_seed(0)).unbind()
             given = dict(zip(("prediction", "solution"), states, strict=True))
@@ -161,7 +181,7 @@ class Site:
             for sparsity in SPARSITIES
         ]
         amplitudes.append(sweep_amplitudes(self.systems[0], stream(0, "explore", "sweep"))[0])
-        self.binary("amplitudes", torch.cat(amplitudes).numpy().astype("<f4").tobytes())
+        self.binary("amplitudes", by_bytes(torch.cat(amplitudes)))
         self.state.choose_system(self.systems[0].name)
         parameters = {name: Stage.param[name].default for name in ("style", "colours", "scales", "texts")}
         message = setup_message(self.state)
@@ -206,6 +226,8 @@ class Site:
         state.choose_system(system.name)
         if isinstance(system, Evolution):
             self.add_solver_in_time(system)
+        elif isinstance(system, VariableSystem):
+            self.add_iterations(system)
         else:
             self.add_solver(system)
         message = setup_message(state)
@@ -229,16 +251,24 @@ class Site:
         if isinstance(system, Evolution):
             header, arrays = Film(replace(state.query(), resolution=MOVING)).message()
             entry["time"], entry["substeps"] = graphs.timing(system)
-            entry["needed"], entry["seeds"] = graphs.taken(system), [*STATES]
-            queries = [replace(state.query(), seed=seed, resolution=MOVING) for seed in STATES]
-            states = torch.stack([make_source(query) for query in queries])
-            self.binary(f"sources/{system.name}", states.numpy().astype("<f4").tobytes())
+            entry["needed"] = graphs.taken(system)
+            self.states(entry, replace(state.query(), resolution=MOVING), STATES)
         else:
             chosen = entry["models"][state.bundle_name]["operators"]["zero_shot"]
             mean = mean_at(state.dial, self.page["curves"][system.name][chosen])
             header, arrays = frame_message(compute(replace(state.query(), resolution=RESTING)), mean)
-            entry["sweep"] = sweep_amplitudes(system, stream(0, "explore", "sweep"))[1].flatten().tolist()
+            if isinstance(system, VariableSystem):
+                entry |= {"fields": system.inputs, "iterations": ITERATIONS, "tolerances": TOLERANCES}
+                self.states(entry, replace(state.query(), dial=system.dialled.high, resolution=RESTING), STATES[:4])
+            else:
+                entry["sweep"] = sweep_amplitudes(system, stream(0, "explore", "sweep"))[1].flatten().tolist()
         self.binary(f"frames/{system.name}", pack({"kind": "frame", **header}, arrays))
+
+    def states(self, entry: dict[str, Any], query: Query, seeds: Sequence[int]) -> None:
+        """Write what is random and is not drawn in the browser, for each of the seeds."""
+        states = torch.stack([make_source(replace(query, seed=seed)) for seed in seeds])
+        entry["seeds"] = [*seeds]
+        self.binary(f"sources/{query.system.name}", by_bytes(states))
 
     def model_for(self, system: System) -> str:
         """The model that a system opens with."""
@@ -256,7 +286,7 @@ class Site:
         parameters = parameters.expand(EXAMPLES, -1)
         low, high = pretraining_range(system)
         dial = torch.linspace(low, high, EXAMPLES, dtype=torch.float64)
-        if isinstance(system, Evolution):
+        if not is_drawn_as_gaussians(system):
             return system.draw(dial, parameters, (n, n), stream(0, "explore")).float(), dial, parameters
         amplitudes = draw_amplitudes(torch.full((EXAMPLES,), 0.5), stream(0, "explore"))
         return graphs.random_source(n)({}, amplitudes)[system.zero_mean], dial, parameters
@@ -271,8 +301,32 @@ class Site:
                 "prediction": 1.1 * solution + 1e-3, "solution": solution, "source": given[-1]["source"],
                 "coefficients": coefficients,
             })  # fmt: skip
+        waves = half_plane(MAX_WAVENUMBER)[:EXAMPLES].double()
+        asked = {"wavevectors": waves, "coefficients": coefficients}
+        self.graph(f"answers-{system.name}", graphs.exact_answers(system), asked, ["exact", "strong"])
         self.graph(f"solve-{system.name}", solve, given, graphs.SOLVED)
         self.graph(f"measure-{system.name}", graphs.measure(system), measured, graphs.MEASURED)
+
+    def add_iterations(self, system: VariableSystem) -> None:
+        """Write what solves a system whose coefficients are fields, iteration by iteration, and what measures it."""
+        first, iterated, own = graphs.first_iterate(system), graphs.iterated(system), slice(len(graphs.ITERATED) - 1)
+        before = [f"{name}_before" for name in graphs.ITERATED[own]]
+        fields, begun, kept, measured = [], [], [], []
+        for n in dict.fromkeys((*TRACED, MOVING, RESTING)):
+            source, dial, _ = self.examples(system, n)
+            fields.append(dict(zip(system.inputs, source.unbind(1), strict=True)) | {"dial": dial})
+            begun.append({"source": source})
+            found = iterated({}, source, *first({}, source)[own])[own]
+            kept.append({"source": source} | dict(zip(before, found, strict=True)))
+            solution = system.solve(source, source.new_empty(len(source), 0))
+            measured.append({"prediction": 1.1 * solution + 1e-3, "solution": solution, "source": source})
+        shown = ["fields", *(f"{name}_shown" for name in system.inputs[:-1])]
+        self.graph(f"varied-{system.name}", graphs.varied(system), fields, shown)
+        self.graph(f"first-{system.name}", first, begun, graphs.ITERATED)
+        self.graph(f"iterated-{system.name}", iterated, kept, graphs.ITERATED)
+        ends = [{"source": each["source"], "iterate": each["iterate_before"]} for each in kept]
+        self.graph(f"last-{system.name}", graphs.last_iterate, ends, graphs.SOLVED[1:])
+        self.graph(f"measure-{system.name}", graphs.measure_fields(system), measured, graphs.MEASURED)
 
     def add_solver_in_time(self, system: Evolution) -> None:
         """Write what solves an evolution, step by step."""
@@ -308,7 +362,9 @@ class Site:
             "history": bundle.history_on(system),
             "examples": examples_curve(state),
         }
+        operators: dict[str, Callable[[], Operator] | None] = {name: state.loader()}
         for number, result in enumerate(result for _, result in results):
+            operators |= {adapted: result.operators[kind] for kind, adapted in result.names.items()}
             for kind, adapted in result.names.items():
                 self.weights(system, adapted, result.operators[kind]())
             entry["results"][str(number)] = {
@@ -317,7 +373,17 @@ class Site:
                 "window": (result.settings.task.low, result.settings.task.high),
                 "given": result.settings.given,
             }
+        self.add_atlas(replace(state.query(), operators=operators))
         return entry
+
+    def add_atlas(self, query: Query) -> None:
+        """Measure the atlas of operators, called by their names, where all that it does not vary is as it opens."""
+        self.tell(f"atlas of {', '.join(query.operators)} for {query.system.name}")
+        found = atlas(query, Event(), lambda _: None, shape=ATLAS_SHAPE)
+        for errors in found["errors"].values():
+            for row in errors:
+                row[:] = [None if each is None else float(f"{each:.3g}") for each in row]
+        self.page["atlas"].setdefault(query.system.name, found)["errors"] |= found["errors"]
 
     def weights(self, system: System, name: str, operator: Operator) -> None:
         """Write the weights of an operator, once; its graph for a system, once for all of its kind; and its curve."""
@@ -328,8 +394,9 @@ class Site:
             grids = (MOVING,) if isinstance(system, Evolution) else dict.fromkeys((*TRACED, MOVING, RESTING))
             given = []
             for source, dial, parameters in (self.examples(system, n) for n in grids):
-                coefficients = system.coefficients(dial, source.double(), parameters).float()
-                given.append({"source": source, "coefficients": coefficients})
+                given.append({"source": source})
+                if system.coefficient_names:
+                    given[-1]["coefficients"] = system.coefficients(dial, source.double(), parameters).float()
             self.graph(self.networks[form], function, given, ["prediction"], weights)
         self.page["networks"].setdefault(system.name, {})[name] = self.networks[form]
         if name not in self.page["weights"]:
@@ -338,7 +405,7 @@ class Site:
         curve = self.page["curves"].setdefault(system.name, {})
         if name not in curve:
             self.tell(f"curve of {name} for {system.name}")
-            values = along(system)
+            values = system.dialled.values() if isinstance(system, VariableSystem) else along(system)
             (errors,) = mean_errors([operator], values, system)
             pairs = zip(values, errors, strict=True)
             curve[name] = [(value, float(f"{error:.4g}")) for value, error in pairs if math.isfinite(error)]
@@ -373,13 +440,24 @@ class Site:
         return found
 
 
+def by_bytes(values: torch.Tensor, kind: str = "<f4") -> bytes:
+    """The first bytes of all numbers, then the second ones, and so on: so they are smaller when compressed.
+
+    >>> by_bytes(torch.tensor([1, 2]), "<i2")
+    b'\\x01\\x02\\x00\\x00'
+    """
+    numbers = values.numpy().astype(kind).ravel()
+    return numbers.view("u1").reshape(len(numbers), -1).T.tobytes()
+
+
 def stored(name: str, weights: dict[str, torch.Tensor]) -> tuple[bytes, dict[str, Any]]:
     """Weights as bytes, one after another, and how they are to be read.
 
-    Each is float32, or float16 where that holds it exactly; or, of an operator whose bundle is packed, the float32
-    largest number of each block and shares of it in int8, of what the weight differs by from that of the ``parent``.
+    Each is float32, or float16 where that holds it exactly, see `by_bytes`; or, of an operator whose bundle is packed,
+    the float32 largest number of each block and shares of it in int8, of what the weight differs by from that of the
+    ``parent``.
     """
-    path, shares, about = shipped_adaptations().get(name), {}, {}
+    path, shares, about = (shipped_operators() | shipped_adaptations()).get(name), {}, {}
     if path and (packed := read_header(path).packed):
         shapes = {key.removeprefix("model."): tuple(value.shape) for key, value in weights.items()}
         shares, about = (
@@ -390,11 +468,11 @@ def stored(name: str, weights: dict[str, torch.Tensor]) -> tuple[bytes, dict[str
     for key, value in weights.items():
         own = key.removeprefix("model.")
         if f"{own}:shares" in shares and shares[f"{own}:shares"].dtype == torch.int8:
-            kind, found = "shares", (shares[f"{own}:largest"].numpy().astype("<f4"), shares[f"{own}:shares"].numpy())
+            kind, found = "shares", (by_bytes(shares[f"{own}:largest"]), by_bytes(shares[f"{own}:shares"], "i1"))
         elif bool((value.half().float() == value).all()):
-            kind, found = "half", (value.numpy().astype("<f2"),)
+            kind, found = "half", (by_bytes(value, "<f2"),)
         else:
-            kind, found = "float", (value.numpy().astype("<f4"),)
-        parts += [each.tobytes() for each in found]
+            kind, found = "float", (by_bytes(value),)
+        parts += found
         said.append([value.numel(), kind])
     return b"".join(parts), {"parts": said} | about

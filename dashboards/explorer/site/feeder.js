@@ -2,14 +2,9 @@
 // All sentences, ranges and curves are those that Python wrote into page.json; all numbers of a frame come of its graphs.
 
 import {render} from './stage.js'
+import {numbers, unpacked, unzipped} from './files.js'
 
 const RESTS_AFTER = 60 // ms without a move: then the frame of full resolution follows
-
-const unzipped = async name => {
-  const answer = await fetch(new URL(name, import.meta.url))
-  return answer.body.pipeThrough(new DecompressionStream('gzip'))
-}
-const unpacked = async name => new Response(await unzipped(name)).arrayBuffer()
 
 // Workers: they and the program that they run are on their way before the page is. -----------------------------------
 
@@ -45,7 +40,7 @@ const systemOf = () => page.systems[state.system], modelOf = () => systemOf().mo
 const radians = Math.PI / 180
 const kept = {} // parameters by system
 let preferred = null
-const state = {system: '', model: '', result: 'none', dial: 0, parameters: {}, drawn: false, gaussians: [], seed: 3, sparsity: 0.6}
+const state = {system: '', model: '', result: 'none', dial: 0, parameters: {}, drawn: false, gaussians: [], painted: {}, seed: 3, sparsity: 0.6}
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high)
 const nearest = (values, value) => values.reduce((best, each) => Math.abs(each - value) < Math.abs(best - value) ? each : best)
@@ -73,10 +68,18 @@ function chooseModel(name) {
 }
 const setParameter = (one, value) => { state.parameters = {...state.parameters, [one.name]: clamp(value, one.low, one.most)} }
 function placeGaussians(rows) {
+  Object.assign(state, {gaussians: placed(rows), drawn: true})
+}
+const coefficientsOf = () => Object.keys(systemOf().setup.coefficients)
+function paint(name, rows) {
+  if (!coefficientsOf().includes(name)) throw new Error(`there is no coefficient ${name} to paint`)
+  const {[name]: _, ...others} = state.painted
+  state.painted = rows.length ? {...others, [name]: placed(rows)} : others
+}
+function placed(rows) {
   const placed = rows.map(row => row.map(Number))
   if (!placed.every(row => row.length === 3 && row.every(Number.isFinite))) throw new Error('expected x, y and an amplitude for each Gaussian, all finite')
-  state.drawn = true
-  state.gaussians = placed.map(([x, y, size]) => [((x % 1) + 1) % 1, ((y % 1) + 1) % 1, clamp(size, -1, 1)])
+  return placed.map(([x, y, size]) => [((x % 1) + 1) % 1, ((y % 1) + 1) % 1, clamp(size, -1, 1)])
 }
 const seeds = () => systemOf().seeds ?? page.seeds
 const drawRandom = seed => { state.drawn = false; state.seed = nearest(seeds(), seed) }
@@ -90,8 +93,10 @@ function query() {
     const value = state.parameters[one.name]
     if (Math.abs(value - one.default) > 1e-9 * Math.max(Math.abs(value), Math.abs(one.default))) values[`p.${one.name}`] = short(one.angle ? value / radians : value, 4)
   }
-  if (state.drawn) values.draw = state.gaussians.map(row => row.map(value => short(value, 3)).join()).join(';') || 'none'
+  const text = rows => rows.map(row => row.map(value => short(value, 3)).join()).join(';')
+  if (state.drawn) values.draw = text(state.gaussians) || 'none'
   else Object.assign(values, {seed: state.seed, sparsity: state.sparsity})
+  for (const name of coefficientsOf()) if (state.painted[name]) values[`paint.${name}`] = text(state.painted[name])
   values.result = resultOf().name
   return `${new URLSearchParams(values)}`.replaceAll('%3A', ':').replaceAll('%2C', ',').replaceAll('%3B', ';')
 }
@@ -121,7 +126,9 @@ function restore(text) { // gives what of it makes no sense
   })
   attempt('sparsity', value => { state.drawn = false; state.sparsity = among(page.sparsities, between(value, 0, 1), 'sparsities in steps of 0.05 up to 0.95') })
   attempt('seed', value => drawRandom(among(seeds(), between(value, 0, 2 ** 31 - 1), `the seeds 0 to ${seeds().at(-1)}`)))
-  attempt('draw', value => placeGaussians(value === 'none' ? [] : value.split(';').filter(Boolean).map(row => row.split(','))))
+  const rows = value => value === 'none' ? [] : value.split(';').filter(Boolean).map(row => row.split(','))
+  attempt('draw', value => placeGaussians(rows(value)))
+  for (const name of coefficientsOf()) { paint(name, []); attempt(`paint.${name}`, value => paint(name, rows(value))) }
   attempt('result', value => {
     const known = Object.entries(modelOf().results).find(([, one]) => one.name === value || one.name.startsWith(`${value}:`))
     if (!known) throw new Error('there is no such fine-tuning here')
@@ -129,7 +136,7 @@ function restore(text) { // gives what of it makes no sense
   })
   return problems
 }
-const choices = () => JSON.stringify([state.system, state.model, state.result, state.drawn, state.seed])
+const choices = () => JSON.stringify([state.system, state.model, state.result, state.drawn, state.seed, Object.keys(state.painted)])
 
 // What the stage is told ------------------------------------------------------------------------------------------------
 
@@ -146,12 +153,14 @@ function setUp() {
   tell({
     kind: 'setup', ...page.common, ...own.setup, ...modelOf().setup, window: resultOf().window, shown: state.result,
     system: state.system, model: state.model, drawn: state.drawn, gaussians: state.gaussians, training: null,
+    coefficients: Object.fromEntries(coefficientsOf().map(name => [name, state.painted[name] ?? null])),
     dial: {...own.setup.dial, value: state.dial}, lessons: offered, lesson: lesson.name, turn,
   })
   const curves = {}
   for (const [key, name] of Object.entries(operators())) curves[key] = page.curves[state.system][name]
   tell({kind: 'curves', reset: true, curves})
   settings()
+  showTab()
 }
 function operators() { // in the order of the page
   const known = {...modelOf().operators, ...resultOf().operators}
@@ -182,58 +191,96 @@ function sentence({dial, numbers, largest}) {
 // Frames ----------------------------------------------------------------------------------------------------------------
 
 const files = new Map()
-const once = name => { if (!files.has(name)) files.set(name, unpacked(name)); return files.get(name) }
+const once = name => { // numbers of a file
+  if (!files.has(name)) files.set(name, unpacked(name).then(buffer => numbers(buffer, Float32Array)))
+  return files.get(name)
+}
 const finite = value => Number.isFinite(value) ? value : null
 
 async function asks(n) { // what a frame is of: the source, the dial and the parameters as tensors, and how they are taken
-  const {system, dial} = state, {parameters, zero_mean, steps} = systemOf(), kind = zero_mean ? 'centred' : 'plain'
+  const {system, dial} = state, {parameters, zero_mean, fields, setup} = systemOf(), kind = zero_mean ? 'centred' : 'plain'
   const double = (data, dims) => ({type: 'float64', data: Float64Array.from(data), dims})
   const values = {
     dial: double([dial], [1]), parameters: double(parameters.map(one => state.parameters[one.name]), [1, parameters.length]),
   }
   const takes = {source: 'source', dial: 'dial', parameters: 'parameters'}
+  if (fields) { // each as it was drawn, or as it is painted; then all of them together, where the dial stands
+    const all = await once(`sources/${system}.gz`), points = page.points[1], makes = []
+    fields.forEach((name, i) => {
+      const from = points * points * (fields.length * seeds().indexOf(state.seed) + i)
+      values[name] = {type: 'float32', data: everyOther(all.subarray(from, from + points * points), points / n), dims: [1, n, n]}
+    })
+    for (const [name, rows] of [...coefficientsOf().map(name => [name, state.painted[name]]), ['source', state.drawn && someGaussians()]]) if (rows) {
+      values[`${name} rows`] = double(rows.flat(), [rows.length, 3])
+      makes.push({graph: name === 'source' ? `drawn-${n}` : `painted-${n}`, takes: {rows: `${name} rows`}, gives: {[name === 'source' ? kind : 'field']: name}})
+    }
+    makes.push({graph: `varied-${system}`, takes: Object.fromEntries([...fields, 'dial'].map(name => [name, name])),
+      gives: {fields: 'fields', ...Object.fromEntries(setup.further.map(({key}) => [`${key}_shown`, key]))}})
+    return {values, makes}
+  }
   if (state.drawn) {
-    if (!state.gaussians.some(([, , size]) => size)) throw new Error('The source is empty: click on its field to place a Gaussian, or choose a preset.')
+    someGaussians()
     values.given = double(state.gaussians.flat(), [state.gaussians.length, 3])
     return {values, takes, makes: [{graph: `drawn-${n}`, takes: {rows: 'given'}, gives: {[kind]: 'source'}}]}
   }
   if (systemOf().time) {
-    const all = new Float32Array(await once(`sources/${system}.gz`)), from = n * n * seeds().indexOf(state.seed)
+    const all = await once(`sources/${system}.gz`), from = n * n * seeds().indexOf(state.seed)
     values.source = {type: 'float32', data: all.slice(from, from + n * n), dims: [1, n, n]}
     return {values, takes, makes: []}
   }
   const from = 144 * (page.seeds.indexOf(state.seed) * page.sparsities.length + page.sparsities.indexOf(state.sparsity))
-  values.given = {type: 'float32', data: new Float32Array(await once('amplitudes.gz')).slice(from, from + 144), dims: [1, 12, 12]}
+  values.given = {type: 'float32', data: (await once('amplitudes.gz')).slice(from, from + 144), dims: [1, 12, 12]}
   return {values, takes, makes: [{graph: `random-${n}`, takes: {amplitudes: 'given'}, gives: {[kind]: 'source'}}]}
+}
+function someGaussians() {
+  if (!state.gaussians.some(([, , size]) => size)) throw new Error('The source is empty: click on its field to place a Gaussian, or choose a preset.')
+  return state.gaussians
+}
+function everyOther(data, step) { // points in both directions
+  const n = Math.sqrt(data.length)
+  return data.filter((_, i) => i % n % step === 0 && Math.floor(i / n) % step === 0)
+}
+function iterations(n) { // of the solver of a system whose coefficients are fields
+  const {system} = state, {iterations, tolerances} = systemOf(), kept = ['iterate', 'left', 'one', 'other']
+  const gives = Object.fromEntries([...kept, 'length'].map(name => [name, name]))
+  return [
+    {graph: `first-${system}`, takes: {source: 'fields'}, gives},
+    {graph: `iterated-${system}`, takes: {source: 'fields', ...Object.fromEntries(kept.map(name => [`${name}_before`, name]))}, gives,
+      times: iterations, share: tolerances[page.points.indexOf(n)]},
+    {graph: `last-${system}`, takes: {source: 'fields', iterate: 'iterate'}, gives: {solution: 'solution', rms: 'rms', largest: 'largest'}},
+  ]
 }
 const single = tensor => ({...tensor, type: 'float32', data: Float32Array.from(tensor.data)})
 
 let prepared = '' // of which networks the sessions are on their way
+let solvedLast = null // fields of the last frame, which the spectrum is of
 async function compute(n) {
-  const {system, dial} = state, shown = Object.entries(operators()), at = turn, {given} = resultOf()
+  const {system, dial} = state, shown = Object.entries(operators()), at = turn, {given} = resultOf(), {fields, setup} = systemOf()
+  solvedLast = null
   const {values, takes, makes} = await asks(n)
-  const solving = ask(0, {values, wanted: ['source', 'coefficients', 'solution', 'rms', 'largest'], steps: [
-    ...makes,
-    {graph: `solve-${system}`, takes, gives: {coefficients: 'coefficients', solution: 'solution', rms: 'rms', largest: 'largest'}},
-  ]})
+  const further = setup.further.map(({key}) => key), wanted = ['source', 'solution', 'rms', 'largest', ...further, fields ? 'fields' : 'coefficients']
+  const solving = ask(0, {values, wanted, steps: [...makes, ...fields ? iterations(n) : [
+    {graph: `solve-${system}`, takes, gives: {coefficients: 'coefficients', solution: 'solution', rms: 'rms', largest: 'largest'}}]]})
   const measuring = shown.map(([, name]) => [
-    {graph: page.networks[system][name], weights: name, takes: {source: 'source', coefficients: 'coefficients'}, gives: {prediction: 'prediction'}},
-    {graph: `measure-${system}`, takes: {prediction: 'prediction', solution: 'solution', source: 'source', coefficients: 'exact'},
+    {graph: page.networks[system][name], weights: name, takes: {source: 'source', ...fields ? {} : {coefficients: 'coefficients'}}, gives: {prediction: 'prediction'}},
+    {graph: `measure-${system}`, takes: {prediction: 'prediction', solution: 'solution', source: 'source', ...fields ? {} : {coefficients: 'exact'}},
       gives: {error: 'error', relative: 'relative', residual: 'residual', lower: 'lower', upper: 'upper'}},
   ])
   const names = `${system} ${shown.map(([, name]) => name)}`
   if (prepared !== names) measuring.forEach((steps, i) => ask(i + 1, {steps}))
   prepared = names
   const solved = await solving
-  if (![...solved.coefficients.data].every(Number.isFinite)) throw new Error('The dial cannot be set so far with this source and flow direction: turn the flow or lower the ratio.')
-  const known = {source: solved.source, solution: solved.solution, exact: solved.coefficients, coefficients: single(solved.coefficients)}
+  if (!fields && ![...solved.coefficients.data].every(Number.isFinite)) throw new Error('The dial cannot be set so far with this source and flow direction: turn the flow or lower the ratio.')
+  const known = fields ? {source: solved.fields, solution: solved.solution}
+    : {source: solved.source, solution: solved.solution, exact: solved.coefficients, coefficients: single(solved.coefficients)}
   const measured = await Promise.all(measuring.map((steps, i) => ask(i + 1, {values: known, wanted: ['error', 'relative', 'residual', 'lower', 'upper'], steps})))
-  const arrays = {source: solved.source.data, solution: solved.solution.data}, numbers = {}
+  const arrays = Object.fromEntries(['source', 'solution', ...further].map(name => [name, solved[name].data])), numbers = {}
   shown.forEach(([key], i) => {
     const {error, relative, residual, lower, upper} = measured[i]
     arrays[key] = error.data
     numbers[key] = {error: finite(relative.data[0]), residual: finite(residual.data[0]), bounds: [lower.data[0], finite(upper.data[0])]}
   })
+  solvedLast = {shown, coefficients: solved.coefficients, arrays}
   return {system, dial, points: n, given, rms: solved.rms.data[0] || 1, residual: null,
     largest: solved.largest.data[0], learning: [], numbers, arrays, turn: at}
 }
@@ -242,8 +289,8 @@ async function compute(n) {
 const means = new Map(), meanKey = dial => `${state.system} ${state.model} ${dial}`
 async function average(frame) {
   const {system, model, dial} = state, n = page.points[0], {sweep, parameters} = systemOf(), key = meanKey(dial)
-  if (means.has(key) || page.curves[system][model].some(([value]) => value === dial)) return
-  const all = new Float32Array(await once('amplitudes.gz')), from = 144 * page.seeds.length * page.sparsities.length, count = (all.length - from) / 144
+  if (!sweep || means.has(key) || page.curves[system][model].some(([value]) => value === dial)) return
+  const all = await once('amplitudes.gz'), from = 144 * page.seeds.length * page.sparsities.length, count = (all.length - from) / 144
   const {values, takes} = await asks(n), make = {graph: `random-${n}`, takes: {amplitudes: 'given'}, gives: {[systemOf().zero_mean ? 'centred' : 'plain']: 'source'}}
   values.given = {type: 'float32', data: all.slice(from), dims: [count, 12, 12]}
   values.dial = {...values.dial, data: new Float64Array(count).fill(dial), dims: [count]}
@@ -364,6 +411,7 @@ async function rest() {
   if (!wanted && latest) await average(latest).catch(() => {}) // the sentence does without
   running = false
   if (wanted) loop()
+  else showTab()
 }
 async function runOn(one) { // until another frame is asked for
   const id = number
@@ -399,6 +447,7 @@ const MESSAGES = {
   dial: value => setDial(value),
   across: parameterAcross,
   gaussians: rows => { const before = state.drawn; placeGaussians(rows); if (!before) setUp() },
+  coefficients: rows => { for (const [name, each] of Object.entries(rows)) paint(name, each); setUp() },
   random: () => { drawRandom(state.seed); setUp() },
   ready: () => setUp(),
   address: value => { restore(value); chosen = choices(); setUp() },
@@ -408,7 +457,7 @@ const MESSAGES = {
   lesson: name => { lesson = {name, number: 0, guesses: {}}; setUp(); showStep(0) },
   step: value => showStep(value),
   guess: value => answer(value),
-  insight: tab => { showTab(tab); return false },
+  insight: name => { tab = name; showTab(); return false },
   training: () => { notice(SERVED); return false },
   save: () => { notice(SERVED); return false },
 }
@@ -445,16 +494,62 @@ function answer(guess) {
   }
   tell({kind: 'answer', text: step.answers[guess], ...ends})
 }
-function showTab(tab) {
+// What the operators make of single waves, and where the energy of their errors lies, of the frame at rest; see insight.py.
+async function spectrum() {
+  const {system} = state, {last, waves, tried} = page.spectrum, {shown, coefficients, arrays} = solvedLast ?? {}, id = number, {sweep} = systemOf()
+  if (!sweep) throw new Error('The spectrum is there for equations that a Fourier symbol solves at once; this one is solved step by step.')
+  if (!arrays) return
+  const asked = vectors => ({
+    wavevectors: {type: 'float64', data: Float64Array.from(vectors.flat()), dims: [vectors.length, 2]},
+    exactly: {...coefficients, data: Float64Array.from({length: vectors.length * coefficients.data.length}, (_, i) => coefficients.data[i % coefficients.data.length]),
+      dims: [vectors.length, coefficients.data.length]},
+  })
+  const answers = {graph: `answers-${system}`, takes: {wavevectors: 'wavevectors', coefficients: 'exactly'}, gives: {exact: 'exact', strong: 'strong'}}
+  const {strong} = await ask(0, {values: asked(waves), wanted: ['strong'], steps: [answers]})
+  const chosen = waves.filter((_, i) => tried[i] || strong.data[i]), shells = chosen.map(wave => Math.round(Math.hypot(...wave))), parts = []
+  for (let i = 0; i < chosen.length; i += 16) parts.push(chosen.slice(i, i + 16)) // so many fit beside each other
+  const wanted = ['gain', 'off', 'leak'], wavenumbers = Array.from({length: last}, (_, i) => i + 1), operators = {}
+  await Promise.all(shown.map(async ([key, name], i) => {
+    const found = Object.fromEntries(wanted.map(each => [each, []]))
+    const network = wave => ({graph: page.networks[system][name], weights: name, takes: {source: wave, coefficients: 'coefficients'}, gives: {prediction: wave}})
+    for (const part of parts) {
+      if (number !== id) return
+      const values = asked(part), some = await ask(i + 1, {values: {...values, coefficients: single(values.exactly)}, wanted, steps: [
+        {graph: 'waves', takes: {wavevectors: 'wavevectors'}, gives: {cosine: 'cosine', sine: 'sine'}}, answers, network('cosine'), network('sine'),
+        {graph: 'projection', takes: {cosine: 'cosine', sine: 'sine', wavevectors: 'wavevectors', exact: 'exact'}, gives: {gain: 'gain', off: 'off', leak: 'leak'}}]})
+      for (const each of wanted) found[each].push(...some[each].data)
+    }
+    const mean = (values, shell) => {
+      const own = values.filter((value, i) => shells[i] === shell && !Number.isNaN(value))
+      return finite(own.reduce((sum, value) => sum + value, 0) / own.length)
+    }
+    operators[key] = Object.fromEntries(wanted.map(each => [each, wavenumbers.map(shell => mean(found[each], shell))]))
+  }))
+  const names = ['solution', ...shown.map(([key]) => key)], n = Math.sqrt(arrays.solution.length)
+  const fields = {type: 'float32', data: Float32Array.from(names.flatMap(name => [...arrays[name]])), dims: [names.length, n, n]}
+  const {energy} = await ask(0, {values: {fields}, wanted: ['energy'], steps: [{graph: 'energy', takes: {fields: 'fields'}, gives: {energy: 'energy'}}]})
+  const line = i => [...energy.data.slice(i * n / 2, i * n / 2 + last + 1)].map(finite)
+  if (number !== id || tab !== 'spectrum') return
+  const resonant = new Set(waves.flatMap((wave, i) => strong.data[i] ? [Math.round(Math.hypot(...wave))] : []))
+  tell({kind: 'insight', tab, system, wavenumbers, resonant: wavenumbers.map(shell => resonant.has(shell)), operators,
+    energy: {wavenumbers: [0, ...wavenumbers], solution: line(0), errors: Object.fromEntries(shown.map(([key], i) => [key, line(i + 1)]))}})
+}
+
+let tab = 'errors' // that is open below the fields
+function showTab() {
   if (tab === 'examples') tell({kind: 'insight', tab, ...modelOf().examples})
-  else if (tab === 'atlas' || tab === 'spectrum') notice(SERVED)
+  else if (tab === 'atlas') {
+    const {errors, ...found} = page.atlas[state.system], [first] = systemOf().parameters
+    tell({kind: 'insight', tab, ...found, errors: Object.fromEntries(Object.entries(operators()).map(([key, name]) => [key, errors[name]])),
+      at: {dial: state.dial, across: first ? state.parameters[first.name] : state.sparsity}})
+  } else if (tab === 'spectrum' && !running) spectrum().catch(error => notice(error.message))
 }
 
 // The frame that a system opens with, as Python computed it: it is there before the networks are.
 async function opening() {
   const at = `${state.system} ${state.model} ${state.dial}`, before = number
   const buffer = await unpacked(`frames/${state.system}.gz`)
-  if (number !== before || `${state.system} ${state.model} ${state.dial}` !== at || state.drawn || state.seed !== 3 || state.model !== systemOf().model || state.dial !== modelOf().start) return
+  if (number !== before || `${state.system} ${state.model} ${state.dial}` !== at || state.drawn || coefficientsOf().some(name => state.painted[name]) || state.seed !== 3 || state.model !== systemOf().model || state.dial !== modelOf().start) return
   hears({data: buffer})
 }
 
@@ -476,7 +571,7 @@ function settings() {
       value => setParameter(one, unit * value))
   }
   input('Seed of the source', {type: 'number', min: 0, max: seeds().at(-1), value: state.seed}, value => { drawRandom(value); setUp() })
-  input('Sparsity', {type: 'range', min: 0, max: page.sparsities.at(-1), step: 0.05, value: state.sparsity}, value => { state.drawn = false; state.sparsity = nearest(page.sparsities, value) })
+  if (!systemOf().seeds) input('Sparsity', {type: 'range', min: 0, max: page.sparsities.at(-1), step: 0.05, value: state.sparsity}, value => { state.drawn = false; state.sparsity = nearest(page.sparsities, value) })
   for (const [name, rows] of Object.entries(page.presets)) {
     const button = Object.assign(document.createElement('button'), {type: 'button', textContent: name})
     button.addEventListener('click', () => { placeGaussians(rows); setUp(); request() })

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error
@@ -15,7 +15,7 @@ from sciml_fm_core.models.operator import load_operator
 from sciml_fm_core.physics.system import SYSTEMS
 from sciml_fm_core.physics.tasks import Task, tasks_of
 from sciml_fm_core.study.analysis import select, table
-from sciml_fm_core.study.custom import CustomRun
+from sciml_fm_core.study.custom import CustomRun, milliseconds_of
 from sciml_fm_core.study.registry import experiment, for_budget
 
 PRODUCTS = "bfloat16 products"
@@ -68,19 +68,10 @@ class LowPrecisionRun(CustomRun):
             "error": [float(f"{error:.6g}") for error in errors],
             "kilobytes": [*kilobytes, None],
             "milliseconds": {
-                "float32": self._shortest(lambda: operator.predict(*few)),
-                PRODUCTS: self._shortest(lambda: predict_in(operator, "bfloat16", *few)),
+                "float32": milliseconds_of(partial(operator.predict, *few), self.timed),
+                PRODUCTS: milliseconds_of(partial(predict_in, operator, "bfloat16", *few), self.timed),
             },
         }
-
-    def _shortest(self, predict: Callable[[], Any]) -> float:
-        """Milliseconds of computing for an example, of all cores: other work on the machine does not count as such."""
-        took = []
-        for _ in range(3):
-            began = time.process_time()
-            predict()
-            took.append(time.process_time() - began)
-        return round(1000 * min(took) / self.timed, 2)
 
 
 SETTINGS: dict[str, dict[str, int]] = {

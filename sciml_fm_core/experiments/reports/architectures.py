@@ -40,15 +40,12 @@ def findings(records: list[dict]) -> list[str]:
         """Error of one point."""
         return error_of(records, architecture=architecture, start=start, examples=examples)
 
-    def ranked(start, examples):
-        """Names of the networks, best first."""
-        return [names[a] for a in sorted(names, key=lambda a: error(a, start, examples))]
-
+    first, last = (
+        ", ".join(names[a] for a in sorted(names, key=lambda a: error(a, "fine-tuned", n))) for n in (0, most)
+    )
     sentences = [
         numbers(records, "{:.2%}".format),
-        f"Zero-shot, {ranked('fine-tuned', 0)[0]} is ahead of {' and '.join(ranked('fine-tuned', 0)[1:])}; "
-        f"fine-tuned on {most:,} examples, {ranked('fine-tuned', most)[0]} is. The order "
-        + ("stays the same." if ranked("fine-tuned", 0) == ranked("fine-tuned", most) else "changes."),
+        f"Zero-shot, the best first: {first}; fine-tuned on {most:,} examples: {last}.",
     ]
     behind = [
         f"{names[a]} with {count:,}"
@@ -56,11 +53,7 @@ def findings(records: list[dict]) -> list[str]:
         for count in counts[1:]
         if error(a, "fine-tuned", count) >= error(a, "from scratch", count)
     ]
-    sentences.append(
-        f"From scratch is ahead of fine-tuning for {', '.join(behind)}."
-        if behind
-        else "Fine-tuning is ahead of training from scratch for every network and number of examples."
-    )
+    sentences.append(f"From scratch is ahead of fine-tuning for {', '.join(behind) or 'none'}.")
     times = [error(a, "from scratch", most) / error(a, "fine-tuned", most) for a in names]
     sentences.append(
         f"With {most:,} examples the error from scratch is "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from sciml_fm_core.experiments.convergence.method import SHARE
-from sciml_fm_core.study.analysis import table, verdict_sentences
+from sciml_fm_core.study.analysis import select, table, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
 CURVES = {"error": "error of the solution", "distance": "distance to its own finest answer", "aliasing": "aliasing"}
@@ -40,19 +40,17 @@ def over_seeds(steps: list[dict], curve: str) -> list[dict]:
     return found
 
 
+def parts(records: list[dict]) -> tuple[dict[str, list[dict]], list[dict]]:
+    """The records of grids, one for each task and seed, by `name_of` their operator; and those of steps of time."""
+    grids = select(records, kind="convergence")
+    by_name = {name: [r for r in grids if name_of(r) == name] for name in dict.fromkeys(map(name_of, grids))}
+    return by_name, select(records, kind="flow")
+
+
 def figures(records: list[dict]) -> dict[str, Drawing]:
     """The figures, by the names of their files."""
-    grids = [record for record in records if record["kind"] == "convergence"]
-    steps = [record for record in records if record["kind"] == "flow"]
-
-    def of(name):
-        """Its records: one for each task and seed."""
-        return [record for record in grids if name_of(record) == name]
-
-    names = list(dict.fromkeys(map(name_of, grids)))
-    drawn = []
-    for name in names:
-        own = of(name)
+    (grids, steps), drawn = parts(records), []
+    for name, own in grids.items():
         points = own[0]["resolutions"]
         values = [
             {"n": n, "curve": words, "error": median(record[curve][i] for record in own)}
@@ -64,7 +62,6 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
         axis, side = "points in each direction", "relative to the solution"
         drawn.append(error_lines(values, lambda r: r["n"], axis, lambda r: r["curve"], name, ticks=ticks, ylabel=side))
     refined_grids = panels(drawn, 3)
-
     drawn, ticks = [], sorted({(value["step"], f"{value['step']:g}") for value in over_seeds(steps, "error")})
     for curve, title in (("error", "error"), ("to_table", "distance to a table of one step")):
         values = over_seeds(steps, curve)
@@ -72,34 +69,20 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
         drawn.append(
             error_lines(values, lambda r: r["step"], axis, lambda r: r["way"], title, ticks=ticks, ylabel=side)
         )
-    refined_steps = panels(drawn, 2)
-    return {"refined_grids": refined_grids, "refined_steps": refined_steps}
+    return {"refined_grids": refined_grids, "refined_steps": panels(drawn, 2)}
 
 
 def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
-    grids = [record for record in records if record["kind"] == "convergence"]
-    steps = [record for record in records if record["kind"] == "flow"]
-
-    def of(name):
-        """Its records: one for each task and seed."""
-        return [record for record in grids if name_of(record) == name]
-
-    names = list(dict.fromkeys(map(name_of, grids)))
-
-    sentences, verdicts = [], []
+    grids, steps = parts(records)
 
     def shares(name, n):
         """Distance over error on a grid, of each task and seed."""
-        found = []
-        for record in of(name):
-            i = record["resolutions"].index(n)
-            found.append(record["distance"][i] / record["error"][i])
-        return found
+        pairs = ((record, record["resolutions"].index(n)) for record in grids[name])
+        return [record["distance"][i] / record["error"][i] for record, i in pairs]
 
-    rows = []
-    for name in names:
-        own = of(name)
+    sentences, verdicts, rows = [], [], []
+    for name, own in grids.items():
         n, coarsest = own[0]["trained_on"], own[0]["resolutions"][0]
         there, below = shares(name, n), shares(name, coarsest)
         passed = sum(record["passes"] for record in own)
@@ -111,71 +94,54 @@ def findings(records: list[dict]) -> list[str]:
     sentences.append(
         "A share is the distance to the operator's own finest answer over its error. On the grid of its training and "
         f"finer ones at most {SHARE:.0%} passes. Rows count each task and each of "
-        f"{len({record['seed'] for record in grids})} "
-        "draws of sources (and seeds of training, where one was trained)."
+        f"{len({record['seed'] for record in records})} draws of sources (and seeds of training, where there was one)."
     )
-    ships = [name for name in names if of(name)[0]["parent"]]
-    failing = [name for name in ships if not all(record["passes"] for record in of(name))]
+    ships = [name for name, own in grids.items() if own[0]["parent"]]
+    failing = [name for name in ships if not all(record["passes"] for record in grids[name])]
     verdicts.append(("every operator that ships learned an operator", not failing))
-    worst = max(max(shares(name, of(name)[0]["trained_on"])) for name in ships)
+    worst = max(max(shares(name, grids[name][0]["trained_on"])) for name in ships)
     sentences.append(
         f"**Operators that ship.** {len(ships) - len(failing)} of {len(ships)} pass; on the grid where their training "
-        f"ended the distance is at most {worst:.1%} of the error"
-        + (
-            f". These do not pass everywhere: {', '.join(failing)}."
-            if failing
-            else ": a finer grid would change nothing that matters."
-        )
+        f"ended the distance is at most {worst:.1%} of the error. Failing somewhere: {', '.join(failing) or 'none'}."
     )
     coarse = [share for name in ships for share in shares(name, coarsest)]
     sentences.append(
         f"On {coarsest} x {coarsest} points, where their training began and the last of their modes is at the Nyquist "
         f"wavenumber, the distance is {min(coarse):.0%} to {max(coarse):.0%} of the error (median "
-        f"{median(coarse):.0%}): "
-        + (
-            "there the answer depends on the grid, so that predictions should be made on 64 x 64 points or more."
-            if median(coarse) > SHARE
-            else "there, too, it matters little."
-        )
+        f"{median(coarse):.0%})."
     )
-    alone = [name for name in names if name.endswith(f"trained on {coarsest}")]
+    alone = [name for name in grids if name.endswith(f"trained on {coarsest}")]
     for name in alone:
-        own, found = of(name), shares(name, coarsest)
+        own, found = grids[name], shares(name, coarsest)
         passed = sum(record["passes"] for record in own)
         change = median(record["error"][-1] / record["error"][0] for record in own)
         sentences.append(
             f"**{name}, and never on a finer grid.** The distance on its own grid is {min(found):.1%} to "
-            f"{max(found):.1%} "
-            f"of the error; {passed} of {len(own)} pass. On {own[0]['resolutions'][-1]} points its error is "
-            f"{change:.2f} times that on {coarsest}."
+            f"{max(found):.1%} of the error; {passed} of {len(own)} pass. On {own[0]['resolutions'][-1]} points its "
+            f"error is {change:.2f} times that on {coarsest}."
         )
     verdicts.append((f"on {coarsest} points their answers depend on the grid", median(coarse) > SHARE))
     if alone:
-        own = [record for name in alone for record in of(name)]
+        own = [record for name in alone for record in grids[name]]
         passed = [record for record in own if record["passes"]]
         verdicts.append(
             (f"FNOs that were trained on {coarsest} points alone, for minutes, pass", len(passed) == len(own))
         )
         task = own[0]["task"]
-        shipped = [record for name in ships for record in of(name) if record["task"] == task]
+        shipped = [record for name in ships for record in select(grids[name], task=task)]
         aliased, errors = (
             [median(record[curve][i] for record in part) for part in (shipped, own)]
             for curve, i in (("aliasing", 0), ("error", -1))
         )
         sentences.append(
             f"On {task}, aliasing on {coarsest} points is {aliased[0]:.3%} of the solution in the operators that "
-            f"ship and {aliased[1]:.3%} in these, the error {errors[0]:.2%} and {errors[1]:.2%} (medians): "
-            + (
-                "longer training takes the error away and not the aliasing, which then shows."
-                if aliased[0] >= aliased[1]
-                else "what hides aliasing is the error."
-            )
+            f"ship and {aliased[1]:.3%} in these, the error {errors[0]:.2%} and {errors[1]:.2%} (medians)."
         )
-    by_construction = [name for name in names if name.endswith("own grid")]
-    if all(record["passes"] for name in by_construction for record in of(name)):
+    by_construction = [name for name in grids if name.endswith("own grid")]
+    if all(record["passes"] for name in by_construction for record in grids[name]):
         sentences.append(
             f"**{' and '.join(by_construction)}** pass by construction, with errors of "
-            + " and ".join(f"{of(name)[0]['error'][-1]:.1%}" for name in by_construction)
+            + " and ".join(f"{grids[name][0]['error'][-1]:.1%}" for name in by_construction)
             + ": the criterion asks whether the grid matters, and not whether the answer is right. What aliasing they "
             f"show on {coarsest} points is in waves at the Nyquist wavenumber of their own grid, lost on any other."
         )

@@ -22,8 +22,7 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
         axis, title = "labelled examples", f"{n} x {n}"
         shown = points(records, n)
         drawn.append(error_lines(shown, lambda r: r["examples"], axis, name, title, ticks=ticks))
-    figure = panels(drawn, 2)
-    return {"darcy": figure}
+    return {"darcy": panels(drawn, 2)}
 
 
 def findings(records: list[dict]) -> list[str]:
@@ -49,8 +48,7 @@ def findings(records: list[dict]) -> list[str]:
         reached = {n: min(error(peer, n), long[n]) for n in (16, 32)}
         sentences.append(
             f"{peer} with {most:,} labels has {error(peer, 16):.2%} and {error(peer, 32):.2%} at 16 x 16 and 32 x 32 "
-            "in "
-            f"equal time, {long[16]:.2%} and {long[32]:.2%} in {longer['seconds']:.0f} s, {longer['steps'][0]:,} "
+            f"in equal time, {long[16]:.2%} and {long[32]:.2%} in {longer['seconds']:.0f} s, {longer['steps'][0]:,} "
             "steps. The better ones count below."
         )
         for method in pretrained:
@@ -67,8 +65,7 @@ def findings(records: list[dict]) -> list[str]:
         verdicts.append((f"{method} is better than the {SOLVER} at 32 x 32", better))
         sentences.append(
             f"The {SOLVER} has {error(SOLVER, 16):.2%} at 16 x 16 and {error(SOLVER, 32):.2%} at 32 x 32, {method} "
-            f"{error(method, 16):.2%} and {error(method, 32):.2%}: at 32 x 32 the "
-            f"{'network' if better else 'solver'} wins."
+            f"{error(method, 16):.2%} and {error(method, 32):.2%}."
         )
     sentences += verdict_sentences(verdicts, ("In this run holds", "In this run does not hold"))
     sentences.append(

@@ -5,31 +5,25 @@ from __future__ import annotations
 from statistics import median
 
 from sciml_fm_core.experiments.low_precision.runs import low_precision_table
-from sciml_fm_core.study.analysis import table, verdict_sentences
+from sciml_fm_core.study.analysis import select, table, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
 TENTH = 0.1
 
 
+def increase(record: dict, kind: str) -> float:
+    """Relative change of the error by a kind."""
+    return record["error"][record["kinds"].index(kind)] / record["error"][0] - 1
+
+
 def figures(records: list[dict]) -> dict[str, Drawing]:
     """The figures, by the names of their files."""
-    parents = list(dict.fromkeys(record["parent"] for record in records))
-    kinds = records[0]["kinds"]
-
-    def of(parent):
-        """Records of one operator, one for each task."""
-        return [record for record in records if record["parent"] == parent]
-
-    def increase(record, kind):
-        """Relative change of the error by a kind."""
-        return record["error"][kinds.index(kind)] / record["error"][0] - 1
-
     shown = ("bfloat16", "int8 in blocks", "int8 by mode", "bfloat16 products")
     drawn = []
-    for parent in parents:
+    for parent in dict.fromkeys(record["parent"] for record in records):
         values = [
             {"before": record["error"][0], "kind": kind, "error": max(abs(increase(record, kind)), 1e-5)}
-            for record in of(parent)
+            for record in select(records, parent=parent)
             for kind in shown
         ]
         drawn.append(
@@ -38,8 +32,7 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
                 ylabel="change of the error", joined=False,
             )
         )  # fmt: skip
-    added = panels(drawn, 3)
-    return {"added": added}
+    return {"added": panels(drawn, 3)}
 
 
 def findings(records: list[dict]) -> list[str]:
@@ -47,30 +40,19 @@ def findings(records: list[dict]) -> list[str]:
     parents = list(dict.fromkeys(record["parent"] for record in records))
     kinds = records[0]["kinds"]
     rounded = kinds[1:]
-
-    def of(parent):
-        """Records of one operator, one for each task."""
-        return [record for record in records if record["parent"] == parent]
-
-    def increase(record, kind):
-        """Relative change of the error by a kind."""
-        return record["error"][kinds.index(kind)] / record["error"][0] - 1
-
-    sentences, verdicts, worst = [low_precision_table(records)], [], {}
+    sentences, verdicts, worst, rows = [low_precision_table(records)], [], {}, []
     for parent in parents:
-        worst[parent] = {kind: max(increase(record, kind) for record in of(parent)) for kind in rounded}
-    rows = []
-    for parent in parents:
-        times = [median(record["milliseconds"][kind] for record in of(parent)) for kind in (kinds[0], kinds[-1])]
+        own = select(records, parent=parent)
+        worst[parent] = {kind: max(increase(record, kind) for record in own) for kind in rounded}
+        times = [median(record["milliseconds"][kind] for record in own) for kind in (kinds[0], kinds[-1])]
         rows.append([f"`{parent}`", *(f"{value:.1f} ms" for value in times)])
     stored = kinds[:-1]
     points = f"an example of {records[0]['test_resolution']} x {records[0]['test_resolution']}"
     sentences.append(table(["operator", f"float32, {points}", f"{kinds[-1]}, {points}"], rows))
     sentences.append(
-        "Sizes are those of the weights, without the card. Times are of computing on one core, beside other work on "
-        "the "
-        "machine; rounded weights are float32 again once they are loaded, and take as long as float32. On a CPU, "
-        "products in bfloat16 leave the fused form of the network: the difference is that of both."
+        "Sizes are those of the weights, without the card. Times are of computing on one core, beside other work; "
+        "rounded weights are float32 again once they are loaded. On a CPU, products in bfloat16 leave the fused form "
+        "of the network: the difference is that of both."
     )
     for kind in rounded:
         found = {parent: worst[parent][kind] for parent in parents}
@@ -92,12 +74,6 @@ def findings(records: list[dict]) -> list[str]:
     verdicts.append(("int8 in blocks adds more than a tenth to most operators", len(failing) > len(parents) / 2))
     verdicts.append(("it adds less where the error is above 2 %", max(added_by("int8 in blocks", over=0.02)) < TENTH))
     verdicts.append(("float16 adds less than a tenth but below 0.05 %", max(added_by("float16", over=5e-4)) < TENTH))
-    points_of = [r["error"][kinds.index("int8 in blocks")] - r["error"][0] for r in records if r["error"][0] < 0.02]
-    if points_of:
-        sentences.append(
-            "What eight bits in blocks add is small in itself, where the error is below 2 %: at most "
-            f"{100 * max(points_of):.2f} % of the solution."
-        )
     blocks, modes = (
         median(increase(record, kind) for record in records) for kind in ("int8 in blocks", "int8 by mode")
     )

@@ -43,22 +43,11 @@ def numbers(records: Records, form: Form = percent) -> str:
     return table([*header, *(f"for {100 * level:g} %" for level in LEVELS)], rows)
 
 
-def reached(curve, level):
-    """Examples as text."""
-    count = examples_to_reach(curve, level)
-    return f"more than {max(r['examples'] for r in curve):,}" if count is None else f"{count:,.0f}"
-
-
 def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
-    curves = {
-        (task, recipe, start): select(records, task=task, recipe=recipe, start=start)
-        for task, recipe in dict.fromkeys((record["task"], record["recipe"]) for record in records)
-        for start in ("fine-tuned", "from scratch")
-    }
     sentences = []
-    for task, recipe in dict.fromkeys((task, recipe) for task, recipe, _ in curves):
-        tuned, scratch = curves[task, recipe, "fine-tuned"], curves[task, recipe, "from scratch"]
+    for (task, recipe), own in groups(records, "task", "recipe"):
+        tuned, scratch = (select(own, start=start) for start in ("fine-tuned", "from scratch"))
         medians, others = median_errors(tuned), median_errors(scratch)
         pairs = [(count, medians[count], others[count]) for count in medians if count]
         ahead = [count for count, a, b in pairs if a < b]
@@ -74,22 +63,10 @@ def findings(records: list[dict]) -> list[str]:
         )
         common = max(min(a for _, a, _ in pairs), min(b for _, _, b in pairs))
         a, b = examples_to_reach(tuned, common), examples_to_reach(scratch, common)
-        saved = (
-            "without any example"
-            if a == 0
-            else f"with {a:,.0f} examples, a saving of {b / a:,.0f} times"
-            if a and b
-            else ""
-        )
         if b:
+            saved = f"with {a:,.0f} examples, a saving of {b / a:,.0f} times" if a else "without any example"
             sentences.append(
                 f"At {common:.2%}, the lowest error that both starts reach: from scratch {b:,.0f} examples, "
                 f"fine-tuned {saved}."
             )
-    needed = {
-        f"{start}, {TOLD[recipe]}: {reached(curve, 0.01)}"
-        for (task, recipe, start), curve in curves.items()
-        if task == "SYS-1(5,10)"
-    }
-    sentences.append(f"Examples for 1 % on SYS-1(5,10): {'; '.join(sorted(needed))}.")
     return sentences

@@ -39,10 +39,8 @@ def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
     sizes = list(dict.fromkeys(record["size"] for record in records))
     most = max(record["examples"] for record in records)
-    sentences = [numbers(records, "{:.2%}".format)]
-    sentences += [
-        f"With {most:,} examples; each was pre-trained on {records[0]['pretraining_examples']:,}, with one seed."
-    ]
+    seen = f"each was pre-trained on {records[0]['pretraining_examples']:,}, with one seed"
+    sentences = [numbers(records, "{:.2%}".format), f"With {most:,} examples; {seen}."]
     for pretraining, task in dict.fromkeys((record["parent"], record["task"]) for record in records):
         own = select(records, task=task)
         errors = {

@@ -51,17 +51,17 @@ def findings(records: list[dict]) -> list[str]:
     tasks = {system: [PAPER_TASKS[system][shift] for shift in SHIFTS] for system in ("poisson", "advection_diffusion")}
     trained = {system: PAPER_TASKS[system]["pre-training"] for system in tasks}
     sentences = []
+
+    def zero_shot(of: Records, labels: list[str]) -> tuple[list[float], str]:
+        """Errors without examples, and with the names of the shifts."""
+        zero = [error_of(of, task=label, start="fine-tuned", examples=0) for label in labels]
+        return zero, ", ".join(f"{shift} {value:.2%}" for shift, value in zip(SHIFTS, zero, strict=True))
+
     for system, labels in tasks.items():
-        zero = [error_of(records, task=label, start="fine-tuned", examples=0) for label in labels]
-        ordered = zero == sorted(zero)
+        zero, listed = zero_shot(records, labels)
+        order = "is" if zero == sorted(zero) else "is not"
         sentences.append(
-            f"**{trained[system]}.** Zero-shot: "
-            + ", ".join(f"{shift} {value:.2%}" for shift, value in zip(SHIFTS, zero, strict=True))
-            + (
-                ". The order is the paper's: none < mild < medium < large."
-                if ordered
-                else ". This is not the paper's order."
-            )
+            f"**{trained[system]}.** Zero-shot: {listed}. The order {order} the paper's: none < mild < medium < large."
         )
         common = sorted(set.intersection(*({r["examples"] for r in select(records, task=label)} for label in labels)))
         most = common[-1]
@@ -88,16 +88,10 @@ def findings(records: list[dict]) -> list[str]:
             f"{beyond} of {points} points, zero-shot included, are beyond every operator trained from scratch."
         )
         if system == "poisson":
-            zero = [error_of(published, task=label, start="fine-tuned", examples=0) for label in labels]
-            sentences.append(
-                "By the paper's recipe, zero-shot: "
-                + ", ".join(f"{shift} {value:.2%}" for shift, value in zip(SHIFTS, zero, strict=True))
-                + "."
-            )
-        zero = [error_of(told, task=label, start="fine-tuned", examples=0) for label in labels]
+            sentences.append(f"By the paper's recipe, zero-shot: {zero_shot(published, labels)[1]}.")
+        zero, listed = zero_shot(told, labels)
         sentences.append(
-            "Told the symbol instead, and pre-trained on the mixture, zero-shot: "
-            + ", ".join(f"{shift} {value:.2%}" for shift, value in zip(SHIFTS, zero, strict=True))
-            + f"; the largest shift is {max(zero) / zero[0]:.1f} times the error inside."
+            f"Told the symbol instead, and pre-trained on the mixture, zero-shot: {listed}; the largest shift is "
+            f"{max(zero) / zero[0]:.1f} times the error inside."
         )
     return sentences

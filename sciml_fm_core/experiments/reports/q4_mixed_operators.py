@@ -47,7 +47,7 @@ def findings(records: list[dict]) -> list[str]:
         ratios[task] = points["mixed"] / points["its own system alone"]
     close = [task for task in tasks if ratios[task] <= 1.5]
     worst = max(tasks, key=lambda task: ratios[task])
-    sentences = [
+    return [
         numbers(records, "{:.2%}".format),
         f"Fine-tuned on {most:,} examples, the mixed operator is within 1.5 times its specialist on {len(close)} of "
         f"{len(tasks)} tasks; furthest from it on {worst}, {ratios[worst]:.2f} times.",
@@ -57,4 +57,3 @@ def findings(records: list[dict]) -> list[str]:
         )
         + " examples in pre-training.",
     ]
-    return sentences

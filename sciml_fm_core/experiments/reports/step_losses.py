@@ -9,17 +9,10 @@ from sciml_fm_core.study.figures import Drawing, error_lines, panels
 
 def figures(records: list[dict]) -> dict[str, Drawing]:
     """The figures, by the names of their files."""
-    drawn = [
-        error_lines(
-            select(records, equation=equation),
-            lambda r: r["dial"],
-            axis,
-            lambda r: LOSSES[r["loss"]],
-            equation.capitalize(),
-            among=records,
-        )
-        for equation, axis in EQUATIONS.items()
-    ]
+    drawn = []
+    for equation, axis in EQUATIONS.items():
+        own, title = select(records, equation=equation), equation.capitalize()
+        drawn.append(error_lines(own, lambda r: r["dial"], axis, lambda r: LOSSES[r["loss"]], title, among=records))
     return {"against_dial": panels(drawn, 2)}
 
 

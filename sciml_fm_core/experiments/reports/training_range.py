@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from sciml_fm_core.experiments.ranks import area_under_roc, roc_curve
-from sciml_fm_core.experiments.training_range.runs import NAMES, pooled
+from sciml_fm_core.experiments.training_range.runs import NAMES, pooled, training_range_table
 from sciml_fm_core.study.analysis import select, table, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, panels
 
@@ -31,37 +31,24 @@ def curves_of(records, scores):
 
 def figures(records: list[dict]) -> dict[str, Drawing]:
     """The figures, by the names of their files."""
-    together = curves_of(records, SCORES)
     rows = [(r["parent"], r["cases"], r["area_flag"]) for r in records if r["area_flag"] is not None]
-    each = score_points(rows, "area under the curve", levels=sorted(TARGETS.values()))
-    with_ensemble = [record for record in records if record["spreads"]]
-    beside = curves_of(with_ensemble, BESIDE)
-    return {"together": together, "operator_by_operator": each, "beside_an_ensemble": beside}
+    return {
+        "together": curves_of(records, SCORES),
+        "operator_by_operator": score_points(rows, "area under the curve", levels=sorted(TARGETS.values())),
+        "beside_an_ensemble": curves_of([record for record in records if record["spreads"]], BESIDE),
+    }
 
 
 def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
     with_ensemble = [record for record in records if record["spreads"]]
-    sentences, verdicts = [], []
+    sentences, verdicts = [training_range_table(records)], []
     for cases, target in TARGETS.items():
-        own, areas = select(records, cases=cases), {}
+        own = select(records, cases=cases)
         seeds = sorted({record["seed"] for record in own})
-        for score in SCORES:
-            areas[score] = [area_under_roc(*pooled(select(own, seed=seed), score)) for seed in seeds]
-        rows = []
-        for parent in dict.fromkeys(record["parent"] for record in own):
-            mine = select(own, parent=parent)
-            cells = []
-            for score in SCORES:
-                known = [r[f"area_{score}"] for r in mine if r[f"area_{score}"] is not None]
-                cells.append(f"{median(known):.3f}" if known else "")
-            share = sum(r["off"] for r in mine) / sum(r["number"] for r in mine)
-            rows.append([parent, f"{share:.0%}", *cells, f"{median(r['right'] for r in mine):.0%}"])
-        share = sum(r["off"] for r in own) / sum(r["number"] for r in own)
+        draws = [select(own, seed=seed) for seed in seeds]
+        areas = {score: [area_under_roc(*pooled(draw, score)) for draw in draws] for score in SCORES}
         right = sum(r["right"] * r["number"] for r in own) / sum(r["number"] for r in own)
-        rows.append(["all", f"{share:.0%}", *(f"{median(areas[score]):.3f}" for score in SCORES), f"{right:.0%}"])
-        header = [cases, "off", *SCORES.values(), "flag is right"]
-        sentences.append(table(header, rows))
         verdicts.append((f"the flag reaches {target} on {cases}, all operators together", min(areas["flag"]) >= target))
         missed = []
         for parent in dict.fromkeys(record["parent"] for record in own):
@@ -72,13 +59,8 @@ def findings(records: list[dict]) -> list[str]:
         sentences.append(
             f"**{cases}**, together: {', '.join(f'{area:.3f}' for area in areas['flag'])} by seed of the cases, the "
             f"dial alone {', '.join(f'{area:.3f}' for area in areas['dial'])}: the flag is better in {better} of "
-            f"{len(seeds)}. "
-            + (f"Below {target} by themselves: {', '.join(missed)}. " if missed else "")
-            + (
-                "The residual, which needs the prediction, tells more."
-                if median(areas["residual"]) > median(areas["flag"])
-                else "The residual, which needs the prediction, tells no more."
-            )
+            f"{len(seeds)}, and right about {right:.0%} of the cases. Below {target} by themselves: "
+            f"{', '.join(missed) or 'none'}."
         )
         verdicts.append((f"the flag tells more than the dial alone on {cases}", better == len(seeds)))
     rows = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from statistics import median
 
-from sciml_fm_core.experiments.uncertainty.runs import METHODS, SHARE
+from sciml_fm_core.experiments.uncertainty.runs import METHODS, SHARE, uncertainty_table
 from sciml_fm_core.physics.system import PRETRAINING, SYSTEMS
-from sciml_fm_core.study.analysis import select, table, verdict_sentences
+from sciml_fm_core.study.analysis import select, verdict_sentences
 from sciml_fm_core.study.figures import Drawing, panels
 
 from .scores import score_points
@@ -15,25 +15,18 @@ from .scores import score_points
 def figures(records: list[dict]) -> dict[str, Drawing]:
     """The figures, by the names of their files."""
     rows = [row | {"system": r["system"], "seed": r["seed"]} for r in records for row in r["rows"]]
-    systems = list(dict.fromkeys(r["system"] for r in records))
+    groups = list(dict.fromkeys(row["shift"] for row in rows))
 
-    def panel(name, axis, levels):
+    def drawn(name, axis, level):
         """A point for each ensemble and shift, for all systems."""
-        drawn = [
-            score_points(
-                [(row["method"], row["shift"], row[name]) for row in select(rows, system=system)],
-                axis,
-                SYSTEMS[system].label,
-                levels=levels,
-                groups=list(dict.fromkeys(row["shift"] for row in rows)),
-            )
-            for system in systems
-        ]
-        return panels(drawn, 2)
+        for system in dict.fromkeys(r["system"] for r in records):
+            own = [(row["method"], row["shift"], row[name]) for row in select(rows, system=system)]
+            yield score_points(own, axis, SYSTEMS[system].label, levels=[level], groups=groups)
 
-    correlation = panel("pearson", "correlation of spread and error", [0.7])
-    coverage = panel("covered_inside", "examples covered", [SHARE])
-    return {"correlation": correlation, "coverage": coverage}
+    return {
+        "correlation": panels([*drawn("pearson", "correlation of spread and error", 0.7)], 2),
+        "coverage": panels([*drawn("covered_inside", "examples covered", SHARE)], 2),
+    }
 
 
 def findings(records: list[dict]) -> list[str]:
@@ -49,25 +42,7 @@ def findings(records: list[dict]) -> list[str]:
         """The shifts of a system, the pre-training range first."""
         return list(dict.fromkeys(row["shift"] for row in select(rows, system=system)))
 
-    sentences, verdicts = [], []
-    for system in systems:
-        label = SYSTEMS[system].label
-        lines = []
-        for method in METHODS:
-            for shift in shifts_of(system):
-                own = {"system": system, "method": method, "shift": shift}
-                shares = [f"{middle(name, **own):.0%}" for name in ("covered_inside", "covered_target")]
-                widths = [f"{middle(name, **own):.2%}" for name in ("width_inside", "width_target", "crps")]
-                lines.append(
-                    [method, shift, f"{middle('error', **own):.2%}", f"{middle('pearson', **own):.2f}",
-                     shares[0], widths[0], shares[1], widths[1], widths[2]]
-                )  # fmt: skip
-        header = [f"{label}, spread", "shift", "error", "correlation", "covered", "half width"]
-        header += ["covered, 32 of the target", "half width, 32 of the target", "CRPS"]
-        sentences.append(table(header, lines))
-    sentences.append(
-        "Medians over the ensembles. Half widths (median over the examples) and CRPS are shares of the size of u."
-    )
+    sentences, verdicts = [uncertainty_table(records)], []
 
     def off(system, method):
         """How far the coverage inside is from what was promised, in the mean of the ensembles."""
@@ -79,8 +54,7 @@ def findings(records: list[dict]) -> list[str]:
     verdicts.append(("bands cover 90 +- 3 % inside the range, for every spread and system", not misses))
     sentences.append(
         f"**Inside** the range {sum(kept.values())} of {len(kept)} spreads cover 90 % within 3 points, in the mean "
-        "of the "
-        "ensembles" + (f"; not {', '.join(misses)}." if misses else ".")
+        "of the ensembles" + (f"; not {', '.join(misses)}." if misses else ".")
     )
     for system in systems:
         label, outside = SYSTEMS[system].label, shifts_of(system)[-1]
@@ -97,8 +71,8 @@ def findings(records: list[dict]) -> list[str]:
         sentences.append(
             f"**{label}, {outside} shift.** Inside factors cover {min(held.values()):.0%} to {held[best]:.0%}, the "
             f"{best} most; calibrated on 32 examples of the shift {min(again.values()):.0%} to "
-            f"{max(again.values()):.0%}, "
-            f"with bands {min(wider.values()):.1f} to {max(wider.values()):.1f} times as wide."
+            f"{max(again.values()):.0%}, with bands {min(wider.values()):.1f} to {max(wider.values()):.1f} times as "
+            "wide."
         )
     medium = {m: middle("pearson", system="poisson", method=m, shift="medium") for m in METHODS}
     deep = medium["deep ensemble"]
@@ -130,8 +104,7 @@ def findings(records: list[dict]) -> list[str]:
     low, high = min(changed), max(changed)
     sentences.append(
         "**ProbConserv** with one constraint, the mean of the solution, which the equation gives, changes the error "
-        "of the "
-        f"ensemble by {low[0]:+.1%} ({low[1]}) to {high[0]:+.1%} ({high[1]}). SYS-1 and SYS-2 have no mean, and "
+        f"of the ensemble by {low[0]:+.1%} ({low[1]}) to {high[0]:+.1%} ({high[1]}). SYS-1 and SYS-2 have no mean, and "
         "our operators none either. With every mode as a constraint the update is the exact solution, and no update."
     )
     sentences += verdict_sentences(verdicts, of="the claim")

@@ -109,18 +109,12 @@ def findings(records: list[dict]) -> list[str]:
         + ", ".join(f"{error(task, 'symbol', 'from scratch', most):.2%}" for task in UNSEEN)
         + "."
     )
-    worse = [
-        f"{task} ({TOLD[recipe]}, {count})"
-        for task, recipe in pairs
-        for count in counts[1:]
-        if error(task, recipe, "fine-tuned", count) > error(task, recipe, "fine-tuned", 0)
-    ]
-    behind = [
-        f"{task} ({TOLD[recipe]}, {count})"
-        for task, recipe in pairs
-        for count in counts[1:]
-        if error(task, recipe, "fine-tuned", count) >= error(task, recipe, "from scratch", count)
-    ]
+    worse, behind = [], []
+    for task, recipe in pairs:
+        for count in counts[1:]:
+            tuned, name = error(task, recipe, "fine-tuned", count), f"{task} ({TOLD[recipe]}, {count})"
+            worse += [name] if tuned > error(task, recipe, "fine-tuned", 0) else []
+            behind += [name] if tuned >= error(task, recipe, "from scratch", count) else []
     sentences.append(
         f"Fine-tuning leaves a larger error than no example at all for: {listed(worse)}. Training from scratch is as "
         f"good as fine-tuning, or better, for: {listed(behind)}."
@@ -128,12 +122,8 @@ def findings(records: list[dict]) -> list[str]:
     missed = [task for task in of_paper if task not in third["symbol"] + third["symbol-composed"]]
     missed += [task for task in UNSEEN if gain(task, "symbol") < 1]
     sentences.append(
-        (
-            f"The claim does not hold for {listed(missed)}."
-            if missed
-            else "The claim holds for every equation of this run."
-        )
-        + f" {len({record['seed'] for record in held_out})} seeds of the examples where compositions are told, of "
+        f"The claim does not hold for: {listed(missed)}. "
+        f"{len({record['seed'] for record in held_out})} seeds of the examples where compositions are told, of "
         f"which these are medians, and one of the others; one of the pre-training, on {seen:,} examples."
     )
     return sentences

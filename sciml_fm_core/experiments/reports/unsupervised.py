@@ -38,9 +38,8 @@ def between_ticks(points):
 
 def by_task(points):
     """Error against examples, a panel with axes of its own for each task."""
-    names = list(dict.fromkeys(point["task"] for point in points))
     drawn = []
-    for name in names:
+    for name in dict.fromkeys(point["task"] for point in points):
         own = select(points, task=name)
         drawn.append(error_curves(own, lambda r: r["way"], name, ylim=between_ticks(own), among=points))
     return panels(drawn, 2)
@@ -83,9 +82,7 @@ def _curves(records: list[dict]) -> tuple[list[str], list[dict], dict[str, list[
 def figures(records: list[dict]) -> dict[str, Drawing]:
     """The figures, by the names of their files."""
     _, curves, _, beyond = _curves(records)
-    few_shot_errors = by_task(curves)
-    in_context_errors = by_task(beyond)
-    return {"few_shot_errors": few_shot_errors, "in_context_errors": in_context_errors}
+    return {"few_shot_errors": by_task(curves), "in_context_errors": by_task(beyond)}
 
 
 def findings(records: list[dict]) -> list[str]:
@@ -96,15 +93,11 @@ def findings(records: list[dict]) -> list[str]:
         own, label = select(curves, task=task), Task.parse(task).system.label
         counts = sorted({record["examples"] for record in own})
         best, used = tried[task][0], SETTINGS[CHOSEN[tried[task][0]["unlabelled"]]]
-        agrees = {key: best[key] for key in used} == used
+        have = "have" if {key: best[key] for key in used} == used else "do not have"
         sentences.append(
             f"**{label}, degradation.** On validation, with the error to which sources were restored: "
             + "; ".join(f"{degradation(r)}, {validation(r):.2%} ({r['pretraining_error']:.0%})" for r in tried[task])
-            + (
-                ". The best is the one that every seed has."
-                if agrees
-                else ". The other seeds do not have the best one."
-            )
+            + f". The other seeds {have} the best one."
         )
         ours = [r for r in own if r["way"] in ("from scratch", "pre-trained on sources alone")]
         saved = savings(ours)
@@ -126,9 +119,7 @@ def findings(records: list[dict]) -> list[str]:
             f"**{label}, labels saved.** Of examples after pre-training on sources alone, {listed(worth)} from scratch "
             f"(medians, interpolated on logarithmic axes). Every seed of it is better than every "
             f"seed from scratch with {listed(c for c in counts if apart[c] > 0) or 'no number of'} examples, worse "
-            f"with {listed(c for c in counts if apart[c] < 0) or 'none'}: "
-            + ("it saves labels" if saves else "it costs labels" if max(apart.values()) < 0 else "no clear saving")
-            + f"{few_seeds(own)}."
+            f"with {listed(c for c in counts if apart[c] < 0) or 'none'}{few_seeds(own)}."
         )
         labelled = median_errors(select(own, way="pre-trained by labels"))
         tuned = median_errors(select(own, way="pre-trained on sources alone"))
@@ -139,9 +130,7 @@ def findings(records: list[dict]) -> list[str]:
             "alone and by labels."
         )
         if max(tuned[counts[-1]], random[counts[-1]]) > 0.3:
-            sentences.append(
-                f"On {task} no start of these two comes near a solution: their order is that of a beginning."
-            )
+            sentences.append(f"On {task} neither comes near a solution: their order is that of a beginning.")
     for task in dict.fromkeys(record["task"] for record in beyond):
         own, label = select(beyond, task=task), Task.parse(task).system.label
         counts = sorted({record["examples"] for record in own})
@@ -156,8 +145,7 @@ def findings(records: list[dict]) -> list[str]:
         sentences.append(
             f"**{label}, in context.** Neighbours as released improve the prediction with "
             f"{listed(help_) or 'no number of'} examples, tuned with {listed(tuned_help) or 'none'}. The better of "
-            "both "
-            f"beats one factor with {listed(wins) or 'no number of'} examples; fine-tuning beats all of them with "
+            f"both beats one factor with {listed(wins) or 'no number of'} examples; fine-tuning beats all of them with "
             f"{listed(simple) or 'none'} (medians)."
         )
         clear = [c for c in given if min(middle[way][c] for way in two) < 0.9 * middle["one factor"][c]]

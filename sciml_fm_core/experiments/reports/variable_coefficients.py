@@ -22,8 +22,7 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
         own = select(few, task=task, seed=0)
         axis = "labelled examples"
         drawn.append(error_lines(own, lambda r: r["examples"], axis, lambda r: STARTS[r["start"]], task, among=few))
-    against_labels = panels(drawn, 2)
-    rows = []
+    against_labels, rows = panels(drawn, 2), []
     for task in tasks:
         for record in select(few, task=task):
             before = record["pretraining_seconds"] if record["start"] == "own" else 0
@@ -33,20 +32,11 @@ def figures(records: list[dict]) -> dict[str, Drawing]:
             for error, milliseconds in zip(record["errors"], record["milliseconds"], strict=True):
                 seconds = record["test"] * milliseconds / 1000
                 rows.append({"task": task, "error": error, "seconds": seconds, "name": "the solver"})
-    drawn = [
-        error_lines(
-            select(rows, task=task),
-            lambda r: r["seconds"],
-            "seconds",
-            lambda r: r["name"],
-            task,
-            joined=False,
-            among=rows,
-        )
-        for task in tasks
-    ]
-    against_time = panels(drawn, 2)
-    return {"against_labels": against_labels, "against_time": against_time}
+    drawn = []
+    for task in tasks:
+        own, x, name = select(rows, task=task), (lambda r: r["seconds"]), (lambda r: r["name"])
+        drawn.append(error_lines(own, x, "seconds", name, task, joined=False, among=rows))
+    return {"against_labels": against_labels, "against_time": panels(drawn, 2)}
 
 
 def findings(records: list[dict]) -> list[str]:

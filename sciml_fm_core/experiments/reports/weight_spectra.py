@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from sciml_fm_core.experiments.ranks import rank_correlation
@@ -27,67 +29,42 @@ def _rows(records: list[dict]) -> tuple[list[dict], list[dict]]:
         if label == FURTHEST[system]
     ]
     snapshots = [
-        {
-            "exponent": exponent,
-            "error": error,
-            "step": step,
-            "task": r["task"],
-            "parent": r["parent"],
-            "seed": r["seed"],
-        }
+        {name: r[name] for name in ("task", "parent", "seed")} | {"exponent": exponent, "error": error, "step": step}
         for r in select(records, kind="training_spectra")
         for step, exponent, error in zip(r["at"], r["exponent"], r["error"], strict=True)
     ]
     return measured, snapshots
 
 
+def _trainings(snapshots: list[dict]) -> dict[str, list[dict]]:
+    """The snapshots of each kind of training by its name, pre-trainings first."""
+    kinds = sorted({(row["parent"], row["task"]) for row in snapshots}, key=lambda pair: (bool(pair[0]), pair))
+    return {
+        f"{parent} to {task}" if parent else task: select(snapshots, parent=parent, task=task) for parent, task in kinds
+    }
+
+
 def figures(records: list[dict]) -> dict[str, Drawing]:
     """The figures, by the names of their files."""
     measured, snapshots = _rows(records)
-    groups = list(dict.fromkeys(row["system"] for row in measured))
-    across = panels(
-        [
-            error_lines(
-                select(measured, system=system),
-                lambda row: row["exponent"],
-                "mean exponent",
-                lambda row: row["trained"],
-                FURTHEST[system],
-                even=True,
-                joined=False,
-                among=measured,
-            )
-            for system in groups
-        ],
-        3,
-    )
-    kinds = sorted({(row["parent"], row["task"]) for row in snapshots}, key=lambda pair: (bool(pair[0]), pair))
-    along = panels(
-        [
-            error_lines(
-                select(snapshots, parent=parent, task=task),
-                lambda row: row["exponent"],
-                "mean exponent",
-                lambda row: f"seed {row['seed']}",
-                f"{parent} to {task}" if parent else task,
-                even=True,
-                joined=False,
-                among=snapshots,
-            )
-            for parent, task in kinds
-        ],
-        max(1, len(kinds) // 2),
-    )
-    return {"across_operators": across, "along_trainings": along}
+    groups, trainings = dict.fromkeys(row["system"] for row in measured), _trainings(snapshots)
+    points = partial(error_lines, x=lambda row: row["exponent"], axis="mean exponent", even=True, joined=False)
+    across = [
+        points(select(measured, system=of), label=lambda row: row["trained"], title=FURTHEST[of], among=measured)
+        for of in groups
+    ]
+    along = [
+        points(own, label=lambda row: f"seed {row['seed']}", title=name, among=snapshots)
+        for name, own in trainings.items()
+    ]
+    return {"across_operators": panels(across, 3), "along_trainings": panels(along, max(1, len(along) // 2))}
 
 
 def findings(records: list[dict]) -> list[str]:
     """What the records show, as paragraphs of Markdown."""
     measured, snapshots = _rows(records)
     groups = list(dict.fromkeys(row["system"] for row in measured))
-    kinds = sorted({(row["parent"], row["task"]) for row in snapshots}, key=lambda pair: (bool(pair[0]), pair))
-    sentences, verdicts = [], []
-    rows, related = [], []
+    sentences, verdicts, rows, related = [], [], [], []
     for system in [*groups, None]:
         own = measured if system is None else select(measured, system=system)
         found, chance = correlation(own)
@@ -97,43 +74,30 @@ def findings(records: list[dict]) -> list[str]:
         rows.append([name, str(len(own)), f"{min(ends):.2f} to {max(ends):.2f}", f"{found:+.2f}", f"{chance:.3f}"])
     sentences.append(table(["error on", "operators", "exponents", "rank correlation", "chance does as well"], rows))
     verdicts.append(("no equation where a smaller exponent goes with a smaller error out of range", not related))
-    rows, moved = [], []
-    for parent, task in kinds:
-        for seed in sorted({row["seed"] for row in select(snapshots, parent=parent, task=task)}):
-            own = sorted(select(snapshots, parent=parent, task=task, seed=seed), key=lambda row: row["step"])
-            found, chance = correlation(own)
-            exponents = [row["exponent"] for row in own]
-            fell = own[0]["error"] / own[-1]["error"]
-            moved.append((fell, max(exponents) / min(exponents)))
-            rows.append(
-                [
-                    f"{parent} to {task}" if parent else task,
-                    str(seed),
-                    f"{fell:.1f}",
-                    f"{min(exponents):.2f} to {max(exponents):.2f}",
-                    f"{found:+.2f}",
-                    f"{correlation(own, 'step')[0]:+.2f}",
-                ]
-            )
-    sentences.append(
-        table(["training", "seed", "error falls by", "exponents", "rank correlation", "of the step instead"], rows)
-    )
-    steady = []
-    for name in dict.fromkeys(row[0] for row in rows):
-        if min(float(row[4]) for row in rows if row[0] == name) >= 0.8:
-            steady.append(name)
+    rows, moved, steady = [], [], []
+    for name, of_all in _trainings(snapshots).items():
+        least = 1.0
+        for seed in sorted({row["seed"] for row in of_all}):
+            own = sorted(select(of_all, seed=seed), key=lambda row: row["step"])
+            (found, _), (steps, _), ends = correlation(own), correlation(own, "step"), [row["exponent"] for row in own]
+            fell, least = own[0]["error"] / own[-1]["error"], min(least, found)
+            moved += [(fell, max(ends) / min(ends))] if own[0]["parent"] else []
+            ranges = f"{min(ends):.2f} to {max(ends):.2f}"
+            rows.append([name, str(seed), f"{fell:.1f}", ranges, f"{found:+.2f}", f"{steps:+.2f}"])
+        steady += [name] if least >= 0.8 else []
+    header = ["training", "seed", "error falls by", "exponents", "rank correlation", "of the step instead"]
+    sentences.append(table(header, rows))
     verdicts.append(("no training along which the exponent falls with the error in every seed", not steady))
     if steady:
         sentences.append(
             f"In every seed of training on {' and '.join(steady)} the exponent falls with the error (a rank "
             "correlation of 0.8 or more); the number of steps taken, which is known anyway, tells as much of it."
         )
-    tuned = [pair for pair, row in zip(moved, rows, strict=True) if " to " in row[0]]
-    if tuned:
-        falls = [fell for fell, _ in tuned]
+    if moved:
+        falls, changes = zip(*moved, strict=True)
         sentences.append(
             f"In the fine-tunings the error falls {min(falls):.1f} to {max(falls):.1f} times, and the exponent "
-            f"changes by {max(most for _, most in tuned) - 1:.1%} at most."
+            f"changes by {max(changes) - 1:.1%} at most."
         )
     sentences += verdict_sentences(verdicts)
     sentences.append(

@@ -191,22 +191,20 @@ def pooled(records: Sequence[dict], score: str) -> tuple[Tensor, Tensor]:
 
 def training_range_table(records: Sequence[dict]) -> str:
     """Areas under the ROC curve of each score, by operator and of all together."""
-    scores, rows = ("flag", "dial", "spread", "residual"), []
+    scores, form, rows = ("flag", "dial", "spread", "residual"), "{:.3f}".format, []
     for cases in dict.fromkeys(r["cases"] for r in records):
         every = select(records, cases=cases)
         for parent in dict.fromkeys(r["parent"] for r in every):
             own = select(every, parent=parent)
             known = [[r[f"area_{score}"] for r in own if r[f"area_{score}"] is not None] for score in scores]
             if known[0]:
-                rows.append(
-                    [cases, f"`{parent}`", _share_off(own), *(spread(areas, "{:.2f}".format) for areas in known)]
-                )
+                rows.append([cases, f"`{parent}`", _share_off(own), *(spread(areas, form) for areas in known)])
         draws = [select(every, seed=seed) for seed in dict.fromkeys(r["seed"] for r in every)]
         known = [
             [area_under_roc(*pooled(draw, score)) for draw in draws if all(r[f"{score}s"] for r in draw)]
             for score in scores  # not every operator has an ensemble
         ]
-        rows.append([cases, "all together", _share_off(every), *(spread(areas, "{:.3f}".format) for areas in known)])
+        rows.append([cases, "all together", _share_off(every), *(spread(areas, form) for areas in known)])
     return table(["cases", "operator", "off", *(NAMES[score] for score in scores)], rows)
 
 

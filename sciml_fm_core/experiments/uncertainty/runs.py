@@ -201,7 +201,10 @@ def uncertainty(budget: str = "laptop") -> list[UncertaintyRun]:
 
 
 def uncertainty_table(records: Sequence[dict]) -> str:
-    """Table of how each spread follows the errors, and of what its bands hold."""
+    """Table of how each spread follows the errors, and of what its bands hold.
+
+    Half widths and scores (CRPS, lower is better) are shares of the size of the solution.
+    """
     rows = []
     for system in dict.fromkeys(record["system"] for record in records):
         points = [row for record in select(records, system=system) for row in record["rows"]]
@@ -210,10 +213,12 @@ def uncertainty_table(records: Sequence[dict]) -> str:
             (PRETRAINING, "pearson", "{:.2f}"), ("medium", "pearson", "{:.2f}"),
             (PRETRAINING, "covered_inside", "{:.0%}"), ("medium", "covered_inside", "{:.0%}"),
             (furthest, "covered_inside", "{:.0%}"), (furthest, "covered_target", "{:.0%}"),
+            (furthest, "width_target", "{:.0%}"), ("medium", "crps", "{:.1%}"),
         )  # fmt: skip
         for method in dict.fromkeys(point["method"] for point in points):
             own = select(points, method=method)
             cells = (spread([p[key] for p in select(own, shift=shift)], form.format) for shift, key, form in shown)
             rows.append([SYSTEMS[system].label, method, *cells])
     header = ["system", "spread", "correlation inside", "on medium", "covered inside", "on medium", "on the furthest"]
-    return table([*header, f"there, by {TARGET_EXAMPLES} of its examples"], rows)
+    there = f"there, by {TARGET_EXAMPLES} of its examples"
+    return table([*header, there, "half width then", "CRPS on medium"], rows)

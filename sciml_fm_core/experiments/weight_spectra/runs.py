@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from sciml_fm_core.data.splits import draw_split
 from sciml_fm_core.evaluation.metrics import mean_relative_error
-from sciml_fm_core.experiments.ranks import rank_correlation
 from sciml_fm_core.experiments.shipped import SYSTEMS_OF
 from sciml_fm_core.experiments.weight_spectra.method import fit_layers, layer_spectra, mean_exponent
 from sciml_fm_core.models.operator import Operator, load_operator, shipped_adaptations
 from sciml_fm_core.physics.examples import Examples
 from sciml_fm_core.physics.tasks import PAPER_TASKS, Task
-from sciml_fm_core.study.analysis import select, table
 from sciml_fm_core.study.custom import CustomRun, Schedule
 from sciml_fm_core.study.registry import experiment, for_budget
 from sciml_fm_core.training.config import Progress, TrainConfig
@@ -191,26 +186,3 @@ def weight_spectra(budget: str = "laptop") -> list[CustomRun]:
             for seed in seeds
         ]
     return runs
-
-
-def weight_spectra_table(records: Sequence[dict]) -> str:
-    """Table of how the exponents of weights rank operators by their errors, and the steps of trainings."""
-    rows = []
-
-    def related(exponents: Sequence[float], errors: Sequence[float]) -> str:
-        x, y = (torch.tensor(values, dtype=torch.float64) for values in (exponents, errors))
-        return f"{rank_correlation(x, y, generator=torch.Generator(), draws=1)[0]:+.2f}"
-
-    for label in FURTHEST.values():
-        own = [r for r in select(records, kind="weight_spectra") if label in r["tasks"]]
-        exponents = [r["exponent"] for r in own]
-        found = related(exponents, [r["error"][r["tasks"].index(label)] for r in own])
-        rows.append([f"{len(own)} operators on {label}", f"{min(exponents):.2f} to {max(exponents):.2f}", found])
-    trainings = select(records, kind="training_spectra")
-    for parent, task in dict.fromkeys((r["parent"], r["task"]) for r in trainings):
-        own = select(trainings, parent=parent, task=task)
-        exponents = [value for r in own for value in r["exponent"]]
-        found = ", ".join(related(r["exponent"], r["error"]) for r in own)
-        name = f"fine-tuning of `{parent}` on {task}" if parent else f"pre-training on {task}"
-        rows.append([name, f"{min(exponents):.2f} to {max(exponents):.2f}", found])
-    return table(["across or along", "mean exponents", "rank correlation with the error, by seed"], rows)
