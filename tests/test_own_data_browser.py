@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "dashboards"))
 
 from axe import findings_in_both_themes
 from playwright.sync_api import expect
-from test_dashboard_browser import browser, percent, served, shown, watched  # noqa: F401 # browser is a fixture
+from test_dashboard_browser import browser, percent, served, shown, until, watched  # noqa: F401 # browser is a fixture
 
 from sciml_fm_core import Layout, TrainConfig, fine_tune, open_splits, pretrain, train_from_scratch
 
@@ -75,6 +75,13 @@ def test_the_test_examples_are_walked_through(page):
     worst = re.search(r"tuned: median .* %, worst ([\d.,]+ %) \(example (\d)\)", page.locator(".words").inner_text())
     expect(page).to_have_url(re.compile(f"example={worst[2]}$"))
     expect(shown(page, "error").nth(1)).to_have_text(worst[1])
+
+
+def test_all_controls_are_on_a_phone(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    for name in ("Previous", "Next", "Worst"):
+        button = page.get_by_role("button", name=name)
+        until(page, button.bounding_box, lambda box: box["x"] >= 0 and box["x"] + box["width"] <= 390, name)
 
 
 def test_another_operator_has_its_own_file(page):

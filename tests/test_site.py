@@ -219,6 +219,19 @@ def test_each_lesson_goes_to_its_end(open_at, folder):
         assert page.locator("[data-test=score]").count() == 1
 
 
+def test_back_leaves_a_lesson_and_forward_opens_it_again(open_at, folder):
+    page, lessons = open_at(), json.loads(gzip.decompress((folder / "page.json.gz").read_bytes()))["lessons"]
+    name = next(iter(lessons["steps"]))
+    card = page.locator("aside.lesson")
+    rested(page, lambda: page.get_by_label("Lesson").select_option(name))
+    assert f"lesson={name}&step=1&" in page.url
+    rested(page, page.go_back)
+    expect(card).to_be_hidden()
+    assert "lesson" not in page.url
+    rested(page, page.go_forward)
+    expect(card).to_contain_text("step 1 of")
+
+
 def test_sizes_and_themes(open_at):
     page = open_at()
     for theme in ("light", "dark"):

@@ -124,7 +124,7 @@ def test_back_undoes_a_choice_and_not_a_move(page):
 def test_the_spectrum_tells_the_operators_apart_and_follows_the_dial(page):
     panel = tab(page, "Spectrum")
     assert panel.locator("figcaption").all_inner_texts() == [
-        "Gain, learned over exact", "Off: |learned / exact − 1|", "Leak into other waves",
+        "Gain, learned over exact", "Relative error, |learned / exact − 1|", "Leak into other waves",
         "Energy of u (grey) and of the errors",
     ]  # fmt: skip
     off = panel.locator("figure").nth(1)
@@ -259,6 +259,37 @@ def test_a_lesson_to_its_end(page):
     expect(error).to_be_hidden()
 
 
+def test_a_lesson_is_left_by_back_and_by_its_cross(page):
+    """Else its card would cover the numbers of whatever the page goes back to."""
+    card = page.locator(".lesson")
+    expect(shown(page, "spread")).to_have_text(re.compile(r"%$"))  # the page rests, and has an address to go back to
+    page.get_by_label("Lesson").select_option("1-leaving-home")
+    page.wait_for_url(re.compile("lesson=1-leaving-home&step=1"))
+    page.get_by_role("button", name="Skip").click()
+    page.wait_for_url(re.compile("lesson=1-leaving-home&step=2"))
+    page.go_back()
+    expect(card).to_be_hidden()
+    expect(shown(page, "from_scratch-error")).to_have_text(re.compile(r"%$"))
+    expect(page).to_have_url(re.compile(r"explore\?system=poisson&model=sys-1&dial=10&"))
+    page.go_forward()
+    expect(card).to_contain_text("step 2 of")
+    page.get_by_role("button", name="Close this card").click()
+    expect(card).to_be_hidden()
+    expect(page).not_to_have_url(re.compile("lesson"))
+
+
+def test_a_page_without_storage_opens_and_follows_the_theme(browser, address):
+    """As in a frame of another page, or where cookies are refused."""
+    with watched(browser, address.removesuffix("/explore"), color_scheme="dark") as page:
+        page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('refused') }})")
+        page.goto(address)
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        expect(shown(page, "zero_shot-error")).to_have_text(re.compile(r"%$"))
+        page.locator(".menu summary").click()
+        page.locator(".sentence").click()  # a press elsewhere closes a menu
+        expect(page.locator(".menu")).not_to_have_attribute("open", re.compile(""))
+
+
 # Anybody, anywhere --------------------------------------------------------------------------------------------------
 
 
@@ -325,7 +356,8 @@ def test_a_touch_screen(browser, address):
         curve, finger = page.locator(".dial svg"), page.context.new_cdp_session(page)
         curve.tap(position={"x": 0.7 * curve.bounding_box()["width"], "y": 50})
         expect(dial(page)).to_have_attribute("aria-valuetext", re.compile(r"^1[6789]"))
-        page.get_by_role("button", name="Errors and cut").tap()  # else there is nothing to scroll to
+        page.get_by_role("tab", name="Errors").tap()  # unfolds them; else there is nothing to scroll to
+        expect(page.get_by_role("button", name="Errors and cut")).to_have_attribute("aria-expanded", "true")
         picture = page.locator("canvas[aria-label='Zero-shot']")
         place = picture.bounding_box()
         swipe(finger, place["x"] + 120, place["y"] + 100, 0, -90)

@@ -254,7 +254,12 @@ def test_curves_are_named_for_what_the_figure_asks():
     assert names(shifts.charts[0]) == [
         f"{shift}{told}"
         for told in ("", ", the paper's recipe", ", conditioned on the symbol")
-        for shift in ("none SYS-1(1,2.5)", "mild SYS-1(2.5,7.5)", "medium SYS-1(5,10)", "large SYS-1(10,20)")
+        for shift in (
+            "no shift, SYS-1(1,2.5)",
+            "mild shift, SYS-1(2.5,7.5)",
+            "medium shift, SYS-1(5,10)",
+            "large shift, SYS-1(10,20)",
+        )
     ]
     assert shifts.pretraining == SYS_1
     assert len(shifts.downstream) == 4
@@ -448,7 +453,10 @@ def test_the_sentence_is_computed_from_the_records_that_are_drawn():
         record["error"] = 0.02 * (1 + 0.1 * record["seed"])
     assert "has 1 times the error" in said(state_over(records).picture)
     assert "whose ranges overlap in 1" in said(state_over(records).picture)
-    assert said(state_over([r for r in records if not r["seed"] or r["examples"] < 9][:4]).picture) == ""
+    untrained = next(row for row in rows_of(state.picture) if not row[3])
+    assert (untrained[1], untrained[6]) == ("zero-shot", None), "not fine-tuned, and in no steps"
+    alone = [r for r in records if not r["seed"] or r["examples"] < 9][:4]
+    assert said(state_over(alone).picture) == "The lowest error is 2 %: zero-shot."
 
 
 def test_own_runs_lie_over_those_that_ship_and_are_told_apart(places, monkeypatch):
@@ -464,7 +472,7 @@ def test_own_runs_lie_over_those_that_ship_and_are_told_apart(places, monkeypatc
     assert set(state.pictures["q1_downstream_data"]) == {"SYS-2(1,2)"}
     (chart,) = state.picture.charts
     assert names(chart) == ["fine-tuned", "fine-tuned, yours", "from scratch"]
-    assert {row[1] for row in rows_of(state.picture)} == set(names(chart))
+    assert {row[1] for row in rows_of(state.picture) if row[3]} == set(names(chart))
     marks = Studies(state).charts._drawn[0].data
     assert {marks["mark"][marks["identity"].index(r["identity"])] for r in own if r["examples"]} == {"diamond"}
 

@@ -72,7 +72,7 @@ class AdaptView:
         self.status = Html()
         self.curves = LearningCurves()
         self._show_progress(0.0)
-        self._show_status("Nothing run yet.")
+        self._show_status("Nothing was trained yet.")
 
         for end in (self.low, self.high):
             end.param.watch(lambda _: self._window_edited(), "value")
@@ -108,7 +108,7 @@ class AdaptView:
             if current:
                 self._show_summary(current)
             else:
-                words = "No fine-tuning is shown." if state.adapted else "Nothing run yet for this system and model."
+                words = "No fine-tuning is shown." if state.adapted else "Nothing was trained from it yet."
                 self._show_status(words)
             self.curves.paint(current.curves if current else {})
 

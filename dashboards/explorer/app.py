@@ -136,7 +136,7 @@ class Explorer:
 
     def _tell_address(self) -> None:
         if self.loop.document is not None and not self._revisits:  # a notebook keeps its own address
-            chosen, before = choices_of(self.state), self._chosen
+            chosen, before = self._choices(), self._chosen
             query = "&".join(filter(None, [self.lesson.query, query_of(self.state)]))
             self.stage.tell("address", query=own_query(query), push=before not in (None, chosen))
             self._chosen = chosen
@@ -145,10 +145,14 @@ class Explorer:
         """Show what an address says that a browser went back to."""
         self._revisits = True
         try:
+            self.lesson.restore(query)
             revisit(self.state, query)
         finally:
             self._revisits = False
-        self._chosen = choices_of(self.state)
+        self._chosen = self._choices()
+
+    def _choices(self) -> tuple:
+        return *choices_of(self.state), self.lesson.name
 
     # Frames ---------------------------------------------------------------------------------------------------------
 

@@ -49,13 +49,14 @@ class LessonCard:
         return urlencode({"lesson": self.name, "step": self.number + 1}) if self.lesson else ""
 
     def restore(self, query: Mapping[str, str]) -> list[str]:
-        """Open the lesson that an address names, as ``lesson=1-leaving-home&step=3``; what is wrong, if anything."""
+        """Be where an address says, as ``lesson=1-leaving-home&step=3``, or in no lesson; gives what is wrong."""
         name, step = query.get("lesson", NONE), query.get("step", "1")
-        if name != NONE and name not in self.lessons:
-            return [f"lesson={name[:60]} in the address is left out: there is no such lesson here"]
-        if name != NONE:
-            self.open(name, int(step) - 1 if step.isdecimal() and len(step) < 4 else 0)
-        return []
+        number, known = int(step) - 1 if step.isdecimal() and len(step) < 4 else 0, name in (NONE, *self.lessons)
+        if name != self.name:
+            self.open(name if known else NONE, number)
+        elif number != self.number:
+            self.show(number)
+        return [] if known else [f"lesson={name[:60]} in the address is left out: there is no such lesson here"]
 
     def open(self, name: str, number: int = 0) -> None:
         """Begin a lesson at a step, or leave it by the name `NONE`.

@@ -360,6 +360,7 @@ class OwnData:
     def page(self) -> pmui.Page:
         """The whole page."""
         controls = pn.Row(self.operator, self.example, *self.buttons, self.output, visible=bool(self.bundles), **WIDE)
+        controls.styles = {"flex-wrap": "wrap", "min-width": "0"}  # on a phone
         return dashboard_page(
             title=TITLE,
             header=[pn.pane.HTML(text.page_link("explore", address_of("explore")), margin=(0, 10))],

@@ -22,7 +22,9 @@ TEMPLATE = """
 {
   const dark = matchMedia("(prefers-color-scheme: dark)")
   const follow = () => {
-    document.documentElement.dataset.theme = localStorage.theme ?? (dark.matches ? "dark" : "light")
+    let chosen
+    try { chosen = localStorage.theme } catch {} // a browser may have no storage
+    document.documentElement.dataset.theme = chosen ?? (dark.matches ? "dark" : "light")
   }
   follow()
   dark.addEventListener("change", follow)
@@ -39,8 +41,10 @@ TEMPLATE = """
 
 CHOSEN = """
 const theme = source.dark_theme ? "dark" : "light"
-if (theme != document.documentElement.dataset.theme)
-  document.documentElement.dataset.theme = localStorage.theme = theme
+if (theme != document.documentElement.dataset.theme) {
+  document.documentElement.dataset.theme = theme
+  try { localStorage.theme = theme } catch {}
+}
 """
 """What the toggle says is kept for the other page and the next visit."""
 
@@ -52,7 +56,7 @@ LOOK = {
     "& h3": {
         "fontSize": "1.2rem",
         "@media (max-width: 600px)": {
-            "fontSize": ".9rem",
+            "fontSize": ".8rem",
             "maxHeight": "2.4em",
             "lineHeight": 1.2,
             "overflow": "hidden",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 from html import escape
 
 from latex2mathml.converter import convert
@@ -34,12 +35,15 @@ STAGE = {
     "paint": "press to paint",
     "paint_keys": "Enter places a Gaussian, Ctrl and Z take it back",
     "random": "The random field again",
+    "curves": "average error",
+    "curves_in_time": "one-step error",
     "drag_out": "drag me out of the blue band",
     "drag_in": "drag me into the blue band",
-    "next_choose": "This is the network as it was pre-trained. Fine-tuned on a few examples of the physics between the "
-    "green brackets, it gets better there. How many examples?",
+    "next_choose": "This is the network as it was pre-trained. Fine-tuned on a few examples of another range of the "
+    "dial, it gets better there. How many examples?",
     "next_train": "This is the network as it was pre-trained; nothing was fine-tuned from it for this equation yet. "
     "Show it a few examples, and watch it learn.",
+    "next_model": "Choose another model above to see what it predicts.",
     "next_none": "No trained operator knows this equation. Turn the dial and paint: the solver answers.",
     "choose_first": "Choose first: a prediction that fails teaches more than none.",
 }
@@ -72,15 +76,15 @@ SCORE = "You answered {right} of {count} questions right at the first try."
 def percent(value: float | None, digits: int = 3) -> str:
     """Write a relative size as percent, with so many significant digits.
 
-    >>> percent(0.0526), percent(0.0526, 2), percent(12.3), percent(None)
-    ('5.26 %', '5.3 %', '1,230 %', '–')
+    >>> percent(0.0526), percent(0.0526, 2), percent(12.3), percent(6e-7), percent(None)
+    ('5.26 %', '5.3 %', '1,230 %', '0.00006 %', '–')
     """
     if value is None or not math.isfinite(value):
         return "–"
     value *= 100
     if value >= 100 - 10 ** (2 - digits) / 2:  # else it would be written as a power of ten
         return f"{value:,.0f} %"
-    return f"{value:.{digits}g} %" if value >= 0.01 else f"{value:.0e} %"
+    return f"{value:.{digits}g} %" if value >= 0.01 else f"{Decimal(f'{value:.1g}'):f} %"
 
 
 def equation(system: System, coefficients: dict[str, float]) -> str:
@@ -112,7 +116,8 @@ def sentence(
         forecast: what was expected of it before it was solved, None where that is not known yet.
         bounds: between which that error must be.
     """
-    parts = [f"{system.dialled.title} is {dial:g}{_distance(system, dial, trained)}."]
+    stands = "" if error is None and trained is None else _distance(system, dial, trained)
+    parts = [f"{system.dialled.title} is {dial:g}{stands}."]
     if error is not None:
         average = "" if mean is None else SENTENCE["average"].format(mean=percent(mean, 2))
         parts.append(SENTENCE["error"].format(error=percent(error, 2), average=average))

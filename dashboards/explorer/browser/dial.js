@@ -102,7 +102,7 @@ class Dial {
     const {chart, setup} = this
     if (!setup || !chart.clientHeight) return
     const em = textSize(chart), width = Math.max(300, chart.clientWidth), height = chart.clientHeight
-    const {top, left, right, bottom} = this.size = {width, height, left: 4.4 * em, right: 7.4 * em, top: 6, bottom: 1.9 * em}
+    const {top, left, right, bottom} = this.size = {width, height, left: 4.4 * em, right: 7.7 * em, top: 6, bottom: 1.9 * em}
     const floor = height - bottom, trained = setup.model ? setup.trained?.map(value => this.across(value)) : null
     chart.setAttribute('viewBox', `0 0 ${width} ${height}`)
     chart.replaceChildren()
@@ -124,9 +124,12 @@ class Dial {
       draw('path', chart, {d: through(points), stroke: one.color, 'stroke-dasharray': one.dash, class: 'curve', 'data-curve': one.key, 'data-points': points.length})
       if (points.length) ends.push({...one, x: width - right, y: points.at(-1)[1]})
     }
-    nameEnds(chart, ends, floor, top)
+    tick(chart, width - right + 5, top + 0.35 * em, setup.steps ? this.texts.curves_in_time : this.texts.curves, 'start')
+    const low = ends.some(({y}) => y > floor - 1.7 * em)
+    nameEnds(chart, ends, floor, top + 1.3 * em)
     if (trained) this.label(trained, 'pre-trained here', top + em)
-    this.marked(floor, em)
+    const full = this.marked(floor, em) || low // else the axis has its name at the bottom
+    if (0.55 * setup.dial.title.length * em < (width - left - right) / 2) tick(chart, width - right - 4, full ? top + em : floor - 0.5 * em, setup.dial.title, 'end')
     const chosen = this.ends ?? setup.window
     if (chosen) {
       const inside = chosen.map(value => this.across(value)), over = trained && inside[0] < trained[1] + 8 * em
@@ -157,10 +160,10 @@ class Dial {
     const wide = 0.55 * text.length * textSize(this.chart)
     if (b - a > wide + 8) tick(this.chart, a + 8, y, text, 'start')
     else if (a < this.size.left + 1) tick(this.chart, a + 2, y, text, 'start')
-    else if (b + wide < this.size.width - this.size.right) tick(this.chart, b + 6, y, text, 'start')
+    else if (a - wide < this.size.left || b + wide < this.size.width - this.size.right) tick(this.chart, Math.min(b + 6, this.size.width - this.size.right - wide), y, text, 'start')
     else tick(this.chart, a - 6, y, text, 'end')
   }
-  marked(floor, em) { // resonances, and whole numbers that were trained on, each named in the widest gap between them
+  marked(floor, em) { // resonances, and whole numbers that were trained on, each named in the widest gap between them; how many kinds
     const {resonances, dial, trained} = this.setup, kinds = []
     const at = resonances.map(value => this.across(value))
     for (const x of at) draw('path', this.chart, {d: `M${x} ${floor}l-3 -7h6z`, class: 'resonance'})
@@ -178,6 +181,7 @@ class Dial {
       const gap = gaps.findIndex(([, x]) => !text.startsWith('•') || x < this.across(trained[1]))
       if (gap >= 0) tick(this.chart, gaps.splice(gap, 1)[0][1], floor - 0.4 * em, text)
     }
+    return kinds.length
   }
   mark(frame) { // errors of the example on the stage, which need not match the average
     this.frame = frame

@@ -205,9 +205,9 @@ class Fields {
     if (alone) pair.after(alone === 'none' ? card : parts[first.key].misfit)
     if (alone) this.bars.append(this.shares.section)
   }
-  offer({results, model, trains}) { // what to do next
-    const known = results.slice(1), {next_choose, next_train, next_none} = this.texts
-    this.card.replaceChildren(make('p', null, {}, !model ? next_none : known.length ? next_choose : next_train))
+  offer({results, model, models, trains}) { // what to do next
+    const known = results.slice(1), {next_choose, next_train, next_none, next_model} = this.texts
+    this.card.replaceChildren(make('p', null, {}, !model ? (models.length > 1 ? next_model : next_none) : known.length ? next_choose : next_train))
     if (!model || !(known.length || trains)) return
     const buttons = make('div', this.card, {className: 'buttons'})
     for (const one of known) button(buttons, one.label, () => this.next(one.value), {title: one.title})

@@ -7,7 +7,7 @@ function chart(parent, title, size, label = title) { // an empty one with its ti
 }
 
 // A chart of lines over a common axis, logarithmic upwards. `lines` are {name, color, dash, points: [[x, y], ...]}.
-function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [], unit = value => `${value}`}) {
+function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [], unit = value => `${value}`, named = false}) {
   const svg = chart(parent, title, size)
   const xs = ticks ?? [...new Set(lines.flatMap(line => line.points.map(point => point[0])))]
   const ys = lines.flatMap(line => line.points.map(point => point[1])).filter(value => value > 0)
@@ -23,9 +23,11 @@ function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [],
   for (const value of xs) tick(svg, across(value), size.height - 1.75 * size.em, `${value}`)
   for (const value of marked) draw('path', svg, {d: `M${across(value)} ${size.height - size.bottom}l-4 -9h8z`, class: 'resonance'})
   tick(svg, (size.left + size.width) / 2, size.height - 4, x)
+  const ends = []
   for (const {name, color, dash, points, act} of lines) {
     const known = points.filter(point => point[1] >= 10 ** low)
     if (known.length > 1) draw('path', svg, {d: through(known.map(([a, b]) => [across(a), up(b)])), stroke: color, 'stroke-dasharray': dash, class: 'curve'})
+    if (named && known.length) ends.push({name, color, x: across(known.at(-1)[0]) + 4, y: up(known.at(-1)[1])})
     for (const point of known) {
       const dot = draw('circle', svg, {cx: across(point[0]), cy: up(point[1]), r: act ? 6 : 3, fill: color})
       draw('title', dot, {}, `${name}, ${point[0]}: ${y(point[1])}${point[2] ? `, ${point[2]}` : ''}`)
@@ -34,6 +36,7 @@ function lineChart(parent, {title, x, y, lines, size, ticks = null, marked = [],
       dot.addEventListener('click', () => act(point))
     }
   }
+  nameEnds(svg, ends, size.height - size.bottom, size.top)
 }
 
 const apart = ([j, i], [b, a]) => Math.hypot(2 * (j - b), i - a) // an atlas has twice as many columns as rows
@@ -71,7 +74,7 @@ class Insight {
     if (this.shown === 'spectrum') this.fields.panel.classList.add('stale')
   }
   choose(key) {
-    if (key === this.shown) return
+    if (key === this.shown) return key === 'errors' && this.fields.below.firstChild.click() // a phone has them folded
     this.open(key)
     this.chosen()
   }
@@ -145,7 +148,7 @@ class Insight {
     const lines = (name, values) => this.known(values).map(one => ({...one, points: wavenumbers.map((k, i) => [k, values[one.key][name][i]])}))
     const x = 'wavenumber |k|'
     lineChart(parent, {size, title: 'Gain, learned over exact', x, marked, lines: lines('gain', operators), y: number})
-    lineChart(parent, {size, title: 'Off: |learned / exact − 1|', x, marked, lines: lines('off', operators), y: percent, unit: percent})
+    lineChart(parent, {size, title: 'Relative error, |learned / exact − 1|', x, marked, lines: lines('off', operators), y: percent, unit: percent})
     lineChart(parent, {size, title: 'Leak into other waves', x, marked, lines: lines('leak', operators), y: percent, unit: percent})
     const points = values => energy.wavenumbers.map((k, i) => [k, values[i]])
     lineChart(parent, {size, title: 'Energy of u (grey) and of the errors', x, y: value => value.toExponential(1), unit: value => value.toExponential(0), lines: [
@@ -163,7 +166,7 @@ class Insight {
       const lines = this.known(curves).map(one => ({...one, act, points: curves[one.key]}))
       if (zero_shot) lines.push({name: 'Zero-shot', color: this.setup.predictors[0].color, dash: 'none', points: [[0, zero_shot]]})
       if (unlabelled.length) lines.push({name: 'No labels', color: this.fields.colours.unlabelled, dash: 'none', act, points: unlabelled})
-      lineChart(parent, {title: task, size: this.size(3), x: 'examples given', lines, ticks, y: percent, unit: percent})
+      lineChart(parent, {title: task, named: true, size: {...this.size(3), right: 6.5 * this.size(3).em}, x: 'examples given', lines, ticks, y: percent, unit: percent})
     }
   }
 }

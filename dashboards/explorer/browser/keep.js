@@ -76,6 +76,7 @@ class Keep {
     entry('Picture, PNG', () => saveAsPng(drawn()))
     entry('Picture, SVG', () => save('sciml-fm.svg', 'image/svg+xml', drawn()))
     entry('Python', () => send({save: 'python'}))
+    document.addEventListener('pointerdown', event => { if (!event.composedPath().includes(menu)) menu.open = false })
     menu.addEventListener('keydown', event => { if (event.key === 'Escape') { menu.open = false; menu.firstChild.focus() } })
     this.dialog = make('dialog', parent, {className: 'commands'})
     this.dialog.setAttribute('aria-label', 'Commands that make this again')

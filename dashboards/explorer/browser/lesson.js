@@ -15,6 +15,7 @@ class Lesson {
     this.cover(lesson.covers)
     if (!lesson.title) return
     const {number, count, guess} = lesson, answered = guess != null
+    button(this.card, '×', () => this.send({lesson: 'none'}), {className: 'leave', title: 'Leave it', ariaLabel: 'Close this card'})
     make('h3', this.card, {}, lesson.title).dataset.test = 'lesson'
     make('div', this.card, {className: 'step'}, `step ${number + 1} of ${count}`)
     make('div', this.card, {innerHTML: lesson.text})
@@ -25,13 +26,13 @@ class Lesson {
       label.append(` ${choice}`)
     })
     const buttons = make('div', this.card, {className: 'buttons'})
-    button(buttons, 'Check', () => {
+    this.check = button(buttons, 'Check', () => {
       const guess = ask.querySelector(':checked')
       if (guess) this.send({guess: Number(guess.value)})
       else set(this.answer, this.texts.choose_first)
-    })
+    }, {className: answered ? '' : 'main-act'})
     button(buttons, 'Back', () => this.send({step: number - 1}), {disabled: number === 0})
-    this.next = button(buttons, answered ? 'Next' : 'Skip', () => this.send({step: number + 1}), {disabled: number === count - 1})
+    this.next = button(buttons, answered ? 'Next' : 'Skip', () => this.send({step: number + 1}), {disabled: number === count - 1, className: answered ? 'main-act' : ''})
     this.answer = make('div', this.card, {className: 'answer', role: 'status'})
     this.end = make('div', this.card, {className: 'answer'})
     button(this.card, 'Printable sheet', () => this.send({save: 'sheet'}))
@@ -42,9 +43,11 @@ class Lesson {
     this.cover([])
     this.answer.innerHTML = lesson.text
     set(this.next, 'Next')
+    this.check.className = ''
+    this.next.className = this.next.disabled ? '' : 'main-act'
     this.end.replaceChildren()
     const {score, next} = lesson
     if (score) make('p', this.end, {}, score).dataset.test = 'score'
-    if (next) button(this.end, `Next lesson: ${next.label}`, () => this.send({lesson: next.value}))
+    if (next) button(this.end, `Next lesson: ${next.label}`, () => this.send({lesson: next.value}), {className: 'main-act'})
   }
 }

@@ -57,7 +57,7 @@ const set = (element, text) => { if (element.textContent !== text) element.textC
 
 const percent = value => value == null || !isFinite(value) ? '–'
   : value >= 0.995 ? `${Math.round(100 * value).toLocaleString('en')} %`
-  : value >= 1e-4 ? `${Number((100 * value).toPrecision(2))} %` : `${(100 * value).toExponential(0)} %`
+  : value >= 1e-4 ? `${Number((100 * value).toPrecision(2))} %` : `${Number((100 * value).toPrecision(1))} %`
 // Bounds of an error in two digits, rounded outwards. Above 1000 %, the end of the dial's axis, one says nothing.
 const rounded = (value, round) => {
   const size = 100 * value, unit = 10 ** (Math.floor(Math.log10(size)) - 1)

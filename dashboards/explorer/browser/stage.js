@@ -24,8 +24,8 @@ export function render({model, el}) {
   }
 
   const bar = make('div', root, {className: 'bar'})
-  const menu = (name, message) => {
-    const select = make('select', make('label', bar, {className: 'model'}, `${name} `), {ariaLabel: name})
+  const menu = (name, message, said = `${name} `) => {
+    const select = make('select', make('label', bar, {className: 'model'}, said), {ariaLabel: name})
     select.addEventListener('change', () => send({[message]: select.value}))
     return select
   }
@@ -33,7 +33,7 @@ export function render({model, el}) {
   const equation = make('div', bar, {className: 'equation'})
   const models = menu('Model', 'model')
   const examples = make('fieldset', bar, {className: 'choice examples'}, make('legend', null, {}, 'Fine-tuned on'))
-  const lessons = menu('Lesson', 'lesson')
+  const lessons = menu('Lesson', 'lesson', '')
   lessons.parentElement.classList.add('lessons')
   const tools = make('div', bar, {className: 'keep'})
   const trains = button(tools, 'Train live', () => send({training: !setup.training}), {className: 'main-act', hidden: true})
@@ -73,7 +73,7 @@ export function render({model, el}) {
   root.addEventListener('fullscreenchange', () => set(present, document.fullscreenElement ? 'Leave' : 'Present'))
   let drawings = {}, drawn = null // what is painted, and what of it was painted last
   new ResizeObserver(() => { // on a phone the examples stick to the bottom with the dial
-    const phone = root.clientWidth <= 700
+    const phone = root.clientWidth <= 860
     if (phone !== dial.box.contains(examples)) phone ? dial.box.prepend(examples) : bar.insertBefore(examples, lessons.parentElement)
   }).observe(root)
 

@@ -88,7 +88,7 @@ const drawRandom = seed => { state.drawn = false; state.seed = nearest(seeds(), 
 
 const short = (value, digits) => `${Number(value.toPrecision(digits))}`
 function query() {
-  const values = {system: state.system, model: state.model, dial: short(state.dial, 6)}
+  const values = {...(lesson.name === 'none' ? {} : {lesson: lesson.name, step: lesson.number + 1}), system: state.system, model: state.model, dial: short(state.dial, 6)}
   for (const one of systemOf().parameters) {
     const value = state.parameters[one.name]
     if (Math.abs(value - one.default) > 1e-9 * Math.max(Math.abs(value), Math.abs(one.default))) values[`p.${one.name}`] = short(one.angle ? value / radians : value, 4)
@@ -136,7 +136,7 @@ function restore(text) { // gives what of it makes no sense
   })
   return problems
 }
-const choices = () => JSON.stringify([state.system, state.model, state.result, state.drawn, state.seed, Object.keys(state.painted)])
+const choices = () => JSON.stringify([lesson.name, state.system, state.model, state.result, state.drawn, state.seed, Object.keys(state.painted)])
 
 // What the stage is told ------------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ function tellAddress() {
 
 const fill = (template, values) => template.replace(/\{(\w+)\}/g, (_, name) => values[name])
 const percent = value => value == null || !isFinite(value) ? '–' : value >= 0.995 ? `${Math.round(100 * value).toLocaleString('en')} %`
-  : value >= 1e-4 ? `${Number((100 * value).toPrecision(2))} %` : `${(100 * value).toExponential(0)} %`
+  : value >= 1e-4 ? `${Number((100 * value).toPrecision(2))} %` : `${Number((100 * value).toPrecision(1))} %`
 function sentence({dial, numbers, largest}) {
   const own = modelOf(), {limit} = systemOf(), {error, average, largest: above, drawn} = page.sentence
   const parts = [own.heads[systemOf().setup.dial.values.indexOf(dial)]]
@@ -450,7 +450,7 @@ const MESSAGES = {
   coefficients: rows => { for (const [name, each] of Object.entries(rows)) paint(name, each); setUp() },
   random: () => { drawRandom(state.seed); setUp() },
   ready: () => setUp(),
-  address: value => { restore(value); chosen = choices(); setUp() },
+  address: value => { openLesson(value); restore(value); chosen = choices(); setUp() },
   system: name => { chooseSystem(name); setUp(); opening() },
   model: name => { chooseModel(name); setUp() },
   result: value => { state.result = value; setUp() },
@@ -468,6 +468,11 @@ function hear(message) {
     try { if (act(message[name]) !== false) changed = true } catch (error) { notice(error.message) }
   }
   if (changed) request()
+}
+function openLesson(text) { // the one that an address names, or none
+  const given = new URLSearchParams(text), name = page.lessons.steps[given.get('lesson')] ? given.get('lesson') : 'none'
+  if (name !== lesson.name) lesson = {name, number: 0, guesses: {}}
+  showStep(Number(given.get('step') ?? 1) - 1 || 0)
 }
 function showStep(value) {
   const steps = page.lessons.steps[lesson.name]
@@ -580,17 +585,14 @@ function settings() {
 }
 document.getElementById('theme').addEventListener('click', () => {
   const {dataset} = document.documentElement
-  dataset.theme = localStorage.theme = dataset.theme === 'dark' ? 'light' : 'dark'
+  dataset.theme = dataset.theme === 'dark' ? 'light' : 'dark'
+  try { localStorage.theme = dataset.theme } catch {}
 })
 
 chooseSystem(page.opens)
 const problems = restore(location.search)
 render({model, el: document.getElementById('stage')})
-const first = new URLSearchParams(location.search)
-if (page.lessons.steps[first.get('lesson')]) {
-  lesson.name = first.get('lesson')
-  showStep(Number(first.get('step') ?? 1) - 1 || 0)
-  request()
-}
+openLesson(location.search)
+if (lesson.name !== 'none') request()
 opening()
 if (problems.length) notice(problems.join(' '))

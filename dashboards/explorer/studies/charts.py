@@ -29,9 +29,10 @@ class Chart:
         return self.names[record["identity"]]
 
     def full_name(self, record: dict) -> str:
-        """The same, with the start where the chart's title says it."""
+        """The same, with the start where the chart's title says it; what was tuned on nothing is zero-shot."""
         name, start = self.label(record), record["start"]
-        return name if start in name else f"{name}, {start}"
+        name = name if start in name else f"{name}, {start}"
+        return name if record["examples"] else name.replace("fine-tuned", "zero-shot")
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def physics_shift(records: Records) -> Pictures:
 
     def name(record: dict) -> str:
         beside = "" if record["recipe"] == "dimensionless" else f", {text_of('recipe', record['recipe'])}"
-        return f"{SHIFTS[record['task']]} {record['task']}{beside}"
+        return f"{SHIFTS[record['task']].replace('none', 'no')} shift, {record['task']}{beside}"
 
     # The shifts first, in the colours that their strip has; beside them what has one point alone.
     shifted.sort(key=lambda r: (r["recipe"] != "dimensionless", r["recipe"], order.index(r["task"]), r["examples"]))

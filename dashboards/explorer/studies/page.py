@@ -39,7 +39,7 @@ from .state import StudiesState
 TITLE = "Studies"
 INTRODUCTION = (
     "Every point is one run: an operator that was fine-tuned on so many examples, or the same network trained from "
-    "scratch on them, measured on test examples that no training saw. Click a point or a line of the table."
+    "scratch on them, measured on test examples that no training saw."
 )
 ALL_WIDE = {"flex-wrap": "wrap", "gap": "16px", "max-height": "none"}
 STAYS = {"position": "sticky", "top": "0", "align-self": "flex-start", "max-height": "92vh", "overflow-y": "auto"}
@@ -288,7 +288,7 @@ class StudyMenus:
         _follow(self.source, {name: name for name in state.sources}, state.source)
         _follow(self.figure, figures, state.figure)
         _follow(self.task, {name: name for name in state.pictures.get(state.figure, {})}, state.task)
-        note = FIGURES[state.figure].note if state.picture else ""
+        note = f"{FIGURES[state.figure].note} {INTRODUCTION}" if state.picture else ""
         self.note.object = (
             f"<div style='font-size:13px;line-height:1.45'>{note}</div><div data-test='summary' "
             f"style='font-size:12px;line-height:1.45;opacity:.8;margin-top:8px'>{escape(state.summary)}</div>"
@@ -329,7 +329,7 @@ class Studies:
     def _say(self) -> None:
         picture = self.state.picture
         words = said(picture) if picture else ""
-        style = "font-size:clamp(15px,1vw + 6px,18px);line-height:1.4;margin:4px 0"
+        style = "font-size:clamp(14px,.6vw + 7px,18px);line-height:1.4;margin:4px 0"
         self.said.object = f"<p data-test='said' style='{style}'>{escape(words)}</p>"
 
     def _tell_address(self) -> None:
@@ -349,7 +349,6 @@ class Studies:
                     self.address,
                     self.notice,
                     self.said,
-                    Html(f"<div style='font-size:13px;opacity:.85'>{INTRODUCTION}</div>", margin=0),
                     empty,
                     pn.Row(
                         column(self.charts.column, self.table, share="3 1 420px"),

@@ -21,7 +21,7 @@ from sciml_fm_core.study.curves import Curve, dial_rows, error_range, example_ax
 
 KEYS = ("start", "recipe", "size", "task", "seed", "learning_rate", "steps", "identity")
 HOVER = [
-    ("downstream examples", "@number"), ("error", "@error{0.000%}"), ("start", "@start"),
+    ("downstream examples", "@number"), ("error", "@error{0.000 %}"), ("start", "@start"),
     ("recipe, size", "@recipe, @size"), ("task", "@task"), ("seed", "@seed"),
     ("learning rate", "@learning_rate"), ("steps", "@steps"),
 ]  # fmt: skip
@@ -59,7 +59,7 @@ def curves_chart(
     ends = dict(x_range=(origin / 1.3, counts[-1] * 1.4), y_range=error_range(errors))
     fig = _figure(400, DRAG, x_axis_type="log", y_axis_type="log", **ends)
     _tick(fig.xaxis, {origin: "0"} | {count: f"{count:,}" for count in counts})
-    fig.yaxis.formatter = NumeralTickFormatter(format="0.[0000]%")
+    fig.yaxis.formatter = NumeralTickFormatter(format="0.[0000] %")
     fig.xaxis.axis_label, fig.yaxis.axis_label = "downstream examples", "mean relative error (test)"
     # A glyph for all of a kind: a browser and a server take their time for each.
     joined = [
@@ -160,5 +160,5 @@ def validation_chart(points: Sequence[tuple[int, float]], colour: str) -> figure
     line = hv.Curve(columns, "step", "validation error").opts(color=colour, line_width=2)
     fig = _drawn(line * hv.Scatter(columns, "step", "validation error").opts(color=colour, size=5), 190, logy=True)
     fig.xaxis.formatter = BasicTickFormatter(use_scientific=False)
-    fig.yaxis.formatter = NumeralTickFormatter(format="0.[000]%")
+    fig.yaxis.formatter = NumeralTickFormatter(format="0.[000] %")
     return fig

@@ -63,7 +63,7 @@ LABELS = {
 def details_of(record: dict, figure: Figure, budget: str | None) -> Details:
     """All about one run of a figure."""
     sections = {
-        title: [(LABELS.get(key, key.replace("_", " ")), _value(key, record.get(key))) for key in keys]
+        title: [(LABELS.get(key, key.replace("_", " ")), _value(key, _told(record).get(key))) for key in keys]
         for title, keys in SECTIONS.items()
     }
     tried = record.get("tried") or {}
@@ -71,18 +71,25 @@ def details_of(record: dict, figure: Figure, budget: str | None) -> Details:
     if tried:
         rows = [(f"{rate}{'  (chosen)' if float(rate) == chosen else ''}", _percent(e)) for rate, e in tried.items()]
         sections["Learning rates tried, with validation error"] = rows
+    start = _told(record)["start"]
     known = {key for keys in SECTIONS.values() for key in keys} | set(SHOWN_APART)
     if rest := [(key.replace("_", " "), _value(key, value)) for key, value in record.items() if key not in known]:
         sections["More"] = rest
     return Details(
         identity=record["identity"],
-        title=f"{record['task']}, {record['start']}, {_count(record)}",
-        start=record["start"] if record["examples"] or record["start"] != "fine-tuned" else "zero-shot",
+        title=f"{record['task']}, {start}, {_count(record)}",
+        start=start,
         sections=sections,
         curve=tuple((int(step), float(error)) for step, error in record.get("curve") or () if error),
         notebook=f"notebooks/{figure.notebook}.ipynb" if figure.notebook else None,
         command=repeat_command(record, figure, budget),
     )
+
+
+def _told(record: dict) -> dict:
+    """What is said of a record: one of no examples has the start and steps of its grid, but nothing was trained."""
+    zero_shot = {"steps": None} | ({"start": "zero-shot"} if record["start"] == "fine-tuned" else {})
+    return record if record["examples"] else record | zero_shot
 
 
 def _count(record: dict) -> str:
@@ -97,7 +104,7 @@ def rows_of(picture: Picture) -> list[list]:
     """The runs that a picture draws, each with its identity and the values of `COLUMNS`."""
     keys = ("task", "examples", "seed", "learning_rate", "steps", "error")
     names = {r["identity"]: chart.full_name(r) for chart in picture.charts for r in chart.records}
-    return [[name, names[name], *(record.get(key) for key in keys)] for name, record in picture.records.items()]
+    return [[name, names[name], *map(_told(record).get, keys)] for name, record in picture.records.items()]
 
 
 def repeat_command(record: dict, figure: Figure, budget: str | None) -> str:

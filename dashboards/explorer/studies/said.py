@@ -13,7 +13,7 @@ from .records import operator_of
 
 
 def said(picture: Picture) -> str:
-    """Compare fine-tuning with training from scratch at equal examples, and name the lowest error of all curves.
+    """Compare fine-tuning with training from scratch at equal examples, or name the lowest error of all, or both.
 
     A comparison is of one pre-trained operator on one task, by medians over seeds; the number of seeds is told with it.
     """
@@ -21,7 +21,9 @@ def said(picture: Picture) -> str:
     for record in picture.records.values():
         groups.setdefault((operator_of(record), record["task"], record.get("own")), []).append(record)
     pairs = [own for own in groups.values() if all(_by_start(own))]
-    return " ".join(filter(None, [_compared(pairs), _lowest(picture)]))
+    compared = _compared(pairs)
+    curves = {(chart.title, chart.label(record)) for chart in picture.charts for record in chart.records}
+    return " ".join([compared] * bool(compared) + [_lowest(picture)] * (len(curves) > 2 or not compared))
 
 
 def _by_start(records: list[dict]) -> tuple[dict[int, list[float]], ...]:
@@ -74,11 +76,9 @@ def _hedge(seeds: list[int], overlap: list[bool]) -> str:
 
 def _lowest(picture: Picture) -> str:
     names = {r["identity"]: chart.full_name(r) for chart in picture.charts for r in chart.records}
-    if len(set(names.values())) < 3:
-        return ""
     errors: dict[tuple[str, int], list[float]] = {}
     for record in picture.records.values():
         errors.setdefault((names[record["identity"]], record["examples"]), []).append(record["error"])
     (name, count), lowest = min(errors.items(), key=lambda item: median(item[1]))
-    given = f"{name}, with {count:,} examples" if count else name.replace("fine-tuned", "zero-shot")
+    given = f"{name}, with {count:,} examples" if count else name
     return f"The lowest error is {percent(median(lowest), 2)}: {given}."
