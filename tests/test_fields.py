@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import zipfile
+from functools import partial
 
 import h5py
 import numpy as np
@@ -410,6 +411,12 @@ def unwritten(path):
     return path
 
 
+def unsigned(path):
+    with h5py.File(hdf5(path, u=U, a=(A * 100).astype("i1")), "a") as file:
+        file["a"].attrs["_Unsigned"] = "true"
+    return path
+
+
 def packed(path):
     hdf5(path, u=U, a=(A * 100).astype("i2"))
     with h5py.File(path, "a") as file:
@@ -417,11 +424,12 @@ def packed(path):
     return path
 
 
-def filled(path):
-    """Where NetCDF has no value, a number that its attribute says."""
-    hdf5(path, u=U, a=with_values(1e20))
+def filled(path, value=1e20, **attributes):
+    """Where NetCDF has no value, a number that an attribute says, its default, or one that is not valid."""
+    hdf5(path, u=U)
     with h5py.File(path, "a") as file:
-        file["a"].attrs["_FillValue"] = np.float32(1e20)
+        file.create_dataset("a", data=with_values(value), fillvalue=15 * 2.0**119)
+        file["a"].attrs.update(attributes)
     return path
 
 
@@ -459,6 +467,11 @@ BAD = {
         "own.npz",
         text,
         r"expected HDF5, MATLAB 7.3, NPZ, NPY or .*begins with b'version https://git-'; save",
+    ),
+    "two of a name": (
+        "own",
+        lambda path: path.mkdir() or np.save(path / "a.npy", A) or npz(path / "a.npz", a=U).parent,
+        "own: expected one array of each name, got a twice; rename one of them",
     ),
     "empty folder": ("own", lambda path: path.mkdir() or path, "own: a folder without a file of arrays"),
     "cut npz": (
@@ -499,7 +512,23 @@ BAD = {
         lambda path: npz(path, a=with_values(np.nan), u=U),
         "own.npz: a: .* got NaN or infinity in example 3;",
     ),
-    "no value": ("own.nc", filled, "own.nc: a: .* got NaN or infinity in example 3;"),
+    **{
+        f"no value {i}": ("own.nc", make, "own.nc: a: .* got NaN or infinity in example 3;")
+        for i, make in enumerate(
+            [
+                partial(filled, _FillValue=np.float32(1e20)),
+                partial(filled, value=15 * 2.0**119),
+                partial(filled, valid_range=[-1e3, 1e3]),
+                partial(filled, valid_max=1e3),
+                partial(filled, value=-9999, missing_value="-9999"),
+            ]
+        )
+    },
+    "unsigned": (
+        "own.nc",
+        unsigned,
+        "own.nc: a: numbers with a sign that are meant without",
+    ),
     "too small": ("own.npz", lambda path: npz(path, a=A.astype("f8") * 1e-50, u=U), "a: .* that float32 tells apart"),
     "rounded": (
         "own.h5",

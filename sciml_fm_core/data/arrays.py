@@ -177,7 +177,12 @@ class ArrayFile(AbstractContextManager):
             raise ValueError(f"{self.where}: expected at most {MOST_ARRAYS} arrays, got more")
         problem = problem or _not_numbers(dtype) or ("it holds nothing" if shape is None or 0 in shape else None)
         name, kind, problem = printable(name), printable(dtype), problem and printable(problem)
+        self._check_new(name)
         self.arrays[name] = FileArray(name, shape or (), kind, open, f"{self.where}: {name}", problem, **more)
+
+    def _check_new(self, name: str) -> None:
+        if name in self.arrays:
+            raise ValueError(f"{self.where}: expected one array of each name, got {name} twice; rename one of them")
 
     def _read_folder(self) -> None:
         self.kind = "folder"
@@ -186,6 +191,7 @@ class ArrayFile(AbstractContextManager):
                 self._opened.append(inner := ArrayFile(path))
                 for name, array in inner.arrays.items():
                     full = name if name == path.stem else f"{path.stem}/{name}"
+                    self._check_new(full)
                     self.arrays[full] = replace(array, name=full)
         if not self.arrays:
             raise ValueError(f"{self.where}: a folder without a file of arrays ({', '.join(SUFFIXES)})")
@@ -304,20 +310,36 @@ def _opened(one: h5py.Dataset, reverse: bool) -> Any:
     """What can be indexed; MATLAB's examples are not in one piece of the file, so that all are read at once."""
     if reverse:
         return np.ascontiguousarray(one[()].T)
-    fills = [np.ravel(one.attrs[key]) for key in ("_FillValue", "missing_value") if key in one.attrs]
-    fills = [each.astype(one.dtype) for each in fills if each.dtype.kind in "iuf"]
-    return _Filled(one, np.concatenate(fills)) if fills else one
+    fills = [_said(one, key) for key in ("_FillValue", "missing_value")]
+    if float(one.fillvalue) in UNWRITTEN:
+        fills.append(np.array([float(one.fillvalue)]))
+    low, high = (np.append(_said(one, "valid_range"), _said(one, f"valid_{end}")) for end in ("min", "max"))
+    limits = low.min(initial=np.inf) if len(low) else -np.inf, high.max(initial=-np.inf) if len(high) else np.inf
+    return _Filled(one, np.concatenate(fills), *limits) if any(map(len, [*fills, low, high])) else one
+
+
+UNWRITTEN = (15 * 2.0**119, -32767, -2147483647, 65535, 4294967295)
+"""What NetCDF writes where nobody wrote anything, if nothing else is said."""
+
+
+def _said(one: h5py.Dataset, key: str) -> np.ndarray:
+    """Numbers of an attribute, none where there is none."""
+    try:
+        return np.ravel(np.asarray(plain_attribute(one.attrs.get(key, [])), float))
+    except (TypeError, ValueError):
+        return np.empty(0)
 
 
 class _Filled:
-    """An array of NetCDF, with NaN where a value says that there is none."""
+    """An array of NetCDF, with NaN where a value says that there is none, or is not among those that are valid."""
 
-    def __init__(self, one: h5py.Dataset, fills: np.ndarray):
-        self._one, self._fills = one, fills
+    def __init__(self, one: h5py.Dataset, fills: np.ndarray, low: float, high: float):
+        self._one, self._low, self._high = one, low, high
+        self._fills = fills.astype(one.dtype) if one.dtype.kind == "f" else fills
 
     def __getitem__(self, place: Any) -> np.ndarray:
         values = np.asarray(self._one[place])
-        return np.where(np.isin(values, self._fills), np.nan, values)
+        return np.where(np.isin(values, self._fills) | (values < self._low) | (values > self._high), np.nan, values)
 
 
 def _hdf5_problem(one: h5py.Dataset, where: str) -> str | None:
@@ -329,6 +351,8 @@ def _hdf5_problem(one: h5py.Dataset, where: str) -> str | None:
         return "a cell or struct array of MATLAB; save its fields as one array, permute(cat(3, C{:}), [3 1 2])"
     if {"scale_factor", "add_offset"} & set(one.attrs):
         return "packed by scale_factor and add_offset; save the values themselves"
+    if one.dtype.kind == "i" and str(plain_attribute(one.attrs.get("_Unsigned"))).lower() == "true":
+        return "numbers with a sign that are meant without (_Unsigned); save them so"
     if _not_numbers(one.dtype) or not one.size:
         return None  # others say so
     try:
