@@ -371,7 +371,7 @@ FEW: dict[str, dict[str, Any]] = {
 SHARED: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": SEEN[1:3], "seeds": 1,
               "run": {"steps": 4, "test": 2, "length": 4, "batch_size": 4, "tuning": 1}},
-    "laptop": {"tasks": SEEN, "seeds": 1, "run": {"steps": 480}},
+    "laptop": {"tasks": SEEN, "seeds": 3, "run": {"steps": 480}},
     "gpu": {"tasks": SEEN, "seeds": 3, "run": {"steps": 8000, "resolution": 64, "tuning": 2000}},
     "paper": {"tasks": SEEN, "seeds": 5, "run": {"steps": 40000, "resolution": 64, "tuning": 8000}},
 }  # fmt: skip
