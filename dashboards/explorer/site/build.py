@@ -184,6 +184,8 @@ class Site:
         self.binary("amplitudes", by_bytes(torch.cat(amplitudes)))
         self.state.choose_system(self.systems[0].name)
         parameters = {name: Stage.param[name].default for name in ("style", "colours", "scales", "texts")}
+        atlas_text = f"{parameters['texts']['atlas']} Other parameters and the sparsity are as the page opens."
+        parameters["texts"] = parameters["texts"] | {"atlas": atlas_text}
         message = setup_message(self.state)
         known = {system.name for system in self.systems}
         self.page |= {
