@@ -38,7 +38,8 @@ class Curve:
         for count in sorted({record["examples"] for record in self.records}):
             errors = [record["error"] for record in self.records if record["examples"] == count]
             low, high = (0.25, 0.75) if len(errors) >= 4 else (0, 1)
-            quantiles = np.quantile(errors, (low, 0.5, high)).tolist()
+            with np.errstate(invalid="ignore"):  # between two that are infinite
+                quantiles = np.nan_to_num(np.quantile(errors, (low, 0.5, high)), nan=np.inf, posinf=np.inf).tolist()
             found[count] = (quantiles[0], quantiles[1], quantiles[2])
         return found
 

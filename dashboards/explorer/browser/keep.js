@@ -56,9 +56,17 @@ async function saveAsPng(source) {
   canvas.toBlob(blob => save('sciml-fm.png', 'image/png', blob))
 }
 
+function copyBySelection(parent, text) {
+  const area = make('textarea', parent, {value: text})
+  area.select()
+  document.execCommand('copy')
+  area.remove()
+}
+
 function copyButton(parent, name, text) { // `text()` gives what is copied
   const copy = button(parent, name, async () => {
-    await navigator.clipboard.writeText(text())
+    if (navigator.clipboard) await navigator.clipboard.writeText(text())
+    else copyBySelection(parent, text()) // of a page without TLS from another machine, which is given no clipboard
     copy.textContent = 'Copied'
     setTimeout(() => { copy.textContent = name }, 1500)
   })
