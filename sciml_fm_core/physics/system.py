@@ -331,6 +331,13 @@ def _register(cls: type[System]) -> None:
         )
     if not re.fullmatch(r"[A-Za-z][\w-]*", cls.label) or not re.fullmatch(r"[A-Za-z][\w-]*", cls.name):
         raise TypeError(f"{where}: expected name and label of letters, digits, _ and -, got {cls.name!r} {cls.label!r}")
+    for attribute in ("coefficient_names", "inputs", "outputs"):
+        names = getattr(cls, attribute)
+        if isinstance(names, str) or len(set(names)) < len(names):
+            raise TypeError(f"{where}: expected {attribute} as a tuple of different names, got {names!r}")
+    for shift, ends in cls.shifts.items():
+        if not (len(ends) == 2 and ends[0] < ends[1]):
+            raise TypeError(f"{where}: expected the shift {shift} as (low, high) with low < high, got {ends!r}")
     named = {*cls.coefficient_names, *cls.inputs, *cls.outputs}
     if cls.geometry is not None and (unknown := set(cls.geometry.names) - named):
         raise TypeError(
