@@ -24,7 +24,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_cache_path = "build/docs-notebooks"
 nb_execution_in_temp = True
-nb_execution_timeout = 600
+nb_execution_timeout = 3600  # of a cell: a training of minutes, beside other work
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
