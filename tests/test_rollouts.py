@@ -325,7 +325,7 @@ class TestTraining:
 
 
 def test_one_network_for_all_meets_rivals_that_see_as_much():
-    """Of their own equation, or in all."""
+    """Numbers of states of their own equation, or in all."""
     runs = [run for run in evolution_transfer("laptop") if run.kind == "shared" and run.steps]
     (one,) = {(run.steps, run.batch_size, run.tasks) for run in runs if run.name == FOR_ALL}
     tasks = one[2].split("+")
