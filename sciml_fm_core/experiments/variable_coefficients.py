@@ -187,7 +187,7 @@ SHIFTS = ("SYS-4(0.3,0.6)", "SYS-4(0.6,0.9)", "SYS-4(0.9,1.2)")
 RATES = {"scratch": (3e-3, 1e-2), "constant": (3e-3, 1e-2), "mild": (1e-3, 3e-3), "own": (1e-3, 3e-3)}
 """Learning rates to choose from on validation: what has less to keep takes larger ones."""
 AGAIN = {"scratch": (3e-3, 1e-2), "constant": (1e-2,), "mild": (1e-3,), "own": (1e-3,)}
-"""Those of further seeds: what the first one chose, but from random weights both, as there it chose either."""
+"""Learning rates of further seeds: what the first one chose, but from random weights both, as there it chose either."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "smoke": {"tasks": SHIFTS[:1], "examples": (4,), "seeds": 1, "pretraining": 2,
               "few": {"steps": 2, "validation": 2, "test": 2, "batch_size": 2}},

@@ -189,10 +189,10 @@ class Evolution(SpectralSystem):
         state_hat, symbol, time = transform(state), self.symbol(coefficients.double(), n), self.time(coefficients)
         rest = self.dealiased_rest(coefficients, n, state_hat.real.dtype)
         of_count = lru_cache(maxsize=2)(lambda count: etdrk4(symbol, time / count, state_hat.dtype))
+        least = substeps or self.substeps(coefficients)
         for _ in range(steps):
-            count = substeps or self.substeps(coefficients)
-            needed = count if substeps else _needed(of_count, count, state_hat, rest)
-            count = needed if needed <= MOST_SUBSTEPS else count
+            needed = least if substeps else _needed(of_count, least, state_hat, rest)
+            count = needed if needed <= MOST_SUBSTEPS else least
             for _ in range(count):
                 state_hat = of_count(count).advance(state_hat, rest)
             if needed > count and is_finite(torch.view_as_real(state_hat)):
